@@ -1,0 +1,97 @@
+"""The records that travel between engine, storage and flows.
+
+Boxes are half-open pixel XYXY, points (x, y) and sizes (H, W), all in the frame of the original
+image; scores in [0, 1]; times UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+
+from engine.core.rle import RLE
+
+
+class Stage(StrEnum):
+    """Which stage of the data engine made a mask (SAM paper, section 4)."""
+
+    ASSISTED_MANUAL = "assisted_manual"
+    SEMI_AUTOMATIC = "semi_automatic"
+    FULLY_AUTOMATIC = "fully_automatic"
+    GROUND_TRUTH = "ground_truth"
+    """Not a stage of the loop: masks that came with the images, in a table of their own."""
+
+
+class Source(StrEnum):
+    """Who or what drew a mask."""
+
+    ANNOTATOR = "annotator"
+    PREFILL = "prefill"
+    AUTOMATIC = "automatic"
+    IMPORTED = "imported"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model is asked about one object.
+
+    Attributes:
+        points_xy: float array (N, 2) in pixels of the original image, or None.
+        labels: int array (N,), 1 = object, 0 = background; goes with points_xy.
+        box_xyxy: float array (4,), half-open pixel box, or None.
+        mask_logits: float array (h, w), a former low-resolution answer of the model, or None.
+    """
+
+    points_xy: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    box_xyxy: np.ndarray | None = None
+    mask_logits: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.points_xy is None and self.box_xyxy is None:
+            raise ValueError("a prompt needs points or a box")
+        if (self.points_xy is None) != (self.labels is None):
+            raise ValueError("points and labels go together")
+        if self.points_xy is not None and self.labels is not None:
+            if self.points_xy.ndim != 2 or self.points_xy.shape[1] != 2:
+                raise ValueError(f"points must have shape (N, 2), got {self.points_xy.shape}")
+            if self.labels.shape != (len(self.points_xy),):
+                raise ValueError(f"{len(self.points_xy)} points but {self.labels.shape} labels")
+        if self.box_xyxy is not None and self.box_xyxy.shape != (4,):
+            raise ValueError(f"a box must have shape (4,), got {self.box_xyxy.shape}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mask:
+    """One segment of one image and how it came to be: a row of the mask table. Never changed:
+    a fix is a new mask whose `supersedes` names the old one."""
+
+    mask_id: str
+    image_id: int
+    dataset: str
+    stage: Stage
+    round: int
+    run_id: str
+    shard: int
+    model: str | None
+    """Model version that proposed the mask; None where no model took part."""
+    source: Source
+    annotator: str | None = None
+    rle: RLE
+    area: int
+    box_xyxy: tuple[int, int, int, int]
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+    point_xy: tuple[float, float] | None = None
+    """The (first) point that prompted the mask."""
+    crop_xyxy: tuple[int, int, int, int] | None = None
+    """The crop it was found in; the whole image where no crop was used."""
+    clicks: int = 0
+    """Clicks and boxes a person gave for it."""
+    seconds: float = 0.0
+    """A person's time on it."""
+    supersedes: str | None = None
+    created_at: datetime

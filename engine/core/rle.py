@@ -1,0 +1,85 @@
+"""COCO run-length encoding of masks: compressed counts, column-major, as pycocotools writes them.
+
+N = masks, H = height, W = width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+
+@dataclass(frozen=True, slots=True)
+class RLE:
+    """One mask, compressed.
+
+    `counts` are COCO's compressed run lengths as ASCII bytes; `size` is (H, W) in pixels.
+    """
+
+    size: tuple[int, int]
+    counts: bytes
+
+    def as_coco(self) -> dict[str, Any]:
+        """The dict pycocotools works on: `counts` as bytes."""
+        return {"size": list(self.size), "counts": self.counts}
+
+    def as_json(self) -> dict[str, Any]:
+        """The dict COCO and SA-1B put into JSON: `counts` as an ASCII string."""
+        return {"size": list(self.size), "counts": self.counts.decode("ascii")}
+
+
+def encode(mask_HW: np.ndarray) -> RLE:
+    """Compress a bool mask of shape (H, W).
+
+    Raises:
+        ValueError: mask_HW is not a 2-D bool array.
+    """
+    if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
+        raise ValueError(f"expected a 2-D bool array, got {mask_HW.dtype} of shape {mask_HW.shape}")
+    coded = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
+    return RLE(size=(int(coded["size"][0]), int(coded["size"][1])), counts=bytes(coded["counts"]))
+
+
+def encode_batch(masks_NHW: np.ndarray) -> list[RLE]:
+    """Compress N bool masks of one size, shape (N, H, W), in one call.
+
+    Raises:
+        ValueError: masks_NHW is not a 3-D bool array.
+    """
+    if masks_NHW.ndim != 3 or masks_NHW.dtype != np.bool_:
+        raise ValueError(
+            f"expected a 3-D bool array, got {masks_NHW.dtype} of shape {masks_NHW.shape}"
+        )
+    if len(masks_NHW) == 0:
+        return []
+    stacked = np.asfortranarray(masks_NHW.astype(np.uint8).transpose(1, 2, 0))
+    size = (int(masks_NHW.shape[1]), int(masks_NHW.shape[2]))
+    return [RLE(size=size, counts=bytes(coded["counts"])) for coded in coco_mask.encode(stacked)]
+
+
+def decode(rle: RLE) -> np.ndarray:
+    """The mask as a bool array of shape (H, W)."""
+    return np.asarray(coco_mask.decode(rle.as_coco()), dtype=bool)
+
+
+def area(rle: RLE) -> int:
+    """Number of set pixels."""
+    return int(coco_mask.area(rle.as_coco()))
+
+
+def box_xyxy(rle: RLE) -> tuple[int, int, int, int]:
+    """Tight half-open pixel box (x0, y0, x1, y1); all zeros for an empty mask."""
+    x, y, w, h = (int(value) for value in coco_mask.toBbox(rle.as_coco()))
+    return x, y, x + w, y + h
+
+
+def iou_matrix(left: list[RLE], right: list[RLE]) -> np.ndarray:
+    """IoU of every pair, float64 of shape (len(left), len(right)); no list may mix image sizes."""
+    if not left or not right:
+        return np.zeros((len(left), len(right)))
+    crowd = [0] * len(right)
+    found = coco_mask.iou([r.as_coco() for r in left], [r.as_coco() for r in right], crowd)
+    return np.asarray(found, dtype=np.float64).reshape(len(left), len(right))

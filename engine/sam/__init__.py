@@ -1,0 +1,15 @@
+"""The promptable model."""
+
+from engine.sam.checkpoint import ModelCard, Thresholds, load_checkpoint, load_sam, save_checkpoint
+from engine.sam.segmenter import Embedding, Prediction, Segmenter
+
+__all__ = [
+    "Embedding",
+    "ModelCard",
+    "Prediction",
+    "Segmenter",
+    "Thresholds",
+    "load_checkpoint",
+    "load_sam",
+    "save_checkpoint",
+]

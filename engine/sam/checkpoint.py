@@ -1,0 +1,148 @@
+"""Checkpoints: weights as safetensors, the model's card in the file's own header.
+
+One file is one model version; it never changes after it was written. No pickle is ever read except
+segment_anything's own `.pth` files, and those with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from engine.sam.build import ARCHITECTURES, build_sam
+
+SHIPPED = "lite"
+"""Name of the model version that comes with the package."""
+
+
+class CheckpointError(Exception):
+    """The file is no checkpoint of a known architecture. Take another file, or make it again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thresholds:
+    """Which of this model's automatic masks deserve trust; found on generated scenes or on
+    held-out images, never on what is reported.
+
+    Attributes:
+        min_predicted_iou: lowest predicted IoU, [0, 1].
+        min_stability: lowest stability score at logits +-1, [0, 1].
+        confident_iou: lowest predicted IoU for pre-filling an image in stage 2, [0, 1].
+    """
+
+    min_predicted_iou: float = 0.88
+    min_stability: float = 0.95
+    confident_iou: float = 0.92
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """What is known about one model version."""
+
+    version: str
+    architecture: str
+    parent: str | None = None
+    table_version: int | None = None
+    """Mask-table version it was trained on."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Images and masks per source."""
+    config: dict[str, Any] = field(default_factory=dict)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    scores: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Training time on the clock."""
+    code_version: str = ""
+    created_at: str = ""
+    note: str = ""
+    """Why it was promoted or not; what to know before using it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> ModelCard:
+        """The inverse of `as_dict`; fields of later versions are refused by name."""
+        return ModelCard(**{**values, "thresholds": Thresholds(**values["thresholds"])})
+
+
+def save_checkpoint(sam: Any, card: ModelCard, path: Path, *, half: bool = True) -> None:
+    """Write weights and card; `half` stores float16, which loads as float32."""
+    tensors = {}
+    for name, value in sam.state_dict().items():
+        stored = value.detach().cpu().contiguous()
+        tensors[name] = stored.half() if half and stored.is_floating_point() else stored
+    temporary = path.with_suffix(".partial")
+    save_file(tensors, temporary, metadata={"card": json.dumps(card.as_dict(), sort_keys=True)})
+    temporary.replace(path)
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a checkpoint, without its weights.
+
+    Raises:
+        CheckpointError: no such file, not safetensors, or no card in it.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a safetensors checkpoint: {error}") from error
+    if "card" not in header:
+        raise CheckpointError(f"{path} has no card; it was not written by this project")
+    return ModelCard.from_dict(json.loads(header["card"]))
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> tuple[Any, ModelCard]:
+    """The model in evaluation mode, and its card.
+
+    Raises:
+        CheckpointError: the file is unreadable, or its weights do not fit its architecture.
+    """
+    card = read_card(path)
+    if card.architecture not in ARCHITECTURES:
+        raise CheckpointError(f"{path} is of an unknown architecture {card.architecture!r}")
+    sam = build_sam(card.architecture)
+    weights = {name: value.float() for name, value in load_file(str(path)).items()}
+    try:
+        sam.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit {card.architecture}: {error}") from error
+    return sam.to(device).eval(), card
+
+
+def shipped_path() -> Path:
+    """Where the base model lies inside the package."""
+    return Path(str(resources.files("engine.sam") / "weights" / f"{SHIPPED}.safetensors"))
+
+
+def load_sam(model: str | Path = SHIPPED, device: str = "cpu") -> Any:
+    """segment_anything's own `Sam` for the shipped model, a checkpoint of this project, or one of
+    Meta's `.pth` files whose name contains vit_b, vit_l or vit_h.
+
+    Raises:
+        CheckpointError: no such model, or the file does not fit.
+    """
+    if str(model) == SHIPPED:
+        return load_checkpoint(shipped_path(), device)[0]
+    path = Path(model)
+    if path.suffix != ".pth":
+        return load_checkpoint(path, device)[0]
+    names = [name for name in ARCHITECTURES if name in path.name]
+    if len(names) != 1:
+        raise CheckpointError(
+            f"the name of {path} does not say which of {', '.join(ARCHITECTURES)}"
+        )
+    sam = build_sam(names[0])
+    try:
+        sam.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit {names[0]}: {error}") from error
+    return sam.to(device).eval()

@@ -1,0 +1,159 @@
+"""The promptable segmenter: `embed` an image once, `predict` masks for prompts as often as wanted.
+
+B = prompts, M = outputs a prompt, C = channels, h x w = embedding grid, low-resolution masks are
+4h x 4w over the padded model input. Prompts are in pixels of the original image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from engine.core.records import Prompt
+from engine.sam.checkpoint import Thresholds
+from engine.sam.decode import PromptBatch, decode, preprocess
+
+MAX_UPSAMPLED = 1 << 26
+"""Floats that may be alive at once while logits are brought to image size (256 MiB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """features_1CHW: float tensor. original_size: (H, W) of the image; input_size: of the resized
+    image inside the padded model input."""
+
+    features_1CHW: torch.Tensor
+    original_size: tuple[int, int]
+    input_size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Answers to B prompts: logits (B, M, 4h, 4w) and predicted IoU (B, M).
+
+    M is 3 (whole, part, subpart) where several masks were asked for, else 1.
+    """
+
+    logits_BMHW: torch.Tensor
+    predicted_iou_BM: torch.Tensor
+
+    def best(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each prompt the output with the best predicted IoU: (B, 4h, 4w) and (B,)."""
+        scores, index = self.predicted_iou_BM.max(dim=1)
+        rows = torch.arange(len(index), device=index.device)
+        return self.logits_BMHW[rows, index], scores
+
+
+class Segmenter:
+    """A model version ready for use."""
+
+    def __init__(self, sam: Any, *, version: str, thresholds: Thresholds) -> None:
+        self.sam = sam.eval()
+        self.version = version
+        self.thresholds = thresholds
+
+    @property
+    def side(self) -> int:
+        """Longer side of the model's input in pixels."""
+        return int(self.sam.image_encoder.img_size)
+
+    @torch.inference_mode()
+    def embed(self, image_HWC: np.ndarray) -> Embedding:
+        """Encode one RGB uint8 image (H, W, 3).
+
+        Raises:
+            ValueError: the array is not such an image.
+        """
+        if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
+            raise ValueError(
+                f"expected RGB uint8 (H, W, 3), got {image_HWC.dtype} {image_HWC.shape}"
+            )
+        height, width = image_HWC.shape[:2]
+        scale = self.side / max(height, width)
+        size = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+        # Pillow's bilinear filter, as segment_anything's ResizeLongestSide uses it
+        resized = Image.fromarray(image_HWC).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).to(self.sam.device)
+        padded = preprocess(self.sam, pixels.permute(2, 0, 1)[None].float())
+        return Embedding(self.sam.image_encoder(padded), (height, width), size)
+
+    @torch.inference_mode()
+    def predict(
+        self, embedding: Embedding, prompts: Sequence[Prompt], *, multimask: bool
+    ) -> Prediction:
+        """Masks for prompts about one image.
+
+        Args:
+            embedding: of `embed`.
+            prompts: all of one form: as many points each, all or none with a box, or with logits.
+            multimask: three candidates a prompt; ask for it where one prompt may mean several
+                things, and for one mask where several points or a box settle it.
+
+        Raises:
+            ValueError: no prompts, or prompts of different forms.
+        """
+        batch = self._batch(embedding, prompts)
+        masks, scores = decode(self.sam, embedding.features_1CHW, batch)
+        wanted = slice(1, None) if multimask else slice(0, 1)
+        return Prediction(masks[:, wanted], scores[:, wanted].clamp(0, 1))
+
+    def _batch(self, embedding: Embedding, prompts: Sequence[Prompt]) -> PromptBatch:
+        forms = {
+            (
+                -1 if p.points_xy is None else len(p.points_xy),
+                p.box_xyxy is None,
+                p.mask_logits is None,
+            )
+            for p in prompts
+        }
+        if len(forms) != 1:
+            raise ValueError(f"prompts must be of one form, got {len(forms)} forms")
+        scale = np.array(embedding.input_size[::-1]) / np.array(embedding.original_size[::-1])
+        first, device = prompts[0], self.sam.device
+
+        def tensor(values: list[Any], kind: torch.dtype) -> torch.Tensor:
+            return torch.as_tensor(np.stack(values), dtype=kind, device=device)
+
+        points = labels = boxes = logits = None
+        if first.points_xy is not None:
+            points = tensor([p.points_xy * scale for p in prompts], torch.float32)
+            labels = tensor([p.labels for p in prompts], torch.int64)
+        if first.box_xyxy is not None:
+            boxes = tensor([p.box_xyxy * np.tile(scale, 2) for p in prompts], torch.float32)
+        if first.mask_logits is not None:
+            logits = tensor([p.mask_logits for p in prompts], torch.float32)[:, None]
+        index = torch.zeros(len(prompts), dtype=torch.int64, device=device)
+        return PromptBatch(index, points, labels, boxes, logits)
+
+    @torch.inference_mode()
+    def upsample(self, embedding: Embedding, logits_BHW: torch.Tensor) -> torch.Tensor:
+        """Low-resolution logits (B, 4h, 4w) at the image's size: float (B, H, W).
+
+        Memory grows with B x H x W; `masks` works in pieces.
+        """
+        low = logits_BHW[:, None].float()
+        full = F.interpolate(low, (self.side, self.side), mode="bilinear", align_corners=False)
+        cut = full[..., : embedding.input_size[0], : embedding.input_size[1]]
+        size = embedding.original_size
+        return F.interpolate(cut, size, mode="bilinear", align_corners=False)[:, 0]
+
+    def masks(self, embedding: Embedding, logits_BHW: torch.Tensor) -> np.ndarray:
+        """Low-resolution logits (B, 4h, 4w) as bool masks (B, H, W) of the image."""
+        height, width = embedding.original_size
+        out = np.zeros((len(logits_BHW), height, width), bool)
+        step = pieces_at_once(height, width)
+        for start in range(0, len(out), step):
+            piece = self.upsample(embedding, logits_BHW[start : start + step])
+            out[start : start + step] = (piece > 0).cpu().numpy()
+        return out
+
+
+def pieces_at_once(height: int, width: int) -> int:
+    """How many masks of (height, width) may be upsampled at once within MAX_UPSAMPLED."""
+    return max(1, MAX_UPSAMPLED // (2 * height * width))

@@ -1,0 +1,96 @@
+"""What a training run is: every number with its unit and source."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training run of a promptable model. Defaults: a retrain inside the loop."""
+
+    steps: int = 200
+    """Optimiser steps."""
+
+    images_per_step: int = 4
+    masks_per_image: int = 8
+    """Masks drawn at random from each image of a step; SAM uses up to 64 (paper, appendix A)."""
+
+    image_size: int = 256
+    """Longer side of the training images in pixels."""
+
+    refinements: int = 2
+    """Most prompt iterations after the first; each step draws 0 to this many."""
+
+    learning_rate: float = 2e-4
+    """Of the prompt encoder and mask decoder; SAM: 8e-4 at batch 256 (appendix A)."""
+
+    encoder_rate: float = 0.2
+    """Learning rate of the encoder's trunk as a share of `learning_rate`."""
+
+    neck_rate: float = 1.0
+    """The same for what follows the trunk inside the encoder."""
+
+    frozen_stages: int = 1
+    """Stages of the trunk, after the stem, that stay as they are; -1 freezes nothing."""
+
+    weight_decay: float = 0.05
+    warmup_steps: int = 20
+    """Steps of linear warm-up; a cosine to zero follows."""
+
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+
+    ema_decay: float = 0.99
+    """Decay of the average of the weights that is what gets saved."""
+
+    mask_loss: Literal["focal", "balanced"] = "focal"
+    """`focal`: 20 x focal + dice (SAM, appendix A). `balanced`: 2 x BCE with positive pixels
+    weighted by the square root of their rarity + dice, which does not collapse to empty masks when
+    training starts from an untrained decoder."""
+
+    iou_weight: float = 1.0
+    """Weight of the IoU head's squared error (SAM: 1)."""
+
+    box_share: float = 0.35
+    """Share of first prompts that are boxes; SAM: half (appendix A)."""
+
+    background_share: float = 0.15
+    """Share of first prompts that are clicks on no object, with IoU 0 as the answer: they make the
+    predicted IoU usable as a filter of automatic masks."""
+
+    center_share: float = 0.3
+    """Share of first clicks at the point farthest from the mask's edge; the others are uniform."""
+
+    box_noise: float = 0.1
+    """Spread of a box's corners as a share of its side, at most 20 px (SAM, appendix A)."""
+
+    max_area: float = 0.9
+    """Masks over more than this share of the image are left out (SAM, appendix A)."""
+
+    min_pixels: int = 12
+    """Masks of fewer pixels at training size are left out."""
+
+    jitter: tuple[float, float] = (0.7, 1.6)
+    """Range of the random zoom; SAM on people's masks: large-scale jitter 0.1 to 2 (appendix A)."""
+
+    replay: float = 0.5
+    """Share of a retrain's images drawn from generated scenes, so that the model does not forget
+    what the base model knew."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.images_per_step < 1 or self.masks_per_image < 1:
+            raise ValueError("steps, images_per_step and masks_per_image must be at least 1")
+        if self.image_size % 32:
+            raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
+        for name in ("box_share", "background_share", "center_share", "replay", "max_area"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is a share in [0, 1], got {value}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a card or a run's row."""
+        return asdict(self)

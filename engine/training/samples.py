@@ -1,0 +1,150 @@
+"""From an image and its masks to what one training step eats: cropped, resized, prompted.
+
+numpy and cv2 only, so that it runs in loader processes. H, W = image; S = training side.
+Points are (x, y), boxes half-open XYXY, both in pixels of the training image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from engine.core.clicks import center_point
+from engine.core.rle import RLE, decode
+from engine.training.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One annotated image. `rles` are its masks; background is everything else."""
+
+    image_HWC: np.ndarray
+    rles: list[RLE]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a training step with its K first prompts.
+
+    Attributes:
+        image_SSC: RGB uint8 (S, S, 3), padded right and below with zeros.
+        size: (H, W) of the part that is image.
+        masks_KSS: uint8 0/1; all zeros for a background click.
+        clicks_K2: a first click inside each mask.
+        boxes_K4: the mask's box with noise; the image's box for a background click.
+        is_background_K: bool.
+    """
+
+    image_SSC: np.ndarray
+    size: tuple[int, int]
+    masks_KSS: np.ndarray
+    clicks_K2: np.ndarray
+    boxes_K4: np.ndarray
+    is_background_K: np.ndarray
+
+
+def make_sample(example: Example, config: TrainConfig, rng: np.random.Generator) -> Sample | None:
+    """Draw one sample; None when no mask of the image is left after cropping."""
+    image, masks = _augment(example, config, rng)
+    if not masks and rng.random() > config.background_share:
+        return None
+    height, width = image.shape[:2]
+    side, count = config.image_size, config.masks_per_image
+    background = _background(masks, (height, width))
+    if not masks and not background.any():
+        return None
+    out = Sample(
+        np.zeros((side, side, 3), np.uint8),
+        (height, width),
+        np.zeros((count, side, side), np.uint8),
+        np.zeros((count, 2), np.float32),
+        np.zeros((count, 4), np.float32),
+        np.zeros(count, bool),
+    )
+    out.image_SSC[:height, :width] = image
+    for slot in range(count):
+        if not masks or (background.any() and rng.random() < config.background_share):
+            out.is_background_K[slot] = True
+            out.clicks_K2[slot] = _random_point(background, rng)
+            out.boxes_K4[slot] = (0, 0, width, height)
+            continue
+        mask = masks[rng.integers(len(masks))]
+        out.masks_KSS[slot, :height, :width] = mask
+        central = rng.random() < config.center_share
+        out.clicks_K2[slot] = center_point(mask.view(bool)) if central else _random_point(mask, rng)
+        out.boxes_K4[slot] = _noisy_box(mask, config, rng)
+    return out
+
+
+def _random_point(mask_HW: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    inside = np.flatnonzero(mask_HW)
+    y, x = np.unravel_index(int(inside[rng.integers(len(inside))]), mask_HW.shape)
+    return float(x), float(y)
+
+
+def _noisy_box(mask: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> np.ndarray:
+    x, y, w, h = cv2.boundingRect(mask)
+    sides = np.array([w, h, w, h], np.float32)
+    noise = rng.normal(0, 1, 4) * np.minimum(config.box_noise * sides, 20) * (rng.random() < 0.7)
+    limit = np.array([mask.shape[1], mask.shape[0]] * 2)
+    box = np.clip(np.array([x, y, x + w, y + h]) + noise, 0, limit)
+    return np.concatenate([np.minimum(box[:2], box[2:] - 1), box[2:]]).astype(np.float32)
+
+
+def _background(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    covered = np.zeros(size, np.uint8)
+    for mask in masks:
+        covered |= mask
+    return np.asarray(cv2.erode(1 - covered, np.ones((5, 5), np.uint8)), dtype=bool)
+
+
+def _augment(
+    example: Example, config: TrainConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Zoom, crop, flip and recolour; masks as uint8 0/1 at training size, small ones left out."""
+    height, width = example.image_HWC.shape[:2]
+    zoom = float(np.exp(rng.uniform(*np.log(config.jitter))))
+    scale = config.image_size / max(height, width) * zoom
+    crop_w = min(width, round(config.image_size / scale))
+    crop_h = min(height, round(config.image_size / scale))
+    x = int(rng.integers(0, width - crop_w + 1))
+    y = int(rng.integers(0, height - crop_h + 1))
+    out = (
+        min(config.image_size, max(8, round(crop_w * scale))),
+        min(config.image_size, max(8, round(crop_h * scale))),
+    )
+    flips = (rng.random() < 0.5, rng.random() < 0.5, rng.random() < 0.5)
+    image = example.image_HWC[y : y + crop_h, x : x + crop_w]
+    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    image = _flip(cv2.resize(image, out, interpolation=shrink), flips)
+    kept = []
+    for rle in example.rles:
+        cut = decode(rle)[y : y + crop_h, x : x + crop_w].view(np.uint8)
+        mask = _flip(cv2.resize(cut, out, interpolation=cv2.INTER_NEAREST), flips)
+        if config.min_pixels <= mask.sum() <= config.max_area * mask.size:
+            kept.append(mask)
+    return _recolour(image, rng), kept
+
+
+def _flip(array: np.ndarray, flips: tuple[bool, bool, bool]) -> np.ndarray:
+    if flips[0]:
+        array = array[:, ::-1]
+    if flips[1]:
+        array = array[::-1]
+    if flips[2]:
+        array = array.swapaxes(0, 1)
+    return np.ascontiguousarray(array)
+
+
+def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if rng.random() < 0.3:
+        return image
+    gain, lift = rng.uniform(0.75, 1.25, 3), rng.uniform(-20, 20)
+    if rng.random() < 0.5:
+        gain[:] = gain[0]
+    table = np.arange(256)[:, None] * gain + lift
+    table = np.clip(table, 0, 255).astype(np.uint8)
+    channels = [cv2.LUT(image[:, :, channel], table[:, channel]) for channel in range(3)]
+    return np.asarray(cv2.merge(channels))

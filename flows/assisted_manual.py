@@ -1,0 +1,70 @@
+"""Stage 1: people click, the model answers, brush and eraser fix it (SAM paper, section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from engine.core.rle import RLE, decode
+from flows.collecting import (
+    Answer,
+    Job,
+    commit_answers,
+    figures_of,
+    mask_of,
+    simulated_annotator,
+    work_off,
+)
+from flows.rounds import job_of
+from flows.wiring import Workspace, open_workspace
+from storage.annotation_queue import NewTask, Task
+from storage.catalog import Image, Round, TaskKind
+
+
+@flow(name="assisted-manual")
+def assisted_manual(workspace: str, round_id: int) -> dict[str, Any]:
+    """Prefect's door to `run_assisted_manual`."""
+    opened = open_workspace(workspace)
+    return run_assisted_manual(opened, opened.catalog.rounds.get(round_id))
+
+
+def run_assisted_manual(workspace: Workspace, row: Round) -> dict[str, Any]:
+    """Queue the round's images, have them annotated from nothing, commit the masks.
+
+    Safe to call again at any time: tasks, answers and commits are each done once.
+
+    Returns:
+        The round's figures.
+    """
+    job = job_of(workspace, row)
+    image_ids = workspace.catalog.rounds.image_ids(row.id)
+    workspace.queue.add(
+        [
+            NewTask(
+                dataset_id=job.dataset_id,
+                image_id=image_id,
+                kind=TaskKind.ANNOTATE,
+                run_id=job.run_id,
+                round_id=row.id,
+            )
+            for image_id in image_ids
+        ]
+    )
+    work_off(workspace, job, TaskKind.ANNOTATE, image_ids, _annotator(workspace, job))
+    return commit_answers(workspace, job)
+
+
+def _annotator(workspace: Workspace, job: Job) -> Any:
+    annotator = simulated_annotator(workspace, job.model)
+
+    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
+        embedding = annotator.segmenter.embed(pixels_HWC)
+        records = annotator.annotate(embedding, [decode(rle) for rle in truths])
+        masks = [
+            mask_of(job, image.id, str(number), record) for number, record in enumerate(records)
+        ]
+        return Answer(masks, figures_of(records))
+
+    return answer

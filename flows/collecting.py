@@ -1,0 +1,199 @@
+"""What stages 1 and 2 share: answers of annotators become masks of the table.
+
+An answer is a Parquet object, written before the task is submitted. When no task of the run is
+left, the answers are committed to the mask table shard by shard, each exactly once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from engine.core import rle as rle_codec
+from engine.core.records import Mask, Source, Stage
+from engine.core.rle import RLE
+from engine.simulation.annotator import AnnotatedMask, AnnotatorConfig, SimulatedAnnotator
+from flows import progress
+from flows.wiring import Workspace
+from storage.annotation_queue import Task
+from storage.catalog import AnnotatorKind, Image, LeaseLostError, TaskKind
+from storage.formats.images import BadImageError
+from storage.masks import read_parquet, write_parquet
+from storage.objects import ObjectNotFoundError
+
+SIMULATED = "simulated"
+"""Name of the simulated annotator in the catalog."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """The run that tasks belong to."""
+
+    run_id: str
+    dataset: str
+    dataset_id: int
+    round_id: int | None
+    stage: Stage
+    round: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an annotator hands in: masks, and figures for the round's table."""
+
+    masks: list[Mask]
+    figures: dict[str, Any]
+
+
+def simulated_annotator(workspace: Workspace, model: str) -> SimulatedAnnotator:
+    """The simulated annotator with the workspace's settings, using one model version."""
+    chosen = workspace.settings.annotator
+    config = AnnotatorConfig(
+        good_iou=chosen.good_iou, max_clicks=chosen.max_clicks, max_objects=chosen.max_objects
+    )
+    return SimulatedAnnotator(workspace.segmenter(model), config)
+
+
+def work_off(
+    workspace: Workspace,
+    job: Job,
+    kind: TaskKind,
+    image_ids: Collection[int],
+    answer: Callable[[Task, Image, np.ndarray, list[RLE]], Answer],
+) -> None:
+    """Lease the run's tasks one by one and answer them, until none is left.
+
+    A task that another worker holds is waited for: it comes back when its lease expires.
+    """
+    seconds = workspace.settings.lease_seconds
+    person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
+    truths = workspace.truths_of(list(image_ids))
+    total = len(image_ids)
+    with progress.current().track(f"{job.stage} round {job.round}", total, "image") as advance:
+        advance(total - workspace.queue.pending(job.run_id))
+        while workspace.queue.pending(job.run_id):
+            task = workspace.queue.lease(
+                person.id, kinds=[kind], seconds=seconds, run_id=job.run_id
+            )
+            if task is None:
+                time.sleep(min(1.0, seconds / 4))
+                continue
+            if _answer_task(workspace, job, task, truths, answer):
+                advance()
+
+
+def _answer_task(
+    workspace: Workspace,
+    job: Job,
+    task: Task,
+    truths: dict[int, list[RLE]],
+    answer: Callable[[Task, Image, np.ndarray, list[RLE]], Answer],
+) -> bool:
+    seconds, lease_id = workspace.settings.lease_seconds, str(task.lease_id)
+    image = workspace.catalog.images.get(task.image_id)
+    with progress.kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds):
+        try:
+            pixels = workspace.pixels(image)
+        except (BadImageError, ObjectNotFoundError) as error:
+            workspace.catalog.quarantine.add(
+                job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
+            )
+            done = Answer([], {"quarantined": str(error)})
+        else:
+            done = answer(task, image, pixels, truths.get(image.id, []))
+        key = f"annotations/{job.run_id}/{task.id}-{lease_id}.parquet"
+        workspace.objects.put(key, write_parquet(done.masks))
+    try:
+        workspace.queue.submit(task.id, lease_id, key, done.figures)
+    except LeaseLostError:
+        return False  # somebody else has it now, and will hand it in
+    return True
+
+
+def mask_of(
+    job: Job,
+    image_id: int,
+    name: str,
+    record: AnnotatedMask,
+    *,
+    supersedes: str | None = None,
+) -> Mask:
+    """The row for a mask that the simulated annotator made."""
+    coded = rle_codec.encode(record.mask_HW)
+    return Mask(
+        mask_id=f"{job.run_id}/{image_id}/{name}",
+        image_id=image_id,
+        dataset=job.dataset,
+        stage=job.stage,
+        round=job.round,
+        run_id=job.run_id,
+        shard=0,
+        model=job.model,
+        source=Source.ANNOTATOR,
+        annotator=SIMULATED,
+        rle=coded,
+        area=rle_codec.area(coded),
+        box_xyxy=rle_codec.box_xyxy(coded),
+        predicted_iou=record.predicted_iou,
+        point_xy=record.point_xy,
+        clicks=record.clicks,
+        seconds=record.seconds,
+        supersedes=supersedes,
+        created_at=datetime.now(UTC),
+    )
+
+
+def commit_answers(workspace: Workspace, job: Job) -> dict[str, Any]:
+    """Put all submitted answers of the run into the mask table; the round's figures."""
+    tasks = list(workspace.queue.submitted(job.run_id))
+    size = workspace.settings.shard_images
+    with progress.current().track("commit masks", len(tasks), "image") as advance:
+        for shard, start in enumerate(range(0, len(tasks), size)):
+            group = tasks[start : start + size]
+            if not workspace.masks.committed(job.run_id, shard):
+                masks = [
+                    replace(mask, shard=shard)
+                    for task in group
+                    for mask in read_parquet(workspace.objects.get(str(task.result_key)))
+                ]
+                workspace.masks.commit(masks, run_id=job.run_id, shard=shard)
+            advance(len(group))
+    return _figures(tasks)
+
+
+def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
+    """Sums over the tasks' results, and means per mask that a person made."""
+    results = [task.result or {} for task in tasks]
+
+    def total(name: str) -> float:
+        return float(sum(result.get(name, 0) for result in results))
+
+    made, kept = total("made"), total("prefilled_kept")
+    masks, images = made + kept, len(tasks)
+    return {
+        "images": images,
+        "masks": int(masks),
+        "masks_per_image": masks / images if images else 0.0,
+        "prefilled": int(total("prefilled")),
+        "prefilled_kept": int(kept),
+        "clicks_per_mask": total("clicks") / made if made else None,
+        "strokes_per_mask": total("strokes") / made if made else None,
+        "seconds_per_mask": total("seconds") / made if made else None,
+        "quarantined": sum("quarantined" in result for result in results),
+    }
+
+
+def figures_of(records: Sequence[AnnotatedMask]) -> dict[str, Any]:
+    """One task's share of the figures."""
+    return {
+        "made": len(records),
+        "clicks": sum(record.clicks for record in records),
+        "strokes": sum(record.strokes for record in records),
+        "seconds": sum(record.seconds for record in records),
+    }

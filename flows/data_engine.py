@@ -1,0 +1,137 @@
+"""The whole loop: a state machine over the catalog's rounds.
+
+Every step may be done again: killed at any moment and started with the same plan, the loop goes on
+where it was. A round is planned -> opened (model, run and images are fixed) -> collected (its masks
+are in the table) -> trained (where it retrains) -> done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from engine.core.records import Stage
+from flows import progress
+from flows.assisted_manual import assisted_manual
+from flows.evaluating import held_out_scores
+from flows.fully_automatic import fully_automatic
+from flows.retrain import retrain
+from flows.rounds import open_round
+from flows.semi_automatic import semi_automatic
+from flows.wiring import Workspace, open_workspace
+from storage.catalog import Loop, LoopState, Round, RoundState
+
+STAGES = {
+    Stage.ASSISTED_MANUAL: assisted_manual,
+    Stage.SEMI_AUTOMATIC: semi_automatic,
+    Stage.FULLY_AUTOMATIC: fully_automatic,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopPlan:
+    """How often each stage is gone through, and over how many images a round."""
+
+    assisted_manual: int = 2
+    semi_automatic: int = 1
+    fully_automatic: int = 1
+    images_per_round: int = 60
+    automatic_images: int | None = None
+    """Images of a fully automatic round; None: `images_per_round`."""
+
+    def __post_init__(self) -> None:
+        if min(self.assisted_manual, self.semi_automatic, self.fully_automatic) < 0:
+            raise ValueError("numbers of rounds cannot be negative")
+        if self.images_per_round < 1:
+            raise ValueError(f"images per round must be at least 1, got {self.images_per_round}")
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """One entry a round, as the catalog keeps it. People's stages end in a retrain."""
+        people = [Stage.ASSISTED_MANUAL] * self.assisted_manual
+        people += [Stage.SEMI_AUTOMATIC] * self.semi_automatic
+        automatic = self.automatic_images or self.images_per_round
+        return [
+            {"stage": str(stage), "images": self.images_per_round, "retrain": True}
+            for stage in people
+        ] + [
+            {"stage": str(Stage.FULLY_AUTOMATIC), "images": automatic, "retrain": False}
+        ] * self.fully_automatic
+
+
+@flow(name="data-engine")
+def data_engine(
+    workspace: str, dataset: str, plan: list[dict[str, Any]], new: bool = False
+) -> list[dict[str, Any]]:
+    """Run the plan's rounds, or what is left of them.
+
+    Returns:
+        A row a round, as `round_rows`.
+    """
+    opened = open_workspace(workspace)
+    row = opened.catalog.datasets.get(dataset)
+    loop = opened.catalog.loops.start_or_resume(row.id, plan, new=new)
+    if loop.state != LoopState.FINISHED:
+        for item in opened.catalog.rounds.for_loop(loop.id):
+            finish_round(opened, dataset, loop, item)
+        opened.catalog.loops.finish(loop.id)
+    return round_rows(opened, loop.id)
+
+
+def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> Round:
+    """Take one round from wherever it is to done."""
+    rounds, root = workspace.catalog.rounds, str(workspace.settings.root)
+    if row.state in (RoundState.PLANNED, RoundState.OPENED):
+        row = open_round(workspace, row)
+        progress.current().say(f"[bold]{row.stage} round {row.number}[/bold] with {row.model_in}")
+        scores = held_out_scores(workspace, str(row.model_in), dataset)
+        figures = STAGES[Stage(row.stage)](root, row.id)
+        workspace.catalog.runs.finish(str(row.run_id), figures)
+        row = rounds.advance(
+            row.id, RoundState.OPENED, RoundState.COLLECTED, metrics={**figures, "held_out": scores}
+        )
+    if row.state == RoundState.COLLECTED:
+        if not loop.plan[row.position]["retrain"]:
+            return rounds.advance(
+                row.id, RoundState.COLLECTED, RoundState.DONE, model_out=row.model_in
+            )
+        version = f"{dataset}-{loop.id}.{row.position + 1}"
+        trained = retrain(root, dataset, version, str(row.run_id))
+        progress.current().say(f"{trained['version']}: {trained['reason']}")
+        row = rounds.advance(
+            row.id,
+            RoundState.COLLECTED,
+            RoundState.TRAINED,
+            model_out=trained["model"],
+            metrics={"retrain": trained},
+        )
+    if row.state == RoundState.TRAINED:
+        row = rounds.advance(row.id, RoundState.TRAINED, RoundState.DONE)
+    return row
+
+
+def round_rows(workspace: Workspace, loop_id: int) -> list[dict[str, Any]]:
+    """The table of a loop: a row a round. The held-out scores are those of the model the round
+    worked with."""
+    rows = []
+    for row in workspace.catalog.rounds.for_loop(loop_id):
+        figures, scores = row.metrics, row.metrics.get("held_out", {})
+        rows.append(
+            {
+                "stage": str(row.stage),
+                "round": row.number,
+                "state": str(row.state),
+                "images": figures.get("images"),
+                "masks": figures.get("masks"),
+                "masks_per_image": figures.get("masks_per_image"),
+                "prefilled_kept": figures.get("prefilled_kept"),
+                "clicks_per_mask": figures.get("clicks_per_mask"),
+                "seconds_per_mask": figures.get("seconds_per_mask"),
+                "model": row.model_in,
+                "model_after": row.model_out,
+                "miou_1_click": scores.get("miou_1_click"),
+                "miou_3_clicks": scores.get("miou_3_clicks"),
+            }
+        )
+    return rows

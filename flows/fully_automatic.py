@@ -1,0 +1,200 @@
+"""Stage 3: masks of everything, with nobody asked (SAM paper, section 4 and appendix B).
+
+The run is cut into shards. A worker leases a shard, makes its masks, commits them to the mask table
+in one commit and then marks the shard: killed in between, the next worker finds the commit and only
+marks it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, task
+
+from engine.automatic import GeneratedMask, GeneratorConfig, MaskGenerator
+from engine.core.records import Mask, Source, Stage
+from flows import progress
+from flows.collecting import Job
+from flows.rounds import job_of
+from flows.wiring import Workspace, code_version, open_workspace
+from storage.catalog import Image, Round, RunKind, Shard
+from storage.formats.images import BadImageError
+from storage.objects import ObjectNotFoundError
+
+
+@flow(name="fully-automatic")
+def fully_automatic(workspace: str, round_id: int) -> dict[str, Any]:
+    """Stage 3 as a round of the loop."""
+    opened = open_workspace(workspace)
+    row: Round = opened.catalog.rounds.get(round_id)
+    image_ids = opened.catalog.rounds.image_ids(row.id)
+    return generate_run(opened, job_of(opened, row), image_ids)
+
+
+@flow(name="generate")
+def generate(
+    workspace: str, run_id: str, dataset: str, image_ids: list[int] | None = None
+) -> dict[str, Any]:
+    """Stage 3 by itself: a dataset-generation job over `image_ids`, or what a run of this id was
+    planned for before."""
+    opened = open_workspace(workspace)
+    row = opened.catalog.datasets.get(dataset)
+    model = opened.current_model().version
+    run = opened.catalog.runs.start(
+        run_id,
+        RunKind.FULLY_AUTOMATIC,
+        dataset_id=row.id,
+        model=model,
+        config=opened.settings.generator.model_dump(),
+        code_version=code_version(),
+    )
+    figures = generate_run(opened, _job_of_run(opened, run.id), image_ids or [])
+    opened.catalog.runs.finish(run.id, figures)
+    return figures
+
+
+@task(name="generate-shard")
+def generate_shard(workspace: str, run_id: str) -> int | None:
+    """One task run is one shard: the next free one; None when none is free."""
+    opened = open_workspace(workspace)
+    shard = opened.catalog.shards.lease(run_id, _owner(), opened.settings.lease_seconds)
+    if shard is None:
+        return None
+    with progress.current().track(f"shard {shard.shard}", len(shard.image_ids), "image") as step:
+        work_shard(opened, _job_of_run(opened, run_id), shard, step)
+    return len(shard.image_ids)
+
+
+def generate_run(workspace: Workspace, job: Job, image_ids: Sequence[int]) -> dict[str, Any]:
+    """Cut the run into shards, if that is not done, and work until all are committed."""
+    size = workspace.settings.shard_images
+    workspace.catalog.shards.plan(
+        job.run_id, [image_ids[i : i + size] for i in range(0, len(image_ids), size)]
+    )
+    root = str(workspace.settings.root)
+    while workspace.catalog.shards.remaining(job.run_id):
+        if generate_shard(root, job.run_id) is None:
+            time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
+    shards = workspace.catalog.shards.all(job.run_id)
+    images = sum(len(shard.image_ids) for shard in shards)
+    totals = workspace.catalog.shards.totals(job.run_id)
+    return {
+        "images": images,
+        "masks": totals.masks,
+        "masks_per_image": totals.masks / images if images else 0.0,
+        "machine_seconds": totals.seconds,
+        "clicks_per_mask": None,
+        "seconds_per_mask": None,
+    }
+
+
+def work_shard(workspace: Workspace, job: Job, shard: Shard, advance: progress.Advance) -> None:
+    """Make and commit the masks of a leased shard.
+
+    Raises:
+        LeaseLostError: another worker has taken it over; its commit stands.
+    """
+    began, lease_id = time.monotonic(), str(shard.lease_id)
+    seconds = workspace.settings.lease_seconds
+    shards = workspace.catalog.shards
+
+    def renew() -> object:
+        return shards.renew(job.run_id, shard.shard, lease_id, seconds)
+
+    with progress.kept_alive(renew, seconds):
+        if not workspace.masks.committed(job.run_id, shard.shard):
+            masks = _shard_masks(workspace, job, shard, advance)
+            renew()  # not ours any more: let the other one commit
+            workspace.masks.commit(masks, run_id=job.run_id, shard=shard.shard)
+    counts = workspace.masks.counts(("shard",), run_id=job.run_id)
+    shards.commit(
+        job.run_id,
+        shard.shard,
+        lease_id,
+        masks=counts.get((shard.shard,), 0),
+        table_version=workspace.masks.version(),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _shard_masks(
+    workspace: Workspace, job: Job, shard: Shard, advance: progress.Advance
+) -> list[Mask]:
+    generator = mask_generator(workspace, job.model)
+    masks: list[Mask] = []
+    for image in workspace.catalog.images.get_many(shard.image_ids):
+        try:
+            found = generator.generate(workspace.pixels(image))
+        except (BadImageError, ObjectNotFoundError) as error:
+            workspace.catalog.quarantine.add(
+                job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
+            )
+        else:
+            masks += masks_of(job, image, found, shard=shard.shard, source=Source.AUTOMATIC)
+            advance(1, f"{len(found)} masks")
+    return masks
+
+
+def mask_generator(workspace: Workspace, model: str) -> MaskGenerator:
+    """The generator with the workspace's settings and one model version."""
+    chosen = workspace.settings.generator
+    config = GeneratorConfig(
+        points_per_side=chosen.points_per_side,
+        points_per_batch=chosen.points_per_batch,
+        min_predicted_iou=chosen.min_predicted_iou,
+        min_stability=chosen.min_stability,
+    )
+    return MaskGenerator(workspace.segmenter(model), config)
+
+
+def masks_of(
+    job: Job, image: Image, found: Sequence[GeneratedMask], *, shard: int, source: Source
+) -> list[Mask]:
+    """Rows for generated masks."""
+    now = datetime.now(UTC)
+    return [
+        Mask(
+            mask_id=f"{job.run_id}/{image.id}/{number}",
+            image_id=image.id,
+            dataset=job.dataset,
+            stage=job.stage,
+            round=job.round,
+            run_id=job.run_id,
+            shard=shard,
+            model=job.model,
+            source=source,
+            rle=mask.rle,
+            area=mask.area,
+            box_xyxy=mask.box_xyxy,
+            predicted_iou=mask.predicted_iou,
+            stability_score=mask.stability_score,
+            point_xy=mask.point_xy,
+            crop_xyxy=(0, 0, image.width, image.height),
+            created_at=now,
+        )
+        for number, mask in enumerate(found)
+    ]
+
+
+def _job_of_run(workspace: Workspace, run_id: str) -> Job:
+    run = workspace.catalog.runs.get(run_id)
+    if run.round_id is not None:
+        return job_of(workspace, workspace.catalog.rounds.get(run.round_id))
+    return Job(
+        run_id=run.id,
+        dataset=workspace.catalog.datasets.get_by_id(run.dataset_id).name,
+        dataset_id=run.dataset_id,
+        round_id=None,
+        stage=Stage.FULLY_AUTOMATIC,
+        round=0,
+        model=str(run.model),
+    )
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,133 @@
+"""What long work tells the terminal. Flows report steps; who shows them is set by the caller."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Advance = Callable[..., None]
+"""advance(n=1, note=""): n more done; note is shown beside the bar."""
+
+
+class Reporter(Protocol):
+    """Shows how far work has come."""
+
+    @contextmanager
+    def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """A piece of work of `total` units; yields the function to call when some are done."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        ...
+
+
+class Silent:
+    """Says nothing: for tests, scripts and --json."""
+
+    @contextmanager
+    def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
+        def advance(n: int = 1, note: str = "") -> None:
+            return
+
+        yield advance
+
+    def say(self, text: str) -> None:
+        return
+
+
+class _Rate(ProgressColumn):
+    """Units a second, or seconds a unit where slower."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        unit = task.fields.get("unit", "")
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}")
+
+
+class Terminal:
+    """Progress bars with rate and time left on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.console, refresh_per_second=4) as bars:
+            task = bars.add_task(what, total=total, unit=unit, note="")
+
+            def advance(n: int = 1, note: str = "") -> None:
+                bars.update(task, advance=n)
+                if note:
+                    bars.update(task, note=note)
+
+            yield advance
+
+    def say(self, text: str) -> None:
+        self.console.print(text)
+
+
+_reporter: Reporter = Silent()
+
+
+def current() -> Reporter:
+    """The reporter of this process."""
+    return _reporter
+
+
+def use(reporter: Reporter) -> None:
+    """Set the reporter of this process."""
+    global _reporter
+    _reporter = reporter
+
+
+@contextmanager
+def kept_alive(renew: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Call `renew` every third of `seconds` from a thread while the body runs, so that long work
+    on one item does not lose its lease. A failing renewal ends the renewing; whether the lease
+    still holds is decided where the result is handed in."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(seconds / 3):
+            try:
+                renew()
+            except Exception as error:
+                current().say(f"[yellow]a lease could not be renewed: {error}[/yellow]")
+                return
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,178 @@
+"""A release: a frozen version of a dataset, with exports and a card.
+
+It pins a version of the mask table. Its masks are, image by image: what people made or confirmed;
+then automatic masks that were not rejected and do not repeat one that is in already.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from engine.core.records import Mask, Source
+from engine.core.rle import iou_matrix
+from flows import progress
+from flows.wiring import Workspace, code_version, open_workspace
+from storage.catalog import Dataset, Image, Release, RunKind, new_id
+from storage.formats.coco import CocoWriter
+from storage.formats.sa1b import write_sa1b
+
+REPEATED_IOU = 0.7
+"""A mask that overlaps one already in by this much says nothing new."""
+
+PAGE = 200
+FORMATS = ("coco", "sa1b")
+
+
+class NothingToReleaseError(Exception):
+    """The dataset has no masks yet. Run the loop, or `dataengine generate`, first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedImage:
+    """An image and the masks of it that are in the release."""
+
+    image: Image
+    masks: list[Mask]
+
+
+@flow(name="release")
+def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
+    """Freeze the dataset under `name`; finishing an unfinished one, repeating a finished one."""
+    opened = open_workspace(workspace)
+    row = opened.catalog.datasets.get(dataset)
+    version = opened.masks.version()
+    if version is None or not opened.masks.counts(("stage",), dataset=dataset):
+        raise NothingToReleaseError(f"dataset {dataset!r} has no masks yet")
+    begun = opened.catalog.releases.start(
+        name, dataset_id=row.id, table_version=version, key=f"releases/{name}"
+    )
+    if begun.state == "done":
+        return begun.card
+    run = opened.catalog.runs.start(
+        new_id(), RunKind.RELEASE, dataset_id=row.id, code_version=code_version()
+    )
+    with tempfile.TemporaryDirectory(prefix="dataengine-") as folder:
+        counts = export_release(opened, begun, Path(folder), "coco")
+        opened.objects.put_file(f"{begun.key}/instances.json", Path(folder) / "instances.json")
+    card = _card(opened, row, begun, counts)
+    opened.catalog.releases.finish(name, card)
+    opened.catalog.runs.finish(run.id, counts)
+    return card
+
+
+def _card(
+    workspace: Workspace, dataset: Dataset, begun: Release, counts: dict[str, Any]
+) -> dict[str, Any]:
+    verdicts = workspace.catalog.verdicts.counts(dataset.id)
+    return {
+        "name": begun.name,
+        "dataset": dataset.name,
+        "table_version": begun.table_version,
+        **counts,
+        "verdicts": {str(kind): count for kind, count in verdicts.items()},
+        "models": sorted(counts["models"]),
+        "rule": "people's masks, then automatic ones that were not rejected and overlap no mask "
+        f"already in by {REPEATED_IOU} or more",
+        "code_version": code_version(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def released_images(
+    workspace: Workspace, dataset_id: int, table_version: int
+) -> Iterator[ReleasedImage]:
+    """The release's images and masks, image by image, in order of id; images without masks too."""
+    dropped = workspace.catalog.verdicts.rejected_mask_ids(dataset_id)
+    after = 0
+    while True:
+        page = workspace.catalog.images.page(dataset_id, after_id=after, limit=PAGE)
+        if not page:
+            return
+        by_image: dict[int, list[Mask]] = {image.id: [] for image in page}
+        for mask in workspace.masks.masks(
+            image_ids=list(by_image), version=table_version, current_only=True
+        ):
+            if mask.mask_id not in dropped and mask.area > 0:
+                by_image[mask.image_id].append(mask)
+        for image in page:
+            yield ReleasedImage(image, without_repeats(by_image[image.id]))
+        after = page[-1].id
+
+
+def without_repeats(masks: list[Mask]) -> list[Mask]:
+    """People's masks first, then automatic ones by predicted IoU; an automatic mask goes where it
+    repeats one before it."""
+    ordered = sorted(
+        masks, key=lambda m: (m.source == Source.AUTOMATIC, -(m.predicted_iou or 0.0), m.mask_id)
+    )
+    coded = [mask.rle for mask in ordered]
+    overlap = np.triu(iou_matrix(coded, coded), k=1)
+    kept: list[int] = []
+    for index, mask in enumerate(ordered):
+        automatic = mask.source == Source.AUTOMATIC
+        if not automatic or not kept or overlap[kept, index].max() < REPEATED_IOU:
+            kept.append(index)
+    return [ordered[index] for index in kept]
+
+
+def export_release(
+    workspace: Workspace, begun: Release, folder: Path, style: str
+) -> dict[str, Any]:
+    """Write a release into a folder: `instances.json` (coco), or `<name>.json` an image (sa1b).
+
+    Returns:
+        images, masks, masks per stage and source, models.
+
+    Raises:
+        ValueError: the format is unknown.
+    """
+    if style not in FORMATS:
+        raise ValueError(f"unknown format {style!r}; there are {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
+    total = workspace.catalog.images.count(begun.dataset_id)
+    found = released_images(workspace, begun.dataset_id, begun.table_version)
+    with progress.current().track(f"export {style}", total, "image") as advance:
+        if style == "coco":
+            with CocoWriter(folder / "instances.json", description=begun.name) as writer:
+                for item in found:
+                    image = item.image
+                    writer.add_image(
+                        image.id, image.file_name, image.height, image.width, item.masks
+                    )
+                    _count(counts, item)
+                    advance()
+        else:
+            for item in found:
+                image = item.image
+                write_sa1b(
+                    folder / f"sa_{image.id}.json",
+                    image.id,
+                    image.file_name,
+                    image.height,
+                    image.width,
+                    item.masks,
+                )
+                _count(counts, item)
+                advance()
+    (folder / "release.json").write_text(json.dumps({**begun.card, **counts}, indent=2))
+    return counts
+
+
+def _count(counts: dict[str, Any], item: ReleasedImage) -> None:
+    counts["images"] += 1
+    counts["masks"] += len(item.masks)
+    for mask in item.masks:
+        for group, value in (("stages", str(mask.stage)), ("sources", str(mask.source))):
+            counts[group][value] = counts[group].get(value, 0) + 1
+        if mask.model and mask.model not in counts["models"]:
+            counts["models"].append(mask.model)

@@ -1,0 +1,264 @@
+"""Retraining: collected masks -> training -> held-out scores -> promoted, or kept as candidate."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from prefect import flow
+
+from engine.core import rle as rle_codec
+from engine.core.records import Source
+from engine.core.rle import RLE
+from engine.sam import ModelCard, load_checkpoint, save_checkpoint
+from engine.simulation.scenes import generate_scene
+from engine.training.config import TrainConfig
+from engine.training.samples import Example
+from engine.training.trainer import NoMasksError, Progress, Trainer
+from flows import progress
+from flows.evaluating import held_out_scores
+from flows.wiring import Workspace, code_version, open_workspace, scratch_file
+from storage.catalog import Dataset, Model, RunKind, Split, StaleStateError
+
+MAX_SIDE = 768
+"""Training images are kept in memory at most this large; the model sees 256 pixels."""
+
+COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
+"""Held-out scores whose mean decides about promotion."""
+
+
+@flow(name="retrain")
+def retrain(
+    workspace: str, dataset: str, version: str, newest_run: str | None = None
+) -> dict[str, Any]:
+    """Prefect's door to `run_retrain`."""
+    opened = open_workspace(workspace)
+    return run_retrain(opened, opened.catalog.datasets.get(dataset), version, newest_run)
+
+
+def run_retrain(
+    workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
+) -> dict[str, Any]:
+    """Train `version` from the current model on all masks people made or confirmed so far.
+
+    Safe to call again: training goes on from its checkpoint, and a version that exists already is
+    only compared.
+
+    Args:
+        workspace: where.
+        dataset: whose masks.
+        version: name of the new model version.
+        newest_run: the run whose images are drawn more often than older ones.
+
+    Returns:
+        `model` (the current version after it), `version`, `promoted`, `reason` and the held-out
+        scores of both.
+
+    Raises:
+        NoMasksError: there is nothing to train on.
+    """
+    run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset.id}/{version}").hex
+    known = {model.version: model for model in workspace.catalog.models.all()}
+    if version in known:
+        return _compare(workspace, dataset, run_id, known[version])
+    parent = workspace.current_model()
+    workspace.catalog.runs.start(
+        run_id,
+        RunKind.RETRAIN,
+        dataset_id=dataset.id,
+        model=parent.version,
+        config=train_config(workspace).as_dict(),
+        code_version=code_version(),
+    )
+    try:
+        card = _train(workspace, dataset, version, parent, run_id, newest_run)
+    except NoMasksError as error:
+        workspace.catalog.runs.fail(run_id, str(error))
+        raise
+    return _compare(workspace, dataset, run_id, workspace.catalog.models.get(card.version))
+
+
+def train_config(workspace: Workspace) -> TrainConfig:
+    """The workspace's settings as a training run."""
+    chosen = workspace.settings.train
+    return TrainConfig(
+        steps=chosen.steps,
+        images_per_step=chosen.images_per_step,
+        masks_per_image=chosen.masks_per_image,
+        refinements=chosen.refinements,
+        learning_rate=chosen.learning_rate,
+        replay=chosen.replay,
+        mask_loss="balanced",
+        frozen_stages=3,
+        ema_decay=0.97,
+    )
+
+
+def _train(
+    workspace: Workspace,
+    dataset: Dataset,
+    version: str,
+    parent: Model,
+    run_id: str,
+    newest_run: str | None,
+) -> ModelCard:
+    """Train, write the checkpoint, enter it as a candidate."""
+    sam, parent_card = load_checkpoint(workspace.checkpoint(parent.version), workspace.device())
+    config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
+    table_version = workspace.masks.version()
+    source = MaskSource(workspace, dataset, table_version, newest_run, config)
+    trainer = Trainer(sam, config, source.draw)
+    folder = workspace.cache / "training"
+    folder.mkdir(exist_ok=True)
+    resume = folder / f"{run_id}.pt"
+    with progress.current().track(f"train {version}", config.steps, "step") as advance:
+        trainer.run(on_step=_teller(advance), checkpoint=resume, every_seconds=30)
+    card = ModelCard(
+        version=version,
+        architecture=parent.architecture,
+        parent=parent.version,
+        table_version=table_version,
+        data=source.counts(),
+        config=config.as_dict(),
+        thresholds=parent_card.thresholds,
+        seconds=round(trainer.seconds, 1),
+        code_version=code_version(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        note="Thresholds are the parent's.",
+    )
+    path = scratch_file(".safetensors")
+    save_checkpoint(sam, card, path)
+    workspace.add_model(path, card.as_dict())
+    path.unlink()
+    resume.unlink(missing_ok=True)
+    return card
+
+
+def _teller(advance: progress.Advance) -> Callable[[Progress], None]:
+    last = 0
+
+    def tell(state: Progress) -> None:
+        nonlocal last
+        advance(state.step - last, f"loss {state.loss:.3f}, IoU {state.iou:.2f}")
+        last = state.step
+
+    return tell
+
+
+def _compare(
+    workspace: Workspace, dataset: Dataset, run_id: str, candidate: Model
+) -> dict[str, Any]:
+    """Promote the candidate if its held-out scores are better than the current model's."""
+    current = workspace.current_model()
+    if current.version == candidate.version:
+        reason, promoted = "promoted before", True
+        before = after = held_out_scores(workspace, current.version, dataset.name)
+    else:
+        before = held_out_scores(workspace, current.version, dataset.name)
+        after = held_out_scores(workspace, candidate.version, dataset.name)
+        promoted, reason = verdict(before, after, workspace.settings.train.min_gain)
+        if promoted:
+            try:
+                workspace.catalog.models.promote(
+                    candidate.version, expected_current=current.version
+                )
+            except StaleStateError:
+                promoted, reason = False, "another version became current meanwhile"
+    result = {
+        "version": candidate.version,
+        "model": workspace.current_model().version,
+        "promoted": promoted,
+        "reason": reason,
+        "before": before,
+        "after": after,
+    }
+    workspace.catalog.runs.finish(run_id, result)
+    return result
+
+
+def verdict(before: dict[str, Any], after: dict[str, Any], min_gain: float) -> tuple[bool, str]:
+    """Whether the candidate replaces the current model, and why."""
+    if not after.get("masks"):
+        return False, "no held-out image with known masks to compare on"
+    old, new = (float(np.mean([scores[name] for name in COMPARED])) for scores in (before, after))
+    text = f"mean held-out IoU {new:.3f} against {old:.3f}"
+    if new > old + min_gain:
+        return True, f"better: {text}"
+    return False, f"not better by more than {min_gain:g}: {text}"
+
+
+class MaskSource:
+    """Draws training examples from the mask table at one version: people's masks on images of the
+    training split, the newest run's more often, mixed with generated scenes."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        dataset: Dataset,
+        table_version: int | None,
+        newest_run: str | None,
+        config: TrainConfig,
+    ) -> None:
+        self._workspace, self._config = workspace, config
+        self._rles: dict[int, list[RLE]] = {}
+        self._sources: dict[str, int] = {}
+        newest: set[int] = set()
+        rejected = workspace.catalog.verdicts.rejected_mask_ids(dataset.id)
+        for source in (Source.ANNOTATOR, Source.PREFILL):
+            for mask in workspace.masks.masks(
+                dataset=dataset.name, source=source, version=table_version, current_only=True
+            ):
+                if mask.mask_id in rejected:
+                    continue
+                self._rles.setdefault(mask.image_id, []).append(mask.rle)
+                self._sources[source] = self._sources.get(source, 0) + 1
+                if mask.run_id == newest_run:
+                    newest.add(mask.image_id)
+        rows = workspace.catalog.images.get_many(sorted(self._rles))
+        self._images = {row.id: row for row in rows if row.split == Split.TRAIN}
+        self._all = sorted(self._images)
+        self._newest = [image_id for image_id in self._all if image_id in newest]
+        self._example = lru_cache(maxsize=256)(self._load)
+        if not self._all:
+            raise NoMasksError(
+                f"dataset {dataset.name!r} has no masks on training images yet; annotate some first"
+            )
+
+    def counts(self) -> dict[str, Any]:
+        """Images, and masks per source, for the card."""
+        return {
+            "images": len(self._all),
+            "newest_images": len(self._newest),
+            "masks": dict(self._sources),
+            "replay": self._config.replay,
+        }
+
+    def draw(self, rng: np.random.Generator) -> Example:
+        """An `ExampleSource`."""
+        if rng.random() < self._config.replay:
+            scene = generate_scene(int(rng.integers(1_000_000)))
+            rles = rle_codec.encode_batch(np.stack(scene.masks)) if scene.masks else []
+            return Example(scene.image_HWC, rles)
+        new = self._newest and rng.random() < self._workspace.settings.train.new_share
+        ids = self._newest if new else self._all
+        return self._example(ids[rng.integers(len(ids))])
+
+    def _load(self, image_id: int) -> Example:
+        pixels = self._workspace.pixels(self._images[image_id])
+        rles = self._rles[image_id]
+        scale = MAX_SIDE / max(pixels.shape[:2])
+        if scale >= 1:
+            return Example(pixels, rles)
+        size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+        small = [
+            cv2.resize(rle_codec.decode(r).view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            for r in rles
+        ]
+        shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        return Example(shrunk, [rle_codec.encode(mask.astype(bool)) for mask in small])

@@ -1,0 +1,173 @@
+"""Review: a sample of automatic masks goes to the queue, verdicts come back.
+
+A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from engine.core.records import Mask, Stage
+from engine.core.rle import RLE, decode, iou_matrix
+from flows.collecting import (
+    SIMULATED,
+    Answer,
+    Job,
+    commit_answers,
+    mask_of,
+    simulated_annotator,
+    work_off,
+)
+from flows.wiring import Workspace, code_version, open_workspace
+from storage.annotation_queue import NewTask, Task
+from storage.catalog import (
+    AnnotatorKind,
+    Image,
+    NewVerdict,
+    RunKind,
+    TaskKind,
+    VerdictKind,
+    new_id,
+)
+
+MASKS_PER_IMAGE = 12
+"""Masks a review task shows."""
+
+FIXABLE_IOU = 0.5
+"""From here on a mask is worth fixing."""
+
+
+@flow(name="review")
+def review(
+    workspace: str, dataset: str, images: int, run_id: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Queue a sample and have the simulated annotator judge it. Images without ground truth are
+    left for people: they are not sampled here."""
+    opened = open_workspace(workspace)
+    job = start_review(opened, dataset, run_id or new_id())
+    sample = sample_masks(opened, dataset, images, seed)
+    queue_review(opened, job, sample)
+    work_off(opened, job, TaskKind.REVIEW, sorted(sample), _reviewer(opened, job))
+    figures = finish_review(opened, job)
+    opened.catalog.runs.finish(job.run_id, figures)
+    return figures
+
+
+def start_review(workspace: Workspace, dataset: str, run_id: str) -> Job:
+    """The review run as a job."""
+    row = workspace.catalog.datasets.get(dataset)
+    model = workspace.current_model().version
+    run = workspace.catalog.runs.start(
+        run_id, RunKind.REVIEW, dataset_id=row.id, model=model, code_version=code_version()
+    )
+    return Job(
+        run_id=run.id,
+        dataset=dataset,
+        dataset_id=row.id,
+        round_id=None,
+        stage=Stage.FULLY_AUTOMATIC,
+        round=0,
+        model=str(run.model),
+    )
+
+
+def sample_masks(
+    workspace: Workspace, dataset: str, images: int, seed: int
+) -> dict[int, list[Mask]]:
+    """Automatic masks of random images with ground truth, MASKS_PER_IMAGE of each, by image."""
+    rng = np.random.default_rng(seed)
+    counts = workspace.masks.counts(("image_id",), dataset=dataset, stage=Stage.FULLY_AUTOMATIC)
+    with_truth = workspace.images_with_truth(dataset)
+    known = sorted({int(str(key[0])) for key in counts} & with_truth)
+    chosen = sorted(rng.permutation(known)[:images].tolist())
+    found: dict[int, list[Mask]] = {}
+    for mask in workspace.masks.masks(
+        dataset=dataset, stage=Stage.FULLY_AUTOMATIC, image_ids=chosen, current_only=True
+    ):
+        found.setdefault(mask.image_id, []).append(mask)
+    return {
+        image_id: [masks[i] for i in sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])]
+        for image_id, masks in sorted(found.items())
+    }
+
+
+def queue_review(workspace: Workspace, job: Job, sample: dict[int, list[Mask]]) -> None:
+    """One task an image, naming the masks to judge."""
+    workspace.queue.add(
+        [
+            NewTask(
+                dataset_id=job.dataset_id,
+                image_id=image_id,
+                kind=TaskKind.REVIEW,
+                run_id=job.run_id,
+                payload={"mask_ids": [mask.mask_id for mask in masks]},
+            )
+            for image_id, masks in sample.items()
+        ]
+    )
+
+
+def _reviewer(workspace: Workspace, job: Job) -> Any:
+    annotator = simulated_annotator(workspace, job.model)
+
+    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
+        ids = set(task.payload["mask_ids"])
+        given = [
+            mask
+            for mask in workspace.masks.masks(image_ids=[image.id], mask_ids=ids)
+            if mask.mask_id in ids
+        ]
+        verdicts, fixes = [], []
+        embedding = annotator.segmenter.embed(pixels_HWC)
+        for mask, row in zip(given, _overlaps(given, truths), strict=True):
+            kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
+            if row.max(initial=0) >= annotator.config.accept_iou:
+                kind = VerdictKind.ACCEPT
+            elif row.max(initial=0) >= FIXABLE_IOU:
+                made = annotator.annotate(embedding, [decode(truths[int(row.argmax())])])
+                if made:
+                    kind, seconds = VerdictKind.FIX, seconds + made[0].seconds
+                    number = mask.mask_id.rsplit("/", 1)[-1]
+                    fix = mask_of(job, image.id, f"fix-{number}", made[0], supersedes=mask.mask_id)
+                    fixes.append(fix)
+                    fixed = fix.mask_id
+            verdicts.append([mask.mask_id, str(kind), seconds, fixed])
+        return Answer(fixes, {"made": len(fixes), "verdicts": verdicts})
+
+    return answer
+
+
+def _overlaps(given: Sequence[Mask], truths: list[RLE]) -> np.ndarray:
+    return iou_matrix([mask.rle for mask in given], truths)
+
+
+def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:
+    """Commit the fixes, then enter the verdicts; how many of each kind."""
+    commit_answers(workspace, job)
+    person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
+    counts = dict.fromkeys(VerdictKind, 0)
+    for task in workspace.queue.submitted(job.run_id):
+        rows = [
+            NewVerdict(
+                mask_id=mask_id,
+                task_id=task.id,
+                verdict=VerdictKind(kind),
+                annotator_id=task.annotator_id or person.id,
+                seconds=seconds,
+                fixed_mask_id=fixed,
+            )
+            for mask_id, kind, seconds, fixed in (task.result or {}).get("verdicts", [])
+        ]
+        workspace.catalog.verdicts.add_many(rows)
+        for row in rows:
+            counts[row.verdict] += 1
+    judged = sum(counts.values())
+    return {
+        "judged": judged,
+        **{str(kind): count for kind, count in counts.items()},
+        "accepted_share": counts[VerdictKind.ACCEPT] / judged if judged else None,
+    }

@@ -1,0 +1,100 @@
+"""What every round needs: its run, its images."""
+
+from __future__ import annotations
+
+from engine.core.records import Stage
+from flows.collecting import Job
+from flows.wiring import Workspace, code_version
+from storage.catalog import Round, RoundState, RunKind, Split, StaleStateError, new_id
+
+PAGE = 500
+
+
+class NoImagesError(Exception):
+    """The round has nothing to work on. Ingest images (with ground truth, where annotators are
+    simulated), or start a new loop with `--new`."""
+
+
+def open_round(workspace: Workspace, row: Round) -> Round:
+    """Move a planned round to opened: fix its model, run and images. A round that is opened
+    already comes back as it is.
+
+    Raises:
+        NoImagesError: no fresh image is left for it.
+    """
+    if row.state == RoundState.PLANNED:
+        chosen = choose_images(workspace, row)
+        if not chosen:
+            raise NoImagesError(
+                f"no fresh image is left for {row.stage} round {row.number} of the loop"
+            )
+        workspace.catalog.rounds.assign_images(row.id, chosen)
+        try:
+            row = workspace.catalog.rounds.advance(
+                row.id,
+                RoundState.PLANNED,
+                RoundState.OPENED,
+                model_in=workspace.current_model().version,
+                run_id=new_id(),
+            )
+        except StaleStateError:  # another process has just opened it
+            row = workspace.catalog.rounds.get(row.id)
+    workspace.catalog.runs.start(
+        str(row.run_id),
+        RunKind(row.stage),
+        dataset_id=row.dataset_id,
+        round_id=row.id,
+        model=row.model_in,
+        config=workspace.catalog.loops.get(row.loop_id).plan[row.position],
+        code_version=code_version(),
+    )
+    return row
+
+
+def choose_images(workspace: Workspace, row: Round) -> list[int]:
+    """The images of a round: those assigned before, else fresh ones of the training split in the
+    order they came in. Where annotators are simulated, stages 1 and 2 take images with ground
+    truth only. Stage 3 has no annotators: it takes any image, fresh ones first."""
+    assigned = workspace.catalog.rounds.image_ids(row.id)
+    if assigned:
+        return assigned
+    plan = workspace.catalog.loops.get(row.loop_id).plan[row.position]
+    wanted = int(plan["images"])
+    total = workspace.catalog.images.count(row.dataset_id, split=Split.TRAIN)
+    fresh = [
+        image.id
+        for image in workspace.catalog.images.unused_in_loop(
+            row.dataset_id, row.loop_id, limit=total
+        )
+    ]
+    if row.stage == Stage.FULLY_AUTOMATIC:
+        others = sorted(set(training_images(workspace, row.dataset_id)) - set(fresh))
+        return (fresh + others)[:wanted]
+    dataset = workspace.catalog.datasets.get_by_id(row.dataset_id).name
+    with_truth = workspace.images_with_truth(dataset)
+    return [image_id for image_id in fresh if image_id in with_truth][:wanted]
+
+
+def training_images(workspace: Workspace, dataset_id: int) -> list[int]:
+    """Ids of all images of the training split."""
+    found: list[int] = []
+    while True:
+        page = workspace.catalog.images.page(
+            dataset_id, split=Split.TRAIN, after_id=found[-1] if found else 0, limit=PAGE
+        )
+        found += [image.id for image in page]
+        if len(page) < PAGE:
+            return found
+
+
+def job_of(workspace: Workspace, row: Round) -> Job:
+    """The opened round as the job that its masks name."""
+    return Job(
+        run_id=str(row.run_id),
+        dataset=workspace.catalog.datasets.get_by_id(row.dataset_id).name,
+        dataset_id=row.dataset_id,
+        round_id=row.id,
+        stage=Stage(row.stage),
+        round=row.number,
+        model=str(row.model_in),
+    )

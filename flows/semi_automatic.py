@@ -1,0 +1,117 @@
+"""Stage 2: confident masks are pre-filled, people add what is missing (SAM paper, section 4).
+
+For now the pre-filled masks are the automatic generator's most confident ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from engine.core.metrics import match
+from engine.core.records import Mask, Source
+from engine.core.rle import RLE, decode, iou_matrix
+from flows import progress
+from flows.collecting import (
+    Answer,
+    Job,
+    commit_answers,
+    figures_of,
+    mask_of,
+    simulated_annotator,
+    work_off,
+)
+from flows.fully_automatic import mask_generator, masks_of
+from flows.rounds import job_of
+from flows.wiring import Workspace, open_workspace
+from storage.annotation_queue import NewTask, Task
+from storage.catalog import Image, Round, TaskKind
+from storage.formats.images import BadImageError
+from storage.masks import read_parquet, write_parquet
+from storage.objects import ObjectNotFoundError
+
+
+@flow(name="semi-automatic")
+def semi_automatic(workspace: str, round_id: int) -> dict[str, Any]:
+    """Prefect's door to `run_semi_automatic`."""
+    opened = open_workspace(workspace)
+    return run_semi_automatic(opened, opened.catalog.rounds.get(round_id))
+
+
+def run_semi_automatic(workspace: Workspace, row: Round) -> dict[str, Any]:
+    """Pre-fill the round's images, queue them, have them completed, commit the masks.
+
+    Safe to call again at any time.
+
+    Returns:
+        The round's figures.
+    """
+    job = job_of(workspace, row)
+    image_ids = workspace.catalog.rounds.image_ids(row.id)
+    prefill(workspace, job, image_ids)
+    work_off(workspace, job, TaskKind.COMPLETE, image_ids, _annotator(workspace, job))
+    return commit_answers(workspace, job)
+
+
+def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
+    """Make each image's confident masks, store them, and queue the image with them."""
+    generator = mask_generator(workspace, job.model)
+    least = generator.segmenter.thresholds.confident_iou
+    with progress.current().track("pre-fill", len(image_ids), "image") as advance:
+        for image in workspace.catalog.images.get_many(image_ids):
+            key = f"prefill/{job.run_id}/{image.id}.parquet"
+            if not workspace.objects.exists(key):
+                try:
+                    found = generator.generate(workspace.pixels(image))
+                except (BadImageError, ObjectNotFoundError):
+                    found = []  # whoever takes the task quarantines the image
+                sure = [mask for mask in found if mask.predicted_iou >= least]
+                masks = masks_of(job, image, sure, shard=0, source=Source.PREFILL)
+                workspace.objects.put(key, write_parquet(masks))
+            workspace.queue.add(
+                [
+                    NewTask(
+                        dataset_id=job.dataset_id,
+                        image_id=image.id,
+                        kind=TaskKind.COMPLETE,
+                        run_id=job.run_id,
+                        round_id=job.round_id,
+                        payload={"prefill": key},
+                    )
+                ]
+            )
+            advance()
+
+
+def _annotator(workspace: Workspace, job: Job) -> Any:
+    annotator = simulated_annotator(workspace, job.model)
+
+    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
+        """Keep what is right, reject what is wrong, add the most prominent of the rest."""
+        config = annotator.config
+        given = read_parquet(workspace.objects.get(task.payload["prefill"]))
+        overlap = iou_matrix([mask.rle for mask in given], truths)
+        pairs = match(overlap, config.accept_iou)
+        kept = [_confirmed(given[index]) for index, _ in pairs]
+        found = {truth for _, truth in pairs}
+        missing = [decode(rle) for index, rle in enumerate(truths) if index not in found]
+        embedding = annotator.segmenter.embed(pixels_HWC)
+        records = annotator.annotate(embedding, missing)
+        made = [
+            mask_of(job, image.id, f"added-{number}", record)
+            for number, record in enumerate(records)
+        ]
+        figures = figures_of(records)
+        figures["prefilled"], figures["prefilled_kept"] = len(given), len(kept)
+        figures["seconds"] += len(given) * config.cost.glance
+        return Answer([*kept, *made], figures)
+
+    return answer
+
+
+def _confirmed(mask: Mask) -> Mask:
+    """A pre-filled mask that the annotator let stand."""
+    return replace(mask, annotator="simulated")

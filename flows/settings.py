@@ -1,0 +1,202 @@
+"""Settings: the only reader of the environment and of `dataengine.toml`.
+
+A workspace is a folder with a `dataengine.toml`. What stands there can be overridden by
+`DATAENGINE_*` variables, with two underscores between section and name:
+`DATAENGINE_TRAIN__STEPS=50`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+FILE_NAME = "dataengine.toml"
+PREFIX = "DATAENGINE_"
+
+
+class WorkspaceError(Exception):
+    """There is no usable workspace here; the message says what to do."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSettings(_Section):
+    """Where objects live."""
+
+    uri: str = "store"
+    """A folder (relative to the workspace) or s3://bucket/prefix."""
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+
+
+class GeneratorSettings(_Section):
+    """How automatic masks are made; thresholds left open come from the model's card."""
+
+    points_per_side: int = Field(default=32, ge=1)
+    points_per_batch: int = Field(default=128, ge=1)
+    min_predicted_iou: float | None = Field(default=None, ge=0, le=1)
+    min_stability: float | None = Field(default=None, ge=0, le=1)
+
+
+class AnnotatorSettings(_Section):
+    """The simulated annotator."""
+
+    good_iou: float = Field(default=0.9, gt=0, le=1)
+    max_clicks: int = Field(default=8, ge=1)
+    max_objects: int = Field(default=40, ge=1)
+    """Objects annotated in one image."""
+
+
+class TrainSettings(_Section):
+    """A retrain inside the loop."""
+
+    steps: int = Field(default=150, ge=1)
+    images_per_step: int = Field(default=4, ge=1)
+    masks_per_image: int = Field(default=8, ge=1)
+    refinements: int = Field(default=2, ge=0)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    replay: float = Field(default=0.2, ge=0, le=1)
+    """Share of training images that are generated scenes."""
+    new_share: float = Field(default=0.6, ge=0, le=1)
+    """Share of the annotated images that come from the newest round, the others from all."""
+    evaluation_images: int = Field(default=32, ge=1)
+    """Held-out images on which a candidate is compared with the current model."""
+    evaluation_masks: int = Field(default=12, ge=1)
+    """Masks of each of those images."""
+    min_gain: float = 0.0
+    """A candidate is promoted when its mean held-out IoU is better by more than this."""
+
+
+class Settings(BaseSettings):
+    """All settings of one workspace, read once."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    root: Path = Path()
+    """The workspace's folder."""
+    database_url: str | None = None
+    """Catalog; default: catalog.db in the workspace."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    held_out: float = Field(default=0.15, ge=0, lt=1)
+    """Share of ingested images that is never trained on."""
+    shard_images: int = Field(default=20, ge=1)
+    """Images in one shard; SA-1B size: about 1,000."""
+    lease_seconds: float = Field(default=60.0, gt=0)
+    """How long a task or shard stays taken after its worker fell silent."""
+    max_pixels: int = Field(default=200_000_000, ge=1)
+    """Images of more pixels are quarantined."""
+    store: StoreSettings = StoreSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    annotator: AnnotatorSettings = AnnotatorSettings()
+    train: TrainSettings = TrainSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls, _toml_being_read)
+        return init_settings, env_settings, toml
+
+    @property
+    def catalog_url(self) -> str:
+        """The catalog's database."""
+        return self.database_url or f"sqlite:///{self.root / 'catalog.db'}"
+
+    @property
+    def store_uri(self) -> str:
+        """The object store, a folder made absolute."""
+        return self.store.uri if "://" in self.store.uri else str(self.root / self.store.uri)
+
+
+_toml_being_read: Path | None = None
+
+
+def find_workspace(start: Path | None = None) -> Path:
+    """The folder of the workspace: DATAENGINE_WORKSPACE, else the first one with a
+    `dataengine.toml` from `start` (the current folder) upwards.
+
+    Raises:
+        WorkspaceError: there is none.
+    """
+    named = os.environ.get(f"{PREFIX}WORKSPACE")
+    first = Path(named or start or Path.cwd()).resolve()
+    for folder in [first] if named else [first, *first.parents]:
+        if (folder / FILE_NAME).is_file():
+            return folder
+    raise WorkspaceError(
+        f"no {FILE_NAME} in {first}{'' if named else ' or above it'}; make a workspace with "
+        "`dataengine init FOLDER` and run the command inside it"
+    )
+
+
+def load_settings(root: Path) -> Settings:
+    """The settings of the workspace at `root`.
+
+    Raises:
+        WorkspaceError: there is no workspace, or a value is wrong; the message names it.
+    """
+    global _toml_being_read
+    path = root / FILE_NAME
+    if not path.is_file():
+        raise WorkspaceError(f"{path} does not exist; make it with `dataengine init {root}`")
+    _toml_being_read = path
+    try:
+        return Settings(root=root.resolve())
+    except (ValidationError, ValueError) as error:
+        raise WorkspaceError(f"{path} or a {PREFIX}* variable is wrong: {error}") from error
+    finally:
+        _toml_being_read = None
+
+
+TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATAENGINE_* variable,
+# e.g. DATAENGINE_TRAIN__STEPS=50. What is commented out shows the default.
+
+# database_url = "postgresql+psycopg://user@host/dataengine"   # default: catalog.db in this folder
+# device = "auto"          # auto, cpu, cuda, mps
+# held_out = 0.15          # share of ingested images that is never trained on
+# shard_images = 20        # images one worker commits at once
+
+[store]
+# uri = "store"            # a folder here, or s3://bucket/prefix
+# endpoint_url = "https://..."
+
+[generator]
+# points_per_side = 32
+
+[annotator]
+# max_clicks = 8
+# max_objects = 40         # objects annotated in one image
+
+[train]
+# steps = 150
+# learning_rate = 3e-4
+"""
+
+
+def create_workspace(root: Path) -> Path:
+    """Make the folder and its `dataengine.toml`; an existing one stays as it is."""
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / FILE_NAME
+    if not path.exists():
+        path.write_text(TEMPLATE)
+    return root.resolve()

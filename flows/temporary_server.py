@@ -1,0 +1,118 @@
+"""A Prefect server for as long as one command runs.
+
+Prefect starts a temporary server itself where none is configured, but that one outlives a command
+that is killed. This one reads its standard input and ends when that closes, which the operating
+system does for it whatever way the command dies. State is kept in the workspace, so finished runs
+can be looked at later.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+START_SECONDS = 120.0
+
+
+class OrchestratorError(Exception):
+    """Prefect's server did not start. Look at `.prefect/server.log` in the workspace."""
+
+
+def configure(root: Path) -> None:
+    """Settings of Prefect for this process; call before Prefect is imported for the first time.
+    What the user has set stays."""
+    defaults = {
+        "PREFECT_HOME": str(root / ".prefect"),
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLI_COLORS": "false",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def server(root: Path) -> Iterator[None]:
+    """Run the body with a server: the one in PREFECT_API_URL, else one of our own.
+
+    Raises:
+        OrchestratorError: our own did not come up.
+    """
+    configure(root)
+    if os.environ.get("PREFECT_API_URL"):
+        yield
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    log = root / ".prefect" / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.temporary_server", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"},
+            start_new_session=True,  # Ctrl-C reaches the command first, which then stops us
+        )
+    try:
+        _wait(url, process, log)
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise OrchestratorError(f"Prefect's server did not start within {START_SECONDS:.0f} s: {log}")
+
+
+def _serve(port: int) -> None:
+    """The server's own process: serve until standard input closes."""
+    import uvicorn
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    uvicorn.run(
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+    )
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

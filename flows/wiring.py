@@ -1,0 +1,177 @@
+"""Where the concrete parts meet: settings to catalog, object store, mask tables and segmenter."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.core.records import Mask
+from engine.core.rle import RLE
+from flows.settings import Settings, load_settings
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import Catalog, Image, Model, open_catalog
+from storage.formats.images import read_image
+from storage.masks import MaskTable
+from storage.objects import open_store
+
+if TYPE_CHECKING:
+    from engine.sam import Segmenter
+
+
+class Workspace:
+    """Everything a flow needs, opened from one folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        secret, key = settings.store.secret_key, settings.store.access_key
+        self.objects = open_store(
+            settings.store_uri,
+            endpoint_url=settings.store.endpoint_url,
+            region=settings.store.region,
+            access_key=key.get_secret_value() if key else None,
+            secret_key=secret.get_secret_value() if secret else None,
+        )
+        self.catalog: Catalog = open_catalog(settings.catalog_url)
+        self.queue = AnnotationQueue(self.catalog)
+        self.masks = MaskTable(self.objects)
+        self.truths = MaskTable(self.objects, prefix="ground_truth")
+        """Masks that came with the images: what simulated annotators and scores go by."""
+
+    @property
+    def cache(self) -> Path:
+        """A local folder for what can be made again."""
+        folder = self.settings.root / ".cache"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def prepare(self) -> None:
+        """Bring the catalog to this code's schema and make the shipped model current if no model
+        is. Safe to call again."""
+        self.catalog.migrate()
+        if self.catalog.models.current() is None:
+            self._add_shipped_model()
+
+    def _add_shipped_model(self) -> None:
+        from engine.sam.checkpoint import read_card, shipped_path
+
+        card = read_card(shipped_path())
+        if card.version not in {model.version for model in self.catalog.models.all()}:
+            self.add_model(shipped_path(), card.as_dict())
+        self.catalog.models.promote(card.version, expected_current=None)
+
+    def add_model(self, path: Path, card: dict[str, Any]) -> None:
+        """Store a checkpoint, object first, and enter it as a candidate."""
+        key = f"models/{card['version']}/model.safetensors"
+        if not self.objects.exists(key):
+            self.objects.put_file(key, path)
+        self.catalog.models.add(
+            card["version"],
+            architecture=card["architecture"],
+            key=key,
+            parent=card["parent"],
+            table_version=card["table_version"],
+            card=card,
+        )
+
+    def current_model(self) -> Model:
+        """The model version in use.
+
+        Raises:
+            RuntimeError: the workspace was not prepared.
+        """
+        model = self.catalog.models.current()
+        if model is None:
+            raise RuntimeError("the workspace has no current model; run `dataengine doctor`")
+        return model
+
+    def segmenter(self, version: str | None = None) -> Segmenter:
+        """The model version, loaded; the current one where none is named. Two are kept."""
+        return _load_segmenter(self, version or self.current_model().version)
+
+    def checkpoint(self, version: str) -> Path:
+        """A local copy of a model version's file."""
+        model = self.catalog.models.get(version)
+        path = self.cache / "models" / f"{version}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.objects.fetch(model.key, path)
+        return path
+
+    def device(self) -> str:
+        """The torch device that `device` in the settings stands for."""
+        import torch
+
+        if self.settings.device != "auto":
+            return self.settings.device
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+
+    def pixels(self, image: Image) -> np.ndarray:
+        """An image's RGB uint8 (H, W, 3).
+
+        Raises:
+            BadImageError: the bytes are no image any more.
+            StorageError: they cannot be fetched.
+        """
+        return read_image(self.objects.get(image.key), max_pixels=self.settings.max_pixels)
+
+    def truths_of(self, image_ids: Sequence[int]) -> dict[int, list[RLE]]:
+        """The true masks of images, in one scan; images without any are left out."""
+        found: dict[int, list[RLE]] = {}
+        for mask in self.truths.masks(image_ids=list(image_ids)):
+            found.setdefault(mask.image_id, []).append(mask.rle)
+        return found
+
+    def images_with_truth(self, dataset: str) -> set[int]:
+        """Ids of the dataset's images that came with masks."""
+        counts = self.truths.counts(("image_id",), dataset=dataset)
+        return {int(str(key[0])) for key in counts}
+
+
+@lru_cache(maxsize=2)
+def _load_segmenter(workspace: Workspace, version: str) -> Segmenter:
+    from engine.sam import Segmenter, load_checkpoint
+
+    sam, card = load_checkpoint(workspace.checkpoint(version), workspace.device())
+    return Segmenter(sam, version=version, thresholds=card.thresholds)
+
+
+@cache
+def open_workspace(root: str) -> Workspace:
+    """The workspace of that folder, one per process: what flows call with their parameter.
+
+    Raises:
+        WorkspaceError: there is none, or its settings are wrong.
+    """
+    return Workspace(load_settings(Path(root)))
+
+
+@cache
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a checkout."""
+    found = package_version("open-data-engine")
+    result = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"{found}+{result.stdout.strip()}" if result.returncode == 0 else found
+
+
+def scratch_file(suffix: str) -> Path:
+    """A fresh local file name that nobody else uses."""
+    return Path(tempfile.mkdtemp(prefix="dataengine-")) / f"file{suffix}"
+
+
+def people_first(mask: Mask) -> tuple[bool, float]:
+    """Sort key: masks that people made or confirmed, then by predicted IoU."""
+    return mask.source == "automatic", -(mask.predicted_iou or 0.0)

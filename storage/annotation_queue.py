@@ -1,0 +1,341 @@
+"""The annotation queue: tasks are leased to one annotator at a time.
+
+The order is: fewest skips, then highest priority, then first in. A lease that expires makes its
+task free again, but counts until somebody else has taken the task: late work is not thrown away
+while nobody else has begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy.orm import Session
+
+from storage.catalog.database import Catalog
+from storage.catalog.errors import LeaseLostError, TaskNotFoundError
+from storage.catalog.sessions import (
+    Clock,
+    count_changed,
+    insert_new,
+    new_id,
+    pairs,
+    to_record,
+    utc_now,
+)
+from storage.catalog.states import TaskKind, TaskState
+from storage.catalog.tables import TaskRow
+
+PAGE = 500
+"""Tasks read at once by `submitted`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewTask:
+    """One image to work on. `payload` tells the page what it needs, e.g. masks that are
+    pre-filled or under review; it carries ids and keys, not pixels."""
+
+    dataset_id: int
+    image_id: int
+    kind: TaskKind
+    run_id: str
+    round_id: int | None = None
+    priority: int = 0
+    """Higher comes first."""
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """A task as it stands. While it is leased, `lease_id` renews and submits it."""
+
+    id: int
+    dataset_id: int
+    image_id: int
+    kind: TaskKind
+    round_id: int | None
+    run_id: str | None
+    state: TaskState
+    priority: int
+    skips: int
+    lease_id: str | None
+    annotator_id: int | None
+    lease_expires_at: datetime | None
+    attempts: int
+    payload: dict[str, Any]
+    result_key: str | None
+    result: dict[str, Any] | None
+    created_at: datetime
+    leased_at: datetime | None
+    submitted_at: datetime | None
+
+
+class AnnotationQueue:
+    """Tasks in the catalog's database; safe for any number of threads and processes."""
+
+    def __init__(self, catalog: Catalog, *, clock: Clock = utc_now, max_skips: int = 3) -> None:
+        """
+        Args:
+            max_skips: a task skipped so often leaves the queue for good (`skipped`).
+
+        Raises:
+            ValueError: max_skips is below 1.
+        """
+        if max_skips < 1:
+            raise ValueError(f"max_skips must be at least 1, got {max_skips}")
+        self._catalog = catalog
+        self._clock = clock
+        self._max_skips = max_skips
+
+    def add(self, tasks: Sequence[NewTask]) -> int:
+        """Put tasks in the queue; a run has at most one task of a kind per image, so repeating
+        this changes nothing.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            ConstraintError: no such dataset, image, run or round.
+        """
+        common = {
+            "state": TaskState.OPEN,
+            "skips": 0,
+            "attempts": 0,
+            "created_at": self._clock(),
+        }
+        with self._catalog.session() as session:
+            new = insert_new(session, TaskRow, [asdict(task) | common for task in tasks])
+            session.commit()
+            return len(new)
+
+    def get(self, task_id: int) -> Task:
+        """The task of that id.
+
+        Raises:
+            TaskNotFoundError: there is none.
+        """
+        with self._catalog.reading() as session:
+            row = session.get(TaskRow, task_id)
+            if row is None:
+                raise TaskNotFoundError(f"no task with id {task_id}")
+            return to_record(Task, row)
+
+    def lease(
+        self,
+        annotator_id: int,
+        *,
+        kinds: Collection[TaskKind],
+        seconds: float = 600,
+        dataset_id: int | None = None,
+        round_id: int | None = None,
+        run_id: str | None = None,
+    ) -> Task | None:
+        """Take the first task in the queue's order, for one annotator alone.
+
+        Returns:
+            The task with its `lease_id`; None when nothing is free.
+
+        Raises:
+            ValueError: no kinds, or seconds is not positive.
+            ConstraintError: no such annotator.
+        """
+        if not kinds or seconds <= 0:
+            raise ValueError(f"a lease needs kinds and a time, got {kinds} and {seconds} s")
+        self.expire()
+        free = [
+            TaskRow.state == TaskState.OPEN,
+            TaskRow.kind.in_(kinds),
+            *_within(dataset_id=dataset_id, round_id=round_id, run_id=run_id),
+        ]
+        first = select(TaskRow.id).where(*free).limit(1).with_for_update(skip_locked=True)
+        first = first.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
+        now = self._clock()
+        with self._catalog.session() as session:
+            while (task_id := session.scalar(first)) is not None:
+                taken = update(TaskRow).where(*free, TaskRow.id == task_id)
+                leased = count_changed(
+                    session,
+                    taken.values(
+                        state=TaskState.LEASED,
+                        lease_id=new_id(),
+                        annotator_id=annotator_id,
+                        lease_expires_at=now + timedelta(seconds=seconds),
+                        leased_at=now,
+                        attempts=TaskRow.attempts + 1,
+                    ),
+                )
+                if leased:  # else somebody else was faster: look for the next one
+                    task = to_record(Task, session.get_one(TaskRow, task_id))
+                    session.commit()
+                    return task
+        return None
+
+    def renew(self, task_id: int, lease_id: str, seconds: float = 600) -> datetime:
+        """Hold the lease for so many seconds from now.
+
+        Returns:
+            When it expires.
+
+        Raises:
+            LeaseLostError: somebody else has the task, or it was handed in.
+            TaskNotFoundError: no such task.
+        """
+        expires = self._clock() + timedelta(seconds=seconds)
+        values = {"state": TaskState.LEASED, "lease_expires_at": expires}
+        self._change(task_id, lease_id, values)
+        return expires
+
+    def submit(
+        self,
+        task_id: int,
+        lease_id: str,
+        result_key: str | None = None,
+        result: dict[str, Any] | None = None,
+    ) -> Task:
+        """Hand in a task. Submitting twice with the same lease and key keeps the first result.
+
+        Args:
+            result_key: where the object store has the result, written before this call.
+            result: a small result, kept in the row.
+
+        Returns:
+            The task as it was submitted, by this call or the first one.
+
+        Raises:
+            LeaseLostError: somebody else has the task, or handed it in with another result.
+            TaskNotFoundError: no such task.
+        """
+        values = {
+            "state": TaskState.SUBMITTED,
+            "result_key": result_key,
+            "result": result,
+            "submitted_at": self._clock(),
+            "lease_expires_at": None,
+        }
+        try:
+            self._change(task_id, lease_id, values)
+        except LeaseLostError:
+            task = self.get(task_id)
+            same = (TaskState.SUBMITTED, lease_id, result_key)
+            if (task.state, task.lease_id, task.result_key) != same:
+                raise
+            return task
+        return self.get(task_id)
+
+    def skip(self, task_id: int, lease_id: str) -> TaskState:
+        """Send a task to the back of the queue, behind all that were skipped less often; after
+        `max_skips` times it leaves the queue.
+
+        Returns:
+            `open`, or `skipped` if it has left the queue.
+
+        Raises:
+            LeaseLostError: somebody else has the task, or it was handed in.
+            TaskNotFoundError: no such task.
+        """
+        over = TaskRow.skips + 1 >= self._max_skips
+        state = case((over, TaskState.SKIPPED.value), else_=TaskState.OPEN.value)
+        values = {"state": state, "skips": TaskRow.skips + 1}
+        self._change(task_id, lease_id, values | _GIVEN_BACK)
+        return self.get(task_id).state
+
+    def release(self, task_id: int, lease_id: str) -> None:
+        """Give a task back to its place in the queue.
+
+        Raises:
+            LeaseLostError: somebody else has the task, or it was handed in.
+            TaskNotFoundError: no such task.
+        """
+        self._change(task_id, lease_id, {"state": TaskState.OPEN} | _GIVEN_BACK)
+
+    def _change(self, task_id: int, lease_id: str, values: dict[str, Any]) -> None:
+        statement = update(TaskRow).where(
+            TaskRow.id == task_id,
+            TaskRow.lease_id == lease_id,
+            TaskRow.state.in_([TaskState.LEASED, TaskState.OPEN]),  # open: expired, not taken
+        )
+        with self._catalog.session() as session:
+            if not count_changed(session, statement.values(**values)):
+                row = session.get(TaskRow, task_id)
+                if row is None:
+                    raise TaskNotFoundError(f"no task with id {task_id}")
+                raise LeaseLostError(
+                    f"the lease {lease_id} on task {task_id} ({row.state}) is lost"
+                )
+            session.commit()
+
+    def expire(self, now: datetime | None = None) -> int:
+        """Free the tasks whose lease has run out. `lease` does so itself; call it to have right
+        counts.
+
+        Returns:
+            How many were freed.
+        """
+        run_out = (
+            TaskRow.state == TaskState.LEASED,
+            TaskRow.lease_expires_at <= (now or self._clock()),
+        )
+        # In the order of ids and past locked rows, so that two of these never wait in a circle.
+        ids = select(TaskRow.id).where(*run_out).order_by(TaskRow.id)
+        with self._catalog.session() as session:
+            freed = session.scalars(ids.with_for_update(skip_locked=True)).all()
+            if freed:
+                statement = update(TaskRow).where(*run_out, TaskRow.id.in_(freed))
+                count_changed(session, statement.values(state=TaskState.OPEN))
+                session.commit()
+            return len(freed)
+
+    def counts(
+        self,
+        *,
+        dataset_id: int | None = None,
+        round_id: int | None = None,
+        run_id: str | None = None,
+    ) -> dict[TaskState, int]:
+        """How many tasks are in each state."""
+        within = _within(dataset_id=dataset_id, round_id=round_id, run_id=run_id)
+        query = select(TaskRow.state, func.count()).where(*within).group_by(TaskRow.state)
+        with self._catalog.reading() as session:
+            found = pairs(session, query)
+            return {state: found.get(state, 0) for state in TaskState}
+
+    def pending(self, run_id: str) -> int:
+        """How many tasks of the run still wait for somebody or are being worked on."""
+        counts = self.counts(run_id=run_id)
+        return counts[TaskState.OPEN] + counts[TaskState.LEASED]
+
+    def submitted(self, run_id: str) -> Iterator[Task]:
+        """The run's submitted tasks by id. No transaction is open between two of them."""
+        query = select(TaskRow).where(
+            TaskRow.run_id == run_id, TaskRow.state == TaskState.SUBMITTED
+        )
+        last = 0
+        while True:
+            with self._catalog.reading() as session:
+                page = self._page(session, query.where(TaskRow.id > last))
+            yield from page
+            if len(page) < PAGE:
+                return
+            last = page[-1].id
+
+    @staticmethod
+    def _page(session: Session, query: Any) -> list[Task]:
+        rows = session.scalars(query.order_by(TaskRow.id).limit(PAGE))
+        return [to_record(Task, row) for row in rows]
+
+
+_GIVEN_BACK: dict[str, Any] = {"lease_id": None, "annotator_id": None, "lease_expires_at": None}
+
+
+def _within(
+    *, dataset_id: int | None, round_id: int | None, run_id: str | None
+) -> list[ColumnElement[bool]]:
+    given = (
+        (TaskRow.dataset_id, dataset_id),
+        (TaskRow.round_id, round_id),
+        (TaskRow.run_id, run_id),
+    )
+    return [column == value for column, value in given if value is not None]

@@ -1,0 +1,91 @@
+"""The catalog: small rows, states, and who did what when, in SQLite or PostgreSQL."""
+
+from storage.catalog.annotators import Annotator
+from storage.catalog.database import Catalog, Summary, open_catalog
+from storage.catalog.datasets import Dataset
+from storage.catalog.errors import (
+    AlreadyExistsError,
+    CatalogError,
+    CatalogNotMigratedError,
+    CatalogTooNewError,
+    CatalogUnavailableError,
+    ConstraintError,
+    DatasetNotFoundError,
+    LeaseLostError,
+    LoopConflictError,
+    NotFoundError,
+    StaleStateError,
+    TaskNotFoundError,
+)
+from storage.catalog.images import AddedImages, Image, NewImage
+from storage.catalog.loops import Loop
+from storage.catalog.models import Model
+from storage.catalog.quarantine import Quarantined
+from storage.catalog.releases import Release
+from storage.catalog.rounds import Round
+from storage.catalog.runs import Run
+from storage.catalog.sessions import Clock, new_id, utc_now
+from storage.catalog.shards import Shard, ShardTotals
+from storage.catalog.states import (
+    AnnotatorKind,
+    LoopState,
+    ModelState,
+    ReleaseState,
+    RoundState,
+    RunKind,
+    RunState,
+    ShardState,
+    Split,
+    TaskKind,
+    TaskState,
+    VerdictKind,
+)
+from storage.catalog.verdicts import NewVerdict, Verdict
+
+__all__ = [
+    "AddedImages",
+    "AlreadyExistsError",
+    "Annotator",
+    "AnnotatorKind",
+    "Catalog",
+    "CatalogError",
+    "CatalogNotMigratedError",
+    "CatalogTooNewError",
+    "CatalogUnavailableError",
+    "Clock",
+    "ConstraintError",
+    "Dataset",
+    "DatasetNotFoundError",
+    "Image",
+    "LeaseLostError",
+    "Loop",
+    "LoopConflictError",
+    "LoopState",
+    "Model",
+    "ModelState",
+    "NewImage",
+    "NewVerdict",
+    "NotFoundError",
+    "Quarantined",
+    "Release",
+    "ReleaseState",
+    "Round",
+    "RoundState",
+    "Run",
+    "RunKind",
+    "RunState",
+    "Shard",
+    "ShardState",
+    "ShardTotals",
+    "Split",
+    "StaleStateError",
+    "Summary",
+    "TaskKind",
+    "TaskNotFoundError",
+    "TaskState",
+    "Verdict",
+    "VerdictKind",
+    "new_id",
+    "open_catalog",
+    "utc_now",
+]

@@ -1,0 +1,87 @@
+"""Annotators: the people, and simulated people, who answer tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select, update
+
+from storage.catalog.errors import NotFoundError
+from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.states import AnnotatorKind
+from storage.catalog.tables import AnnotatorRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotator:
+    """Somebody who answers tasks. The hash of the sign-in token stays in the database."""
+
+    id: int
+    name: str
+    kind: AnnotatorKind
+    role: str
+    created_at: datetime
+
+
+class Annotators:
+    """Reached as `catalog.annotators`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def get_or_create(
+        self, name: str, *, kind: AnnotatorKind = AnnotatorKind.PERSON, role: str = "annotator"
+    ) -> Annotator:
+        """The annotator of that name, made if there is none; kind and role of one who is there
+        are kept.
+
+        Raises:
+            ValueError: the name is empty.
+        """
+        if not name.strip():
+            raise ValueError("an annotator needs a name")
+        values = {"name": name, "kind": kind, "role": role, "created_at": self._sessions.now()}
+        with self._sessions.session() as session:
+            insert_new(session, AnnotatorRow, [values])
+            row = session.scalars(select(AnnotatorRow).where(AnnotatorRow.name == name)).one()
+            session.commit()
+            return to_record(Annotator, row)
+
+    def get(self, annotator_id: int) -> Annotator:
+        """The annotator of that id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._sessions.reading() as session:
+            row = session.get(AnnotatorRow, annotator_id)
+            if row is None:
+                raise NotFoundError(f"no annotator with id {annotator_id}")
+            return to_record(Annotator, row)
+
+    def set_token(self, annotator_id: int, token_hash: str | None) -> None:
+        """Replace the hash of the annotator's token; None locks the annotator out.
+
+        Raises:
+            NotFoundError: no such annotator.
+            ConstraintError: somebody else has this token.
+        """
+        statement = update(AnnotatorRow).where(AnnotatorRow.id == annotator_id)
+        with self._sessions.session() as session:
+            if not count_changed(session, statement.values(token_hash=token_hash)):
+                raise NotFoundError(f"no annotator with id {annotator_id}")
+            session.commit()
+
+    def find_by_token(self, token_hash: str) -> Annotator | None:
+        """Who has the token with this hash."""
+        query = select(AnnotatorRow).where(AnnotatorRow.token_hash == token_hash)
+        with self._sessions.reading() as session:
+            row = session.scalars(query).one_or_none()
+            return None if row is None else to_record(Annotator, row)
+
+    def all(self) -> list[Annotator]:
+        """All annotators, by name."""
+        with self._sessions.reading() as session:
+            rows = session.scalars(select(AnnotatorRow).order_by(AnnotatorRow.name))
+            return [to_record(Annotator, row) for row in rows]

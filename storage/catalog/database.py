@@ -1,0 +1,125 @@
+"""The catalog: one object that holds the repositories of one database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from storage.catalog.annotators import Annotators
+from storage.catalog.datasets import Datasets
+from storage.catalog.images import Images
+from storage.catalog.loops import Loops
+from storage.catalog.models import Models
+from storage.catalog.quarantine import Quarantine
+from storage.catalog.releases import Releases
+from storage.catalog.rounds import Rounds
+from storage.catalog.runs import Runs
+from storage.catalog.sessions import Clock, Sessions, connect, pairs, utc_now
+from storage.catalog.shards import Shards
+from storage.catalog.states import ModelState, ReleaseState, RoundState, RunState, Split, TaskState
+from storage.catalog.tables import (
+    ImageRow,
+    ModelRow,
+    QuarantineRow,
+    ReleaseRow,
+    RoundRow,
+    RunRow,
+    TaskRow,
+)
+from storage.catalog.verdicts import Verdicts
+
+StateT = TypeVar("StateT", bound=StrEnum)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """How many rows there are, by split or state; every state is there, with 0 where empty."""
+
+    images: dict[Split, int]
+    quarantined: int
+    tasks: dict[TaskState, int]
+    runs: dict[RunState, int]
+    rounds: dict[RoundState, int]
+    models: dict[ModelState, int]
+    """Of all datasets: a model belongs to none."""
+    releases: dict[ReleaseState, int]
+
+
+class Catalog(Sessions):
+    """One database and its repositories. Each of their methods is one short transaction; use
+    `session()` only for what no method does. Safe to share between threads."""
+
+    def __init__(self, url: str, *, clock: Clock = utc_now) -> None:
+        super().__init__(connect(url), clock=clock)
+        self.datasets = Datasets(self)
+        self.images = Images(self)
+        self.quarantine = Quarantine(self)
+        self.models = Models(self)
+        self.loops = Loops(self)
+        self.rounds = Rounds(self)
+        self.runs = Runs(self)
+        self.shards = Shards(self)
+        self.annotators = Annotators(self)
+        self.verdicts = Verdicts(self)
+        self.releases = Releases(self)
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def summary(self, dataset_id: int | None = None) -> Summary:
+        """Counts for a status report, of one dataset or of all."""
+        quarantined = select(func.count()).select_from(QuarantineRow)
+        if dataset_id is not None:
+            quarantined = quarantined.where(QuarantineRow.dataset_id == dataset_id)
+        with self.reading() as session:
+            return Summary(
+                images=_counts(session, ImageRow.split, Split, ImageRow.dataset_id, dataset_id),
+                quarantined=session.scalar(quarantined) or 0,
+                tasks=_counts(session, TaskRow.state, TaskState, TaskRow.dataset_id, dataset_id),
+                runs=_counts(session, RunRow.state, RunState, RunRow.dataset_id, dataset_id),
+                rounds=_counts(
+                    session, RoundRow.state, RoundState, RoundRow.dataset_id, dataset_id
+                ),
+                models=_counts(session, ModelRow.state, ModelState),
+                releases=_counts(
+                    session, ReleaseRow.state, ReleaseState, ReleaseRow.dataset_id, dataset_id
+                ),
+            )
+
+
+def _counts(
+    session: Session,
+    column: Any,
+    states: type[StateT],
+    dataset_column: Any = None,
+    dataset_id: int | None = None,
+) -> dict[StateT, int]:
+    query = select(column, func.count()).group_by(column)
+    if dataset_id is not None:
+        query = query.where(dataset_column == dataset_id)
+    found = pairs(session, query)
+    return {state: found.get(state, 0) for state in states}
+
+
+def open_catalog(url: str, *, clock: Clock = utc_now) -> Catalog:
+    """A catalog on `sqlite:///path/to/file` or `postgresql+psycopg://...`. Nothing is connected
+    yet: the first use checks the schema, and raises CatalogNotMigratedError until `migrate()`
+    was called once.
+
+    Raises:
+        ValueError: the URL is of another kind, or SQLite without a file.
+    """
+    return Catalog(url, clock=clock)

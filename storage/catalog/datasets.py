@@ -1,0 +1,75 @@
+"""Datasets: named collections of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from storage.catalog.errors import DatasetNotFoundError
+from storage.catalog.sessions import Sessions, insert_new, to_record
+from storage.catalog.tables import DatasetRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """A named collection of images."""
+
+    id: int
+    name: str
+    created_at: datetime
+
+
+class Datasets:
+    """Reached as `catalog.datasets`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def get_or_create(self, name: str) -> Dataset:
+        """The dataset of that name, made if there is none.
+
+        Raises:
+            ValueError: the name is empty.
+        """
+        if not name.strip():
+            raise ValueError("a dataset needs a name")
+        with self._sessions.session() as session:
+            insert_new(session, DatasetRow, [{"name": name, "created_at": self._sessions.now()}])
+            row = session.scalars(select(DatasetRow).where(DatasetRow.name == name)).one()
+            session.commit()
+            return to_record(Dataset, row)
+
+    def get(self, name: str) -> Dataset:
+        """The dataset of that name.
+
+        Raises:
+            DatasetNotFoundError: there is none; the message lists the known names.
+        """
+        with self._sessions.reading() as session:
+            row = session.scalars(select(DatasetRow).where(DatasetRow.name == name)).one_or_none()
+            if row is None:
+                known = session.scalars(select(DatasetRow.name).order_by(DatasetRow.name)).all()
+                raise DatasetNotFoundError(
+                    f"no dataset {name!r}; known: {', '.join(known) or 'none yet'}"
+                )
+            return to_record(Dataset, row)
+
+    def get_by_id(self, dataset_id: int) -> Dataset:
+        """The dataset of that id.
+
+        Raises:
+            DatasetNotFoundError: there is none.
+        """
+        with self._sessions.reading() as session:
+            row = session.get(DatasetRow, dataset_id)
+            if row is None:
+                raise DatasetNotFoundError(f"no dataset with id {dataset_id}")
+            return to_record(Dataset, row)
+
+    def all(self) -> list[Dataset]:
+        """All datasets, by name."""
+        with self._sessions.reading() as session:
+            rows = session.scalars(select(DatasetRow).order_by(DatasetRow.name))
+            return [to_record(Dataset, row) for row in rows]

@@ -1,0 +1,193 @@
+"""Images of a dataset: one row per distinct file content, however often and under whatever
+names it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from storage.catalog.errors import NotFoundError
+from storage.catalog.sessions import Sessions, insert_new, to_record
+from storage.catalog.states import Split
+from storage.catalog.tables import ImageAliasRow, ImageRow, RoundImageRow, RoundRow
+
+IN_LIMIT = 1_000
+"""Values in one IN (...) list."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewImage:
+    """An image whose object is stored already.
+
+    Attributes:
+        sha256: 64 hex digits, of the file's bytes.
+        key: where the object store has it.
+        file_name: as the user knows it.
+    """
+
+    sha256: str
+    key: str
+    file_name: str
+    height: int
+    width: int
+    split: Split = Split.TRAIN
+
+    def __post_init__(self) -> None:
+        if len(self.sha256) != 64:
+            raise ValueError(f"sha256 must have 64 hex digits, got {self.sha256!r}")
+        if self.height <= 0 or self.width <= 0:
+            raise ValueError(f"an image has pixels, got size {(self.height, self.width)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """An image of a dataset; size in pixels."""
+
+    id: int
+    dataset_id: int
+    sha256: str
+    key: str
+    file_name: str
+    height: int
+    width: int
+    split: Split
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddedImages:
+    """What `Images.add_many` did: the ids in the order of the rows given, and how many of the
+    images were new."""
+
+    ids: list[int]
+    new: int
+
+
+class Images:
+    """Reached as `catalog.images`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add_many(self, dataset_id: int, rows: Sequence[NewImage]) -> AddedImages:
+        """Add images, once per content: adding the same bytes again keeps the first row, and
+        remembers another file name as an alias. Give about a thousand rows at a time.
+
+        Raises:
+            ConstraintError: no such dataset.
+        """
+        common = {"dataset_id": dataset_id, "created_at": self._sessions.now()}
+        first = {row.sha256: row for row in reversed(rows)}
+        in_order = [first[sha256] for sha256 in sorted(first)]  # no deadlock between two ingests
+        with self._sessions.session() as session:
+            new = insert_new(session, ImageRow, [asdict(row) | common for row in in_order])
+            known = self._by_sha256(session, dataset_id, list(first))
+            aliases = {
+                (known[row.sha256].id, row.file_name)
+                for row in rows
+                if row.file_name != known[row.sha256].file_name
+            }
+            insert_new(
+                session,
+                ImageAliasRow,
+                [{"image_id": image, "file_name": name} for image, name in sorted(aliases)],
+            )
+            session.commit()
+            return AddedImages(ids=[known[row.sha256].id for row in rows], new=len(new))
+
+    @staticmethod
+    def _by_sha256(session: Session, dataset_id: int, sha256s: list[str]) -> dict[str, ImageRow]:
+        found: dict[str, ImageRow] = {}
+        for start in range(0, len(sha256s), IN_LIMIT):
+            query = select(ImageRow).where(
+                ImageRow.dataset_id == dataset_id,
+                ImageRow.sha256.in_(sha256s[start : start + IN_LIMIT]),
+            )
+            found |= {row.sha256: row for row in session.scalars(query)}
+        return found
+
+    def get(self, image_id: int) -> Image:
+        """The image of that id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return self.get_many([image_id])[0]
+
+    def get_many(self, image_ids: Sequence[int]) -> list[Image]:
+        """The images of these ids, in the order of the ids.
+
+        Raises:
+            NotFoundError: one of them is missing.
+        """
+        found: dict[int, Image] = {}
+        with self._sessions.reading() as session:
+            for start in range(0, len(image_ids), IN_LIMIT):
+                chunk = image_ids[start : start + IN_LIMIT]
+                for row in session.scalars(select(ImageRow).where(ImageRow.id.in_(chunk))):
+                    found[row.id] = to_record(Image, row)
+        missing = [image_id for image_id in image_ids if image_id not in found]
+        if missing:
+            raise NotFoundError(f"no image with id {missing[0]} ({len(missing)} missing)")
+        return [found[image_id] for image_id in image_ids]
+
+    def find_by_name(self, dataset_id: int, file_name: str) -> Image | None:
+        """The image that came in under this name; the newest one where several did. An image's
+        own name counts before the aliases."""
+        in_dataset = select(ImageRow).where(ImageRow.dataset_id == dataset_id)
+        newest = in_dataset.order_by(ImageRow.id.desc()).limit(1)
+        by_alias = newest.join(ImageAliasRow, ImageAliasRow.image_id == ImageRow.id)
+        with self._sessions.reading() as session:
+            row = session.scalars(newest.where(ImageRow.file_name == file_name)).first()
+            row = (
+                row or session.scalars(by_alias.where(ImageAliasRow.file_name == file_name)).first()
+            )
+            return None if row is None else to_record(Image, row)
+
+    def aliases(self, image_id: int) -> list[str]:
+        """The other file names of the same bytes, in alphabetical order."""
+        query = select(ImageAliasRow.file_name).where(ImageAliasRow.image_id == image_id)
+        with self._sessions.reading() as session:
+            return list(session.scalars(query.order_by(ImageAliasRow.file_name)))
+
+    def page(
+        self, dataset_id: int, *, split: Split | None = None, after_id: int = 0, limit: int = 1_000
+    ) -> list[Image]:
+        """The next images by id; give the last id of one page as `after_id` of the next."""
+        query = select(ImageRow).where(ImageRow.dataset_id == dataset_id, ImageRow.id > after_id)
+        if split is not None:
+            query = query.where(ImageRow.split == split)
+        with self._sessions.reading() as session:
+            rows = session.scalars(query.order_by(ImageRow.id).limit(limit))
+            return [to_record(Image, row) for row in rows]
+
+    def count(self, dataset_id: int, *, split: Split | None = None) -> int:
+        """How many images the dataset has, in one split or in all."""
+        query = select(func.count()).select_from(ImageRow).where(ImageRow.dataset_id == dataset_id)
+        if split is not None:
+            query = query.where(ImageRow.split == split)
+        with self._sessions.reading() as session:
+            return session.scalar(query) or 0
+
+    def unused_in_loop(
+        self, dataset_id: int, loop_id: int, *, limit: int, split: Split = Split.TRAIN
+    ) -> list[Image]:
+        """The first images by id that no round of this loop was assigned
+        (`rounds.assign_images`), so that each round takes fresh ones."""
+        used = (
+            select(RoundImageRow.image_id)
+            .join(RoundRow, RoundRow.id == RoundImageRow.round_id)
+            .where(RoundRow.loop_id == loop_id, RoundImageRow.image_id == ImageRow.id)
+        )
+        query = (
+            select(ImageRow)
+            .where(ImageRow.dataset_id == dataset_id, ImageRow.split == split, ~used.exists())
+            .order_by(ImageRow.id)
+            .limit(limit)
+        )
+        with self._sessions.reading() as session:
+            return [to_record(Image, row) for row in session.scalars(query)]

@@ -1,0 +1,164 @@
+"""Loops: a plan of rounds for one dataset, and how far it has come."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from engine.core.records import Stage
+from storage.catalog.errors import LoopConflictError, NotFoundError
+from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.states import LoopState, RoundState
+from storage.catalog.tables import LoopRow, RoundRow
+
+LOOP_STAGES = (Stage.ASSISTED_MANUAL, Stage.SEMI_AUTOMATIC, Stage.FULLY_AUTOMATIC)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loop:
+    """One pass through the data engine. `plan` has a mapping per round, with at least `stage`;
+    a round's `position` is its index there."""
+
+    id: int
+    dataset_id: int
+    plan: list[dict[str, Any]]
+    state: LoopState
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class Loops:
+    """Reached as `catalog.loops`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def start_or_resume(
+        self, dataset_id: int, plan: Sequence[Mapping[str, Any]], *, new: bool = False
+    ) -> Loop:
+        """The loop that carries out this plan: the unfinished one, else the latest finished one
+        (look at `state`), else a new one with its rounds planned.
+
+        Args:
+            new: start anew where the plan was finished before. An unfinished loop is resumed
+                all the same.
+
+        Raises:
+            ValueError: the plan is empty, or a round lacks one of the three stages.
+            LoopConflictError: the dataset has an unfinished loop with another plan.
+            ConstraintError: no such dataset.
+        """
+        wanted = _checked(plan)
+        while True:
+            with self._sessions.session() as session:
+                loop = self._existing(session, dataset_id, wanted, new)
+                loop = loop or self._create(session, dataset_id, wanted)
+                session.commit()
+                if loop is not None:  # else another process has just started one: look again
+                    return to_record(Loop, loop)
+
+    @staticmethod
+    def _existing(
+        session: Session, dataset_id: int, plan: list[dict[str, Any]], new: bool
+    ) -> LoopRow | None:
+        query = select(LoopRow).where(LoopRow.dataset_id == dataset_id).order_by(LoopRow.id.desc())
+        loops = session.scalars(query).all()
+        for loop in loops:
+            if loop.state == LoopState.RUNNING and loop.plan != plan:
+                raise LoopConflictError(
+                    f"dataset {dataset_id} has the unfinished loop {loop.id} with another plan: "
+                    f"{json.dumps(loop.plan)}"
+                )
+        for loop in loops:
+            if loop.plan == plan and (loop.state == LoopState.RUNNING or not new):
+                return loop
+        return None
+
+    def _create(
+        self, session: Session, dataset_id: int, plan: list[dict[str, Any]]
+    ) -> LoopRow | None:
+        now = self._sessions.now()
+        loop = {
+            "dataset_id": dataset_id,
+            "plan": plan,
+            "state": LoopState.RUNNING,
+            "created_at": now,
+            "finished_at": None,
+        }
+        created = insert_new(session, LoopRow, [loop])
+        if not created:
+            return None
+        loop_id: int = created[0][0]
+        numbers: Counter[str] = Counter()
+        for position, entry in enumerate(plan):
+            numbers[entry["stage"]] += 1
+            session.add(
+                RoundRow(
+                    loop_id=loop_id,
+                    dataset_id=dataset_id,
+                    position=position,
+                    stage=Stage(entry["stage"]),
+                    number=numbers[entry["stage"]],
+                    state=RoundState.PLANNED,
+                    metrics={},
+                    created_at=now,
+                    updated_at=now,
+                )
+            )
+        return session.get_one(LoopRow, loop_id)
+
+    def get(self, loop_id: int) -> Loop:
+        """The loop of that id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._sessions.reading() as session:
+            row = session.get(LoopRow, loop_id)
+            if row is None:
+                raise NotFoundError(f"no loop with id {loop_id}")
+            return to_record(Loop, row)
+
+    def latest(self, dataset_id: int) -> Loop | None:
+        """The dataset's last started loop."""
+        query = select(LoopRow).where(LoopRow.dataset_id == dataset_id).order_by(LoopRow.id.desc())
+        with self._sessions.reading() as session:
+            row = session.scalars(query.limit(1)).one_or_none()
+            return None if row is None else to_record(Loop, row)
+
+    def finish(self, loop_id: int) -> Loop:
+        """Finish a loop; finishing it again keeps the first time.
+
+        Raises:
+            NotFoundError: no such loop.
+        """
+        statement = (
+            update(LoopRow)
+            .where(LoopRow.id == loop_id, LoopRow.state == LoopState.RUNNING)
+            .values(state=LoopState.FINISHED, finished_at=self._sessions.now())
+        )
+        with self._sessions.session() as session:
+            count_changed(session, statement)
+            session.commit()
+        return self.get(loop_id)
+
+
+def _checked(plan: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The plan as it comes back from JSON."""
+    if not plan:
+        raise ValueError("a loop's plan needs at least one round")
+    for position, entry in enumerate(plan):
+        if entry.get("stage") not in LOOP_STAGES:
+            raise ValueError(
+                f"round {position} of the plan needs a stage of {', '.join(LOOP_STAGES)}, "
+                f"got {entry.get('stage')!r}"
+            )
+    normal: list[dict[str, Any]] = json.loads(json.dumps([dict(entry) for entry in plan]))
+    return normal

@@ -1,0 +1,138 @@
+"""Model versions: immutable checkpoints with a card. At most one is current."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+
+from storage.catalog.errors import (
+    AlreadyExistsError,
+    ConstraintError,
+    NotFoundError,
+    StaleStateError,
+)
+from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.states import ModelState
+from storage.catalog.tables import ModelRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model version.
+
+    Attributes:
+        key: where the object store has the checkpoint.
+        table_version: version of the mask table it was trained on, None for a base model.
+        card: parent, data, metrics and whatever else describes it.
+    """
+
+    version: str
+    parent: str | None
+    architecture: str
+    key: str
+    state: ModelState
+    table_version: int | None
+    card: dict[str, Any]
+    created_at: datetime
+
+
+class Models:
+    """Reached as `catalog.models`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add(
+        self,
+        version: str,
+        *,
+        architecture: str,
+        key: str,
+        parent: str | None = None,
+        table_version: int | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> Model:
+        """Register a checkpoint, stored already, as a candidate. Adding the same version with
+        the same key again changes nothing.
+
+        Raises:
+            AlreadyExistsError: the version exists with another checkpoint.
+        """
+        values = {
+            "version": version,
+            "parent": parent,
+            "architecture": architecture,
+            "key": key,
+            "state": ModelState.CANDIDATE,
+            "table_version": table_version,
+            "card": card or {},
+            "created_at": self._sessions.now(),
+        }
+        with self._sessions.session() as session:
+            insert_new(session, ModelRow, [values])
+            row = session.get_one(ModelRow, version)
+            if row.key != key:
+                raise AlreadyExistsError(f"model {version!r} exists already, with key {row.key!r}")
+            session.commit()
+            return to_record(Model, row)
+
+    def get(self, version: str) -> Model:
+        """The model of that version.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._sessions.reading() as session:
+            row = session.get(ModelRow, version)
+            if row is None:
+                raise NotFoundError(f"no model version {version!r}")
+            return to_record(Model, row)
+
+    def current(self) -> Model | None:
+        """The promoted model; None before the first promotion."""
+        query = select(ModelRow).where(ModelRow.state == ModelState.CURRENT)
+        with self._sessions.reading() as session:
+            row = session.scalars(query).one_or_none()
+            return None if row is None else to_record(Model, row)
+
+    def promote(self, version: str, *, expected_current: str | None) -> Model:
+        """Make a version current and retire the one that was. Promoting the current version
+        again changes nothing, so a resumed caller may repeat itself.
+
+        Args:
+            expected_current: the version the decision was made against, None for no model yet.
+
+        Raises:
+            NotFoundError: no such version.
+            StaleStateError: another version is current than expected; compare with that one.
+        """
+        try:
+            with self._sessions.session() as session:
+                row = session.get(ModelRow, version)
+                if row is None:
+                    raise NotFoundError(f"no model version {version!r}")
+                if row.state != ModelState.CURRENT:
+                    retire = update(ModelRow).where(
+                        ModelRow.version == expected_current, ModelRow.state == ModelState.CURRENT
+                    )
+                    retired = count_changed(session, retire.values(state=ModelState.RETIRED))
+                    if expected_current is not None and retired != 1:
+                        raise StaleStateError(f"{expected_current!r} is no longer current")
+                    enthrone = update(ModelRow).where(
+                        ModelRow.version == version, ModelRow.state != ModelState.CURRENT
+                    )
+                    count_changed(session, enthrone.values(state=ModelState.CURRENT))
+                    session.refresh(row)
+                    session.commit()
+                return to_record(Model, row)
+        except ConstraintError as error:  # the index that allows one current model
+            raise StaleStateError(f"another model than {expected_current!r} is current") from error
+
+    def all(self) -> list[Model]:
+        """All model versions, the newest first."""
+        query = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.version)
+        with self._sessions.reading() as session:
+            return [to_record(Model, row) for row in session.scalars(query)]

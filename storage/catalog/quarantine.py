@@ -1,0 +1,80 @@
+"""Files and images that could not be used, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from storage.catalog.sessions import Sessions, insert_new, pairs, to_record
+from storage.catalog.tables import QuarantineRow
+
+REASON_LENGTH = 500
+"""Reasons are cut to so many characters: they are part of a unique index."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quarantined:
+    """A file that was set aside; `image_id` where it had become an image before it failed."""
+
+    id: int
+    dataset_id: int
+    path: str
+    reason: str
+    stage: str
+    image_id: int | None
+    created_at: datetime
+
+
+class Quarantine:
+    """Reached as `catalog.quarantine`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add(
+        self, dataset_id: int, path: str, reason: str, *, stage: str, image_id: int | None = None
+    ) -> bool:
+        """Set a file aside.
+
+        Args:
+            stage: where it failed, e.g. `ingest` or `generate`.
+
+        Returns:
+            False where the same path was set aside for the same reason before.
+
+        Raises:
+            ConstraintError: no such dataset or image.
+        """
+        row = {
+            "dataset_id": dataset_id,
+            "path": path,
+            "reason": reason[:REASON_LENGTH],
+            "stage": stage,
+            "image_id": image_id,
+            "created_at": self._sessions.now(),
+        }
+        with self._sessions.session() as session:
+            new = insert_new(session, QuarantineRow, [row])
+            session.commit()
+            return bool(new)
+
+    def all(self, dataset_id: int, *, limit: int = 1_000) -> list[Quarantined]:
+        """What was set aside, the newest first."""
+        query = select(QuarantineRow).where(QuarantineRow.dataset_id == dataset_id)
+        with self._sessions.reading() as session:
+            rows = session.scalars(query.order_by(QuarantineRow.id.desc()).limit(limit))
+            return [to_record(Quarantined, row) for row in rows]
+
+    def counts(self, dataset_id: int) -> dict[str, int]:
+        """How many files were set aside for each reason, the most frequent reason first."""
+        number = func.count()
+        query = (
+            select(QuarantineRow.reason, number)
+            .where(QuarantineRow.dataset_id == dataset_id)
+            .group_by(QuarantineRow.reason)
+            .order_by(number.desc(), QuarantineRow.reason)
+        )
+        with self._sessions.reading() as session:
+            return pairs(session, query)

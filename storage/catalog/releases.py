@@ -1,0 +1,99 @@
+"""Releases: frozen dataset versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+
+from storage.catalog.errors import AlreadyExistsError, NotFoundError
+from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.states import ReleaseState
+from storage.catalog.tables import ReleaseRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """A frozen dataset version. `table_version` pins the mask table, `key` is the folder in the
+    object store, `card` describes the contents once it is done."""
+
+    name: str
+    dataset_id: int
+    table_version: int
+    state: ReleaseState
+    key: str
+    card: dict[str, Any]
+    created_at: datetime
+
+
+class Releases:
+    """Reached as `catalog.releases`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def start(self, name: str, *, dataset_id: int, table_version: int, key: str) -> Release:
+        """Start building a release, or resume it: a known name keeps the table version and key
+        it was started with, so build from those of the answer.
+
+        Raises:
+            AlreadyExistsError: the name belongs to another dataset.
+            ConstraintError: no such dataset.
+        """
+        values = {
+            "name": name,
+            "dataset_id": dataset_id,
+            "table_version": table_version,
+            "state": ReleaseState.BUILDING,
+            "key": key,
+            "card": {},
+            "created_at": self._sessions.now(),
+        }
+        with self._sessions.session() as session:
+            insert_new(session, ReleaseRow, [values])
+            row = session.get_one(ReleaseRow, name)
+            if row.dataset_id != dataset_id:
+                raise AlreadyExistsError(
+                    f"release {name!r} exists already, of dataset {row.dataset_id}"
+                )
+            session.commit()
+            return to_record(Release, row)
+
+    def finish(self, name: str, card: dict[str, Any]) -> Release:
+        """Declare a release complete; finishing it again keeps the first card.
+
+        Raises:
+            NotFoundError: no such release.
+        """
+        building = (ReleaseRow.name == name, ReleaseRow.state == ReleaseState.BUILDING)
+        with self._sessions.session() as session:
+            statement = update(ReleaseRow).where(*building)
+            count_changed(session, statement.values(state=ReleaseState.DONE, card=card))
+            session.commit()
+        return self.get(name)
+
+    def get(self, name: str) -> Release:
+        """The release of that name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._sessions.reading() as session:
+            row = session.get(ReleaseRow, name)
+            if row is None:
+                raise NotFoundError(f"no release {name!r}")
+            return to_record(Release, row)
+
+    def latest(self, dataset_id: int) -> Release | None:
+        """The dataset's newest complete release."""
+        done = [release for release in self.all(dataset_id) if release.state == ReleaseState.DONE]
+        return done[0] if done else None
+
+    def all(self, dataset_id: int) -> list[Release]:
+        """The dataset's releases, the newest first."""
+        query = select(ReleaseRow).where(ReleaseRow.dataset_id == dataset_id)
+        query = query.order_by(ReleaseRow.created_at.desc(), ReleaseRow.name.desc())
+        with self._sessions.reading() as session:
+            return [to_record(Release, row) for row in session.scalars(query)]

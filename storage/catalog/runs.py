@@ -1,0 +1,159 @@
+"""Runs: executions that make masks, models or releases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+
+from storage.catalog.errors import AlreadyExistsError, NotFoundError, StaleStateError
+from storage.catalog.sessions import Sessions, count_changed, insert_new, pairs, to_record
+from storage.catalog.states import RunKind, RunState
+from storage.catalog.tables import RunRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One execution, with all that is needed to tell how its results came to be."""
+
+    id: str
+    kind: RunKind
+    dataset_id: int
+    round_id: int | None
+    model: str | None
+    state: RunState
+    config: dict[str, Any]
+    code_version: str
+    started_at: datetime
+    finished_at: datetime | None
+    metrics: dict[str, Any]
+    error: str | None
+
+
+class Runs:
+    """Reached as `catalog.runs`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def start(
+        self,
+        run_id: str,
+        kind: RunKind,
+        *,
+        dataset_id: int,
+        round_id: int | None = None,
+        model: str | None = None,
+        config: dict[str, Any] | None = None,
+        code_version: str = "",
+    ) -> Run:
+        """Start a run, or resume it: a known id keeps its first config, a failed run is running
+        again, a finished one stays finished.
+
+        Args:
+            run_id: `new_id()`, or an id that the caller derives from what it does.
+
+        Raises:
+            AlreadyExistsError: the id belongs to a run of another kind or dataset.
+            ConstraintError: no such dataset or round.
+        """
+        values = {
+            "id": run_id,
+            "kind": kind,
+            "dataset_id": dataset_id,
+            "round_id": round_id,
+            "model": model,
+            "state": RunState.RUNNING,
+            "config": config or {},
+            "code_version": code_version,
+            "started_at": self._sessions.now(),
+            "metrics": {},
+        }
+        again = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.FAILED)
+        with self._sessions.session() as session:
+            if not insert_new(session, RunRow, [values]):
+                count_changed(
+                    session, again.values(state=RunState.RUNNING, error=None, finished_at=None)
+                )
+            row = session.get_one(RunRow, run_id)
+            if (row.kind, row.dataset_id) != (kind, dataset_id):
+                raise AlreadyExistsError(
+                    f"run {run_id} is a {row.kind} run of dataset {row.dataset_id} already"
+                )
+            session.commit()
+            return to_record(Run, row)
+
+    def finish(self, run_id: str, metrics: dict[str, Any] | None = None) -> Run:
+        """Finish a run; finishing it again keeps the first metrics.
+
+        Raises:
+            NotFoundError: no such run.
+            StaleStateError: the run has failed; start it again first.
+        """
+        return self._end(run_id, RunState.FINISHED, metrics=metrics or {})
+
+    def fail(self, run_id: str, error: str) -> Run:
+        """Record why a run failed; a second failure keeps the first error.
+
+        Raises:
+            NotFoundError: no such run.
+            StaleStateError: the run has finished.
+        """
+        return self._end(run_id, RunState.FAILED, error=error)
+
+    def _end(self, run_id: str, state: RunState, **values: Any) -> Run:
+        statement = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.RUNNING)
+        with self._sessions.session() as session:
+            changed = count_changed(
+                session, statement.values(state=state, finished_at=self._sessions.now(), **values)
+            )
+            session.commit()
+        run = self.get(run_id)
+        if not changed and run.state != state:
+            raise StaleStateError(f"run {run_id} is {run.state}, it cannot become {state}")
+        return run
+
+    def get(self, run_id: str) -> Run:
+        """The run of that id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._sessions.reading() as session:
+            row = session.get(RunRow, run_id)
+            if row is None:
+                raise NotFoundError(f"no run {run_id!r}")
+            return to_record(Run, row)
+
+    def all(
+        self,
+        *,
+        dataset_id: int | None = None,
+        kind: RunKind | None = None,
+        state: RunState | None = None,
+        round_id: int | None = None,
+        limit: int = 100,
+    ) -> list[Run]:
+        """Runs, the latest first."""
+        query = select(RunRow).order_by(RunRow.started_at.desc(), RunRow.id).limit(limit)
+        if dataset_id is not None:
+            query = query.where(RunRow.dataset_id == dataset_id)
+        if kind is not None:
+            query = query.where(RunRow.kind == kind)
+        if state is not None:
+            query = query.where(RunRow.state == state)
+        if round_id is not None:
+            query = query.where(RunRow.round_id == round_id)
+        with self._sessions.reading() as session:
+            return [to_record(Run, row) for row in session.scalars(query)]
+
+    def counts(self, dataset_id: int | None = None) -> dict[RunState, int]:
+        """How many runs are in each state."""
+        query = select(RunRow.state, func.count()).group_by(RunRow.state)
+        if dataset_id is not None:
+            query = query.where(RunRow.dataset_id == dataset_id)
+        with self._sessions.reading() as session:
+            found = pairs(session, query)
+            return {state: found.get(state, 0) for state in RunState}

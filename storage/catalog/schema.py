@@ -1,0 +1,98 @@
+"""Bring a database to this code's schema (Alembic), and refuse to work on any other."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from storage.catalog.errors import CatalogNotMigratedError, CatalogTooNewError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 7_240_315_001
+"""Number of PostgreSQL's advisory lock that one migrating process holds."""
+
+
+def migrate(engine: Engine) -> str:
+    """Create or upgrade the tables; processes that do so at once wait for each other.
+
+    Returns:
+        The revision the database has now.
+
+    Raises:
+        CatalogTooNewError: a newer version of this code migrated the database.
+    """
+    if engine.dialect.name == "sqlite":
+        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+        _use_write_ahead_log(engine)
+    with engine.execution_options(writes=True).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        scripts = ScriptDirectory.from_config(config)
+        _refuse_newer(_current(connection), scripts, engine)
+        command.upgrade(config, "head")
+        return str(scripts.get_current_head())
+
+
+def revision(engine: Engine) -> str | None:
+    """The database's schema revision, None where there is no catalog yet."""
+    if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
+        return None  # connecting would create an empty file
+    with engine.connect() as connection:
+        return _current(connection)
+
+
+def check(engine: Engine) -> None:
+    """Make sure that the database has exactly this code's schema.
+
+    Raises:
+        CatalogNotMigratedError: it is missing, empty or older.
+        CatalogTooNewError: it is newer.
+    """
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    found, head = revision(engine), scripts.get_current_head()
+    _refuse_newer(found, scripts, engine)
+    if found != head:
+        raise CatalogNotMigratedError(
+            f"the catalog {engine.url} is at revision {found}, this code needs {head}: "
+            "migrate it first (catalog.migrate())"
+        )
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_newer(found: str | None, scripts: ScriptDirectory, engine: Engine) -> None:
+    known = {script.revision for script in scripts.walk_revisions()}
+    if found is not None and found not in known:
+        raise CatalogTooNewError(
+            f"the catalog {engine.url} is at revision {found}, which this code does not know "
+            f"(it knows up to {scripts.get_current_head()}): use the newer version of the code"
+        )
+
+
+def _use_write_ahead_log(engine: Engine, patience_s: float = 30.0) -> None:
+    """Switch an SQLite file to WAL for good. SQLite's busy timeout does not cover this switch,
+    so wait here for another process that is at it."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        raw = engine.raw_connection()
+        try:
+            raw.cursor().execute("PRAGMA journal_mode = WAL")
+        except engine.dialect.loaded_dbapi.OperationalError as error:
+            if time.monotonic() > deadline:
+                raise OperationalError("PRAGMA journal_mode = WAL", None, error) from error
+            time.sleep(0.05)
+        else:
+            return
+        finally:
+            raw.close()

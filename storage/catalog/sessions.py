@@ -1,0 +1,220 @@
+"""Engines, units of work, and the two statements everything else is made of: insert what is
+new, and update what is still in the expected state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import uuid4
+
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Engine,
+    Executable,
+    Table,
+    Update,
+    create_engine,
+    event,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
+from sqlalchemy.orm import Session
+
+from storage.catalog import schema
+from storage.catalog.errors import CatalogUnavailableError, ConstraintError
+from storage.catalog.tables import Base
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    RecordT = TypeVar("RecordT", bound=DataclassInstance)
+
+Clock = Callable[[], datetime]
+"""Returns the current time, aware and in UTC."""
+
+BUSY_TIMEOUT_MS = 30_000
+"""How long SQLite waits for another writer."""
+
+
+def utc_now() -> datetime:
+    """The wall clock, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """A fresh random id of 32 hex digits, for runs and leases."""
+    return uuid4().hex
+
+
+def connect(url: str) -> Engine:
+    """Make the engine for a catalog URL; nothing is opened yet.
+
+    Raises:
+        ValueError: the URL is neither an SQLite file nor PostgreSQL.
+    """
+    parsed = make_url(url)
+    serializer = partial(json.dumps, allow_nan=False)  # PostgreSQL refuses NaN, so both do
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise ValueError(f"the catalog needs a file that processes can share, got {url!r}")
+        engine = create_engine(parsed, json_serializer=serializer)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.get_backend_name() == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(parsed, json_serializer=serializer, pool_pre_ping=True)
+    raise ValueError(f"a catalog is sqlite:///... or postgresql+psycopg://..., got {parsed}")
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # we say BEGIN ourselves, below
+    cursor = dbapi_connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at once: a reader that becomes a writer later can fail without
+    waiting."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class Sessions:
+    """Units of work on one database; the schema is checked before the first one."""
+
+    def __init__(self, engine: Engine, *, clock: Clock = utc_now) -> None:
+        self.engine = engine
+        self.now = clock
+        self._writer = engine.execution_options(writes=True)
+        self._checked = False
+        self._check_lock = Lock()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A unit of work that may write. Rolls back unless the caller commits it; do no network
+        or file access inside.
+
+        Raises:
+            CatalogNotMigratedError: see `migrate`.
+            CatalogTooNewError: the database belongs to newer code.
+            CatalogUnavailableError: the database could not be reached or stayed locked.
+            ConstraintError: a row refers to something that does not exist.
+            ValueError: a value cannot be stored, e.g. NaN in JSON or a naive time.
+        """
+        with _typed_errors(self.engine):
+            self.check()
+            with Session(self._writer, expire_on_commit=False) as session:
+                yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A unit of work that only reads; errors as for `session`."""
+        with _typed_errors(self.engine):
+            self.check()
+            with Session(self.engine) as session:
+                yield session
+
+    def check(self) -> None:
+        """Make sure, once, that the database has this code's schema.
+
+        Raises:
+            CatalogNotMigratedError: it is missing, empty or older.
+            CatalogTooNewError: it is newer.
+        """
+        if self._checked:
+            return
+        with self._check_lock:
+            if not self._checked:
+                schema.check(self.engine)
+                self._checked = True
+
+    def migrate(self) -> str:
+        """Create or upgrade the tables, also while other processes do the same.
+
+        Returns:
+            The revision the database has now.
+
+        Raises:
+            CatalogTooNewError: a newer version of this code migrated the database.
+            CatalogUnavailableError: the database could not be reached or stayed locked.
+        """
+        with _typed_errors(self.engine):
+            found = schema.migrate(self.engine)
+        self._checked = True
+        return found
+
+    def revision(self) -> str | None:
+        """The database's schema revision; None where there is no catalog yet.
+
+        Raises:
+            CatalogUnavailableError: the database could not be reached.
+        """
+        with _typed_errors(self.engine):
+            return schema.revision(self.engine)
+
+    def close(self) -> None:
+        """Close all pooled connections."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _typed_errors(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise ConstraintError(f"the database refused a row: {error.orig}") from error
+    except OperationalError as error:
+        raise CatalogUnavailableError(f"the catalog {engine.url}: {error.orig}") from error
+    except DataError as error:
+        raise ValueError(f"a value cannot be stored: {error.orig}") from error
+    except DBAPIError:
+        raise
+    except StatementError as error:
+        raise ValueError(f"a value cannot be stored: {error.orig}") from error
+
+
+def insert_new(
+    session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[Any, ...]]:
+    """Insert the rows that no unique constraint forbids; all rows have the same columns.
+
+    Returns:
+        The primary keys of the rows that were inserted, in no particular order.
+    """
+    if not rows:
+        return []
+    core = cast("Table", table.__table__)
+    if session.get_bind().dialect.name == "postgresql":
+        on_postgres = postgresql.insert(core).on_conflict_do_nothing()
+        found = session.execute(on_postgres.returning(*core.primary_key), rows)
+    else:
+        on_sqlite = sqlite.insert(core).on_conflict_do_nothing()
+        found = session.execute(on_sqlite.returning(*core.primary_key), rows)
+    return [tuple(row) for row in found]
+
+
+def count_changed(session: Session, statement: Update) -> int:
+    """Run a conditional UPDATE and say how many rows met its condition."""
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return cast("CursorResult[Any]", result).rowcount
+
+
+def pairs(session: Session, query: Executable) -> dict[Any, Any]:
+    """The answer to a query of two columns, such as a count per state."""
+    return {row[0]: row[1] for row in session.execute(query)}
+
+
+def to_record(record: type[RecordT], row: object) -> RecordT:
+    """Copy a live row into the frozen record that has fields of the same names."""
+    return record(**{field.name: getattr(row, field.name) for field in fields(record)})

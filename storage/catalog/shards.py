@@ -1,0 +1,232 @@
+"""Shards: the parts of a run that one worker does at once and commits atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from storage.catalog.errors import LeaseLostError
+from storage.catalog.sessions import Sessions, count_changed, insert_new, new_id, to_record
+from storage.catalog.states import ShardState
+from storage.catalog.tables import RunRow, ShardRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """A part of a run. `masks`, `table_version` and `seconds` are known once it is committed."""
+
+    run_id: str
+    shard: int
+    state: ShardState
+    image_ids: list[int]
+    lease_id: str | None
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    attempts: int
+    masks: int | None
+    table_version: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardTotals:
+    """How far a run has come: shards planned and committed, masks and seconds so far, and the
+    newest version of the mask table among the commits."""
+
+    shards: int
+    committed: int
+    masks: int
+    seconds: float
+    table_version: int | None
+
+
+class Shards:
+    """Reached as `catalog.shards`. A lease is lost only when another worker has taken the shard:
+    a late commit counts as long as nobody else is on it."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def plan(self, run_id: str, image_ids: Sequence[Sequence[int]]) -> int:
+        """Cut a run into shards, once: a run that has shards keeps them.
+
+        Returns:
+            How many shards were made, 0 where the run was planned before.
+
+        Raises:
+            ConstraintError: no such run.
+        """
+        rows = [
+            {
+                "run_id": run_id,
+                "shard": shard,
+                "state": ShardState.OPEN,
+                "image_ids": list(ids),
+                "attempts": 0,
+            }
+            for shard, ids in enumerate(image_ids)
+        ]
+        with self._sessions.session() as session:
+            # One planner at a time: two with different plans must not mix their shards.
+            session.scalar(select(RunRow.id).where(RunRow.id == run_id).with_for_update())
+            if session.scalar(_count(run_id)):
+                return 0
+            new = insert_new(session, ShardRow, rows)
+            session.commit()
+            return len(new)
+
+    def lease(
+        self, run_id: str, owner: str, seconds: float, *, now: datetime | None = None
+    ) -> Shard | None:
+        """Take the first shard that is open or whose lease has expired.
+
+        Args:
+            owner: who takes it, for people to read.
+            seconds: how long the lease holds; renew it in time.
+
+        Returns:
+            The shard, with the `lease_id` to renew and commit it; None when nothing is free.
+
+        Raises:
+            ValueError: seconds is not positive.
+        """
+        if seconds <= 0:
+            raise ValueError(f"a lease needs a positive time, got {seconds} s")
+        now = now or self._sessions.now()
+        free = and_(
+            ShardRow.run_id == run_id,
+            or_(
+                ShardRow.state == ShardState.OPEN,
+                and_(ShardRow.state == ShardState.LEASED, ShardRow.lease_expires_at <= now),
+            ),
+        )
+        first = select(ShardRow.shard).where(free).order_by(ShardRow.shard).limit(1)
+        with self._sessions.session() as session:
+            while True:
+                shard = session.scalar(first.with_for_update(skip_locked=True))
+                if shard is None:
+                    return None
+                taken = update(ShardRow).where(free, ShardRow.shard == shard)
+                leased = count_changed(
+                    session,
+                    taken.values(
+                        state=ShardState.LEASED,
+                        lease_id=new_id(),
+                        lease_owner=owner,
+                        lease_expires_at=now + timedelta(seconds=seconds),
+                        attempts=ShardRow.attempts + 1,
+                    ),
+                )
+                if leased:  # else another worker was faster: look for the next one
+                    record = to_record(Shard, session.get_one(ShardRow, (run_id, shard)))
+                    session.commit()
+                    return record
+
+    def renew(
+        self, run_id: str, shard: int, lease_id: str, seconds: float, *, now: datetime | None = None
+    ) -> datetime:
+        """Hold the lease for so many seconds from now.
+
+        Returns:
+            When it expires.
+
+        Raises:
+            LeaseLostError: another worker has the shard; stop working on it.
+        """
+        expires = (now or self._sessions.now()) + timedelta(seconds=seconds)
+        with self._sessions.session() as session:
+            self._change(session, run_id, shard, lease_id, lease_expires_at=expires)
+            session.commit()
+        return expires
+
+    def release(self, run_id: str, shard: int, lease_id: str) -> None:
+        """Give a shard back, after a failure, so that it can be leased again at once.
+
+        Raises:
+            LeaseLostError: another worker has the shard.
+        """
+        with self._sessions.session() as session:
+            self._change(
+                session,
+                *(run_id, shard, lease_id),
+                state=ShardState.OPEN,
+                lease_id=None,
+                lease_expires_at=None,
+            )
+            session.commit()
+
+    def commit(
+        self,
+        run_id: str,
+        shard: int,
+        lease_id: str,
+        *,
+        masks: int,
+        table_version: int | None,
+        seconds: float,
+    ) -> None:
+        """Mark a shard as done, after its masks are in the mask table. Committing twice with
+        the same lease keeps the first.
+
+        Raises:
+            LeaseLostError: another worker has the shard, or has committed it.
+        """
+        with self._sessions.session() as session:
+            done = (ShardState.COMMITTED, lease_id)
+            row = session.get(ShardRow, (run_id, shard))
+            if row is not None and (row.state, row.lease_id) == done:
+                return
+            self._change(
+                session,
+                *(run_id, shard, lease_id),
+                state=ShardState.COMMITTED,
+                masks=masks,
+                table_version=table_version,
+                seconds=seconds,
+            )
+            session.commit()
+
+    @staticmethod
+    def _change(session: Session, run_id: str, shard: int, lease_id: str, /, **values: Any) -> None:
+        held: ColumnElement[bool] = and_(
+            ShardRow.run_id == run_id,
+            ShardRow.shard == shard,
+            ShardRow.state == ShardState.LEASED,
+            ShardRow.lease_id == lease_id,
+        )
+        if not count_changed(session, update(ShardRow).where(held).values(**values)):
+            raise LeaseLostError(f"the lease {lease_id} on shard {shard} of run {run_id} is lost")
+
+    def remaining(self, run_id: str) -> int:
+        """How many shards of the run are not committed."""
+        with self._sessions.reading() as session:
+            query = _count(run_id).where(ShardRow.state != ShardState.COMMITTED)
+            return session.scalar(query) or 0
+
+    def totals(self, run_id: str) -> ShardTotals:
+        """How far the run has come."""
+        committed = func.count().filter(ShardRow.state == ShardState.COMMITTED)
+        query = select(
+            func.count().label("shards"),
+            committed.label("committed"),
+            func.coalesce(func.sum(ShardRow.masks), 0).label("masks"),
+            func.coalesce(func.sum(ShardRow.seconds), 0.0).label("seconds"),
+            func.max(ShardRow.table_version).label("table_version"),
+        ).where(ShardRow.run_id == run_id)
+        with self._sessions.reading() as session:
+            return to_record(ShardTotals, session.execute(query).one())
+
+    def all(self, run_id: str) -> list[Shard]:
+        """The run's shards in their order."""
+        query = select(ShardRow).where(ShardRow.run_id == run_id).order_by(ShardRow.shard)
+        with self._sessions.reading() as session:
+            return [to_record(Shard, row) for row in session.scalars(query)]
+
+
+def _count(run_id: str) -> Any:
+    return select(func.count()).select_from(ShardRow).where(ShardRow.run_id == run_id)

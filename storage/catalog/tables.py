@@ -1,0 +1,353 @@
+"""The catalog's tables. Rows are small: ids, states, and who did what when.
+
+Only repositories and the annotation queue touch these classes; everybody else gets the frozen
+records that the repositories return. Runs and model versions named by a round, and the model
+named by a run, are plain text: a run is written after its round, and a model may be a public
+checkpoint that the registry does not hold.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from engine.core.records import Stage
+from storage.catalog.states import (
+    AnnotatorKind,
+    LoopState,
+    ModelState,
+    ReleaseState,
+    RoundState,
+    RunKind,
+    RunState,
+    ShardState,
+    Split,
+    TaskKind,
+    TaskState,
+    VerdictKind,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time that goes in timezone-aware and comes back in UTC on every database.
+
+    Raises:
+        ValueError: a time without a timezone was bound.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"times need a timezone, got the naive {value.isoformat()}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _words(enum: type[StrEnum]) -> Enum:
+    """A text column that holds the enum's values and refuses other words."""
+    return Enum(
+        enum,
+        native_enum=False,
+        length=32,
+        validate_strings=True,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+_WORDS: tuple[type[StrEnum], ...] = (
+    *(AnnotatorKind, LoopState, ModelState, ReleaseState, RoundState, RunKind, RunState),
+    *(ShardState, Split, Stage, TaskKind, TaskState, VerdictKind),
+)
+BIG_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
+RUN_ID = String(32)
+
+
+class Base(DeclarativeBase):
+    """Base of the catalog's tables; constraints have names so that migrations can change them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: Text(),
+        float: Double(),
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
+        list[int]: JSON(none_as_null=True),
+        **{enum: _words(enum) for enum in _WORDS},
+    }
+
+
+class DatasetRow(Base):
+    __tablename__ = "datasets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    created_at: Mapped[datetime]
+
+
+class ImageRow(Base):
+    __tablename__ = "images"
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "sha256"),
+        Index(None, "dataset_id", "file_name"),
+        Index(None, "dataset_id", "id"),
+        Index(None, "dataset_id", "split", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str]
+    file_name: Mapped[str]
+    height: Mapped[int]
+    width: Mapped[int]
+    split: Mapped[Split]
+    created_at: Mapped[datetime]
+
+
+class ImageAliasRow(Base):
+    """Another file name under which the same bytes came in."""
+
+    __tablename__ = "image_aliases"
+    __table_args__ = (Index(None, "file_name"),)
+
+    image_id: Mapped[int] = mapped_column(BIG_ID, ForeignKey("images.id"), primary_key=True)
+    file_name: Mapped[str] = mapped_column(primary_key=True)
+
+
+class QuarantineRow(Base):
+    __tablename__ = "quarantine"
+    __table_args__ = (UniqueConstraint("dataset_id", "path", "reason"),)
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    path: Mapped[str]
+    reason: Mapped[str]
+    stage: Mapped[str] = mapped_column(String(32))
+    image_id: Mapped[int | None] = mapped_column(BIG_ID, ForeignKey("images.id"))
+    created_at: Mapped[datetime]
+
+
+class ModelRow(Base):
+    __tablename__ = "models"
+    __table_args__ = (
+        Index(
+            "uq_models_one_current",
+            "state",
+            unique=True,
+            sqlite_where=text("state = 'current'"),
+            postgresql_where=text("state = 'current'"),
+        ),
+    )
+
+    version: Mapped[str] = mapped_column(String(200), primary_key=True)
+    parent: Mapped[str | None] = mapped_column(String(200))
+    architecture: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str]
+    state: Mapped[ModelState]
+    table_version: Mapped[int | None] = mapped_column(BigInteger)
+    card: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class LoopRow(Base):
+    __tablename__ = "loops"
+    __table_args__ = (
+        Index(None, "dataset_id", "id"),
+        Index(
+            "uq_loops_one_running",
+            "dataset_id",
+            unique=True,
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    plan: Mapped[list[dict[str, Any]]]
+    state: Mapped[LoopState]
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class RoundRow(Base):
+    __tablename__ = "rounds"
+    __table_args__ = (UniqueConstraint("loop_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    loop_id: Mapped[int] = mapped_column(ForeignKey("loops.id"))
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    position: Mapped[int]
+    stage: Mapped[Stage]
+    number: Mapped[int]
+    state: Mapped[RoundState]
+    model_in: Mapped[str | None] = mapped_column(String(200))
+    model_out: Mapped[str | None] = mapped_column(String(200))
+    run_id: Mapped[str | None] = mapped_column(RUN_ID)
+    train_run_id: Mapped[str | None] = mapped_column(RUN_ID)
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class RoundImageRow(Base):
+    """An image that a round works on."""
+
+    __tablename__ = "round_images"
+    __table_args__ = (Index(None, "image_id", "round_id"),)
+
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(BIG_ID, ForeignKey("images.id"), primary_key=True)
+
+
+class RunRow(Base):
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index(None, "dataset_id", "kind", "started_at"),
+        Index(None, "round_id"),
+    )
+
+    id: Mapped[str] = mapped_column(RUN_ID, primary_key=True)
+    kind: Mapped[RunKind]
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"))
+    model: Mapped[str | None] = mapped_column(String(200))
+    state: Mapped[RunState]
+    config: Mapped[dict[str, Any]]
+    code_version: Mapped[str] = mapped_column(String(200))
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    metrics: Mapped[dict[str, Any]]
+    error: Mapped[str | None]
+
+
+class ShardRow(Base):
+    __tablename__ = "shards"
+    __table_args__ = (Index(None, "run_id", "state", "shard"),)
+
+    run_id: Mapped[str] = mapped_column(RUN_ID, ForeignKey("runs.id"), primary_key=True)
+    shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[ShardState]
+    image_ids: Mapped[list[int]]
+    lease_id: Mapped[str | None] = mapped_column(String(32))
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    attempts: Mapped[int]
+    masks: Mapped[int | None]
+    table_version: Mapped[int | None] = mapped_column(BigInteger)
+    seconds: Mapped[float | None]
+
+
+class AnnotatorRow(Base):
+    __tablename__ = "annotators"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    kind: Mapped[AnnotatorKind]
+    token_hash: Mapped[str | None] = mapped_column(String(128), unique=True)
+    role: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime]
+
+
+class TaskRow(Base):
+    """`skips` comes first in the queue's order, so a skipped task waits behind all others."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        UniqueConstraint("run_id", "image_id", "kind"),
+        Index(None, "run_id", "state", "id"),
+        Index(None, "round_id", "state"),
+        Index(None, "state", "lease_expires_at"),
+        Index(None, "image_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    image_id: Mapped[int] = mapped_column(BIG_ID, ForeignKey("images.id"))
+    kind: Mapped[TaskKind]
+    round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"))
+    run_id: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("runs.id"))
+    state: Mapped[TaskState]
+    priority: Mapped[int]
+    skips: Mapped[int]
+    lease_id: Mapped[str | None] = mapped_column(String(32))
+    annotator_id: Mapped[int | None] = mapped_column(ForeignKey("annotators.id"))
+    lease_expires_at: Mapped[datetime | None]
+    attempts: Mapped[int]
+    payload: Mapped[dict[str, Any]]
+    result_key: Mapped[str | None]
+    result: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime]
+    leased_at: Mapped[datetime | None]
+    submitted_at: Mapped[datetime | None]
+
+
+_queue_order = (TaskRow.state, TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
+Index("ix_tasks_queue", *_queue_order)
+Index("ix_tasks_dataset_queue", TaskRow.dataset_id, *_queue_order)
+
+
+class VerdictRow(Base):
+    __tablename__ = "verdicts"
+    __table_args__ = (
+        UniqueConstraint("task_id", "mask_id"),
+        Index(None, "mask_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    mask_id: Mapped[str] = mapped_column(String(64))
+    task_id: Mapped[int] = mapped_column(BIG_ID, ForeignKey("tasks.id"))
+    verdict: Mapped[VerdictKind]
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    seconds: Mapped[float]
+    fixed_mask_id: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class ReleaseRow(Base):
+    __tablename__ = "releases"
+    __table_args__ = (Index(None, "dataset_id", "state", "created_at"),)
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    table_version: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[ReleaseState]
+    key: Mapped[str]
+    card: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]

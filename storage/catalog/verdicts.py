@@ -1,0 +1,114 @@
+"""Verdicts: what reviewers said about masks. A mask's latest verdict counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from storage.catalog.sessions import Sessions, insert_new, pairs, to_record
+from storage.catalog.states import VerdictKind
+from storage.catalog.tables import TaskRow, VerdictRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewVerdict:
+    """A verdict on one mask of a review task; a fix names the mask that takes its place.
+
+    Raises:
+        ValueError: a fix without its mask, or another verdict with one.
+    """
+
+    mask_id: str
+    task_id: int
+    verdict: VerdictKind
+    annotator_id: int
+    seconds: float
+    fixed_mask_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.verdict == VerdictKind.FIX) != (self.fixed_mask_id is not None):
+            raise ValueError(f"a fix, and nothing else, names the new mask: {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """A verdict as it was given."""
+
+    id: int
+    mask_id: str
+    task_id: int
+    verdict: VerdictKind
+    annotator_id: int
+    seconds: float
+    fixed_mask_id: str | None
+    created_at: datetime
+
+
+class Verdicts:
+    """Reached as `catalog.verdicts`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add_many(self, rows: Sequence[NewVerdict]) -> int:
+        """Add verdicts; a task's first verdict on a mask is kept.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            ConstraintError: no such task or annotator.
+        """
+        now = {"created_at": self._sessions.now()}
+        with self._sessions.session() as session:
+            new = insert_new(session, VerdictRow, [asdict(row) | now for row in rows])
+            session.commit()
+            return len(new)
+
+    def for_run(self, run_id: str) -> list[Verdict]:
+        """The verdicts given in the tasks of a review run, in the order they came in."""
+        query = select(VerdictRow).join(TaskRow, TaskRow.id == VerdictRow.task_id)
+        query = query.where(TaskRow.run_id == run_id).order_by(VerdictRow.id)
+        with self._sessions.reading() as session:
+            return [to_record(Verdict, row) for row in session.scalars(query)]
+
+    def accepted_mask_ids(self, dataset_id: int) -> set[str]:
+        """Masks whose latest verdict is accept."""
+        return self._mask_ids(dataset_id, VerdictKind.ACCEPT)
+
+    def rejected_mask_ids(self, dataset_id: int) -> set[str]:
+        """Masks whose latest verdict is reject. Fixed masks are in `fixes`."""
+        return self._mask_ids(dataset_id, VerdictKind.REJECT)
+
+    def fixes(self, dataset_id: int) -> dict[str, str]:
+        """Masks whose latest verdict is fix, and the mask that takes the place of each."""
+        query = _latest(dataset_id, VerdictRow.mask_id, VerdictRow.fixed_mask_id)
+        with self._sessions.reading() as session:
+            return pairs(session, query.where(VerdictRow.verdict == VerdictKind.FIX))
+
+    def counts(self, dataset_id: int) -> dict[VerdictKind, int]:
+        """How many masks have each verdict as their latest one."""
+        query = _latest(dataset_id, VerdictRow.verdict, func.count()).group_by(VerdictRow.verdict)
+        with self._sessions.reading() as session:
+            found = pairs(session, query)
+            return {verdict: found.get(verdict, 0) for verdict in VerdictKind}
+
+    def _mask_ids(self, dataset_id: int, verdict: VerdictKind) -> set[str]:
+        query = _latest(dataset_id, VerdictRow.mask_id).where(VerdictRow.verdict == verdict)
+        with self._sessions.reading() as session:
+            return set(session.scalars(query))
+
+
+def _latest(dataset_id: int, *columns: Any) -> Select[Any]:
+    """These columns of each mask's latest verdict."""
+    latest = (
+        select(func.max(VerdictRow.id))
+        .join(TaskRow, TaskRow.id == VerdictRow.task_id)
+        .where(TaskRow.dataset_id == dataset_id)
+        .group_by(VerdictRow.mask_id)
+    )
+    return select(*columns).where(VerdictRow.id.in_(latest))

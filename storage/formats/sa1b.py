@@ -1,0 +1,249 @@
+"""SA-1B's JSON, one file per image, with its field names verbatim: out and in.
+
+Format: https://github.com/facebookresearch/segment-anything#dataset. Readers of SA-1B index every
+field without asking (`ann["predicted_iou"]`, `ann["point_coords"][0]`), so each annotation carries
+all of them, also where a mask was drawn by a person and no model was asked:
+
+- `predicted_iou`, `stability_score`: null, unless the caller names a `missing_score`. A number made
+  up by default would lie in every statistic; NaN is not JSON. Readers that need a number (TFDS, or
+  a filter like `>= 0.88`) stop at null, visibly; give them `missing_score=1.0`.
+- `point_coords`: where none was recorded, a pixel in the middle of the mask's longest run, so that
+  there is always one point [x, y], and inside the mask.
+- `crop_box`: where none was recorded, the whole image.
+
+Annotation ids count from 1 within their file; only the file's image id is unique in a release.
+SA-1B's own boxes end one pixel early (their edges are inclusive), so `read_sa1b` takes boxes and
+areas from the masks, not from the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.core.records import Mask
+from engine.core.rle import RLE, area, box_xyxy
+from storage.formats.coco import BadAnnotationsError, box_xywh, parse_json_object
+from storage.formats.segmentation import json_type, rle_from_json, run_lengths
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sa1bMask:
+    """One annotation. Boxes are half-open pixel XYXY, points (x, y), scores in [0, 1]."""
+
+    annotation_id: int
+    rle: RLE
+    area: int
+    box_xyxy: tuple[int, int, int, int]
+    predicted_iou: float | None
+    stability_score: float | None
+    crop_xyxy: tuple[int, int, int, int]
+    points_xy: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sa1bImage:
+    """One SA-1B file: an image and its masks, all of the image's size."""
+
+    image_id: int
+    file_name: str
+    height: int
+    width: int
+    masks: tuple[Sa1bMask, ...]
+
+
+def sa1b_record(
+    image_id: int,
+    file_name: str,
+    height: int,
+    width: int,
+    masks: Iterable[Mask],
+    *,
+    missing_score: float | None = None,
+) -> dict[str, Any]:
+    """The content of an image's SA-1B file, made of what JSON knows only.
+
+    Args:
+        image_id: the image's number.
+        file_name: its file name, by custom `sa_<id>.jpg`.
+        height: in pixels.
+        width: in pixels.
+        masks: its masks.
+        missing_score: stands for scores that a mask does not have; see the module.
+
+    Raises:
+        ValueError: a mask's size is not (height, width), or a score is not a finite number.
+    """
+    annotations = [
+        _annotation_of(mask, number, (height, width), missing_score)
+        for number, mask in enumerate(masks, start=1)
+    ]
+    return {
+        "image": {
+            "image_id": int(image_id),
+            "width": int(width),
+            "height": int(height),
+            "file_name": file_name,
+        },
+        "annotations": annotations,
+    }
+
+
+def write_sa1b(
+    path: Path,
+    image_id: int,
+    file_name: str,
+    height: int,
+    width: int,
+    masks: Iterable[Mask],
+    *,
+    missing_score: float | None = None,
+) -> None:
+    """Write an image's SA-1B file; it appears under its name only once it is whole.
+
+    Raises:
+        ValueError: as `sa1b_record`.
+        OSError: the file cannot be written.
+    """
+    record = sa1b_record(image_id, file_name, height, width, masks, missing_score=missing_score)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        fresh.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_sa1b(source: Path | str | bytes) -> Sa1bImage:
+    """Parse an SA-1B file, given by its path or as its bytes.
+
+    Scores, crop box and points may be missing or null; everything else must be there and fit.
+
+    Raises:
+        BadAnnotationsError: what is wrong, in which file and annotation.
+        OSError: the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        data, name = source, "SA-1B file"
+    else:
+        data, name = Path(source).read_bytes(), str(source)
+    content = parse_json_object(data, name)
+    try:
+        return _image_of(content)
+    except ValueError as e:
+        raise BadAnnotationsError(f"{name}: {e}") from e
+
+
+def _annotation_of(
+    mask: Mask, annotation_id: int, size: tuple[int, int], missing_score: float | None
+) -> dict[str, Any]:
+    if mask.rle.size != size:
+        raise ValueError(f"mask {mask.mask_id} has size {mask.rle.size}, its image {size} (H, W)")
+    scores = [
+        missing_score if score is None else float(score)
+        for score in (mask.predicted_iou, mask.stability_score)
+    ]
+    if not all(score is None or math.isfinite(score) for score in scores):
+        raise ValueError(f"mask {mask.mask_id} has a score that is not a finite number: {scores}")
+    point = mask.point_xy if mask.point_xy is not None else _inner_point(mask.rle)
+    return {
+        "id": annotation_id,
+        "segmentation": mask.rle.as_json(),
+        "bbox": box_xywh(mask.box_xyxy),
+        "area": int(mask.area),
+        "predicted_iou": scores[0],
+        "stability_score": scores[1],
+        "crop_box": box_xywh(mask.crop_xyxy or (0, 0, size[1], size[0])),
+        "point_coords": [] if point is None else [[float(point[0]), float(point[1])]],
+    }
+
+
+def _inner_point(rle: RLE) -> tuple[int, int] | None:
+    """A set pixel (x, y): the middle of the longest run. None for an empty mask."""
+    runs = run_lengths(rle)
+    ends = np.cumsum(runs)
+    if len(runs) < 2:
+        return None
+    longest = 1 + 2 * int(np.argmax(runs[1::2]))
+    x, y = divmod(int(ends[longest] - runs[longest] + runs[longest] // 2), rle.size[0])
+    return x, y
+
+
+def _image_of(content: dict[str, Any]) -> Sa1bImage:
+    image, annotations = content.get("image"), content.get("annotations")
+    if not isinstance(image, dict):
+        raise ValueError("SA-1B needs an object 'image'")
+    if not isinstance(annotations, list):
+        raise ValueError("SA-1B needs a list 'annotations'")
+    file_name = image.get("file_name")
+    if not isinstance(file_name, str) or not file_name:
+        raise ValueError("its image has no 'file_name'")
+    height, width = _integer(image, "height", at_least=1), _integer(image, "width", at_least=1)
+    masks = []
+    for number, annotation in enumerate(annotations):
+        try:
+            masks.append(_mask_of(annotation, (height, width)))
+        except ValueError as e:
+            raise ValueError(f"annotation number {number}: {e}") from e
+    return Sa1bImage(
+        image_id=_integer(image, "image_id"),
+        file_name=file_name,
+        height=height,
+        width=width,
+        masks=tuple(masks),
+    )
+
+
+def _mask_of(annotation: object, size: tuple[int, int]) -> Sa1bMask:
+    if not isinstance(annotation, dict):
+        raise ValueError(f"expected an object, got a {json_type(annotation)}")
+    rle = rle_from_json(annotation.get("segmentation"))
+    if rle.size != size:
+        raise ValueError(f"its mask is {rle.size} pixels (H, W), the image {size}")
+    crop_xywh = _numbers(annotation.get("crop_box") or [0, 0, size[1], size[0]], 4, "crop_box")
+    x, y, w, h = (round(value) for value in crop_xywh)
+    points = annotation.get("point_coords") or []
+    if not isinstance(points, list):
+        raise ValueError(f"point_coords must be a list of points, got a {json_type(points)}")
+    pairs = [_numbers(point, 2, "point_coords") for point in points]
+    return Sa1bMask(
+        annotation_id=_integer(annotation, "id"),
+        rle=rle,
+        area=area(rle),
+        box_xyxy=box_xyxy(rle),
+        predicted_iou=_score(annotation, "predicted_iou"),
+        stability_score=_score(annotation, "stability_score"),
+        crop_xyxy=(x, y, x + w, y + h),
+        points_xy=tuple((pair[0], pair[1]) for pair in pairs),
+    )
+
+
+def _integer(record: dict[str, Any], key: str, at_least: int = 0) -> int:
+    value = record.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{key!r} must be an integer of at least {at_least}, got {value!r:.80}")
+    return value
+
+
+def _score(record: dict[str, Any], key: str) -> float | None:
+    value = record.get(key)
+    return None if value is None else _numbers([value], 1, key)[0]
+
+
+def _numbers(values: object, count: int, name: str) -> list[float]:
+    if not isinstance(values, list) or len(values) != count:
+        raise ValueError(f"{name} must hold {count} numbers, got {values!r:.80}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} must hold numbers, got {value!r:.80}")
+        if not abs(value) < 1e15:
+            raise ValueError(f"{name} must hold finite numbers, got {value!r:.80}")
+    return [float(value) for value in values]

@@ -1,0 +1,164 @@
+"""Segmentations as COCO and SA-1B put them into JSON, checked before pycocotools sees them.
+
+pycocotools trusts its input: run lengths that do not fill the image, or polygons with huge
+coordinates, can crash the process or take all memory. So run lengths are parsed here (without
+decoding any mask) and polygons are cut first. Formats: https://cocodataset.org/#format-data and
+`maskApi.c` of https://github.com/cocodataset/cocoapi.
+
+R = runs, N = corners, H = height, W = width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from engine.core.rle import RLE
+
+
+def rle_from_json(segmentation: object) -> RLE:
+    """Check a COCO RLE, `counts` as a string (compressed) or a list (not), and make it canonical.
+
+    Raises:
+        ValueError: no such object, or run lengths that do not fill its size exactly.
+    """
+    if not isinstance(segmentation, dict):
+        raise ValueError(f"expected an RLE object, got a {json_type(segmentation)}")
+    size = rle_size(segmentation.get("size"))
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        if not counts.isascii():
+            raise ValueError("RLE counts are not ASCII")
+        runs = _unpack(counts.encode())
+    elif isinstance(counts, list):
+        runs = _plain_runs(counts)
+    else:
+        raise ValueError(f"RLE counts must be a string or a list, got a {json_type(counts)}")
+    if (runs < 0).any() or int(runs.sum()) != size[0] * size[1]:
+        raise ValueError(f"RLE run lengths do not fill {size[0]} x {size[1]} pixels (H x W)")
+    return _pack(runs, size)
+
+
+def run_lengths(rle: RLE) -> np.ndarray:
+    """The mask's run lengths, int64 of shape (R,): column-major, beginning with zeros.
+
+    Raises:
+        ValueError: the counts are not COCO's compressed ones.
+    """
+    return _unpack(rle.counts)
+
+
+def rle_from_polygons(segmentation: list[Any], size: tuple[int, int]) -> RLE:
+    """The union of COCO polygons, clipped to an image of size (H, W); even-odd inside each.
+
+    Rings of under three corners are passed over: they enclose nothing.
+
+    Args:
+        segmentation: a list of rings [x, y, x, y, ...] in pixels, or a single such ring.
+        size: (H, W) of the image.
+
+    Raises:
+        ValueError: something else than rings, or no ring that comes near the image.
+    """
+    flat = all(isinstance(value, int | float) for value in segmentation)
+    rings = [_ring(ring) for ring in ([segmentation] if flat else segmentation)]
+    clipped = [_clip(ring, size) for ring in rings if len(ring) >= 3]
+    usable = [ring.ravel().tolist() for ring in clipped if len(ring) >= 3]
+    if not usable:
+        raise ValueError("empty mask: its polygons have under three corners or lie far outside")
+    merged = coco_mask.merge(coco_mask.frPyObjects(usable, *size))
+    return _pack(_unpack(merged["counts"]), size)
+
+
+def rle_size(size: object) -> tuple[int, int]:
+    """The (H, W) of an RLE object.
+
+    Raises:
+        ValueError: not two positive integers, or an image beyond 2**32 pixels.
+    """
+    if not isinstance(size, list) or len(size) != 2:
+        raise ValueError(f"RLE size must be [height, width], got {size!r:.80}")
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
+        raise ValueError(f"RLE size must be two positive integers, got {size!r:.80}")
+    if size[0] * size[1] >= 2**32:
+        raise ValueError(f"RLE size {size!r:.80} is beyond COCO's 32-bit run lengths")
+    return size[0], size[1]
+
+
+def _plain_runs(counts: list[Any]) -> np.ndarray:
+    if not all(isinstance(run, int) and 0 <= run < 2**32 for run in counts):
+        raise ValueError("RLE run lengths must be integers of at least 0")
+    return np.array(counts, dtype=np.int64)
+
+
+def _unpack(counts: bytes) -> np.ndarray:
+    """Run lengths from COCO's text form: `rleFrString` in pycocotools' maskApi.c, vectorised.
+
+    Each number is a group of 5-bit digits, lowest first, bit 6 meaning "more follow"; from the
+    fourth on it is the difference to the run two before.
+    """
+    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError("RLE counts are empty, cut off, or hold characters that COCO does not use")
+    ends = np.flatnonzero((codes & 32) == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    digits = ends - starts + 1
+    if digits.max() > 7:
+        raise ValueError("RLE counts hold a number beyond 32 bits")
+    place = 5 * (np.arange(len(codes)) - np.repeat(starts, digits))
+    runs = np.add.reduceat((codes & 31) << place, starts)
+    runs -= ((codes[ends] & 16) != 0).astype(np.int64) << (5 * digits)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def _pack(runs: np.ndarray, size: tuple[int, int]) -> RLE:
+    """Compress run lengths, without empty runs but the first: pycocotools' boxes rely on that."""
+    values = np.arange(len(runs)) % 2
+    values, runs = values[runs > 0], runs[runs > 0]
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    merged = np.add.reduceat(runs, starts).tolist()
+    counts = merged if values[0] == 0 else [0, *merged]
+    coded = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
+    return RLE(size=size, counts=bytes(coded["counts"]))
+
+
+def _ring(ring: object) -> np.ndarray:
+    """Corners (x, y), float64 of shape (N, 2)."""
+    if not isinstance(ring, list) or len(ring) % 2:
+        raise ValueError("a polygon must be a list of x, y, x, y, ...")
+    for value in ring:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"a polygon holds {value!r:.40}, which is no number")
+        if abs(value) > 1e15 or not math.isfinite(value):
+            raise ValueError(f"a polygon holds {value!r:.40}, which is no pixel coordinate")
+    return np.array(ring, dtype=np.float64).reshape(-1, 2)
+
+
+def _clip(ring: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut a ring to one image size around the image (Sutherland-Hodgman), so that pycocotools,
+    whose memory grows with the length of the outline, only sees sane ones. It clips the rest."""
+    for axis, side in ((0, size[1]), (1, size[0])):
+        for limit, sign in ((-side, 1.0), (2 * side, -1.0)):
+            inside = sign * (ring[:, axis] - limit)
+            if (inside >= 0).all():
+                continue
+            corners: list[np.ndarray] = []
+            for i in range(len(ring)):
+                a, b = inside[i - 1], inside[i]
+                if (a >= 0) != (b >= 0):
+                    corners.append(ring[i - 1] + (ring[i] - ring[i - 1]) * (a / (a - b)))
+                if b >= 0:
+                    corners.append(ring[i])
+            ring = np.array(corners).reshape(-1, 2)
+    return ring
+
+
+def json_type(value: object) -> str:
+    """What JSON calls a parsed value: "object", "list", "string", ..."""
+    names = {dict: "object", list: "list", str: "string", type(None): "null", bool: "boolean"}
+    return names.get(type(value), "number")

@@ -1,0 +1,357 @@
+"""The mask table: Parquet files under a Delta Lake log on the object store.
+
+A shard's masks arrive in one commit, exactly once, and stay: a version number of the table names
+a set of masks for good. DuckDB, Polars, Spark and pandas read the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from engine.core.records import Mask, Source, Stage
+from storage.mask_rows import (
+    MAX_INT32,
+    ROW_GROUP_ROWS,
+    SCHEMA,
+    from_batch,
+    read_parquet,
+    to_batch,
+    write_parquet,
+)
+from storage.objects import ObjectStore, StorageError, StorageUnavailableError
+
+__all__ = [
+    "SCHEMA",
+    "Filters",
+    "MaskTable",
+    "MaskVersionNotFoundError",
+    "from_batch",
+    "read_parquet",
+    "to_batch",
+    "write_parquet",
+]
+
+TABLE_PROPERTIES = {
+    "delta.appendOnly": "true",
+    # A pinned version has to stay readable: by default the log forgets after 30 days.
+    "delta.enableExpiredLogCleanup": "false",
+    # Only what scans filter by: the log keeps these columns' ranges for each file.
+    "delta.dataSkippingStatsColumns": (
+        "mask_id,image_id,dataset,stage,round,run_id,source,predicted_iou,supersedes"
+    ),
+}
+COMMIT_ATTEMPTS = 20
+
+
+class MaskVersionNotFoundError(StorageError):
+    """The mask table has no such version: the caller's version number belongs to another table."""
+
+
+class Filters(TypedDict, total=False):
+    """Which masks to read; every filter given has to hold, None means any."""
+
+    dataset: str | None
+    stage: Stage | None
+    source: Source | None
+    run_id: str | None
+    round: int | None
+    image_ids: Collection[int] | None
+    min_predicted_iou: float | None
+    """At least this, compared as float32; masks without a predicted IoU are left out."""
+    mask_ids: Collection[str] | None
+
+
+class MaskTable:
+    """All masks of one store, in a Delta table under the key `prefix`.
+
+    A missing table reads as empty. Every method raises StorageUnavailableError where the store
+    does not answer (try again later) or another StorageError where it fails otherwise.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str = "masks") -> None:
+        self.uri = store.delta_uri(prefix)
+        self._options = store.delta_options()
+
+    def __repr__(self) -> str:
+        return f"MaskTable({self.uri!r})"
+
+    def commit(self, masks: Iterable[Mask], *, run_id: str, shard: int) -> int:
+        """Append a shard's masks in one commit, unless this (run, shard) was committed before:
+        then `masks` is not read. No masks at all still mark the shard as committed.
+
+        Returns:
+            A version of the table that holds them: the one they were committed as.
+
+        Raises:
+            ValueError: a mask is not of this run and shard, comes twice, or `to_batch` refuses it.
+        """
+        transaction = Transaction(_transaction_id(run_id, shard), 1)
+        batch: pa.RecordBatch | None = None
+        for _ in range(COMMIT_ATTEMPTS):
+            # Delta refuses a transaction that was committed after this snapshot, so what is
+            # checked and what is written to have to be the same one.
+            table = self._open() or self._create()
+            if table.transaction_version(transaction.app_id) is not None:
+                return _version_of(table, run_id, shard)
+            if batch is None:
+                batch = _shard_batch(masks, run_id, shard)
+            with _delta_errors(self.uri), contextlib.suppress(CommitFailedError):
+                write_deltalake(
+                    table,
+                    batch,
+                    mode="append",
+                    writer_properties=WriterProperties(
+                        compression="ZSTD", compression_level=3, max_row_group_size=ROW_GROUP_ROWS
+                    ),
+                    commit_properties=CommitProperties(
+                        custom_metadata={"run_id": run_id, "shard": shard},
+                        app_transactions=[transaction],
+                    ),
+                )
+                return table.version()
+        raise StorageUnavailableError(f"{self.uri}: lost {COMMIT_ATTEMPTS} commit races in a row")
+
+    def committed(self, run_id: str, shard: int) -> bool:
+        """Whether this shard's masks are in the table."""
+        table = self._open()
+        name = _transaction_id(run_id, shard)
+        return table is not None and table.transaction_version(name) is not None
+
+    def version(self) -> int | None:
+        """The newest version, which is what a training run or a release pins; None without a
+        table."""
+        table = self._open()
+        return None if table is None else table.version()
+
+    def scan(
+        self,
+        *,
+        version: int | None = None,
+        current_only: bool = False,
+        columns: Sequence[str] | None = None,
+        batch_size: int = 8192,
+        **only: Unpack[Filters],
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream the rows of one version, the newest one at the time of the call by default.
+
+        Files and row groups outside the filters are skipped by their statistics. The order is the
+        same each time for the same version, and by image_id within a shard.
+
+        Args:
+            version: table version to read.
+            current_only: leave out masks that another mask of that version supersedes.
+            columns: names of SCHEMA's columns to read; all by default.
+            batch_size: rows of a batch, at most.
+            only: see Filters.
+
+        Raises:
+            MaskVersionNotFoundError: there is no such version.
+            ValueError: an unknown column, a batch size below 1 or a negative version.
+        """
+        names = SCHEMA.names if columns is None else list(columns)
+        if unknown := set(names) - set(SCHEMA.names):
+            raise ValueError(f"unknown columns {sorted(unknown)}, expected some of {SCHEMA.names}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
+        where = _Where(**only).expression()
+        table = self._open(version)
+        if table is None:
+            return iter(())
+        with _delta_errors(self.uri):
+            found = _dataset(table)
+            if current_only:
+                where &= ~pc.field("mask_id").isin(_superseded(found))
+        return self._batches(found, names, where, batch_size)
+
+    def masks(
+        self,
+        *,
+        version: int | None = None,
+        current_only: bool = False,
+        **only: Unpack[Filters],
+    ) -> Iterator[Mask]:
+        """Stream decoded masks; arguments, order and errors as in `scan`."""
+        for batch in self.scan(version=version, current_only=current_only, **only):
+            yield from from_batch(batch)
+
+    def counts(
+        self,
+        by: Sequence[str] = ("stage",),
+        *,
+        version: int | None = None,
+        current_only: bool = False,
+        **only: Unpack[Filters],
+    ) -> dict[tuple[str | int | None, ...], int]:
+        """How many masks there are for each combination of the values of the columns `by`, in
+        their order; nothing else is read. Other arguments and errors as in `scan`.
+        """
+        found: Counter[tuple[str | int | None, ...]] = Counter()
+        columns = list(by)
+        for batch in self.scan(
+            version=version, current_only=current_only, columns=columns, batch_size=65_536, **only
+        ):
+            rows = pa.Table.from_batches([batch]).group_by(columns)
+            grouped = rows.aggregate([([], "count_all")])
+            values = zip(*(grouped.column(name).to_pylist() for name in columns), strict=True)
+            for key, number in zip(values, grouped.column("count_all").to_pylist(), strict=True):
+                found[key] += number
+        return dict(found)
+
+    def _open(self, version: int | None = None) -> DeltaTable | None:
+        if version is not None and version < 0:
+            raise ValueError(f"version is {version}, expected 0 or more")
+        with _delta_errors(self.uri):
+            try:
+                return DeltaTable(self.uri, version=version, storage_options=self._options)
+            except TableNotFoundError:
+                if version is None:
+                    return None
+                raise MaskVersionNotFoundError(f"{self.uri}: no table yet") from None
+            except DeltaError as error:
+                newest = None if version is None else self.version()
+                if version is None or newest is None or version <= newest:
+                    raise
+                raise MaskVersionNotFoundError(
+                    f"{self.uri} has no version {version}, the newest is {newest}"
+                ) from error
+
+    def _create(self) -> DeltaTable:
+        with _delta_errors(self.uri):
+            try:
+                # With retries, the loser of a race would commit a second CREATE as version 1.
+                return DeltaTable.create(
+                    self.uri,
+                    schema=SCHEMA,
+                    mode="error",
+                    configuration=TABLE_PROPERTIES,
+                    storage_options=self._options,
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+            except DeltaError as error:
+                table = self._open()
+                if table is None:
+                    raise StorageError(f"{self.uri} cannot be created: {error}") from error
+                return table
+
+    def _batches(
+        self, found: ds.Dataset, columns: list[str], where: pc.Expression, batch_size: int
+    ) -> Iterator[pa.RecordBatch]:
+        with _delta_errors(self.uri):
+            # Little read ahead: a batch of encoded masks is megabytes.
+            for batch in found.to_batches(
+                columns=columns,
+                filter=where,
+                batch_size=batch_size,
+                batch_readahead=4,
+                fragment_readahead=2,
+            ):
+                if batch.num_rows:
+                    yield batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Where:
+    """Filters as one Arrow expression."""
+
+    dataset: str | None = None
+    stage: Stage | None = None
+    source: Source | None = None
+    run_id: str | None = None
+    round: int | None = None
+    image_ids: Collection[int] | None = None
+    min_predicted_iou: float | None = None
+    mask_ids: Collection[str] | None = None
+
+    def expression(self) -> pc.Expression:
+        where = pc.scalar(True)
+        for name in ("dataset", "stage", "source", "run_id", "round"):
+            value = getattr(self, name)
+            if value is not None:
+                plain = value if isinstance(value, int) else str(value)
+                where &= pc.field(name) == pa.scalar(plain, SCHEMA.field(name).type)
+        for name, values in (("image_id", self.image_ids), ("mask_id", self.mask_ids)):
+            if values is not None:
+                where &= _one_of(name, values)
+        if self.min_predicted_iou is not None:
+            least = pa.scalar(self.min_predicted_iou, pa.float32())
+            where &= pc.field("predicted_iou") >= least
+        return where
+
+
+def _one_of(name: str, values: Collection[Any]) -> pc.Expression:
+    wanted = pa.array(sorted(set(values)), SCHEMA.field(name).type)
+    if not len(wanted):
+        return pc.scalar(False)
+    # Statistics skip files by a range, not by a set.
+    column = pc.field(name)
+    return (column >= wanted[0]) & (column <= wanted[-1]) & column.isin(wanted)
+
+
+def _dataset(table: DeltaTable) -> ds.FileSystemDataset:
+    """The table's files in an order that depends on the version alone."""
+    found = table.to_pyarrow_dataset(schema=SCHEMA)
+    fragments = sorted(found.get_fragments(), key=lambda fragment: fragment.path)
+    return ds.FileSystemDataset(fragments, SCHEMA, found.format, found.filesystem)
+
+
+def _superseded(found: ds.Dataset) -> pa.Array:
+    column = pc.field("supersedes")
+    rows = found.to_table(columns=["supersedes"], filter=column.is_valid())
+    return rows.column("supersedes").combine_chunks()
+
+
+def _transaction_id(run_id: str, shard: int) -> str:
+    if not run_id or not 0 <= shard <= MAX_INT32:
+        raise ValueError(f"run {run_id!r}, shard {shard}: expected a name and a number from 0")
+    return f"{run_id}/{shard}"
+
+
+def _version_of(table: DeltaTable, run_id: str, shard: int) -> int:
+    """The version in which a shard was committed, searched backwards from the newest."""
+    newest = table.version()
+    for limit in (64, 1024, None):
+        for entry in table.history(limit):
+            if entry.get("run_id") == run_id and entry.get("shard") == shard:
+                return int(entry["version"])
+    return newest
+
+
+def _shard_batch(masks: Iterable[Mask], run_id: str, shard: int) -> pa.RecordBatch:
+    rows = sorted(masks, key=lambda mask: mask.image_id)
+    seen: set[str] = set()
+    for mask in rows:
+        if (mask.run_id, mask.shard) != (run_id, shard):
+            raise ValueError(
+                f"mask {mask.mask_id!r} is of run {mask.run_id!r}, shard {mask.shard};"
+                f" expected {run_id!r}, {shard}"
+            )
+        if mask.mask_id in seen:
+            raise ValueError(f"mask {mask.mask_id!r} comes twice in run {run_id!r}, shard {shard}")
+        seen.add(mask.mask_id)
+    return to_batch(rows)
+
+
+@contextlib.contextmanager
+def _delta_errors(uri: str) -> Iterator[None]:
+    """Turn deltalake's and Arrow's errors into storage errors. deltalake raises OSError where the
+    network or S3 fails, and has no type of its own for a refused login."""
+    try:
+        yield
+    except CommitFailedError:
+        raise
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | PermissionError) or "privileges" in str(error):
+            raise StorageError(f"{uri} cannot be used: {error}") from error
+        raise StorageUnavailableError(f"{uri} does not answer: {error}") from error
+    except (DeltaError, pa.ArrowException) as error:
+        raise StorageError(f"{uri}: {error}") from error

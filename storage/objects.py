@@ -1,0 +1,498 @@
+"""Where files live: a folder of this machine or S3, under one contract.
+
+An object is written once under a fresh key and never changed. Keys are `/`-separated relative
+paths in UTF-8 ("images/000001.jpg"); they may come from outside, so every method checks them.
+No key may be a folder of another one ("a" beside "a/b"): a file system cannot hold both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+from urllib.parse import unquote, urlsplit
+
+import boto3.session
+from botocore import exceptions as boto_errors
+from botocore.config import Config
+
+from storage.local_files import CHUNK_BYTES, link_new, replace
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+MAX_KEY_BYTES = 1024
+"""S3's limit for a whole key."""
+MAX_SEGMENT_BYTES = 255
+"""A file system's limit for one name."""
+MAX_S3_PUT_BYTES = 5 * 1024**3
+"""S3's limit for an object that is put in one request, as a conditional write has to be."""
+
+
+class StorageError(Exception):
+    """Base of all storage errors. Raised itself where a retry cannot help (access denied, disk
+    full, no such bucket): a person has to look at the settings."""
+
+
+class ObjectNotFoundError(StorageError):
+    """No object has this key: the caller's reference is wrong, or the object was swept."""
+
+
+class ObjectExistsError(StorageError):
+    """The key holds other content, which was left as it was: the caller takes a fresh key."""
+
+
+class StorageUnavailableError(StorageError):
+    """The store did not answer, or answered that it is busy: the caller tries again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One line of a listing."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    """When it was written, UTC."""
+
+
+class ObjectStore(Protocol):
+    """Write-once objects by key.
+
+    Every method raises ValueError for a key that `check_key` refuses, and StorageUnavailableError
+    or another StorageError where the store itself fails.
+    """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, whole or not at all; nothing happens if it is there with this content.
+
+        Raises:
+            ObjectExistsError: the key holds other content.
+        """
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Write an object from a local file, without holding it in memory; otherwise as `put`.
+
+        Raises:
+            ObjectExistsError: the key holds other content.
+            ValueError: the file is larger than 5 GiB and the store is S3.
+            OSError: the local file cannot be read.
+        """
+
+    def get(self, key: str) -> bytes:
+        """The object's content.
+
+        Raises:
+            ObjectNotFoundError: no object has this key.
+        """
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Stream the object to a local file, which is replaced whole or not at all; its folder is
+        made if it is missing.
+
+        Raises:
+            ObjectNotFoundError: no object has this key.
+            OSError: the local file cannot be written.
+        """
+
+    def exists(self, key: str) -> bool:
+        """Whether an object has this key."""
+
+    def size(self, key: str) -> int:
+        """The object's size in bytes.
+
+        Raises:
+            ObjectNotFoundError: no object has this key.
+        """
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Stream the objects whose key starts with `prefix`, a string rather than a folder.
+
+        Each key comes once, and the keys of one folder come in byte order. A local folder and
+        AWS keep that order across folders too; SeaweedFS puts "a/x" before "a-b".
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens if there is none."""
+
+    def uri(self, key: str) -> str:
+        """The object's address, `file:///...` or `s3://...`; it holds no secret."""
+
+    def delta_uri(self, key: str) -> str:
+        """The address of a Delta table kept under this key, as deltalake takes it."""
+
+    def delta_options(self) -> dict[str, str]:
+        """deltalake's `storage_options` for this store. They hold the secret key: do not log."""
+
+
+def check_key(key: str) -> str:
+    """The key itself, if it is safe to use as a relative path in every store.
+
+    Raises:
+        ValueError: it is empty, absolute or too long; has a backslash, a control character, an
+            empty segment or one that starts with a dot (`..`, temporary names); is not UTF-8.
+    """
+    segments = key.split("/")
+    if any(not segment or segment.startswith(".") for segment in segments):
+        raise ValueError(f"bad key {key!r}: empty segments and leading dots are refused")
+    if "\\" in key or any(ord(character) < 32 or ord(character) == 127 for character in key):
+        raise ValueError(f"bad key {key!r}: backslashes and control characters are refused")
+    if len(key.encode()) > MAX_KEY_BYTES or any(
+        len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments
+    ):
+        raise ValueError(
+            f"bad key {key[:80]!r}...: over {MAX_KEY_BYTES} bytes in all"
+            f" or {MAX_SEGMENT_BYTES} in one segment"
+        )
+    return key
+
+
+def _check_prefix(prefix: str) -> str:
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+    return prefix
+
+
+def _is_key(key: str) -> bool:
+    try:
+        check_key(key)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(eq=False)
+class LocalStore:
+    """Objects as files under `root`, which is made at the first write. Methods: see ObjectStore.
+
+    Symbolic links below the root are refused by every method, with StorageError, and not listed.
+    That keeps a link from leading outside; it is no defence against a local user who can swap
+    folders for links while a call runs.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        self.root = self.root.resolve()
+
+    def put(self, key: str, data: bytes) -> None:
+        self._put(key, lambda: io.BytesIO(data))
+
+    def put_file(self, key: str, path: Path) -> None:
+        with path.open("rb"):
+            self._put(key, lambda: path.open("rb"))
+
+    def get(self, key: str) -> bytes:
+        with _local_errors(key):
+            return self._path(key).read_bytes()
+
+    def fetch(self, key: str, path: Path) -> None:
+        with _local_errors(key):
+            source = self._path(key).open("rb")
+        with source:
+            replace(path, lambda target: shutil.copyfileobj(source, target, CHUNK_BYTES))
+
+    def exists(self, key: str) -> bool:
+        with _local_errors(key):
+            return self._path(key).is_file()
+
+    def size(self, key: str) -> int:
+        with _local_errors(key):
+            path = self._path(key)
+            if not path.is_file():
+                raise ObjectNotFoundError(f"no object {key!r}")
+            return path.stat().st_size
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        folder, slash, _ = _check_prefix(prefix).rpartition("/")
+        return self._walk(self._path(folder) if folder else self.root, folder + slash, prefix)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _local_errors(key):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
+    def uri(self, key: str) -> str:
+        return self._path(key).as_uri()
+
+    def delta_uri(self, key: str) -> str:
+        return str(self._path(key))
+
+    def delta_options(self) -> dict[str, str]:
+        return {}
+
+    def _path(self, key: str) -> Path:
+        path = self.root.joinpath(check_key(key))
+        try:
+            straight = path.resolve() == path
+        except (OSError, RuntimeError) as error:
+            raise StorageError(f"{key!r} cannot be followed to a file") from error
+        if not straight:
+            raise StorageError(f"{key!r} leads through a symbolic link")
+        return path
+
+    def _put(self, key: str, open_source: Callable[[], BinaryIO]) -> None:
+        path = self._path(key)
+        with _local_errors(key, absent=StorageError):
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open_source() as source:
+                    if link_new(path, source):
+                        return
+            with path.open("rb") as held, open_source() as source:
+                if not _same(source, iter(lambda: held.read(CHUNK_BYTES), b"")):
+                    raise ObjectExistsError(f"{key!r} exists with other content")
+
+    def _walk(self, folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
+        try:
+            with os.scandir(folder) as entries:
+                found = [entry for entry in entries if not entry.is_symlink()]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise StorageError(f"{base!r} cannot be listed: {error}") from error
+        # A folder sorts as "name/", so that the whole walk is in the order of the full keys.
+        names = sorted((base + entry.name + "/" * entry.is_dir(), entry) for entry in found)
+        for name, entry in names:
+            if entry.is_dir():
+                if name.startswith(prefix) or prefix.startswith(name):
+                    yield from self._walk(Path(entry.path), name, prefix)
+            elif name.startswith(prefix) and _is_key(name):
+                try:
+                    held = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                yield ObjectInfo(name, held.st_size, datetime.fromtimestamp(held.st_mtime, UTC))
+
+
+@dataclass(eq=False)
+class S3Store:
+    """Objects in an S3 bucket, below `prefix`. Thread-safe. Methods: see ObjectStore.
+
+    Without `access_key` and `secret_key`, boto3's and deltalake's own search for credentials
+    holds (environment, profile, instance role).
+
+    Raises:
+        ValueError: the prefix is a bad key, half a pair of credentials is given, or the endpoint's
+            address holds a user name or password.
+    """
+
+    bucket: str
+    prefix: str
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    attempts: int = 6
+    """How often a request is tried, the first time included."""
+
+    def __post_init__(self) -> None:
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("access_key and secret_key go together")
+        if self.endpoint_url is not None and "@" in urlsplit(self.endpoint_url).netloc:
+            raise ValueError("give credentials as access_key and secret_key, not in endpoint_url")
+        self.prefix = self.prefix.strip("/")
+        if self.prefix:
+            check_key(self.prefix)
+        self._client = _s3_client(self)
+
+    def put(self, key: str, data: bytes) -> None:
+        self._put(key, lambda: io.BytesIO(data), len(data))
+
+    def put_file(self, key: str, path: Path) -> None:
+        self._put(key, lambda: path.open("rb"), path.stat().st_size)
+
+    def get(self, key: str) -> bytes:
+        with _s3_errors(key):
+            return self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+
+    def fetch(self, key: str, path: Path) -> None:
+        with _s3_errors(key):
+            found = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+
+        def copy(target: BinaryIO) -> None:
+            with _s3_errors(key):
+                for chunk in found["Body"].iter_chunks(CHUNK_BYTES):
+                    target.write(chunk)
+
+        replace(path, copy)
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def size(self, key: str) -> int:
+        with _s3_errors(key):
+            return self._client.head_object(Bucket=self.bucket, Key=self._key(key))["ContentLength"]
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return self._pages(_check_prefix(prefix))
+
+    def delete(self, key: str) -> None:
+        with _s3_errors(key):
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self._key(key)}"
+
+    def delta_uri(self, key: str) -> str:
+        return self.uri(key)
+
+    def delta_options(self) -> dict[str, str]:
+        options = {
+            "aws_region": self._client.meta.region_name,
+            "aws_conditional_put": "etag",
+            "connect_timeout": "5s",
+            "timeout": "60s",
+            "max_retries": "4",
+            "retry_timeout": "120s",
+        }
+        if self.endpoint_url is not None:
+            options["aws_endpoint_url"] = self.endpoint_url
+            if self.endpoint_url.startswith("http://"):
+                options["aws_allow_http"] = "true"
+        if self.access_key is not None and self.secret_key is not None:
+            options["aws_access_key_id"] = self.access_key
+            options["aws_secret_access_key"] = self.secret_key
+        return options
+
+    def _key(self, key: str) -> str:
+        check_key(key)
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _put(self, key: str, open_source: Callable[[], BinaryIO], size: int) -> None:
+        if size > MAX_S3_PUT_BYTES:
+            raise ValueError(f"{key!r} has {size} bytes, S3 takes {MAX_S3_PUT_BYTES} in one put")
+        with _s3_errors(key):
+            try:
+                with open_source() as source:
+                    self._client.put_object(
+                        Bucket=self.bucket, Key=self._key(key), Body=source, IfNoneMatch="*"
+                    )
+                return
+            except boto_errors.ClientError as error:
+                # 409: another conditional write to this key is under way.
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
+                    raise
+        try:
+            same = self._holds(key, open_source, size)
+        except ObjectNotFoundError as error:
+            raise StorageUnavailableError(f"another write to {key!r} is under way") from error
+        if not same:
+            raise ObjectExistsError(f"{key!r} exists with other content")
+
+    def _holds(self, key: str, open_source: Callable[[], BinaryIO], size: int) -> bool:
+        with _s3_errors(key):
+            held = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            with contextlib.closing(held["Body"]) as body, open_source() as source:
+                return held["ContentLength"] == size and _same(
+                    source, body.iter_chunks(CHUNK_BYTES)
+                )
+
+    def _pages(self, prefix: str) -> Iterator[ObjectInfo]:
+        base = f"{self.prefix}/" if self.prefix else ""
+        pages = self._client.get_paginator("list_objects_v2")
+        with _s3_errors(prefix):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=base + prefix):
+                for found in page.get("Contents", []):
+                    key = found["Key"].removeprefix(base)
+                    if _is_key(key):
+                        yield ObjectInfo(key, found["Size"], found["LastModified"].astimezone(UTC))
+
+
+def open_store(
+    uri: str,
+    *,
+    endpoint_url: str | None = None,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    region: str | None = None,
+) -> ObjectStore:
+    """The store at a folder's path, `file:///folder` or `s3://bucket/prefix`. Nothing is read or
+    written yet. The other arguments are for S3 and unused for a folder.
+
+    Raises:
+        ValueError: another scheme, no bucket, or arguments S3Store refuses.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        if not uri:
+            raise ValueError("an empty store address; expected a folder or s3://bucket/prefix")
+        return LocalStore(Path(uri).expanduser())
+    if scheme == "file" and rest.startswith("/"):
+        return LocalStore(Path(unquote(rest)))
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ValueError(f"bad store address {uri!r}; expected a folder or s3://bucket/prefix")
+    return S3Store(bucket, prefix, endpoint_url, region, access_key, secret_key)
+
+
+def _s3_client(store: S3Store) -> S3Client:
+    client: S3Client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=store.endpoint_url,
+        region_name=store.region,
+        aws_access_key_id=store.access_key,
+        aws_secret_access_key=store.secret_key,
+        config=Config(
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "adaptive", "total_max_attempts": store.attempts},
+            max_pool_connections=32,
+            request_checksum_calculation="when_supported",
+            response_checksum_validation="when_supported",
+            s3={"addressing_style": "path" if store.endpoint_url else "auto"},
+        ),
+    )
+    return client
+
+
+@contextlib.contextmanager
+def _s3_errors(key: str) -> Iterator[None]:
+    """Turn botocore's errors into this module's."""
+    try:
+        yield
+    except boto_errors.ClientError as error:
+        code = error.response["Error"]["Code"]
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if code in ("NoSuchKey", "404"):
+            raise ObjectNotFoundError(f"no object {key!r}") from error
+        if status >= 500 or status in (408, 409, 429) or code in ("SlowDown", "RequestTimeout"):
+            raise StorageUnavailableError(f"S3 is busy: {code} for {key!r}") from error
+        raise StorageError(f"S3 refused {key!r}: {error}") from error
+    except (
+        boto_errors.HTTPClientError,
+        boto_errors.ConnectionError,
+        boto_errors.IncompleteReadError,
+        boto_errors.FlexibleChecksumError,
+    ) as error:
+        raise StorageUnavailableError(f"S3 did not answer for {key!r}: {error}") from error
+    except boto_errors.BotoCoreError as error:
+        raise StorageError(f"S3 cannot be used for {key!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def _local_errors(key: str, absent: type[StorageError] = ObjectNotFoundError) -> Iterator[None]:
+    """Turn the file system's errors into this module's, no such file (a folder is none) into
+    `absent`."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise absent(f"no object {key!r}") from error
+    except OSError as error:
+        raise StorageError(f"{key!r}: {error}") from error
+
+
+def _same(source: BinaryIO, chunks: Iterator[bytes]) -> bool:
+    return all(source.read(len(chunk)) == chunk for chunk in chunks) and not source.read(1)

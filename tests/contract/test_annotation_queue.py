@@ -1,0 +1,307 @@
+"""The annotation queue gives every task to one annotator at a time, on every database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
+from threading import Barrier
+
+import pytest
+
+from storage import annotation_queue
+from storage.annotation_queue import AnnotationQueue, NewTask, Task
+from storage.catalog import (
+    Catalog,
+    ConstraintError,
+    LeaseLostError,
+    RunKind,
+    TaskKind,
+    TaskNotFoundError,
+    TaskState,
+)
+from tests.contract.database_fixtures import (
+    FakeClock,
+    World,
+    catalog_fixture,  # noqa: F401
+    clock_fixture,  # noqa: F401
+    database_server_fixture,  # noqa: F401
+    make_world,
+)
+
+
+@pytest.fixture
+def world(catalog: Catalog) -> World:
+    return make_world(catalog, images=40)
+
+
+@pytest.fixture
+def queue(catalog: Catalog, clock: FakeClock) -> AnnotationQueue:
+    return AnnotationQueue(catalog, clock=clock)
+
+
+@pytest.fixture
+def ada(catalog: Catalog) -> int:
+    return catalog.annotators.get_or_create("ada").id
+
+
+@pytest.fixture
+def bob(catalog: Catalog) -> int:
+    return catalog.annotators.get_or_create("bob").id
+
+
+def tasks_for(
+    world: World,
+    images: int,
+    *,
+    kind: TaskKind = TaskKind.ANNOTATE,
+    run_id: str = "run",
+    priority: int = 0,
+) -> list[NewTask]:
+    return [
+        NewTask(
+            dataset_id=world.dataset.id,
+            image_id=image_id,
+            kind=kind,
+            run_id=run_id,
+            priority=priority,
+            payload={"image": image_id},
+        )
+        for image_id in world.image_ids[:images]
+    ]
+
+
+def take(
+    queue: AnnotationQueue,
+    annotator_id: int,
+    kinds: Iterable[TaskKind] = (TaskKind.ANNOTATE,),
+    seconds: float = 600,
+) -> tuple[Task, str]:
+    """A task that must be there, with its lease."""
+    task = queue.lease(annotator_id, kinds=list(kinds), seconds=seconds)
+    assert task is not None
+    assert task.lease_id is not None
+    return task, task.lease_id
+
+
+def test_adding_the_same_tasks_twice_adds_them_once(queue: AnnotationQueue, world: World) -> None:
+    assert queue.add(tasks_for(world, 3)) == 3
+    assert queue.add(tasks_for(world, 4)) == 1
+    assert queue.add(tasks_for(world, 1, kind=TaskKind.REVIEW)) == 1
+    assert queue.counts()[TaskState.OPEN] == 5
+
+
+def test_a_task_of_an_unknown_run_is_refused(queue: AnnotationQueue, world: World) -> None:
+    with pytest.raises(ConstraintError):
+        queue.add(tasks_for(world, 1, run_id="unknown"))
+
+
+def test_the_highest_priority_comes_first_and_then_the_first_in(
+    queue: AnnotationQueue, world: World, catalog: Catalog, ada: int
+) -> None:
+    catalog.runs.start("urgent", RunKind.ASSISTED_MANUAL, dataset_id=world.dataset.id)
+    queue.add(tasks_for(world, 2))
+    queue.add(tasks_for(world, 2, run_id="urgent", priority=5))
+    taken = [take(queue, ada)[0] for _ in range(4)]
+    assert [(task.run_id, task.image_id) for task in taken] == [
+        *(("urgent", image_id) for image_id in world.image_ids[:2]),
+        *(("run", image_id) for image_id in world.image_ids[:2]),
+    ]
+    assert queue.lease(ada, kinds=[TaskKind.ANNOTATE]) is None
+
+
+def test_a_lease_is_limited_to_what_was_asked_for(
+    queue: AnnotationQueue, world: World, catalog: Catalog, ada: int
+) -> None:
+    other = catalog.datasets.get_or_create("cats").id
+    loop = catalog.loops.start_or_resume(world.dataset.id, [{"stage": "assisted_manual"}])
+    round_id = catalog.rounds.for_loop(loop.id)[0].id
+    queue.add(tasks_for(world, 1))
+    every = list(TaskKind)
+    assert queue.lease(ada, kinds=[TaskKind.REVIEW]) is None
+    assert queue.lease(ada, kinds=every, dataset_id=other) is None
+    assert queue.lease(ada, kinds=every, run_id="other") is None
+    assert queue.lease(ada, kinds=every, round_id=round_id) is None
+    task = queue.lease(ada, kinds=every, run_id="run", dataset_id=world.dataset.id)
+    assert task is not None
+    assert task.payload == {"image": world.image_ids[0]}
+    with pytest.raises(ValueError, match="kinds"):
+        queue.lease(ada, kinds=[])
+    with pytest.raises(ValueError, match="time"):
+        queue.lease(ada, kinds=every, seconds=0)
+
+
+def test_eight_threads_lease_forty_tasks_each_exactly_once(
+    queue: AnnotationQueue, world: World, catalog: Catalog
+) -> None:
+    queue.add(tasks_for(world, 40))
+    people = [catalog.annotators.get_or_create(f"person {number}").id for number in range(8)]
+    barrier = Barrier(8)
+
+    def work(annotator_id: int) -> list[tuple[int, int]]:
+        barrier.wait()
+        taken = []
+        while task := queue.lease(annotator_id, kinds=[TaskKind.ANNOTATE]):
+            assert task.annotator_id == annotator_id
+            taken.append((task.id, annotator_id))
+        return taken
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = [task for tasks in pool.map(work, people) for task in tasks]
+    assert len(taken) == len({task_id for task_id, _ in taken}) == 40
+    assert {task_id: queue.get(task_id).annotator_id for task_id, _ in taken} == dict(taken)
+
+
+def test_threads_race_for_the_same_expired_task_and_one_gets_it(
+    queue: AnnotationQueue, world: World, clock: FakeClock, ada: int, bob: int
+) -> None:
+    queue.add(tasks_for(world, 1))
+    take(queue, ada, seconds=10)
+    clock.advance(10)
+    barrier = Barrier(2)
+
+    def lease(_: int) -> Task | None:
+        barrier.wait()
+        return queue.lease(bob, kinds=[TaskKind.ANNOTATE])
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len([task for task in pool.map(lease, range(2)) if task is not None]) == 1
+
+
+def test_an_expired_task_goes_to_the_next_and_the_first_lease_is_lost(
+    queue: AnnotationQueue, world: World, clock: FakeClock, ada: int, bob: int
+) -> None:
+    queue.add(tasks_for(world, 1))
+    task, first = take(queue, ada, seconds=60)
+    clock.advance(59)
+    assert queue.lease(bob, kinds=[TaskKind.ANNOTATE]) is None
+    clock.advance(1)
+    again, second = take(queue, bob, seconds=60)
+    assert (again.id, again.attempts, again.annotator_id) == (task.id, 2, bob)
+    with pytest.raises(LeaseLostError):
+        queue.submit(task.id, first, "results/ada")
+    for change in (queue.renew, queue.skip, queue.release):
+        with pytest.raises(LeaseLostError):
+            change(task.id, first)
+    assert queue.submit(task.id, second, "results/bob").annotator_id == bob
+    with pytest.raises(LeaseLostError):
+        queue.submit(task.id, first, "results/bob")
+
+
+def test_late_work_counts_while_nobody_else_has_begun(
+    queue: AnnotationQueue, world: World, clock: FakeClock, ada: int
+) -> None:
+    queue.add(tasks_for(world, 2))
+    (one, first), (two, second) = take(queue, ada), take(queue, ada)
+    clock.advance(601)
+    assert queue.expire() == 2
+    assert queue.expire() == 0
+    assert queue.submit(one.id, first, "results/1").state == TaskState.SUBMITTED
+    queue.renew(two.id, second)
+    assert queue.get(two.id).state == TaskState.LEASED
+
+
+def test_a_renewed_lease_holds_longer(
+    queue: AnnotationQueue, world: World, clock: FakeClock, ada: int, bob: int
+) -> None:
+    queue.add(tasks_for(world, 1))
+    task, lease_id = take(queue, ada, seconds=60)
+    clock.advance(50)
+    expires = queue.renew(task.id, lease_id, 60)
+    assert queue.get(task.id).lease_expires_at == expires
+    clock.advance(59)
+    assert queue.lease(bob, kinds=[TaskKind.ANNOTATE]) is None
+
+
+def test_submitting_twice_keeps_the_first_result(
+    queue: AnnotationQueue, world: World, clock: FakeClock, ada: int
+) -> None:
+    queue.add(tasks_for(world, 1))
+    task, lease_id = take(queue, ada)
+    first = queue.submit(task.id, lease_id, "results/1", {"masks": 3})
+    clock.advance(5)
+    assert queue.submit(task.id, lease_id, "results/1", {"masks": 9}) == first
+    with pytest.raises(LeaseLostError):
+        queue.submit(task.id, lease_id, "results/2")
+    with pytest.raises(LeaseLostError):
+        queue.renew(task.id, lease_id)
+    stored = queue.get(task.id)
+    assert (stored.result_key, stored.result, stored.annotator_id) == (
+        "results/1",
+        {"masks": 3},
+        ada,
+    )
+
+
+def test_a_skipped_task_waits_behind_all_others_and_leaves_after_three_skips(
+    queue: AnnotationQueue, world: World, catalog: Catalog, ada: int
+) -> None:
+    catalog.runs.start("urgent", RunKind.ASSISTED_MANUAL, dataset_id=world.dataset.id)
+    queue.add(tasks_for(world, 1, run_id="urgent", priority=5))
+    queue.add(tasks_for(world, 2))
+    urgent, lease_id = take(queue, ada)
+    assert queue.skip(urgent.id, lease_id) == TaskState.OPEN
+    assert [take(queue, ada)[0].run_id for _ in range(2)] == ["run", "run"]
+    for state in (TaskState.OPEN, TaskState.SKIPPED):
+        again, lease_id = take(queue, ada)
+        assert again.id == urgent.id
+        assert queue.skip(again.id, lease_id) == state
+    assert queue.lease(ada, kinds=[TaskKind.ANNOTATE]) is None
+    assert queue.pending("urgent") == 0
+
+
+def test_a_released_task_keeps_its_place(queue: AnnotationQueue, world: World, ada: int) -> None:
+    queue.add(tasks_for(world, 2))
+    task, lease_id = take(queue, ada)
+    queue.release(task.id, lease_id)
+    assert queue.get(task.id).annotator_id is None
+    with pytest.raises(LeaseLostError):
+        queue.submit(task.id, lease_id)
+    assert take(queue, ada)[0].id == task.id
+
+
+def test_an_unknown_task_is_not_a_lost_lease(queue: AnnotationQueue) -> None:
+    for call in (queue.submit, queue.renew, queue.skip, queue.release):
+        with pytest.raises(TaskNotFoundError):
+            call(10**6, "lease")
+    with pytest.raises(TaskNotFoundError):
+        queue.get(10**6)
+
+
+def test_an_unknown_annotator_cannot_lease(queue: AnnotationQueue, world: World) -> None:
+    queue.add(tasks_for(world, 1))
+    with pytest.raises(ConstraintError):
+        queue.lease(10**6, kinds=[TaskKind.ANNOTATE])
+    assert queue.pending("run") == 1
+
+
+def test_submitted_tasks_are_read_in_pages_and_pending_ones_counted(
+    queue: AnnotationQueue, world: World, ada: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotation_queue, "PAGE", 2)
+    queue.add(tasks_for(world, 6))
+    for number in range(4):
+        task, lease_id = take(queue, ada)
+        queue.submit(task.id, lease_id, f"results/{number}")
+    take(queue, ada)
+    keys = [task.result_key for task in queue.submitted("run")]
+    assert keys == [f"results/{number}" for number in range(4)]
+    assert queue.pending("run") == 2
+    assert queue.counts(run_id="run") == {
+        TaskState.OPEN: 1,
+        TaskState.LEASED: 1,
+        TaskState.SUBMITTED: 4,
+        TaskState.SKIPPED: 0,
+    }
+    assert queue.counts(run_id="other")[TaskState.SUBMITTED] == 0
+
+
+def test_the_times_of_a_task_come_back_in_utc(
+    queue: AnnotationQueue, world: World, clock: FakeClock, ada: int
+) -> None:
+    queue.add(tasks_for(world, 1))
+    task, _ = take(queue, ada)
+    for time in (task.created_at, task.leased_at, task.lease_expires_at):
+        assert time is not None
+        assert time.tzinfo is UTC
+    assert task.leased_at == clock()

@@ -19,6 +19,7 @@ from prefect import flow
 
 from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
+from engine.core.rle import RLE
 from flows import progress
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import NewImage, RunKind, Split, new_id
@@ -178,27 +179,41 @@ class _Batch:
             if image_id in done:
                 continue
             done.add(image_id)
-            masks += [self._truth(shard, image_id, number, rle) for number, rle in enumerate(rles)]
+            masks += [
+                imported_mask(
+                    rle,
+                    mask_id=f"{self.run_id}/{image_id}/{number}",
+                    image_id=image_id,
+                    dataset=self.dataset,
+                    run_id=self.run_id,
+                    shard=shard,
+                )
+                for number, rle in enumerate(rles)
+            ]
         if masks:
             self.workspace.truths.commit(masks, run_id=self.run_id, shard=shard)
         self.report.masks += len(masks)
 
-    def _truth(self, shard: int, image_id: int, number: int, rle: rle_codec.RLE) -> Mask:
-        return Mask(
-            mask_id=f"{self.run_id}/{image_id}/{number}",
-            image_id=image_id,
-            dataset=self.dataset,
-            stage=Stage.GROUND_TRUTH,
-            round=0,
-            run_id=self.run_id,
-            shard=shard,
-            model=None,
-            source=Source.IMPORTED,
-            rle=rle,
-            area=rle_codec.area(rle),
-            box_xyxy=rle_codec.box_xyxy(rle),
-            created_at=datetime.now(UTC),
-        )
+
+def imported_mask(
+    rle: RLE, *, mask_id: str, image_id: int, dataset: str, run_id: str, shard: int = 0
+) -> Mask:
+    """A mask that came with its image."""
+    return Mask(
+        mask_id=mask_id,
+        image_id=image_id,
+        dataset=dataset,
+        stage=Stage.GROUND_TRUTH,
+        round=0,
+        run_id=run_id,
+        shard=shard,
+        model=None,
+        source=Source.IMPORTED,
+        rle=rle,
+        area=rle_codec.area(rle),
+        box_xyxy=rle_codec.box_xyxy(rle),
+        created_at=datetime.now(UTC),
+    )
 
 
 def split_of(sha256: str, held_out: float) -> Split:

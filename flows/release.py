@@ -124,6 +124,31 @@ def without_repeats(masks: list[Mask]) -> list[Mask]:
     return [ordered[index] for index in kept]
 
 
+def release_to_export(workspace: Workspace, name: str, dataset: str | None) -> Release:
+    """The release that `dataengine export` means: by its name, or a dataset's latest, which is
+    made (named `<dataset>-1`) where there is none yet.
+
+    Raises:
+        NothingToReleaseError: no dataset has masks, or several have and none is named.
+        CatalogError: no such release or dataset.
+    """
+    if name != "latest":
+        return workspace.catalog.releases.get(name)
+    if dataset is None:
+        named = [str(key[0]) for key in workspace.masks.counts(("dataset",))]
+        if len(named) != 1:
+            raise NothingToReleaseError(
+                f"name a dataset with --dataset; with masks: {', '.join(sorted(named)) or 'none'}"
+            )
+        dataset = named[0]
+    row = workspace.catalog.datasets.get(dataset)
+    latest = workspace.catalog.releases.latest(row.id)
+    if latest is None:
+        release(str(workspace.settings.root), dataset, f"{dataset}-1")
+        latest = workspace.catalog.releases.get(f"{dataset}-1")
+    return latest
+
+
 def export_release(
     workspace: Workspace, begun: Release, folder: Path, style: str
 ) -> dict[str, Any]:

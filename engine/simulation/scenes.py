@@ -1,9 +1,9 @@
 """Generated scenes with exact masks: training data that may be shipped, and the demo's images.
 
-A scene is a pure function of its seed. Four kinds: `objects` (few to many textured things with
+A scene is a pure function of its seed. Five kinds: `objects` (few to many textured things with
 nested parts, shadows and occlusion), `cells` (microscope-like: many small blobs, touching),
 `regions` (a frame cut into textured areas, as people cut up photographs) and `pile` (many objects
-of one sort).
+of one sort) and `capsules` (the demo's).
 
 H = height, W = width. Masks are what is visible, bool (H, W); a part's pixels belong to its whole
 as well.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from engine.simulation.shapes import SHAPES, blob, ellipse, random_shape
+from engine.simulation.shapes import SHAPES, blob, capsule, ellipse, random_shape
 from engine.simulation.textures import random_filling, value_noise
 
 Filling = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
@@ -91,8 +91,8 @@ class _Canvas:
         """Lighten or darken a thing towards its edge, as round things look."""
         box = _window(mask, margin=1)
         inside = mask[box].astype(np.uint8)
-        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
-        depth /= max(float(depth.max()), 1)
+        distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 3))
+        depth = distance / max(float(distance.max()), 1)
         gain = 1 + self.rng.uniform(-0.5, 0.5) * (1 - depth) * inside
         self.image[box] *= gain[:, :, None]
 
@@ -222,13 +222,39 @@ def _regions(rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
     return canvas
 
 
+def _capsules(rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
+    """Two-coloured capsules on a tray: whoever does not know them takes each half for a thing."""
+    canvas = _Canvas(rng, random_filling(rng, size))
+    first, second = rng.permutation(CAPSULE_COLOURS)[:2]
+    for _ in range(int(rng.integers(7, 18))):
+        center, turn = _random_center(rng, size), rng.uniform(0, 2 * np.pi)
+        length = min(size) * rng.uniform(0.09, 0.14)
+        along = np.array([np.cos(turn), np.sin(turn)])
+        mask = capsule(size, center - along * length, center + along * length, length * 0.5)
+        if mask.sum() < MIN_AREA or any((mask & other).any() for other in canvas.masks):
+            continue
+        y, x = np.mgrid[0 : size[0], 0 : size[1]]
+        side = (x - center[0]) * along[0] + (y - center[1]) * along[1] > 0
+        filling = np.where(side[:, :, None], first, second).astype(np.float32)
+        canvas.shadow(mask, length)
+        canvas.paint(mask, np.clip(filling + rng.normal(0, 8, 3), 0, 255).astype(np.float32))
+        canvas.shade(mask)
+    return canvas
+
+
+CAPSULE_COLOURS = np.array(
+    [[225, 60, 50], [245, 235, 225], [50, 90, 200], [250, 200, 60], [40, 150, 90], [40, 40, 50]]
+)
+
 KINDS: dict[str, tuple[Callable[[np.random.Generator, tuple[int, int]], _Canvas], float]] = {
     "objects": (_objects, 0.36),
     "cells": (_cells, 0.26),
     "regions": (_regions, 0.26),
     "pile": (_pile, 0.12),
+    "capsules": (_capsules, 0.0),
 }
-"""Kinds of scene with their odds."""
+"""Kinds of scene with their odds. `capsules` is never drawn by chance: the base model is not
+trained on it, so that the demo can show what the loop does for a domain the model does not know."""
 
 
 def _finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -247,7 +273,8 @@ def _finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.4:
         quality = int(rng.integers(40, 95))
         _, coded = cv2.imencode(".jpg", finished[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        finished = np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[:, :, ::-1])
+        decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
+        finished = np.ascontiguousarray(decoded[:, :, ::-1])
     return finished
 
 

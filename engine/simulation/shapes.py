@@ -23,7 +23,7 @@ def _ring_of_points(
     turned = np.stack(
         [x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1
     )
-    return center + turned
+    return np.asarray(center + turned)
 
 
 def ellipse(
@@ -102,6 +102,18 @@ def strip(
     thickness = max(2, round(radius * rng.uniform(0.12, 0.4)))
     cv2.polylines(canvas, [np.round(points).astype(np.int32)], False, 1, thickness)
     return canvas.astype(bool)
+
+
+def capsule(size: tuple[int, int], start: np.ndarray, end: np.ndarray, radius: float) -> np.ndarray:
+    """All pixels within `radius` of the line from `start` to `end`."""
+    y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float64)
+    along = end - start
+    share = ((x - start[0]) * along[0] + (y - start[1]) * along[1]) / max(
+        float(along @ along), 1e-9
+    )
+    share = np.clip(share, 0, 1)
+    gap = np.hypot(x - start[0] - share * along[0], y - start[1] - share * along[1])
+    return np.asarray(gap <= radius)
 
 
 SHAPES = (

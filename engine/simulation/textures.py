@@ -74,7 +74,7 @@ def _noise(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     for cell in (3, 8, 24, 64):
         total += rng.uniform(0, 1) ** 2 * value_noise(rng, size, cell * rng.uniform(0.6, 1.6))
     spread = rng.normal(0, 28, 3).astype(np.float32)
-    return random_color(rng) + total[:, :, None] * spread
+    return np.asarray(random_color(rng) + total[:, :, None] * spread)
 
 
 def _gradient(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
@@ -110,4 +110,4 @@ FILLINGS = ((_photo_crop, 0.4), (_noise, 0.25), (_gradient, 0.15), (_stripes, 0.
 def random_filling(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """A filling of a random kind for (H, W) pixels, float32 (H, W, 3) in [0, 255]."""
     kind = rng.choice(len(FILLINGS), p=[odds for _, odds in FILLINGS])
-    return np.clip(FILLINGS[kind][0](rng, size), 0, 255)
+    return np.asarray(np.clip(FILLINGS[kind][0](rng, size), 0, 255))

@@ -45,7 +45,7 @@ COARSE = TrainConfig(
 
 FINE = replace(
     COARSE,
-    steps=850,
+    steps=750,
     images_per_step=6,
     image_size=256,
     refinements=2,

@@ -1,0 +1,464 @@
+"""`dataengine ...`: every command calls one flow or one query.
+
+Flows and torch are imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows import progress
+from flows.settings import WorkspaceError, create_workspace, find_workspace
+
+if TYPE_CHECKING:
+    from flows.wiring import Workspace
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="The open data engine: images in, masks and a better model out.",
+    epilog="Start: `dataengine demo`, or `dataengine init ws && cd ws && dataengine ingest FOLDER`.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+DatasetOption = Annotated[str, typer.Option(help="Name of the dataset.")]
+
+
+def _example(*lines: str) -> str:
+    return "**Example**\n\n" + "\n\n".join(f"`{line}`" for line in lines)
+
+
+@contextmanager
+def _workspace(as_json: bool = False, *, orchestrated: bool = False) -> Iterator[Workspace]:
+    """The workspace around the current folder, ready for use."""
+    from flows import temporary_server
+
+    root = find_workspace()
+    temporary_server.configure(root)
+    progress.use(progress.Silent() if as_json else progress.Terminal(errors))
+    from flows.wiring import open_workspace
+
+    opened = open_workspace(str(root))
+    opened.prepare()
+    if not orchestrated:
+        yield opened
+        return
+    with errors.status("starting Prefect"):
+        running = temporary_server.server(root)
+        running.__enter__()
+    try:
+        yield opened
+    finally:
+        running.__exit__(None, None, None)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, default=str))
+
+
+def _number(value: Any, style: str = "") -> str:
+    return "–" if value is None else format(value, style)
+
+
+def _print_rounds(rows: list[dict[str, Any]]) -> None:
+    table = Table(title="rounds", header_style="bold")
+    for name in ("stage", "round", "images", "masks", "masks/image", "clicks/mask", "s/mask"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for name in ("model", "mIoU 1 click", "mIoU 3 clicks"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for row in rows:
+        table.add_row(
+            row["stage"],
+            str(row["round"]),
+            _number(row["images"]),
+            _number(row["masks"]),
+            _number(row["masks_per_image"], ".1f"),
+            _number(row["clicks_per_mask"], ".2f"),
+            _number(row["seconds_per_mask"], ".1f"),
+            row["model"] or "–",
+            _number(row["miou_1_click"], ".3f"),
+            _number(row["miou_3_clicks"], ".3f"),
+        )
+    console.print(table)
+
+
+@app.command(epilog=_example("dataengine init ws", "cd ws"))
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to make the workspace in.")] = Path(),
+) -> None:
+    """Make a workspace: a folder with a `dataengine.toml`."""
+    root = create_workspace(folder)
+    from flows.wiring import open_workspace
+
+    open_workspace(str(root)).prepare()
+    console.print(f"workspace {root} is ready; next: cd {folder} && dataengine ingest FOLDER")
+
+
+@app.command(
+    epilog=_example(
+        "dataengine ingest photos/ --dataset photos",
+        "dataengine ingest nuclei/images --coco nuclei/instances.json --dataset nuclei",
+    )
+)
+def ingest(
+    folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
+    dataset: DatasetOption = "default",
+    coco: Annotated[
+        Path | None, typer.Option(help="COCO instance annotations: the images' ground truth.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0, max=0.99, help="Share never trained on.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring images into a dataset. Broken files are quarantined and stop nothing."""
+    if not folder.is_dir():
+        raise typer.BadParameter(f"{folder} is not a folder", param_hint="FOLDER")
+    if coco is not None and not coco.is_file():
+        raise typer.BadParameter(f"{coco} is not a file", param_hint="--coco")
+    with _workspace(as_json, orchestrated=True) as workspace:
+        from flows.ingest import ingest as flow
+
+        report = flow(
+            str(workspace.settings.root),
+            dataset,
+            str(folder.resolve()),
+            str(coco.resolve()) if coco else None,
+            held_out,
+        )
+    if as_json:
+        _print_json(report)
+        return
+    console.print(
+        f"{report['added']} images added, {report['known']} known already, "
+        f"{report['quarantined']} quarantined, {report['masks']} ground-truth masks"
+    )
+    for problem in report["problems"][:10]:
+        console.print(f"  [yellow]{problem}[/yellow]", markup=True, highlight=False)
+    if len(report["problems"]) > 10:
+        console.print(f"  and {len(report['problems']) - 10} more problems with annotations")
+
+
+@app.command(epilog=_example("dataengine run --dataset nuclei --rounds 2,1 --images-per-round 60"))
+def run(
+    dataset: DatasetOption = "default",
+    annotator: Annotated[
+        str, typer.Option(help="Who annotates. Now: simulated, from ground truth.")
+    ] = "simulated",
+    rounds: Annotated[
+        str, typer.Option(help="Rounds of stage 1, 2 and (default 1) 3, e.g. 2,1 or 2,1,1.")
+    ] = "2,1",
+    images_per_round: Annotated[int, typer.Option(min=1, help="Images each round takes.")] = 60,
+    new: Annotated[bool, typer.Option(help="Start anew where this plan is finished.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the loop: annotate, retrain, pre-fill, retrain, generate.
+
+    Started again after it was stopped, in whatever way, it goes on where it was.
+    """
+    if annotator != "simulated":
+        raise typer.BadParameter("only `simulated` so far", param_hint="--annotator")
+    counts = _rounds(rounds)
+    with _workspace(as_json, orchestrated=True) as workspace:
+        from flows.data_engine import LoopPlan, data_engine
+
+        plan = LoopPlan(
+            assisted_manual=counts[0],
+            semi_automatic=counts[1],
+            fully_automatic=counts[2],
+            images_per_round=images_per_round,
+        )
+        rows = data_engine(str(workspace.settings.root), dataset, plan.rounds(), new)
+    if as_json:
+        _print_json({"rounds": rows})
+    else:
+        _print_rounds(rows)
+
+
+def _rounds(text: str) -> tuple[int, int, int]:
+    parts = text.split(",")
+    if len(parts) not in (2, 3) or not all(part.strip().isdigit() for part in parts):
+        raise typer.BadParameter(f"expected two or three numbers like 2,1, got {text!r}")
+    numbers = [int(part) for part in parts]
+    return numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else 1
+
+
+@app.command(
+    epilog=_example("dataengine generate --dataset photos", "dataengine generate --resume RUN")
+)
+def generate(
+    dataset: DatasetOption = "default",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Id of a run to go on with.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make masks of everything in a dataset's images with the current model (stage 3)."""
+    with _workspace(as_json, orchestrated=True) as workspace:
+        from flows.fully_automatic import generate as flow
+        from flows.rounds import training_images
+        from storage.catalog import new_id
+
+        run_id, image_ids = resume or new_id(), None
+        if resume is None:
+            row = workspace.catalog.datasets.get(dataset)
+            image_ids = training_images(workspace, row.id)[:limit]
+            errors.print(f"run {run_id}; go on after a stop with --resume {run_id}")
+        else:
+            run_row = workspace.catalog.runs.get(resume)
+            dataset = workspace.catalog.datasets.get_by_id(run_row.dataset_id).name
+        figures = flow(str(workspace.settings.root), run_id, dataset, image_ids)
+    if as_json:
+        _print_json({"run": run_id, **figures})
+    else:
+        console.print(
+            f"{figures['masks']} masks on {figures['images']} images "
+            f"({figures['masks_per_image']:.1f} an image)"
+        )
+
+
+@app.command(epilog=_example("dataengine retrain --dataset nuclei"))
+def retrain(
+    dataset: DatasetOption = "default",
+    version: Annotated[str | None, typer.Option(help="Name of the new model version.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train on the collected masks; promote the result if it is better on held-out images."""
+    name = version or f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    with _workspace(as_json, orchestrated=True) as workspace:
+        from flows.retrain import retrain as flow
+
+        result = flow(str(workspace.settings.root), dataset, name)
+    if as_json:
+        _print_json(result)
+    else:
+        console.print(f"{result['version']}: {result['reason']}; current is {result['model']}")
+
+
+@app.command(epilog=_example("dataengine review --dataset nuclei --images 20"))
+def review(
+    dataset: DatasetOption = "default",
+    images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a sample of automatic masks to the review queue; the simulated annotator judges it."""
+    with _workspace(as_json, orchestrated=True) as workspace:
+        from flows.review import review as flow
+
+        figures = flow(str(workspace.settings.root), dataset, images, None, seed)
+    if as_json:
+        _print_json(figures)
+    else:
+        console.print(
+            f"{figures['judged']} masks judged: {figures['accept']} accepted, "
+            f"{figures['fix']} fixed, {figures['reject']} rejected"
+        )
+
+
+@app.command(
+    epilog=_example("dataengine evaluate --images val/images --coco val/instances.json --json")
+)
+def evaluate(
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    coco: Annotated[Path, typer.Option(help="Their COCO instance annotations.")],
+    model: Annotated[str | None, typer.Option(help="Model version; default: current.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many images.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model: mean IoU after clicks and from boxes, recall of its automatic masks."""
+    for path, kind in ((images, "--images"), (coco, "--coco")):
+        if not path.exists():
+            raise typer.BadParameter(f"{path} does not exist", param_hint=kind)
+    with _workspace(as_json) as workspace:
+        from flows.evaluating import evaluate_folder
+        from flows.fully_automatic import mask_generator
+
+        version = model or workspace.current_model().version
+        generator = mask_generator(workspace, version)
+        scores = evaluate_folder(workspace.segmenter(version), generator, images, coco, limit=limit)
+    if as_json:
+        _print_json(scores)
+        return
+    table = Table("score", "value", title=f"{version} on {images}")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+@app.command(epilog=_example("dataengine models", "dataengine models --show lite"))
+def models(
+    show: Annotated[str | None, typer.Option(help="Print one version's card.")] = None,
+    promote: Annotated[str | None, typer.Option(help="Make a version the current one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List model versions, show a card, or promote a version."""
+    with _workspace(as_json) as workspace:
+        if promote is not None:
+            current = workspace.current_model().version
+            workspace.catalog.models.promote(promote, expected_current=current)
+        if show is not None:
+            print(json.dumps(workspace.catalog.models.get(show).card, indent=2))
+            return
+        rows = [
+            {
+                "version": model.version,
+                "state": str(model.state),
+                "architecture": model.architecture,
+                "parent": model.parent,
+                "table_version": model.table_version,
+                "created_at": model.created_at.isoformat(timespec="seconds"),
+            }
+            for model in workspace.catalog.models.all()
+        ]
+    if as_json:
+        _print_json({"models": rows})
+        return
+    table = Table("version", "state", "architecture", "parent", "mask table", "made")
+    for row in rows:
+        table.add_row(*(_number(value) for value in row.values()))
+    console.print(table)
+
+
+@app.command(epilog=_example("dataengine status", "dataengine status --json"))
+def status(as_json: JsonOption = False) -> None:
+    """Datasets, images, masks, rounds, models, tasks, runs, releases, quarantine."""
+    with _workspace(as_json) as workspace:
+        from flows.status import status_of
+
+        found = status_of(workspace)
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("", "", title=str(workspace.settings.root), show_header=False)
+    for name in ("images", "masks", "tasks", "runs", "models", "quarantine"):
+        parts = [f"{key} {value}" for key, value in found[name].items()]
+        table.add_row(name, ", ".join(parts) or "none")
+    table.add_row("datasets", ", ".join(found["datasets"]) or "none")
+    table.add_row("releases", ", ".join(row["name"] for row in found["releases"]) or "none")
+    console.print(table)
+    if found["rounds"]:
+        _print_rounds(found["rounds"])
+
+
+@app.command(epilog=_example("dataengine release nuclei-1 --dataset nuclei"))
+def release(
+    name: Annotated[str, typer.Argument(help="Name of the release.")],
+    dataset: DatasetOption = "default",
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze a dataset: pin the mask table's version, write COCO and a card."""
+    with _workspace(as_json, orchestrated=True) as workspace:
+        from flows.release import release as flow
+
+        card = flow(str(workspace.settings.root), dataset, name)
+    if as_json:
+        _print_json(card)
+    else:
+        console.print(f"release {name}: {card['masks']} masks on {card['images']} images")
+
+
+@app.command(epilog=_example("dataengine export latest --format coco --out out/"))
+def export(
+    name: Annotated[str, typer.Argument(help="A release, or `latest`.")] = "latest",
+    style: Annotated[str, typer.Option("--format", help="coco or sa1b.")] = "coco",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose latest release; needed with several datasets.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a release into a folder. `latest` releases the dataset first if it never was."""
+    with _workspace(as_json, orchestrated=True) as workspace:
+        from flows.release import export_release, release_to_export
+
+        chosen = release_to_export(workspace, name, dataset)
+        counts = export_release(workspace, chosen, out, style)
+    if as_json:
+        _print_json({"release": chosen.name, "folder": str(out), **counts})
+    else:
+        console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
+
+
+@app.command(epilog=_example("dataengine demo", "make demo"))
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Workspace; an earlier demo is replaced.")] = Path(
+        "demo"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Run everything once on generated scenes and real photographs, and write a report."""
+    import os
+
+    from flows.demo_setup import prepare_demo
+
+    root = prepare_demo(folder.resolve())
+    os.environ["DATAENGINE_WORKSPACE"] = str(root)
+    with _workspace(as_json, orchestrated=True) as workspace:
+        from flows.demo import demo as flow
+
+        summary = flow(str(workspace.settings.root))
+    if as_json:
+        _print_json(summary)
+        return
+    _print_rounds(summary["rounds"])
+    final = summary["final"]
+    console.print(
+        f"after the last retrain: {final['model']}, held-out mIoU {final['miou_1_click']:.3f} at 1 "
+        f"click, {final['miou_3_clicks']:.3f} at 3 clicks"
+    )
+    console.print(f"{summary['seconds']:.0f} s; report: {summary['report']}", soft_wrap=True)
+
+
+@app.command(epilog=_example("dataengine doctor"))
+def doctor(as_json: JsonOption = False) -> None:
+    """Check the workspace: settings, catalog, object store, mask table, model, disk."""
+    from flows.doctor import check_workspace
+
+    checks = check_workspace(find_workspace())
+    if as_json:
+        _print_json({"ok": all(check["ok"] for check in checks), "checks": checks})
+    else:
+        table = Table("check", "", "what")
+        for check in checks:
+            mark = "[green]ok[/green]" if check["ok"] else "[red]wrong[/red]"
+            table.add_row(check["name"], mark, check["detail"])
+        console.print(table)
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run a command; what the user can mend is said in one line, without a traceback."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command goes on where it was")
+        sys.exit(130)
+    except WorkspaceError as error:
+        _say(error)
+    except Exception as error:
+        from flows.failures import is_users
+
+        if not is_users(error):
+            raise
+        _say(error)
+
+
+def _say(error: Exception) -> None:
+    width = shutil.get_terminal_size().columns
+    errors.print(f"[red]error:[/red] {error}", highlight=False, width=max(width, 80))
+    sys.exit(1)

@@ -1,0 +1,31 @@
+"""Which errors are told in one line because their message says what to do."""
+
+from __future__ import annotations
+
+
+def is_users(error: Exception) -> bool:
+    """True for the domain errors of every layer; anything else is a bug and keeps its traceback."""
+    from engine.sam.checkpoint import CheckpointError
+    from engine.training.trainer import TrainingError
+    from flows.demo_setup import NotTheDemoError
+    from flows.release import NothingToReleaseError
+    from flows.rounds import NoImagesError
+    from flows.temporary_server import OrchestratorError
+    from storage.catalog import CatalogError
+    from storage.formats.coco import BadAnnotationsError
+    from storage.objects import StorageError
+
+    return isinstance(
+        error,
+        (
+            BadAnnotationsError,
+            CatalogError,
+            CheckpointError,
+            NoImagesError,
+            NotTheDemoError,
+            NothingToReleaseError,
+            OrchestratorError,
+            StorageError,
+            TrainingError,
+        ),
+    )

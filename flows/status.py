@@ -1,0 +1,52 @@
+"""What there is in a workspace, in counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.data_engine import round_rows
+from flows.wiring import Workspace
+from storage.catalog import Split
+
+
+def status_of(workspace: Workspace) -> dict[str, Any]:
+    """Everything `dataengine status` shows, as plain values."""
+    catalog = workspace.catalog
+    datasets = catalog.datasets.all()
+    summary = catalog.summary()
+    rounds: list[dict[str, Any]] = []
+    quarantine: dict[str, int] = {}
+    releases: list[dict[str, Any]] = []
+    names = {}
+    for row in datasets:
+        names[row.name] = {
+            "images": catalog.images.count(row.id),
+            "held_out": catalog.images.count(row.id, split=Split.HELD_OUT),
+        }
+        loop = catalog.loops.latest(row.id)
+        if loop is not None:
+            rounds += [{"dataset": row.name, **item} for item in round_rows(workspace, loop.id)]
+        for reason, count in catalog.quarantine.counts(row.id).items():
+            quarantine[reason] = quarantine.get(reason, 0) + count
+        releases += [
+            {
+                "name": item.name,
+                "dataset": row.name,
+                "state": str(item.state),
+                "table_version": item.table_version,
+                "masks": item.card.get("masks"),
+            }
+            for item in catalog.releases.all(row.id)
+        ]
+    masks = {str(key[0]): count for key, count in workspace.masks.counts(("stage",)).items()}
+    return {
+        "datasets": names,
+        "images": {str(split): count for split, count in summary.images.items()},
+        "masks": masks,
+        "rounds": rounds,
+        "models": {model.version: str(model.state) for model in catalog.models.all()},
+        "tasks": {str(state): count for state, count in summary.tasks.items()},
+        "runs": {str(state): count for state, count in summary.runs.items()},
+        "releases": releases,
+        "quarantine": quarantine,
+    }

@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="The open data engine: images in, masks and a better model out.",
-    epilog="Start: `dataengine demo`, or `dataengine init ws && cd ws && dataengine ingest FOLDER`.",
+    epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
 console = Console()
 errors = Console(stderr=True)

@@ -79,8 +79,8 @@ def _facts(
 def _notes(summary: dict[str, Any]) -> list[str]:
     notes = [
         "Annotators are simulated: they click from ground truth, at the point of the error "
-        "farthest from its edge, until IoU 0.9, then take brush and eraser. Their seconds come from a cost "
-        "model, not from people.",
+        "farthest from its edge, until IoU 0.9, then take brush and eraser. Their seconds come "
+        "from a cost model, not from people.",
         "Held-out scores belong to the model a round worked with; those images are never trained "
         "on.",
     ]

@@ -91,7 +91,7 @@ class _Canvas:
         """Lighten or darken a thing towards its edge, as round things look."""
         box = _window(mask, margin=1)
         inside = mask[box].astype(np.uint8)
-        distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 3))
+        distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 3), dtype=np.float32)
         depth = distance / max(float(distance.max()), 1)
         gain = 1 + self.rng.uniform(-0.5, 0.5) * (1 - depth) * inside
         self.image[box] *= gain[:, :, None]

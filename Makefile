@@ -1,0 +1,41 @@
+# Every target sets up what it needs; nothing but Python 3.11+, pip and make is required.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CPU_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench base-model clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv and install everything into it, once
+
+$(READY): pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[dev]"
+	touch $(READY)
+
+demo: $(READY) ## Run the whole loop on generated scenes and photographs; writes demo/report.html
+	$(BIN)/dataengine demo demo
+
+test: $(READY) ## All tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## All benchmarks
+	$(BIN)/python -m tests.benchmarks.base_model --scenes 40 --json
+
+base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[base-model]"
+	$(BIN)/python -m engine.training.base_model --folder .cache
+
+clean: ## Remove the demo and caches, not .venv
+	rm -rf demo .cache .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,84 @@
+"""A small workspace of generated scenes, and a Prefect server for the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.core.rle import encode_batch
+from engine.simulation.scenes import generate_scene
+from flows import temporary_server
+from flows.ingest import imported_mask
+from flows.settings import FILE_NAME
+from flows.wiring import Workspace, open_workspace
+from storage.formats.coco import CocoWriter
+from storage.formats.images import write_png
+
+SIZE = (96, 128)
+
+TOML = """
+held_out = 0.3
+shard_images = 2
+lease_seconds = 3.0
+[generator]
+points_per_side = 4
+min_predicted_iou = 0.2
+min_stability = 0.2
+[annotator]
+max_clicks = 3
+max_objects = 4
+[train]
+steps = 2
+images_per_step = 1
+masks_per_image = 2
+refinements = 1
+evaluation_images = 2
+evaluation_masks = 2
+"""
+
+
+def write_scenes(folder: Path, count: int) -> Path:
+    """Scenes as PNG files with `instances.json` beside them."""
+    folder.mkdir(parents=True)
+    with CocoWriter(folder / "instances.json") as writer:
+        for number in range(count):
+            scene = generate_scene(30_000_000 + number, SIZE, "capsules")
+            name = f"scene-{number:02d}.png"
+            (folder / name).write_bytes(write_png(scene.image_HWC))
+            masks = [
+                imported_mask(
+                    rle, mask_id=f"{number}/{i}", image_id=number, dataset="d", run_id="r"
+                )
+                for i, rle in enumerate(encode_batch(np.stack(scene.masks)))
+            ]
+            writer.add_image(number + 1, name, *SIZE, masks)
+    return folder
+
+
+def make_workspace(folder: Path) -> Workspace:
+    """A prepared workspace with settings that make everything small."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE_NAME).write_text(TOML)
+    workspace = open_workspace(str(folder))
+    workspace.prepare()
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same temporary server that the command line uses."""
+    with temporary_server.server(tmp_path_factory.mktemp("prefect")):
+        yield
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "ws")
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    return write_scenes(tmp_path / "scenes", 12)

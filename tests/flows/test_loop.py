@@ -1,0 +1,131 @@
+"""The whole loop, small: images in, three stages with retraining, review, release, exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from flows.data_engine import LoopPlan, data_engine
+from flows.fully_automatic import generate
+from flows.ingest import ingest
+from flows.release import export_release, release
+from flows.review import review
+from flows.status import status_of
+from flows.wiring import Workspace
+from storage.catalog import LoopConflictError, Split, VerdictKind
+from storage.formats.sa1b import read_sa1b
+from tests.flows.conftest import make_workspace, write_scenes
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
+
+PLAN = LoopPlan(assisted_manual=1, semi_automatic=1, fully_automatic=1, images_per_round=3)
+
+
+@pytest.fixture(scope="module")
+def finished(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace whose loop has run; the tests that share it only add to it."""
+    folder = tmp_path_factory.mktemp("finished")
+    scenes = write_scenes(folder / "scenes", 12)
+    workspace = make_workspace(folder / "ws")
+    root = str(workspace.settings.root)
+    ingest(root, "d", str(scenes), str(scenes / "instances.json"))
+    data_engine(root, "d", PLAN.rounds())
+    return workspace
+
+
+def test_the_loop_ends_in_a_release_that_other_tools_read(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    root = str(finished.settings.root)
+    status = status_of(finished)
+    assert [row["stage"] for row in status["rounds"]] == [
+        "assisted_manual",
+        "semi_automatic",
+        "fully_automatic",
+    ]
+    assert all(row["state"] == "done" and row["images"] == 3 for row in status["rounds"])
+    assert status["masks"] == {
+        str(key[0]): count for key, count in finished.masks.counts(("stage",)).items()
+    }
+    assert status["tasks"]["submitted"] == 6
+    assert status["tasks"]["open"] == status["tasks"]["leased"] == 0
+
+    card = release(root, "d", "d-1")
+    assert release(root, "d", "d-1") == card
+    begun = finished.catalog.releases.get("d-1")
+    counts = export_release(finished, begun, tmp_path / "coco", "coco")
+    coco = COCO(str(tmp_path / "coco" / "instances.json"))
+    assert len(coco.anns) == counts["masks"] == card["masks"]
+    export_release(finished, begun, tmp_path / "sa1b", "sa1b")
+    records = [read_sa1b(path) for path in sorted((tmp_path / "sa1b").glob("sa_*.json"))]
+    assert sum(len(record.masks) for record in records) == counts["masks"]
+
+
+def test_rejected_masks_are_not_released(finished: Workspace, tmp_path: Path) -> None:
+    root = str(finished.settings.root)
+    figures = review(root, "d", 3)
+    assert figures["judged"] == sum(finished.catalog.verdicts.counts(1).values()) > 0
+    rejected = finished.catalog.verdicts.rejected_mask_ids(1)
+    release(root, "d", "d-2")
+    begun = finished.catalog.releases.get("d-2")
+    export_release(finished, begun, tmp_path / "out", "coco")
+    content = json.loads((tmp_path / "out" / "instances.json").read_text())
+    released = {row["mask_id"] for row in content["annotations"]}
+    assert not released & rejected
+    assert finished.catalog.verdicts.counts(1).get(VerdictKind.REJECT, 0) == len(rejected)
+
+
+def test_held_out_images_are_never_annotated_or_trained_on(finished: Workspace) -> None:
+    held_out = {image.id for image in finished.catalog.images.page(1, split=Split.HELD_OUT)}
+    touched = {int(str(key[0])) for key in finished.masks.counts(("image_id",))}
+    assert held_out
+    assert not held_out & touched
+
+
+def test_each_round_of_peoples_stages_takes_fresh_images(finished: Workspace) -> None:
+    first, second, _ = (
+        set(finished.catalog.rounds.image_ids(row.id))
+        for row in finished.catalog.rounds.for_loop(1)
+    )
+    assert not first & second
+
+
+def test_a_finished_loop_is_not_run_again(finished: Workspace) -> None:
+    version = finished.masks.version()
+    data_engine(str(finished.settings.root), "d", PLAN.rounds())
+    assert finished.masks.version() == version
+
+
+def test_another_plan_is_refused_while_a_loop_runs(workspace: Workspace, scenes: Path) -> None:
+    root = str(workspace.settings.root)
+    ingest(root, "d", str(scenes), str(scenes / "instances.json"))
+    workspace.catalog.loops.start_or_resume(1, PLAN.rounds())
+    other = LoopPlan(assisted_manual=2, images_per_round=3)
+    with pytest.raises(LoopConflictError):
+        data_engine(root, "d", other.rounds())
+
+
+def test_generate_makes_masks_of_every_image_once(workspace: Workspace, scenes: Path) -> None:
+    root = str(workspace.settings.root)
+    ingest(root, "d", str(scenes), held_out=0.0)
+    ids = [image.id for image in workspace.catalog.images.page(1)][:5]
+    first = generate(root, "run-1", "d", ids)
+    again = generate(root, "run-1", "d", ids)
+    assert first["images"] == 5
+    assert again["masks"] == first["masks"] == sum(workspace.masks.counts().values())
+
+
+def test_an_image_lost_from_the_store_is_quarantined_and_stops_nothing(
+    workspace: Workspace, scenes: Path
+) -> None:
+    root = str(workspace.settings.root)
+    ingest(root, "d", str(scenes), held_out=0.0)
+    images = workspace.catalog.images.page(1)[:3]
+    workspace.objects.delete(images[1].key)
+    generate(root, "run-1", "d", [image.id for image in images])
+    assert [row.image_id for row in workspace.catalog.quarantine.all(1)] == [images[1].id]
+    assert np.isin(images[1].id, list(workspace.masks.counts(("image_id",)))).sum() == 0

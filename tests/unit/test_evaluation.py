@@ -1,0 +1,266 @@
+"""The measures, on answers whose score is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from engine.core.records import Prompt
+from engine.core.rle import RLE, encode
+from engine.evaluation.clicks import ClickScores, EvaluationImage, evaluate_clicks
+from engine.evaluation.proposals import score_proposals
+from engine.sam import Embedding, Prediction, Segmenter
+
+torch.set_num_threads(1)
+SIZE = (40, 60)
+MEASURES = ["ap", "ap_50", "ap_75", "ar_10", "ar_100", "ar_1000"]
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def tiles(count: int) -> list[RLE]:
+    """Masks of 4 x 4 pixels that do not touch."""
+    corners = [(x, y) for y in range(0, 36, 6) for x in range(0, 56, 6)]
+    return [encode(rectangle(x, y, x + 4, y + 4)) for x, y in corners[:count]]
+
+
+def scored(rles: list[RLE], score: float = 0.5) -> list[tuple[RLE, float]]:
+    return [(rle, score) for rle in rles]
+
+
+# proposals
+
+
+def test_perfect_proposals_score_one() -> None:
+    truths = [tiles(4), tiles(7)]
+    found = score_proposals(truths, [scored(rles) for rles in truths])
+    masks = found.pop("masks_per_image")
+    assert masks == 5.5
+    assert found == pytest.approx(dict.fromkeys(MEASURES, 1.0))
+
+
+def test_no_proposals_score_nought() -> None:
+    found = score_proposals([tiles(3), tiles(2)], [[], []])
+    assert set(found.values()) == {0.0}
+    assert set(found) == {*MEASURES, "masks_per_image"}
+
+
+def test_without_truth_everything_is_nought_but_the_count() -> None:
+    found = score_proposals([[], []], [scored(tiles(3)), []])
+    assert found.pop("masks_per_image") == 1.5
+    assert set(found.values()) == {0.0}
+    assert set(score_proposals([], []).values()) == {0.0}
+
+
+def test_finding_half_of_the_masks_is_a_recall_of_half() -> None:
+    found = score_proposals([tiles(8)], [scored(tiles(4))])
+    assert found["ar_100"] == pytest.approx(0.5)
+    assert found["ap"] == pytest.approx(51 / 101)  # recall up to 0.50 of 101 steps is reached
+
+
+def test_a_mask_of_another_image_does_not_count() -> None:
+    rles = tiles(4)
+    found = score_proposals([rles[:2], rles[2:]], [scored(rles[2:]), scored(rles[:2])])
+    assert found["ar_1000"] == found["ap"] == 0
+
+
+def test_recall_at_k_uses_the_k_best_masks_of_each_image() -> None:
+    truths = tiles(20)
+    found = score_proposals([truths], [scored(truths)])
+    assert found["ar_10"] == pytest.approx(0.5)
+    assert found["ar_100"] == found["ar_1000"] == 1
+    wrong = [(encode(rectangle(x, 36, x + 3, 40)), 0.9) for x in range(10)]
+    crowded = score_proposals([truths], [wrong + scored(truths)])
+    assert crowded["ar_10"] == 0
+    assert crowded["ar_100"] == 1
+
+
+def test_recall_is_averaged_over_ten_limits_of_iou() -> None:
+    truth, near = rectangle(0, 0, 50, 10), rectangle(0, 0, 41, 10)  # IoU 0.82
+    found = score_proposals([[encode(truth)]], [[(encode(near), 0.9)]])
+    assert found["ar_10"] == pytest.approx(0.7)  # 0.50, 0.55 ... 0.80
+    assert found["ap"] == pytest.approx(0.7)
+    assert (found["ap_50"], found["ap_75"]) == pytest.approx((1, 1))
+    loose = score_proposals([[encode(truth)]], [[(encode(rectangle(0, 0, 30, 10)), 0.9)]])
+    assert (loose["ap_50"], loose["ap_75"]) == pytest.approx((1, 0))
+
+
+def test_a_confident_mistake_costs_precision_and_a_doubtful_one_does_not() -> None:
+    truths = tiles(2)
+    mistake = encode(rectangle(0, 36, 9, 40))
+    doubtful = score_proposals([truths], [[*scored(truths, 0.5), (mistake, 0.1)]])
+    confident = score_proposals([truths], [[*scored(truths, 0.5), (mistake, 0.9)]])
+    assert doubtful["ap"] == pytest.approx(1)
+    assert confident["ap"] == pytest.approx(2 / 3)
+    assert confident["ar_10"] == 1
+
+
+def test_a_mask_found_twice_counts_once() -> None:
+    truths = tiles(1)
+    found = score_proposals([truths], [[*scored(truths, 0.9), *scored(truths, 0.8)]])
+    assert (found["ar_10"], found["ap"]) == pytest.approx((1, 1))
+    assert found["masks_per_image"] == 2
+
+
+def test_lists_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 images of truth but 1"):
+        score_proposals([[], []], [[]])
+
+
+def test_scoring_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    score_proposals([tiles(2)], [scored(tiles(2))])
+    assert capsys.readouterr().out == ""
+
+
+# clicks
+
+
+class Oracle(Segmenter):
+    """Knows the truth: the mask a prompt's first point or box belongs to.
+
+    Of three masks the truth is the one at `right`, and it is most confident of the first.
+    """
+
+    def __init__(self, truths: Sequence[np.ndarray], right: int = 0) -> None:
+        self.truths, self.right = truths, right
+        self.asked: list[tuple[list[Prompt], bool]] = []
+
+    def embed(self, image_HWC: np.ndarray) -> Embedding:
+        size = (image_HWC.shape[0], image_HWC.shape[1])
+        return Embedding(torch.zeros(1), size, size)
+
+    def truth(self, prompt: Prompt) -> np.ndarray:
+        if prompt.points_xy is not None:
+            x, y = prompt.points_xy[0].astype(int)
+            return next(truth for truth in self.truths if truth[y, x])
+        assert prompt.box_xyxy is not None
+        x0, y0, x1, y1 = prompt.box_xyxy.astype(int)
+        inside = np.zeros_like(self.truths[0])
+        inside[y0:y1, x0:x1] = True
+        return max(self.truths, key=lambda truth: (truth & inside).sum() / truth.sum())
+
+    def predict(
+        self, embedding: Embedding, prompts: Sequence[Prompt], *, multimask: bool
+    ) -> Prediction:
+        self.asked.append((list(prompts), multimask))
+        outputs = 3 if multimask else 1
+        logits = torch.full((len(prompts), outputs, *embedding.original_size), -1.0)
+        for row, prompt in enumerate(prompts):
+            answer = torch.from_numpy(self.truth(prompt)) * 2.0 - 1
+            logits[row, self.right if multimask else 0] = answer
+        return Prediction(logits, torch.tensor([[0.9, 0.5, 0.4][:outputs]] * len(prompts)))
+
+    def masks(self, embedding: Embedding, logits_BHW: torch.Tensor) -> np.ndarray:
+        return np.asarray(logits_BHW.numpy() > 0)
+
+
+ELL = rectangle(2, 2, 12, 22) | rectangle(2, 12, 22, 22)  # 300 of its box's 400 pixels
+BAR = rectangle(30, 4, 50, 10)
+NAMES = ["miou_1_click", "miou_2_clicks", "miou_3_clicks", "miou_5_clicks", "miou_9_clicks"]
+
+
+def image(*truths: np.ndarray) -> EvaluationImage:
+    return EvaluationImage(np.zeros((*SIZE, 3), np.uint8), [encode(truth) for truth in truths])
+
+
+def test_a_perfect_model_scores_one_everywhere() -> None:
+    found = evaluate_clicks(Oracle([ELL, BAR]), [image(ELL, BAR)]).summary()
+    assert found["masks"] == 2
+    for name in [*NAMES, "miou_1_click_oracle", "miou_box"]:
+        assert found[name] == 1, name
+
+
+def test_the_box_itself_as_mask_is_the_measure_of_its_filling() -> None:
+    scores = evaluate_clicks(Oracle([ELL, BAR]), [image(ELL, BAR)])
+    assert scores.box_fill == [0.75, 1.0]
+    assert scores.summary()["miou_box_fill"] == 0.875
+
+
+def test_the_most_confident_of_three_counts_and_the_oracle_takes_the_best() -> None:
+    found = evaluate_clicks(Oracle([ELL], right=2), [image(ELL)], clicks=(1, 2)).summary()
+    assert found["miou_1_click"] == 0
+    assert found["miou_1_click_oracle"] == 1
+    assert found["miou_2_clicks"] == 1
+
+
+def test_three_masks_are_asked_for_at_the_first_click_only() -> None:
+    model = Oracle([ELL])
+    evaluate_clicks(model, [image(ELL)], clicks=(1, 3))
+    points = [multimask for prompts, multimask in model.asked if prompts[0].box_xyxy is None]
+    boxes = [
+        (prompts, multimask)
+        for prompts, multimask in model.asked
+        if prompts[0].box_xyxy is not None
+    ]
+    assert points == [True, False, False]
+    assert [multimask for _, multimask in boxes] == [False]
+    box = boxes[0][0][0].box_xyxy
+    assert box is not None
+    assert box.tolist() == [2, 2, 22, 22]
+
+
+def test_each_click_is_added_to_the_former_ones_and_their_answer() -> None:
+    model = Oracle([ELL], right=2)  # finds nothing at first
+    evaluate_clicks(model, [image(ELL)], clicks=(1, 3))
+    asked = [prompts[0] for prompts, _ in model.asked if prompts[0].box_xyxy is None]
+    assert [0 if p.points_xy is None else len(p.points_xy) for p in asked] == [1, 2, 3]
+    assert asked[0].mask_logits is None
+    assert asked[1].mask_logits is not None
+    assert (asked[1].mask_logits == -1).all()
+    assert asked[2].mask_logits is not None
+    assert np.array_equal(asked[2].mask_logits > 0, ELL)
+    for prompt in asked:
+        assert prompt.points_xy is not None
+        assert all(ELL[int(y), int(x)] for x, y in prompt.points_xy)
+        assert prompt.labels is not None
+        assert (prompt.labels == 1).all()
+
+
+def test_one_click_is_always_reported() -> None:
+    assert set(evaluate_clicks(Oracle([ELL]), [image(ELL)], clicks=(2,)).iou_after) == {1, 2}
+    assert set(evaluate_clicks(Oracle([ELL]), [image(ELL)], clicks=()).iou_after) == {1}
+
+
+def test_empty_masks_and_images_without_masks_are_passed_over() -> None:
+    empty = np.zeros(SIZE, bool)
+    scores = evaluate_clicks(Oracle([ELL]), [image(), image(empty), image(empty, ELL)])
+    assert len(scores.box) == 1
+    assert scores.box_fill == [0.75]
+    assert scores.summary()["masks"] == 1
+
+
+def test_nothing_to_evaluate_gives_noughts() -> None:
+    found = evaluate_clicks(Oracle([ELL]), []).summary()
+    assert set(found.values()) == {0}
+    assert set(NAMES) - {"miou_2_clicks"} <= set(found)
+
+
+def test_a_quick_look_takes_the_first_masks_of_each_image() -> None:
+    images = [image(BAR, ELL), image(BAR, ELL)]
+    scores = evaluate_clicks(Oracle([ELL, BAR]), images, max_masks_per_image=1)
+    assert scores.box_fill == [1.0, 1.0]
+
+
+def test_more_masks_than_a_batch_holds_are_all_scored() -> None:
+    dots = [rectangle(x, y, x + 2, y + 2) for x in range(0, 60, 4) for y in range(0, 40, 4)]
+    model = Oracle(dots)
+    scores = evaluate_clicks(model, [image(*dots)], clicks=(1,))
+    assert len(scores.box) == len(scores.oracle) == len(scores.iou_after[1]) == len(dots) == 150
+    assert scores.summary()["miou_1_click"] == 1
+    assert max(len(prompts) for prompts, _ in model.asked) == 64
+
+
+def test_predicted_and_true_iou_are_correlated_over_masks() -> None:
+    scores = ClickScores({1: [0.1, 0.5, 0.9]}, [1.0] * 3, [1.0] * 3, [1.0] * 3, [0.2, 0.4, 0.6])
+    assert scores.summary()["predicted_iou_correlation"] == pytest.approx(1)
+    scores.predicted = [0.6, 0.4, 0.2]
+    assert scores.summary()["predicted_iou_correlation"] == pytest.approx(-1)
+    scores.predicted = [0.3, 0.3, 0.3]
+    assert scores.summary()["predicted_iou_correlation"] == 0

@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,16 +54,15 @@ def _workspace(as_json: bool = False, *, orchestrated: bool = False) -> Iterator
 
     opened = open_workspace(str(root))
     opened.prepare()
-    if not orchestrated:
-        yield opened
-        return
-    with errors.status("starting Prefect"):
-        running = temporary_server.server(root)
-        running.__enter__()
-    try:
-        yield opened
-    finally:
-        running.__exit__(None, None, None)
+    with ExitStack() as stack:
+        if orchestrated:
+            with errors.status("starting Prefect"):
+                stack.enter_context(temporary_server.server(root))
+        try:
+            yield opened
+        except KeyboardInterrupt:
+            errors.print("stopped; the same command goes on where it was")
+            raise typer.Exit(130) from None
 
 
 def _print_json(value: Any) -> None:
@@ -209,13 +208,12 @@ def generate(
     """Make masks of everything in a dataset's images with the current model (stage 3)."""
     with _workspace(as_json, orchestrated=True) as workspace:
         from flows.fully_automatic import generate as flow
-        from flows.rounds import training_images
         from storage.catalog import new_id
 
         run_id, image_ids = resume or new_id(), None
         if resume is None:
             row = workspace.catalog.datasets.get(dataset)
-            image_ids = training_images(workspace, row.id)[:limit]
+            image_ids = [image.id for image in workspace.catalog.images.each(row.id)][:limit]
             errors.print(f"run {run_id}; go on after a stop with --resume {run_id}")
         else:
             run_row = workspace.catalog.runs.get(resume)
@@ -445,9 +443,6 @@ def main() -> None:
     """Run a command; what the user can mend is said in one line, without a traceback."""
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        errors.print("stopped; the same command goes on where it was")
-        sys.exit(130)
     except WorkspaceError as error:
         _say(error)
     except Exception as error:

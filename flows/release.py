@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,8 @@ def released_images(
 ) -> Iterator[ReleasedImage]:
     """The release's images and masks, image by image, in order of id; images without masks too."""
     dropped = workspace.catalog.verdicts.rejected_mask_ids(dataset_id)
-    after = 0
-    while True:
-        page = workspace.catalog.images.page(dataset_id, after_id=after, limit=PAGE)
-        if not page:
-            return
+    images = workspace.catalog.images.each(dataset_id)
+    while page := list(islice(images, PAGE)):
         by_image: dict[int, list[Mask]] = {image.id: [] for image in page}
         for mask in workspace.masks.masks(
             image_ids=list(by_image), version=table_version, current_only=True
@@ -105,7 +103,6 @@ def released_images(
                 by_image[mask.image_id].append(mask)
         for image in page:
             yield ReleasedImage(image, without_repeats(by_image[image.id]))
-        after = page[-1].id
 
 
 def without_repeats(masks: list[Mask]) -> list[Mask]:

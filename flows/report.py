@@ -110,6 +110,10 @@ class _Series:
     values: list[float]
     """NaN where there is none."""
 
+    @property
+    def known(self) -> list[float]:
+        return [value for value in self.values if math.isfinite(value)]
+
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
@@ -117,7 +121,7 @@ class _Chart:
     hint: str
     digits: int
     series: list[_Series]
-    svg: Markup = Markup()
+    svg: Markup | None = None
 
     @property
     def key(self) -> str:
@@ -125,7 +129,7 @@ class _Chart:
 
     @property
     def summary(self) -> str:
-        """The charts in words, for those who cannot see them."""
+        """The chart in words, for those who cannot see them."""
         parts = []
         for series in self.series:
             values = ", ".join(_number(value, self.digits) for value in series.values)
@@ -188,7 +192,7 @@ def _count(value: int) -> str:
 
 def _span(series: _Series, digits: int) -> str:
     """First and last known value: "4.2 → 1.3"."""
-    known = [value for value in series.values if math.isfinite(value)]
+    known = series.known
     ends = known if len(known) < 2 else [known[0], known[-1]]
     return " → ".join(_number(value, digits) for value in ends) or MISSING
 
@@ -227,8 +231,9 @@ def _data_uri(image_HWC: np.ndarray) -> str:
 
 def _charts(rounds: Sequence[RoundRow]) -> list[_Chart]:
     def series(name: str, color: str, of: Callable[[RoundRow], float | None]) -> _Series:
-        values = [of(row) for row in rounds]
-        return _Series(name, color, [math.nan if v is None else float(v) for v in values])
+        found = [of(row) for row in rounds]
+        values = [math.nan if v is None or not math.isfinite(v) else float(v) for v in found]
+        return _Series(name, color, values)
 
     clicks = series("Clicks per mask", _FIRST, lambda row: row.clicks_per_mask)
     seconds = series("Seconds per mask", _FIRST, lambda row: row.seconds_per_mask)
@@ -241,13 +246,13 @@ def _charts(rounds: Sequence[RoundRow]) -> list[_Chart]:
         _Chart("Clicks per mask", "A person’s clicks. Lower is better.", 2, [clicks]),
         _Chart("Seconds per mask", "A person’s time. Lower is better.", 1, [seconds]),
         _Chart("Masks per image", "How much of each image is labelled.", 1, [density]),
-        _Chart("Held-out mIoU", "On images never trained on. Higher is better.", 3, [one, three]),
+        _Chart("Held-out mIoU", "Never trained on. Higher is better.", 3, [one, three]),
     ]
 
 
 def _drawn(chart: _Chart, rounds: Sequence[RoundRow]) -> _Chart:
     """The chart with its SVG; without where no value is known."""
-    if not any(math.isfinite(value) for series in chart.series for value in series.values):
+    if not any(series.known for series in chart.series):
         return chart
     # Text stays text; the salt keeps the four charts' ids apart, and the same in every run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": chart.key}):
@@ -255,9 +260,10 @@ def _drawn(chart: _Chart, rounds: Sequence[RoundRow]) -> _Chart:
         FigureCanvasSVG(figure)
         axes = figure.add_axes((0.085, 0.2, 0.885, 0.76))
         _prepare(axes, chart, rounds)
-        tops = [np.nanmax(series.values) for series in chart.series]
-        for series in chart.series:
-            _draw(axes, series, chart.digits, above=np.nanmax(series.values) == max(tops))
+        known = [series for series in chart.series if series.known]
+        highest = max(known, key=lambda series: max(series.known))
+        for series in known:
+            _draw(axes, series, chart.digits, above=series is highest)
         file = io.BytesIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
@@ -267,10 +273,10 @@ def _drawn(chart: _Chart, rounds: Sequence[RoundRow]) -> _Chart:
 
 def _prepare(axes: Axes, chart: _Chart, rounds: Sequence[RoundRow]) -> None:
     """Axes, grid, and under them the round numbers and the stages."""
-    known = [v for series in chart.series for v in series.values if math.isfinite(v)]
+    known = [value for series in chart.series for value in series.known]
     low, high = (min(known), max(known)) if len(chart.series) > 1 else (0.0, max(known))
     room = max(high - low, 0.02) * 0.25  # for the labels
-    axes.set_ylim(low - room if low else 0, high + room)
+    axes.set_ylim(max(low - room, 0), high + room)
     axes.set_xlim(-0.5, len(rounds) - 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.tick_params(length=0, labelcolor=_QUIET, pad=5)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,7 +25,7 @@ from engine.training.samples import Example
 from engine.training.trainer import NoMasksError, Progress, Trainer
 from flows import progress
 from flows.evaluating import held_out_scores
-from flows.wiring import Workspace, code_version, open_workspace, scratch_file
+from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import Dataset, Model, RunKind, Split, StaleStateError
 
 MAX_SIDE = 768
@@ -132,10 +134,10 @@ def _train(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         note="Thresholds are the parent's.",
     )
-    path = scratch_file(".safetensors")
-    save_checkpoint(sam, card, path)
-    workspace.add_model(path, card.as_dict())
-    path.unlink()
+    with tempfile.TemporaryDirectory(prefix="dataengine-") as fresh:
+        path = Path(fresh) / "model.safetensors"
+        save_checkpoint(sam, card, path)
+        workspace.add_model(path, card.as_dict())
     resume.unlink(missing_ok=True)
     return card
 

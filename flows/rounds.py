@@ -7,8 +7,6 @@ from flows.collecting import Job
 from flows.wiring import Workspace, code_version
 from storage.catalog import Round, RoundState, RunKind, Split, StaleStateError, new_id
 
-PAGE = 500
-
 
 class NoImagesError(Exception):
     """The round has nothing to work on. Ingest images (with ground truth, where annotators are
@@ -60,31 +58,19 @@ def choose_images(workspace: Workspace, row: Round) -> list[int]:
         return assigned
     plan = workspace.catalog.loops.get(row.loop_id).plan[row.position]
     wanted = int(plan["images"])
-    total = workspace.catalog.images.count(row.dataset_id, split=Split.TRAIN)
+    known = [image.id for image in workspace.catalog.images.each(row.dataset_id, split=Split.TRAIN)]
     fresh = [
         image.id
         for image in workspace.catalog.images.unused_in_loop(
-            row.dataset_id, row.loop_id, limit=total
+            row.dataset_id, row.loop_id, limit=len(known)
         )
     ]
     if row.stage == Stage.FULLY_AUTOMATIC:
-        others = sorted(set(training_images(workspace, row.dataset_id)) - set(fresh))
+        others = sorted(set(known) - set(fresh))
         return (fresh + others)[:wanted]
     dataset = workspace.catalog.datasets.get_by_id(row.dataset_id).name
     with_truth = workspace.images_with_truth(dataset)
     return [image_id for image_id in fresh if image_id in with_truth][:wanted]
-
-
-def training_images(workspace: Workspace, dataset_id: int) -> list[int]:
-    """Ids of all images of the training split."""
-    found: list[int] = []
-    while True:
-        page = workspace.catalog.images.page(
-            dataset_id, split=Split.TRAIN, after_id=found[-1] if found else 0, limit=PAGE
-        )
-        found += [image.id for image in page]
-        if len(page) < PAGE:
-            return found
 
 
 def job_of(workspace: Workspace, row: Round) -> Job:

@@ -32,7 +32,7 @@ def configure(root: Path) -> None:
     What the user has set stays."""
     defaults = {
         "PREFECT_HOME": str(root / ".prefect"),
-        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_COLORS": "false",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.metadata import version as package_version
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.core.records import Mask
 from engine.core.rle import RLE
 from flows.settings import Settings, load_settings
 from storage.annotation_queue import AnnotationQueue
@@ -165,13 +163,3 @@ def code_version() -> str:
         check=False,
     )
     return f"{found}+{result.stdout.strip()}" if result.returncode == 0 else found
-
-
-def scratch_file(suffix: str) -> Path:
-    """A fresh local file name that nobody else uses."""
-    return Path(tempfile.mkdtemp(prefix="dataengine-")) / f"file{suffix}"
-
-
-def people_first(mask: Mask) -> tuple[bool, float]:
-    """Sort key: masks that people made or confirmed, then by predicted IoU."""
-    return mask.source == "automatic", -(mask.predicted_iou or 0.0)

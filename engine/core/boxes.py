@@ -45,9 +45,3 @@ def nms(boxes_N4: np.ndarray, scores_N: np.ndarray, max_iou: float) -> np.ndarra
         ratio = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
         order = rest[ratio <= max_iou]
     return np.asarray(kept, dtype=np.int64)
-
-
-def xyxy_to_xywh(box_xyxy: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """One box as exports want it: left, top, width, height."""
-    x0, y0, x1, y1 = box_xyxy
-    return x0, y0, x1 - x0, y1 - y0

@@ -119,8 +119,9 @@ class _Object:
         self.labels: list[int] = [1]
         self.logits: np.ndarray | None = None
         self.mask = np.zeros_like(truth_HW)
-        self.iou, self.predicted_iou, self.strokes = 0.0, 0.0, 0
-        self.best: tuple[float, np.ndarray, int, float] = (0.0, self.mask, 0, 0.0)
+        self.iou = 0.0
+        self.best: tuple[float, np.ndarray, float] = (0.0, self.mask, 0.0)
+        """IoU, mask and predicted IoU of the best answer so far."""
 
     def prompt(self) -> Prompt:
         return Prompt(
@@ -163,9 +164,8 @@ class SimulatedAnnotator:
             for index, item in enumerate(active):
                 item.mask, item.iou = masks[index], float(quality[index])
                 item.logits = logits[index].float().cpu().numpy()
-                item.predicted_iou = float(scores[index])
                 if item.iou > item.best[0]:
-                    item.best = (item.iou, item.mask, clicks, item.predicted_iou)
+                    item.best = (item.iou, item.mask, float(scores[index]))
             left = [item for item in active if item.iou < config.good_iou]
             if clicks == config.max_clicks:
                 return
@@ -187,7 +187,7 @@ class SimulatedAnnotator:
     def _finish(self, item: _Object) -> AnnotatedMask:
         """Take the best answer seen (undo goes back to it), then brush and eraser."""
         config = self.config
-        quality, mask, _, predicted = item.best
+        quality, mask, predicted = item.best
         clicks, strokes = len(item.points), 0
         while (
             quality < config.good_iou

@@ -153,8 +153,8 @@ def scene_images(first_seed: int, count: int) -> Iterator[EvaluationImage]:
 def finish(sam: Any, seconds: float, path: Path) -> ModelCard:
     """Calibrate, score on scenes that were not trained on, and write checkpoint and card."""
     bare = Segmenter(sam, version=SHIPPED, thresholds=Thresholds())
-    thresholds, kept = calibrate(bare, scene_images(CALIBRATION_FIRST_SEED, 60))
-    scores = evaluate_clicks(bare, scene_images(HELD_OUT_FIRST_SEED, 100)).summary()
+    thresholds, kept = calibrate(bare, scene_images(CALIBRATION_FIRST_SEED, 30))
+    scores = evaluate_clicks(bare, scene_images(HELD_OUT_FIRST_SEED, 60)).summary()
     card = ModelCard(
         version=SHIPPED,
         architecture="lite",

@@ -3,7 +3,7 @@ names it came in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -164,6 +164,13 @@ class Images:
         with self._sessions.reading() as session:
             rows = session.scalars(query.order_by(ImageRow.id).limit(limit))
             return [to_record(Image, row) for row in rows]
+
+    def each(self, dataset_id: int, *, split: Split | None = None) -> Iterator[Image]:
+        """All images by id, a page at a time; no transaction is open between two of them."""
+        after = 0
+        while page := self.page(dataset_id, split=split, after_id=after):
+            yield from page
+            after = page[-1].id
 
     def count(self, dataset_id: int, *, split: Split | None = None) -> int:
         """How many images the dataset has, in one split or in all."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine.automatic import GeneratorConfig, MaskGenerator
+from engine.automatic import generator as generator_module
 from engine.automatic.generator import stability_score
 from engine.core.records import Prompt
 from engine.core.rle import decode as decode_rle
@@ -327,6 +328,14 @@ def test_the_generator_keeps_what_is_good_once_and_best_first() -> None:
         assert decode_rle(mask.rle)[int(y), int(x)]
         assert mask.area == decode_rle(mask.rle).sum() == 100
         assert mask.stability_score == 1
+
+
+def test_masks_upsampled_in_pieces_keep_their_own_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((20, 40, 3), np.uint8)
+    config = GeneratorConfig(points_per_side=4)
+    whole = MaskGenerator(Striped(), config).generate(image)
+    monkeypatch.setattr(generator_module, "pieces_at_once", lambda *size: 5)
+    assert MaskGenerator(Striped(), config).generate(image) == whole
 
 
 def test_the_limits_of_the_generator_are_used() -> None:

@@ -106,6 +106,17 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
     assert any(not torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
 
 
+def test_every_step_draws_its_own_images() -> None:
+    drawn: list[float] = []
+
+    def told(rng: np.random.Generator) -> Example:
+        drawn.append(rng.random())
+        return example()
+
+    Trainer(fresh(), replace(CONFIG, steps=2, background_share=0.0), told).run()
+    assert len(drawn) == len(set(drawn)) >= 4
+
+
 def test_a_stopped_and_resumed_run_gives_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
     undisturbed = fresh()
     whole = Trainer(undisturbed, CONFIG, draw)
@@ -318,11 +329,11 @@ def test_every_form_of_prompt_sends_gradients_to_the_encoder(
     assert grads.abs().sum() > 0
 
 
-def test_what_pads_an_image_does_not_change_a_step() -> None:
+@pytest.mark.parametrize("size", [(51, 64), (64, 51)])
+def test_what_pads_an_image_does_not_change_a_step(size: tuple[int, int]) -> None:
     config = replace(CONFIG, jitter=(1.0, 1.0), background_share=0.0)
-    (sample,) = still_samples(config, 1)
-    height, width = sample.size
-    assert (height, width) != (64, 64)
+    sample = next(sample for sample in still_samples(config, 20) if sample.size == size)
+    height, width = size
     littered = sample.image_SSC.copy()
     littered[height:] = 77
     littered[:, width:] = 77

@@ -1,0 +1,319 @@
+"""How good a model is beside methods that learn nothing, on exactly the same masks and clicks.
+
+    python -m tests.benchmarks.base_model --set nuclei DIR FILE --set photos DIR FILE --scenes 60
+
+Every method gets the first click of the protocol, the deepest pixel of the true mask, or its box:
+
+- otsu: Otsu's threshold of the grey image; the connected piece (of the bright or of the dark side)
+  that the click is in.
+- flood_fill: cv2.floodFill from the click, each channel within FLOOD_TOLERANCE of the clicked one.
+- slic, felzenszwalb: the region of scikit-image's segmentation that the click is in.
+- grabcut_box: cv2.grabCut started from the box, 5 iterations.
+- box_fill: the box itself. A box score just above it is no skill.
+
+H = height, W = width; images are RGB uint8 (H, W, 3), masks bool (H, W), label maps integer (H, W).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+from skimage.segmentation import felzenszwalb, slic
+
+from engine.core.clicks import center_point
+from engine.core.metrics import iou
+from engine.core.rle import box_xyxy, decode, encode_batch
+from engine.evaluation.clicks import EvaluationImage, evaluate_clicks
+from engine.sam.checkpoint import (
+    CheckpointError,
+    Thresholds,
+    load_checkpoint,
+    load_sam,
+    shipped_path,
+)
+from engine.sam.segmenter import Segmenter
+from engine.simulation.scenes import generate_scene
+from storage.formats.coco import BadAnnotationsError, read_coco
+from storage.formats.images import BadImageError, list_images, read_image
+
+FIRST_SCENE = 10_000_000
+"""Scenes with seeds from here on are never trained on."""
+
+FLOOD_TOLERANCE = 24
+"""Of 255, in each channel, from the clicked pixel."""
+
+SLIC_SEGMENTS = 50
+FELZENSZWALB_SCALE = 300.0
+GRABCUT_ITERATIONS = 5
+
+CLICK_BASELINES = ("otsu", "flood_fill", "slic", "felzenszwalb")
+BOX_BASELINES = ("grabcut_box", "box_fill")
+
+Advance = Callable[[], None]
+
+
+def otsu_labels(image_HWC: np.ndarray) -> np.ndarray:
+    """Connected pieces, 8-neighbours, of both sides of Otsu's threshold: int32 (H, W), each piece
+    a number of its own."""
+    grey = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
+    _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    count, of_bright = cv2.connectedComponents(bright)
+    _, of_dark = cv2.connectedComponents(255 - bright)
+    return np.where(bright > 0, of_bright, of_dark + count)
+
+
+def slic_labels(image_HWC: np.ndarray) -> np.ndarray:
+    """About SLIC_SEGMENTS superpixels, int (H, W)."""
+    return np.asarray(slic(image_HWC, n_segments=SLIC_SEGMENTS, compactness=10, start_label=1))
+
+
+def felzenszwalb_labels(image_HWC: np.ndarray) -> np.ndarray:
+    """Felzenszwalb and Huttenlocher's graph segmentation, int (H, W)."""
+    found = felzenszwalb(image_HWC, scale=FELZENSZWALB_SCALE, sigma=0.8, min_size=20)
+    return np.asarray(found)
+
+
+def region_at(labels_HW: np.ndarray, point_xy: tuple[int, int]) -> np.ndarray:
+    """The region of a label map that the click is in, bool (H, W)."""
+    x, y = point_xy
+    return np.asarray(labels_HW == labels_HW[y, x])
+
+
+def flood_fill(image_HWC: np.ndarray, point_xy: tuple[int, int]) -> np.ndarray:
+    """What can be reached from the click over pixels of its colour, bool (H, W)."""
+    height, width = image_HWC.shape[:2]
+    reached = np.zeros((height + 2, width + 2), np.uint8)
+    tolerance = (FLOOD_TOLERANCE,) * 3
+    flags = 8 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
+    pixels = np.ascontiguousarray(image_HWC)
+    cv2.floodFill(pixels, reached, point_xy, (0, 0, 0), tolerance, tolerance, flags)
+    return reached[1:-1, 1:-1] > 0
+
+
+def grabcut(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """GrabCut from a half-open XYXY pixel box, bool (H, W).
+
+    The whole box where GrabCut has nothing to learn from: no pixel outside, or too few inside.
+    """
+    filled = box_fill((image_HWC.shape[0], image_HWC.shape[1]), box)
+    sides = np.where(filled, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)
+    try:
+        cv2.grabCut(
+            cv2.cvtColor(image_HWC, cv2.COLOR_RGB2BGR),
+            sides,
+            (0, 0, 0, 0),  # the rectangle, which this mode does not read
+            background,
+            foreground,
+            GRABCUT_ITERATIONS,
+            cv2.GC_INIT_WITH_MASK,
+        )
+    except cv2.error:
+        return filled
+    return np.isin(sides, (cv2.GC_FGD, cv2.GC_PR_FGD))
+
+
+def box_fill(size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
+    """The half-open XYXY pixel box as a mask of (H, W)."""
+    filled = np.zeros(size, bool)
+    filled[box[1] : box[3], box[0] : box[2]] = True
+    return filled
+
+
+def score_baselines(item: EvaluationImage) -> dict[str, list[float]]:
+    """IoU of every baseline with every true mask of one image that is not empty."""
+    image = item.image_HWC
+    labels = {
+        "otsu": otsu_labels(image),
+        "slic": slic_labels(image),
+        "felzenszwalb": felzenszwalb_labels(image),
+    }
+    scores: dict[str, list[float]] = {name: [] for name in (*CLICK_BASELINES, *BOX_BASELINES)}
+    for rle in item.truths:
+        truth = decode(rle)
+        if not truth.any():
+            continue
+        click, box = center_point(truth), box_xyxy(rle)
+        found = {name: region_at(regions, click) for name, regions in labels.items()}
+        found["flood_fill"] = flood_fill(image, click)
+        found["grabcut_box"] = grabcut(image, box)
+        found["box_fill"] = box_fill(truth.shape, box)
+        for name, mask in found.items():
+            scores[name].append(iou(mask, truth))
+    return scores
+
+
+def compare(
+    segmenter: Segmenter, images: Sequence[EvaluationImage], advance: Advance = lambda: None
+) -> dict[str, Any]:
+    """The model's scores on a set (`ClickScores.summary`), the baselines' mIoU, and which of those
+    that get one click is best. `advance` is called twice an image: after the model, and after the
+    baselines."""
+
+    def with_progress() -> Iterator[EvaluationImage]:
+        for item in images:
+            yield item
+            advance()
+
+    scores = evaluate_clicks(segmenter, with_progress(), clicks=(1, 2, 3, 5))
+    ious: dict[str, list[float]] = {name: [] for name in (*CLICK_BASELINES, *BOX_BASELINES)}
+    for item in images:
+        for name, values in score_baselines(item).items():
+            ious[name] += values
+        advance()
+    means = {name: float(np.mean(values)) if values else 0.0 for name, values in ious.items()}
+    best = max(CLICK_BASELINES, key=lambda name: means[name])
+    return {
+        "images": len(images),
+        **scores.summary(),
+        "baselines": means,
+        "best_click_baseline": {"name": best, "miou": means[best]},
+    }
+
+
+def folder_images(folder: Path, coco: Path, limit: int | None) -> list[EvaluationImage]:
+    """The first `limit` images of a folder that have true masks; broken files are passed over."""
+    paths = list(list_images(folder))
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    truth = read_coco(coco, names)
+    found: list[EvaluationImage] = []
+    for path, name in zip(paths, names, strict=True):
+        if limit is not None and len(found) >= limit:
+            break
+        try:
+            pixels = read_image(path.read_bytes())
+        except BadImageError as error:
+            print(f"{path}: {error.reason}", file=sys.stderr)
+            continue
+        masks, _ = truth.masks_for(name, (pixels.shape[0], pixels.shape[1]))
+        if masks:
+            found.append(EvaluationImage(pixels, masks))
+    return found
+
+
+def scene_images(count: int) -> list[EvaluationImage]:
+    """Generated scenes with their true masks, from the first seed that is never trained on."""
+    scenes = [generate_scene(FIRST_SCENE + number) for number in range(count)]
+    return [
+        EvaluationImage(scene.image_HWC, encode_batch(np.stack(scene.masks)))
+        for scene in scenes
+        if scene.masks
+    ]
+
+
+def load_segmenter(model: str | None) -> Segmenter:
+    """The shipped model, or the one in a file: a checkpoint of this project or Meta's `.pth`.
+
+    Raises:
+        CheckpointError: no such file, or not a checkpoint.
+    """
+    path = shipped_path() if model is None else Path(model)
+    if path.suffix == ".pth":
+        return Segmenter(load_sam(path), version=path.stem, thresholds=Thresholds())
+    sam, card = load_checkpoint(path)
+    return Segmenter(sam, version=card.version, thresholds=card.thresholds)
+
+
+def _table(results: dict[str, dict[str, Any]], version: str) -> Table:
+    rows: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
+        ("model, 1 click", lambda found: found["miou_1_click"]),
+        ("model, 1 click, best of 3", lambda found: found["miou_1_click_oracle"]),
+        ("model, 3 clicks", lambda found: found["miou_3_clicks"]),
+        ("model, 5 clicks", lambda found: found["miou_5_clicks"]),
+    ]
+    rows += [(f"{name}, 1 click", _baseline(name)) for name in CLICK_BASELINES]
+    rows += [("model, box", lambda found: found["miou_box"])]
+    rows += [(name.replace("_box", ", box"), _baseline(name)) for name in BOX_BASELINES]
+    table = Table(title=f"Mean IoU of {version} and of methods that learn nothing")
+    table.add_column("method")
+    for name, found in results.items():
+        table.add_column(
+            f"{name}\n{found['images']} images, {found['masks']} masks", justify="right"
+        )
+    for label, of in rows:
+        if label == "model, box":
+            table.add_section()
+        style = "bold" if label.startswith("model") else None
+        table.add_row(label, *(f"{of(found):.3f}" for found in results.values()), style=style)
+    return table
+
+
+def _baseline(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda found: found["baselines"][name]
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.base_model")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of images")
+    parser.add_argument("--coco", type=Path, metavar="FILE", help="their COCO instances")
+    parser.add_argument(
+        "--set",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "IMAGES", "COCO"),
+        help="a folder and its COCO file under a name; may be given more than once",
+    )
+    parser.add_argument("--scenes", type=int, default=0, metavar="N", help="N generated scenes too")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images of each folder")
+    parser.add_argument("--model", metavar="PATH", help="a checkpoint; else the shipped model")
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    given = parser.parse_args(arguments)
+    if (given.images is None) != (given.coco is None):
+        parser.error("--images and --coco go together")
+    if given.images is not None:
+        given.set = [(given.images.name, given.images, given.coco), *given.set]
+    if not given.set and given.scenes < 1:
+        parser.error("nothing to measure on: give --images and --coco, --set, or --scenes")
+    names = [name for name, _, _ in given.set] + ["scenes"] * (given.scenes > 0)
+    if len(set(names)) < len(names):
+        parser.error(f"each set needs a name of its own, got {', '.join(names)}")
+    return given
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Advance]:
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; 0, or 2 with a message where something given cannot be read."""
+    given = _arguments(arguments)
+    try:
+        segmenter = load_segmenter(given.model)
+        sets = {
+            name: folder_images(Path(images), Path(coco), given.limit)
+            for name, images, coco in given.set
+        }
+    except (CheckpointError, BadAnnotationsError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if given.scenes > 0:
+        sets["scenes"] = scene_images(given.scenes)
+    results = {}
+    for name, images in sets.items():
+        with _progress(name, 2 * len(images)) as advance:
+            results[name] = compare(segmenter, images, advance)
+    Console(stderr=given.json).print(_table(results, segmenter.version))
+    if given.json:
+        print(json.dumps(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The command line: help with examples, clear errors, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import progress
+from flows.cli import app, main
+from flows.settings import FILE_NAME, WorkspaceError, load_settings
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+WANTED = {"init", "ingest", "run", "generate", "retrain", "evaluate", "models", "status"}
+WANTED |= {"release", "export", "demo", "doctor"}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    yield
+    progress.use(progress.Silent())
+
+
+def test_help_names_every_command() -> None:
+    text = CliRunner().invoke(app, ["--help"]).output
+    assert set(COMMANDS) >= WANTED
+    assert [name for name in COMMANDS if name not in text] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"dataengine {name}" in result.output
+
+
+def test_outside_a_workspace_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["dataengine", "status"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert "dataengine init" in told.replace("\n", " ")
+    assert "Traceback" not in told
+
+
+def test_a_new_workspace_has_a_model_and_is_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["init", str(tmp_path / "ws")]).exit_code == 0
+    monkeypatch.chdir(tmp_path / "ws")
+    status = json.loads(runner.invoke(app, ["status", "--json"]).stdout)
+    keys = {"datasets", "images", "masks", "rounds", "models", "tasks", "runs", "releases"}
+    assert keys <= set(status)
+    assert status["models"] == {"lite": "current"}
+    checks = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
+    assert checks["ok"], checks
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text("[train]\nstep = 3\n")
+    with pytest.raises(WorkspaceError, match=r"train\.step"):
+        load_settings(tmp_path)
+
+
+def test_the_environment_overrides_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / FILE_NAME).write_text("[train]\nsteps = 3\nlearning_rate = 0.5\n")
+    monkeypatch.setenv("DATAENGINE_TRAIN__STEPS", "7")
+    train = load_settings(tmp_path).train
+    assert (train.steps, train.learning_rate) == (7, 0.5)
+
+
+def test_secrets_are_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / FILE_NAME).touch()
+    monkeypatch.setenv("DATAENGINE_STORE__SECRET_KEY", "hunter2")
+    assert "hunter2" not in repr(load_settings(tmp_path))

@@ -31,7 +31,7 @@ app = typer.Typer(
     help="The open data engine: images in, masks and a better model out.",
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 140)
 errors = Console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]

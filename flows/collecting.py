@@ -75,7 +75,8 @@ def work_off(
     person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
     truths = workspace.truths_of(list(image_ids))
     total = len(image_ids)
-    with progress.current().track(f"{job.stage} round {job.round}", total, "image") as advance:
+    what = f"{job.stage} round {job.round}" if job.round else str(kind)
+    with progress.current().track(what, total, "image") as advance:
         advance(total - workspace.queue.pending(job.run_id))
         while workspace.queue.pending(job.run_id):
             task = workspace.queue.lease(

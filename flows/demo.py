@@ -31,6 +31,7 @@ from storage.formats.images import write_jpeg, write_png
 DATASET = "demo"
 SCENES = 90
 FIRST_SEED = 20_000_000
+SIZE = (256, 256)
 PHOTOS = ("coins", "coffee", "cat", "rocket")
 
 
@@ -49,7 +50,7 @@ def demo(workspace: str) -> dict[str, Any]:
         semi_automatic=1,
         fully_automatic=1,
         images_per_round=14,
-        automatic_images=26,
+        automatic_images=18,
     )
     rounds = data_engine(workspace, DATASET, plan.rounds())
     verdicts = review(workspace, DATASET, 6)
@@ -77,7 +78,7 @@ def _make_images(folder: Path) -> None:
     with progress.current().track("paint scenes", SCENES, "image") as advance:
         with CocoWriter(scenes / "instances.json") as writer:
             for number in range(SCENES):
-                scene = generate_scene(FIRST_SEED + number, (256, 320), "capsules")
+                scene = generate_scene(FIRST_SEED + number, SIZE, "capsules")
                 name = f"scene-{number:03d}.png"
                 (scenes / name).write_bytes(write_png(scene.image_HWC))
                 masks = [
@@ -90,7 +91,7 @@ def _make_images(folder: Path) -> None:
                     )
                     for index, rle in enumerate(encode_batch(np.stack(scene.masks)))
                 ]
-                writer.add_image(number + 1, name, 256, 320, masks)
+                writer.add_image(number + 1, name, *SIZE, masks)
                 advance()
     for name in PHOTOS:
         pixels = np.asarray(getattr(skimage.data, name)())

@@ -16,7 +16,7 @@ points_per_side = 16
 [annotator]
 max_objects = 20
 [train]
-steps = 45
+steps = 40
 images_per_step = 4
 refinements = 1
 learning_rate = 5e-4

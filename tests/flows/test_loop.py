@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
@@ -128,4 +127,4 @@ def test_an_image_lost_from_the_store_is_quarantined_and_stops_nothing(
     workspace.objects.delete(images[1].key)
     generate(root, "run-1", "d", [image.id for image in images])
     assert [row.image_id for row in workspace.catalog.quarantine.all(1)] == [images[1].id]
-    assert np.isin(images[1].id, list(workspace.masks.counts(("image_id",)))).sum() == 0
+    assert (images[1].id,) not in workspace.masks.counts(("image_id",))

@@ -143,10 +143,6 @@ def test_a_box_at_the_limit_stays() -> None:
     assert boxes.nms(half, np.array([1.0, 0.5]), 0.49).tolist() == [0]
 
 
-def test_exports_get_left_top_width_and_height() -> None:
-    assert boxes.xyxy_to_xywh((2, 3, 7, 11)) == (2, 3, 5, 8)
-
-
 # grids
 
 

@@ -76,6 +76,7 @@ def test_recall_at_k_uses_the_k_best_masks_of_each_image() -> None:
     found = score_proposals([truths], [scored(truths)])
     assert found["ar_10"] == pytest.approx(0.5)
     assert found["ar_100"] == found["ar_1000"] == 1
+    assert found["ap"] == pytest.approx(1)  # of all masks, not of ten
     wrong = [(encode(rectangle(x, 36, x + 3, 40)), 0.9) for x in range(10)]
     crowded = score_proposals([truths], [wrong + scored(truths)])
     assert crowded["ar_10"] == 0
@@ -88,6 +89,8 @@ def test_recall_is_averaged_over_ten_limits_of_iou() -> None:
     assert found["ar_10"] == pytest.approx(0.7)  # 0.50, 0.55 ... 0.80
     assert found["ap"] == pytest.approx(0.7)
     assert (found["ap_50"], found["ap_75"]) == pytest.approx((1, 1))
+    nearly = score_proposals([[encode(truth)]], [[(encode(rectangle(0, 0, 36, 10)), 0.9)]])
+    assert (nearly["ap_50"], nearly["ap_75"]) == pytest.approx((1, 0))  # IoU 0.72
     loose = score_proposals([[encode(truth)]], [[(encode(rectangle(0, 0, 30, 10)), 0.9)]])
     assert (loose["ap_50"], loose["ap_75"]) == pytest.approx((1, 0))
 

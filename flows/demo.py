@@ -43,8 +43,9 @@ def demo(workspace: str) -> dict[str, Any]:
     root = opened.settings.root
     _make_images(root / "input")
     scenes = root / "input" / "scenes"
-    ingest(workspace, DATASET, str(scenes), str(scenes / "instances.json"))
+    # photographs first: they have no true masks, so they wait for stage 3, which goes by image id
     ingest(workspace, DATASET, str(root / "input" / "photos"), held_out=0.0)
+    ingest(workspace, DATASET, str(scenes), str(scenes / "instances.json"))
     plan = LoopPlan(
         assisted_manual=2,
         semi_automatic=1,

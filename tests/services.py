@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 START_SECONDS = 60.0
+
+WEED = Path(sys.executable).with_name("weed")
+"""Of the package seaweedfs, beside this Python whether its environment is active or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
     parts = ("master", "volume", "filer", "admin", "s3")
     ports = free_ports(2 * len(parts))
     server = S3Server(f"http://127.0.0.1:{ports[-2]}", "engine", "test-access", "test-secret")
-    command = ["weed", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command = [str(WEED), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-bucket={server.bucket}", "-webdav=false", "-admin.ui=false"]
     command += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     for part, http, grpc in zip(parts, ports[::2], ports[1::2], strict=True):

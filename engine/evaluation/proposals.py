@@ -80,7 +80,8 @@ def _dataset(truths: Sequence[Sequence[RLE]]) -> dict[str, Any]:
                     "segmentation": rle.as_coco(),
                 }
             )
-    images = [{"id": image} for image in range(1, len(truths) + 1)]
+    sizes = [rles[0].size if rles else (1, 1) for rles in truths]  # pycocotools wants them told
+    images = [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(sizes, start=1)]
     categories = [{"id": 1, "name": "object"}]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 

@@ -36,6 +36,9 @@ def ensure_torchvision() -> None:
         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     )
     _library.impl("nms", _nms_cpu, "CPU")
+    from torchvision import extension
+
+    extension._has_ops = lambda: True  # it refuses to call nms where its own did not load
 
 
 def _nms_cpu(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:

@@ -71,7 +71,7 @@ FINE = replace(
 """Second pass: the side the model is used at."""
 
 LONG = replace(FINE, steps=1400, jitter=(0.5, 1.8), seed=SEED + 2)
-"""Third pass: a warm restart with a wider zoom, for objects of a few pixels and of half the image."""
+"""Third pass: a warm restart with a wider zoom, for tiny objects and for large ones."""
 
 
 def load_trunk(encoder: Any, weights: dict[str, torch.Tensor]) -> None:

@@ -16,6 +16,7 @@ from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from flows import progress
 from flows.collecting import (
+    SIMULATED,
     Answer,
     Job,
     commit_answers,
@@ -114,4 +115,4 @@ def _annotator(workspace: Workspace, job: Job) -> Any:
 
 def _confirmed(mask: Mask) -> Mask:
     """A pre-filled mask that the annotator let stand."""
-    return replace(mask, annotator="simulated")
+    return replace(mask, annotator=SIMULATED)

@@ -169,7 +169,8 @@ def commit_answers(workspace: Workspace, job: Job) -> dict[str, Any]:
 
 
 def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
-    """Sums over the tasks' results, and means per mask that a person made."""
+    """Sums over the tasks' results, and means: what a mask of the round cost, the pre-filled ones
+    that were kept among them, and what a mask cost that a person had to add."""
     results = [task.result or {} for task in tasks]
 
     def total(name: str) -> float:
@@ -183,9 +184,10 @@ def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
         "masks_per_image": masks / images if images else 0.0,
         "prefilled": int(total("prefilled")),
         "prefilled_kept": int(kept),
-        "clicks_per_mask": total("clicks") / made if made else None,
-        "strokes_per_mask": total("strokes") / made if made else None,
-        "seconds_per_mask": total("seconds") / made if made else None,
+        "clicks_per_mask": total("clicks") / masks if masks else None,
+        "strokes_per_mask": total("strokes") / masks if masks else None,
+        "seconds_per_mask": total("seconds") / masks if masks else None,
+        "clicks_per_added_mask": total("clicks") / made if made else None,
         "quarantined": sum("quarantined" in result for result in results),
     }
 

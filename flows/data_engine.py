@@ -128,6 +128,7 @@ def round_rows(workspace: Workspace, loop_id: int) -> list[dict[str, Any]]:
                 "prefilled_kept": figures.get("prefilled_kept"),
                 "clicks_per_mask": figures.get("clicks_per_mask"),
                 "seconds_per_mask": figures.get("seconds_per_mask"),
+                "clicks_per_added_mask": figures.get("clicks_per_added_mask"),
                 "model": row.model_in,
                 "model_after": row.model_out,
                 "miou_1_click": scores.get("miou_1_click"),

@@ -61,7 +61,7 @@ _LABELS = 9
 class RoundRow:
     """One round: how many images and masks, what a mask cost a person, and the model it ended with.
 
-    `clicks_per_mask` and `seconds_per_mask` are means over the masks people made; `miou_*` are
+    `clicks_per_mask` and `seconds_per_mask` are means over all masks of the round; `miou_*` are
     scores on held-out images in [0, 1]. None where there is no such value.
     """
 

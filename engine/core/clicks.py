@@ -13,8 +13,14 @@ import numpy as np
 def depth(mask_HW: np.ndarray) -> np.ndarray:
     """Distance of each set pixel to the nearest unset one, float32 (H, W); the frame counts as
     unset."""
-    padded = np.pad(mask_HW.view(np.uint8), 1)
-    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1])
+    x, y, width, height = cv2.boundingRect(mask_HW.view(np.uint8))
+    found = np.zeros(mask_HW.shape, np.float32)
+    # nothing outside the mask's box is set, so a border of one pixel stands for all of it
+    inside = np.pad(mask_HW[y : y + height, x : x + width].view(np.uint8), 1)
+    if width:
+        distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        found[y : y + height, x : x + width] = distance[1:-1, 1:-1]
+    return found
 
 
 def center_point(mask_HW: np.ndarray) -> tuple[int, int]:

@@ -226,9 +226,9 @@ def _capsules(rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
     """Two-coloured capsules on a tray: whoever does not know them takes each half for a thing."""
     canvas = _Canvas(rng, random_filling(rng, size))
     first, second = rng.permutation(CAPSULE_COLOURS)[:2]
-    for _ in range(int(rng.integers(7, 18))):
+    for _ in range(int(rng.integers(14, 30))):
         center, turn = _random_center(rng, size), rng.uniform(0, 2 * np.pi)
-        length = min(size) * rng.uniform(0.1, 0.17)
+        length = min(size) * rng.uniform(0.15, 0.25)
         along = np.array([np.cos(turn), np.sin(turn)])
         mask = capsule(size, center - along * length, center + along * length, length * 0.5)
         if mask.sum() < MIN_AREA or any((mask & other).any() for other in canvas.masks):

@@ -34,7 +34,7 @@ bench: $(READY) ## All benchmarks
 
 base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[base-model]"
-	$(BIN)/python -m engine.training.base_model --folder .cache
+	$(BIN)/torchrun --standalone --nproc-per-node 2 -m engine.training.base_model --folder .cache
 
 clean: ## Remove the demo and caches, not .venv
 	rm -rf demo .cache .mypy_cache .ruff_cache .pytest_cache

@@ -50,8 +50,8 @@ def demo(workspace: str) -> dict[str, Any]:
         assisted_manual=2,
         semi_automatic=1,
         fully_automatic=1,
-        images_per_round=14,
-        automatic_images=18,
+        images_per_round=20,
+        automatic_images=10,
     )
     rounds = data_engine(workspace, DATASET, plan.rounds())
     verdicts = review(workspace, DATASET, 6)

@@ -16,9 +16,9 @@ points_per_side = 16
 [annotator]
 max_objects = 20
 [train]
-steps = 40
+steps = 45
 images_per_step = 4
-refinements = 1
+refinements = 2
 learning_rate = 5e-4
 replay = 0.1
 evaluation_images = 12

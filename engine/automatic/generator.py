@@ -21,7 +21,7 @@ from engine.core.boxes import nms
 from engine.core.grids import point_grid
 from engine.core.records import Prompt
 from engine.core.rle import RLE
-from engine.sam.segmenter import Embedding, Segmenter, pieces_at_once
+from engine.sam.segmenter import Embedding, Segmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class MaskGenerator:
         """Upsample, filter by stability and area, encode."""
         height, width = embedding.original_size
         largest = self.config.max_area * height * width
-        step = pieces_at_once(height, width)
+        step = self.segmenter.pieces_at_once(height, width)
         for start in range(0, len(logits), step):
             full = self.segmenter.upsample(embedding, logits[start : start + step])
             stable = stability_score(full, self.config.stability_offset)

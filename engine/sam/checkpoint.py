@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
+from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ def read_card(path: Path) -> ModelCard:
     """The card of a checkpoint, without its weights.
 
     Raises:
-        CheckpointError: no such file, not safetensors, or no card in it.
+        CheckpointError: no such file, not safetensors, or no card of this version in it.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -97,7 +98,10 @@ def read_card(path: Path) -> ModelCard:
         raise CheckpointError(f"{path} is not a safetensors checkpoint: {error}") from error
     if "card" not in header:
         raise CheckpointError(f"{path} has no card; it was not written by this project")
-    return ModelCard.from_dict(json.loads(header["card"]))
+    try:
+        return ModelCard.from_dict(json.loads(header["card"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"the card in {path} cannot be read: {error!r}") from error
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> tuple[Any, ModelCard]:
@@ -143,6 +147,6 @@ def load_sam(model: str | Path = SHIPPED, device: str = "cpu") -> Any:
     sam = build_sam(names[0])
     try:
         sam.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit {names[0]}: {error}") from error
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise CheckpointError(f"{path} does not fit {names[0]}: {error!r}") from error
     return sam.to(device).eval()

@@ -147,13 +147,13 @@ class Segmenter:
         """Low-resolution logits (B, 4h, 4w) as bool masks (B, H, W) of the image."""
         height, width = embedding.original_size
         out = np.zeros((len(logits_BHW), height, width), bool)
-        step = pieces_at_once(height, width)
+        step = self.pieces_at_once(height, width)
         for start in range(0, len(out), step):
             piece = self.upsample(embedding, logits_BHW[start : start + step])
             out[start : start + step] = (piece > 0).cpu().numpy()
         return out
 
-
-def pieces_at_once(height: int, width: int) -> int:
-    """How many masks of (height, width) may be upsampled at once within MAX_UPSAMPLED."""
-    return max(1, MAX_UPSAMPLED // (2 * height * width))
+    def pieces_at_once(self, height: int, width: int) -> int:
+        """How many masks of (height, width) may be upsampled at once within MAX_UPSAMPLED: each
+        is as large as the model's input on the way, then twice as large as the image."""
+        return max(1, MAX_UPSAMPLED // max(2 * height * width, self.side**2))

@@ -59,7 +59,11 @@ class AnnotatorConfig:
     """How the simulated annotator works."""
 
     good_iou: float = 0.9
-    """An object is done when its mask has this IoU with the truth."""
+    """No more clicks once the mask has this IoU with the truth."""
+
+    finish_iou: float = 0.95
+    """Brush and eraser are put down here. Masks left at what clicks reach carry the model's own
+    bias, and a model trained on them gets worse at the last step to `good_iou` (docs/LOG.md)."""
 
     max_clicks: int = 8
     """Clicks before brush and eraser are taken."""
@@ -82,7 +86,7 @@ class AnnotatorConfig:
     cost: CostModel = field(default_factory=CostModel)
 
     def __post_init__(self) -> None:
-        for name in ("good_iou", "keep_iou", "accept_iou"):
+        for name in ("good_iou", "finish_iou", "keep_iou", "accept_iou"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)}")
         if self.max_clicks < 1 or self.max_objects < 1:
@@ -190,7 +194,7 @@ class SimulatedAnnotator:
         quality, mask, predicted = item.best
         clicks, strokes = len(item.points), 0
         while (
-            quality < config.good_iou
+            quality < config.finish_iou
             and strokes < config.max_strokes
             and config.cost.of(clicks, strokes + 1) <= config.max_seconds
         ):

@@ -47,12 +47,11 @@ class Sample:
 
 def make_sample(example: Example, config: TrainConfig, rng: np.random.Generator) -> Sample | None:
     """Draw one sample; None when no mask of the image is left after cropping."""
-    image, masks = _augment(example, config, rng)
+    image, masks, background = _augment(example, config, rng)
     if not masks and rng.random() > config.background_share:
         return None
     height, width = image.shape[:2]
     side, count = config.image_size, config.masks_per_image
-    background = _background(masks, (height, width))
     if not masks and not background.any():
         return None
     out = Sample(
@@ -88,9 +87,10 @@ def _noisy_box(mask: np.ndarray, config: TrainConfig, rng: np.random.Generator) 
     x, y, w, h = cv2.boundingRect(mask)
     sides = np.array([w, h, w, h], np.float32)
     noise = rng.normal(0, 1, 4) * np.minimum(config.box_noise * sides, 20) * (rng.random() < 0.7)
-    limit = np.array([mask.shape[1], mask.shape[0]] * 2)
-    box = np.clip(np.array([x, y, x + w, y + h]) + noise, 0, limit)
-    return np.concatenate([np.minimum(box[:2], box[2:] - 1), box[2:]]).astype(np.float32)
+    limit = np.array([mask.shape[1], mask.shape[0]])
+    box = np.array([x, y, x + w, y + h]) + noise
+    first = np.clip(box[:2], 0, limit - 1)
+    return np.concatenate([first, np.clip(box[2:], first + 1, limit)]).astype(np.float32)
 
 
 def _background(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
@@ -102,8 +102,9 @@ def _background(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 def _augment(
     example: Example, config: TrainConfig, rng: np.random.Generator
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Zoom, crop, flip and recolour; masks as uint8 0/1 at training size, small ones left out."""
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Zoom, crop, flip and recolour; masks as uint8 0/1 at training size, too small and too large
+    ones left out; and the background, which is of no mask, left out or not."""
     height, width = example.image_HWC.shape[:2]
     zoom = float(np.exp(rng.uniform(*np.log(config.jitter))))
     scale = config.image_size / max(height, width) * zoom
@@ -119,13 +120,14 @@ def _augment(
     image = example.image_HWC[y : y + crop_h, x : x + crop_w]
     shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     image = _flip(cv2.resize(image, out, interpolation=shrink), flips)
-    kept = []
+    kept, every = [], []
     for rle in example.rles:
         cut = decode(rle)[y : y + crop_h, x : x + crop_w].view(np.uint8)
         mask = _flip(cv2.resize(cut, out, interpolation=cv2.INTER_NEAREST), flips)
+        every.append(mask)
         if config.min_pixels <= mask.sum() <= config.max_area * mask.size:
             kept.append(mask)
-    return _recolour(image, rng), kept
+    return _recolour(image, rng), kept, _background(every, image.shape[:2])
 
 
 def _flip(array: np.ndarray, flips: tuple[bool, bool, bool]) -> np.ndarray:

@@ -56,8 +56,17 @@ def training_step(
     config: TrainConfig,
     rng: np.random.Generator,
     generator: torch.Generator,
+    refinements: int,
 ) -> StepResult:
     """Losses of one step over all samples' masks.
+
+    Args:
+        sam: the model, in training mode.
+        samples: what `make_sample` made.
+        config: shares, losses and their weights.
+        rng: draws which masks start with their box.
+        generator: draws the clicks in error regions.
+        refinements: prompt iterations after the first.
 
     Raises:
         ValueError: there is no sample.
@@ -69,7 +78,6 @@ def training_step(
     embeddings = sam.image_encoder(_normalised(sam, images, samples))
     is_box = rng.random(len(samples) * config.masks_per_image) < config.box_share
     background = np.concatenate([s.is_background_K for s in samples])
-    refinements = int(rng.integers(0, config.refinements + 1))
     losses, ious = [], []
     for rows, with_box in (
         (np.flatnonzero(~is_box | background), False),

@@ -1,7 +1,10 @@
 """The training loop: optimiser, schedule, averaged weights, checkpoints to resume from.
 
-Each step draws its data and prompts from a generator seeded by (seed, step), so a run that was
-stopped and resumed does the same steps as one that was not.
+Each step draws its data and prompts from a generator seeded by (seed, step, rank), so a run that
+was stopped and resumed does the same steps as one that was not.
+
+Where torch.distributed is initialised (`torchrun`), every process works on its own images and the
+gradients are averaged before each step: N processes do what one does with N times the images.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from engine.training.config import TrainConfig
 from engine.training.samples import Example, Sample, make_sample
@@ -58,6 +62,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(sam, config), betas=(0.9, 0.999), weight_decay=config.weight_decay
         )
+        self.rank, self.processes = process_rank()
         self.step = 0
         self.seconds = 0.0
         self.loss, self.iou = math.nan, math.nan
@@ -78,7 +83,7 @@ class Trainer:
 
         Args:
             on_step: called after every step.
-            checkpoint: file to resume from, if it exists, and to save to.
+            checkpoint: file to resume from, if it exists, and to save to (by rank 0).
             every_seconds: how often to save.
 
         Raises:
@@ -107,11 +112,15 @@ class Trainer:
 
     def _one_step(self) -> None:
         config = self.config
-        rng = np.random.default_rng([config.seed, self.step])
+        shared = np.random.default_rng([config.seed, self.step])
+        refinements = int(shared.integers(0, config.refinements + 1))  # ranks keep step
+        rng = np.random.default_rng([config.seed, self.step, 1 + self.rank])
         generator = torch.Generator(device=self.sam.device)
         generator.manual_seed(int(rng.integers(2**62)))
         torch.manual_seed(int(rng.integers(2**62)))
-        result = training_step(self.sam, self._draw(rng), config, rng, generator)
+        result = training_step(
+            self.sam, self._draw(rng), config, rng, generator, refinements=refinements
+        )
         if not torch.isfinite(result.loss):
             raise DivergedError(
                 f"loss is {result.loss.item()} at step {self.step}; lower learning_rate "
@@ -122,9 +131,10 @@ class Trainer:
             group["lr"] = rate * group["peak"]
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(result.loss)
-        torch.nn.utils.clip_grad_norm_(
-            [p for group in self.optimizer.param_groups for p in group["params"]], config.clip_norm
-        )
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.processes > 1:
+            _average_gradients(trained, self.processes)
+        torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
         self.optimizer.step()
         self.step += 1
         self._average()
@@ -133,14 +143,17 @@ class Trainer:
         self.iou = keep * (self.iou if keep else 0.0) + (1 - keep) * result.iou
 
     def _draw(self, rng: np.random.Generator) -> list[Sample]:
+        """The images of one step, at least one of which has a mask."""
+        wanted = self.config.images_per_step
         samples: list[Sample] = []
-        for _ in range(MAX_DRAWS * self.config.images_per_step):
+        for _ in range(MAX_DRAWS * wanted):
             sample = make_sample(self.source(rng), self.config, rng)
-            if sample is not None:
-                samples.append(sample)
-            if len(samples) == self.config.images_per_step:
+            if sample is None:
+                continue
+            samples = [*samples, sample][-wanted:]
+            if len(samples) == wanted and not all(s.is_background_K.all() for s in samples):
                 return samples
-        if not samples:
+        if all(s.is_background_K.all() for s in samples):
             raise NoMasksError("no image of the training set has a usable mask")
         return samples
 
@@ -153,6 +166,8 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything needed to resume; the old file stays until the new one is whole."""
+        if self.rank:
+            return
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -174,6 +189,26 @@ class Trainer:
         self.average = state["average"]
         self.step, self.seconds = state["step"], state["seconds"]
         self.loss, self.iou = state["loss"], state["iou"]
+
+
+def process_rank() -> tuple[int, int]:
+    """This process's rank and how many processes train together; (0, 1) outside `torchrun`."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> None:
+    """Replace each gradient by its mean over all processes, in one exchange. A parameter that took
+    no part in one process's step counts as zero there."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    distributed.all_reduce(flat)
+    pieces = torch.split(flat / processes, [p.numel() for p in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.grad = piece.view_as(parameter)
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

@@ -132,7 +132,6 @@ def with_card(path: Path, card: str) -> Path:
     return path
 
 
-@pytest.mark.xfail(strict=True, reason="read_card lets TypeError, KeyError, JSONDecodeError out")
 @pytest.mark.parametrize(
     "card",
     [
@@ -222,7 +221,6 @@ def test_a_pth_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_sam(tmp_path / "sam_vit_b.pth")
 
 
-@pytest.mark.xfail(strict=True, reason="torch.load's UnpicklingError and EOFError get out")
 @pytest.mark.parametrize("content", [b"", b"no pickle at all"], ids=["empty", "noise"])
 @pytest.mark.usefixtures("small_vit_b")
 def test_a_pth_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:

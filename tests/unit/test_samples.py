@@ -100,7 +100,6 @@ def test_a_background_click_keeps_off_the_edge_of_objects() -> None:
             assert not objects[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3].any()
 
 
-@pytest.mark.xfail(strict=True, reason="_background looks at the kept masks only")
 @pytest.mark.parametrize(
     ("masks", "changes"),
     [
@@ -145,7 +144,6 @@ def test_boxes_are_inside_the_image_and_not_empty() -> None:
         assert (y1 <= height).all()
 
 
-@pytest.mark.xfail(strict=True, reason="a noisy box of a thin mask may begin left of the image")
 def test_boxes_of_thin_masks_at_the_edge_are_inside_the_image() -> None:
     thin = painted(box_mask((64, 64), 0, 2, 1, 60))
     for sample in samples(thin, replace(STILL, box_noise=0.1)):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from engine.automatic import GeneratorConfig, MaskGenerator
-from engine.automatic import generator as generator_module
 from engine.automatic.generator import stability_score
 from engine.core.records import Prompt
 from engine.core.rle import decode as decode_rle
@@ -18,7 +17,7 @@ from engine.sam import Embedding, Prediction, Segmenter, Thresholds
 from engine.sam import segmenter as segmenter_module
 from engine.sam.build import build_sam
 from engine.sam.decode import PromptBatch, decode, preprocess
-from engine.sam.segmenter import MAX_UPSAMPLED, pieces_at_once
+from engine.sam.segmenter import MAX_UPSAMPLED
 
 torch.set_num_threads(1)
 SIZE = (60, 88)
@@ -219,7 +218,7 @@ def test_masks_made_in_pieces_are_the_same_masks(
         return upsample(self, embedding, logits_BHW)
 
     monkeypatch.setattr(Segmenter, "upsample", counted)
-    monkeypatch.setattr(segmenter_module, "pieces_at_once", lambda *sizes: 4)
+    monkeypatch.setattr(Segmenter, "pieces_at_once", lambda *sizes: 4)
     assert np.array_equal(segmenter.masks(embedding, logits), whole)
     assert sizes == [4, 4, 1]
 
@@ -228,12 +227,11 @@ def test_no_logits_give_no_masks(segmenter: Segmenter, embedding: Embedding) -> 
     assert segmenter.masks(embedding, torch.zeros(0, 128, 128)).shape == (0, *SIZE)
 
 
-def test_large_images_are_upsampled_one_mask_at_a_time() -> None:
-    assert pieces_at_once(10_000, 10_000) == 1
-    assert pieces_at_once(1024, 1024) * 1024 * 1024 <= MAX_UPSAMPLED
+def test_large_images_are_upsampled_one_mask_at_a_time(segmenter: Segmenter) -> None:
+    assert segmenter.pieces_at_once(10_000, 10_000) == 1
+    assert segmenter.pieces_at_once(1024, 1024) * 1024 * 1024 <= MAX_UPSAMPLED
 
 
-@pytest.mark.xfail(strict=True, reason="the model's own side is not counted")
 def test_small_images_are_upsampled_within_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the way to the image's size every mask is once as large as the model's input."""
     torch.manual_seed(3)
@@ -294,6 +292,10 @@ class Striped(Segmenter):
         self.version = "striped"
         self.asked = 0
 
+    @property
+    def side(self) -> int:
+        return 8
+
     def embed(self, image_HWC: np.ndarray) -> Embedding:
         return Embedding(torch.zeros(1), (image_HWC.shape[0], image_HWC.shape[1]), (8, 8))
 
@@ -334,7 +336,7 @@ def test_masks_upsampled_in_pieces_keep_their_own_points(monkeypatch: pytest.Mon
     image = np.zeros((20, 40, 3), np.uint8)
     config = GeneratorConfig(points_per_side=4)
     whole = MaskGenerator(Striped(), config).generate(image)
-    monkeypatch.setattr(generator_module, "pieces_at_once", lambda *size: 5)
+    monkeypatch.setattr(Segmenter, "pieces_at_once", lambda *sizes: 5)
     assert MaskGenerator(Striped(), config).generate(image) == whole
 
 

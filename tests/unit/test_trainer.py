@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 from engine.core.rle import encode
 from engine.sam.build import build_sam
@@ -251,7 +253,6 @@ def test_a_source_without_masks_is_refused() -> None:
     assert trainer.step == 0
 
 
-@pytest.mark.xfail(strict=True, reason="steps of background clicks alone are trained on")
 def test_a_source_without_masks_is_refused_with_the_default_share_of_background() -> None:
     with pytest.raises(NoMasksError):
         Trainer(fresh(), replace(CONFIG, steps=1), no_masks).run()
@@ -266,12 +267,40 @@ def test_images_without_masks_are_passed_over() -> None:
     assert trainer.step == 1
 
 
+# several processes
+
+
+def train_as_rank(rank: int, meeting: str, out: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    sam = fresh()
+    Trainer(sam, CONFIG, draw).run(checkpoint=Path(out) / f"{rank}.pt", every_seconds=1e9)
+    torch.save(sam.state_dict(), Path(out) / f"weights-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_share_their_gradients_and_end_with_the_same_weights(tmp_path: Path) -> None:
+    meeting = (tmp_path / "meeting").as_uri()
+    spawn(train_as_rank, (meeting, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    first, second = (
+        torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    alone = fresh()
+    Trainer(alone, CONFIG, draw).run()
+    assert changed(first, alone)  # the second process's images took part
+    assert (tmp_path / "0.pt").exists()
+    assert not (tmp_path / "1.pt").exists()  # rank 0 saves for all
+
+
 # one step
 
 
 def one_step(sam: Any, config: TrainConfig, samples: list[Sample]) -> StepResult:
     generator = torch.Generator().manual_seed(1)
-    return training_step(sam, samples, config, np.random.default_rng(1), generator)
+    rng = np.random.default_rng(1)
+    return training_step(sam, samples, config, rng, generator, refinements=config.refinements)
 
 
 def still_samples(config: TrainConfig, count: int = 2) -> list[Sample]:

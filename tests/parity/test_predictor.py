@@ -32,15 +32,15 @@ BOX = np.array([20.0, 33.0, 141.0, 118.0])
 
 
 @torch.no_grad()
-def stretched(gain: float, offset: float) -> Any:
-    """Random weights that mind where the click is: `gain` times steeper logits less `offset`, and
-    predicted IoUs that lie well inside (0, 1)."""
+def stretched(sharpness: float, gain: float, offset: float) -> Any:
+    """Random weights that mind where the click is: `sharpness` times larger projections, `gain`
+    times steeper logits less `offset`, and predicted IoUs that lie well inside (0, 1)."""
     torch.manual_seed(0)
     sam = build_sam("lite")
     decoder = sam.mask_decoder
     for name, value in decoder.transformer.named_parameters():
         if "proj" in name and name.endswith("weight"):
-            value.mul_(8)
+            value.mul_(sharpness)
     constant = decoder.output_upscaling[-2]  # channel 0 becomes 10 everywhere ...
     constant.weight[:, 0] = 0
     constant.bias[0] = 10
@@ -58,7 +58,7 @@ def stretched(gain: float, offset: float) -> Any:
 
 @pytest.fixture(scope="module")
 def sam() -> Any:
-    return stretched(gain=30, offset=0)
+    return stretched(sharpness=8, gain=30, offset=0)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def assert_same_masks(
     for left, right in pairs:
         mask, other = ours[left], theirs[right]
         assert mask.predicted_iou == pytest.approx(other["predicted_iou"], abs=1e-3)
-        assert mask.stability_score == pytest.approx(other["stability_score"], abs=1e-3)
+        assert mask.stability_score == pytest.approx(other["stability_score"], abs=5e-3)
         assert mask.point_xy == pytest.approx(tuple(other["point_coords"][0]), abs=1e-3)
         assert abs(mask.area - other["area"]) <= 0.05 * other["area"]
         x, y, w, h = other["bbox"]
@@ -216,7 +216,7 @@ def assert_same_masks(
 @pytest.fixture(scope="module")
 def sparse() -> Any:
     """Only the peaks stay above nought, so that boxes differ."""
-    return stretched(gain=600, offset=40)
+    return stretched(sharpness=16, gain=600, offset=40)
 
 
 def test_the_generator_keeps_the_candidates_segment_anythings_keeps(sparse: Any) -> None:

@@ -358,7 +358,7 @@ def release(
     dataset: DatasetOption = "default",
     as_json: JsonOption = False,
 ) -> None:
-    """Freeze a dataset: pin the mask table's version, write COCO and a card."""
+    """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
     with _workspace(as_json, orchestrated=True) as workspace:
         from flows.release import release as flow
 
@@ -379,16 +379,21 @@ def export(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a release into a folder. `latest` releases the dataset first if it never was."""
+    """Write a release and its report into a folder. `latest` releases the dataset first if it
+    never was."""
     with _workspace(as_json, orchestrated=True) as workspace:
         from flows.release import export_release, release_to_export
 
         chosen = release_to_export(workspace, name, dataset)
         counts = export_release(workspace, chosen, out, style)
+        workspace.objects.fetch(f"{chosen.key}/report.html", out / "report.html")
     if as_json:
         _print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
-        console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
+        console.print(
+            f"{counts['masks']} masks of {counts['images']} images are in {out}; "
+            f"look at {out / 'report.html'}"
+        )
 
 
 @app.command(epilog=_example("dataengine demo", "make demo"))

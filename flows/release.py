@@ -1,12 +1,16 @@
-"""A release: a frozen version of a dataset, with exports and a card.
+"""A release: a frozen version of a dataset, with exports, a report and a card.
 
-It pins a version of the mask table. Its masks are, image by image: what people made or confirmed;
-then automatic masks that were not rejected and do not repeat one that is in already.
+It pins a version of the mask table. Under `releases/<name>/` it has `instances.json` (COCO),
+`sa1b.tar` (SA-1B's JSON files, one an image, as SA-1B itself is shipped) and `report.html`.
+
+Its masks are, image by image: what people made or confirmed; then automatic masks that were not
+rejected and do not repeat one that is in already.
 """
 
 from __future__ import annotations
 
 import json
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +25,10 @@ from prefect import flow
 from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
 from flows import progress
+from flows.data_engine import round_rows
+from flows.reporting import write_report
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Dataset, Image, Release, RunKind, new_id
+from storage.catalog import Dataset, Image, Release, RunKind, VerdictKind, new_id
 from storage.formats.coco import CocoWriter
 from storage.formats.sa1b import write_sa1b
 
@@ -31,6 +37,8 @@ REPEATED_IOU = 0.7
 
 PAGE = 200
 FORMATS = ("coco", "sa1b")
+FILES = ("instances.json", "sa1b.tar", "report.html")
+"""What a release has in the object store, beside its row in the catalog."""
 
 
 class NothingToReleaseError(Exception):
@@ -61,13 +69,39 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
     run = opened.catalog.runs.start(
         new_id(), RunKind.RELEASE, dataset_id=row.id, code_version=code_version()
     )
-    with tempfile.TemporaryDirectory(prefix="dataengine-") as folder:
-        counts = export_release(opened, begun, Path(folder), "coco")
-        opened.objects.put_file(f"{begun.key}/instances.json", Path(folder) / "instances.json")
+    with tempfile.TemporaryDirectory(prefix="dataengine-") as temporary:
+        folder = Path(temporary)
+        counts = export_release(opened, begun, folder, "coco")
+        export_release(opened, begun, folder / "sa1b", "sa1b")
+        _tar(folder / "sa1b", folder / "sa1b.tar")
+        write_report(opened, dataset, _summary(opened, row, name), folder / "report.html")
+        for file in FILES:
+            opened.objects.put_file(f"{begun.key}/{file}", folder / file)
     card = _card(opened, row, begun, counts)
     opened.catalog.releases.finish(name, card)
     opened.catalog.runs.finish(run.id, counts)
     return card
+
+
+def _tar(folder: Path, path: Path) -> None:
+    """The folder's SA-1B files as one tar, in order of name."""
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(folder.glob("sa_*.json")):
+            tar.add(file, file.name)
+
+
+def _summary(workspace: Workspace, dataset: Dataset, name: str) -> dict[str, Any]:
+    """What the report says of how the masks came to be: the rounds of the last loop, if there was
+    one, and what reviewers said."""
+    loop = workspace.catalog.loops.latest(dataset.id)
+    verdicts = workspace.catalog.verdicts.counts(dataset.id)
+    judged = sum(verdicts.values())
+    accepted = verdicts.get(VerdictKind.ACCEPT, 0) / judged if judged else None
+    return {
+        "rounds": round_rows(workspace, loop.id) if loop else [],
+        "review": {"accepted_share": accepted},
+        "release": name,
+    }
 
 
 def _card(

@@ -62,8 +62,8 @@ class AnnotatorConfig:
     """No more clicks once the mask has this IoU with the truth."""
 
     finish_iou: float = 0.95
-    """Brush and eraser are put down here. Masks left at what clicks reach carry the model's own
-    bias, and a model trained on them gets worse at the last step to `good_iou` (docs/LOG.md)."""
+    """Brush and eraser are put down here: a model that is trained on masks left as its own clicks
+    made them learns its own mistakes."""
 
     max_clicks: int = 8
     """Clicks before brush and eraser are taken."""

@@ -82,7 +82,7 @@ LONG = replace(FINE, steps=1400, jitter=(0.5, 1.8), seed=SEED + 2)
 
 WIDE = replace(
     LONG,
-    steps=1600,
+    steps=1100,
     refinements=4,
     encoder_rate=0.3,
     box_share=0.42,

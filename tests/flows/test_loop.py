@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pycocotools.coco import COCO
 from flows.data_engine import LoopPlan, data_engine
 from flows.fully_automatic import generate
 from flows.ingest import ingest
-from flows.release import export_release, release
+from flows.release import FILES, export_release, release
 from flows.review import review
 from flows.status import status_of
 from flows.wiring import Workspace
@@ -62,6 +63,15 @@ def test_the_loop_ends_in_a_release_that_other_tools_read(
     export_release(finished, begun, tmp_path / "sa1b", "sa1b")
     records = [read_sa1b(path) for path in sorted((tmp_path / "sa1b").glob("sa_*.json"))]
     assert sum(len(record.masks) for record in records) == counts["masks"]
+
+    for name in FILES:
+        finished.objects.fetch(f"{begun.key}/{name}", tmp_path / name)
+    assert len(COCO(str(tmp_path / "instances.json")).anns) == counts["masks"]
+    with tarfile.open(tmp_path / "sa1b.tar") as tar:
+        assert tar.getnames() == sorted(path.name for path in (tmp_path / "sa1b").glob("sa_*"))
+    report = (tmp_path / "report.html").read_text()
+    assert "d-1" in report
+    assert report.count("<img") >= 6
 
 
 def test_rejected_masks_are_not_released(finished: Workspace, tmp_path: Path) -> None:

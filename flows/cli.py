@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import progress
+from flows import amg, progress
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 
 if TYPE_CHECKING:
@@ -226,6 +226,15 @@ def generate(
             f"{figures['masks']} masks on {figures['images']} images "
             f"({figures['masks_per_image']:.1f} an image)"
         )
+
+
+app.command(
+    "amg",
+    epilog=_example(
+        "dataengine amg photo.jpg --output masks/",
+        "dataengine amg photos/ --model sam_vit_b_01ec64.pth --preset sa1b --output masks/",
+    ),
+)(amg.amg)
 
 
 @app.command(epilog=_example("dataengine retrain --dataset nuclei"))

@@ -16,7 +16,7 @@ from typing import Any
 
 from prefect import flow, task
 
-from engine.automatic import GeneratedMask, GeneratorConfig, MaskGenerator
+from engine.automatic import GeneratedMask, MaskGenerator, preset
 from engine.core.records import Mask, Source, Stage
 from flows import progress
 from flows.collecting import Job
@@ -142,13 +142,8 @@ def _shard_masks(
 
 def mask_generator(workspace: Workspace, model: str) -> MaskGenerator:
     """The generator with the workspace's settings and one model version."""
-    chosen = workspace.settings.generator
-    config = GeneratorConfig(
-        points_per_side=chosen.points_per_side,
-        points_per_batch=chosen.points_per_batch,
-        min_predicted_iou=chosen.min_predicted_iou,
-        min_stability=chosen.min_stability,
-    )
+    chosen = workspace.settings.generator.model_dump(exclude_none=True)
+    config = preset(chosen.pop("preset"), **chosen)
     return MaskGenerator(workspace.segmenter(model), config)
 
 
@@ -174,7 +169,7 @@ def masks_of(
             predicted_iou=mask.predicted_iou,
             stability_score=mask.stability_score,
             point_xy=mask.point_xy,
-            crop_xyxy=(0, 0, image.width, image.height),
+            crop_xyxy=mask.crop_xyxy,
             created_at=now,
         )
         for number, mask in enumerate(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -42,12 +43,17 @@ class StoreSettings(_Section):
 
 
 class GeneratorSettings(_Section):
-    """How automatic masks are made; thresholds left open come from the model's card."""
+    """How automatic masks are made: a preset, and what is to be different from it. The fields are
+    those of `engine.automatic.GeneratorConfig`; score thresholds left open come from the model's
+    card."""
 
-    points_per_side: int = Field(default=32, ge=1)
-    points_per_batch: int = Field(default=128, ge=1)
+    preset: Literal["default", "reference", "sa1b", "fast"] = "default"
+    points_per_side: int | None = Field(default=None, ge=1)
+    points_per_batch: int | None = Field(default=None, ge=1)
     min_predicted_iou: float | None = Field(default=None, ge=0, le=1)
     min_stability: float | None = Field(default=None, ge=0, le=1)
+    crop_layers: int | None = Field(default=None, ge=0)
+    min_region: int | None = Field(default=None, ge=0)
 
 
 class AnnotatorSettings(_Section):
@@ -181,6 +187,7 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 # endpoint_url = "https://..."
 
 [generator]
+# preset = "default"       # default, reference, sa1b (crops: slow, thorough), fast
 # points_per_side = 32
 
 [annotator]

@@ -104,13 +104,7 @@ class Workspace:
 
     def device(self) -> str:
         """The torch device that `device` in the settings stands for."""
-        import torch
-
-        if self.settings.device != "auto":
-            return self.settings.device
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch_device(self.settings.device)
 
     def pixels(self, image: Image) -> np.ndarray:
         """An image's RGB uint8 (H, W, 3).
@@ -132,6 +126,17 @@ class Workspace:
         """Ids of the dataset's images that came with masks."""
         counts = self.truths.counts(("image_id",), dataset=dataset)
         return {int(str(key[0])) for key in counts}
+
+
+def torch_device(name: str) -> str:
+    """The torch device a name stands for: `auto` is the best there is."""
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 @lru_cache(maxsize=2)

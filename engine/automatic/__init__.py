@@ -1,6 +1,6 @@
 """The automatic mask generator."""
 
-from engine.automatic.config import GeneratorConfig
+from engine.automatic.config import GeneratorConfig, preset
 from engine.automatic.generator import GeneratedMask, MaskGenerator
 
-__all__ = ["GeneratedMask", "GeneratorConfig", "MaskGenerator"]
+__all__ = ["GeneratedMask", "GeneratorConfig", "MaskGenerator", "preset"]

@@ -1,22 +1,27 @@
-"""What the automatic mask generator asks and what it keeps."""
+"""What the automatic mask generator asks and what it keeps, with named presets."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.sam.checkpoint import Thresholds
 
+SAM_OVERLAP = 512 / 1500
+"""Overlap of neighbouring crops of segment_anything, of an image's short side."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorConfig:
-    """How densely to prompt and which masks to keep (SAM paper, appendix B)."""
+    """How densely to prompt and which masks to keep (SAM paper, appendix B, and
+    segment_anything's `SamAutomaticMaskGenerator`)."""
 
     points_per_side: int = 32
     """Points of the grid along each side of the image."""
 
-    points_per_batch: int = 128
-    """Points decoded at once: memory against speed, no effect on the masks."""
+    points_per_batch: int | None = None
+    """Points decoded at once: memory against speed, no effect on the masks; None: what suits the
+    device."""
 
     min_predicted_iou: float | None = None
     """Keep masks whose predicted IoU, [0, 1], is above this; None: the model card's value. SAM-H:
@@ -29,7 +34,22 @@ class GeneratorConfig:
     """Stability is the IoU of the masks cut at logits of +- this."""
 
     max_box_iou: float = 0.7
-    """Of two masks whose boxes overlap by more than this IoU only the better one stays."""
+    """Of two masks of a crop whose boxes overlap by more than this IoU only the better one
+    stays."""
+
+    crop_layers: int = 0
+    """Layers of zoomed crops beside the whole image: layer i has 2^i x 2^i of them."""
+
+    crop_overlap: float = SAM_OVERLAP
+    """Overlap of neighbouring crops of the first layer as a share of the image's short side; half
+    of it in the second layer, and so on."""
+
+    crop_points_divisor: int = 1
+    """Points along a side of a crop of layer i: `points_per_side` / this^i."""
+
+    max_crop_box_iou: float = 0.7
+    """The same as `max_box_iou`, between masks of different crops: that of the smaller crop
+    stays."""
 
     max_area: float = 0.95
     """Masks that cover more than this share of the image are dropped."""
@@ -37,13 +57,38 @@ class GeneratorConfig:
     min_area: int = 16
     """Masks of fewer pixels are dropped."""
 
+    min_region: int = 0
+    """Pieces and holes of fewer pixels are removed; 0 leaves all."""
+
+    as_library: bool = False
+    """Follow segment_anything where it departs from the paper: boxes end at their last pixel in
+    NMS, so one pixel earlier; a mask of small pieces only keeps the largest instead of being
+    dropped; after the removal of small regions, masks that changed rank behind those that did not,
+    whatever their predicted IoU."""
+
+    half: bool = False
+    """Decode in bfloat16 where the processor has it. Fast, but not exact."""
+
     def __post_init__(self) -> None:
-        if self.points_per_side < 1 or self.points_per_batch < 1:
-            raise ValueError("points_per_side and points_per_batch must be at least 1")
-        for name in ("min_predicted_iou", "min_stability", "max_box_iou", "max_area"):
+        for name in ("points_per_side", "points_per_batch", "crop_points_divisor"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in (
+            "min_predicted_iou",
+            "min_stability",
+            "max_box_iou",
+            "max_crop_box_iou",
+            "max_area",
+        ):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        if not 0 <= self.crop_overlap < 1:
+            raise ValueError(f"crop_overlap must lie in [0, 1), got {self.crop_overlap}")
+        for name in ("crop_layers", "min_area", "min_region"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} cannot be negative, got {getattr(self, name)}")
 
     def with_thresholds(self, thresholds: Thresholds) -> tuple[float, float]:
         """(min_predicted_iou, min_stability) with what was left open taken from the card."""
@@ -56,3 +101,29 @@ class GeneratorConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a run's row."""
         return asdict(self)
+
+
+_REFERENCE = GeneratorConfig(max_area=1.0, min_area=0, as_library=True)
+PRESETS = {
+    "default": GeneratorConfig(),
+    "reference": _REFERENCE,
+    "sa1b": GeneratorConfig(
+        crop_layers=2, crop_points_divisor=2, max_area=0.95, min_area=0, min_region=100
+    ),
+    "fast": GeneratorConfig(half=True),
+}
+"""`default`: a grid over the image, without specks and whole-image masks. `reference`: what
+segment_anything's generator does by default. `sa1b`: what SA-1B was made with, by the paper.
+`fast`: `default` in bfloat16. Score thresholds come from the model's card in all of them."""
+
+
+def preset(name: str, **changes: Any) -> GeneratorConfig:
+    """A preset, with some of its fields changed.
+
+    Raises:
+        ValueError: no such preset, or a value that makes no sense.
+        TypeError: no such field.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **changes)

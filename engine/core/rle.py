@@ -60,6 +60,41 @@ def encode_batch(masks_NHW: np.ndarray) -> list[RLE]:
     return [RLE(size=size, counts=bytes(coded["counts"])) for coded in coco_mask.encode(stacked)]
 
 
+def from_window(mask_HW: np.ndarray, x: int, y: int, size: tuple[int, int]) -> RLE:
+    """Compress a mask of which only a window is given, without filling the frame around it.
+
+    Args:
+        mask_HW: bool, the window.
+        x: column of the frame that the window's first column is. y: the same for rows.
+        size: (H, W) of the frame.
+
+    Raises:
+        ValueError: the window is no 2-D bool array, or does not lie inside the frame.
+    """
+    if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
+        raise ValueError(f"expected a 2-D bool array, got {mask_HW.dtype} of shape {mask_HW.shape}")
+    height, width = size
+    if x < 0 or y < 0 or y + mask_HW.shape[0] > height or x + mask_HW.shape[1] > width:
+        raise ValueError(f"a window {mask_HW.shape} at ({x}, {y}) does not lie inside {size}")
+    columns = np.pad(mask_HW.T, ((0, 0), (1, 1))).view(np.int8)
+    change = columns[:, 1:] - columns[:, :-1]
+    column, row = np.nonzero(change == 1)
+    starts = (x + column) * height + y + row
+    column, row = np.nonzero(change == -1)
+    ends = (x + column) * height + y + row
+    apart = starts[1:] != ends[:-1]  # else a run goes on at the top of the next column
+    edges = np.empty(2 * (int(apart.sum()) + min(len(starts), 1)), np.int64)
+    if len(starts):
+        edges[0::2] = np.concatenate([starts[:1], starts[1:][apart]])
+        edges[1::2] = np.concatenate([ends[:-1][apart], ends[-1:]])
+    counts = np.diff(np.concatenate([[0], edges, [height * width]]))
+    if len(counts) > 1 and counts[-1] == 0:
+        counts = counts[:-1]
+    uncompressed = {"size": [height, width], "counts": counts.tolist()}
+    coded = coco_mask.frPyObjects(uncompressed, height, width)
+    return RLE(size=(height, width), counts=bytes(coded["counts"]))
+
+
 def decode(rle: RLE) -> np.ndarray:
     """The mask as a bool array of shape (H, W)."""
     return np.asarray(coco_mask.decode(rle.as_coco()), dtype=bool)

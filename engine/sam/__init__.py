@@ -1,7 +1,7 @@
 """The promptable model."""
 
 from engine.sam.checkpoint import ModelCard, Thresholds, load_checkpoint, load_sam, save_checkpoint
-from engine.sam.segmenter import Embedding, Prediction, Segmenter
+from engine.sam.segmenter import Embedding, Prediction, Segmenter, load_segmenter
 
 __all__ = [
     "Embedding",
@@ -11,5 +11,6 @@ __all__ = [
     "Thresholds",
     "load_checkpoint",
     "load_sam",
+    "load_segmenter",
     "save_checkpoint",
 ]

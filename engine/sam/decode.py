@@ -35,23 +35,93 @@ class PromptBatch:
     mask_logits_B1HW: torch.Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Answers whose masks are not drawn yet: drawing takes a third of the time, and most answers
+    to a grid of points are thrown away for their predicted IoU.
+
+    Attributes:
+        scores_B4: predicted IoU; index 0 is the single-mask output, 1 to 3 are whole, part and
+            subpart.
+        hidden_BTC: tokens after the transformer. image_BLC: the image after it.
+        grid: (h, w). decoder: the `MaskDecoder`.
+    """
+
+    scores_B4: torch.Tensor
+    hidden_BTC: torch.Tensor
+    image_BLC: torch.Tensor
+    grid: tuple[int, int]
+    decoder: Any
+
+    def draw(self) -> torch.Tensor:
+        """All mask logits, (B, 4, 4h, 4w)."""
+        return _draw(self.decoder.output_upscaling, self.image_BLC, self._weights(), self.grid)
+
+    def draw_some(self, rows_N: torch.Tensor, outputs_N: torch.Tensor) -> torch.Tensor:
+        """The logits of some outputs of some prompts, (N, 4h, 4w); `rows_N` ascending.
+
+        On a CPU prompt by prompt: one prompt's upscaled image fits its cache, two do not.
+        """
+        low = (4 * self.grid[0], 4 * self.grid[1])
+        if not len(rows_N):
+            return self.image_BLC.new_zeros((0, *low))
+        upscaling, weights = self.decoder.output_upscaling, self._weights()
+        prompts, place, counts = torch.unique_consecutive(
+            rows_N, return_inverse=True, return_counts=True
+        )
+        if self.image_BLC.device.type != "cpu":
+            drawn = _draw(upscaling, self.image_BLC[prompts], weights[prompts], self.grid)
+            return drawn[place, outputs_N]
+        wanted = torch.split(outputs_N, counts.tolist())
+        return torch.cat(
+            [
+                _draw(upscaling, self.image_BLC[p : p + 1], weights[p, outputs][None], self.grid)[0]
+                for p, outputs in zip(prompts.tolist(), wanted, strict=True)
+            ]
+        )
+
+    def _weights(self) -> torch.Tensor:
+        """Each output's weights of the upscaled channels, (B, 4, C)."""
+        mlps = self.decoder.output_hypernetworks_mlps
+        return torch.stack([mlp(self.hidden_BTC[:, 1 + i]) for i, mlp in enumerate(mlps)], dim=1)
+
+
 def decode(
     sam: Any, embeddings_ICHW: torch.Tensor, prompts: PromptBatch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All four outputs of the mask decoder.
+    """All four outputs of the mask decoder: logits (B, 4, 4h, 4w) and predicted IoU (B, 4)."""
+    decoded = decode_undrawn(sam, embeddings_ICHW, prompts)
+    return decoded.draw(), decoded.scores_B4
+
+
+def positions(sam: Any, grid: tuple[int, int]) -> torch.Tensor:
+    """The encoding of every place of an embedding of (h, w), (h x w, C). It never changes."""
+    encoded: torch.Tensor = sam.prompt_encoder.pe_layer(grid).flatten(1).T
+    return encoded
+
+
+def decode_undrawn(
+    sam: Any,
+    embeddings_ICHW: torch.Tensor,
+    prompts: PromptBatch,
+    positions_LC: torch.Tensor | None = None,
+    decoder: Any = None,
+) -> Decoded:
+    """What the mask decoder says of B prompts, up to the drawing of masks.
+
+    `positions_LC` is what `positions` gives, where it is at hand. `decoder` stands for the model's
+    own: a copy of it in another dtype. Prompts are embedded in the model's dtype all the same,
+    since bfloat16 cannot tell neighbouring pixels apart.
 
     The numbers are those of segment_anything's `MaskDecoder` up to rounding; the order of work is
     not: what depends on the image alone is computed once an image, position encodings are added
     after the projections (which are linear) and the upscaling, two transposed convolutions whose
     stride is their size, is matrix products.
-
-    Returns:
-        Mask logits (B, 4, 4h, 4w) and predicted IoU (B, 4); index 0 is the single-mask output,
-        1 to 3 are whole, part and subpart.
     """
-    encoder, decoder = sam.prompt_encoder, sam.mask_decoder
+    encoder, decoder = sam.prompt_encoder, decoder or sam.mask_decoder
     grid = (int(embeddings_ICHW.shape[-2]), int(embeddings_ICHW.shape[-1]))
     sparse = _embed_points_and_boxes(encoder, prompts)
+    places = positions(sam, grid) if positions_LC is None else positions_LC
     tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight], dim=0)
     tokens = torch.cat([tokens.expand(len(sparse), -1, -1), sparse], dim=1)
     if prompts.mask_logits_B1HW is None:
@@ -61,13 +131,11 @@ def decode(
     else:
         image = embeddings_ICHW[prompts.image_index_B]
         image = image + encoder.mask_downscaling(prompts.mask_logits_B1HW)
-    positions_LC = encoder.pe_layer(grid).flatten(1).T
-    hidden, image = _two_way(decoder.transformer, image.flatten(2).mT, positions_LC, tokens)
-    weights = torch.stack(
-        [mlp(hidden[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
+    kind = decoder.iou_token.weight.dtype
+    hidden, image = _two_way(
+        decoder.transformer, image.flatten(2).mT.to(kind), places.to(kind), tokens.to(kind)
     )
-    masks = _draw(decoder.output_upscaling, image, weights, grid)
-    return masks, decoder.iou_prediction_head(hidden[:, 0])
+    return Decoded(decoder.iou_prediction_head(hidden[:, 0]), hidden, image, grid, decoder)
 
 
 def _two_way(
@@ -86,63 +154,81 @@ def _two_way(
             query = hidden + tokens_BTC
             hidden = hidden + layer.self_attn(q=query, k=query, v=hidden)
         hidden = layer.norm1(hidden)
-        to_image, to_tokens = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-        keys, values, queries = _project(
-            image_BLC,
-            positions_LC,
-            ((to_image.k_proj, True), (to_image.v_proj, False), (to_tokens.q_proj, True)),
-        )
-        query = to_image.q_proj(hidden + tokens_BTC)
-        hidden = layer.norm2(hidden + _attend(to_image, query, keys, values))
+        placed = image_BLC + positions_LC
+        asked = _ask_image(layer.cross_attn_token_to_image, hidden + tokens_BTC, placed, image_BLC)
+        hidden = layer.norm2(hidden + asked)
         hidden = layer.norm3(hidden + layer.mlp(hidden))
-        key = to_tokens.k_proj(hidden + tokens_BTC)
-        drawn = _attend(to_tokens, queries, key, to_tokens.v_proj(hidden))
-        image_BLC = layer.norm4(image_BLC + drawn)
+        told = _tell_image(
+            layer.cross_attn_image_to_token, hidden + tokens_BTC, hidden, placed, image_BLC
+        )
+        image_BLC = layer.norm4(told)
     last = transformer.final_attn_token_to_image
-    keys, values = _project(image_BLC, positions_LC, ((last.k_proj, True), (last.v_proj, False)))
-    hidden = hidden + _attend(last, last.q_proj(hidden + tokens_BTC), keys, values)
-    return transformer.norm_final_attn(hidden), image_BLC
+    asked = _ask_image(last, hidden + tokens_BTC, image_BLC + positions_LC, image_BLC)
+    return transformer.norm_final_attn(hidden + asked), image_BLC
 
 
-def _project(
-    image_BLC: torch.Tensor, positions_LC: torch.Tensor, layers: tuple[tuple[Any, bool], ...]
-) -> tuple[torch.Tensor, ...]:
-    """`layer(image + positions)`, or `layer(image)` where the flag is False, for several layers in
-    one product; (B, L, D) each."""
-    weight = torch.cat([layer.weight for layer, _ in layers])
-    offsets = [
-        F.linear(positions_LC, layer.weight, layer.bias)
-        if with_positions
-        else layer.bias.expand(len(positions_LC), -1)
-        for layer, with_positions in layers
-    ]
-    projected = F.linear(image_BLC, weight) + torch.cat(offsets, dim=1)
-    parts: tuple[torch.Tensor, ...] = torch.split(
-        projected, [layer.out_features for layer, _ in layers], dim=2
-    )
-    return parts
-
-
-def _attend(
-    attention: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+def _ask_image(
+    attention: Any, query_BTC: torch.Tensor, placed_BLC: torch.Tensor, image_BLC: torch.Tensor
 ) -> torch.Tensor:
-    """segment_anything's `Attention` after its input projections; (B, N, C).
+    """Few tokens attend to many places: `attention(q=query, k=placed, v=image)`, (B, T, C).
 
-    Where many ask few (an image its tokens), scores are laid out key by key: the softmax then runs
-    along whole rows, and forward and backward take a third of the time of PyTorch's own kernel.
+    Projecting the tokens back, once a head, and comparing them with the image as it is costs about
+    as many products as projecting the image, and no pass over it: q (W x) = (W' q) x. The bias of
+    the keys is the same for every place and drops out.
     """
-    batch = max(len(query), len(key))
-    query, key, value = (
-        x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2).expand(batch, -1, -1, -1)
-        for x in (query, key, value)
-    )
-    if query.shape[2] > key.shape[2]:
-        scores = (key * key.shape[-1] ** -0.5) @ query.mT
-        found = (value.mT @ scores.softmax(dim=-2)).mT
-    else:
-        found = F.scaled_dot_product_attention(query, key, value)
-    projected: torch.Tensor = attention.out_proj(found.transpose(1, 2).flatten(2))
+    query_BHTD = _heads(attention.q_proj(query_BTC), attention)
+    scores = _times(_backwards(query_BHTD, attention.k_proj), placed_BLC.mT)
+    seen_BNC = _times(scores.softmax(dim=-1), image_BLC)
+    batch, heads, tokens, _ = query_BHTD.shape
+    seen = seen_BNC.reshape(batch, heads, tokens, -1)
+    weight_HCD = attention.v_proj.weight.unflatten(0, (heads, -1)).mT
+    values = (seen @ weight_HCD).transpose(1, 2).flatten(2) + attention.v_proj.bias
+    projected: torch.Tensor = attention.out_proj(values)
     return projected
+
+
+def _tell_image(
+    attention: Any,
+    key_BTC: torch.Tensor,
+    value_BTC: torch.Tensor,
+    placed_BLC: torch.Tensor,
+    image_BLC: torch.Tensor,
+) -> torch.Tensor:
+    """Many places attend to few tokens: `image + attention(q=placed, k=key, v=value)`, (B, L, C),
+    by the same turn as in `_ask_image`. Scores are laid out token by token: the softmax then runs
+    along whole rows."""
+    key_BHTD = _heads(attention.k_proj(key_BTC), attention)
+    batch, heads, tokens, width = key_BHTD.shape
+    constant = key_BHTD @ attention.q_proj.bias.reshape(heads, width, 1)  # (B, H, T, 1)
+    scores = _times(_backwards(key_BHTD, attention.q_proj), placed_BLC.mT)
+    scores = scores.reshape(batch, heads, tokens, -1) + constant * width**-0.5
+    weights_BNL = scores.softmax(dim=2).flatten(1, 2)
+    value_BHTD = _heads(attention.v_proj(value_BTC), attention)
+    weight_HDC = attention.out_proj.weight.T.unflatten(0, (heads, -1))
+    value_BNC = (value_BHTD @ weight_HDC).flatten(1, 2)
+    start = (image_BLC + attention.out_proj.bias).expand(batch, -1, -1)
+    return torch.baddbmm(start, weights_BNL.mT, value_BNC)
+
+
+def _heads(x_BTE: torch.Tensor, attention: Any) -> torch.Tensor:
+    """(B, T, H x D) to (B, H, T, D)."""
+    batch, tokens, _ = x_BTE.shape
+    return x_BTE.reshape(batch, tokens, attention.num_heads, -1).transpose(1, 2)
+
+
+def _backwards(x_BHTD: torch.Tensor, layer: Any) -> torch.Tensor:
+    """Each head's vectors taken back through a projection and scaled for attention,
+    (B, H x T, C)."""
+    heads, width = x_BHTD.shape[1], x_BHTD.shape[3]
+    weight_HDC = layer.weight.reshape(heads, width, -1) * width**-0.5
+    return torch.matmul(x_BHTD, weight_HDC).flatten(1, 2)
+
+
+def _times(left_BNK: torch.Tensor, right_BKM: torch.Tensor) -> torch.Tensor:
+    """Batched product where `right` may be one matrix for all: then it is a single product."""
+    right = right_BKM[0] if len(right_BKM) == 1 else right_BKM
+    product: torch.Tensor = torch.matmul(left_BNK, right)
+    return product
 
 
 def _draw(

@@ -6,8 +6,10 @@ B = prompts, M = outputs a prompt, C = channels, h x w = embedding grid, low-res
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,14 @@ from PIL import Image
 from torch.nn import functional as F
 
 from engine.core.records import Prompt
-from engine.sam.checkpoint import Thresholds
-from engine.sam.decode import PromptBatch, decode, preprocess
+from engine.sam.checkpoint import (
+    SHIPPED,
+    Thresholds,
+    load_checkpoint,
+    load_sam,
+    shipped_path,
+)
+from engine.sam.decode import PromptBatch, decode, decode_undrawn, positions, preprocess
 
 MAX_UPSAMPLED = 1 << 26
 """Floats that may be alive at once while logits are brought to image size (256 MiB)."""
@@ -57,6 +65,8 @@ class Segmenter:
         self.sam = sam.eval()
         self.version = version
         self.thresholds = thresholds
+        self._half: Any = None
+        self._positions: dict[tuple[int, int], torch.Tensor] = {}
 
     @property
     def side(self) -> int:
@@ -131,6 +141,65 @@ class Segmenter:
         index = torch.zeros(len(prompts), dtype=torch.int64, device=device)
         return PromptBatch(index, points, labels, boxes, logits)
 
+    def _half_decoder(self) -> Any:
+        """The mask decoder in bfloat16; the model's own where the processor has no bfloat16."""
+        if self.sam.device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+            return self.sam.mask_decoder
+        if self._half is None:
+            self._half = copy.deepcopy(self.sam.mask_decoder).bfloat16()
+        return self._half
+
+    def _places(self, embedding: Embedding) -> torch.Tensor:
+        grid = (embedding.features_1CHW.shape[-2], embedding.features_1CHW.shape[-1])
+        if grid not in self._positions:
+            self._positions[grid] = positions(self.sam, grid)
+        return self._positions[grid]
+
+    @property
+    def low_side(self) -> int:
+        """Side of the low-resolution masks, 4h."""
+        return 4 * int(self.sam.prompt_encoder.image_embedding_size[0])
+
+    @property
+    def workers(self) -> int:
+        """How many batches of points are best decoded side by side: one a core, or one a GPU."""
+        return torch.get_num_threads() if self.sam.device.type == "cpu" else 1
+
+    @property
+    def batch(self) -> int:
+        """Points decoded at once: what fits a CPU's cache, or keeps a GPU busy."""
+        return 16 if self.sam.device.type == "cpu" else 256
+
+    @torch.inference_mode()
+    def candidates(
+        self, embedding: Embedding, points_B2: np.ndarray, min_iou: float, *, half: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Three masks for each of B lone clicks, drawn only where predicted IoU is above `min_iou`.
+
+        Args:
+            embedding: of `embed`.
+            points_B2: (x, y) in pixels of the original image.
+            min_iou: in [0, 1].
+            half: decode in bfloat16, where the processor has it.
+
+        Returns:
+            N masks of all clicks in their order: logits (N, 4h, 4w), predicted IoU (N,) and which
+            click each answers, int64 (N,).
+        """
+        label = np.ones(1, np.int64)
+        prompts = [Prompt(points_xy=point[None], labels=label) for point in points_B2]
+        batch = self._batch(embedding, prompts)
+        decoded = decode_undrawn(
+            self.sam,
+            embedding.features_1CHW,
+            batch,
+            self._places(embedding),
+            self._half_decoder() if half else None,
+        )
+        scores = decoded.scores_B4[:, 1:].float().clamp(0, 1)
+        rows, outputs = torch.nonzero(scores > min_iou, as_tuple=True)
+        return decoded.draw_some(rows, outputs + 1), scores[rows, outputs], rows
+
     @torch.inference_mode()
     def upsample(self, embedding: Embedding, logits_BHW: torch.Tensor) -> torch.Tensor:
         """Low-resolution logits (B, 4h, 4w) at the image's size: float (B, H, W).
@@ -157,3 +226,16 @@ class Segmenter:
         """How many masks of (height, width) may be upsampled at once within MAX_UPSAMPLED: each
         is as large as the model's input on the way, then twice as large as the image."""
         return max(1, MAX_UPSAMPLED // max(2 * height * width, self.side**2))
+
+
+def load_segmenter(model: str | Path = SHIPPED, device: str = "cpu") -> Segmenter:
+    """A model ready for use, by the names `load_sam` knows; one of Meta's has SAM's thresholds.
+
+    Raises:
+        CheckpointError: no such model, or the file does not fit.
+    """
+    path = shipped_path() if str(model) == SHIPPED else Path(model)
+    if path.suffix == ".pth":
+        return Segmenter(load_sam(path, device), version=path.stem, thresholds=Thresholds())
+    sam, card = load_checkpoint(path, device)
+    return Segmenter(sam, version=card.version, thresholds=card.thresholds)

@@ -39,14 +39,8 @@ from engine.core.clicks import center_point
 from engine.core.metrics import iou
 from engine.core.rle import box_xyxy, decode, encode_batch
 from engine.evaluation.clicks import EvaluationImage, evaluate_clicks
-from engine.sam.checkpoint import (
-    CheckpointError,
-    Thresholds,
-    load_checkpoint,
-    load_sam,
-    shipped_path,
-)
-from engine.sam.segmenter import Segmenter
+from engine.sam import Segmenter, load_segmenter
+from engine.sam.checkpoint import SHIPPED, CheckpointError
 from engine.simulation.scenes import generate_scene
 from storage.formats.coco import BadAnnotationsError, read_coco
 from storage.formats.images import BadImageError, list_images, read_image
@@ -217,19 +211,6 @@ def scene_images(count: int) -> list[EvaluationImage]:
     ]
 
 
-def load_segmenter(model: str | None) -> Segmenter:
-    """The shipped model, or the one in a file: a checkpoint of this project or Meta's `.pth`.
-
-    Raises:
-        CheckpointError: no such file, or not a checkpoint.
-    """
-    path = shipped_path() if model is None else Path(model)
-    if path.suffix == ".pth":
-        return Segmenter(load_sam(path), version=path.stem, thresholds=Thresholds())
-    sam, card = load_checkpoint(path)
-    return Segmenter(sam, version=card.version, thresholds=card.thresholds)
-
-
 def results_table(results: dict[str, dict[str, Any]], version: str) -> Table:
     """mIoU of every method, a column a set; `results` are `compare`'s by name of the set."""
     rows: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
@@ -300,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 0, or 2 with a message where something given cannot be read."""
     given = _arguments(arguments)
     try:
-        segmenter = load_segmenter(given.model)
+        segmenter = load_segmenter(given.model or SHIPPED)
         sets = {
             name: folder_images(Path(images), Path(coco), given.limit)
             for name, images, coco in given.set

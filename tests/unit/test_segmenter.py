@@ -1,18 +1,14 @@
-"""The segmenter and the mask generator on random weights."""
+"""The segmenter on random weights."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from engine.automatic import GeneratorConfig, MaskGenerator
-from engine.automatic.generator import stability_score
 from engine.core.records import Prompt
-from engine.core.rle import decode as decode_rle
 from engine.sam import Embedding, Prediction, Segmenter, Thresholds
 from engine.sam import segmenter as segmenter_module
 from engine.sam.build import build_sam
@@ -248,109 +244,3 @@ def test_small_images_are_upsampled_within_the_same_memory(monkeypatch: pytest.M
     tiny = Embedding(torch.zeros(1), (16, 16), (256, 256))
     model.masks(tiny, torch.zeros(40, 128, 128))
     assert max(alive) <= 4 * model.side**2
-
-
-# the generator's settings
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("points_per_side", 0),
-        ("points_per_batch", 0),
-        ("min_predicted_iou", 1.1),
-        ("min_stability", -0.1),
-        ("max_box_iou", 2.0),
-        ("max_area", -1.0),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=name):
-        replace(GeneratorConfig(), **{name: value})  # type: ignore[arg-type]
-
-
-def test_what_is_left_open_comes_from_the_models_card(segmenter: Segmenter) -> None:
-    card = Thresholds(min_predicted_iou=0.4, min_stability=0.3)
-    model = Segmenter(segmenter.sam, version="x", thresholds=card)
-    open_ended = MaskGenerator(model)
-    assert (open_ended.min_predicted_iou, open_ended.min_stability) == (0.4, 0.3)
-    given = MaskGenerator(model, GeneratorConfig(min_predicted_iou=0.0, min_stability=0.9))
-    assert (given.min_predicted_iou, given.min_stability) == (0.0, 0.9)
-
-
-def test_stability_is_the_iou_of_a_tight_and_a_loose_cut() -> None:
-    logits = torch.tensor([[3.0, 1.5, 0.5, -0.5, -1.5], [-9, -9, -9, -9, -9]])[:, None]
-    assert stability_score(logits, 1.0).tolist() == [0.5, 0.0]
-    assert stability_score(logits, 2.0).tolist() == pytest.approx([0.2, 0.0])
-
-
-class Striped(Segmenter):
-    """Answers a click at column x with three masks: a stripe, everything, and nothing."""
-
-    def __init__(self) -> None:
-        self.thresholds = Thresholds(min_predicted_iou=0.5, min_stability=0.5)
-        self.version = "striped"
-        self.asked = 0
-
-    @property
-    def side(self) -> int:
-        return 8
-
-    def embed(self, image_HWC: np.ndarray) -> Embedding:
-        return Embedding(torch.zeros(1), (image_HWC.shape[0], image_HWC.shape[1]), (8, 8))
-
-    def predict(self, embedding: Embedding, prompts: Any, *, multimask: bool) -> Prediction:
-        height, width = embedding.original_size
-        logits = torch.full((len(prompts), 3, height, width), -5.0)
-        logits[:, 1] = 5.0
-        for row, prompt in enumerate(prompts):
-            x = int(prompt.points_xy[0, 0])
-            logits[row, 0, :, x : x + 5] = 5.0
-            logits[row, 2, :1, x] = 5.0
-        self.asked += len(prompts)
-        scores = torch.tensor([0.9, 0.8, 0.7]) + 0.001 * torch.arange(len(prompts))[:, None]
-        return Prediction(logits, scores)
-
-    def upsample(self, embedding: Embedding, logits_BHW: torch.Tensor) -> torch.Tensor:
-        return logits_BHW
-
-
-def test_the_generator_keeps_what_is_good_once_and_best_first() -> None:
-    model = Striped()
-    config = GeneratorConfig(points_per_side=4, points_per_batch=5, min_area=16, max_area=0.9)
-    found = MaskGenerator(model, config).generate(np.zeros((20, 40, 3), np.uint8))
-    assert model.asked == 16
-    columns = [5, 15, 25, 35]  # four rows of points ask for each; all is too large, a pixel small
-    assert sorted(mask.box_xyxy for mask in found) == [(x, 0, x + 5, 20) for x in columns]
-    assert [mask.predicted_iou for mask in found] == sorted(
-        (mask.predicted_iou for mask in found), reverse=True
-    )
-    for mask in found:
-        x, y = mask.point_xy
-        assert decode_rle(mask.rle)[int(y), int(x)]
-        assert mask.area == decode_rle(mask.rle).sum() == 100
-        assert mask.stability_score == 1
-
-
-def test_masks_upsampled_in_pieces_keep_their_own_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = np.zeros((20, 40, 3), np.uint8)
-    config = GeneratorConfig(points_per_side=4)
-    whole = MaskGenerator(Striped(), config).generate(image)
-    monkeypatch.setattr(Segmenter, "pieces_at_once", lambda *sizes: 5)
-    assert MaskGenerator(Striped(), config).generate(image) == whole
-
-
-def test_the_limits_of_the_generator_are_used() -> None:
-    image = np.zeros((20, 40, 3), np.uint8)
-    base = GeneratorConfig(points_per_side=2, max_area=1.0, min_area=0)
-
-    def areas(config: GeneratorConfig) -> set[int]:
-        return {mask.area for mask in MaskGenerator(Striped(), config).generate(image)}
-
-    assert areas(base) == {100, 800, 1}
-    assert areas(replace(base, max_area=0.9)) == {100, 1}
-    assert areas(replace(base, min_area=2)) == {100, 800}
-    assert areas(replace(base, min_predicted_iou=0.75)) == {100, 800}
-    assert areas(replace(base, min_predicted_iou=0.95)) == set()
-    assert areas(replace(base, stability_offset=6.0)) == set()
-    assert areas(replace(base, max_box_iou=0.0)) == {100}

@@ -1,0 +1,217 @@
+"""`dataengine amg`: masks of a few images, without a workspace.
+
+The flags of segment_anything's `amg.py` mean the same here; the output is SA-1B's format, one JSON
+file an image, with a picture beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows import progress
+
+if TYPE_CHECKING:
+    from engine.automatic import GeneratedMask, MaskGenerator
+
+PANEL = "As in segment_anything's amg.py"
+JOBLESS = "amg"
+"""What stands for dataset and run in masks that belong to none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AmgResult:
+    """What one image gave: masks and seconds of generating, or why it was refused."""
+
+    path: str
+    masks: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+def run_amg(
+    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool = True
+) -> Iterator[AmgResult]:
+    """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing.
+
+    Args:
+        generator: model and settings.
+        paths: of image files.
+        output: folder; made where it is missing.
+        pictures: write the overlays too.
+    """
+    from engine.core.overlay import draw_masks
+    from storage.formats.images import BadImageError, read_image, write_png
+    from storage.formats.sa1b import write_sa1b
+
+    output.mkdir(parents=True, exist_ok=True)
+    for number, (path, stem) in enumerate(zip(paths, _stems(paths), strict=True), start=1):
+        try:
+            pixels = read_image(path.read_bytes())
+        except (BadImageError, OSError) as error:
+            yield AmgResult(str(path), error=str(error))
+            continue
+        began = time.perf_counter()
+        found = generator.generate(pixels)
+        seconds = time.perf_counter() - began
+        height, width = pixels.shape[:2]
+        rows = list(_rows(found, number, generator.segmenter.version))
+        write_sa1b(output / f"{stem}.json", number, path.name, height, width, rows)
+        if pictures:
+            overlay = draw_masks(pixels, [mask.rle for mask in found], max_side=1600)
+            (output / f"{stem}.png").write_bytes(write_png(overlay))
+        yield AmgResult(str(path), len(found), seconds)
+
+
+def _stems(paths: list[Path]) -> list[str]:
+    """Names for the outputs: the images' own, with a number where two share one."""
+    seen: dict[str, int] = {}
+    stems = []
+    for path in paths:
+        seen[path.stem] = seen.get(path.stem, 0) + 1
+        count = seen[path.stem]
+        stems.append(path.stem if count == 1 else f"{path.stem}-{count}")
+    return stems
+
+
+def _rows(found: list[GeneratedMask], image_id: int, model: str) -> Iterator[Any]:
+    from engine.core.records import Mask, Source, Stage
+
+    now = datetime.now(UTC)
+    for number, mask in enumerate(found):
+        yield Mask(
+            mask_id=f"{image_id}/{number}",
+            image_id=image_id,
+            dataset=JOBLESS,
+            stage=Stage.FULLY_AUTOMATIC,
+            round=0,
+            run_id=JOBLESS,
+            shard=0,
+            model=model,
+            source=Source.AUTOMATIC,
+            rle=mask.rle,
+            area=mask.area,
+            box_xyxy=mask.box_xyxy,
+            predicted_iou=mask.predicted_iou,
+            stability_score=mask.stability_score,
+            point_xy=mask.point_xy,
+            crop_xyxy=mask.crop_xyxy,
+            created_at=now,
+        )
+
+
+def _load_generator(
+    model: str, device: str, preset_name: str, changes: dict[str, Any]
+) -> MaskGenerator:
+    from engine.automatic import MaskGenerator, preset
+    from engine.sam import load_segmenter
+    from flows.wiring import torch_device
+
+    try:
+        given = {name: value for name, value in changes.items() if value is not None}
+        config = preset(preset_name, **given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return MaskGenerator(load_segmenter(model, torch_device(device)), config)
+
+
+def _files(inputs: list[Path]) -> list[Path]:
+    """The images named, and those in the folders named."""
+    from storage.formats.images import list_images
+
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found += list_images(path)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise typer.BadParameter(f"{path} does not exist", param_hint="IMAGE")
+    return found
+
+
+_Limit = typer.Option(rich_help_panel=PANEL)
+
+
+def amg(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "--checkpoint", help="lite, or a .safetensors or .pth file.")
+    ] = "lite",
+    preset: Annotated[
+        str, typer.Option(help="default, reference, sa1b or fast (docs/generation.md).")
+    ] = "reference",
+    output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("masks"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    pictures: Annotated[bool, typer.Option(help="Write overlays too.")] = True,
+    points_per_side: Annotated[int | None, _Limit] = None,
+    points_per_batch: Annotated[int | None, _Limit] = None,
+    pred_iou_thresh: Annotated[float | None, _Limit] = None,
+    stability_score_thresh: Annotated[float | None, _Limit] = None,
+    stability_score_offset: Annotated[float | None, _Limit] = None,
+    box_nms_thresh: Annotated[float | None, _Limit] = None,
+    crop_n_layers: Annotated[int | None, _Limit] = None,
+    crop_nms_thresh: Annotated[float | None, _Limit] = None,
+    crop_overlap_ratio: Annotated[float | None, _Limit] = None,
+    crop_n_points_downscale_factor: Annotated[int | None, _Limit] = None,
+    min_mask_region_area: Annotated[int | None, _Limit] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for scripts.")
+    ] = False,
+) -> None:
+    """Masks of everything in a few images, without a workspace: `STEM.json` as in SA-1B and
+    `STEM.png` to look at."""
+    changes = {
+        "points_per_side": points_per_side,
+        "points_per_batch": points_per_batch,
+        "min_predicted_iou": pred_iou_thresh,
+        "min_stability": stability_score_thresh,
+        "stability_offset": stability_score_offset,
+        "max_box_iou": box_nms_thresh,
+        "crop_layers": crop_n_layers,
+        "max_crop_box_iou": crop_nms_thresh,
+        "crop_overlap": crop_overlap_ratio,
+        "crop_points_divisor": crop_n_points_downscale_factor,
+        "min_region": min_mask_region_area,
+    }
+    errors = Console(stderr=True)
+    paths = _files(images)
+    reporter = progress.Silent() if as_json else progress.Terminal(errors)
+    generator = _load_generator(model, device, preset, changes)
+    results = []
+    with reporter.track("masks", len(paths), "image") as advance:
+        for result in run_amg(generator, paths, output, pictures=pictures):
+            results.append(result)
+            advance(1, f"{result.masks} masks")
+    failed = [result for result in results if result.error]
+    for result in failed:
+        errors.print(f"[yellow]{result.path}: {result.error}[/yellow]", highlight=False)
+    done = [result for result in results if not result.error]
+    summary = {
+        "model": generator.segmenter.version,
+        "output": str(output),
+        "images": len(done),
+        "masks": sum(result.masks for result in done),
+        "seconds": sum(result.seconds for result in done),
+        "failed": [{"path": result.path, "reason": result.error} for result in failed],
+        "config": generator.config.as_dict(),
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        Console().print(
+            f"{summary['masks']} masks on {summary['images']} images in "
+            f"{summary['seconds']:.1f} s of generating; they are in {output}"
+        )
+    if failed:
+        raise typer.Exit(1)

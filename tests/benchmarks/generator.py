@@ -1,0 +1,266 @@
+"""Our mask generator against segment_anything's, with the same weights, images and settings.
+
+    python -m tests.benchmarks.generator --json
+    python -m tests.benchmarks.generator --model vit_b --size 640x480 --repeats 1
+
+Three ways of making masks take turns on each image, in one process: segment_anything's
+`SamAutomaticMaskGenerator` (`peer`), ours with the preset `reference` (`exact`), and the same in
+bfloat16 (`fast`). Reported are medians of seconds per image and their ratios; how well exact agrees
+with the peer and fast with exact; and, from a process of its own each, the memory that one image
+takes beyond the loaded model. With `--set`, AR@1000 of exact and fast on annotated images too.
+
+`vit_b` has random weights here, for timing only: its thresholds are chosen so that a tenth of all
+candidates passes, and its masks mean nothing.
+
+Photographs are scikit-image's, resized.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import skimage.data
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from engine.automatic import GeneratorConfig, MaskGenerator, preset
+from engine.core.metrics import match
+from engine.core.rle import RLE, decode, encode, iou_matrix
+from engine.evaluation.proposals import score_proposals
+from engine.sam import Segmenter, Thresholds, load_segmenter
+from engine.sam.build import build_sam
+from tests.benchmarks.base_model import folder_images
+
+PHOTOS = ("coffee", "rocket", "astronaut")
+BOUNDARY_PIXELS = 2
+"""How far apart two outlines may run and still count as the same, for the boundary F."""
+
+Masks = list[tuple[RLE, float, float]]
+"""RLE, predicted IoU, stability."""
+
+
+def photograph(name: str, size: tuple[int, int]) -> np.ndarray:
+    """One of scikit-image's photographs, RGB uint8, resized to (W, H)."""
+    pixels = np.asarray(getattr(skimage.data, name)())[:, :, :3]
+    return np.ascontiguousarray(cv2.resize(np.ascontiguousarray(pixels), size))
+
+
+def load(model: str) -> tuple[Segmenter, GeneratorConfig]:
+    """The model and the exact configuration; random weights where a name has none."""
+    if model != "vit_b":
+        segmenter = load_segmenter(model)
+        predicted, stable = GeneratorConfig().with_thresholds(segmenter.thresholds)
+    else:
+        torch.manual_seed(0)
+        segmenter = Segmenter(build_sam("vit_b"), version="random", thresholds=Thresholds())
+        embedding = segmenter.embed(photograph("coffee", (640, 480)))
+        points = np.random.default_rng(0).uniform((0, 0), (640, 480), (64, 2))
+        _, scores, _ = segmenter.candidates(embedding, points, -1.0)
+        predicted, stable = float(scores.quantile(0.9)), 0.0
+    return segmenter, preset("reference", min_predicted_iou=predicted, min_stability=stable)
+
+
+def ways(segmenter: Segmenter, config: GeneratorConfig) -> dict[str, Callable[[np.ndarray], Masks]]:
+    """The three ways, by name."""
+    from segment_anything import SamAutomaticMaskGenerator
+
+    peer = SamAutomaticMaskGenerator(
+        segmenter.sam,
+        points_per_side=config.points_per_side,
+        pred_iou_thresh=config.min_predicted_iou,
+        stability_score_thresh=config.min_stability,
+    )
+
+    def theirs(image: np.ndarray) -> Masks:
+        return [
+            (encode(found["segmentation"]), found["predicted_iou"], found["stability_score"])
+            for found in peer.generate(image)
+        ]
+
+    def ours(half: bool) -> Callable[[np.ndarray], Masks]:
+        generator = MaskGenerator(segmenter, GeneratorConfig(**{**config.as_dict(), "half": half}))
+        return lambda image: [
+            (m.rle, m.predicted_iou, m.stability_score) for m in generator.generate(image)
+        ]
+
+    return {"peer": theirs, "exact": ours(False), "fast": ours(True)}
+
+
+def agreement(found: Masks, wanted: Masks, min_iou: float) -> dict[str, float]:
+    """How many masks of both lists belong together, and how alike those are."""
+    table = iou_matrix([rle for rle, _, _ in found], [rle for rle, _, _ in wanted])
+    pairs = match(table, min_iou)
+    score = max(
+        (max(abs(found[a][1] - wanted[b][1]), abs(found[a][2] - wanted[b][2])) for a, b in pairs),
+        default=0.0,
+    )
+    outlines = [boundary_f(decode(found[a][0]), decode(wanted[b][0])) for a, b in pairs]
+    return {
+        "found": len(found),
+        "wanted": len(wanted),
+        "matched": len(pairs),
+        "largest_score_difference": score,
+        "boundary_f": float(np.mean(outlines)) if outlines else 0.0,
+    }
+
+
+def boundary_f(left: np.ndarray, right: np.ndarray) -> float:
+    """F1 of outline pixels that have one of the other mask within BOUNDARY_PIXELS."""
+    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BOUNDARY_PIXELS + 1,) * 2)
+    edges, reach = [], []
+    for mask in (left.view(np.uint8), right.view(np.uint8)):
+        edge = (mask - np.asarray(cv2.erode(mask, np.ones((3, 3))), np.uint8)) > 0
+        edges.append(edge)
+        reach.append(np.asarray(cv2.dilate(edge.view(np.uint8), near)) > 0)
+    hits = [float((edges[i] & reach[1 - i]).sum() / max(edges[i].sum(), 1)) for i in (0, 1)]
+    return 2 * hits[0] * hits[1] / max(sum(hits), 1e-9)
+
+
+def measure(
+    segmenter: Segmenter, config: GeneratorConfig, size: tuple[int, int], photos: int, repeats: int
+) -> dict[str, Any]:
+    """Seconds and agreement at one size."""
+    methods = ways(segmenter, config)
+    images = [photograph(name, size) for name in PHOTOS[:photos]]
+    methods["exact"](images[0])  # warm up
+    methods["fast"](images[0])
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    made: dict[str, list[Masks]] = {name: [] for name in methods}
+    for turn in range(repeats):
+        for image in images:
+            for name, way in methods.items():
+                began = time.perf_counter()
+                masks = way(image)
+                seconds[name].append(time.perf_counter() - began)
+                if turn == 0:
+                    made[name].append(masks)
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    exact = _total(
+        [agreement(a, b, 0.99) for a, b in zip(made["exact"], made["peer"], strict=True)]
+    )
+    fast = _total([agreement(a, b, 0.9) for a, b in zip(made["fast"], made["exact"], strict=True)])
+    fast["f1"] = 2 * fast["matched"] / max(fast["found"] + fast["wanted"], 1)
+    return {
+        "seconds": medians,
+        "exact_speedup": medians["peer"] / medians["exact"],
+        "fast_speedup": medians["peer"] / medians["fast"],
+        "exact_against_peer_at_0.99": exact,
+        "fast_against_exact_at_0.9": fast,
+    }
+
+
+def _total(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {
+        name: sum(part[name] for part in parts) for name in ("found", "wanted", "matched")
+    }
+    total["largest_score_difference"] = max(part["largest_score_difference"] for part in parts)
+    total["boundary_f"] = float(np.mean([part["boundary_f"] for part in parts]))
+    return total
+
+
+def memory(model: str, way: str, size: str) -> float:
+    """MiB that generating on one photograph takes beyond the loaded model, in a fresh process."""
+    command = [sys.executable, "-m", "tests.benchmarks.generator", "--peak-of", way]
+    done = subprocess.run(
+        [*command, "--model", model, "--size", size], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def _peak(model: str, way: str, size: tuple[int, int]) -> float:
+    segmenter, config = load(model)
+    method = ways(segmenter, config)[way]
+    method(photograph("rocket", (64, 64)))  # what any image takes
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    method(photograph("rocket", size))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def recall(
+    segmenter: Segmenter, config: GeneratorConfig, folder: Path, coco: Path, limit: int | None
+) -> dict[str, float]:
+    """AR@1000 of exact and fast on annotated images."""
+    images = folder_images(folder, coco, limit)
+    methods = ways(segmenter, config)
+    return {
+        name: score_proposals(
+            [item.truths for item in images],
+            [[(rle, p) for rle, p, _ in methods[name](item.image_HWC)] for item in images],
+        )["ar_1000"]
+        for name in ("exact", "fast")
+    }
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.generator")
+    parser.add_argument("--model", default="lite", help="lite, vit_b (random), or a checkpoint")
+    parser.add_argument("--size", action="append", metavar="WxH", help="default: both")
+    parser.add_argument("--photos", type=int, default=2, help="photographs at each size")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--set", nargs=3, action="append", default=[], metavar=("NAME", "D", "F"))
+    parser.add_argument("--limit", type=int, help="the first N images of each set")
+    parser.add_argument("--peak-of", choices=("peer", "exact", "fast"), help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    given = parser.parse_args(arguments)
+    sizes = given.size or ["640x480", "2250x1500"]
+    if given.peak_of:
+        print(_peak(given.model, given.peak_of, _size(sizes[0])))
+        return 0
+    segmenter, config = load(given.model)
+    results: dict[str, Any] = {"model": given.model, "threads": torch.get_num_threads()}
+    for size in sizes:
+        found = measure(segmenter, config, _size(size), given.photos, given.repeats)
+        peaks = {name: memory(given.model, name, size) for name in ("peer", "exact", "fast")}
+        results[size] = {**found, "peak_mib": peaks}
+    results["ar_1000"] = {
+        name: recall(segmenter, config, Path(folder), Path(coco), given.limit)
+        for name, folder, coco in given.set
+    }
+    _print(results, sizes, Console(stderr=given.json))
+    if given.json:
+        print(json.dumps(results))
+    return 0
+
+
+def _print(results: dict[str, Any], sizes: Sequence[str], console: Console) -> None:
+    table = Table(title=f"{results['model']}: seconds per image, MiB, agreement")
+    for name in ("size", "peer", "exact", "fast", "exact x", "fast x", "peak MiB", "exact", "fast"):
+        table.add_column(name, justify="right")
+    for size in sizes:
+        found = results[size]
+        exact, fast = found["exact_against_peer_at_0.99"], found["fast_against_exact_at_0.9"]
+        table.add_row(
+            size,
+            *(f"{found['seconds'][name]:.2f}" for name in ("peer", "exact", "fast")),
+            f"{found['exact_speedup']:.1f}",
+            f"{found['fast_speedup']:.1f}",
+            " / ".join(f"{value:.0f}" for value in found["peak_mib"].values()),
+            f"{exact['matched']:.0f} of {exact['wanted']:.0f}",
+            f"F1 {fast['f1']:.3f}",
+        )
+    console.print(table)
+    for name, recalls in results["ar_1000"].items():
+        console.print(
+            f"AR@1000 on {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in recalls.items())
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from prefect import flow, task
 
 from engine.automatic import GeneratedMask, MaskGenerator, preset
@@ -127,9 +129,9 @@ def _shard_masks(
 ) -> list[Mask]:
     generator = mask_generator(workspace, job.model)
     masks: list[Mask] = []
-    for image in workspace.catalog.images.get_many(shard.image_ids):
+    for image, pixels in _read_ahead(workspace, workspace.catalog.images.get_many(shard.image_ids)):
         try:
-            found = generator.generate(workspace.pixels(image))
+            found = generator.generate(pixels.result())
         except (BadImageError, ObjectNotFoundError) as error:
             workspace.catalog.quarantine.add(
                 job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
@@ -138,6 +140,19 @@ def _shard_masks(
             masks += masks_of(job, image, found, shard=shard.shard, source=Source.AUTOMATIC)
             advance(1, f"{len(found)} masks")
     return masks
+
+
+def _read_ahead(
+    workspace: Workspace, images: Sequence[Image]
+) -> Iterator[tuple[Image, Future[np.ndarray]]]:
+    """Each image with its pixels, the next one being fetched and decoded meanwhile."""
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        waiting: list[tuple[Image, Future[np.ndarray]]] = []
+        for image in images:
+            waiting.append((image, pool.submit(workspace.pixels, image)))
+            if len(waiting) == 2:
+                yield waiting.pop(0)
+        yield from waiting
 
 
 def mask_generator(workspace: Workspace, model: str) -> MaskGenerator:

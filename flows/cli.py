@@ -147,9 +147,9 @@ def ingest(
         f"{report['quarantined']} quarantined, {report['masks']} ground-truth masks"
     )
     for problem in report["problems"][:10]:
-        console.print(f"  [yellow]{problem}[/yellow]", markup=True, highlight=False)
+        console.print(f"  {problem}", style="yellow", markup=False, highlight=False)
     if len(report["problems"]) > 10:
-        console.print(f"  and {len(report['problems']) - 10} more problems with annotations")
+        console.print(f"  and {len(report['problems']) - 10} more problems")
 
 
 @app.command(epilog=_example("dataengine run --dataset nuclei --rounds 2,1 --images-per-round 60"))

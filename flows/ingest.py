@@ -34,7 +34,8 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(slots=True)
 class IngestReport:
-    """What became of the files. problems: annotations that were dropped, and why."""
+    """What became of the files. problems: files that were quarantined and annotations that were
+    dropped, and why."""
 
     files: int = 0
     added: int = 0
@@ -142,6 +143,7 @@ class _Batch:
                     self.dataset_id, name, str(error), stage="ingest"
                 )
                 self.report.quarantined += 1
+                self.report.problems.append(f"{name}: quarantined, {error}")
             advance()
         added = self.workspace.catalog.images.add_many(self.dataset_id, rows)
         self.report.added += added.new

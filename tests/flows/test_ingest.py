@@ -80,6 +80,7 @@ def test_bad_files_are_quarantined_with_a_reason_and_good_ones_come_in(
     assert (report.added, report.known, report.quarantined) == (len(GOOD), 1, len(BAD))
     reasons = {row.path: row.reason for row in workspace.catalog.quarantine.all(1)}
     assert set(reasons) == set(BAD)
+    assert {problem.split(":")[0] for problem in report.problems} == set(BAD)
     for name, (_, word) in BAD.items():
         assert word in reasons[name], (name, reasons[name])
     assert sum(status_of(workspace)["quarantine"].values()) == len(BAD)

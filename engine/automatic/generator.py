@@ -85,9 +85,13 @@ class MaskGenerator:
         """
         size = (int(image_HWC.shape[0]), int(image_HWC.shape[1]))
         found: list[_Candidate] = []
-        for crop in crops_of(size, self.config.crop_layers, self.config.crop_overlap):
-            embedding = self.segmenter.embed(np.ascontiguousarray(crop.cut(image_HWC)))
-            found += self._of_crop(embedding, crop, size)
+        crops = crops_of(size, self.config.crop_layers, self.config.crop_overlap)
+        step = self.segmenter.images_at_once
+        for start in range(0, len(crops), step):
+            group = crops[start : start + step]
+            cut = [np.ascontiguousarray(crop.cut(image_HWC)) for crop in group]
+            for crop, embedding in zip(group, self.segmenter.embed_many(cut), strict=True):
+                found += self._of_crop(embedding, crop, size)
         if self.config.crop_layers:
             smallest_first = np.array([-np.prod(c.crop.size, dtype=np.float64) for c in found])
             found = self._distinct(found, smallest_first, self.config.max_crop_box_iou)

@@ -73,13 +73,30 @@ class Segmenter:
         """Longer side of the model's input in pixels."""
         return int(self.sam.image_encoder.img_size)
 
-    @torch.inference_mode()
     def embed(self, image_HWC: np.ndarray) -> Embedding:
         """Encode one RGB uint8 image (H, W, 3).
 
         Raises:
             ValueError: the array is not such an image.
         """
+        return self.embed_many([image_HWC])[0]
+
+    @torch.inference_mode()
+    def embed_many(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        """Encode RGB uint8 images (H, W, 3) of any sizes as one batch.
+
+        Raises:
+            ValueError: an array is not such an image.
+        """
+        prepared = [self._prepared(image) for image in images]
+        features = self.sam.image_encoder(torch.cat([padded for padded, _ in prepared]))
+        return [
+            Embedding(features[i : i + 1], (image.shape[0], image.shape[1]), prepared[i][1])
+            for i, image in enumerate(images)
+        ]
+
+    def _prepared(self, image_HWC: np.ndarray) -> tuple[torch.Tensor, tuple[int, int]]:
+        """The model's input (1, 3, S, S), and the size of the part of it that is image."""
         if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
             raise ValueError(
                 f"expected RGB uint8 (H, W, 3), got {image_HWC.dtype} {image_HWC.shape}"
@@ -90,8 +107,7 @@ class Segmenter:
         # Pillow's bilinear filter, as segment_anything's ResizeLongestSide uses it
         resized = Image.fromarray(image_HWC).resize((size[1], size[0]), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(resized)).to(self.sam.device)
-        padded = preprocess(self.sam, pixels.permute(2, 0, 1)[None].float())
-        return Embedding(self.sam.image_encoder(padded), (height, width), size)
+        return preprocess(self.sam, pixels.permute(2, 0, 1)[None].float()), size
 
     @torch.inference_mode()
     def predict(
@@ -164,6 +180,11 @@ class Segmenter:
     def workers(self) -> int:
         """How many batches of points are best decoded side by side: one a core, or one a GPU."""
         return torch.get_num_threads() if self.sam.device.type == "cpu" else 1
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images or crops are best encoded as one batch."""
+        return 4 if self.sam.device.type == "cpu" else 24
 
     @property
     def batch(self) -> int:

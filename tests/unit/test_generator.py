@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -219,14 +220,15 @@ class Striped(Segmenter):
     side = 64
     low_side = 64
     batch = 5
+    images_at_once = 2
 
     @property
     def workers(self) -> int:
         return self.at_once
 
-    def embed(self, image_HWC: np.ndarray) -> Embedding:
-        size = (image_HWC.shape[0], image_HWC.shape[1])
-        return Embedding(torch.zeros(1), size, size)
+    def embed_many(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        return [Embedding(torch.zeros(1), size, size) for size in sizes]
 
     def candidates(
         self, embedding: Embedding, points_B2: Any, min_iou: float, *, half: bool = False

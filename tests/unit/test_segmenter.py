@@ -41,6 +41,15 @@ CLICKS = [click(10, 12), click(70, 40, 0), click(44, 59)]
 # embed
 
 
+def test_images_of_several_sizes_are_embedded_as_one_by_one(segmenter: Segmenter) -> None:
+    images = [IMAGE, IMAGE[:30, :40], IMAGE.swapaxes(0, 1)]
+    together = segmenter.embed_many(images)
+    for image, found in zip(images, together, strict=True):
+        alone = segmenter.embed(image)
+        assert (found.original_size, found.input_size) == (alone.original_size, alone.input_size)
+        assert torch.allclose(found.features_1CHW, alone.features_1CHW, atol=1e-4)
+
+
 def test_an_embedding_remembers_both_sizes(embedding: Embedding) -> None:
     assert embedding.original_size == SIZE
     assert embedding.input_size == (175, 256)  # 60 x 256 / 88 = 174.5

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,7 @@ from rich.console import Console
 from flows import progress
 
 if TYPE_CHECKING:
-    from engine.automatic import GeneratedMask, MaskGenerator
+    from engine.automatic import MaskGenerator
 
 PANEL = "As in segment_anything's amg.py"
 JOBLESS = "amg"
@@ -49,9 +48,20 @@ def run_amg(
         pictures: write the overlays too.
     """
     from engine.core.overlay import draw_masks
+    from engine.core.records import Source, Stage
+    from flows.collecting import Job, masks_of
     from storage.formats.images import BadImageError, read_image, write_png
     from storage.formats.sa1b import write_sa1b
 
+    job = Job(
+        run_id=JOBLESS,
+        dataset=JOBLESS,
+        dataset_id=0,
+        round_id=None,
+        stage=Stage.FULLY_AUTOMATIC,
+        round=0,
+        model=generator.segmenter.version,
+    )
     output.mkdir(parents=True, exist_ok=True)
     for number, (path, stem) in enumerate(zip(paths, _stems(paths), strict=True), start=1):
         try:
@@ -63,7 +73,7 @@ def run_amg(
         found = generator.generate(pixels)
         seconds = time.perf_counter() - began
         height, width = pixels.shape[:2]
-        rows = list(_rows(found, number, generator.segmenter.version))
+        rows = masks_of(job, number, found, shard=0, source=Source.AUTOMATIC)
         write_sa1b(output / f"{stem}.json", number, path.name, height, width, rows)
         if pictures:
             overlay = draw_masks(pixels, [mask.rle for mask in found], max_side=1600)
@@ -80,32 +90,6 @@ def _stems(paths: list[Path]) -> list[str]:
         count = seen[path.stem]
         stems.append(path.stem if count == 1 else f"{path.stem}-{count}")
     return stems
-
-
-def _rows(found: list[GeneratedMask], image_id: int, model: str) -> Iterator[Any]:
-    from engine.core.records import Mask, Source, Stage
-
-    now = datetime.now(UTC)
-    for number, mask in enumerate(found):
-        yield Mask(
-            mask_id=f"{image_id}/{number}",
-            image_id=image_id,
-            dataset=JOBLESS,
-            stage=Stage.FULLY_AUTOMATIC,
-            round=0,
-            run_id=JOBLESS,
-            shard=0,
-            model=model,
-            source=Source.AUTOMATIC,
-            rle=mask.rle,
-            area=mask.area,
-            box_xyxy=mask.box_xyxy,
-            predicted_iou=mask.predicted_iou,
-            stability_score=mask.stability_score,
-            point_xy=mask.point_xy,
-            crop_xyxy=mask.crop_xyxy,
-            created_at=now,
-        )
 
 
 def _load_generator(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.automatic import GeneratedMask
 from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
@@ -148,6 +149,35 @@ def mask_of(
         supersedes=supersedes,
         created_at=datetime.now(UTC),
     )
+
+
+def masks_of(
+    job: Job, image_id: int, found: Sequence[GeneratedMask], *, shard: int, source: Source
+) -> list[Mask]:
+    """Rows for generated masks."""
+    now = datetime.now(UTC)
+    return [
+        Mask(
+            mask_id=f"{job.run_id}/{image_id}/{number}",
+            image_id=image_id,
+            dataset=job.dataset,
+            stage=job.stage,
+            round=job.round,
+            run_id=job.run_id,
+            shard=shard,
+            model=job.model,
+            source=source,
+            rle=mask.rle,
+            area=mask.area,
+            box_xyxy=mask.box_xyxy,
+            predicted_iou=mask.predicted_iou,
+            stability_score=mask.stability_score,
+            point_xy=mask.point_xy,
+            crop_xyxy=mask.crop_xyxy,
+            created_at=now,
+        )
+        for number, mask in enumerate(found)
+    ]
 
 
 def commit_answers(workspace: Workspace, job: Job) -> dict[str, Any]:

@@ -12,16 +12,15 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from prefect import flow, task
 
-from engine.automatic import GeneratedMask, MaskGenerator, preset
+from engine.automatic import MaskGenerator, preset
 from engine.core.records import Mask, Source, Stage
 from flows import progress
-from flows.collecting import Job
+from flows.collecting import Job, masks_of
 from flows.rounds import job_of
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import Image, Round, RunKind, Shard
@@ -137,7 +136,7 @@ def _shard_masks(
                 job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
             )
         else:
-            masks += masks_of(job, image, found, shard=shard.shard, source=Source.AUTOMATIC)
+            masks += masks_of(job, image.id, found, shard=shard.shard, source=Source.AUTOMATIC)
             advance(1, f"{len(found)} masks")
     return masks
 
@@ -160,35 +159,6 @@ def mask_generator(workspace: Workspace, model: str) -> MaskGenerator:
     chosen = workspace.settings.generator.model_dump(exclude_none=True)
     config = preset(chosen.pop("preset"), **chosen)
     return MaskGenerator(workspace.segmenter(model), config)
-
-
-def masks_of(
-    job: Job, image: Image, found: Sequence[GeneratedMask], *, shard: int, source: Source
-) -> list[Mask]:
-    """Rows for generated masks."""
-    now = datetime.now(UTC)
-    return [
-        Mask(
-            mask_id=f"{job.run_id}/{image.id}/{number}",
-            image_id=image.id,
-            dataset=job.dataset,
-            stage=job.stage,
-            round=job.round,
-            run_id=job.run_id,
-            shard=shard,
-            model=job.model,
-            source=source,
-            rle=mask.rle,
-            area=mask.area,
-            box_xyxy=mask.box_xyxy,
-            predicted_iou=mask.predicted_iou,
-            stability_score=mask.stability_score,
-            point_xy=mask.point_xy,
-            crop_xyxy=mask.crop_xyxy,
-            created_at=now,
-        )
-        for number, mask in enumerate(found)
-    ]
 
 
 def _job_of_run(workspace: Workspace, run_id: str) -> Job:

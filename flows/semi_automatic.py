@@ -22,10 +22,11 @@ from flows.collecting import (
     commit_answers,
     figures_of,
     mask_of,
+    masks_of,
     simulated_annotator,
     work_off,
 )
-from flows.fully_automatic import mask_generator, masks_of
+from flows.fully_automatic import mask_generator
 from flows.rounds import job_of
 from flows.wiring import Workspace, open_workspace
 from storage.annotation_queue import NewTask, Task
@@ -70,7 +71,7 @@ def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
                 except (BadImageError, ObjectNotFoundError):
                     found = []  # whoever takes the task quarantines the image
                 sure = [mask for mask in found if mask.predicted_iou >= least]
-                masks = masks_of(job, image, sure, shard=0, source=Source.PREFILL)
+                masks = masks_of(job, image.id, sure, shard=0, source=Source.PREFILL)
                 workspace.objects.put(key, write_parquet(masks))
             workspace.queue.add(
                 [

@@ -16,10 +16,10 @@ points_per_side = 16
 [annotator]
 max_objects = 20
 [train]
-steps = 45
+steps = 60
 images_per_step = 4
-refinements = 2
-learning_rate = 5e-4
+refinements = 3
+learning_rate = 3e-4
 replay = 0.1
 evaluation_images = 12
 evaluation_masks = 10

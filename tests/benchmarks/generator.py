@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -182,9 +181,16 @@ def _peak(model: str, way: str, size: tuple[int, int]) -> float:
     segmenter, config = load(model)
     method = ways(segmenter, config)[way]
     method(photograph("rocket", (64, 64)))  # what any image takes
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _highest()
     method(photograph("rocket", size))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_highest() - before) / 1024
+
+
+def _highest() -> int:
+    """KiB of memory that this process has had at most. Linux only; `getrusage` would count what
+    the parent had when it made this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def recall(

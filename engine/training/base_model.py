@@ -1,9 +1,8 @@
 """The recipe of the base model `lite`: ImageNet trunk, then generated scenes, nothing else.
 
-`make base-model` runs this file, under `torchrun` with one process a core. It resumes where it was
-stopped. Data: scenes of
-`engine.simulation.scenes` (seeds from 0 up), whose only photographs are free ones from
-scikit-image. No dataset with a licence takes part.
+`make base-model` runs this file, under `torchrun` with two processes. It resumes where it was
+stopped. Data: scenes of `engine.simulation.scenes` (seeds from 0 up), whose only photographs are
+free ones from scikit-image. No dataset with a licence takes part.
 """
 
 from __future__ import annotations

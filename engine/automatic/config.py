@@ -103,10 +103,9 @@ class GeneratorConfig:
         return asdict(self)
 
 
-_REFERENCE = GeneratorConfig(max_area=1.0, min_area=0, as_library=True)
 PRESETS = {
     "default": GeneratorConfig(),
-    "reference": _REFERENCE,
+    "reference": GeneratorConfig(max_area=1.0, min_area=0, as_library=True),
     "sa1b": GeneratorConfig(
         crop_layers=2, crop_points_divisor=2, max_area=0.95, min_area=0, min_region=100
     ),

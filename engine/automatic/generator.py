@@ -59,11 +59,7 @@ class _Candidate:
 
     def draw(self) -> Drawn:
         """The mask on its own box, in pixels of the image."""
-        mask = self.frame.draw(self.window) > 0
-        left, top = self.crop.box_xyxy[:2]
-        return Drawn(
-            mask, left + self.window.frame_columns[0], top + self.window.frame_rows[0]
-        ).tight()
+        return _placed(self.frame.draw(self.window) > 0, self.window, self.crop)
 
 
 class MaskGenerator:
@@ -161,8 +157,7 @@ class MaskGenerator:
         area = int(np.count_nonzero(mask))
         if area < max(config.min_area, 1) or area > config.max_area * size[0] * size[1]:
             return None
-        left, top = crop.box_xyxy[:2]
-        tight = Drawn(mask, left + window.frame_columns[0], top + window.frame_rows[0]).tight()
+        tight = _placed(mask, window, crop)
         box = np.array([tight.box_xyxy])
         if crop.layer and cut_off(self._ends(box), crop, size)[0]:
             return None
@@ -227,6 +222,12 @@ def _side_by_side(
             return list(pool.map(alone, items))
     finally:
         torch.set_num_threads(workers)
+
+
+def _placed(mask_HW: np.ndarray, window: Window, crop: Crop) -> Drawn:
+    """A window's mask on its own box, in pixels of the image."""
+    left, top = crop.box_xyxy[:2]
+    return Drawn(mask_HW, left + window.frame_columns[0], top + window.frame_rows[0]).tight()
 
 
 def _encoded(candidate: _Candidate, drawn: Drawn, size: tuple[int, int]) -> GeneratedMask:

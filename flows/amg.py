@@ -122,7 +122,7 @@ def _files(inputs: list[Path]) -> list[Path]:
     return found
 
 
-_Limit = typer.Option(rich_help_panel=PANEL)
+_Flag = typer.Option(rich_help_panel=PANEL)
 
 
 def amg(
@@ -138,17 +138,17 @@ def amg(
     output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("masks"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     pictures: Annotated[bool, typer.Option(help="Write overlays too.")] = True,
-    points_per_side: Annotated[int | None, _Limit] = None,
-    points_per_batch: Annotated[int | None, _Limit] = None,
-    pred_iou_thresh: Annotated[float | None, _Limit] = None,
-    stability_score_thresh: Annotated[float | None, _Limit] = None,
-    stability_score_offset: Annotated[float | None, _Limit] = None,
-    box_nms_thresh: Annotated[float | None, _Limit] = None,
-    crop_n_layers: Annotated[int | None, _Limit] = None,
-    crop_nms_thresh: Annotated[float | None, _Limit] = None,
-    crop_overlap_ratio: Annotated[float | None, _Limit] = None,
-    crop_n_points_downscale_factor: Annotated[int | None, _Limit] = None,
-    min_mask_region_area: Annotated[int | None, _Limit] = None,
+    points_per_side: Annotated[int | None, _Flag] = None,
+    points_per_batch: Annotated[int | None, _Flag] = None,
+    pred_iou_thresh: Annotated[float | None, _Flag] = None,
+    stability_score_thresh: Annotated[float | None, _Flag] = None,
+    stability_score_offset: Annotated[float | None, _Flag] = None,
+    box_nms_thresh: Annotated[float | None, _Flag] = None,
+    crop_n_layers: Annotated[int | None, _Flag] = None,
+    crop_nms_thresh: Annotated[float | None, _Flag] = None,
+    crop_overlap_ratio: Annotated[float | None, _Flag] = None,
+    crop_n_points_downscale_factor: Annotated[int | None, _Flag] = None,
+    min_mask_region_area: Annotated[int | None, _Flag] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, for scripts.")
     ] = False,
@@ -168,10 +168,17 @@ def amg(
         "crop_points_divisor": crop_n_points_downscale_factor,
         "min_region": min_mask_region_area,
     }
-    errors = Console(stderr=True)
     paths = _files(images)
-    reporter = progress.Silent() if as_json else progress.Terminal(errors)
     generator = _load_generator(model, device, preset, changes)
+    _run_and_tell(generator, paths, output, pictures=pictures, as_json=as_json)
+
+
+def _run_and_tell(
+    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool, as_json: bool
+) -> None:
+    """Run with a progress bar; print what came of it. Exits with 1 where an image was refused."""
+    errors = Console(stderr=True)
+    reporter = progress.Silent() if as_json else progress.Terminal(errors)
     results = []
     with reporter.track("masks", len(paths), "image") as advance:
         for result in run_amg(generator, paths, output, pictures=pictures):

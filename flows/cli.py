@@ -395,14 +395,13 @@ def export(
 
         chosen = release_to_export(workspace, name, dataset)
         counts = export_release(workspace, chosen, out, style)
-        workspace.objects.fetch(f"{chosen.key}/report.html", out / "report.html")
+        report = f"{chosen.key}/report.html"  # releases made before there were reports have none
+        if workspace.objects.exists(report):
+            workspace.objects.fetch(report, out / "report.html")
     if as_json:
         _print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
-        console.print(
-            f"{counts['masks']} masks of {counts['images']} images are in {out}; "
-            f"look at {out / 'report.html'}"
-        )
+        console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
 
 
 @app.command(epilog=_example("dataengine demo", "make demo"))

@@ -29,7 +29,7 @@ from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import Dataset, Model, RunKind, Split, StaleStateError
 
 MAX_SIDE = 768
-"""Training images are kept in memory at most this large; the model sees 256 pixels."""
+"""Training images are kept in memory at most this large; `lite` sees 384 pixels."""
 
 COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
 """Held-out scores whose mean decides about promotion."""

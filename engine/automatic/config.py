@@ -67,7 +67,8 @@ class GeneratorConfig:
     whatever their predicted IoU."""
 
     half: bool = False
-    """Decode in bfloat16 where the processor has it. Fast, but not exact."""
+    """Decode in bfloat16 where the processor has it, and again exactly where that could change
+    what is kept. Fast; outlines and scores differ a little."""
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch", "crop_points_divisor"):

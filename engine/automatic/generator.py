@@ -19,10 +19,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from engine.automatic.candidates import Bar, Candidate, doubtful, placed
 from engine.automatic.config import GeneratorConfig
 from engine.automatic.crops import Crop, crops_of, cut_off
 from engine.automatic.regions import clean
-from engine.automatic.windows import Drawn, Frame, Window, finite
+from engine.automatic.windows import Drawn, Frame, finite
 from engine.core.boxes import nms
 from engine.core.grids import point_grid
 from engine.core.rle import RLE
@@ -46,20 +47,13 @@ class GeneratedMask:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A mask that passed the filters; box and point in pixels of the image."""
+class _View:
+    """A crop as the model sees it, of an image of (H, W)."""
 
+    embedding: Embedding
     frame: Frame
     crop: Crop
-    window: Window
-    box_xyxy: tuple[int, int, int, int]
-    predicted_iou: float
-    stability: float
-    point_xy: tuple[float, float]
-
-    def draw(self) -> Drawn:
-        """The mask on its own box, in pixels of the image."""
-        return _placed(self.frame.draw(self.window) > 0, self.window, self.crop)
+    size: tuple[int, int]
 
 
 class MaskGenerator:
@@ -68,9 +62,7 @@ class MaskGenerator:
     def __init__(self, segmenter: Segmenter, config: GeneratorConfig | None = None) -> None:
         self.segmenter = segmenter
         self.config = config or GeneratorConfig()
-        self.min_predicted_iou, self.min_stability = self.config.with_thresholds(
-            segmenter.thresholds
-        )
+        self.bar = Bar(*self.config.with_thresholds(segmenter.thresholds))
 
     def generate(self, image_HWC: np.ndarray) -> list[GeneratedMask]:
         """All masks of an RGB uint8 image (H, W, 3), best predicted IoU first; with crops, those of
@@ -80,7 +72,7 @@ class MaskGenerator:
             ValueError: the array is not such an image.
         """
         size = (int(image_HWC.shape[0]), int(image_HWC.shape[1]))
-        found: list[_Candidate] = []
+        found: list[Candidate] = []
         crops = crops_of(size, self.config.crop_layers, self.config.crop_overlap)
         step = self.segmenter.images_at_once
         for start in range(0, len(crops), step):
@@ -90,92 +82,114 @@ class MaskGenerator:
                 found += self._of_crop(embedding, crop, size)
         if self.config.crop_layers:
             smallest_first = np.array([-np.prod(c.crop.size, dtype=np.float64) for c in found])
-            found = self._distinct(found, smallest_first, self.config.max_crop_box_iou)
+            boxes = self._ends(np.array([c.box_xyxy for c in found]).reshape(-1, 4))
+            kept = nms(boxes, smallest_first, self.config.max_crop_box_iou)
+            found = [found[index] for index in kept]
         return self._finish(found, size)
 
-    def _of_crop(self, embedding: Embedding, crop: Crop, size: tuple[int, int]) -> list[_Candidate]:
+    def _of_crop(self, embedding: Embedding, crop: Crop, size: tuple[int, int]) -> list[Candidate]:
         """What one crop gives after its own NMS, best predicted IoU first."""
-        found = self._candidates(embedding, crop, size)
-        scores = np.array([candidate.predicted_iou for candidate in found])
-        return self._distinct(found, scores, self.config.max_box_iou)
-
-    def _candidates(
-        self, embedding: Embedding, crop: Crop, size: tuple[int, int]
-    ) -> list[_Candidate]:
-        """What passes the filters, in the order of the grid's points."""
         config = self.config
         per_side = max(1, int(config.points_per_side / config.crop_points_divisor**crop.layer))
         points = point_grid(per_side, crop.size)
-        step = config.points_per_batch or self.segmenter.batch
-        frame = Frame(embedding, self.segmenter.side, self.segmenter.low_side)
+        view = _View(
+            embedding, Frame(embedding, self.segmenter.side, self.segmenter.low_side), crop, size
+        )
+        if config.half and self.segmenter.has_half:
+            found = self._settled(view, self._candidates(view, points, self.bar.rough()))
+        else:
+            found = self._candidates(view, points, self.bar)
+        return self._best(found)
 
-        def work(batch: np.ndarray) -> list[_Candidate]:
-            return list(self._of_points(embedding, frame, crop, size, batch))
+    def _settled(self, view: _View, found: list[Candidate]) -> list[Candidate]:
+        """What passes the bar, with every candidate decoded again exactly on which the outcome
+        depends. A winner that falls makes others win, so it is asked until nothing is in doubt."""
+        while found:
+            boxes, kept = self._suppress(found)
+            doubts = doubtful(found, boxes, kept, self.config.max_box_iou, self.bar)
+            if not doubts:
+                break
+            again = {found[index].point_xy for index in doubts}
+            points = np.array(sorted(again)) - view.crop.box_xyxy[:2]
+            found = [candidate for candidate in found if candidate.point_xy not in again]
+            found += self._candidates(view, points, self.bar)
+        bar = self.bar
+        return [
+            c for c in found if c.predicted_iou > bar.predicted_iou and c.stability >= bar.stability
+        ]
 
-        batches = [points[start : start + step] for start in range(0, len(points), step)]
+    def _candidates(self, view: _View, points_N2: np.ndarray, bar: Bar) -> list[Candidate]:
+        """What passes the filters, in the order of the points (in pixels of the crop)."""
+        step = self.config.points_per_batch or self.segmenter.batch
+
+        def work(batch: np.ndarray) -> list[Candidate]:
+            return list(self._of_points(view, batch, bar))
+
+        batches = [points_N2[start : start + step] for start in range(0, len(points_N2), step)]
         return [c for found in _side_by_side(work, batches, self.segmenter.workers) for c in found]
 
-    def _of_points(
-        self,
-        embedding: Embedding,
-        frame: Frame,
-        crop: Crop,
-        size: tuple[int, int],
-        points_B2: np.ndarray,
-    ) -> Iterator[_Candidate]:
+    def _of_points(self, view: _View, points_B2: np.ndarray, bar: Bar) -> Iterator[Candidate]:
         logits, scores, rows = self.segmenter.candidates(
-            embedding, points_B2, self.min_predicted_iou, half=self.config.half
+            view.embedding, points_B2, bar.predicted_iou, half=bar.half
         )
         low = finite(logits).numpy()
         for index, row in enumerate(rows.tolist()):
-            x, y = points_B2[row] + crop.box_xyxy[:2]
-            kept = self._filtered(
-                frame, crop, size, low[index], float(scores[index]), (float(x), float(y))
-            )
+            x, y = points_B2[row] + view.crop.box_xyxy[:2]
+            kept = self._filtered(view, low[index], float(scores[index]), (float(x), float(y)), bar)
             if kept is not None:
                 yield kept
 
     def _filtered(
         self,
-        frame: Frame,
-        crop: Crop,
-        size: tuple[int, int],
+        view: _View,
         logits_LL: np.ndarray,
         predicted_iou: float,
         point_xy: tuple[float, float],
-    ) -> _Candidate | None:
+        bar: Bar,
+    ) -> Candidate | None:
         """The candidate, or None where a filter drops it."""
-        config = self.config
+        config, frame, crop = self.config, view.frame, view.crop
         window = frame.window(logits_LL, -config.stability_offset)
         if window is None:
             return None
         drawn = frame.draw(window)
         stability = stability_score(drawn, config.stability_offset)
-        if not stability >= self.min_stability:
+        if not stability >= bar.stability:
             return None
         mask = drawn > 0
         area = int(np.count_nonzero(mask))
-        if area < max(config.min_area, 1) or area > config.max_area * size[0] * size[1]:
+        if area < max(config.min_area, 1) or area > config.max_area * np.prod(view.size):
             return None
-        tight = _placed(mask, window, crop)
+        tight = placed(mask, window, crop)
         box = np.array([tight.box_xyxy])
-        if crop.layer and cut_off(self._ends(box), crop, size)[0]:
+        if crop.layer and cut_off(self._ends(box), crop, view.size)[0]:
             return None
-        return _Candidate(frame, crop, window, tight.box_xyxy, predicted_iou, stability, point_xy)
+        return Candidate(
+            frame,
+            crop,
+            window,
+            tight.box_xyxy,
+            predicted_iou,
+            stability,
+            point_xy,
+            exact=not bar.half,
+        )
 
-    def _distinct(
-        self, found: list[_Candidate], scores: np.ndarray, max_iou: float
-    ) -> list[_Candidate]:
-        if not found:
-            return []
+    def _suppress(self, found: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+        """The candidates' boxes (N, 4) as NMS sees them, and whom it keeps, best first."""
         boxes = self._ends(np.array([candidate.box_xyxy for candidate in found]))
-        return [found[index] for index in nms(boxes, scores, max_iou)]
+        scores = np.array([candidate.predicted_iou for candidate in found])
+        return boxes, nms(boxes, scores, self.config.max_box_iou)
+
+    def _best(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """What NMS keeps of one crop, best predicted IoU first."""
+        return [found[index] for index in self._suppress(found)[1]] if found else []
 
     def _ends(self, boxes_N4: np.ndarray) -> np.ndarray:
         """Half-open boxes, or those that end at their last pixel, as segment_anything's do."""
         return boxes_N4 - np.array([0, 0, 1, 1]) if self.config.as_library else boxes_N4
 
-    def _finish(self, found: list[_Candidate], size: tuple[int, int]) -> list[GeneratedMask]:
+    def _finish(self, found: list[Candidate], size: tuple[int, int]) -> list[GeneratedMask]:
         """Draw the survivors, remove small regions, encode."""
         config = self.config
         if not config.min_region:
@@ -224,13 +238,7 @@ def _side_by_side(
         torch.set_num_threads(workers)
 
 
-def _placed(mask_HW: np.ndarray, window: Window, crop: Crop) -> Drawn:
-    """A window's mask on its own box, in pixels of the image."""
-    left, top = crop.box_xyxy[:2]
-    return Drawn(mask_HW, left + window.frame_columns[0], top + window.frame_rows[0]).tight()
-
-
-def _encoded(candidate: _Candidate, drawn: Drawn, size: tuple[int, int]) -> GeneratedMask:
+def _encoded(candidate: Candidate, drawn: Drawn, size: tuple[int, int]) -> GeneratedMask:
     return GeneratedMask(
         rle=drawn.rle(size),
         area=int(np.count_nonzero(drawn.mask)),

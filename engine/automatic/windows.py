@@ -43,6 +43,22 @@ class Window:
     frame_rows: tuple[int, int]
     frame_columns: tuple[int, int]
 
+    def iou(self, other: Window) -> float:
+        """IoU of two masks of one frame at low resolution, in [0, 1]."""
+        rows = max(self.rows[0], other.rows[0]), min(self.rows[1], other.rows[1])
+        columns = max(self.columns[0], other.columns[0]), min(self.columns[1], other.columns[1])
+        both = 0
+        if rows[0] < rows[1] and columns[0] < columns[1]:
+            both = int(np.count_nonzero(self._piece(rows, columns) & other._piece(rows, columns)))
+        total = int(np.count_nonzero(self.logits > 0)) + int(np.count_nonzero(other.logits > 0))
+        return both / max(total - both, 1)
+
+    def _piece(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
+        """The mask on a part of this window, bool."""
+        top, left = self.rows[0], self.columns[0]
+        piece = self.logits[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+        return piece > 0
+
 
 class Frame:
     """Draws low-resolution logits over one frame of a model.

@@ -96,7 +96,8 @@ def decode(
 
 def positions(sam: Any, grid: tuple[int, int]) -> torch.Tensor:
     """The encoding of every place of an embedding of (h, w), (h x w, C). It never changes."""
-    encoded: torch.Tensor = sam.prompt_encoder.pe_layer(grid).flatten(1).T
+    with torch.autocast(sam.device.type, enabled=False):
+        encoded: torch.Tensor = sam.prompt_encoder.pe_layer(grid).flatten(1).T
     return encoded
 
 
@@ -260,6 +261,12 @@ def _transposed(convolution: Any, cells: torch.Tensor) -> torch.Tensor:
 
 def _embed_points_and_boxes(encoder: Any, prompts: PromptBatch) -> torch.Tensor:
     """Sparse tokens (B, tokens, C), as `PromptEncoder.forward` makes them."""
+    # positions stay exact under autocast: bfloat16 cannot tell neighbouring pixels apart
+    with torch.autocast(encoder.no_mask_embed.weight.device.type, enabled=False):
+        return _embed_exactly(encoder, prompts)
+
+
+def _embed_exactly(encoder: Any, prompts: PromptBatch) -> torch.Tensor:
     parts: list[torch.Tensor] = []
     if prompts.points_BN2 is not None:
         parts.append(

@@ -5,7 +5,7 @@ without squeeze-excitation, its batch norms folded into the convolutions, then a
 pyramid to stride 8. Finer levels (strides 2 and 4) reach stride 8 by pixel-unshuffle, so that the
 decoder, which sees nothing but this embedding, can draw boundaries finer than 8 pixels.
 
-B = images, C = channels, H = W = 256 pixels (other multiples of 32 work in training).
+B = images, C = channels, H = W = 384 pixels (other multiples of 32 work in training).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-IMAGE_SIZE = 256
+IMAGE_SIZE = 384
 STRIDE = 8
 EMBED_DIM = 128
 

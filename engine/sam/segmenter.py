@@ -157,9 +157,14 @@ class Segmenter:
         index = torch.zeros(len(prompts), dtype=torch.int64, device=device)
         return PromptBatch(index, points, labels, boxes, logits)
 
+    @property
+    def has_half(self) -> bool:
+        """Whether bfloat16 is faster than float32 on this device."""
+        return self.sam.device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
+
     def _half_decoder(self) -> Any:
         """The mask decoder in bfloat16; the model's own where the processor has no bfloat16."""
-        if self.sam.device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+        if not self.has_half:
             return self.sam.mask_decoder
         if self._half is None:
             self._half = copy.deepcopy(self.sam.mask_decoder).bfloat16()

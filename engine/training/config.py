@@ -20,6 +20,9 @@ class TrainConfig:
     image_size: int = 256
     """Longer side of the training images in pixels."""
 
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: the mask decoder computes in it, under autocast; weights stay float32."""
+
     refinements: int = 2
     """Most prompt iterations after the first; each step draws 0 to this many."""
 

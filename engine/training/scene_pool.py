@@ -71,16 +71,20 @@ class ScenePool:
         if missing:
             with ProcessPoolExecutor(processes) as pool:
                 list(pool.map(_make_chunk, [folder] * len(missing), missing, [side] * len(missing)))
-        self._chunks = []
-        for index in range(chunks):
-            with np.load(_chunk_path(folder, index, side), allow_pickle=False) as data:
-                self._chunks.append({name: data[name] for name in data.files})
+        self._paths = [_chunk_path(folder, index, side) for index in range(chunks)]
+        self._loaded: dict[int, dict[str, np.ndarray]] = {}
 
     def __len__(self) -> int:
-        return len(self._chunks) * CHUNK
+        return len(self._paths) * CHUNK
+
+    def _chunk(self, index: int) -> dict[str, np.ndarray]:
+        if index not in self._loaded:
+            with np.load(self._paths[index], allow_pickle=False) as data:
+                self._loaded[index] = {name: data[name] for name in data.files}
+        return self._loaded[index]
 
     def __getitem__(self, index: int) -> Example:
-        chunk, slot = self._chunks[index // CHUNK], index % CHUNK
+        chunk, slot = self._chunk(index // CHUNK), index % CHUNK
         height, width = (int(value) for value in chunk["sizes"][slot])
         begin, end = chunk["first_mask"][slot], chunk["first_mask"][slot + 1]
         starts, counts = chunk["starts"], chunk["counts"]

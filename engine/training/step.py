@@ -140,7 +140,11 @@ class _Rows:
         total, first_iou = torch.zeros((), device=device), 0.0
         for iteration in range(1 + refinements):
             prompt = PromptBatch(self.image_index, clicks.points, clicks.labels, boxes, logits)
-            masks, scores = decode(sam, embeddings, prompt)
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
+            ):
+                masks, scores = decode(sam, embeddings, prompt)
+            masks, scores = masks.float(), scores.float()
             single = iteration > 0 or self.with_box
             loss, iou = self._loss(masks, scores, targets, single)
             total = total + loss

@@ -48,7 +48,7 @@ def predictor(sam: Any) -> Any:
 
 
 def former_logits() -> np.ndarray:
-    return np.random.default_rng(8).normal(0, 4, (128, 128)).astype(np.float32)
+    return np.random.default_rng(8).normal(0, 4, (192, 192)).astype(np.float32)
 
 
 CASES = {

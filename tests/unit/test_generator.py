@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from engine.automatic import GeneratorConfig, MaskGenerator, preset
+from engine.automatic.candidates import Bar
 from engine.automatic.config import PRESETS
 from engine.automatic.crops import Crop, crops_of, cut_off
 from engine.automatic.generator import stability_score
 from engine.automatic.regions import clean
-from engine.automatic.windows import Drawn, Frame, finite
+from engine.automatic.windows import Drawn, Frame, Window, finite
 from engine.core.rle import decode as decode_rle
 from engine.core.rle import encode
 from engine.sam import Embedding, Segmenter, Thresholds
@@ -64,9 +65,9 @@ def test_a_preset_can_be_changed_field_by_field() -> None:
 def test_what_is_left_open_comes_from_the_models_card() -> None:
     model = Striped()
     open_ended = MaskGenerator(model)
-    assert (open_ended.min_predicted_iou, open_ended.min_stability) == (0.5, 0.5)
+    assert open_ended.bar == Bar(0.5, 0.5)
     given = MaskGenerator(model, GeneratorConfig(min_predicted_iou=0.0, min_stability=0.9))
-    assert (given.min_predicted_iou, given.min_stability) == (0.0, 0.9)
+    assert given.bar == Bar(0.0, 0.9)
 
 
 # crops
@@ -290,6 +291,65 @@ def test_the_limits_of_the_generator_are_used() -> None:
     assert areas(replace(base, min_predicted_iou=0.95)) == set()
     assert areas(replace(base, stability_offset=6.0)) == set()
     assert areas(replace(base, max_box_iou=0.0)) == {100}
+
+
+class Rough(Striped):
+    """Every click gets a mask 5 wide; the points of one row one of 6, and scores that are nearly
+    the same: which is better is told exactly only in full precision, as is what passes 0.5."""
+
+    has_half = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_exactly: list[tuple[float, float]] = []
+
+    def candidates(
+        self, embedding: Embedding, points_B2: Any, min_iou: float, *, half: bool = False
+    ) -> Any:
+        height = embedding.original_size[0]
+        logits = torch.full((len(points_B2), 64, 64), -5.0)
+        scores = torch.zeros(len(points_B2))
+        for row, (x, y) in enumerate(points_B2):
+            left, wide = int(x) // 10 * 10, y > 10
+            logits[row, :height, left : left + (6 if wide else 5)] = 5.0
+            # columns 0 and 10: in doubt who wins; 20: clear; 30: in doubt whether it passes
+            exact = {0: 0.904, 10: 0.8, 20: 0.7, 30: 0.502}[left] - (0.003 if wide else 0)
+            error = {0: 0.006, 10: 0.004, 20: 0.0, 30: 0.0}[left] * (1 if wide else -1)
+            scores[row] = exact + (error if half else 0) - (0.1 if wide and left == 20 else 0)
+            if left == 30 and half:
+                scores[row] -= 0.005
+        if not half:
+            self.asked_exactly += [(float(x), float(y)) for x, y in points_B2]
+        rows = torch.nonzero(scores > min_iou)[:, 0]
+        return logits[rows], scores[rows], rows
+
+
+def test_in_half_precision_the_same_masks_win() -> None:
+    config = GeneratorConfig(points_per_side=4)
+    exact = MaskGenerator(Rough(), config).generate(IMAGE)
+    assert [mask.area for mask in exact] == [100] * 4  # the narrower of each pair
+    model = Rough()
+    fast = MaskGenerator(model, replace(config, half=True)).generate(IMAGE)
+    assert [(m.rle, m.predicted_iou) for m in fast][:2] == [
+        (m.rle, m.predicted_iou) for m in exact
+    ][:2]
+    assert [mask.rle for mask in fast] == [mask.rle for mask in exact]
+    assert {x for x, _ in model.asked_exactly} == {5.0, 15.0, 35.0}  # not what is clear
+
+
+def test_windows_of_one_frame_are_compared_where_they_lie() -> None:
+    frame = Frame(Embedding(torch.zeros(1), (64, 64), (64, 64)), 64, 64)
+
+    def window(x: int, width: int) -> Window:
+        logits = np.full((64, 64), -5.0, np.float32)
+        logits[10:20, x : x + width] = 5
+        found = frame.window(logits, -1.0)
+        assert found is not None
+        return found
+
+    assert window(4, 10).iou(window(4, 10)) == 1
+    assert window(4, 10).iou(window(9, 10)) == pytest.approx(50 / 150)
+    assert window(4, 10).iou(window(40, 10)) == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 400), (30_000, 2)])

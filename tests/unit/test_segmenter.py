@@ -17,6 +17,9 @@ from engine.sam.segmenter import MAX_UPSAMPLED
 
 torch.set_num_threads(1)
 SIZE = (60, 88)
+LOW = 192
+"""Side of the low-resolution masks of `lite`."""
+
 IMAGE = np.random.default_rng(4).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
 
@@ -52,8 +55,8 @@ def test_images_of_several_sizes_are_embedded_as_one_by_one(segmenter: Segmenter
 
 def test_an_embedding_remembers_both_sizes(embedding: Embedding) -> None:
     assert embedding.original_size == SIZE
-    assert embedding.input_size == (175, 256)  # 60 x 256 / 88 = 174.5
-    assert embedding.features_1CHW.shape == (1, 128, 32, 32)
+    assert embedding.input_size == (262, 384)  # 60 x 384 / 88 = 261.8
+    assert embedding.features_1CHW.shape == (1, 128, 48, 48)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_only_rgb_bytes_are_embedded(segmenter: Segmenter, image: np.ndarray) ->
 
 def test_a_sliver_of_an_image_still_works(segmenter: Segmenter) -> None:
     sliver = segmenter.embed(np.zeros((1, 600, 3), np.uint8))
-    assert sliver.input_size == (1, 256)
+    assert sliver.input_size == (1, 384)
     answer = segmenter.predict(sliver, [click(300, 0)], multimask=True)
     assert segmenter.masks(sliver, answer.best()[0]).shape == (1, 1, 600)
 
@@ -95,7 +98,7 @@ def test_several_prompts_are_answered_as_one_by_one(
     segmenter: Segmenter, embedding: Embedding, multimask: bool, outputs: int
 ) -> None:
     answer = segmenter.predict(embedding, CLICKS, multimask=multimask)
-    assert answer.logits_BMHW.shape == (3, outputs, 128, 128)
+    assert answer.logits_BMHW.shape == (3, outputs, LOW, LOW)
     assert answer.predicted_iou_BM.shape == (3, outputs)
     for index, prompt in enumerate(CLICKS):
         alone = segmenter.predict(embedding, [prompt], multimask=multimask)
@@ -114,13 +117,13 @@ def test_every_part_of_a_prompt_matters(segmenter: Segmenter, embedding: Embeddi
         points_xy=np.array([[10.0, 12.0]]),
         labels=np.array([1]),
         box_xyxy=np.array([5.0, 5.0, 30.0, 30.0]),
-        mask_logits=np.zeros((128, 128)),
+        mask_logits=np.zeros((LOW, LOW)),
     )
     others = [
         replace(plain, points_xy=np.array([[60.0, 40.0]])),
         replace(plain, labels=np.array([0])),
         replace(plain, box_xyxy=np.array([5.0, 5.0, 80.0, 50.0])),
-        replace(plain, mask_logits=np.full((128, 128), 8.0)),
+        replace(plain, mask_logits=np.full((LOW, LOW), 8.0)),
     ]
     first = segmenter.predict(embedding, [plain], multimask=False).logits_BMHW
     for prompt in others:
@@ -134,7 +137,7 @@ def test_every_part_of_a_prompt_matters(segmenter: Segmenter, embedding: Embeddi
         Prompt(points_xy=np.zeros((2, 2)), labels=np.ones(2)),
         Prompt(box_xyxy=np.array([0.0, 0.0, 9.0, 9.0])),
         Prompt(points_xy=np.zeros((1, 2)), labels=np.ones(1), box_xyxy=np.zeros(4)),
-        Prompt(points_xy=np.zeros((1, 2)), labels=np.ones(1), mask_logits=np.zeros((128, 128))),
+        Prompt(points_xy=np.zeros((1, 2)), labels=np.ones(1), mask_logits=np.zeros((LOW, LOW))),
     ],
     ids=["two points", "a box", "point and box", "point and logits"],
 )
@@ -182,7 +185,7 @@ def test_one_call_serves_prompts_about_several_images(segmenter: Segmenter) -> N
 
 def test_a_batch_without_points_or_boxes_is_refused(segmenter: Segmenter) -> None:
     with pytest.raises(ValueError, match="points or boxes"):
-        decode(segmenter.sam, torch.zeros(1, 128, 32, 32), PromptBatch(torch.tensor([0])))
+        decode(segmenter.sam, torch.zeros(1, 128, 48, 48), PromptBatch(torch.tensor([0])))
 
 
 def test_the_best_output_is_the_one_with_the_highest_predicted_iou() -> None:
@@ -196,14 +199,14 @@ def test_the_best_output_is_the_one_with_the_highest_predicted_iou() -> None:
 
 
 def test_masks_lie_where_the_logits_are(segmenter: Segmenter, embedding: Embedding) -> None:
-    """128 low-resolution cells span the padded input: 88 of them wide, the image has 60 rows."""
-    logits = torch.full((1, 128, 128), -5.0)
-    logits[0, :, :64] = 5  # the left half
+    """192 low-resolution cells span the padded input: 88 pixels wide, the image has 60 rows."""
+    logits = torch.full((1, LOW, LOW), -5.0)
+    logits[0, :, : LOW // 2] = 5  # the left half
     mask = segmenter.masks(embedding, logits)[0]
     assert mask[:, :43].all()
     assert not mask[:, 45:].any()
-    logits = torch.full((1, 128, 128), -5.0)
-    logits[0, 88:] = 5  # below the image: padding
+    logits = torch.full((1, LOW, LOW), -5.0)
+    logits[0, 132:] = 5  # below the image: padding
     assert not segmenter.masks(embedding, logits).any()
 
 
@@ -229,7 +232,7 @@ def test_masks_made_in_pieces_are_the_same_masks(
 
 
 def test_no_logits_give_no_masks(segmenter: Segmenter, embedding: Embedding) -> None:
-    assert segmenter.masks(embedding, torch.zeros(0, 128, 128)).shape == (0, *SIZE)
+    assert segmenter.masks(embedding, torch.zeros(0, LOW, LOW)).shape == (0, *SIZE)
 
 
 def test_large_images_are_upsampled_one_mask_at_a_time(segmenter: Segmenter) -> None:
@@ -250,6 +253,6 @@ def test_small_images_are_upsampled_within_the_same_memory(monkeypatch: pytest.M
         return upsample(self, embedding, logits_BHW)
 
     monkeypatch.setattr(Segmenter, "upsample", counted)
-    tiny = Embedding(torch.zeros(1), (16, 16), (256, 256))
-    model.masks(tiny, torch.zeros(40, 128, 128))
+    tiny = Embedding(torch.zeros(1), (16, 16), (384, 384))
+    model.masks(tiny, torch.zeros(40, LOW, LOW))
     assert max(alive) <= 4 * model.side**2

@@ -23,7 +23,7 @@ from flows import progress
 from flows.collecting import Job, masks_of
 from flows.rounds import job_of
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Image, Round, RunKind, Shard
+from storage.catalog import Image, Round, RunKind, Shard, ShardState
 from storage.formats.images import BadImageError
 from storage.objects import ObjectNotFoundError
 
@@ -78,11 +78,14 @@ def generate_run(workspace: Workspace, job: Job, image_ids: Sequence[int]) -> di
         job.run_id, [image_ids[i : i + size] for i in range(0, len(image_ids), size)]
     )
     root = str(workspace.settings.root)
-    while workspace.catalog.shards.remaining(job.run_id):
-        if generate_shard(root, job.run_id) is None:
-            time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
     shards = workspace.catalog.shards.all(job.run_id)
     images = sum(len(shard.image_ids) for shard in shards)
+    done = sum(len(s.image_ids) for s in shards if s.state == ShardState.COMMITTED)
+    with progress.current().track("generate", images, "image") as advance:
+        advance(done)
+        while workspace.catalog.shards.remaining(job.run_id):
+            if generate_shard(root, job.run_id) is None:
+                time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
     totals = workspace.catalog.shards.totals(job.run_id)
     return {
         "images": images,
@@ -128,6 +131,7 @@ def _shard_masks(
 ) -> list[Mask]:
     generator = mask_generator(workspace, job.model)
     masks: list[Mask] = []
+    images = 0
     for image, pixels in _read_ahead(workspace, workspace.catalog.images.get_many(shard.image_ids)):
         try:
             found = generator.generate(pixels.result())
@@ -137,7 +141,8 @@ def _shard_masks(
             )
         else:
             masks += masks_of(job, image.id, found, shard=shard.shard, source=Source.AUTOMATIC)
-            advance(1, f"{len(found)} masks")
+            images += 1
+        advance(1, f"{len(masks) / max(images, 1):.1f} masks/image")
     return masks
 
 

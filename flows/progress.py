@@ -30,7 +30,8 @@ class Reporter(Protocol):
 
     @contextmanager
     def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
-        """A piece of work of `total` units; yields the function to call when some are done."""
+        """A piece of work of `total` units; yields the function to call when some are done. Inside
+        another piece of the same unit it is a part of that one, and has no bar of its own."""
         ...
 
     def say(self, text: str) -> None:
@@ -68,9 +69,15 @@ class Terminal:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._shown: tuple[str, Advance] | None = None
+        """Unit of the bar that is shown, and what moves it."""
 
     @contextmanager
     def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
+        if self._shown and self._shown[0] == unit:
+            outer = self._shown[1]
+            yield lambda n=1, note="": outer(n, f"{note} · {what}" if note else "")
+            return
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -89,7 +96,11 @@ class Terminal:
                 if note:
                     bars.update(task, note=note)
 
-            yield advance
+            self._shown = unit, advance
+            try:
+                yield advance
+            finally:
+                self._shown = None
 
     def say(self, text: str) -> None:
         self.console.print(text)

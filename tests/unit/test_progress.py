@@ -1,0 +1,36 @@
+"""Progress on a terminal: bars, and pieces of work inside others."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from flows.progress import Terminal
+
+
+def shown(total: int, unit: str) -> str:
+    out = io.StringIO()
+    terminal = Terminal(Console(file=out, force_terminal=True, width=140))
+    with terminal.track("generate", total, "image"):
+        for part in range(2):
+            with terminal.track(f"shard {part}", 2, unit) as advance:
+                advance(1)
+                advance(1, "7.5 masks/image")
+    return out.getvalue()
+
+
+def test_a_part_moves_the_bar_of_the_whole() -> None:
+    text = shown(4, "image")
+    assert "4/4" in text
+    assert "7.5 masks/image · shard 1" in text
+
+
+def test_a_bar_is_forgotten_when_its_work_is_done() -> None:
+    out = io.StringIO()
+    terminal = Terminal(Console(file=out, force_terminal=True, width=140))
+    for what in ("first", "second"):
+        with terminal.track(what, 3, "image") as advance:
+            advance(3)
+    assert out.getvalue().count("3/3") >= 2
+    assert "second" in out.getvalue()

@@ -8,21 +8,24 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flows import amg, progress
+from flows import amg
 from flows.settings import WorkspaceError, create_workspace, find_workspace
-
-if TYPE_CHECKING:
-    from flows.wiring import Workspace
+from flows.terminal import (
+    JsonOption,
+    console,
+    errors,
+    example,
+    in_workspace,
+    number,
+    print_json,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,46 +34,7 @@ app = typer.Typer(
     help="The open data engine: images in, masks and a better model out.",
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
-console = Console(width=None if sys.stdout.isatty() else 140)
-errors = Console(stderr=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 DatasetOption = Annotated[str, typer.Option(help="Name of the dataset.")]
-
-
-def _example(*lines: str) -> str:
-    return "**Example**\n\n" + "\n\n".join(f"`{line}`" for line in lines)
-
-
-@contextmanager
-def _workspace(as_json: bool = False, *, orchestrated: bool = False) -> Iterator[Workspace]:
-    """The workspace around the current folder, ready for use."""
-    from flows import temporary_server
-
-    root = find_workspace()
-    temporary_server.configure(root)
-    progress.use(progress.Silent() if as_json else progress.Terminal(errors))
-    from flows.wiring import open_workspace
-
-    opened = open_workspace(str(root))
-    opened.prepare()
-    with ExitStack() as stack:
-        if orchestrated:
-            with errors.status("starting Prefect"):
-                stack.enter_context(temporary_server.server(root))
-        try:
-            yield opened
-        except KeyboardInterrupt:
-            errors.print("stopped; the same command goes on where it was")
-            raise typer.Exit(130) from None
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, default=str))
-
-
-def _number(value: Any, style: str = "") -> str:
-    return "–" if value is None else format(value, style)
 
 
 def _print_rounds(rows: list[dict[str, Any]]) -> None:
@@ -83,19 +47,19 @@ def _print_rounds(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             row["stage"],
             str(row["round"]),
-            _number(row["images"]),
-            _number(row["masks"]),
-            _number(row["masks_per_image"], ".1f"),
-            _number(row["clicks_per_mask"], ".2f"),
-            _number(row["seconds_per_mask"], ".1f"),
+            number(row["images"]),
+            number(row["masks"]),
+            number(row["masks_per_image"], ".1f"),
+            number(row["clicks_per_mask"], ".2f"),
+            number(row["seconds_per_mask"], ".1f"),
             row["model"] or "–",
-            _number(row["miou_1_click"], ".3f"),
-            _number(row["miou_3_clicks"], ".3f"),
+            number(row["miou_1_click"], ".3f"),
+            number(row["miou_3_clicks"], ".3f"),
         )
     console.print(table)
 
 
-@app.command(epilog=_example("dataengine init ws", "cd ws"))
+@app.command(epilog=example("dataengine init ws", "cd ws"))
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder to make the workspace in.")] = Path(),
 ) -> None:
@@ -108,7 +72,7 @@ def init(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "dataengine ingest photos/ --dataset photos",
         "dataengine ingest nuclei/images --coco nuclei/instances.json --dataset nuclei",
     )
@@ -129,7 +93,7 @@ def ingest(
         raise typer.BadParameter(f"{folder} is not a folder", param_hint="FOLDER")
     if coco is not None and not coco.is_file():
         raise typer.BadParameter(f"{coco} is not a file", param_hint="--coco")
-    with _workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.ingest import ingest as flow
 
         report = flow(
@@ -140,7 +104,7 @@ def ingest(
             held_out,
         )
     if as_json:
-        _print_json(report)
+        print_json(report)
         return
     console.print(
         f"{report['added']} images added, {report['known']} known already, "
@@ -152,7 +116,7 @@ def ingest(
         console.print(f"  and {len(report['problems']) - 10} more problems")
 
 
-@app.command(epilog=_example("dataengine run --dataset nuclei --rounds 2,1 --images-per-round 60"))
+@app.command(epilog=example("dataengine run --dataset nuclei --rounds 2,1 --images-per-round 60"))
 def run(
     dataset: DatasetOption = "default",
     annotator: Annotated[
@@ -172,7 +136,7 @@ def run(
     if annotator != "simulated":
         raise typer.BadParameter("only `simulated` so far", param_hint="--annotator")
     counts = _rounds(rounds)
-    with _workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.data_engine import LoopPlan, data_engine
 
         plan = LoopPlan(
@@ -183,7 +147,7 @@ def run(
         )
         rows = data_engine(str(workspace.settings.root), dataset, plan.rounds(), new)
     if as_json:
-        _print_json({"rounds": rows})
+        print_json({"rounds": rows})
     else:
         _print_rounds(rows)
 
@@ -197,7 +161,7 @@ def _rounds(text: str) -> tuple[int, int, int]:
 
 
 @app.command(
-    epilog=_example("dataengine generate --dataset photos", "dataengine generate --resume RUN")
+    epilog=example("dataengine generate --dataset photos", "dataengine generate --resume RUN")
 )
 def generate(
     dataset: DatasetOption = "default",
@@ -206,7 +170,7 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Make masks of everything in a dataset's images with the current model (stage 3)."""
-    with _workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.fully_automatic import generate as flow
         from storage.catalog import new_id
 
@@ -220,7 +184,7 @@ def generate(
             dataset = workspace.catalog.datasets.get_by_id(run_row.dataset_id).name
         figures = flow(str(workspace.settings.root), run_id, dataset, image_ids)
     if as_json:
-        _print_json({"run": run_id, **figures})
+        print_json({"run": run_id, **figures})
     else:
         console.print(
             f"{figures['masks']} masks on {figures['images']} images "
@@ -230,14 +194,14 @@ def generate(
 
 app.command(
     "amg",
-    epilog=_example(
+    epilog=example(
         "dataengine amg photo.jpg --output masks/",
         "dataengine amg photos/ --model sam_vit_b_01ec64.pth --preset sa1b --output masks/",
     ),
 )(amg.amg)
 
 
-@app.command(epilog=_example("dataengine retrain --dataset nuclei"))
+@app.command(epilog=example("dataengine retrain --dataset nuclei"))
 def retrain(
     dataset: DatasetOption = "default",
     version: Annotated[str | None, typer.Option(help="Name of the new model version.")] = None,
@@ -245,17 +209,17 @@ def retrain(
 ) -> None:
     """Train on the collected masks; promote the result if it is better on held-out images."""
     name = version or f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    with _workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.retrain import retrain as flow
 
         result = flow(str(workspace.settings.root), dataset, name)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         console.print(f"{result['version']}: {result['reason']}; current is {result['model']}")
 
 
-@app.command(epilog=_example("dataengine review --dataset nuclei --images 20"))
+@app.command(epilog=example("dataengine review --dataset nuclei --images 20"))
 def review(
     dataset: DatasetOption = "default",
     images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
@@ -263,12 +227,12 @@ def review(
     as_json: JsonOption = False,
 ) -> None:
     """Send a sample of automatic masks to the review queue; the simulated annotator judges it."""
-    with _workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.review import review as flow
 
         figures = flow(str(workspace.settings.root), dataset, images, None, seed)
     if as_json:
-        _print_json(figures)
+        print_json(figures)
     else:
         console.print(
             f"{figures['judged']} masks judged: {figures['accept']} accepted, "
@@ -277,7 +241,7 @@ def review(
 
 
 @app.command(
-    epilog=_example("dataengine evaluate --images val/images --coco val/instances.json --json")
+    epilog=example("dataengine evaluate --images val/images --coco val/instances.json --json")
 )
 def evaluate(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
@@ -290,7 +254,7 @@ def evaluate(
     for path, kind in ((images, "--images"), (coco, "--coco")):
         if not path.exists():
             raise typer.BadParameter(f"{path} does not exist", param_hint=kind)
-    with _workspace(as_json) as workspace:
+    with in_workspace(as_json) as workspace:
         from flows.evaluating import evaluate_folder
         from flows.fully_automatic import mask_generator
 
@@ -298,7 +262,7 @@ def evaluate(
         generator = mask_generator(workspace, version)
         scores = evaluate_folder(workspace.segmenter(version), generator, images, coco, limit=limit)
     if as_json:
-        _print_json(scores)
+        print_json(scores)
         return
     table = Table("score", "value", title=f"{version} on {images}")
     for name, value in scores.items():
@@ -306,14 +270,14 @@ def evaluate(
     console.print(table)
 
 
-@app.command(epilog=_example("dataengine models", "dataengine models --show lite"))
+@app.command(epilog=example("dataengine models", "dataengine models --show lite"))
 def models(
     show: Annotated[str | None, typer.Option(help="Print one version's card.")] = None,
     promote: Annotated[str | None, typer.Option(help="Make a version the current one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List model versions, show a card, or promote a version."""
-    with _workspace(as_json) as workspace:
+    with in_workspace(as_json) as workspace:
         if promote is not None:
             current = workspace.current_model().version
             workspace.catalog.models.promote(promote, expected_current=current)
@@ -332,23 +296,23 @@ def models(
             for model in workspace.catalog.models.all()
         ]
     if as_json:
-        _print_json({"models": rows})
+        print_json({"models": rows})
         return
     table = Table("version", "state", "architecture", "parent", "mask table", "made")
     for row in rows:
-        table.add_row(*(_number(value) for value in row.values()))
+        table.add_row(*(number(value) for value in row.values()))
     console.print(table)
 
 
-@app.command(epilog=_example("dataengine status", "dataengine status --json"))
+@app.command(epilog=example("dataengine status", "dataengine status --json"))
 def status(as_json: JsonOption = False) -> None:
     """Datasets, images, masks, rounds, models, tasks, runs, releases, quarantine."""
-    with _workspace(as_json) as workspace:
+    with in_workspace(as_json) as workspace:
         from flows.status import status_of
 
         found = status_of(workspace)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table("", "", title=str(workspace.settings.root), show_header=False)
     for name in ("images", "masks", "tasks", "runs", "models", "quarantine"):
@@ -361,24 +325,24 @@ def status(as_json: JsonOption = False) -> None:
         _print_rounds(found["rounds"])
 
 
-@app.command(epilog=_example("dataengine release nuclei-1 --dataset nuclei"))
+@app.command(epilog=example("dataengine release nuclei-1 --dataset nuclei"))
 def release(
     name: Annotated[str, typer.Argument(help="Name of the release.")],
     dataset: DatasetOption = "default",
     as_json: JsonOption = False,
 ) -> None:
     """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
-    with _workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.release import release as flow
 
         card = flow(str(workspace.settings.root), dataset, name)
     if as_json:
-        _print_json(card)
+        print_json(card)
     else:
         console.print(f"release {name}: {card['masks']} masks on {card['images']} images")
 
 
-@app.command(epilog=_example("dataengine export latest --format coco --out out/"))
+@app.command(epilog=example("dataengine export latest --format coco --out out/"))
 def export(
     name: Annotated[str, typer.Argument(help="A release, or `latest`.")] = "latest",
     style: Annotated[str, typer.Option("--format", help="coco or sa1b.")] = "coco",
@@ -390,7 +354,7 @@ def export(
 ) -> None:
     """Write a release and its report into a folder. `latest` releases the dataset first if it
     never was."""
-    with _workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.release import export_release, release_to_export
 
         chosen = release_to_export(workspace, name, dataset)
@@ -399,12 +363,12 @@ def export(
         if workspace.objects.exists(report):
             workspace.objects.fetch(report, out / "report.html")
     if as_json:
-        _print_json({"release": chosen.name, "folder": str(out), **counts})
+        print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
         console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
 
 
-@app.command(epilog=_example("dataengine demo", "make demo"))
+@app.command(epilog=example("dataengine demo", "make demo"))
 def demo(
     folder: Annotated[Path, typer.Argument(help="Workspace; an earlier demo is replaced.")] = Path(
         "demo"
@@ -418,12 +382,12 @@ def demo(
 
     root = prepare_demo(folder.resolve())
     os.environ["DATAENGINE_WORKSPACE"] = str(root)
-    with _workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.demo import demo as flow
 
         summary = flow(str(workspace.settings.root))
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     _print_rounds(summary["rounds"])
     final = summary["final"]
@@ -434,14 +398,14 @@ def demo(
     console.print(f"{summary['seconds']:.0f} s; report: {summary['report']}", soft_wrap=True)
 
 
-@app.command(epilog=_example("dataengine doctor"))
+@app.command(epilog=example("dataengine doctor"))
 def doctor(as_json: JsonOption = False) -> None:
     """Check the workspace: settings, catalog, object store, mask table, model, disk."""
     from flows.doctor import check_workspace
 
     checks = check_workspace(find_workspace())
     if as_json:
-        _print_json({"ok": all(check["ok"] for check in checks), "checks": checks})
+        print_json({"ok": all(check["ok"] for check in checks), "checks": checks})
     else:
         table = Table("check", "", "what")
         for check in checks:

@@ -1,0 +1,62 @@
+"""What every command of `dataengine` does alike: open the workspace, print, show an example."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows import progress
+from flows.settings import find_workspace
+
+if TYPE_CHECKING:
+    from flows.wiring import Workspace
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+errors = Console(stderr=True)
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help."""
+    return "**Example**\n\n" + "\n\n".join(f"`{line}`" for line in lines)
+
+
+@contextmanager
+def in_workspace(as_json: bool = False, *, orchestrated: bool = False) -> Iterator[Workspace]:
+    """The workspace around the current folder, ready for use."""
+    from flows import temporary_server
+
+    root = find_workspace()
+    temporary_server.configure(root)
+    progress.use(progress.Silent() if as_json else progress.Terminal(errors))
+    from flows.wiring import open_workspace
+
+    opened = open_workspace(str(root))
+    opened.prepare()
+    with ExitStack() as stack:
+        if orchestrated:
+            with errors.status("starting Prefect"):
+                stack.enter_context(temporary_server.server(root))
+        try:
+            yield opened
+        except KeyboardInterrupt:
+            errors.print("stopped; the same command goes on where it was")
+            raise typer.Exit(130) from None
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON; what JSON has no type for, times above all, as text."""
+    print(json.dumps(value, default=str))
+
+
+def number(value: Any, style: str = "") -> str:
+    """A cell of a table; a dash for None."""
+    return "–" if value is None else format(value, style)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from storage.catalog.errors import (
     AlreadyExistsError,
@@ -16,7 +18,7 @@ from storage.catalog.errors import (
 )
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.states import ModelState
-from storage.catalog.tables import ModelRow
+from storage.catalog.tables import ModelRow, PromotionRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +28,7 @@ class Model:
     Attributes:
         key: where the object store has the checkpoint.
         table_version: version of the mask table it was trained on, None for a base model.
-        card: parent, data, metrics and whatever else describes it.
+        card: parent, data, metrics and whatever else describes it; `describe` adds to it.
     """
 
     version: str
@@ -91,6 +93,21 @@ class Models:
                 raise NotFoundError(f"no model version {version!r}")
             return to_record(Model, row)
 
+    def describe(self, version: str, entries: Mapping[str, Any]) -> Model:
+        """Put entries into a version's card, over those of the same names; what is learnt of a
+        model after it was made, such as why it was not promoted. The checkpoint keeps its own card.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        with self._sessions.session() as session:
+            row = session.get(ModelRow, version, with_for_update=True)
+            if row is None:
+                raise NotFoundError(f"no model version {version!r}")
+            row.card = {**row.card, **entries}
+            session.commit()
+            return to_record(Model, row)
+
     def current(self) -> Model | None:
         """The promoted model; None before the first promotion."""
         query = select(ModelRow).where(ModelRow.state == ModelState.CURRENT)
@@ -115,24 +132,67 @@ class Models:
                 if row is None:
                     raise NotFoundError(f"no model version {version!r}")
                 if row.state != ModelState.CURRENT:
-                    retire = update(ModelRow).where(
-                        ModelRow.version == expected_current, ModelRow.state == ModelState.CURRENT
-                    )
-                    retired = count_changed(session, retire.values(state=ModelState.RETIRED))
-                    if expected_current is not None and retired != 1:
-                        raise StaleStateError(f"{expected_current!r} is no longer current")
-                    enthrone = update(ModelRow).where(
-                        ModelRow.version == version, ModelRow.state != ModelState.CURRENT
-                    )
-                    count_changed(session, enthrone.values(state=ModelState.CURRENT))
+                    if expected_current is not None:
+                        _retire(session, expected_current)
+                    if _enthrone(session, version):
+                        now = self._sessions.now()
+                        session.add(PromotionRow(version=version, promoted_at=now))
                     session.refresh(row)
                     session.commit()
                 return to_record(Model, row)
         except ConstraintError as error:  # the index that allows one current model
             raise StaleStateError(f"another model than {expected_current!r} is current") from error
 
+    def roll_back(self, *, expected_current: str) -> Model:
+        """Make the version current again that was before the present one, and retire that.
+        Doing so again goes further back.
+
+        Args:
+            expected_current: the version that is to go.
+
+        Returns:
+            The version that is current now.
+
+        Raises:
+            NotFoundError: none was current before.
+            StaleStateError: another version is current than expected; decide again.
+        """
+        query = (
+            select(PromotionRow)
+            .where(PromotionRow.undone_at.is_(None))
+            .order_by(PromotionRow.id.desc())
+            .limit(2)
+        )
+        with self._sessions.session() as session:
+            _retire(session, expected_current)
+            last, *before = session.scalars(query)
+            if not before:
+                raise NotFoundError(f"no model version was current before {expected_current!r}")
+            last.undone_at = self._sessions.now()
+            _enthrone(session, before[0].version)
+            row = session.get_one(ModelRow, before[0].version)
+            session.commit()
+            return to_record(Model, row)
+
     def all(self) -> list[Model]:
         """All model versions, the newest first."""
         query = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.version)
         with self._sessions.reading() as session:
             return [to_record(Model, row) for row in session.scalars(query)]
+
+
+def _retire(session: Session, version: str) -> None:
+    """Whoever gets past this line is the only one who changes the current model now."""
+    retire = update(ModelRow).where(
+        ModelRow.version == version, ModelRow.state == ModelState.CURRENT
+    )
+    if count_changed(session, retire.values(state=ModelState.RETIRED)) != 1:
+        raise StaleStateError(f"{version!r} is no longer current")
+
+
+def _enthrone(session: Session, version: str) -> bool:
+    """False where somebody else did so at the same time."""
+    enthrone = update(ModelRow).where(
+        ModelRow.version == version, ModelRow.state != ModelState.CURRENT
+    )
+    return count_changed(session, enthrone.values(state=ModelState.CURRENT)) == 1

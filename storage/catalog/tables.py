@@ -185,6 +185,17 @@ class ModelRow(Base):
     created_at: Mapped[datetime]
 
 
+class PromotionRow(Base):
+    """A model version became current. Those not undone, by id, say what was current after what."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(String(200), ForeignKey("models.version"))
+    promoted_at: Mapped[datetime]
+    undone_at: Mapped[datetime | None]
+
+
 class LoopRow(Base):
     __tablename__ = "loops"
     __table_args__ = (

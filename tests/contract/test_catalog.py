@@ -24,7 +24,6 @@ from storage.catalog import (
     LeaseLostError,
     LoopConflictError,
     LoopState,
-    Model,
     ModelState,
     NewVerdict,
     NotFoundError,
@@ -101,7 +100,7 @@ def test_two_processes_may_migrate_at_once(empty_database_url: str) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         revisions = [pool.submit(migrate) for _ in range(2)]
-        assert [future.result() for future in revisions] == ["0001", "0001"]
+        assert [future.result() for future in revisions] == ["0002", "0002"]
 
 
 def test_sqlite_writes_ahead_and_enforces_foreign_keys(catalog: Catalog) -> None:
@@ -209,65 +208,6 @@ def test_quarantine_counts_each_failure_once(catalog: Catalog) -> None:
     catalog.quarantine.add(dataset.id, "b.jpg", "x" * 9_000, stage="generate")
     assert list(catalog.quarantine.counts(dataset.id).items()) == [("truncated", 2), ("x" * 500, 1)]
     assert [entry.path for entry in catalog.quarantine.all(dataset.id)] == ["b.jpg"] * 2 + ["a.jpg"]
-
-
-# Models
-
-
-def _add_models(catalog: Catalog, *versions: str) -> None:
-    for version in versions:
-        catalog.models.add(version, architecture="lite", key=f"models/{version}")
-
-
-def test_promotion_retires_the_model_that_was_current(catalog: Catalog) -> None:
-    _add_models(catalog, "v1", "v2")
-    assert catalog.models.current() is None
-    catalog.models.promote("v1", expected_current=None)
-    promoted = catalog.models.promote("v2", expected_current="v1")
-    assert promoted.state == ModelState.CURRENT
-    assert catalog.models.promote("v2", expected_current="v1") == promoted
-    assert catalog.models.get("v1").state == ModelState.RETIRED
-    assert catalog.models.current() == promoted
-
-
-@pytest.mark.parametrize("expected", [None, "v2"])
-def test_promotion_against_another_model_changes_nothing(
-    catalog: Catalog, expected: str | None
-) -> None:
-    _add_models(catalog, "v1", "v2", "v3")
-    catalog.models.promote("v1", expected_current=None)
-    with pytest.raises(StaleStateError):
-        catalog.models.promote("v3", expected_current=expected)
-    assert catalog.models.current() == catalog.models.get("v1")
-    assert catalog.models.get("v3").state == ModelState.CANDIDATE
-
-
-@pytest.mark.parametrize("before", [None, "v0"])
-def test_of_two_promotions_at_once_one_wins(catalog: Catalog, before: str | None) -> None:
-    _add_models(catalog, "v0", "v1", "v2")
-    if before is not None:
-        catalog.models.promote(before, expected_current=None)
-    barrier = Barrier(2)
-
-    def promote(version: str) -> Model | None:
-        barrier.wait()
-        try:
-            return catalog.models.promote(version, expected_current=before)
-        except StaleStateError:
-            return None
-
-    with ThreadPoolExecutor(2) as pool:
-        won = [model for model in pool.map(promote, ["v1", "v2"]) if model is not None]
-    assert won == [catalog.models.current()]
-
-
-def test_a_version_is_added_once(catalog: Catalog) -> None:
-    _add_models(catalog, "v1", "v1")
-    with pytest.raises(AlreadyExistsError):
-        catalog.models.add("v1", architecture="lite", key="elsewhere")
-    with pytest.raises(NotFoundError):
-        catalog.models.promote("v9", expected_current=None)
-    assert [model.version for model in catalog.models.all()] == ["v1"]
 
 
 # Loops and rounds
@@ -519,7 +459,7 @@ def test_the_summary_counts_one_dataset_or_all(catalog: Catalog) -> None:
     other = catalog.datasets.get_or_create("cats")
     catalog.loops.start_or_resume(world.dataset.id, PLAN)
     catalog.quarantine.add(other.id, "x", "bad", stage="ingest")
-    _add_models(catalog, "v1")
+    catalog.models.add("v1", architecture="lite", key="models/v1")
     summary = catalog.summary(world.dataset.id)
     assert summary.images == {Split.TRAIN: 3, Split.HELD_OUT: 0}
     assert (summary.runs[RunState.RUNNING], summary.rounds[RoundState.PLANNED]) == (1, 3)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows import amg
+from flows import amg, evaluate
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
     JsonOption,
@@ -240,34 +240,14 @@ def review(
         )
 
 
-@app.command(
-    epilog=example("dataengine evaluate --images val/images --coco val/instances.json --json")
-)
-def evaluate(
-    images: Annotated[Path, typer.Option(help="Folder of images.")],
-    coco: Annotated[Path, typer.Option(help="Their COCO instance annotations.")],
-    model: Annotated[str | None, typer.Option(help="Model version; default: current.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many images.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Score a model: mean IoU after clicks and from boxes, recall of its automatic masks."""
-    for path, kind in ((images, "--images"), (coco, "--coco")):
-        if not path.exists():
-            raise typer.BadParameter(f"{path} does not exist", param_hint=kind)
-    with in_workspace(as_json) as workspace:
-        from flows.evaluating import evaluate_folder
-        from flows.fully_automatic import mask_generator
-
-        version = model or workspace.current_model().version
-        generator = mask_generator(workspace, version)
-        scores = evaluate_folder(workspace.segmenter(version), generator, images, coco, limit=limit)
-    if as_json:
-        print_json(scores)
-        return
-    table = Table("score", "value", title=f"{version} on {images}")
-    for name, value in scores.items():
-        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
-    console.print(table)
+app.command(
+    "evaluate",
+    epilog=example(
+        "dataengine evaluate --images val/images --coco val/instances.json --json",
+        "dataengine evaluate --set cells=cells/images,cells/instances.json "
+        "--set photos=photos/images,photos/instances.json --output scores/",
+    ),
+)(evaluate.evaluate)
 
 
 @app.command(epilog=example("dataengine models", "dataengine models --show lite"))

@@ -1,17 +1,22 @@
-"""Scores of a model version on held-out images, computed once and kept."""
+"""Scores of a model version: on a dataset's held-out images, computed once and kept; and on folders
+of images with COCO annotations."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.automatic import MaskGenerator
 from engine.core.rle import RLE
-from engine.evaluation.clicks import EvaluationImage, evaluate_clicks
-from engine.evaluation.proposals import score_proposals
+from engine.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ByImage, mean_of_sets
+from engine.evaluation.clicks import ClickScores, EvaluationImage, evaluate_clicks
+from engine.evaluation.proposals import ProposalScores, evaluate_proposals
 from engine.sam import Segmenter
 from flows import progress
 from flows.wiring import Workspace
@@ -23,32 +28,66 @@ HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, quick enough to do after
 every round."""
 
+_KEPT_AS = 2
+"""Number of the form in which results are kept; part of their key, so that none of another form is
+read as this one."""
+
+
+class NothingToEvaluateError(Exception):
+    """No image of a set can be read and has annotations: check that the folder and the COCO file
+    belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """`scores`: what `ClickScores.summary` tells, and the number of images. `by_image`: what the
+    means are made of, to compare two models image by image."""
+
+    scores: dict[str, Any]
+    by_image: ByImage
+
 
 def held_out_scores(workspace: Workspace, version: str, dataset: str) -> dict[str, Any]:
     """Click scores of a model version on the dataset's held-out images with known truth.
 
-    Which images those are is part of the key under which the result is kept. `masks` is 0 where
-    the dataset has no held-out image with truth.
+    `masks` is 0 where the dataset has no held-out image with truth.
+    """
+    return held_out(workspace, [version], dataset)[0].scores
+
+
+def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> list[HeldOut]:
+    """Scores of model versions on the same held-out images with known truth.
+
+    Which images those are is part of the key under which each result is kept.
     """
     chosen = _held_out(workspace, dataset)
-    settings = workspace.settings.train
-    named = json.dumps([[i for i, _ in chosen], settings.evaluation_masks])
+    named = json.dumps(
+        [_KEPT_AS, [i for i, _ in chosen], workspace.settings.train.evaluation_masks]
+    )
     digest = hashlib.sha256(named.encode()).hexdigest()[:16]
-    key = f"evaluations/{dataset}/{version}/{digest}.json"
-    if workspace.objects.exists(key):
-        scores: dict[str, Any] = json.loads(workspace.objects.get(key))
-        return scores
+    found = []
+    for version in versions:
+        key = f"evaluations/{dataset}/{version}/{digest}.json"
+        if not workspace.objects.exists(key):
+            kept = json.dumps(_score_held_out(workspace, version, chosen), sort_keys=True)
+            workspace.objects.put(key, kept.encode())
+        values = json.loads(workspace.objects.get(key))
+        found.append(HeldOut(values["scores"], ByImage.from_dict(values["by_image"])))
+    return found
+
+
+def _score_held_out(
+    workspace: Workspace, version: str, chosen: Sequence[tuple[int, list[RLE]]]
+) -> dict[str, Any]:
     with progress.current().track(f"evaluate {version}", len(chosen), "image") as advance:
-        images = _stored_images(workspace, chosen, advance)
         found = evaluate_clicks(
             workspace.segmenter(version),
-            images,
+            _stored_images(workspace, chosen, advance),
             clicks=HELD_OUT_CLICKS,
-            max_masks_per_image=settings.evaluation_masks,
-        ).summary()
-    scores = {**found, "images": len(chosen)}
-    workspace.objects.put(key, json.dumps(scores, sort_keys=True).encode())
-    return scores
+            max_masks_per_image=workspace.settings.train.evaluation_masks,
+        )
+    scores = {**found.summary(), "images": len(chosen)}
+    return {"scores": scores, "by_image": found.by_image().as_dict()}
 
 
 def _held_out(workspace: Workspace, dataset: str) -> list[tuple[int, list[RLE]]]:
@@ -71,47 +110,106 @@ def _stored_images(
         advance()
 
 
-def evaluate_folder(
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """A folder of images and the file with their COCO annotations, under a name."""
+
+    name: str
+    images: Path
+    coco: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _SetScores:
+    images: int
+    skipped: int
+    clicks: ClickScores
+    proposals: ProposalScores
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "skipped": self.skipped,
+            **self.clicks.summary(),
+            **self.proposals.summary(),
+        }
+
+
+def evaluate_sets(
     segmenter: Segmenter,
     generator: MaskGenerator,
-    folder: Path,
-    coco: Path,
+    sets: Sequence[EvaluationSet],
     *,
     limit: int | None = None,
-    max_masks_per_image: int | None = None,
 ) -> dict[str, Any]:
-    """Click and proposal scores on a folder of images with COCO annotations.
+    """Click, box and proposal scores on sets of images.
 
     Images without annotations, and files that are no images, are passed over and counted.
+
+    Args:
+        segmenter: the model.
+        generator: makes its automatic masks.
+        sets: at least one, each with a name of its own.
+        limit: the first so many images of each set.
+
+    Returns:
+        `model`, `interval` (how the intervals were made), and for a single set `set`, its name, and
+        its scores; for several `sets`, the scores by name, and `mean`, over the sets.
+
+    Raises:
+        NothingToEvaluateError: a set has no image with annotations.
+        BadAnnotationsError: its COCO file cannot be understood.
     """
-    files = list(list_images(folder))
-    names = [path.relative_to(folder).as_posix() for path in files]
-    truth = read_coco(coco, names)
+    scored = {item.name: _score_set(segmenter, generator, item, limit) for item in sets}
+    head = {
+        "model": segmenter.version,
+        "interval": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "resampled": "images"},
+    }
+    told = {name: scores.summary() for name, scores in scored.items()}
+    if len(told) == 1:
+        ((name, only),) = told.items()
+        return {**head, "set": name, **only}
+    return {**head, "sets": told, "mean": _mean(list(scored.values()), list(told.values()))}
+
+
+def _mean(scored: list[_SetScores], told: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over sets, each counting the same; figures that are no means have no interval."""
+    plain = ("predicted_iou_correlation", "predicted_iou_error", "ap", "ap_50", "ap_75")
+    return {
+        "noc_cap": told[0]["noc_cap"],
+        **mean_of_sets([scores.clicks.by_image() for scores in scored]),
+        **mean_of_sets([scores.proposals.by_image for scores in scored]),
+        **{name: float(np.mean([scores[name] for scores in told])) for name in plain},
+    }
+
+
+def _score_set(
+    segmenter: Segmenter, generator: MaskGenerator, chosen: EvaluationSet, limit: int | None
+) -> _SetScores:
+    files = list(list_images(chosen.images))
+    names = [path.relative_to(chosen.images).as_posix() for path in files]
+    truth = read_coco(chosen.coco, names)
     pairs = list(zip(files, names, strict=True))[:limit]
     reporter, skipped = progress.current(), [0]
-    with reporter.track("clicks", len(pairs), "image") as advance:
+    with reporter.track(f"{chosen.name}: clicks", len(pairs), "image") as advance:
         images = (
             EvaluationImage(pixels, rles)
             for pixels, rles in _annotated(pairs, truth, skipped, advance)
         )
-        clicks = evaluate_clicks(
-            segmenter, images, clicks=(1, 2, 3, 5), max_masks_per_image=max_masks_per_image
-        ).summary()
+        clicks = evaluate_clicks(segmenter, images)
+    if not clicks.box:
+        raise NothingToEvaluateError(
+            f"set {chosen.name!r}: none of {len(pairs)} images in {chosen.images} can be read and "
+            f"has annotations in {chosen.coco}"
+        )
     truths: list[list[RLE]] = []
     found: list[list[tuple[RLE, float]]] = []
-    with reporter.track("automatic masks", len(pairs), "image") as advance:
+    with reporter.track(f"{chosen.name}: automatic masks", len(pairs), "image") as advance:
         for pixels, rles in _annotated(pairs, truth, [0], advance):
             truths.append(rles)
             masks = generator.generate(pixels)
             found.append([(m.rle, (m.predicted_iou + m.stability_score) / 2) for m in masks])
-    scores = score_proposals(truths, found)
-    return {
-        "model": segmenter.version,
-        "images": len(truths),
-        "skipped": skipped[0],
-        **clicks,
-        **scores,
-    }
+    return _SetScores(len(truths), skipped[0], clicks, evaluate_proposals(truths, found))
 
 
 def _annotated(

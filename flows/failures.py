@@ -8,6 +8,7 @@ def is_users(error: Exception) -> bool:
     from engine.sam.checkpoint import CheckpointError
     from engine.training.trainer import TrainingError
     from flows.demo_setup import NotTheDemoError
+    from flows.evaluating import NothingToEvaluateError
     from flows.release import NothingToReleaseError
     from flows.rounds import NoImagesError
     from flows.temporary_server import OrchestratorError
@@ -23,6 +24,7 @@ def is_users(error: Exception) -> bool:
             CheckpointError,
             NoImagesError,
             NotTheDemoError,
+            NothingToEvaluateError,
             NothingToReleaseError,
             OrchestratorError,
             StorageError,

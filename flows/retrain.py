@@ -18,13 +18,14 @@ from prefect import flow
 from engine.core import rle as rle_codec
 from engine.core.records import Source
 from engine.core.rle import RLE
+from engine.evaluation.bootstrap import paired_gain
 from engine.sam import ModelCard, load_checkpoint, save_checkpoint
 from engine.simulation.scenes import generate_scene
 from engine.training.config import TrainConfig
 from engine.training.samples import Example
 from engine.training.trainer import NoMasksError, Progress, Trainer
 from flows import progress
-from flows.evaluating import held_out_scores
+from flows.evaluating import HeldOut, held_out
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import Dataset, Model, RunKind, Split, StaleStateError
 
@@ -33,6 +34,8 @@ MAX_SIDE = 768
 
 COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
 """Held-out scores whose mean decides about promotion."""
+
+THRESHOLDS_NOTE = "Thresholds are the parent's."
 
 
 @flow(name="retrain")
@@ -132,7 +135,7 @@ def _train(
         seconds=round(trainer.seconds, 1),
         code_version=code_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        note="Thresholds are the parent's.",
+        note=THRESHOLDS_NOTE,
     )
     with tempfile.TemporaryDirectory(prefix="dataengine-") as fresh:
         path = Path(fresh) / "model.safetensors"
@@ -156,15 +159,18 @@ def _teller(advance: progress.Advance) -> Callable[[Progress], None]:
 def _compare(
     workspace: Workspace, dataset: Dataset, run_id: str, candidate: Model
 ) -> dict[str, Any]:
-    """Promote the candidate if its held-out scores are better than the current model's."""
+    """Promote the candidate if it is better on held-out images than the current model; its scores,
+    and why it was promoted or not, go onto its card."""
     current = workspace.current_model()
+    settings = workspace.settings.train
+    before, after = held_out(workspace, [current.version, candidate.version], dataset.name)
     if current.version == candidate.version:
         reason, promoted = "promoted before", True
-        before = after = held_out_scores(workspace, current.version, dataset.name)
     else:
-        before = held_out_scores(workspace, current.version, dataset.name)
-        after = held_out_scores(workspace, candidate.version, dataset.name)
-        promoted, reason = verdict(before, after, workspace.settings.train.min_gain)
+        promoted, reason = verdict(
+            before, after, min_gain=settings.min_gain, confidence=settings.promotion_confidence
+        )
+        _describe(workspace, candidate, current, after, reason)
         if promoted:
             try:
                 workspace.catalog.models.promote(
@@ -172,27 +178,56 @@ def _compare(
                 )
             except StaleStateError:
                 promoted, reason = False, "another version became current meanwhile"
+                _describe(workspace, candidate, current, after, reason)
     result = {
         "version": candidate.version,
         "model": workspace.current_model().version,
         "promoted": promoted,
         "reason": reason,
-        "before": before,
-        "after": after,
+        "before": before.scores,
+        "after": after.scores,
     }
     workspace.catalog.runs.finish(run_id, result)
     return result
 
 
-def verdict(before: dict[str, Any], after: dict[str, Any], min_gain: float) -> tuple[bool, str]:
-    """Whether the candidate replaces the current model, and why."""
-    if not after.get("masks"):
+def _describe(
+    workspace: Workspace, candidate: Model, current: Model, after: HeldOut, reason: str
+) -> None:
+    """Written before the promotion, so that no version is current without it."""
+    scores = {**candidate.card.get("scores", {}), "held_out": after.scores}
+    note = f"Against {current.version}: {reason}. {THRESHOLDS_NOTE}"
+    workspace.catalog.models.describe(candidate.version, {"scores": scores, "note": note})
+
+
+def verdict(
+    before: HeldOut, after: HeldOut, *, min_gain: float, confidence: float
+) -> tuple[bool, str]:
+    """Whether the candidate replaces the current model, and why.
+
+    Args:
+        before: the current model's scores. after: the candidate's, of the same masks.
+        min_gain: what the gain in mean IoU must be above.
+        confidence: of the gain's two-sided interval, whose lower end must be above `min_gain`; 0:
+            the gain itself must be.
+    """
+    if not after.scores.get("masks"):
         return False, "no held-out image with known masks to compare on"
-    old, new = (float(np.mean([scores[name] for name in COMPARED])) for scores in (before, after))
+    old, new = (np.mean([held.scores[name] for name in COMPARED]) for held in (before, after))
     text = f"mean held-out IoU {new:.3f} against {old:.3f}"
-    if new > old + min_gain:
+    gain = paired_gain(before.by_image, after.by_image, COMPARED, confidence)
+    if confidence == 0:
+        text += f", gain {gain.mean:+.3f}"
+        surely = gain.mean
+    elif gain.low is None:
+        return False, f"one held-out image is too few to tell: {text}, gain {gain.mean:+.3f}"
+    else:
+        text += f", gain {gain.mean:+.3f} ({confidence:.0%}: {gain.low:+.3f} to {gain.high:+.3f})"
+        surely = gain.low
+    if surely > min_gain:
         return True, f"better: {text}"
-    return False, f"not better by more than {min_gain:g}: {text}"
+    doubt = "" if gain.mean <= min_gain else " beyond doubt"
+    return False, f"not better by more than {min_gain:g}{doubt}: {text}"
 
 
 class MaskSource:

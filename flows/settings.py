@@ -82,7 +82,10 @@ class TrainSettings(_Section):
     evaluation_masks: int = Field(default=12, ge=1)
     """Masks of each of those images."""
     min_gain: float = 0.0
-    """A candidate is promoted when its mean held-out IoU is better by more than this."""
+    """A candidate is promoted when its mean held-out IoU is better by more than this, beyond doubt:
+    the lower end of the gain's interval must be above it."""
+    promotion_confidence: float = Field(default=0.95, ge=0, lt=1)
+    """Of that interval, two-sided and paired by image; 0: any gain above `min_gain` counts."""
 
 
 class Settings(BaseSettings):
@@ -197,6 +200,7 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 [train]
 # steps = 150
 # learning_rate = 3e-4
+# promotion_confidence = 0.95   # how sure a gain must be; 0: any gain promotes
 """
 
 

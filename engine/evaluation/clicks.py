@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from engine.core.clicks import center_point, next_click
-from engine.core.metrics import batch_iou
+from engine.core.metrics import batch_iou, boundary_f, boundary_tolerance
 from engine.core.records import Prompt
 from engine.core.rle import RLE, box_xyxy, decode
+from engine.evaluation.bootstrap import ByImage
+from engine.evaluation.reliability import reliability
 from engine.sam.segmenter import Embedding, Segmenter
 
 CLICKS = (1, 2, 3, 5, 9)
 """Numbers of clicks that are reported, as in the paper."""
+
+NOC_PERCENT = (85, 90)
+"""IoU in percent up to which clicks are counted."""
 
 MAX_BATCH = 64
 
@@ -34,34 +40,66 @@ class EvaluationImage:
 
 @dataclass(slots=True)
 class ClickScores:
-    """One value per mask: IoU after k clicks, from the box, of the best of three after one click,
-    of the box itself as mask, and the predicted IoU of the first answer."""
+    """One value a mask: the number of its image; IoU after each click from the first to the last;
+    of one click and of the box the IoU and the boundary F; IoU of the best of three after one
+    click, and of the box itself as mask; the predicted IoU of the first answer."""
 
-    iou_after: dict[int, list[float]]
-    box: list[float] = field(default_factory=list)
+    clicks: tuple[int, ...]
+    """The numbers of clicks after which mean IoU is reported; the last one is the cap."""
+    image: list[int] = field(default_factory=list)
+    iou_after: list[list[float]] = field(default_factory=list)
+    """For each click, the first at index 0, one value a mask."""
     oracle: list[float] = field(default_factory=list)
-    box_fill: list[float] = field(default_factory=list)
     predicted: list[float] = field(default_factory=list)
+    boundary_1_click: list[float] = field(default_factory=list)
+    box: list[float] = field(default_factory=list)
+    box_fill: list[float] = field(default_factory=list)
+    boundary_box: list[float] = field(default_factory=list)
 
-    def summary(self) -> dict[str, float | int]:
-        """Means over masks, and the correlation of predicted with true IoU after one click."""
-        found: dict[str, float | int] = {"masks": len(self.box)}
-        for clicks, values in sorted(self.iou_after.items()):
-            name = "miou_1_click" if clicks == 1 else f"miou_{clicks}_clicks"
-            found[name] = _mean(values)
-        found["miou_1_click_oracle"] = _mean(self.oracle)
-        found["miou_box"] = _mean(self.box)
-        found["miou_box_fill"] = _mean(self.box_fill)
-        first = self.iou_after[1]
-        spread = len(first) > 2 and np.std(first) > 0 and np.std(self.predicted) > 0
-        found["predicted_iou_correlation"] = (
-            float(np.corrcoef(first, self.predicted)[0, 1]) if spread else 0.0
-        )
+    def ious(self) -> np.ndarray:
+        """IoU after each of C clicks of N masks, float64 (C, N)."""
+        return np.array(self.iou_after, np.float64).reshape(self.clicks[-1], -1)
+
+    def values(self) -> dict[str, np.ndarray]:
+        """What is averaged, float64 (N,) a figure."""
+        ious = self.ious()
+        found = {click_name(count): ious[count - 1] for count in self.clicks}
+        found["miou_1_click_oracle"] = np.array(self.oracle)
+        found["miou_box"] = np.array(self.box)
+        found["miou_box_fill"] = np.array(self.box_fill)
+        found["boundary_f_1_click"] = np.array(self.boundary_1_click)
+        found["boundary_f_box"] = np.array(self.boundary_box)
+        for percent in NOC_PERCENT:
+            needed, missed = clicks_to_reach(ious, percent / 100)
+            found[f"noc_{percent}"] = needed.astype(np.float64)
+            found[f"noc_{percent}_missed"] = missed.astype(np.float64)
         return found
 
+    def by_image(self) -> ByImage:
+        """Sums of `values` by image, of images that have masks."""
+        return ByImage.of(self.values(), self.image)
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else 0.0
+    def summary(self) -> dict[str, Any]:
+        """Means over masks with their intervals (`ByImage.summary`), how good the predicted IoU of
+        the first answer is (`reliability`), `masks`, and `noc_cap`: the clicks that are counted
+        for a mask that never reaches the IoU."""
+        found: dict[str, Any] = {"masks": len(self.box)}
+        found |= self.by_image().summary()
+        found["noc_cap"] = self.clicks[-1]
+        return found | reliability(np.array(self.predicted), self.ious()[0])
+
+
+def click_name(count: int) -> str:
+    """The name under which mean IoU after so many clicks is reported."""
+    return "miou_1_click" if count == 1 else f"miou_{count}_clicks"
+
+
+def clicks_to_reach(iou_CN: np.ndarray, wanted: float) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the first click after which IoU is `wanted` or more, int (N,), C where none is
+    (NoC, as in RITM; Sofiiuk et al., 2021); and which masks never reach it, bool (N,)."""
+    reached = iou_CN >= wanted
+    missed = np.asarray(~reached.any(axis=0))
+    return np.where(missed, len(iou_CN), reached.argmax(axis=0) + 1), missed
 
 
 def evaluate_clicks(
@@ -71,7 +109,8 @@ def evaluate_clicks(
     clicks: Sequence[int] = CLICKS,
     max_masks_per_image: int | None = None,
 ) -> ClickScores:
-    """Run the protocol over images.
+    """Run the protocol over images: every click up to the largest number that is reported, and the
+    box.
 
     Args:
         segmenter: the model.
@@ -79,9 +118,9 @@ def evaluate_clicks(
         clicks: which numbers of clicks to report; 1 is always among them.
         max_masks_per_image: the first so many masks of each image, for a quick look.
     """
-    wanted = sorted({1, *clicks})
-    scores = ClickScores({count: [] for count in wanted})
-    for item in images:
+    wanted = tuple(sorted({1, *clicks}))
+    scores = ClickScores(wanted, iou_after=[[] for _ in range(wanted[-1])])
+    for number, item in enumerate(images):
         rles = item.truths if max_masks_per_image is None else item.truths[:max_masks_per_image]
         embedding = segmenter.embed(item.image_HWC)
         for start in range(0, len(rles), MAX_BATCH):
@@ -90,7 +129,8 @@ def evaluate_clicks(
             boxes = np.array([box_xyxy(rle) for rle in batch], np.float64)
             kept = truths.any(axis=(1, 2))
             if kept.any():
-                _clicks(segmenter, embedding, truths[kept], wanted, scores)
+                scores.image += [number] * int(kept.sum())
+                _clicks(segmenter, embedding, truths[kept], scores)
                 _boxes(segmenter, embedding, truths[kept], boxes[kept], scores)
     return scores
 
@@ -99,13 +139,12 @@ def _clicks(
     segmenter: Segmenter,
     embedding: Embedding,
     truths_KHW: np.ndarray,
-    wanted: Sequence[int],
     scores: ClickScores,
 ) -> None:
     points = [[center_point(truth)] for truth in truths_KHW]
     labels = [[1] for _ in truths_KHW]
     logits: np.ndarray | None = None
-    for count in range(1, max(wanted) + 1):
+    for count in range(1, scores.clicks[-1] + 1):
         prompts = [
             Prompt(
                 points_xy=np.array(points[k], np.float64),
@@ -125,8 +164,8 @@ def _clicks(
                 for m in range(answer.logits_BMHW.shape[1])
             ]
             scores.oracle += np.max(every, axis=0).tolist()
-        if count in scores.iou_after:
-            scores.iou_after[count] += ious.tolist()
+            scores.boundary_1_click += _boundaries(masks, truths_KHW)
+        scores.iou_after[count - 1] += ious.tolist()
         logits = best.float().cpu().numpy()
         for k, truth in enumerate(truths_KHW):
             click = next_click(masks[k], truth)
@@ -147,5 +186,12 @@ def _boxes(
     )
     masks = segmenter.masks(embedding, answer.best()[0])
     scores.box += batch_iou(masks, truths_KHW).tolist()
+    scores.boundary_box += _boundaries(masks, truths_KHW)
     areas = (boxes_K4[:, 2:] - boxes_K4[:, :2]).prod(axis=1)
     scores.box_fill += (truths_KHW.sum(axis=(1, 2)) / areas).tolist()
+
+
+def _boundaries(masks_KHW: np.ndarray, truths_KHW: np.ndarray) -> list[float]:
+    tolerance = boundary_tolerance(truths_KHW.shape[1:])
+    pairs = zip(masks_KHW, truths_KHW, strict=True)
+    return [boundary_f(mask, truth, tolerance) for mask, truth in pairs]

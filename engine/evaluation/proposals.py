@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,33 +17,75 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from engine.core.rle import RLE, area, box_xyxy
+from engine.evaluation.bootstrap import ByImage
 
 MAX_MASKS = (10, 100, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalScores:
+    """`precision`: ap, ap_50 and ap_75. `by_image`: recalls ar_10, ar_100 and ar_1000, which are
+    means over true masks, and masks_per_image."""
+
+    precision: dict[str, float]
+    by_image: ByImage
+
+    def summary(self) -> dict[str, Any]:
+        """All of them; means with their intervals (`ByImage.summary`)."""
+        return {**self.precision, **self.by_image.summary()}
 
 
 def score_proposals(
     truths: Sequence[Sequence[RLE]], found: Sequence[Sequence[tuple[RLE, float]]]
 ) -> dict[str, float]:
-    """Scores of generated masks against true ones.
-
-    Args:
-        truths: per image its true masks.
-        found: per image its masks with a score each; higher is more confident.
+    """Scores of generated masks against true ones, without intervals: `evaluate_proposals`.
 
     Returns:
         ar_10, ar_100, ar_1000, ap, ap_50, ap_75, each in [0, 1], and masks_per_image; zeros where
         there is no truth or nothing was found.
+    """
+    scores = evaluate_proposals(truths, found)
+    return {**scores.precision, **scores.by_image.means()}
+
+
+def evaluate_proposals(
+    truths: Sequence[Sequence[RLE]], found: Sequence[Sequence[tuple[RLE, float]]]
+) -> ProposalScores:
+    """Score generated masks against true ones.
+
+    Args:
+        truths: per image its true masks.
+        found: per image its masks with a score each; higher is more confident.
 
     Raises:
         ValueError: the lists differ in length.
     """
     if len(truths) != len(found):
         raise ValueError(f"{len(truths)} images of truth but {len(found)} of masks")
-    per_image = float(np.mean([len(masks) for masks in found])) if found else 0.0
-    names = ["ap", "ap_50", "ap_75", *(f"ar_{limit}" for limit in MAX_MASKS)]
+    precision = dict.fromkeys(("ap", "ap_50", "ap_75"), 0.0)
+    recalled_IK = np.zeros((len(truths), len(MAX_MASKS)))
     results = _results(found)
-    if not results or not any(truths):
-        return {**dict.fromkeys(names, 0.0), "masks_per_image": per_image}
+    if results and any(truths):
+        scored = _run(truths, results)
+        curve = scored.eval["precision"][:, :, 0, 0, -1]  # IoU x recall, most masks
+        precision = {
+            "ap": _mean(curve),
+            "ap_50": _mean(curve[0]),
+            "ap_75": _mean(curve[5]),
+        }
+        recalled_IK = np.array([_recalled(image) for image in scored.evalImgs])
+    truths_I, found_I = (np.array([len(m) for m in masks], np.float64) for masks in (truths, found))
+    ones = np.ones_like(found_I)
+    by_image = ByImage(
+        (*(f"ar_{limit}" for limit in MAX_MASKS), "masks_per_image"),
+        np.column_stack([recalled_IK, found_I]),
+        np.column_stack([*[truths_I] * len(MAX_MASKS), ones]),
+    )
+    return ProposalScores(precision, by_image)
+
+
+def _run(truths: Sequence[Sequence[RLE]], results: list[dict[str, Any]]) -> Any:
+    """pycocotools' evaluation over masks of all sizes; one entry of `evalImgs` an image."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by printing
         truth = COCO()
         truth.dataset = _dataset(truths)
@@ -50,13 +93,20 @@ def score_proposals(
         scored = COCOeval(truth, truth.loadRes(results), "segm")
         scored.params.maxDets = list(MAX_MASKS)
         scored.params.useCats = 0
+        scored.params.areaRng, scored.params.areaRngLbl = [[0, 1e10]], ["all"]
         scored.evaluate()
         scored.accumulate()
-    precision = scored.eval["precision"][:, :, 0, 0, -1]  # IoU x recall, all areas, most masks
-    recall = scored.eval["recall"][:, 0, 0, :]  # IoU x limit
-    values = [_mean(precision), _mean(precision[0]), _mean(precision[5])]
-    values += [_mean(recall[:, index]) for index in range(len(MAX_MASKS))]
-    return {**dict(zip(names, values, strict=True)), "masks_per_image": per_image}
+    return scored
+
+
+def _recalled(image: dict[str, Any] | None) -> list[float]:
+    """How many true masks of an image its k best masks match, for each k of MAX_MASKS: the mean
+    over limits of IoU. pycocotools has the number of the match, or 0, in limit x mask; no entry
+    where an image has neither truth nor masks."""
+    if image is None:
+        return [0.0] * len(MAX_MASKS)
+    matched = np.asarray(image["dtMatches"]) > 0
+    return [float(matched[:, :limit].sum(axis=1).mean()) for limit in MAX_MASKS]
 
 
 def _mean(values: np.ndarray) -> float:

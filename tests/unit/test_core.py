@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from engine.core import boxes, rle
 from engine.core.clicks import center_point, depth, next_click
 from engine.core.grids import point_grid
-from engine.core.metrics import batch_iou, iou, match
+from engine.core.metrics import batch_iou, boundary_f, boundary_tolerance, iou, match
 from engine.core.records import Prompt
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=16))
@@ -259,3 +259,71 @@ def test_what_does_not_touch_is_never_matched() -> None:
 def test_a_prompt_of_the_wrong_form_is_refused(fields: dict[str, np.ndarray], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Prompt(**fields)
+
+
+# outlines
+
+
+def square(size: int, shift: int = 0) -> np.ndarray:
+    mask = np.zeros((30, 30), bool)
+    mask[4 : 4 + size, 4 + shift : 4 + shift + size] = True
+    return mask
+
+
+def test_outlines_within_reach_are_the_same() -> None:
+    assert boundary_f(square(20), square(20, 2), 2) == 1
+    assert boundary_f(square(20), square(20), 0) == 1
+    # moved by 3: one side is lost, and the other but for what is near the corners
+    assert boundary_f(square(20), square(20, 3), 2) == pytest.approx((76 - 20 - 14) / 76)
+
+
+def test_outlines_of_precision_and_recall_are_balanced() -> None:
+    half = square(20)
+    half[4:24, 14:] = False  # its outline is the left half, and a cut that is no outline
+    found = boundary_f(half, square(20), 0)
+    shared = 10 + 10 + 18
+    precision, recall = shared / 56, shared / 76
+    assert found == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_an_empty_mask_has_no_outline() -> None:
+    empty = np.zeros((5, 5), bool)
+    assert boundary_f(empty, empty, 2) == 1
+    assert boundary_f(empty, np.ones((5, 5), bool), 9) == 0
+
+
+def test_the_frame_is_an_outline() -> None:
+    full, hole = np.ones((9, 9), bool), np.ones((9, 9), bool)
+    assert boundary_f(full, full, 0) == 1
+    hole[4, 4] = False  # eight more outline pixels
+    assert boundary_f(full, hole, 0) == pytest.approx(2 * (32 / 40) / (1 + 32 / 40))
+
+
+@given(PAIRS, st.floats(0, 4))
+def test_boundary_f_is_that_of_all_pairs_of_outline_pixels(
+    pair: tuple[np.ndarray, np.ndarray], tolerance: float
+) -> None:
+    edges = []
+    for mask in pair:
+        around = np.pad(mask, 1)
+        inside = [
+            around[1 + dy : 1 + dy + mask.shape[0], 1 + dx : 1 + dx + mask.shape[1]]
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+        ]
+        edges.append(np.argwhere(mask & ~np.all(inside, axis=0)))
+    found = boundary_f(*pair, tolerance)
+    assert found == boundary_f(*pair[::-1], tolerance)
+    if len(edges[0]) and len(edges[1]):
+        apart = np.linalg.norm(edges[0][:, None] - edges[1][None], axis=2)
+        near = apart <= tolerance + 1e-6
+        shares = near.any(axis=1).mean(), near.any(axis=0).mean()
+        wanted = 2 * shares[0] * shares[1] / max(sum(shares), 1e-9)
+        assert found == pytest.approx(wanted) or math.isclose(
+            np.abs(apart - tolerance).min(), 0, abs_tol=1e-4
+        )
+
+
+def test_what_is_near_is_a_share_of_the_diagonal_and_two_pixels_at_least() -> None:
+    assert boundary_tolerance((300, 400)) == pytest.approx(4)
+    assert boundary_tolerance((30, 40)) == 2

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.core.records import Prompt
 from engine.core.rle import RLE, encode
-from engine.evaluation.clicks import ClickScores, EvaluationImage, evaluate_clicks
-from engine.evaluation.proposals import score_proposals
+from engine.evaluation.bootstrap import ByImage, interval, mean_of_sets, paired_gain
+from engine.evaluation.clicks import EvaluationImage, clicks_to_reach, evaluate_clicks
+from engine.evaluation.proposals import evaluate_proposals, score_proposals
+from engine.evaluation.reliability import reliability
 from engine.sam import Embedding, Prediction, Segmenter
 
 torch.set_num_threads(1)
@@ -227,8 +232,8 @@ def test_each_click_is_added_to_the_former_ones_and_their_answer() -> None:
 
 
 def test_one_click_is_always_reported() -> None:
-    assert set(evaluate_clicks(Oracle([ELL]), [image(ELL)], clicks=(2,)).iou_after) == {1, 2}
-    assert set(evaluate_clicks(Oracle([ELL]), [image(ELL)], clicks=()).iou_after) == {1}
+    assert evaluate_clicks(Oracle([ELL]), [image(ELL)], clicks=(2,)).clicks == (1, 2)
+    assert evaluate_clicks(Oracle([ELL]), [image(ELL)], clicks=()).clicks == (1,)
 
 
 def test_empty_masks_and_images_without_masks_are_passed_over() -> None:
@@ -241,8 +246,11 @@ def test_empty_masks_and_images_without_masks_are_passed_over() -> None:
 
 def test_nothing_to_evaluate_gives_noughts() -> None:
     found = evaluate_clicks(Oracle([ELL]), []).summary()
-    assert set(found.values()) == {0}
-    assert set(NAMES) - {"miou_2_clicks"} <= set(found)
+    assert found.pop("noc_cap") == 9
+    assert {row["masks"] for row in found.pop("predicted_iou_bins")} == {0}
+    assert {value for name, value in found.items() if not name.endswith("_ci")} == {0}
+    assert {value for name, value in found.items() if name.endswith("_ci")} == {None}
+    assert set(NAMES) <= set(found)
 
 
 def test_a_quick_look_takes_the_first_masks_of_each_image() -> None:
@@ -255,15 +263,142 @@ def test_more_masks_than_a_batch_holds_are_all_scored() -> None:
     dots = [rectangle(x, y, x + 2, y + 2) for x in range(0, 60, 4) for y in range(0, 40, 4)]
     model = Oracle(dots)
     scores = evaluate_clicks(model, [image(*dots)], clicks=(1,))
-    assert len(scores.box) == len(scores.oracle) == len(scores.iou_after[1]) == len(dots) == 150
+    assert len(scores.box) == len(scores.oracle) == len(scores.iou_after[0]) == len(dots) == 150
     assert scores.summary()["miou_1_click"] == 1
     assert max(len(prompts) for prompts, _ in model.asked) == 64
 
 
+def test_iou_is_known_after_every_click_up_to_the_cap() -> None:
+    scores = evaluate_clicks(Oracle([ELL], right=2), [image(ELL)], clicks=(1, 4))
+    assert scores.ious().tolist() == [[0], [1], [1], [1]]
+    found = scores.summary()
+    assert (found["noc_85"], found["noc_90"], found["noc_cap"]) == (2, 2, 4)
+    assert "miou_2_clicks" not in found
+
+
+def test_clicks_are_counted_to_the_first_answer_that_is_good_enough() -> None:
+    ious = np.array([[0.90, 0.2, 0.2], [0.1, 0.84, 0.3], [0.1, 0.85, 0.4]])
+    needed, missed = clicks_to_reach(ious, 0.85)
+    assert needed.tolist() == [1, 3, 3]  # the last one never gets there
+    assert missed.tolist() == [False, False, True]
+
+
+def test_masks_are_counted_on_the_image_they_are_on() -> None:
+    empty = np.zeros(SIZE, bool)
+    model = Oracle([ELL, BAR])
+    scores = evaluate_clicks(model, [image(ELL, BAR), image(empty), image(BAR)], clicks=(1,))
+    assert scores.image == [0, 0, 2]
+    assert scores.by_image().counts_IF[:, 0].tolist() == [2, 1]
+
+
+def test_the_outline_of_a_perfect_answer_scores_one_and_of_a_missing_one_nought() -> None:
+    found = evaluate_clicks(Oracle([ELL], right=2), [image(ELL)], clicks=(1,)).summary()
+    assert (found["boundary_f_1_click"], found["boundary_f_box"]) == (0, 1)
+
+
+# predicted IoU
+
+
 def test_predicted_and_true_iou_are_correlated_over_masks() -> None:
-    scores = ClickScores({1: [0.1, 0.5, 0.9]}, [1.0] * 3, [1.0] * 3, [1.0] * 3, [0.2, 0.4, 0.6])
-    assert scores.summary()["predicted_iou_correlation"] == pytest.approx(1)
-    scores.predicted = [0.6, 0.4, 0.2]
-    assert scores.summary()["predicted_iou_correlation"] == pytest.approx(-1)
-    scores.predicted = [0.3, 0.3, 0.3]
-    assert scores.summary()["predicted_iou_correlation"] == 0
+    true = np.array([0.1, 0.5, 0.9])
+    for predicted, wanted in (([0.2, 0.4, 0.6], 1), ([0.6, 0.4, 0.2], -1), ([0.3, 0.3, 0.3], 0)):
+        found = reliability(np.array(predicted), true)
+        assert found["predicted_iou_correlation"] == pytest.approx(wanted)
+
+
+def test_the_calibration_error_is_the_mean_distance_of_the_bins() -> None:
+    found = reliability(np.array([0.71, 0.79, 0.05, 1.02]), np.array([0.5, 0.6, 0.05, 0.82]))
+    # [.7, .8): two masks, .75 predicted, .55 true; [0, .1): right; [.9, 1]: .2 too much
+    assert found["predicted_iou_error"] == pytest.approx((2 * 0.2 + 0 + 0.2) / 4)
+    bins = found["predicted_iou_bins"]
+    assert [row["masks"] for row in bins] == [1, 0, 0, 0, 0, 0, 0, 2, 0, 1]
+    assert bins[7] == pytest.approx(
+        {"low": 0.7, "high": 0.8, "masks": 2, "predicted": 0.75, "iou": 0.55}
+    )
+    assert bins[1]["predicted"] is bins[1]["iou"] is None
+
+
+# intervals
+
+
+def sums(totals: list[float], counts: list[int]) -> ByImage:
+    return ByImage(("score",), np.array([totals]).T, np.array([counts], np.float64).T)
+
+
+def test_sums_by_image_give_the_mean_over_masks() -> None:
+    found = ByImage.of({"score": np.array([0.0, 1.0, 0.5])}, [7, 7, 3])
+    assert found.totals_IF.tolist() == [[0.5], [1.0]]
+    assert found.counts_IF.tolist() == [[1], [2]]
+    assert found.means() == {"score": 0.5}
+    again = ByImage.from_dict(json.loads(json.dumps(found.as_dict())))
+    assert again.means() == found.means()
+    assert again.draws().tolist() == found.draws().tolist()
+
+
+def test_images_are_drawn_not_masks() -> None:
+    """100 masks on two images, all right on one and all wrong on the other: nothing is known."""
+    found = sums([50, 0], [50, 50])
+    assert set(found.draws().ravel().tolist()) == {0, 0.5, 1}
+    assert found.summary() == {"score": 0.5, "score_ci": [0, 1]}
+
+
+def test_equal_images_leave_no_doubt_and_one_image_tells_nothing() -> None:
+    assert sums([0.6] * 5, [2] * 5).summary()["score_ci"] == pytest.approx([0.3, 0.3])
+    assert sums([0.6], [2]).summary() == {"score": 0.3, "score_ci": None}
+
+
+def test_the_interval_is_that_of_theory_for_many_images() -> None:
+    values = np.random.default_rng(3).normal(0.5, 0.1, 400)
+    low, high = sums(values.tolist(), [1] * 400).summary()["score_ci"]
+    reach = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.002)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 9)), min_size=2, max_size=30),
+    st.floats(0, 0.9),
+)
+def test_an_interval_lies_among_the_images_and_grows_with_confidence(
+    rows: list[tuple[float, int]], confidence: float
+) -> None:
+    found = sums([mean * count for mean, count in rows], [count for _, count in rows])
+    draws = found.draws()
+    assert np.array_equal(draws, found.draws())  # the same in every run
+    low, high = interval(draws[:, 0], confidence)
+    wide_low, wide_high = interval(draws[:, 0], (1 + confidence) / 2)
+    means = [mean for mean, _ in rows]
+    assert min(means) - 1e-9 <= wide_low <= low <= high <= wide_high <= max(means) + 1e-9
+    assert min(means) - 1e-9 <= found.means()["score"] <= max(means) + 1e-9
+
+
+def test_a_confidence_of_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="got 1"):
+        interval(np.zeros(3), 1)
+
+
+def test_sets_count_alike_whatever_their_size() -> None:
+    small, large = sums([1, 1], [1, 1]), sums([0] * 50, [9] * 50)
+    assert mean_of_sets([small, large]) == {"score": 0.5, "score_ci": [0.5, 0.5]}
+    assert mean_of_sets([small, sums([0], [1])])["score_ci"] is None
+    with pytest.raises(ValueError, match="different figures"):
+        mean_of_sets([small, ByImage(("other",), *[np.ones((2, 1))] * 2)])
+
+
+def test_a_paired_gain_is_sure_where_the_scores_themselves_are_not() -> None:
+    before = np.linspace(0.1, 0.9, 10)
+    old, new = (sums(list(values), [1] * 10) for values in (before, before + 0.05))
+    low, high = old.summary()["score_ci"]
+    assert high - low > 0.2
+    gain = paired_gain(old, new, ["score"])
+    assert (gain.mean, gain.low, gain.high) == pytest.approx((0.05, 0.05, 0.05))
+    assert paired_gain(sums([1], [2]), sums([2], [2]), ["score"]).low is None
+    with pytest.raises(ValueError, match="same masks"):
+        paired_gain(old, sums([1] * 10, [2] * 10), ["score"])
+
+
+def test_recall_has_an_interval_over_images() -> None:
+    truths = [tiles(4)] * 2
+    found = evaluate_proposals(truths, [scored(tiles(4)), []]).summary()
+    assert (found["ar_10"], found["ar_10_ci"]) == (0.5, [0, 1])
+    assert (found["masks_per_image"], found["masks_per_image_ci"]) == (2, [0, 4])
+    assert "ap_ci" not in found

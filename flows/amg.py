@@ -96,6 +96,7 @@ def _load_generator(
     model: str, device: str, preset_name: str, changes: dict[str, Any]
 ) -> MaskGenerator:
     from engine.automatic import MaskGenerator, preset
+    from engine.core.malloc import keep_freed_memory
     from engine.sam import load_segmenter
     from flows.wiring import torch_device
 
@@ -104,6 +105,7 @@ def _load_generator(
         config = preset(preset_name, **given)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    keep_freed_memory()
     return MaskGenerator(load_segmenter(model, torch_device(device)), config)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.core.malloc import keep_freed_memory
 from engine.core.rle import RLE
 from flows.settings import Settings, load_settings
 from storage.annotation_queue import AnnotationQueue
@@ -154,6 +155,7 @@ def open_workspace(root: str) -> Workspace:
     Raises:
         WorkspaceError: there is none, or its settings are wrong.
     """
+    keep_freed_memory()
     return Workspace(load_settings(Path(root)))
 
 

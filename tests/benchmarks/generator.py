@@ -2,15 +2,19 @@
 
     python -m tests.benchmarks.generator --json
     python -m tests.benchmarks.generator --model vit_b --size 640x480 --repeats 1
+    python -m tests.benchmarks.generator --set nuclei IMAGES COCO --limit 20 --end-to-end 60
 
 Three ways of making masks take turns on each image, in one process: segment_anything's
-`SamAutomaticMaskGenerator` (`peer`), ours with the preset `reference` (`exact`), and the same in
-bfloat16 (`fast`). Reported are medians of seconds per image and their ratios; how well exact agrees
+`SamAutomaticMaskGenerator` (`peer`), ours with the preset `reference` (`exact`), and the same with
+`half` (`fast`). Reported are medians of seconds per image and their ratios; how well exact agrees
 with the peer and fast with exact; and, from a process of its own each, the memory that one image
-takes beyond the loaded model. With `--set`, AR@1000 of exact and fast on annotated images too.
+takes beyond the loaded model. With `--set`, AR@1000 of exact and fast on annotated images, and how
+well they agree there. With `--end-to-end N`, `dataengine generate` on N photographs against the
+bare generator on the same pixels.
 
-`vit_b` has random weights here, for timing only: its thresholds are chosen so that a tenth of all
-candidates passes, and its masks mean nothing.
+`vit_b` has random weights here, for timing only, and its masks mean nothing. Its predicted IoUs are
+spread over [0, 1], its threshold lets about KEPT masks pass, and box NMS drops none of them: they
+all look alike.
 
 Photographs are scikit-image's, resized.
 """
@@ -21,6 +25,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,16 +39,26 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.automatic import GeneratorConfig, MaskGenerator, preset
+from engine.core.grids import point_grid
+from engine.core.malloc import keep_freed_memory
 from engine.core.metrics import match
 from engine.core.rle import RLE, decode, encode, iou_matrix
 from engine.evaluation.proposals import score_proposals
 from engine.sam import Segmenter, Thresholds, load_segmenter
 from engine.sam.build import build_sam
+from engine.sam.decode import PromptBatch, decode_undrawn
+from flows.settings import load_settings
+from storage.formats.images import read_image, write_png
 from tests.benchmarks.base_model import folder_images
 
 PHOTOS = ("coffee", "rocket", "astronaut")
+KEPT = 100
+"""Masks an image that random weights are made to keep."""
+
 BOUNDARY_PIXELS = 2
 """How far apart two outlines may run and still count as the same, for the boundary F."""
+
+ONE_CLICK = torch.ones(16, 1, dtype=torch.int64)
 
 Masks = list[tuple[RLE, float, float]]
 """RLE, predicted IoU, stability."""
@@ -60,14 +75,37 @@ def load(model: str) -> tuple[Segmenter, GeneratorConfig]:
     if model != "vit_b":
         segmenter = load_segmenter(model)
         predicted, stable = GeneratorConfig().with_thresholds(segmenter.thresholds)
-    else:
-        torch.manual_seed(0)
-        segmenter = Segmenter(build_sam("vit_b"), version="random", thresholds=Thresholds())
-        embedding = segmenter.embed(photograph("coffee", (640, 480)))
-        points = np.random.default_rng(0).uniform((0, 0), (640, 480), (64, 2))
-        _, scores, _ = segmenter.candidates(embedding, points, -1.0)
-        predicted, stable = float(scores.quantile(0.9)), 0.0
-    return segmenter, preset("reference", min_predicted_iou=predicted, min_stability=stable)
+        return segmenter, preset("reference", min_predicted_iou=predicted, min_stability=stable)
+    torch.manual_seed(0)
+    segmenter = Segmenter(build_sam("vit_b"), version="random", thresholds=Thresholds())
+    predicted = _spread_scores(segmenter)
+    return segmenter, preset(
+        "reference", min_predicted_iou=predicted, min_stability=0.0, max_box_iou=1.0
+    )
+
+
+@torch.inference_mode()
+def _spread_scores(segmenter: Segmenter) -> float:
+    """Change the head for predicted IoU so that its answers on a photograph have mean 0.5 and
+    deviation 0.15; the threshold that about KEPT of a grid's answers pass."""
+    features = segmenter.embed(photograph("coffee", (640, 480))).features_1CHW
+    points = torch.from_numpy(point_grid(16, (768, 1024))).float()
+    raw = torch.cat(
+        [
+            decode_undrawn(
+                segmenter.sam,
+                features,
+                PromptBatch(torch.zeros(len(part), dtype=torch.int64), part[:, None], ONE_CLICK),
+            ).scores_B4
+            for part in points.reshape(-1, len(ONE_CLICK), 2)
+        ]
+    )
+    last = segmenter.sam.mask_decoder.iou_prediction_head.layers[-1]
+    gain = 0.15 / raw.std(dim=0)
+    last.bias.copy_((last.bias - raw.mean(dim=0)) * gain + 0.5)
+    last.weight.mul_(gain[:, None])
+    spread = (raw - raw.mean(dim=0)) * gain + 0.5
+    return float(spread[:, 1:].flatten().quantile(1 - KEPT / (3 * 32 * 32)))
 
 
 def ways(segmenter: Segmenter, config: GeneratorConfig) -> dict[str, Callable[[np.ndarray], Masks]]:
@@ -79,6 +117,7 @@ def ways(segmenter: Segmenter, config: GeneratorConfig) -> dict[str, Callable[[n
         points_per_side=config.points_per_side,
         pred_iou_thresh=config.min_predicted_iou,
         stability_score_thresh=config.min_stability,
+        box_nms_thresh=config.max_box_iou,
     )
 
     def theirs(image: np.ndarray) -> Masks:
@@ -149,7 +188,6 @@ def measure(
         [agreement(a, b, 0.99) for a, b in zip(made["exact"], made["peer"], strict=True)]
     )
     fast = _total([agreement(a, b, 0.9) for a, b in zip(made["fast"], made["exact"], strict=True)])
-    fast["f1"] = 2 * fast["matched"] / max(fast["found"] + fast["wanted"], 1)
     return {
         "seconds": medians,
         "exact_speedup": medians["peer"] / medians["exact"],
@@ -165,6 +203,9 @@ def _total(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     }
     total["largest_score_difference"] = max(part["largest_score_difference"] for part in parts)
     total["boundary_f"] = float(np.mean([part["boundary_f"] for part in parts]))
+    total["precision"] = total["matched"] / max(total["found"], 1)
+    total["recall"] = total["matched"] / max(total["wanted"], 1)
+    total["f1"] = 2 * total["matched"] / max(total["found"] + total["wanted"], 1)
     return total
 
 
@@ -180,7 +221,6 @@ def memory(model: str, way: str, size: str) -> float:
 def _peak(model: str, way: str, size: tuple[int, int]) -> float:
     segmenter, config = load(model)
     method = ways(segmenter, config)[way]
-    method(photograph("rocket", (64, 64)))  # what any image takes
     before = _highest()
     method(photograph("rocket", size))
     return (_highest() - before) / 1024
@@ -193,19 +233,66 @@ def _highest() -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
-def recall(
+def on_set(
     segmenter: Segmenter, config: GeneratorConfig, folder: Path, coco: Path, limit: int | None
-) -> dict[str, float]:
-    """AR@1000 of exact and fast on annotated images."""
+) -> dict[str, Any]:
+    """AR@1000 of exact and fast on annotated images, and how well fast agrees with exact."""
     images = folder_images(folder, coco, limit)
     methods = ways(segmenter, config)
-    return {
-        name: score_proposals(
-            [item.truths for item in images],
-            [[(rle, p) for rle, p, _ in methods[name](item.image_HWC)] for item in images],
-        )["ar_1000"]
-        for name in ("exact", "fast")
+    made = {n: [methods[n](item.image_HWC) for item in images] for n in ("exact", "fast")}
+    truths = [item.truths for item in images]
+    recalls = {
+        name: score_proposals(truths, [[(rle, p) for rle, p, _ in masks] for masks in found])
+        for name, found in made.items()
     }
+    pairs = zip(made["fast"], made["exact"], strict=True)
+    return {
+        "images": len(images),
+        "ar_1000": {name: scores["ar_1000"] for name, scores in recalls.items()},
+        "fast_against_exact_at_0.9": _total([agreement(fast, exact, 0.9) for fast, exact in pairs]),
+    }
+
+
+def end_to_end(count: int, size: tuple[int, int] = (640, 480)) -> dict[str, float]:
+    """Images a second of `dataengine generate` on `count` photographs, with and without its start,
+    and of the bare generator on the same pixels in memory, with the shipped model."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        root, folder = Path(name) / "workspace", Path(name) / "images"
+        folder.mkdir()
+        for number in range(count):
+            pixels = photograph(PHOTOS[number % len(PHOTOS)], size)
+            shifted = np.roll(pixels, rng.integers(0, min(size), 2), axis=(0, 1))
+            (folder / f"{number:04d}.png").write_bytes(write_png(shifted))
+        root.mkdir()
+        _command(root, "init")
+        _command(root, "ingest", str(folder), "--held-out", "0")
+        whole, figures = _command(root, "generate", "--json")
+        settings = load_settings(root)
+        generator = MaskGenerator(load_segmenter(), preset(settings.generator.preset))
+        images = [read_image(path.read_bytes()) for path in sorted(folder.iterdir())]
+        generator.generate(images[0])
+        began = time.perf_counter()
+        masks = sum(len(generator.generate(image)) for image in images)
+        bare = time.perf_counter() - began
+    assert masks == figures["masks"], "both must do the same work"
+    return {
+        "images": count,
+        "bare_images_per_second": count / bare,
+        "working_images_per_second": count / figures["machine_seconds"],
+        "images_per_second_with_start": count / whole,
+        "working_ratio": bare / figures["machine_seconds"],
+        "ratio_with_start": bare / whole,
+    }
+
+
+def _command(root: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
+    """Seconds that a command in the workspace took, and what it printed as JSON."""
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - began
+    return seconds, json.loads(done.stdout) if "--json" in arguments else {}
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -215,13 +302,16 @@ def _size(text: str) -> tuple[int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.generator")
     parser.add_argument("--model", default="lite", help="lite, vit_b (random), or a checkpoint")
     parser.add_argument("--size", action="append", metavar="WxH", help="default: both")
     parser.add_argument("--photos", type=int, default=2, help="photographs at each size")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--set", nargs=3, action="append", default=[], metavar=("NAME", "D", "F"))
+    parser.add_argument("--end-to-end", type=int, metavar="N", help="generate N photographs too")
     parser.add_argument("--limit", type=int, help="the first N images of each set")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--peak-of", choices=("peer", "exact", "fast"), help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(arguments)
@@ -233,12 +323,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: dict[str, Any] = {"model": given.model, "threads": torch.get_num_threads()}
     for size in sizes:
         found = measure(segmenter, config, _size(size), given.photos, given.repeats)
-        peaks = {name: memory(given.model, name, size) for name in ("peer", "exact", "fast")}
+        names = () if given.no_memory else ("peer", "exact", "fast")
+        peaks = {name: memory(given.model, name, size) for name in names}
         results[size] = {**found, "peak_mib": peaks}
-    results["ar_1000"] = {
-        name: recall(segmenter, config, Path(folder), Path(coco), given.limit)
+    results["sets"] = {
+        name: on_set(segmenter, config, Path(folder), Path(coco), given.limit)
         for name, folder, coco in given.set
     }
+    if given.end_to_end:
+        results["end_to_end"] = end_to_end(given.end_to_end)
     _print(results, sizes, Console(stderr=given.json))
     if given.json:
         print(json.dumps(results))
@@ -262,9 +355,19 @@ def _print(results: dict[str, Any], sizes: Sequence[str], console: Console) -> N
             f"F1 {fast['f1']:.3f}",
         )
     console.print(table)
-    for name, recalls in results["ar_1000"].items():
+    for name, found in results["sets"].items():
+        recalls, fast = found["ar_1000"], found["fast_against_exact_at_0.9"]
         console.print(
-            f"AR@1000 on {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in recalls.items())
+            f"{name}: AR@1000 exact {recalls['exact']:.3f}, fast {recalls['fast']:.3f}; fast "
+            f"against exact F1 {fast['f1']:.3f} of {fast['wanted']} masks, "
+            f"boundary F {fast['boundary_f']:.3f}"
+        )
+    if "end_to_end" in results:
+        rates = results["end_to_end"]
+        console.print(
+            f"dataengine generate: {rates['working_ratio']:.2f} of the bare generator's "
+            f"{rates['bare_images_per_second']:.2f} images/s, {rates['ratio_with_start']:.2f} with "
+            f"the command's start, on {rates['images']} images"
         )
 
 

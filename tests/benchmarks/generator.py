@@ -41,7 +41,7 @@ from rich.table import Table
 from engine.automatic import GeneratorConfig, MaskGenerator, preset
 from engine.core.grids import point_grid
 from engine.core.malloc import keep_freed_memory
-from engine.core.metrics import match
+from engine.core.metrics import boundary_f, match
 from engine.core.rle import RLE, decode, encode, iou_matrix
 from engine.evaluation.proposals import score_proposals
 from engine.sam import Segmenter, Thresholds, load_segmenter
@@ -143,7 +143,9 @@ def agreement(found: Masks, wanted: Masks, min_iou: float) -> dict[str, float]:
         (max(abs(found[a][1] - wanted[b][1]), abs(found[a][2] - wanted[b][2])) for a, b in pairs),
         default=0.0,
     )
-    outlines = [boundary_f(decode(found[a][0]), decode(wanted[b][0])) for a, b in pairs]
+    outlines = [
+        boundary_f(decode(found[a][0]), decode(wanted[b][0]), BOUNDARY_PIXELS) for a, b in pairs
+    ]
     return {
         "found": len(found),
         "wanted": len(wanted),
@@ -151,18 +153,6 @@ def agreement(found: Masks, wanted: Masks, min_iou: float) -> dict[str, float]:
         "largest_score_difference": score,
         "boundary_f": float(np.mean(outlines)) if outlines else 0.0,
     }
-
-
-def boundary_f(left: np.ndarray, right: np.ndarray) -> float:
-    """F1 of outline pixels that have one of the other mask within BOUNDARY_PIXELS."""
-    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BOUNDARY_PIXELS + 1,) * 2)
-    edges, reach = [], []
-    for mask in (left.view(np.uint8), right.view(np.uint8)):
-        edge = (mask - np.asarray(cv2.erode(mask, np.ones((3, 3))), np.uint8)) > 0
-        edges.append(edge)
-        reach.append(np.asarray(cv2.dilate(edge.view(np.uint8), near)) > 0)
-    hits = [float((edges[i] & reach[1 - i]).sum() / max(edges[i].sum(), 1)) for i in (0, 1)]
-    return 2 * hits[0] * hits[1] / max(sum(hits), 1e-9)
 
 
 def measure(

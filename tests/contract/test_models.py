@@ -168,3 +168,14 @@ def test_a_catalog_made_before_promotions_were_kept_goes_on(empty_database_url: 
         assert catalog.migrate() == "0002"
         catalog.models.promote("v2", expected_current="v1")
         assert catalog.models.roll_back(expected_current="v2").version == "v1"
+
+
+def test_a_card_takes_what_is_learnt_later(catalog: Catalog) -> None:
+    card = {"note": "new", "scores": {"a": 1}, "parent": "v0"}
+    added = catalog.models.add("v1", architecture="lite", key="k", card=card)
+    described = catalog.models.describe("v1", {"note": "not better", "scores": {"b": None}})
+    assert described.card == {"note": "not better", "scores": {"b": None}, "parent": "v0"}
+    assert catalog.models.get("v1") == described
+    assert described.state == added.state == ModelState.CANDIDATE
+    with pytest.raises(NotFoundError):
+        catalog.models.describe("v9", {"note": "?"})

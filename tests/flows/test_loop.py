@@ -16,7 +16,7 @@ from flows.release import FILES, export_release, release
 from flows.review import review
 from flows.status import status_of
 from flows.wiring import Workspace
-from storage.catalog import LoopConflictError, Split, VerdictKind
+from storage.catalog import LoopConflictError, ModelState, Split, VerdictKind
 from storage.formats.sa1b import read_sa1b
 from tests.flows.conftest import make_workspace, write_scenes
 
@@ -93,6 +93,23 @@ def test_held_out_images_are_never_annotated_or_trained_on(finished: Workspace) 
     touched = {int(str(key[0])) for key in finished.masks.counts(("image_id",))}
     assert held_out
     assert not held_out & touched
+
+
+def test_a_retrained_version_says_on_its_card_whether_it_is_better(finished: Workspace) -> None:
+    retrained = [model for model in finished.catalog.models.all() if model.parent]
+    assert len(retrained) == 2
+    for model in retrained:
+        held_out = model.card["scores"]["held_out"]
+        assert held_out["masks"] > 0
+        low, high = held_out["miou_1_click_ci"]
+        assert low <= held_out["miou_1_click"] <= high
+        assert "better" in model.card["note"]
+        assert "gain" in model.card["note"]
+        used = "better: " in model.card["note"].replace("not better", "")
+        assert used == (model.state != ModelState.CANDIDATE)
+    results = [row.metrics["retrain"] for row in finished.catalog.rounds.for_loop(1)[:2]]
+    notes = {model.version: model.card["note"] for model in retrained}
+    assert all(result["reason"] in notes[result["version"]] for result in results)
 
 
 def test_each_round_of_peoples_stages_takes_fresh_images(finished: Workspace) -> None:

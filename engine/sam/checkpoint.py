@@ -10,21 +10,30 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from engine.sam.build import ARCHITECTURES, build_sam
+from engine.sam.state_dicts import CheckpointError, Tensors, read_state_dict
+
+__all__ = [
+    "SHIPPED",
+    "CheckpointError",
+    "ModelCard",
+    "Thresholds",
+    "find_card",
+    "load_checkpoint",
+    "load_sam",
+    "read_card",
+    "save_checkpoint",
+    "save_tensors",
+    "shipped_path",
+]
 
 SHIPPED = "lite"
 """Name of the model version that comes with the package."""
-
-
-class CheckpointError(Exception):
-    """The file is no checkpoint of a known architecture. Take another file, or make it again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +63,9 @@ class ModelCard:
     """Mask-table version it was trained on."""
     data: dict[str, Any] = field(default_factory=dict)
     """Images and masks per source."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """Of an imported version: the file's name and SHA-256, its address if it was fetched, and what
+    told its architecture."""
     config: dict[str, Any] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)
     scores: dict[str, Any] = field(default_factory=dict)
@@ -78,10 +90,16 @@ def save_checkpoint(sam: Any, card: ModelCard, path: Path, *, half: bool = True)
     """Write weights and card; `half` stores float16, which loads as float32."""
     tensors = {}
     for name, value in sam.state_dict().items():
-        stored = value.detach().cpu().contiguous()
+        stored = value.detach().cpu()
         tensors[name] = stored.half() if half and stored.is_floating_point() else stored
+    save_tensors(tensors, card, path)
+
+
+def save_tensors(tensors: Tensors, card: ModelCard, path: Path) -> None:
+    """Write weights as they are, on the CPU, with a card."""
+    whole = {name: value.contiguous() for name, value in tensors.items()}
     temporary = path.with_suffix(".partial")
-    save_file(tensors, temporary, metadata={"card": json.dumps(card.as_dict(), sort_keys=True)})
+    save_file(whole, temporary, metadata={"card": json.dumps(card.as_dict(), sort_keys=True)})
     temporary.replace(path)
 
 
@@ -91,13 +109,25 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         CheckpointError: no such file, not safetensors, or no card of this version in it.
     """
+    card = find_card(path)
+    if card is None:
+        raise CheckpointError(f"{path} has no card; it was not written by this project")
+    return card
+
+
+def find_card(path: Path) -> ModelCard | None:
+    """The card of a safetensors file; None where it was not written by this project.
+
+    Raises:
+        CheckpointError: no such file, not safetensors, or a card of another version.
+    """
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a safetensors checkpoint: {error}") from error
     if "card" not in header:
-        raise CheckpointError(f"{path} has no card; it was not written by this project")
+        return None
     try:
         return ModelCard.from_dict(json.loads(header["card"]))
     except (ValueError, TypeError, KeyError) as error:
@@ -128,8 +158,8 @@ def shipped_path() -> Path:
 
 
 def load_sam(model: str | Path = SHIPPED, device: str = "cpu") -> Any:
-    """segment_anything's own `Sam` for the shipped model, a checkpoint of this project, or one of
-    Meta's `.pth` files whose name contains vit_b, vit_l or vit_h.
+    """segment_anything's own `Sam` for the shipped model, a checkpoint of this project, or a `.pth`
+    file as Meta's are.
 
     Raises:
         CheckpointError: no such model, or the file does not fit.
@@ -139,14 +169,7 @@ def load_sam(model: str | Path = SHIPPED, device: str = "cpu") -> Any:
     path = Path(model)
     if path.suffix != ".pth":
         return load_checkpoint(path, device)[0]
-    names = [name for name in ARCHITECTURES if name in path.name]
-    if len(names) != 1:
-        raise CheckpointError(
-            f"the name of {path} does not say which of {', '.join(ARCHITECTURES)}"
-        )
-    sam = build_sam(names[0])
-    try:
-        sam.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-        raise CheckpointError(f"{path} does not fit {names[0]}: {error!r}") from error
+    found = read_state_dict(path)
+    sam = build_sam(found.architecture)
+    sam.load_state_dict(found.tensors)
     return sam.to(device).eval()

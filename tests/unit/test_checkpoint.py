@@ -228,9 +228,3 @@ def test_a_pth_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: P
     path.write_bytes(content)
     with pytest.raises(CheckpointError):
         load_sam(path)
-
-
-@pytest.mark.parametrize("name", ["sam.pth", "vit_b_or_vit_h.pth"])
-def test_a_pth_file_must_say_which_model_it_is(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not say which"):
-        load_sam(tmp_path / name)

@@ -96,7 +96,8 @@ WIDE = replace(
 
 LARGE = replace(
     WIDE,
-    steps=1300,
+    steps=1100,
+    refinements=3,
     images_per_step=4,
     image_size=384,
     precision="bfloat16",

@@ -24,7 +24,15 @@ class TrainConfig:
     """`bfloat16`: the mask decoder computes in it, under autocast; weights stay float32."""
 
     refinements: int = 2
-    """Most prompt iterations after the first; each step draws 0 to this many."""
+    """Most clicks in error regions after the first prompt (SAM: 8, appendix A)."""
+
+    vary_refinements: bool = True
+    """Each step draws 0 to `refinements` of them; else all (SAM)."""
+
+    repeats: int = 0
+    """Prompt iterations without a new click, only with the last answer's logits: the first at a
+    random place among the others, one last (SAM: 2, appendix A). Left out of steps without a
+    refinement."""
 
     learning_rate: float = 2e-4
     """Of the prompt encoder and mask decoder; SAM: 8e-4 at batch 256 (appendix A)."""
@@ -38,9 +46,34 @@ class TrainConfig:
     frozen_stages: int = 1
     """Stages of the trunk, after the stem, that stay as they are; -1 freezes nothing."""
 
+    frozen_encoder: bool = False
+    """Train the prompt encoder and mask decoder alone, from embeddings that are made once: for
+    fast retrains."""
+
+    cached_views: int = 200
+    """Crops whose embeddings are kept where the encoder is frozen; each is drawn many times, with
+    other masks and prompts."""
+
     weight_decay: float = 0.05
     warmup_steps: int = 20
-    """Steps of linear warm-up; a cosine to zero follows."""
+    """Steps of linear warm-up (SAM: 250)."""
+
+    schedule: Literal["cosine", "steps"] = "cosine"
+    """`cosine` to zero after the warm-up; `steps`: a tenth after each of `drops` (SAM)."""
+
+    drops: tuple[float, ...] = (2 / 3, 0.963)
+    """Shares of `steps` after which the rate falls to a tenth (SAM: 60,000 and 86,666 of 90,000
+    steps)."""
+
+    layer_decay: float = 1.0
+    """Each of the trunk's stages or blocks learns at this share of the rate of the one after it
+    (SAM: 0.8 for ViT-H and ViT-L, 0.6 for ViT-B)."""
+
+    drop_path: float = 0.0
+    """Chance that an image skips the trunk's last residual block, less before (SAM: 0.4)."""
+
+    accumulate: int = 1
+    """Batches of `images_per_step` whose gradients make one step."""
 
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
@@ -85,14 +118,17 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.images_per_step < 1 or self.masks_per_image < 1:
-            raise ValueError("steps, images_per_step and masks_per_image must be at least 1")
+        for name in ("steps", "images_per_step", "masks_per_image", "accumulate", "cached_views"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
         for name in ("box_share", "background_share", "center_share", "replay", "max_area"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a share in [0, 1], got {value}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is a chance in [0, 1), got {self.drop_path}")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a card or a run's row."""

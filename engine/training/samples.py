@@ -6,22 +6,74 @@ Points are (x, y), boxes half-open XYXY, both in pixels of the training image.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
 from engine.core.clicks import center_point
-from engine.core.rle import RLE, decode
+from engine.core.rle import RLE, decode, encode
 from engine.training.config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One annotated image. `rles` are its masks; background is everything else."""
+    """One annotated image. `rles` are its masks; background is everything else. `name` is what an
+    error calls it.
+
+    Raises:
+        ValueError: a mask is not of the image's size.
+    """
 
     image_HWC: np.ndarray
     rles: list[RLE]
+    name: str = "an image"
+
+    def __post_init__(self) -> None:
+        size = self.image_HWC.shape[:2]
+        for rle in self.rles:
+            if tuple(rle.size) != size:
+                raise ValueError(f"{self.name} is {size}, but one of its masks {tuple(rle.size)}")
+
+
+ExampleSource = Callable[[np.random.Generator], Example]
+"""Draws one annotated image at random."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A crop of an image, as one step sees it: resized, flipped, recoloured.
+
+    Attributes:
+        image_HWC: RGB uint8.
+        masks: uint8 0/1 (H, W) each; those too small or too large to train on are left out.
+        background_HW: bool, what is of no mask, left out or not, and not near one.
+        name: of the image.
+    """
+
+    image_HWC: np.ndarray
+    masks: Sequence[np.ndarray]
+    background_HW: np.ndarray
+    name: str
+
+    def packed(self) -> View:
+        """The same in little memory: masks are kept as run lengths until they are asked for."""
+        return View(self.image_HWC, _Packed(self.masks), self.background_HW, self.name)
+
+
+class _Packed(Sequence[np.ndarray]):
+    """Masks that are decoded when asked for."""
+
+    def __init__(self, masks: Sequence[np.ndarray]) -> None:
+        self._rles = [encode(mask.view(bool)) for mask in masks]
+
+    def __len__(self) -> int:
+        return len(self._rles)
+
+    def __getitem__(self, index: Any) -> Any:
+        return decode(self._rles[index]).view(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +87,8 @@ class Sample:
         clicks_K2: a first click inside each mask.
         boxes_K4: the mask's box with noise; the image's box for a background click.
         is_background_K: bool.
+        name: of the image.
+        embedding: of the image, a torch tensor (C, h, w), where it is known.
     """
 
     image_SSC: np.ndarray
@@ -43,11 +97,18 @@ class Sample:
     clicks_K2: np.ndarray
     boxes_K4: np.ndarray
     is_background_K: np.ndarray
+    name: str
+    embedding: Any = None
 
 
 def make_sample(example: Example, config: TrainConfig, rng: np.random.Generator) -> Sample | None:
     """Draw one sample; None when no mask of the image is left after cropping."""
-    image, masks, background = _augment(example, config, rng)
+    return prompt_view(make_view(example, config, rng), config, rng)
+
+
+def prompt_view(view: View, config: TrainConfig, rng: np.random.Generator) -> Sample | None:
+    """Draw masks of a view and their first prompts; None when it has no mask to train on."""
+    image, masks, background = view.image_HWC, view.masks, view.background_HW
     if not masks and rng.random() > config.background_share:
         return None
     height, width = image.shape[:2]
@@ -61,6 +122,7 @@ def make_sample(example: Example, config: TrainConfig, rng: np.random.Generator)
         np.zeros((count, 2), np.float32),
         np.zeros((count, 4), np.float32),
         np.zeros(count, bool),
+        view.name,
     )
     out.image_SSC[:height, :width] = image
     for slot in range(count):
@@ -69,7 +131,7 @@ def make_sample(example: Example, config: TrainConfig, rng: np.random.Generator)
             out.clicks_K2[slot] = _random_point(background, rng)
             out.boxes_K4[slot] = (0, 0, width, height)
             continue
-        mask = masks[rng.integers(len(masks))]
+        mask = masks[int(rng.integers(len(masks)))]
         out.masks_KSS[slot, :height, :width] = mask
         central = rng.random() < config.center_share
         out.clicks_K2[slot] = center_point(mask.view(bool)) if central else _random_point(mask, rng)
@@ -100,11 +162,8 @@ def _background(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     return np.asarray(cv2.erode(1 - covered, np.ones((5, 5), np.uint8)), dtype=bool)
 
 
-def _augment(
-    example: Example, config: TrainConfig, rng: np.random.Generator
-) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Zoom, crop, flip and recolour; masks as uint8 0/1 at training size, too small and too large
-    ones left out; and the background, which is of no mask, left out or not."""
+def make_view(example: Example, config: TrainConfig, rng: np.random.Generator) -> View:
+    """Zoom, crop, flip and recolour."""
     height, width = example.image_HWC.shape[:2]
     zoom = float(np.exp(rng.uniform(*np.log(config.jitter))))
     scale = config.image_size / max(height, width) * zoom
@@ -127,7 +186,8 @@ def _augment(
         every.append(mask)
         if config.min_pixels <= mask.sum() <= config.max_area * mask.size:
             kept.append(mask)
-    return _recolour(image, rng), kept, _background(every, image.shape[:2])
+    background = _background(every, (image.shape[0], image.shape[1]))
+    return View(_recolour(image, rng), kept, background, example.name)
 
 
 def _flip(array: np.ndarray, flips: tuple[bool, bool, bool]) -> np.ndarray:

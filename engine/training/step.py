@@ -7,6 +7,7 @@ last answer's logits back (SAM, section 3 and appendix A).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ def training_step(
     config: TrainConfig,
     rng: np.random.Generator,
     generator: torch.Generator,
-    refinements: int,
+    plan: Sequence[bool],
 ) -> StepResult:
     """Losses of one step over all samples' masks.
 
@@ -66,7 +67,8 @@ def training_step(
         config: shares, losses and their weights.
         rng: draws which masks start with their box.
         generator: draws the clicks in error regions.
-        refinements: prompt iterations after the first.
+        plan: prompt iterations after the first: whether each adds a click, or feeds back the last
+            answer alone.
 
     Raises:
         ValueError: there is no sample.
@@ -74,8 +76,10 @@ def training_step(
     if not samples:
         raise ValueError("a training step needs at least one sample")
     device = sam.device
-    images = torch.from_numpy(np.stack([s.image_SSC for s in samples])).to(device)
-    embeddings = sam.image_encoder(_normalised(sam, images, samples))
+    if all(sample.embedding is not None for sample in samples):
+        embeddings = torch.stack([sample.embedding for sample in samples]).float()
+    else:
+        embeddings = encode_samples(sam, samples)
     is_box = rng.random(len(samples) * config.masks_per_image) < config.box_share
     background = np.concatenate([s.is_background_K for s in samples])
     losses, ious = [], []
@@ -85,13 +89,34 @@ def training_step(
     ):
         if len(rows):
             batch = _Rows(samples, rows, with_box, config, device)
-            loss, iou = batch.run(sam, embeddings, refinements, generator)
+            loss, iou = batch.run(sam, embeddings, plan, generator)
             losses.append(loss * (len(rows) / len(is_box)))
             ious.append(iou * len(rows))
     return StepResult(torch.stack(losses).sum(), sum(ious) / len(is_box))
 
 
-def _normalised(sam: Any, images_BSSC: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
+def prompt_plan(config: TrainConfig, rng: np.random.Generator) -> list[bool]:
+    """The prompt iterations after the first (SAM, appendix A): clicks, and `repeats` without one,
+    of which the last comes last and the others at random places."""
+    clicks = config.refinements
+    if config.vary_refinements:
+        clicks = int(rng.integers(0, clicks + 1))
+    plan = [True] * clicks
+    if clicks and config.repeats:
+        for _ in range(config.repeats - 1):
+            plan.insert(int(rng.integers(0, len(plan) + 1)), False)
+        plan.append(False)
+    return plan
+
+
+def encode_samples(sam: Any, samples: Sequence[Sample]) -> torch.Tensor:
+    """Embeddings of the samples' images, (images, C, h, w)."""
+    images = torch.from_numpy(np.stack([s.image_SSC for s in samples])).to(sam.device)
+    embeddings: torch.Tensor = sam.image_encoder(_normalised(sam, images, samples))
+    return embeddings
+
+
+def _normalised(sam: Any, images_BSSC: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
     """Normalise, and zero what is padding, as SAM pads after normalising."""
     normed = preprocess(sam, images_BSSC.permute(0, 3, 1, 2).float())
     for index, sample in enumerate(samples):
@@ -125,7 +150,7 @@ class _Rows:
         self.boxes = np.stack([sample.boxes_K4[k] for sample, k in picked])
 
     def run(
-        self, sam: Any, embeddings: torch.Tensor, refinements: int, generator: torch.Generator
+        self, sam: Any, embeddings: torch.Tensor, plan: Sequence[bool], generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
         device, config = embeddings.device, self.config
         zoom = sam.image_encoder.img_size / config.image_size
@@ -138,7 +163,7 @@ class _Rows:
             clicks.add(first, torch.ones(len(first), dtype=torch.int64, device=device))
         logits: torch.Tensor | None = None
         total, first_iou = torch.zeros((), device=device), 0.0
-        for iteration in range(1 + refinements):
+        for iteration in range(1 + len(plan)):
             prompt = PromptBatch(self.image_index, clicks.points, clicks.labels, boxes, logits)
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
@@ -151,10 +176,12 @@ class _Rows:
             if iteration == 0:
                 best = iou[:, :1] if single else iou[:, 1:]
                 first_iou = float(best.max(dim=1).values.mean())
-            if iteration < refinements:
+            if iteration < len(plan):
                 logits = self._feed_back(masks, scores, single)
-                clicks.add(*self._correct(logits, targets, sam.image_encoder.img_size, generator))
-        return total / (1 + refinements), first_iou
+                if plan[iteration]:
+                    size = sam.image_encoder.img_size
+                    clicks.add(*self._correct(logits, targets, size, generator))
+        return total / (1 + len(plan)), first_iou
 
     def _loss(
         self, masks: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, single: bool

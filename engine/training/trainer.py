@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here
 from typing import Any
 
 import numpy as np
 import torch
 from torch import distributed
 
+from engine.training.cached_views import CachedViews
 from engine.training.config import TrainConfig
-from engine.training.samples import Example, Sample, make_sample
-from engine.training.step import training_step
-
-ExampleSource = Callable[[np.random.Generator], Example]
-"""Draws one annotated image at random."""
+from engine.training.drop_path import drop_path
+from engine.training.samples import ExampleSource, Sample, make_sample
+from engine.training.step import prompt_plan, training_step
 
 MAX_DRAWS = 50
 """Draws without a usable mask after which a source is considered empty."""
@@ -39,18 +40,24 @@ class NoMasksError(TrainingError):
     """The source has no usable mask. Annotate more images, or lower `min_pixels`."""
 
 
+class CheckpointFileError(TrainingError):
+    """A checkpoint to resume from could not be written or read. The message says what to do."""
+
+
 class DivergedError(TrainingError):
     """The loss became NaN or infinite. Lower `learning_rate`, or look at the images named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is told after each step. loss and iou are running means; seconds since the start."""
+    """What is told after each step. loss and iou are running means; rate is the decoder's learning
+    rate; seconds since the start."""
 
     step: int
     steps: int
     loss: float
     iou: float
+    rate: float
     seconds: float
 
 
@@ -63,6 +70,8 @@ class Trainer:
             _parameter_groups(sam, config), betas=(0.9, 0.999), weight_decay=config.weight_decay
         )
         self.rank, self.processes = process_rank()
+        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._views = CachedViews(sam, config, source, self.rank)
         self.step = 0
         self.seconds = 0.0
         self.loss, self.iou = math.nan, math.nan
@@ -78,6 +87,7 @@ class Trainer:
         on_step: Callable[[Progress], None] | None = None,
         checkpoint: Path | None = None,
         every_seconds: float = 120.0,
+        log: Path | None = None,
     ) -> None:
         """Do the steps that are left.
 
@@ -85,23 +95,19 @@ class Trainer:
             on_step: called after every step.
             checkpoint: file to resume from, if it exists, and to save to (by rank 0).
             every_seconds: how often to save.
+            log: CSV file with a row a step (by rank 0); after a stop it goes on where the
+                checkpoint does.
 
         Raises:
             NoMasksError: nothing to train on.
             DivergedError: the loss is not finite.
+            CheckpointFileError: the checkpoint could not be read or written.
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
         self.sam.train()
-        began, saved, before = time.monotonic(), time.monotonic(), self.seconds
-        while self.step < self.config.steps:
-            self._one_step()
-            self.seconds = before + time.monotonic() - began
-            if on_step is not None:
-                on_step(Progress(self.step, self.config.steps, self.loss, self.iou, self.seconds))
-            if checkpoint is not None and time.monotonic() - saved > every_seconds:
-                self.save(checkpoint)
-                saved = time.monotonic()
+        with drop_path(self.sam.image_encoder, self.config.drop_path), self._logged(log) as write:
+            self._steps(on_step, checkpoint, every_seconds, write)
         if checkpoint is not None:
             self.save(checkpoint)
         with torch.no_grad():
@@ -110,44 +116,109 @@ class Trainer:
                     value.copy_(self.average[name])
         self.sam.eval()
 
-    def _one_step(self) -> None:
+    def _steps(
+        self,
+        on_step: Callable[[Progress], None] | None,
+        checkpoint: Path | None,
+        every_seconds: float,
+        write: Callable[[Progress], None],
+    ) -> None:
+        began, saved, before = time.monotonic(), time.monotonic(), self.seconds
+        while self.step < self.config.steps:
+            rate = self._one_step()
+            self.seconds = before + time.monotonic() - began
+            told = Progress(self.step, self.config.steps, self.loss, self.iou, rate, self.seconds)
+            write(told)
+            if on_step is not None:
+                on_step(told)
+            if checkpoint is not None and time.monotonic() - saved > every_seconds:
+                self.save(checkpoint)
+                saved = time.monotonic()
+
+    @contextmanager
+    def _logged(self, path: Path | None) -> Iterator[Callable[[Progress], None]]:
+        """What writes a row a step; rows after the step that is resumed from are dropped."""
+        if path is None or self.rank:
+            yield lambda progress: None
+            return
+        kept: list[str] = []
+        if path.exists():
+            with path.open() as file:
+                kept = [row for row in list(file)[1:] if int(row.split(",")[0]) <= self.step]
+        with path.open("w") as file:
+            file.write("step,loss,iou,learning_rate,seconds\n" + "".join(kept))
+
+            def write(told: Progress) -> None:
+                numbers = (told.loss, told.iou, told.rate)
+                row = [str(told.step), *(repr(n) for n in numbers), f"{told.seconds:.1f}"]
+                file.write(",".join(row) + "\n")
+                file.flush()
+
+            yield write
+
+    def _one_step(self) -> float:
+        """One step of the optimiser; the learning rate it took."""
         config = self.config
-        shared = np.random.default_rng([config.seed, self.step])
-        refinements = int(shared.integers(0, config.refinements + 1))  # ranks keep step
+        plan = prompt_plan(config, np.random.default_rng([config.seed, self.step]))  # of all ranks
         rng = np.random.default_rng([config.seed, self.step, 1 + self.rank])
         generator = torch.Generator(device=self.sam.device)
         generator.manual_seed(int(rng.integers(2**62)))
         torch.manual_seed(int(rng.integers(2**62)))
-        result = training_step(
-            self.sam, self._draw(rng), config, rng, generator, refinements=refinements
-        )
-        if not torch.isfinite(result.loss):
-            raise DivergedError(
-                f"loss is {result.loss.item()} at step {self.step}; lower learning_rate "
-                f"({config.learning_rate}) or look at the newest masks"
-            )
         rate = learning_rate_factor(self.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(result.loss)
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        results = [self._accumulate(plan, rng, generator) for _ in range(config.accumulate)]
         if self.processes > 1:
-            _average_gradients(trained, self.processes)
-        torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
+            _average_gradients(self._trained, self.processes)
+        torch.nn.utils.clip_grad_norm_(self._trained, config.clip_norm)
         self.optimizer.step()
         self.step += 1
         self._average()
+        loss, iou = (float(value) for value in np.mean(results, axis=0))
         keep = 0.95 if math.isfinite(self.loss) else 0.0
-        self.loss = keep * (self.loss if keep else 0.0) + (1 - keep) * float(result.loss.detach())
-        self.iou = keep * (self.iou if keep else 0.0) + (1 - keep) * result.iou
+        self.loss = keep * (self.loss if keep else 0.0) + (1 - keep) * loss
+        self.iou = keep * (self.iou if keep else 0.0) + (1 - keep) * iou
+        return rate * config.learning_rate
+
+    def _accumulate(
+        self, plan: list[bool], rng: np.random.Generator, generator: torch.Generator
+    ) -> tuple[float, float]:
+        """Add the gradients of one batch; its loss and IoU."""
+        samples = self._draw(rng)
+        result = training_step(self.sam, samples, self.config, rng, generator, plan)
+        loss = float(result.loss.detach())
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"loss is {loss} at step {self.step}, on {self._culprits(samples, plan)}; lower "
+                f"learning_rate ({self.config.learning_rate}) or look at the masks there"
+            )
+        torch.autograd.backward(result.loss / self.config.accumulate)
+        return loss, result.iou
+
+    @torch.no_grad()
+    def _culprits(self, samples: list[Sample], plan: list[bool]) -> str:
+        """Names of the images whose own loss is not finite; all where each alone is."""
+        bad = []
+        for sample in samples:
+            generator = torch.Generator(device=self.sam.device).manual_seed(0)
+            rng = np.random.default_rng(0)
+            alone = training_step(self.sam, [sample], self.config, rng, generator, plan)
+            if not torch.isfinite(alone.loss):
+                bad.append(sample.name)
+        return ", ".join(bad or [sample.name for sample in samples])
+
+    def _sample(self, rng: np.random.Generator) -> Sample | None:
+        if self.config.frozen_encoder:
+            return self._views.draw(rng)
+        return make_sample(self.source(rng), self.config, rng)
 
     def _draw(self, rng: np.random.Generator) -> list[Sample]:
         """The images of one step, at least one of which has a mask."""
         wanted = self.config.images_per_step
         samples: list[Sample] = []
         for _ in range(MAX_DRAWS * wanted):
-            sample = make_sample(self.source(rng), self.config, rng)
+            sample = self._sample(rng)
             if sample is None:
                 continue
             samples = [*samples, sample][-wanted:]
@@ -165,7 +236,11 @@ class Trainer:
                 self.average[name].lerp_(value.detach(), 1 - decay)
 
     def save(self, path: Path) -> None:
-        """Write everything needed to resume; the old file stays until the new one is whole."""
+        """Write everything needed to resume; the old file stays until the new one is whole.
+
+        Raises:
+            CheckpointFileError: no space, or no permission; the old file is as it was.
+        """
         if self.rank:
             return
         state = {
@@ -178,17 +253,33 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         temporary = path.with_suffix(".partial")
-        torch.save(state, temporary)
-        temporary.replace(path)
+        try:
+            torch.save(state, temporary)
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise CheckpointFileError(
+                f"{path} could not be written: {error}; the last one is kept. Make room and run "
+                "again: training goes on from there"
+            ) from error
 
     def load(self, path: Path) -> None:
-        """Go back to where `save` was."""
-        state = torch.load(path, map_location=self.sam.device, weights_only=True)
-        self.sam.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.loss, self.iou = state["loss"], state["iou"]
+        """Go back to where `save` was.
+
+        Raises:
+            CheckpointFileError: the file is damaged, or of another model or configuration.
+        """
+        try:
+            state = torch.load(path, map_location=self.sam.device, weights_only=True)
+            self.sam.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average = state["average"]
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.loss, self.iou = state["loss"], state["iou"]
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+            raise CheckpointFileError(
+                f"{path} cannot be resumed from: {error!r}; delete it to train from the start"
+            ) from error
 
 
 def process_rank() -> tuple[int, int]:
@@ -212,32 +303,36 @@ def _average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> 
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero, as a share of the peak."""
+    """Linear warm-up, then a cosine to zero or steps down, as a share of the peak."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
+    if config.schedule == "steps":
+        return 0.1 ** sum(step >= drop * config.steps for drop in config.drops)
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def _parameter_groups(sam: Any, config: TrainConfig) -> list[dict[str, Any]]:
     """Trunk, neck and decoder with their rates; what is frozen loses its gradient."""
-    trunk: list[torch.nn.Parameter] = []
-    neck: list[torch.nn.Parameter] = []
-    rest: list[torch.nn.Parameter] = []
-    for name, value in sam.named_parameters():
-        part = _part_of_encoder(name)
-        value.requires_grad_(part is None or part > config.frozen_stages)
-        if not value.requires_grad:
+    depths = [_part_of_encoder(name) for name, _ in sam.named_parameters()]
+    deepest = max((depth for depth in depths if depth is not None and depth < _NECK), default=0)
+    by_rate: dict[float, list[torch.nn.Parameter]] = {}
+    for (_, value), depth in zip(sam.named_parameters(), depths, strict=True):
+        frozen = depth is not None and (config.frozen_encoder or depth <= config.frozen_stages)
+        value.requires_grad_(not frozen)
+        if frozen:
             continue
-        if part is None:
-            rest.append(value)
+        if depth is None:
+            share = 1.0
+        elif depth == _NECK:
+            share = config.neck_rate
         else:
-            (neck if part == _NECK else trunk).append(value)
-    rates = ((trunk, config.encoder_rate), (neck, config.neck_rate), (rest, 1.0))
+            share = config.encoder_rate * config.layer_decay ** (deepest - depth)
+        by_rate.setdefault(share, []).append(value)
     return [
         {"params": values, "lr": 0.0, "peak": config.learning_rate * share}
-        for values, share in rates
-        if values and share > 0
+        for share, values in sorted(by_rate.items())
+        if share > 0
     ]
 
 

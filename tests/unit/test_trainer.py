@@ -300,7 +300,7 @@ def test_two_processes_share_their_gradients_and_end_with_the_same_weights(tmp_p
 def one_step(sam: Any, config: TrainConfig, samples: list[Sample]) -> StepResult:
     generator = torch.Generator().manual_seed(1)
     rng = np.random.default_rng(1)
-    return training_step(sam, samples, config, rng, generator, refinements=config.refinements)
+    return training_step(sam, samples, config, rng, generator, [True] * config.refinements)
 
 
 def still_samples(config: TrainConfig, count: int = 2) -> list[Sample]:

@@ -222,7 +222,8 @@ def verdict(
     elif gain.low is None:
         return False, f"one held-out image is too few to tell: {text}, gain {gain.mean:+.3f}"
     else:
-        text += f", gain {gain.mean:+.3f} ({confidence:.0%}: {gain.low:+.3f} to {gain.high:+.3f})"
+        sure = f"{100 * confidence:g} %: {gain.low:+.3f} to {gain.high:+.3f}"
+        text += f", gain {gain.mean:+.3f} ({sure})"
         surely = gain.low
     if surely > min_gain:
         return True, f"better: {text}"

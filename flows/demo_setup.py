@@ -21,7 +21,7 @@ images_per_step = 4
 refinements = 3
 learning_rate = 3e-4
 replay = 0.1
-evaluation_images = 12
+evaluation_images = 18
 evaluation_masks = 10
 """
 

@@ -7,30 +7,22 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from prefect import flow
 
-from engine.core import rle as rle_codec
-from engine.core.records import Source
-from engine.core.rle import RLE
 from engine.evaluation.bootstrap import paired_gain
 from engine.sam import ModelCard, load_checkpoint, save_checkpoint
-from engine.simulation.scenes import generate_scene
+from engine.sam.segmenter import half_is_faster
 from engine.training.config import TrainConfig
-from engine.training.samples import Example
 from engine.training.trainer import NoMasksError, Progress, Trainer
 from flows import progress
 from flows.evaluating import HeldOut, held_out
+from flows.training_masks import MaskSource
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Dataset, Model, RunKind, Split, StaleStateError
-
-MAX_SIDE = 768
-"""Training images are kept in memory at most this large; `lite` sees 384 pixels."""
+from storage.catalog import Dataset, Model, RunKind, StaleStateError
 
 COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
 """Held-out scores whose mean decides about promotion."""
@@ -92,7 +84,12 @@ def run_retrain(
 def train_config(workspace: Workspace) -> TrainConfig:
     """The workspace's settings as a training run."""
     chosen = workspace.settings.train
+    exact = chosen.precision == "float32" or (
+        chosen.precision == "auto" and not half_is_faster(workspace.device())
+    )
     return TrainConfig(
+        precision="float32" if exact else "bfloat16",
+        frozen_encoder=chosen.frozen_encoder,
         steps=chosen.steps,
         images_per_step=chosen.images_per_step,
         masks_per_image=chosen.masks_per_image,
@@ -121,9 +118,10 @@ def _train(
     trainer = Trainer(sam, config, source.draw)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
-    resume = folder / f"{run_id}.pt"
+    resume, log = folder / f"{run_id}.pt", folder / f"{run_id}.csv"
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
-        trainer.run(on_step=_teller(advance), checkpoint=resume, every_seconds=30)
+        trainer.run(on_step=_teller(advance), checkpoint=resume, every_seconds=30, log=log)
+    workspace.objects.put(f"training/{version}.csv", log.read_bytes())
     card = ModelCard(
         version=version,
         architecture=parent.architecture,
@@ -133,6 +131,7 @@ def _train(
         config=config.as_dict(),
         thresholds=parent_card.thresholds,
         seconds=round(trainer.seconds, 1),
+        gpu_seconds=round(trainer.seconds, 1) if workspace.device() == "cuda" else 0.0,
         code_version=code_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         note=THRESHOLDS_NOTE,
@@ -142,6 +141,7 @@ def _train(
         save_checkpoint(sam, card, path)
         workspace.add_model(path, card.as_dict())
     resume.unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
     return card
 
 
@@ -229,74 +229,3 @@ def verdict(
         return True, f"better: {text}"
     doubt = "" if gain.mean <= min_gain else " beyond doubt"
     return False, f"not better by more than {min_gain:g}{doubt}: {text}"
-
-
-class MaskSource:
-    """Draws training examples from the mask table at one version: people's masks on images of the
-    training split, the newest run's more often, mixed with generated scenes."""
-
-    def __init__(
-        self,
-        workspace: Workspace,
-        dataset: Dataset,
-        table_version: int | None,
-        newest_run: str | None,
-        config: TrainConfig,
-    ) -> None:
-        self._workspace, self._config = workspace, config
-        self._rles: dict[int, list[RLE]] = {}
-        self._sources: dict[str, int] = {}
-        newest: set[int] = set()
-        rejected = workspace.catalog.verdicts.rejected_mask_ids(dataset.id)
-        for source in (Source.ANNOTATOR, Source.PREFILL):
-            for mask in workspace.masks.masks(
-                dataset=dataset.name, source=source, version=table_version, current_only=True
-            ):
-                if mask.mask_id in rejected:
-                    continue
-                self._rles.setdefault(mask.image_id, []).append(mask.rle)
-                self._sources[source] = self._sources.get(source, 0) + 1
-                if mask.run_id == newest_run:
-                    newest.add(mask.image_id)
-        rows = workspace.catalog.images.get_many(sorted(self._rles))
-        self._images = {row.id: row for row in rows if row.split == Split.TRAIN}
-        self._all = sorted(self._images)
-        self._newest = [image_id for image_id in self._all if image_id in newest]
-        self._example = lru_cache(maxsize=256)(self._load)
-        if not self._all:
-            raise NoMasksError(
-                f"dataset {dataset.name!r} has no masks on training images yet; annotate some first"
-            )
-
-    def counts(self) -> dict[str, Any]:
-        """Images, and masks per source, for the card."""
-        return {
-            "images": len(self._all),
-            "newest_images": len(self._newest),
-            "masks": dict(self._sources),
-            "replay": self._config.replay,
-        }
-
-    def draw(self, rng: np.random.Generator) -> Example:
-        """An `ExampleSource`."""
-        if rng.random() < self._config.replay:
-            scene = generate_scene(int(rng.integers(1_000_000)))
-            rles = rle_codec.encode_batch(np.stack(scene.masks)) if scene.masks else []
-            return Example(scene.image_HWC, rles)
-        new = self._newest and rng.random() < self._workspace.settings.train.new_share
-        ids = self._newest if new else self._all
-        return self._example(ids[rng.integers(len(ids))])
-
-    def _load(self, image_id: int) -> Example:
-        pixels = self._workspace.pixels(self._images[image_id])
-        rles = self._rles[image_id]
-        scale = MAX_SIDE / max(pixels.shape[:2])
-        if scale >= 1:
-            return Example(pixels, rles)
-        size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-        small = [
-            cv2.resize(rle_codec.decode(r).view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-            for r in rles
-        ]
-        shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        return Example(shrunk, [rle_codec.encode(mask.astype(bool)) for mask in small])

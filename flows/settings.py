@@ -73,10 +73,19 @@ class TrainSettings(_Section):
     masks_per_image: int = Field(default=8, ge=1)
     refinements: int = Field(default=2, ge=0)
     learning_rate: float = Field(default=3e-4, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the mask decoder's arithmetic; auto: bfloat16 where the processor is faster in it."""
+    frozen_encoder: bool = False
+    """Train the decoder alone, from embeddings made once: faster, and less is learnt."""
     replay: float = Field(default=0.2, ge=0, le=1)
     """Share of training images that are generated scenes."""
     new_share: float = Field(default=0.6, ge=0, le=1)
     """Share of the annotated images that come from the newest round, the others from all."""
+    automatic: bool = False
+    """Train on automatic masks too; rejected ones never."""
+    oversampling: float = Field(default=10.0, gt=0)
+    """How much more often an image with people's masks is drawn than one with automatic masks only
+    (SAM: 10, section 7.6)."""
     evaluation_images: int = Field(default=32, ge=1)
     """Held-out images on which a candidate is compared with the current model."""
     evaluation_masks: int = Field(default=12, ge=1)

@@ -71,6 +71,8 @@ class ModelCard:
     scores: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     """Training time on the clock."""
+    gpu_seconds: float = 0.0
+    """The same, times the GPUs it took; 0 on a CPU."""
     code_version: str = ""
     created_at: str = ""
     note: str = ""

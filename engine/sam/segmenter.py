@@ -58,6 +58,12 @@ class Prediction:
         return self.logits_BMHW[rows, index], scores
 
 
+def half_is_faster(device: str) -> bool:
+    """Whether arithmetic in bfloat16 is faster than in float32: on GPUs, and on processors made for
+    it."""
+    return device != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
+
+
 class Segmenter:
     """A model version ready for use."""
 
@@ -159,8 +165,8 @@ class Segmenter:
 
     @property
     def has_half(self) -> bool:
-        """Whether bfloat16 is faster than float32 on this device."""
-        return self.sam.device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
+        """Whether it pays to decode in bfloat16 on this device."""
+        return half_is_faster(self.sam.device.type)
 
     def _half_decoder(self) -> Any:
         """The mask decoder in bfloat16; the model's own where the processor has no bfloat16."""

@@ -5,7 +5,6 @@ Flows and torch are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows import amg, evaluate
+from flows import amg, evaluate, models
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
     JsonOption,
@@ -250,38 +249,7 @@ app.command(
 )(evaluate.evaluate)
 
 
-@app.command(epilog=example("dataengine models", "dataengine models --show lite"))
-def models(
-    show: Annotated[str | None, typer.Option(help="Print one version's card.")] = None,
-    promote: Annotated[str | None, typer.Option(help="Make a version the current one.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List model versions, show a card, or promote a version."""
-    with in_workspace(as_json) as workspace:
-        if promote is not None:
-            current = workspace.current_model().version
-            workspace.catalog.models.promote(promote, expected_current=current)
-        if show is not None:
-            print(json.dumps(workspace.catalog.models.get(show).card, indent=2))
-            return
-        rows = [
-            {
-                "version": model.version,
-                "state": str(model.state),
-                "architecture": model.architecture,
-                "parent": model.parent,
-                "table_version": model.table_version,
-                "created_at": model.created_at.isoformat(timespec="seconds"),
-            }
-            for model in workspace.catalog.models.all()
-        ]
-    if as_json:
-        print_json({"models": rows})
-        return
-    table = Table("version", "state", "architecture", "parent", "mask table", "made")
-    for row in rows:
-        table.add_row(*(number(value) for value in row.values()))
-    console.print(table)
+app.add_typer(models.app, name="models")
 
 
 @app.command(epilog=example("dataengine status", "dataengine status --json"))

@@ -9,10 +9,12 @@ def is_users(error: Exception) -> bool:
     from engine.training.trainer import TrainingError
     from flows.demo_setup import NotTheDemoError
     from flows.evaluating import NothingToEvaluateError
+    from flows.importing import ImportRefusedError
     from flows.release import NothingToReleaseError
     from flows.rounds import NoImagesError
     from flows.temporary_server import OrchestratorError
     from storage.catalog import CatalogError
+    from storage.downloads import DownloadError
     from storage.formats.coco import BadAnnotationsError
     from storage.objects import StorageError
 
@@ -22,6 +24,8 @@ def is_users(error: Exception) -> bool:
             BadAnnotationsError,
             CatalogError,
             CheckpointError,
+            DownloadError,
+            ImportRefusedError,
             NoImagesError,
             NotTheDemoError,
             NothingToEvaluateError,

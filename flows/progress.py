@@ -10,6 +10,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -78,12 +80,12 @@ class Terminal:
             outer = self._shown[1]
             yield lambda n=1, note="": outer(n, f"{note} · {what}" if note else "")
             return
+        counts = (MofNCompleteColumn(), _Rate())
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Rate(),
+            *((DownloadColumn(), TransferSpeedColumn()) if unit == "byte" else counts),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),

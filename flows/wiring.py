@@ -65,9 +65,10 @@ class Workspace:
             self.add_model(shipped_path(), card.as_dict())
         self.catalog.models.promote(card.version, expected_current=None)
 
-    def add_model(self, path: Path, card: dict[str, Any]) -> None:
-        """Store a checkpoint, object first, and enter it as a candidate."""
-        key = f"models/{card['version']}/model.safetensors"
+    def add_model(self, path: Path, card: dict[str, Any], *, stem: str = "model") -> None:
+        """Store a checkpoint, object first, and enter it as a candidate. Its object has the name
+        `stem`; one of that name is taken for the same checkpoint."""
+        key = f"models/{card['version']}/{stem}.safetensors"
         if not self.objects.exists(key):
             self.objects.put_file(key, path)
         self.catalog.models.add(

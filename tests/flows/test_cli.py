@@ -7,15 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from flows import progress
 from flows.cli import app, main
 from flows.settings import FILE_NAME, WorkspaceError, load_settings
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+def names(commands: typer.Typer) -> list[str]:
+    """All commands, those of a group with its name before them."""
+    found = [
+        command.name or command.callback.__name__
+        for command in commands.registered_commands
+        if command.callback
+    ]
+    for group in commands.registered_groups:
+        assert group.name
+        assert group.typer_instance
+        found += [group.name, *(f"{group.name} {name}" for name in names(group.typer_instance))]
+    return found
+
+
+COMMANDS = names(app)
 WANTED = {"init", "ingest", "run", "generate", "retrain", "evaluate", "models", "status"}
 WANTED |= {"release", "export", "demo", "doctor"}
+WANTED |= {f"models {name}" for name in ("list", "show", "promote", "rollback", "import", "pull")}
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +44,12 @@ def _quiet() -> Iterator[None]:
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
     assert set(COMMANDS) >= WANTED
-    assert [name for name in COMMANDS if name not in text] == []
+    assert [name for name in COMMANDS if " " not in name and name not in text] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_shows_an_example(name: str) -> None:
-    result = CliRunner().invoke(app, [name, "--help"])
+    result = CliRunner().invoke(app, [*name.split(), "--help"])
     assert result.exit_code == 0
     assert "Example" in result.output
     assert f"dataengine {name}" in result.output

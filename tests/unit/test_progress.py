@@ -34,3 +34,13 @@ def test_a_bar_is_forgotten_when_its_work_is_done() -> None:
             advance(3)
     assert out.getvalue().count("3/3") >= 2
     assert "second" in out.getvalue()
+
+
+def test_bytes_are_told_in_their_own_units() -> None:
+    out = io.StringIO()
+    terminal = Terminal(Console(file=out, force_terminal=True, width=140))
+    with terminal.track("vit_b", 4_000_000, "byte") as advance:
+        advance(1_000_000)
+        advance(3_000_000)
+    assert "4.0/4.0 MB" in out.getvalue()
+    assert "B/s" in out.getvalue()

@@ -1,0 +1,189 @@
+"""Weights from elsewhere become a model version: from a file here, or fetched first."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.sam.checkpoint import (
+    ModelCard,
+    Thresholds,
+    find_card,
+    read_card,
+    save_tensors,
+    shipped_path,
+)
+from engine.sam.state_dicts import CheckpointError, StateDict, read_state_dict
+from flows import progress
+from flows.wiring import Workspace, code_version
+from storage.catalog import AlreadyExistsError, Model, NotFoundError
+from storage.downloads import check_address, fetch, sha256_of
+
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What an imported version may be called: it names folders and files."""
+
+
+class ImportRefusedError(Exception):
+    """A version cannot be made as asked for; the message says what to give instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicModel:
+    """A checkpoint that Meta publishes. The six digits in its name begin its MD5."""
+
+    url: str
+    sha256: str
+
+
+_META = "https://dl.fbaipublicfiles.com/segment_anything"
+PUBLIC = {
+    "vit_b": PublicModel(
+        f"{_META}/sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ),
+    "vit_l": PublicModel(
+        f"{_META}/sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    "vit_h": PublicModel(
+        f"{_META}/sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    ),
+}
+"""Addresses as in https://github.com/facebookresearch/segment-anything#model-checkpoints."""
+
+
+def import_model(
+    workspace: Workspace, path: Path, name: str | None = None, *, url: str | None = None
+) -> Model:
+    """Enter a `.pth` or `.safetensors` file as a candidate; its weights are stored unchanged.
+
+    Args:
+        workspace: where.
+        path: a file as `engine.sam.state_dicts` reads it. A card in it is kept.
+        name: of the version; default: the card's, else the file's without its ending.
+        url: where the file was fetched from, for the card.
+
+    Raises:
+        CheckpointError: no such file, broken, or it fits no known architecture.
+        ImportRefusedError: the name cannot be used.
+        AlreadyExistsError: there is a version of that name.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file")
+    card = find_card(path) if path.suffix == ".safetensors" else None
+    version = free_name(workspace, name or (card.version if card else path.stem))
+    found = read_state_dict(path, card.architecture if card else None)
+    digest = sha256_of(path)
+    source = {"file": path.name, "sha256": digest, "architecture_told_by": found.told_by}
+    if url is not None:
+        source["url"] = check_address(url)
+    card = replace(card or _new_card(found), version=version, source=source)
+    with tempfile.TemporaryDirectory(prefix="import-", dir=workspace.cache) as fresh:
+        stored = Path(fresh) / "model.safetensors"
+        save_tensors(found.tensors, card, stored)
+        workspace.add_model(stored, card.as_dict(), stem=digest)
+    return workspace.catalog.models.get(version)
+
+
+def _new_card(found: StateDict) -> ModelCard:
+    if found.architecture in PUBLIC:
+        thresholds, whose = Thresholds(), "SAM's own"
+    else:
+        thresholds, whose = read_card(shipped_path()).thresholds, "the shipped model's"
+    return ModelCard(
+        version="",
+        architecture=found.architecture,
+        thresholds=thresholds,
+        code_version=code_version(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        note=f"Imported. Thresholds are {whose}.",
+    )
+
+
+def free_name(workspace: Workspace, name: str) -> str:
+    """The name, if a version may have it.
+
+    Raises:
+        ImportRefusedError: it is no name for a version.
+        AlreadyExistsError: a version has it.
+    """
+    if not VERSION.fullmatch(name):
+        raise ImportRefusedError(
+            f"{name!r} cannot be a version: give --name, up to 100 letters, digits, '.', '_', '-'"
+        )
+    if _held(workspace, name) is not None:
+        raise AlreadyExistsError(f"there is a model version {name!r}; give another --name")
+    return name
+
+
+def _held(workspace: Workspace, name: str) -> Model | None:
+    try:
+        return workspace.catalog.models.get(name)
+    except NotFoundError:
+        return None
+
+
+def pull(
+    workspace: Workspace,
+    architecture: str,
+    *,
+    name: str | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+    wait_s: float = 1.0,
+) -> Model:
+    """Fetch a public checkpoint, check it, and enter it as a candidate. A version made from the
+    same file before is returned as it is. The fetched file lies in the workspace's cache until it
+    is imported.
+
+    Args:
+        workspace: where.
+        architecture: a key of PUBLIC.
+        name: of the version; default: the architecture.
+        url: another source of a `.pth` file.
+        sha256: of that source's file, in hex; default: that of Meta's file.
+        wait_s: see `storage.downloads.fetch`.
+
+    Raises:
+        DownloadError: it cannot be fetched, or is another file.
+        ImportRefusedError: architecture, name or sha256 is none.
+        AlreadyExistsError: there is a version of that name with other weights.
+        CheckpointError: the file does not fit the architecture.
+    """
+    if architecture not in PUBLIC:
+        known = ", ".join(PUBLIC)
+        raise ImportRefusedError(f"{architecture!r} is not published; there are {known}")
+    expected = (sha256 or PUBLIC[architecture].sha256).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", expected):
+        raise ImportRefusedError(f"--sha256 takes 64 hex digits, got {sha256!r}")
+    source, version = url or PUBLIC[architecture].url, name or architecture
+    check_address(source)
+    held = _held(workspace, version)
+    if held is not None and held.card.get("source", {}).get("sha256") == expected:
+        return held
+    free_name(workspace, version)
+    path = workspace.cache / "downloads" / f"{architecture}-{expected[:16]}.pth"
+    _fetch_with_bar(source, path, expected, architecture, wait_s)
+    model = import_model(workspace, path, version, url=source)
+    path.unlink()
+    return model
+
+
+def _fetch_with_bar(url: str, path: Path, sha256: str, what: str, wait_s: float) -> None:
+    """The bar begins with the first bytes: only then is the size known."""
+    reporter, done, advance = progress.current(), 0, None
+    with ExitStack() as stack:
+
+        def tell(there: int, total: int | None) -> None:
+            nonlocal done, advance
+            if advance is None:
+                advance = stack.enter_context(reporter.track(what, total, "byte"))
+            advance(there - done)
+            done = there
+
+        fetch(url, path, sha256, tell=tell, say=reporter.say, wait_s=wait_s)

@@ -1,8 +1,9 @@
-"""One training step: encode the images once, prompt several times, sum the losses.
+"""One batch of training: encode the images once, prompt several times, gather the gradients.
 
 B = masks over all images of the step, S = training side, h = low-resolution side (S / 2 for
 `lite`). After the first prompt every iteration adds one click in the error region and feeds the
-last answer's logits back (SAM, section 3 and appendix A).
+last answer's logits back (SAM, section 3 and appendix A). What is fed back carries no gradient, so
+each iteration's gradients are gathered before the next begins: memory is that of one iteration.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ SINGLE_WEIGHT = 0.3
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """loss: what to differentiate. iou: mean true IoU of the best output after the first prompt."""
+    """loss: mean over masks and prompt iterations. iou: mean true IoU of the best output after the
+    first prompt."""
 
-    loss: torch.Tensor
+    loss: float
     iou: float
 
 
@@ -58,8 +60,10 @@ def training_step(
     rng: np.random.Generator,
     generator: torch.Generator,
     plan: Sequence[bool],
+    scale: float = 1.0,
 ) -> StepResult:
-    """Losses of one step over all samples' masks.
+    """Losses of one batch over all samples' masks; their gradients are added to the parameters',
+    unless gradients are off (`torch.no_grad`).
 
     Args:
         sam: the model, in training mode.
@@ -69,6 +73,7 @@ def training_step(
         generator: draws the clicks in error regions.
         plan: prompt iterations after the first: whether each adds a click, or feeds back the last
             answer alone.
+        scale: what the gradients are multiplied by.
 
     Raises:
         ValueError: there is no sample.
@@ -82,6 +87,8 @@ def training_step(
         embeddings = encode_samples(sam, samples)
     is_box = rng.random(len(samples) * config.masks_per_image) < config.box_share
     background = np.concatenate([s.is_background_K for s in samples])
+    # the decoder's gradients stop here, and go through the encoder once, at the end
+    features = embeddings.detach().requires_grad_(embeddings.requires_grad)
     losses, ious = [], []
     for rows, with_box in (
         (np.flatnonzero(~is_box | background), False),
@@ -89,10 +96,13 @@ def training_step(
     ):
         if len(rows):
             batch = _Rows(samples, rows, with_box, config, device)
-            loss, iou = batch.run(sam, embeddings, plan, generator)
-            losses.append(loss * (len(rows) / len(is_box)))
-            ious.append(iou * len(rows))
-    return StepResult(torch.stack(losses).sum(), sum(ious) / len(is_box))
+            share = len(rows) / len(is_box)
+            loss, iou = batch.run(sam, features, plan, generator, scale * share)
+            losses.append(loss * share)
+            ious.append(iou * share)
+    if features.grad is not None:
+        torch.autograd.backward(embeddings, features.grad)
+    return StepResult(sum(losses), sum(ious))
 
 
 def prompt_plan(config: TrainConfig, rng: np.random.Generator) -> list[bool]:
@@ -150,8 +160,15 @@ class _Rows:
         self.boxes = np.stack([sample.boxes_K4[k] for sample, k in picked])
 
     def run(
-        self, sam: Any, embeddings: torch.Tensor, plan: Sequence[bool], generator: torch.Generator
-    ) -> tuple[torch.Tensor, float]:
+        self,
+        sam: Any,
+        embeddings: torch.Tensor,
+        plan: Sequence[bool],
+        generator: torch.Generator,
+        scale: float,
+    ) -> tuple[float, float]:
+        """Mean loss over masks and iterations, whose gradients times `scale` are gathered, and the
+        mean IoU after the first prompt."""
         device, config = embeddings.device, self.config
         zoom = sam.image_encoder.img_size / config.image_size
         low = 4 * int(embeddings.shape[-1])
@@ -162,7 +179,7 @@ class _Rows:
             first = torch.from_numpy(self.clicks).to(device) * zoom
             clicks.add(first, torch.ones(len(first), dtype=torch.int64, device=device))
         logits: torch.Tensor | None = None
-        total, first_iou = torch.zeros((), device=device), 0.0
+        total, first_iou = 0.0, 0.0
         for iteration in range(1 + len(plan)):
             prompt = PromptBatch(self.image_index, clicks.points, clicks.labels, boxes, logits)
             with torch.autocast(
@@ -172,7 +189,9 @@ class _Rows:
             masks, scores = masks.float(), scores.float()
             single = iteration > 0 or self.with_box
             loss, iou = self._loss(masks, scores, targets, single)
-            total = total + loss
+            if loss.requires_grad:
+                torch.autograd.backward(loss * (scale / (1 + len(plan))))
+            total += float(loss.detach())
             if iteration == 0:
                 best = iou[:, :1] if single else iou[:, 1:]
                 first_iou = float(best.max(dim=1).values.mean())

@@ -186,15 +186,15 @@ class Trainer:
     ) -> tuple[float, float]:
         """Add the gradients of one batch; its loss and IoU."""
         samples = self._draw(rng)
-        result = training_step(self.sam, samples, self.config, rng, generator, plan)
-        loss = float(result.loss.detach())
-        if not math.isfinite(loss):
+        scale = 1 / self.config.accumulate
+        result = training_step(self.sam, samples, self.config, rng, generator, plan, scale)
+        if not math.isfinite(result.loss):
             raise DivergedError(
-                f"loss is {loss} at step {self.step}, on {self._culprits(samples, plan)}; lower "
-                f"learning_rate ({self.config.learning_rate}) or look at the masks there"
+                f"loss is {result.loss} at step {self.step}, on "
+                f"{self._culprits(samples, plan)}; lower learning_rate "
+                f"({self.config.learning_rate}) or look at the masks there"
             )
-        torch.autograd.backward(result.loss / self.config.accumulate)
-        return loss, result.iou
+        return result.loss, result.iou
 
     @torch.no_grad()
     def _culprits(self, samples: list[Sample], plan: list[bool]) -> str:
@@ -204,7 +204,7 @@ class Trainer:
             generator = torch.Generator(device=self.sam.device).manual_seed(0)
             rng = np.random.default_rng(0)
             alone = training_step(self.sam, [sample], self.config, rng, generator, plan)
-            if not torch.isfinite(alone.loss):
+            if not math.isfinite(alone.loss):
                 bad.append(sample.name)
         return ", ".join(bad or [sample.name for sample in samples])
 

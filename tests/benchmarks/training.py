@@ -93,8 +93,7 @@ def our_step(
     generator = torch.Generator().manual_seed(0)
     plan = [True] * (iterations - 1)
     result = training_step(sam, samples, config, np.random.default_rng(0), generator, plan)
-    torch.autograd.backward(result.loss)
-    return float(result.loss.detach())
+    return result.loss
 
 
 def plain_step(sam: Any, samples: list[Sample], iterations: int, *, one_mask: bool) -> float:

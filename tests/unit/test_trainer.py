@@ -319,9 +319,11 @@ def test_training_on_one_image_lowers_its_loss() -> None:
     )
     sam = fresh()
     samples = still_samples(config)
-    before = one_step(sam, config, samples).loss.item()
+    with torch.no_grad():
+        before = one_step(sam, config, samples).loss
     Trainer(sam, config, always).run()
-    after = one_step(sam, config, samples).loss.item()
+    with torch.no_grad():
+        after = one_step(sam, config, samples).loss
     assert after < 0.8 * before
 
 
@@ -340,9 +342,9 @@ def test_a_click_on_background_teaches_the_quality_and_not_the_mask() -> None:
     config = replace(CONFIG, iou_weight=0.0, box_share=1.0)
     sam = random_weights()
     with torch.no_grad():
-        assert one_step(sam, config, background_only(config)).loss.item() == 0
+        assert one_step(sam, config, background_only(config)).loss == 0
         weighted = one_step(sam, replace(config, iou_weight=1.0), background_only(config))
-    assert weighted.loss.item() > 0
+    assert weighted.loss > 0
 
 
 @pytest.mark.parametrize("box_share", [0.0, 1.0])
@@ -352,10 +354,41 @@ def test_every_form_of_prompt_sends_gradients_to_the_encoder(
 ) -> None:
     config = replace(CONFIG, box_share=box_share, refinements=refinements, background_share=0.0)
     sam = fresh()
-    torch.autograd.backward(one_step(sam, config, still_samples(config)).loss)
+    one_step(sam, config, still_samples(config))
     grads = sam.image_encoder.stem.weight.grad
     assert torch.isfinite(grads).all()
     assert grads.abs().sum() > 0
+
+
+def test_gradients_are_those_of_the_loss() -> None:
+    """A small step down the gradient lowers the loss by as much as the gradient says."""
+    config = replace(CONFIG, refinements=0, background_share=0.0, box_share=0.5)
+    samples = still_samples(config)
+    sam = fresh()
+    parts = [sam.image_encoder.mix[1].weight, sam.mask_decoder.mask_tokens.weight]
+    before = one_step(sam, config, samples).loss
+    for part in parts:
+        slope = float((part.grad**2).sum())
+        with torch.no_grad():
+            size = 1e-3 * before / slope
+            part -= size * part.grad
+            after = one_step(sam, config, samples).loss
+            part += size * part.grad
+        assert before - after == pytest.approx(size * slope, rel=0.1)
+
+
+def test_the_gradients_of_all_iterations_are_gathered() -> None:
+    """Those of two iterations are the mean of each one's: the first's is known by itself."""
+    config = replace(CONFIG, box_share=1.0, background_share=0.0, iou_weight=0.0)
+    samples = still_samples(config)
+    grads = []
+    for refinements in (0, 1):
+        sam = fresh()
+        one_step(sam, replace(config, refinements=refinements), samples)
+        grads.append(sam.prompt_encoder.point_embeddings[2].weight.grad.clone())
+    second = 2 * grads[1] - grads[0]
+    assert second.abs().max() > 0
+    assert not torch.allclose(second, grads[0])
 
 
 @pytest.mark.parametrize("size", [(51, 64), (64, 51)])
@@ -368,5 +401,5 @@ def test_what_pads_an_image_does_not_change_a_step(size: tuple[int, int]) -> Non
     littered[:, width:] = 77
     sam = random_weights()
     with torch.no_grad():
-        clean = one_step(sam, config, [sample]).loss.item()
-        assert one_step(sam, config, [replace(sample, image_SSC=littered)]).loss.item() == clean
+        clean = one_step(sam, config, [sample]).loss
+        assert one_step(sam, config, [replace(sample, image_SSC=littered)]).loss == clean

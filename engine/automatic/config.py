@@ -68,7 +68,8 @@ class GeneratorConfig:
 
     half: bool = False
     """Decode in bfloat16 where the processor has it, and again exactly where that could change
-    what is kept. Fast; outlines and scores differ a little."""
+    what is kept. Fast; outlines and scores differ a little. On a GPU images are encoded in it
+    too."""
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch", "crop_points_divisor"):

@@ -78,7 +78,8 @@ class MaskGenerator:
         for start in range(0, len(crops), step):
             group = crops[start : start + step]
             cut = [np.ascontiguousarray(crop.cut(image_HWC)) for crop in group]
-            for crop, embedding in zip(group, self.segmenter.embed_many(cut), strict=True):
+            embedded = self.segmenter.embed_many(cut, half=self.config.half)
+            for crop, embedding in zip(group, embedded, strict=True):
                 found += self._of_crop(embedding, crop, size)
         if self.config.crop_layers:
             smallest_first = np.array([-np.prod(c.crop.size, dtype=np.float64) for c in found])

@@ -227,7 +227,7 @@ class Striped(Segmenter):
     def workers(self) -> int:
         return self.at_once
 
-    def embed_many(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+    def embed_many(self, images: Sequence[np.ndarray], *, half: bool = False) -> list[Embedding]:
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         return [Embedding(torch.zeros(1), size, size) for size in sizes]
 

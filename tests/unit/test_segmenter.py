@@ -53,6 +53,18 @@ def test_images_of_several_sizes_are_embedded_as_one_by_one(segmenter: Segmenter
         assert torch.allclose(found.features_1CHW, alone.features_1CHW, atol=1e-4)
 
 
+def test_where_encoding_in_half_precision_pays_it_is_done_when_asked_for(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = segmenter.embed(IMAGE).features_1CHW
+    assert torch.equal(segmenter.embed_many([IMAGE], half=True)[0].features_1CHW, exact)
+    monkeypatch.setattr(Segmenter, "has_half_encoder", True)
+    assert torch.equal(segmenter.embed_many([IMAGE])[0].features_1CHW, exact)
+    half = segmenter.embed_many([IMAGE], half=True)[0].features_1CHW
+    assert half.dtype == torch.float32
+    assert 0 < float((half - exact).abs().mean()) < 0.05 * float(exact.std())
+
+
 def test_an_embedding_remembers_both_sizes(embedding: Embedding) -> None:
     assert embedding.original_size == SIZE
     assert embedding.input_size == (262, 384)  # 60 x 384 / 88 = 261.8

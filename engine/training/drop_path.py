@@ -11,18 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from segment_anything.modeling.image_encoder import Block
 
-from engine.sam.lite import InvertedResidual
-
-
-def residual_blocks(encoder: Any) -> list[torch.nn.Module]:
-    """The blocks of an encoder whose output is their input and something added, in their order."""
-    return [
-        module
-        for module in encoder.modules()
-        if isinstance(module, Block) or (isinstance(module, InvertedResidual) and module.has_skip)
-    ]
+from engine.sam.blocks import residual_blocks
 
 
 @contextmanager

@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from engine.core.rle import encode
+from engine.sam.blocks import residual_blocks
 from engine.sam.build import build_sam
 from engine.sam.decode import PromptBatch, decode
 from engine.simulation.scenes import generate_scene
 from engine.training.cached_views import CachedViews
 from engine.training.config import TrainConfig
-from engine.training.drop_path import drop_path, residual_blocks
+from engine.training.drop_path import drop_path
 from engine.training.samples import Example
 from engine.training.step import prompt_plan
 from engine.training.trainer import (

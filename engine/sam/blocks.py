@@ -1,0 +1,19 @@
+"""The residual blocks of an image encoder, ours or segment_anything's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from segment_anything.modeling.image_encoder import Block
+from torch import nn
+
+from engine.sam.lite import InvertedResidual
+
+
+def residual_blocks(encoder: Any) -> list[nn.Module]:
+    """The blocks whose output is their input and something added, in their order."""
+    return [
+        module
+        for module in encoder.modules()
+        if isinstance(module, Block) or (isinstance(module, InvertedResidual) and module.has_skip)
+    ]

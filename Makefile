@@ -31,7 +31,8 @@ lint: $(READY) ## ruff, mypy, import contracts
 
 bench: $(READY) ## All benchmarks
 	$(BIN)/python -m tests.benchmarks.base_model --scenes 40 --json
-	$(BIN)/python -m tests.benchmarks.generator --json
+	$(BIN)/python -m tests.benchmarks.generator --end-to-end 60 --json
+	$(BIN)/python -m tests.benchmarks.training --json
 
 base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[base-model]"

@@ -96,8 +96,7 @@ WIDE = replace(
 
 LARGE = replace(
     WIDE,
-    steps=1100,
-    refinements=3,
+    steps=900,
     images_per_step=4,
     image_size=384,
     precision="bfloat16",

@@ -93,7 +93,8 @@ def doubtful(
     """
     scores = np.array([candidate.predicted_iou for candidate in found])
     rough = np.array([not candidate.exact for candidate in found])
-    overlaps = iou_matrix(boxes_N4[kept], boxes_N4) > max_iou - ROUGH_BOX_IOU
+    nearest = max_iou - ROUGH_BOX_IOU if max_iou < 1 else 1.0  # at 1 nothing is suppressed
+    overlaps = iou_matrix(boxes_N4[kept], boxes_N4) > nearest
     doubts: set[int] = set()
     for winner, rivals in zip(kept.tolist(), overlaps, strict=True):
         error = ROUGH_IOU * (rough.astype(np.float64) + rough[winner])
@@ -106,7 +107,7 @@ def doubtful(
         ]
         barely = (
             scores[winner] < bar.predicted_iou + ROUGH_IOU
-            or found[winner].stability < bar.stability + ROUGH_STABILITY
+            or 0 < bar.stability > found[winner].stability - ROUGH_STABILITY
         )
         if unlike or barely:
             doubts.update(unlike, [winner])

@@ -16,6 +16,9 @@ bare generator on the same pixels.
 spread over [0, 1], its threshold lets about KEPT masks pass, and box NMS drops none of them: they
 all look alike.
 
+All take turns in a process that keeps the memory it frees (`engine.core.malloc`), as our commands
+do; segment_anything left to itself does not, and is slower than reported here (docs/LOG.md).
+
 Photographs are scikit-image's, resized.
 """
 

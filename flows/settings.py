@@ -54,6 +54,7 @@ class GeneratorSettings(_Section):
     min_stability: float | None = Field(default=None, ge=0, le=1)
     crop_layers: int | None = Field(default=None, ge=0)
     min_region: int | None = Field(default=None, ge=0)
+    compile: bool | None = None
 
 
 class AnnotatorSettings(_Section):

@@ -71,6 +71,9 @@ class GeneratorConfig:
     what is kept. Fast; outlines and scores differ a little. On a GPU images are encoded in it
     too."""
 
+    compile: bool = False
+    """Compile the image encoder first, with CUDA graphs on a GPU: for long runs of large models."""
+
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch", "crop_points_divisor"):
             value = getattr(self, name)

@@ -62,6 +62,8 @@ class MaskGenerator:
     def __init__(self, segmenter: Segmenter, config: GeneratorConfig | None = None) -> None:
         self.segmenter = segmenter
         self.config = config or GeneratorConfig()
+        if self.config.compile:
+            segmenter.compile()
         self.bar = Bar(*self.config.with_thresholds(segmenter.thresholds))
 
     def generate(self, image_HWC: np.ndarray) -> list[GeneratedMask]:

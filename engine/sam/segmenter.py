@@ -71,8 +71,17 @@ class Segmenter:
         self.sam = sam.eval()
         self.version = version
         self.thresholds = thresholds
+        self._encode: Any = self.sam.image_encoder
         self._half: Any = None
         self._positions: dict[tuple[int, int], torch.Tensor] = {}
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile the image encoder for the batch sizes it is asked for, with CUDA graphs on a GPU.
+        The first image of each batch size then takes minutes."""
+        mode = "max-autotune" if self.sam.device.type == "cuda" else None
+        self._encode = torch.compile(
+            self.sam.image_encoder, backend=backend, mode=mode, dynamic=False
+        )
 
     @property
     def side(self) -> int:
@@ -102,8 +111,9 @@ class Segmenter:
         with torch.autocast(
             self.sam.device.type, torch.bfloat16, enabled=half and self.has_half_encoder
         ):
-            features = self.sam.image_encoder(torch.cat([padded for padded, _ in prepared]))
-        features = features.float()
+            features = self._encode(torch.cat([padded for padded, _ in prepared]))
+        # a copy: a CUDA graph writes its next answer into the same memory
+        features = features.to(torch.float32, copy=True)
         return [
             Embedding(features[i : i + 1], (image.shape[0], image.shape[1]), prepared[i][1])
             for i, image in enumerate(images)

@@ -65,6 +65,18 @@ def test_where_encoding_in_half_precision_pays_it_is_done_when_asked_for(
     assert 0 < float((half - exact).abs().mean()) < 0.05 * float(exact.std())
 
 
+def test_a_compiled_encoder_gives_the_same_embedding_each_in_its_own_memory() -> None:
+    torch.manual_seed(3)
+    model = Segmenter(build_sam("lite"), version="random", thresholds=Thresholds())
+    plain = model.embed(IMAGE).features_1CHW
+    model.compile(backend="eager")
+    first = model.embed(IMAGE).features_1CHW
+    second = model.embed(np.zeros_like(IMAGE)).features_1CHW
+    assert torch.allclose(first, plain, atol=1e-5)
+    assert not torch.allclose(first, second, atol=1e-2)
+    assert set(model.sam.state_dict()) == set(build_sam("lite").state_dict())
+
+
 def test_an_embedding_remembers_both_sizes(embedding: Embedding) -> None:
     assert embedding.original_size == SIZE
     assert embedding.input_size == (262, 384)  # 60 x 384 / 88 = 261.8

@@ -6,7 +6,6 @@ import copy
 import csv
 import errno
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ import torch
 
 from engine.core.rle import encode
 from engine.sam.blocks import residual_blocks
-from engine.sam.build import build_sam
 from engine.sam.decode import PromptBatch, decode
-from engine.simulation.scenes import generate_scene
 from engine.training.cached_views import CachedViews
 from engine.training.config import TrainConfig
 from engine.training.drop_path import drop_path
@@ -31,27 +28,12 @@ from engine.training.trainer import (
     Trainer,
     learning_rate_factor,
 )
+from tests.unit.small_training import draw, fresh, random_weights
 
 torch.set_num_threads(1)
 CONFIG = TrainConfig(
     steps=3, images_per_step=2, masks_per_image=2, image_size=64, refinements=1, warmup_steps=1
 )
-
-
-@cache
-def random_weights() -> Any:
-    torch.manual_seed(11)
-    return build_sam("lite")
-
-
-def fresh() -> Any:
-    return copy.deepcopy(random_weights())
-
-
-def draw(rng: np.random.Generator) -> Example:
-    seed = int(rng.integers(1000))
-    scene = generate_scene(seed, (64, 80), "regions")
-    return Example(scene.image_HWC, [encode(mask) for mask in scene.masks], f"scene {seed}")
 
 
 def test_sams_eleven_iterations() -> None:

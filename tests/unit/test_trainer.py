@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 from functools import cache
@@ -29,6 +28,7 @@ from engine.training.trainer import (
     Trainer,
     learning_rate_factor,
 )
+from tests.unit.small_training import draw, fresh, random_weights
 
 torch.set_num_threads(1)
 CONFIG = TrainConfig(
@@ -44,26 +44,9 @@ CONFIG = TrainConfig(
 
 
 @cache
-def random_weights() -> Any:
-    torch.manual_seed(11)
-    return build_sam("lite")
-
-
-def fresh() -> Any:
-    """A `lite` with the same random weights every time."""
-    return copy.deepcopy(random_weights())
-
-
-@cache
 def example() -> Example:
     scene = generate_scene(5, (64, 80), "regions")
     return Example(scene.image_HWC, [encode(mask) for mask in scene.masks])
-
-
-def draw(rng: np.random.Generator) -> Example:
-    """A source that uses the generator it is given."""
-    picked = generate_scene(int(rng.integers(1000)), (64, 80), "regions")
-    return Example(picked.image_HWC, [encode(mask) for mask in picked.masks])
 
 
 def always(rng: np.random.Generator) -> Example:

@@ -144,7 +144,8 @@ class Trainer:
         kept: list[str] = []
         if path.exists():
             with path.open() as file:
-                kept = [row for row in list(file)[1:] if int(row.split(",")[0]) <= self.step]
+                whole = [row for row in list(file)[1:] if row.endswith("\n")]  # a kill may cut one
+            kept = [row for row in whole if int(row.split(",")[0]) <= self.step]
         with path.open("w") as file:
             file.write("step,loss,iou,learning_rate,seconds\n" + "".join(kept))
 

@@ -28,7 +28,7 @@ HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, quick enough to do after
 every round."""
 
-_KEPT_AS = 2
+_KEPT_AS = 3
 """Number of the form in which results are kept; part of their key, so that none of another form is
 read as this one."""
 
@@ -84,7 +84,6 @@ def _score_held_out(
             workspace.segmenter(version),
             _stored_images(workspace, chosen, advance),
             clicks=HELD_OUT_CLICKS,
-            max_masks_per_image=workspace.settings.train.evaluation_masks,
         )
     scores = {**found.summary(), "images": len(chosen)}
     return {"scores": scores, "by_image": found.by_image().as_dict()}
@@ -105,8 +104,9 @@ def _stored_images(
     for image_id, truths in chosen:
         image = workspace.catalog.images.get(image_id)
         # a spread of the masks, not the first ones
-        step = max(1, len(truths) // workspace.settings.train.evaluation_masks)
-        yield EvaluationImage(workspace.pixels(image), truths[::step])
+        count = min(len(truths), workspace.settings.train.evaluation_masks)
+        spread = np.linspace(0, len(truths) - 1, count).astype(int)
+        yield EvaluationImage(workspace.pixels(image), [truths[index] for index in spread])
         advance()
 
 

@@ -10,18 +10,14 @@ from typing import Any
 
 import torch
 
+from engine.sam.drawn_prompts import DrawnPromptEncoder
 from engine.sam.lite import EMBED_DIM, IMAGE_SIZE, STRIDE, LiteEncoder
 from engine.sam.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()
 
 from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l  # noqa: E402
-from segment_anything.modeling import (  # noqa: E402
-    MaskDecoder,
-    PromptEncoder,
-    Sam,
-    TwoWayTransformer,
-)
+from segment_anything.modeling import MaskDecoder, Sam, TwoWayTransformer  # noqa: E402
 
 __all__ = ["ARCHITECTURES", "Sam", "build_sam"]
 
@@ -41,12 +37,7 @@ def _spread_frequencies(count: int) -> torch.Tensor:
 
 def _build_lite() -> Any:
     grid = IMAGE_SIZE // STRIDE
-    prompt_encoder = PromptEncoder(
-        embed_dim=EMBED_DIM,
-        image_embedding_size=(grid, grid),
-        input_image_size=(IMAGE_SIZE, IMAGE_SIZE),
-        mask_in_chans=16,
-    )
+    prompt_encoder = DrawnPromptEncoder(EMBED_DIM, (grid, grid), (IMAGE_SIZE, IMAGE_SIZE))
     frequencies = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     frequencies.copy_(_spread_frequencies(frequencies.shape[1]))
     mask_decoder = MaskDecoder(

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from engine.sam.build import ARCHITECTURES, build_sam
+from engine.sam.drawn_prompts import DRAWING
 from engine.sam.state_dicts import CheckpointError, Tensors, read_state_dict
 
 __all__ = [
@@ -147,6 +148,8 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[Any, ModelCard]:
         raise CheckpointError(f"{path} is of an unknown architecture {card.architecture!r}")
     sam = build_sam(card.architecture)
     weights = {name: value.float() for name, value in load_file(str(path)).items()}
+    # versions of before prompts were drawn: a fresh drawing adds nothing
+    weights = {n: v for n, v in sam.state_dict().items() if n.startswith(DRAWING)} | weights
     try:
         sam.load_state_dict(weights)
     except RuntimeError as error:

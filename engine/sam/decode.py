@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from engine.sam.drawn_prompts import drawn_prompts
+
 
 @dataclass(frozen=True, slots=True)
 class PromptBatch:
@@ -125,18 +127,31 @@ def decode_undrawn(
     places = positions(sam, grid) if positions_LC is None else positions_LC
     tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight], dim=0)
     tokens = torch.cat([tokens.expand(len(sparse), -1, -1), sparse], dim=1)
-    if prompts.mask_logits_B1HW is None:
-        image = embeddings_ICHW + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        if len(image) > 1:
-            image = image[prompts.image_index_B]
-    else:
-        image = embeddings_ICHW[prompts.image_index_B]
-        image = image + encoder.mask_downscaling(prompts.mask_logits_B1HW)
+    image = _placed_prompts(encoder, embeddings_ICHW, prompts)
     kind = decoder.iou_token.weight.dtype
     hidden, image = _two_way(
         decoder.transformer, image.flatten(2).mT.to(kind), places.to(kind), tokens.to(kind)
     )
     return Decoded(decoder.iou_prediction_head(hidden[:, 0]), hidden, image, grid, decoder)
+
+
+def _placed_prompts(
+    encoder: Any, embeddings_ICHW: torch.Tensor, prompts: PromptBatch
+) -> torch.Tensor:
+    """Embeddings with what each prompt says place by place, (B, C, h, w); (1, C, h, w) where that
+    is the same for all prompts."""
+    if prompts.mask_logits_B1HW is None:
+        image = embeddings_ICHW + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        if len(image) > 1:
+            image = image[prompts.image_index_B]
+        if prompts.boxes_B4 is None:
+            return image
+    else:
+        image = embeddings_ICHW[prompts.image_index_B]
+        image = image + encoder.mask_downscaling(prompts.mask_logits_B1HW)
+    grid = (int(image.shape[-2]), int(image.shape[-1]))
+    points, labels = prompts.points_BN2, prompts.labels_BN
+    return image + drawn_prompts(encoder, points, labels, prompts.boxes_B4, grid)
 
 
 def _two_way(

@@ -105,12 +105,16 @@ LARGE = replace(
 """Fifth pass, by two processes as well: the side the model is used at. At 256 pixels, objects of
 less than 8 x 8 pixels were what it failed on."""
 
+DRAWN = replace(LARGE, steps=1000, refinements=3, box_share=0.45, seed=SEED + 5)
+"""Sixth pass: the first in which boxes and correcting clicks were drawn (`DrawnPromptEncoder`)."""
+
 PASSES = (
     ("coarse", COARSE, SCENES, 256),
     ("fine", FINE, SCENES, 256),
     ("long", LONG, SCENES, 256),
     ("wide", WIDE, MORE_SCENES, 256),
     ("large", LARGE, LARGE_SCENES, 384),
+    ("drawn", DRAWN, LARGE_SCENES, 384),
 )
 """Name, configuration, scenes and their side in pixels."""
 

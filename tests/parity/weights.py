@@ -31,4 +31,5 @@ def stretched(sharpness: float, gain: float, offset: float) -> Any:
     quality = decoder.iou_prediction_head.layers[-1]
     quality.weight.mul_(1.2)
     quality.bias.add_(0.5)
+    torch.nn.init.normal_(sam.prompt_encoder.drawing[-1].weight, std=0.2)  # noughts else
     return sam

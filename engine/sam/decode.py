@@ -141,7 +141,7 @@ def _placed_prompts(
     """Embeddings with what each prompt says place by place, (B, C, h, w); (1, C, h, w) where that
     is the same for all prompts."""
     if prompts.mask_logits_B1HW is None:
-        image = embeddings_ICHW + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        image: torch.Tensor = embeddings_ICHW + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         if len(image) > 1:
             image = image[prompts.image_index_B]
         if prompts.boxes_B4 is None:

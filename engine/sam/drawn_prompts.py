@@ -1,4 +1,4 @@
-"""`lite`'s prompt encoder: SAM's own, which also draws boxes and correcting clicks on the mask grid.
+"""`lite`'s prompt encoder: SAM's own, which also draws boxes and clicks on the mask grid.
 
 SAM tells the decoder of a box by two tokens alone. A decoder as small as `lite`'s finds the box's
 edges from them only to some pixels; drawn beside the former answer they are exact. Clicks drawn as
@@ -12,7 +12,7 @@ B = prompts, N = points, h x w = embedding grid, maps are of the mask grid, 4h x
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -42,6 +42,9 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
 
     def __init__(self, embed_dim: int, grid: tuple[int, int], input_size: tuple[int, int]) -> None:
         super().__init__(embed_dim, grid, input_size, mask_in_chans=16)
+        last = nn.Conv2d(32, embed_dim, 1)
+        nn.init.zeros_(last.weight)  # nothing is drawn before training
+        nn.init.constant_(cast("nn.Parameter", last.bias), 0)
         self.drawing = nn.Sequential(
             nn.Conv2d(MAPS, 8, 2, stride=2),
             LayerNorm2d(8),
@@ -49,11 +52,8 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
             nn.Conv2d(8, 32, 2, stride=2),
             LayerNorm2d(32),
             nn.GELU(),
-            nn.Conv2d(32, embed_dim, 1),
+            last,
         )
-        # nothing is drawn before training
-        nn.init.zeros_(self.drawing[-1].weight)
-        nn.init.zeros_(self.drawing[-1].bias)
 
     def forward(self, points: Any, boxes: Any, masks: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Sparse (B, tokens, C) and dense (B, C, h, w) embeddings, as `PromptEncoder` gives them:
@@ -83,7 +83,7 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
         """
         given = boxes_B4 if boxes_B4 is not None else points_BN2
         if given is None:  # a mask alone
-            return torch.zeros((1, self.embed_dim, *grid), device=self.drawing[0].weight.device)
+            return torch.zeros((1, self.embed_dim, *grid), device=self.no_mask_embed.weight.device)
         height, width = 4 * grid[0], 4 * grid[1]
         scale = max(height, width) / max(self.input_image_size)
         with torch.autocast(given.device.type, enabled=False):

@@ -21,7 +21,8 @@ GRID = (48, 48)
 def encoder_that_draws() -> DrawnPromptEncoder:
     torch.manual_seed(5)
     encoder = DrawnPromptEncoder(128, GRID, (384, 384))
-    torch.nn.init.normal_(encoder.drawing[-1].weight)
+    last: Any = encoder.drawing[-1]
+    torch.nn.init.normal_(last.weight)
     return encoder
 
 
@@ -87,4 +88,4 @@ def test_drawn_prompts_reach_the_answer(size: tuple[int, int]) -> None:
             segmenter = Segmenter(sam, version="x", thresholds=Thresholds())
             answer = segmenter.predict(segmenter.embed(image), [prompt], multimask=False)
             answers.append(answer.logits_BMHW)
-        assert torch.allclose(*answers, atol=1e-5) != differs
+        assert torch.allclose(answers[0], answers[1], atol=1e-5) != differs

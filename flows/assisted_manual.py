@@ -9,12 +9,15 @@ from prefect import flow
 
 from engine.core.rle import RLE, decode
 from flows.collecting import (
+    PEOPLE,
     Answer,
     Job,
     commit_answers,
     figures_of,
+    make_embeddings,
     mask_of,
     simulated_annotator,
+    wait_for_people,
     work_off,
 )
 from flows.rounds import job_of
@@ -40,6 +43,8 @@ def run_assisted_manual(workspace: Workspace, row: Round) -> dict[str, Any]:
     """
     job = job_of(workspace, row)
     image_ids = workspace.catalog.rounds.image_ids(row.id)
+    if job.annotator == PEOPLE:
+        make_embeddings(workspace, job, image_ids)
     workspace.queue.add(
         [
             NewTask(
@@ -52,7 +57,10 @@ def run_assisted_manual(workspace: Workspace, row: Round) -> dict[str, Any]:
             for image_id in image_ids
         ]
     )
-    work_off(workspace, job, TaskKind.ANNOTATE, image_ids, _annotator(workspace, job))
+    if job.annotator == PEOPLE:
+        wait_for_people(workspace, job, TaskKind.ANNOTATE)
+    else:
+        work_off(workspace, job, TaskKind.ANNOTATE, image_ids, _annotator(workspace, job))
     return commit_answers(workspace, job)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows import amg, evaluate, models
+from flows import amg, evaluate, models, page
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
     JsonOption,
@@ -119,7 +119,8 @@ def ingest(
 def run(
     dataset: DatasetOption = "default",
     annotator: Annotated[
-        str, typer.Option(help="Who annotates. Now: simulated, from ground truth.")
+        str,
+        typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`."),
     ] = "simulated",
     rounds: Annotated[
         str, typer.Option(help="Rounds of stage 1, 2 and (default 1) 3, e.g. 2,1 or 2,1,1.")
@@ -132,8 +133,7 @@ def run(
 
     Started again after it was stopped, in whatever way, it goes on where it was.
     """
-    if annotator != "simulated":
-        raise typer.BadParameter("only `simulated` so far", param_hint="--annotator")
+    _check_annotator(annotator)
     counts = _rounds(rounds)
     with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.data_engine import LoopPlan, data_engine
@@ -143,12 +143,18 @@ def run(
             semi_automatic=counts[1],
             fully_automatic=counts[2],
             images_per_round=images_per_round,
+            annotator=annotator,
         )
         rows = data_engine(str(workspace.settings.root), dataset, plan.rounds(), new)
     if as_json:
         print_json({"rounds": rows})
     else:
         _print_rounds(rows)
+
+
+def _check_annotator(name: str) -> None:
+    if name not in ("simulated", "people"):
+        raise typer.BadParameter("simulated or people", param_hint="--annotator")
 
 
 def _rounds(text: str) -> tuple[int, int, int]:
@@ -223,13 +229,17 @@ def review(
     dataset: DatasetOption = "default",
     images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    annotator: Annotated[
+        str, typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`.")
+    ] = "simulated",
     as_json: JsonOption = False,
 ) -> None:
-    """Send a sample of automatic masks to the review queue; the simulated annotator judges it."""
+    """Send a sample of automatic masks to the review queue, and wait until it is judged."""
+    _check_annotator(annotator)
     with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.review import review as flow
 
-        figures = flow(str(workspace.settings.root), dataset, images, None, seed)
+        figures = flow(str(workspace.settings.root), dataset, images, None, seed, annotator)
     if as_json:
         print_json(figures)
     else:
@@ -250,6 +260,8 @@ app.command(
 
 
 app.add_typer(models.app, name="models")
+app.command("annotate", epilog=page.annotate_help)(page.annotate)
+app.add_typer(page.annotators, name="annotators")
 
 
 @app.command(epilog=example("dataengine status", "dataengine status --json"))
@@ -382,3 +394,7 @@ def _say(error: Exception) -> None:
     width = shutil.get_terminal_size().columns
     errors.print(f"[red]error:[/red] {error}", highlight=False, width=max(width, 80))
     sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ left, the answers are committed to the mask table shard by shard, each exactly o
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.annotation.embeddings import embedding_key, make_embedding
 from engine.automatic import GeneratedMask
 from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
@@ -26,9 +28,16 @@ from storage.catalog import AnnotatorKind, Image, LeaseLostError, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectNotFoundError
+from storage.trajectories import join_trajectories
 
 SIMULATED = "simulated"
-"""Name of the simulated annotator in the catalog."""
+"""Name of the simulated annotator in the catalog, and who annotates a round by default."""
+
+PEOPLE = "people"
+"""Who annotates a round whose tasks are left to the annotation page."""
+
+LOOK_SECONDS = 1.0
+"""How often a flow looks whether people are through."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +51,8 @@ class Job:
     stage: Stage
     round: int
     model: str
+    annotator: str = SIMULATED
+    """`simulated`, or `people` at the annotation page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,42 @@ def work_off(
                 continue
             if _answer_task(workspace, job, task, truths, answer):
                 advance()
+
+
+def wait_for_people(workspace: Workspace, job: Job, kind: TaskKind) -> None:
+    """Wait until people have answered all tasks of the run at the annotation page.
+
+    Nothing is held meanwhile: the flow may be stopped and started again at any time.
+    """
+    counts = workspace.queue.counts(run_id=job.run_id)
+    total = sum(counts.values())
+    progress.current().say(
+        f"{total} images wait for people: start `dataengine annotate` in this workspace"
+    )
+    what = f"{job.stage} round {job.round}" if job.round else str(kind)
+    with progress.current().track(what, total, "image") as advance:
+        left = total
+        while left:
+            workspace.queue.expire()
+            pending = workspace.queue.pending(job.run_id)
+            advance(left - pending)
+            left = pending
+            if left:
+                time.sleep(LOOK_SECONDS)
+
+
+def make_embeddings(workspace: Workspace, job: Job, image_ids: Collection[int]) -> None:
+    """Make the embeddings of a round's images, so that the first click on each is answered at
+    once. Broken images are left to whoever takes their task, who quarantines them."""
+    segmenter = workspace.segmenter(job.model)
+    images = workspace.catalog.images.get_many(list(image_ids))
+    with progress.current().track("embeddings", len(image_ids), "image") as advance:
+        for image in images:
+            key = embedding_key(job.model, image.id)
+            if not workspace.objects.exists(key):
+                with contextlib.suppress(BadImageError, ObjectNotFoundError):
+                    make_embedding(workspace.objects, segmenter, key, workspace.pixels(image))
+            advance()
 
 
 def _answer_task(
@@ -188,6 +235,7 @@ def commit_answers(workspace: Workspace, job: Job) -> dict[str, Any]:
         for shard, start in enumerate(range(0, len(tasks), size)):
             group = tasks[start : start + size]
             if not workspace.masks.committed(job.run_id, shard):
+                _keep_trajectories(workspace, job, shard, group)
                 masks = [
                     replace(mask, shard=shard)
                     for task in group
@@ -196,6 +244,15 @@ def commit_answers(workspace: Workspace, job: Job) -> dict[str, Any]:
                 workspace.masks.commit(masks, run_id=job.run_id, shard=shard)
             advance(len(group))
     return _figures(tasks)
+
+
+def _keep_trajectories(workspace: Workspace, job: Job, shard: int, tasks: Sequence[Task]) -> None:
+    """Make one object of what people's answers of a shard say of how they came to be."""
+    keys = [(task.result or {}).get("trajectories") for task in tasks]
+    found = [workspace.objects.get(key) for key in keys if key]
+    if found:
+        data = join_trajectories(found)
+        workspace.objects.put(f"trajectories/{job.run_id}/{shard}.parquet", data)
 
 
 def _figures(tasks: Sequence[Task]) -> dict[str, Any]:

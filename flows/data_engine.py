@@ -15,6 +15,7 @@ from prefect import flow
 from engine.core.records import Stage
 from flows import progress
 from flows.assisted_manual import assisted_manual
+from flows.collecting import PEOPLE, SIMULATED
 from flows.evaluating import held_out_scores
 from flows.fully_automatic import fully_automatic
 from flows.retrain import retrain
@@ -41,19 +42,25 @@ class LoopPlan:
     automatic_images: int | None = None
     """Images of a fully automatic round; None: `images_per_round`."""
 
+    annotator: str = SIMULATED
+    """Who annotates in stages 1 and 2: `simulated`, or `people` at the annotation page."""
+
     def __post_init__(self) -> None:
         if min(self.assisted_manual, self.semi_automatic, self.fully_automatic) < 0:
             raise ValueError("numbers of rounds cannot be negative")
         if self.images_per_round < 1:
             raise ValueError(f"images per round must be at least 1, got {self.images_per_round}")
+        if self.annotator not in (SIMULATED, PEOPLE):
+            raise ValueError(f"annotator is {SIMULATED} or {PEOPLE}, got {self.annotator!r}")
 
     def rounds(self) -> list[dict[str, Any]]:
         """One entry a round, as the catalog keeps it. People's stages end in a retrain."""
         people = [Stage.ASSISTED_MANUAL] * self.assisted_manual
         people += [Stage.SEMI_AUTOMATIC] * self.semi_automatic
         automatic = self.automatic_images or self.images_per_round
+        of_people = {"annotator": PEOPLE} if self.annotator == PEOPLE else {}
         return [
-            {"stage": str(stage), "images": self.images_per_round, "retrain": True}
+            {"stage": str(stage), "images": self.images_per_round, "retrain": True, **of_people}
             for stage in people
         ] + [
             {"stage": str(Stage.FULLY_AUTOMATIC), "images": automatic, "retrain": False}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.automatic import MaskGenerator
+from engine.core.records import PEOPLES
 from engine.core.rle import RLE
 from engine.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ByImage, mean_of_sets
 from engine.evaluation.clicks import ClickScores, EvaluationImage, evaluate_clicks
@@ -20,7 +21,7 @@ from engine.evaluation.proposals import ProposalScores, evaluate_proposals
 from engine.sam import Segmenter
 from flows import progress
 from flows.wiring import Workspace
-from storage.catalog import Split
+from storage.catalog import Dataset, Split
 from storage.formats.coco import read_coco
 from storage.formats.images import BadImageError, list_images, read_image
 
@@ -28,7 +29,7 @@ HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, quick enough to do after
 every round."""
 
-_KEPT_AS = 3
+_KEPT_AS = 4
 """Number of the form in which results are kept; part of their key, so that none of another form is
 read as this one."""
 
@@ -62,7 +63,11 @@ def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> lis
     """
     chosen = _held_out(workspace, dataset)
     named = json.dumps(
-        [_KEPT_AS, [i for i, _ in chosen], workspace.settings.train.evaluation_masks]
+        [
+            _KEPT_AS,
+            [(i, len(truths)) for i, truths in chosen],
+            workspace.settings.train.evaluation_masks,
+        ]
     )
     digest = hashlib.sha256(named.encode()).hexdigest()[:16]
     found = []
@@ -90,12 +95,28 @@ def _score_held_out(
 
 
 def _held_out(workspace: Workspace, dataset: str) -> list[tuple[int, list[RLE]]]:
-    """Held-out images that came with masks, and those masks."""
+    """Held-out images that came with masks, or that people have annotated, and those masks."""
     row = workspace.catalog.datasets.get(dataset)
     images = list(workspace.catalog.images.each(row.id, split=Split.HELD_OUT))
-    truths = workspace.truths_of([image.id for image in images])
+    ids = [image.id for image in images]
+    truths = {**peoples_masks(workspace, row, ids), **workspace.truths_of(ids)}
     known = [(image.id, truths[image.id]) for image in images if image.id in truths]
     return known[: workspace.settings.train.evaluation_images]
+
+
+def peoples_masks(
+    workspace: Workspace, dataset: Dataset, image_ids: Sequence[int]
+) -> dict[int, list[RLE]]:
+    """What people made of these images and nobody rejected; images without are left out."""
+    rejected = workspace.catalog.verdicts.rejected_mask_ids(dataset.id)
+    found: dict[int, list[RLE]] = {}
+    for source in PEOPLES:
+        for mask in workspace.masks.masks(
+            dataset=dataset.name, source=source, image_ids=image_ids, current_only=True
+        ):
+            if mask.mask_id not in rejected:
+                found.setdefault(mask.image_id, []).append(mask.rle)
+    return found
 
 
 def _stored_images(

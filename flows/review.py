@@ -14,12 +14,15 @@ from prefect import flow
 from engine.core.records import Mask, Stage
 from engine.core.rle import RLE, decode, iou_matrix
 from flows.collecting import (
+    PEOPLE,
     SIMULATED,
     Answer,
     Job,
     commit_answers,
+    make_embeddings,
     mask_of,
     simulated_annotator,
+    wait_for_people,
     work_off,
 )
 from flows.wiring import Workspace, code_version, open_workspace
@@ -43,15 +46,25 @@ FIXABLE_IOU = 0.5
 
 @flow(name="review")
 def review(
-    workspace: str, dataset: str, images: int, run_id: str | None = None, seed: int = 0
+    workspace: str,
+    dataset: str,
+    images: int,
+    run_id: str | None = None,
+    seed: int = 0,
+    annotator: str = SIMULATED,
 ) -> dict[str, Any]:
-    """Queue a sample and have the simulated annotator judge it. Images without ground truth are
-    left for people: they are not sampled here."""
+    """Queue a sample and have it judged, by the simulated annotator or by `people`. The simulated
+    one gets images with ground truth only."""
     opened = open_workspace(workspace)
     job = start_review(opened, dataset, run_id or new_id())
-    sample = sample_masks(opened, dataset, images, seed)
-    queue_review(opened, job, sample)
-    work_off(opened, job, TaskKind.REVIEW, sorted(sample), _reviewer(opened, job))
+    sample = sample_masks(opened, dataset, images, seed, with_truth=annotator == SIMULATED)
+    if annotator == PEOPLE:
+        make_embeddings(opened, job, sorted(sample))
+        queue_review(opened, job, sample)
+        wait_for_people(opened, job, TaskKind.REVIEW)
+    else:
+        queue_review(opened, job, sample)
+        work_off(opened, job, TaskKind.REVIEW, sorted(sample), _reviewer(opened, job))
     figures = finish_review(opened, job)
     opened.catalog.runs.finish(job.run_id, figures)
     return figures
@@ -76,13 +89,15 @@ def start_review(workspace: Workspace, dataset: str, run_id: str) -> Job:
 
 
 def sample_masks(
-    workspace: Workspace, dataset: str, images: int, seed: int
+    workspace: Workspace, dataset: str, images: int, seed: int, *, with_truth: bool = True
 ) -> dict[int, list[Mask]]:
-    """Automatic masks of random images with ground truth, MASKS_PER_IMAGE of each, by image."""
+    """Automatic masks of random images, MASKS_PER_IMAGE of each, by image; `with_truth`: of images
+    with ground truth only."""
     rng = np.random.default_rng(seed)
     counts = workspace.masks.counts(("image_id",), dataset=dataset, stage=Stage.FULLY_AUTOMATIC)
-    with_truth = workspace.images_with_truth(dataset)
-    known = sorted({int(str(key[0])) for key in counts} & with_truth)
+    known = sorted({int(str(key[0])) for key in counts})
+    if with_truth:
+        known = sorted(set(known) & workspace.images_with_truth(dataset))
     chosen = sorted(rng.permutation(known)[:images].tolist())
     found: dict[int, list[Mask]] = {}
     for mask in workspace.masks.masks(
@@ -145,6 +160,17 @@ def _overlaps(given: Sequence[Mask], truths: list[RLE]) -> np.ndarray:
     return iou_matrix([mask.rle for mask in given], truths)
 
 
+def finish_if_judged(workspace: Workspace, run_id: str) -> None:
+    """Finish a review whose tasks have all been handed in; other runs are left alone. The flow that
+    queued it does the same where it still runs; what each does is done once."""
+    run = workspace.catalog.runs.get(run_id)
+    counts = workspace.queue.counts(run_id=run_id)
+    if run.kind != RunKind.REVIEW or not any(counts.values()) or workspace.queue.pending(run_id):
+        return
+    job = start_review(workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id)
+    workspace.catalog.runs.finish(run_id, finish_review(workspace, job))
+
+
 def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:
     """Commit the fixes, then enter the verdicts; how many of each kind."""
     commit_answers(workspace, job)
@@ -159,8 +185,9 @@ def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:
                 annotator_id=task.annotator_id or person.id,
                 seconds=seconds,
                 fixed_mask_id=fixed,
+                reason=reason[0] if reason else None,
             )
-            for mask_id, kind, seconds, fixed in (task.result or {}).get("verdicts", [])
+            for mask_id, kind, seconds, fixed, *reason in (task.result or {}).get("verdicts", [])
         ]
         workspace.catalog.verdicts.add_many(rows)
         for row in rows:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from engine.core.records import Stage
-from flows.collecting import Job
+from flows.collecting import PEOPLE, SIMULATED, Job
 from flows.wiring import Workspace, code_version
 from storage.catalog import Round, RoundState, RunKind, Split, StaleStateError, new_id
+
+HELD_OUT_SHARE = 0.2
+"""Share of the images of people's rounds that are held out, while there are such without truth."""
 
 
 class NoImagesError(Exception):
@@ -52,7 +55,9 @@ def open_round(workspace: Workspace, row: Round) -> Round:
 def choose_images(workspace: Workspace, row: Round) -> list[int]:
     """The images of a round: those assigned before, else fresh ones of the training split in the
     order they came in. Where annotators are simulated, stages 1 and 2 take images with ground
-    truth only. Stage 3 has no annotators: it takes any image, fresh ones first."""
+    truth only. People also get some held-out images without: their masks are what models are
+    compared on, and are never trained on. Stage 3 has no annotators: it takes any image, fresh ones
+    first."""
     assigned = workspace.catalog.rounds.image_ids(row.id)
     if assigned:
         return assigned
@@ -70,11 +75,19 @@ def choose_images(workspace: Workspace, row: Round) -> list[int]:
         return (fresh + others)[:wanted]
     dataset = workspace.catalog.datasets.get_by_id(row.dataset_id).name
     with_truth = workspace.images_with_truth(dataset)
-    return [image_id for image_id in fresh if image_id in with_truth][:wanted]
+    if plan.get("annotator") != PEOPLE:
+        return [image_id for image_id in fresh if image_id in with_truth][:wanted]
+    held_out = workspace.catalog.images.unused_in_loop(
+        row.dataset_id, row.loop_id, limit=wanted, split=Split.HELD_OUT
+    )
+    unknown = [image.id for image in held_out if image.id not in with_truth]
+    share = min(len(unknown), max(1, round(wanted * HELD_OUT_SHARE)))
+    return sorted(fresh[: wanted - share] + unknown[:share])
 
 
 def job_of(workspace: Workspace, row: Round) -> Job:
     """The opened round as the job that its masks name."""
+    plan = workspace.catalog.loops.get(row.loop_id).plan[row.position]
     return Job(
         run_id=str(row.run_id),
         dataset=workspace.catalog.datasets.get_by_id(row.dataset_id).name,
@@ -83,4 +96,5 @@ def job_of(workspace: Workspace, row: Round) -> Job:
         stage=Stage(row.stage),
         round=row.number,
         model=str(row.model_in),
+        annotator=plan.get("annotator", SIMULATED),
     )

@@ -16,14 +16,17 @@ from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from flows import progress
 from flows.collecting import (
+    PEOPLE,
     SIMULATED,
     Answer,
     Job,
     commit_answers,
     figures_of,
+    make_embeddings,
     mask_of,
     masks_of,
     simulated_annotator,
+    wait_for_people,
     work_off,
 )
 from flows.fully_automatic import mask_generator
@@ -53,8 +56,13 @@ def run_semi_automatic(workspace: Workspace, row: Round) -> dict[str, Any]:
     """
     job = job_of(workspace, row)
     image_ids = workspace.catalog.rounds.image_ids(row.id)
+    if job.annotator == PEOPLE:
+        make_embeddings(workspace, job, image_ids)
     prefill(workspace, job, image_ids)
-    work_off(workspace, job, TaskKind.COMPLETE, image_ids, _annotator(workspace, job))
+    if job.annotator == PEOPLE:
+        wait_for_people(workspace, job, TaskKind.COMPLETE)
+    else:
+        work_off(workspace, job, TaskKind.COMPLETE, image_ids, _annotator(workspace, job))
     return commit_answers(workspace, job)
 
 

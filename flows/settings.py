@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     """Images in one shard; SA-1B size: about 1,000."""
     lease_seconds: float = Field(default=60.0, gt=0)
     """How long a task or shard stays taken after its worker fell silent."""
+    people_lease_seconds: float = Field(default=120.0, gt=0)
+    """How long a task stays with a page that has fallen silent."""
     max_pixels: int = Field(default=200_000_000, ge=1)
     """Images of more pixels are quarantined."""
     store: StoreSettings = StoreSettings()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from engine.core import rle as rle_codec
-from engine.core.records import Source
+from engine.core.records import PEOPLES, Source
 from engine.core.rle import RLE
 from engine.simulation.scenes import generate_scene
 from engine.training.config import TrainConfig
@@ -21,9 +21,6 @@ from storage.catalog import Dataset, Split
 
 MAX_SIDE = 768
 """Training images are kept in memory at most this large; `lite` sees 384 pixels."""
-
-PEOPLES = (Source.ANNOTATOR, Source.PREFILL)
-"""Masks that people made, or saw and let stand."""
 
 
 class MaskSource:

@@ -173,6 +173,31 @@ class AnnotationQueue:
                     return task
         return None
 
+    def held(self, annotator_id: int, *, kinds: Collection[TaskKind]) -> Task | None:
+        """The task the annotator holds, the one taken last where there are several."""
+        query = select(TaskRow).where(
+            TaskRow.annotator_id == annotator_id,
+            TaskRow.state == TaskState.LEASED,
+            TaskRow.kind.in_(kinds),
+            TaskRow.lease_expires_at > self._clock(),
+        )
+        with self._catalog.reading() as session:
+            row = session.scalars(query.order_by(TaskRow.leased_at.desc()).limit(1)).first()
+            return None if row is None else to_record(Task, row)
+
+    def upcoming(
+        self, *, kinds: Collection[TaskKind], limit: int, dataset_id: int | None = None
+    ) -> list[Task]:
+        """The open tasks that will be handed out next, in the queue's order."""
+        query = select(TaskRow).where(
+            TaskRow.state == TaskState.OPEN,
+            TaskRow.kind.in_(kinds),
+            *_within(dataset_id=dataset_id, round_id=None, run_id=None),
+        )
+        query = query.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id).limit(limit)
+        with self._catalog.reading() as session:
+            return [to_record(Task, row) for row in session.scalars(query)]
+
     def renew(self, task_id: int, lease_id: str, seconds: float = 600) -> datetime:
         """Hold the lease for so many seconds from now.
 
@@ -301,6 +326,53 @@ class AnnotationQueue:
         with self._catalog.reading() as session:
             found = pairs(session, query)
             return {state: found.get(state, 0) for state in TaskState}
+
+    def by_kind(self) -> dict[TaskKind, dict[str, int]]:
+        """For each kind how many tasks are in each state, and how many seconds ago the oldest open
+        one was made (`oldest_seconds`, 0 where there is none)."""
+        counted = select(TaskRow.kind, TaskRow.state, func.count())
+        oldest = select(TaskRow.kind, func.min(TaskRow.created_at))
+        oldest = oldest.where(TaskRow.state == TaskState.OPEN).group_by(TaskRow.kind)
+        found: dict[TaskKind, dict[str, int]] = {
+            kind: {**dict.fromkeys(map(str, TaskState), 0), "oldest_seconds": 0}
+            for kind in TaskKind
+        }
+        with self._catalog.reading() as session:
+            for kind, state, count in session.execute(
+                counted.group_by(TaskRow.kind, TaskRow.state)
+            ):
+                found[kind][str(state)] = count
+            for kind, first in session.execute(oldest):
+                age = (self._clock() - first).total_seconds()
+                found[kind]["oldest_seconds"] = max(0, int(age))
+        return found
+
+    def by_annotator(self) -> list[dict[str, Any]]:
+        """For each annotator who has handed tasks in: `annotator_id`, `tasks`, `masks` and
+        `seconds` over all of them, and `last_seen`."""
+        made = TaskRow.result["made"].as_integer()
+        kept = TaskRow.result["prefilled_kept"].as_integer()
+        query = (
+            select(
+                TaskRow.annotator_id,
+                func.count(),
+                func.coalesce(func.sum(made), 0) + func.coalesce(func.sum(kept), 0),
+                func.coalesce(func.sum(TaskRow.result["seconds"].as_float()), 0.0),
+                func.max(TaskRow.submitted_at),
+            )
+            .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.annotator_id.is_not(None))
+            .group_by(TaskRow.annotator_id)
+        )
+        names = ("annotator_id", "tasks", "masks", "seconds", "last_seen")
+        with self._catalog.reading() as session:
+            return [dict(zip(names, row, strict=True)) for row in session.execute(query)]
+
+    def latest(self, limit: int) -> list[Task]:
+        """The tasks that were handed in last, the newest first."""
+        query = select(TaskRow).where(TaskRow.state == TaskState.SUBMITTED)
+        query = query.order_by(TaskRow.submitted_at.desc(), TaskRow.id.desc()).limit(limit)
+        with self._catalog.reading() as session:
+            return [to_record(Task, row) for row in session.scalars(query)]
 
     def pending(self, run_id: str) -> int:
         """How many tasks of the run still wait for somebody or are being worked on."""

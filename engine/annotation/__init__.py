@@ -1,0 +1,1 @@
+"""The people's side: the annotation page, its server and its rules."""

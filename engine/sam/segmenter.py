@@ -153,15 +153,43 @@ class Segmenter:
         wanted = slice(1, None) if multimask else slice(0, 1)
         return Prediction(masks[:, wanted], scores[:, wanted].clamp(0, 1))
 
+    @torch.inference_mode()
+    def predict_each(self, asked: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
+        """The same for prompts of any forms about several images, with as few decodings as their
+        forms allow.
+
+        Args:
+            asked: embedding, prompt and whether several candidates are wanted.
+        """
+        groups: dict[tuple[int, bool, bool], list[int]] = {}
+        for index, (_, prompt, _) in enumerate(asked):
+            groups.setdefault(_form(prompt), []).append(index)
+        found: dict[int, Prediction] = {}
+        for rows in groups.values():
+            embeddings = [asked[row][0] for row in rows]
+            batch = self._joined(embeddings, [asked[row][1] for row in rows])
+            features = torch.cat([embedding.features_1CHW for embedding in embeddings])
+            masks, scores = decode(self.sam, features, batch)
+            for place, row in enumerate(rows):
+                wanted = slice(1, None) if asked[row][2] else slice(0, 1)
+                logits = masks[place : place + 1, wanted]
+                found[row] = Prediction(logits, scores[place : place + 1, wanted].clamp(0, 1))
+        return [found[row] for row in range(len(asked))]
+
+    def _joined(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> PromptBatch:
+        """One batch of prompts of one form, the nth about the nth image."""
+        batches = [self._batch(e, [p]) for e, p in zip(embeddings, prompts, strict=True)]
+
+        def joined(name: str) -> torch.Tensor | None:
+            parts = [getattr(batch, name) for batch in batches]
+            return None if parts[0] is None else torch.cat(parts)
+
+        index = torch.arange(len(batches), device=self.sam.device)
+        names = ("points_BN2", "labels_BN", "boxes_B4", "mask_logits_B1HW")
+        return PromptBatch(index, *(joined(name) for name in names))
+
     def _batch(self, embedding: Embedding, prompts: Sequence[Prompt]) -> PromptBatch:
-        forms = {
-            (
-                -1 if p.points_xy is None else len(p.points_xy),
-                p.box_xyxy is None,
-                p.mask_logits is None,
-            )
-            for p in prompts
-        }
+        forms = {_form(prompt) for prompt in prompts}
         if len(forms) != 1:
             raise ValueError(f"prompts must be of one form, got {len(forms)} forms")
         scale = np.array(embedding.input_size[::-1]) / np.array(embedding.original_size[::-1])
@@ -281,6 +309,12 @@ class Segmenter:
         """How many masks of (height, width) may be upsampled at once within MAX_UPSAMPLED: each
         is as large as the model's input on the way, then twice as large as the image."""
         return max(1, MAX_UPSAMPLED // max(2 * height * width, self.side**2))
+
+
+def _form(prompt: Prompt) -> tuple[int, bool, bool]:
+    """Prompts with the same can be decoded together."""
+    points = -1 if prompt.points_xy is None else len(prompt.points_xy)
+    return points, prompt.box_xyxy is None, prompt.mask_logits is None
 
 
 def load_segmenter(model: str | Path = SHIPPED, device: str = "cpu") -> Segmenter:

@@ -1,8 +1,10 @@
 """The catalog: small rows, states, and who did what when, in SQLite or PostgreSQL."""
 
 from storage.catalog.annotators import Annotator
+from storage.catalog.audit import AuditEntry
 from storage.catalog.database import Catalog, Summary, open_catalog
 from storage.catalog.datasets import Dataset
+from storage.catalog.drafts import Draft
 from storage.catalog.errors import (
     AlreadyExistsError,
     CatalogError,
@@ -47,6 +49,7 @@ __all__ = [
     "AlreadyExistsError",
     "Annotator",
     "AnnotatorKind",
+    "AuditEntry",
     "Catalog",
     "CatalogError",
     "CatalogNotMigratedError",
@@ -56,6 +59,7 @@ __all__ = [
     "ConstraintError",
     "Dataset",
     "DatasetNotFoundError",
+    "Draft",
     "Image",
     "LeaseLostError",
     "Loop",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from storage.catalog.errors import NotFoundError
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
@@ -60,22 +61,62 @@ class Annotators:
                 raise NotFoundError(f"no annotator with id {annotator_id}")
             return to_record(Annotator, row)
 
-    def set_token(self, annotator_id: int, token_hash: str | None) -> None:
-        """Replace the hash of the annotator's token; None locks the annotator out.
+    def set_role(self, annotator_id: int, role: str) -> None:
+        """Give an annotator another role.
+
+        Raises:
+            NotFoundError: no such annotator.
+        """
+        self._set(annotator_id, role=role)
+
+    def set_token(
+        self, annotator_id: int, token_hash: str | None, seconds: float | None = None
+    ) -> None:
+        """Replace the hash of the annotator's sign-in token; None takes it away.
+
+        Args:
+            seconds: from now, until when the token can be used; None: for good.
 
         Raises:
             NotFoundError: no such annotator.
             ConstraintError: somebody else has this token.
         """
+        expires = None if seconds is None else self._sessions.now() + timedelta(seconds=seconds)
+        self._set(annotator_id, token_hash=token_hash, token_expires_at=expires)
+
+    def _set(self, annotator_id: int, **values: Any) -> None:
         statement = update(AnnotatorRow).where(AnnotatorRow.id == annotator_id)
         with self._sessions.session() as session:
-            if not count_changed(session, statement.values(token_hash=token_hash)):
+            if not count_changed(session, statement.values(**values)):
                 raise NotFoundError(f"no annotator with id {annotator_id}")
             session.commit()
+
+    def take_token(self, token_hash: str) -> Annotator | None:
+        """Use up a sign-in token: who had the one with this hash, None where nobody has or it has
+        run out. Of several calls at one time only one gets the answer."""
+        found = self.find_by_token(token_hash)
+        if found is None:
+            return None
+        now = self._sessions.now()
+        statement = update(AnnotatorRow).where(
+            AnnotatorRow.token_hash == token_hash,
+            or_(AnnotatorRow.token_expires_at.is_(None), AnnotatorRow.token_expires_at > now),
+        )
+        with self._sessions.session() as session:
+            used = count_changed(session, statement.values(token_hash=None, token_expires_at=None))
+            session.commit()
+        return found if used else None
 
     def find_by_token(self, token_hash: str) -> Annotator | None:
         """Who has the token with this hash."""
         query = select(AnnotatorRow).where(AnnotatorRow.token_hash == token_hash)
+        with self._sessions.reading() as session:
+            row = session.scalars(query).one_or_none()
+            return None if row is None else to_record(Annotator, row)
+
+    def find(self, name: str) -> Annotator | None:
+        """The annotator of that name."""
+        query = select(AnnotatorRow).where(AnnotatorRow.name == name)
         with self._sessions.reading() as session:
             row = session.scalars(query).one_or_none()
             return None if row is None else to_record(Annotator, row)

@@ -11,7 +11,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from storage.catalog.annotators import Annotators
+from storage.catalog.audit import AuditLog
 from storage.catalog.datasets import Datasets
+from storage.catalog.drafts import Drafts
 from storage.catalog.images import Images
 from storage.catalog.loops import Loops
 from storage.catalog.models import Models
@@ -21,6 +23,7 @@ from storage.catalog.rounds import Rounds
 from storage.catalog.runs import Runs
 from storage.catalog.sessions import Clock, Sessions, connect, pairs, utc_now
 from storage.catalog.shards import Shards
+from storage.catalog.sign_ins import SignIns
 from storage.catalog.states import ModelState, ReleaseState, RoundState, RunState, Split, TaskState
 from storage.catalog.tables import (
     ImageRow,
@@ -65,6 +68,9 @@ class Catalog(Sessions):
         self.runs = Runs(self)
         self.shards = Shards(self)
         self.annotators = Annotators(self)
+        self.sign_ins = SignIns(self)
+        self.drafts = Drafts(self)
+        self.audit = AuditLog(self)
         self.verdicts = Verdicts(self)
         self.releases = Releases(self)
 

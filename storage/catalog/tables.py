@@ -292,8 +292,31 @@ class AnnotatorRow(Base):
     name: Mapped[str] = mapped_column(String(200), unique=True)
     kind: Mapped[AnnotatorKind]
     token_hash: Mapped[str | None] = mapped_column(String(128), unique=True)
+    token_expires_at: Mapped[datetime | None]
     role: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime]
+
+
+class SignInRow(Base):
+    __tablename__ = "sign_ins"
+    __table_args__ = (Index(None, "annotator_id"),)
+
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class AuditRow(Base):
+    __tablename__ = "audit_log"
+    __table_args__ = (Index(None, "at"),)
+
+    id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
+    at: Mapped[datetime]
+    annotator_id: Mapped[int | None] = mapped_column(ForeignKey("annotators.id"))
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str]
+    detail: Mapped[dict[str, Any]]
 
 
 class TaskRow(Base):
@@ -305,6 +328,7 @@ class TaskRow(Base):
         Index(None, "run_id", "state", "id"),
         Index(None, "round_id", "state"),
         Index(None, "state", "lease_expires_at"),
+        Index(None, "annotator_id", "state", "submitted_at"),
         Index(None, "image_id"),
     )
 
@@ -334,6 +358,18 @@ Index("ix_tasks_queue", *_queue_order)
 Index("ix_tasks_dataset_queue", TaskRow.dataset_id, *_queue_order)
 
 
+class DraftRow(Base):
+    """Unfinished work of an annotator on a task."""
+
+    __tablename__ = "drafts"
+
+    task_id: Mapped[int] = mapped_column(BIG_ID, ForeignKey("tasks.id"), primary_key=True)
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    data: Mapped[dict[str, Any]]
+    updated_at: Mapped[datetime]
+
+
 class VerdictRow(Base):
     __tablename__ = "verdicts"
     __table_args__ = (
@@ -348,6 +384,7 @@ class VerdictRow(Base):
     annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
     seconds: Mapped[float]
     fixed_mask_id: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[str | None]
     created_at: Mapped[datetime]
 
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, case, func, select
+from sqlalchemy.orm import aliased
 
 from storage.catalog.sessions import Sessions, insert_new, pairs, to_record
 from storage.catalog.states import VerdictKind
@@ -28,6 +29,7 @@ class NewVerdict:
     annotator_id: int
     seconds: float
     fixed_mask_id: str | None = None
+    reason: str | None = None
 
     def __post_init__(self) -> None:
         if (self.verdict == VerdictKind.FIX) != (self.fixed_mask_id is not None):
@@ -45,6 +47,7 @@ class Verdict:
     annotator_id: int
     seconds: float
     fixed_mask_id: str | None
+    reason: str | None
     created_at: datetime
 
 
@@ -89,6 +92,20 @@ class Verdicts:
         query = _latest(dataset_id, VerdictRow.mask_id, VerdictRow.fixed_mask_id)
         with self._sessions.reading() as session:
             return pairs(session, query.where(VerdictRow.verdict == VerdictKind.FIX))
+
+    def agreement(self) -> dict[int, float]:
+        """For each reviewer: of the masks that somebody else judged as well, in another task, the
+        share on which both said the same. Reviewers without such masks are left out."""
+        other = aliased(VerdictRow)
+        same = case((VerdictRow.verdict == other.verdict, 1.0), else_=0.0)
+        query = (
+            select(VerdictRow.annotator_id, func.avg(same))
+            .join(other, other.mask_id == VerdictRow.mask_id)
+            .where(other.annotator_id != VerdictRow.annotator_id)
+            .group_by(VerdictRow.annotator_id)
+        )
+        with self._sessions.reading() as session:
+            return {key: float(value) for key, value in pairs(session, query).items()}
 
     def counts(self, dataset_id: int) -> dict[VerdictKind, int]:
         """How many masks have each verdict as their latest one."""

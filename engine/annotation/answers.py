@@ -1,0 +1,143 @@
+"""From what the page hands in to rows of the mask table, checked.
+
+The page is trusted with nothing: run lengths have to fill the image, ids have to be the task's,
+clicks and strokes are counted here from the trajectory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from engine.annotation.errors import invalid
+from engine.annotation.schemas import NewMask, Rle
+from engine.core import rle as rle_codec
+from engine.core.records import Mask, Source, Stage
+from engine.core.rle import RLE
+from storage.formats.segmentation import rle_from_json
+from storage.trajectories import TrajectoryStep
+
+CLICKS = ("click", "box")
+STROKES = ("brush", "erase")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskContext:
+    """What all masks of a task have in common. size: (H, W) of the image."""
+
+    task_id: int
+    run_id: str
+    image_id: int
+    size: tuple[int, int]
+    dataset: str
+    stage: Stage
+    round: int
+    model: str
+    annotator: str
+
+
+def checked_rle(given: Rle, size: tuple[int, int]) -> RLE:
+    """The run lengths in canonical form.
+
+    Raises:
+        RefusedError: they are not of an image of this size, or the mask is empty.
+    """
+    if tuple(given.size) != size:
+        raise invalid(f"a mask of {tuple(given.size)} does not fit an image of {size} (H, W)")
+    try:
+        found = rle_from_json({"size": list(given.size), "counts": given.counts})
+    except ValueError as error:
+        raise invalid(f"a mask cannot be read: {error}") from error
+    if not rle_codec.area(found):
+        raise invalid("a mask is empty")
+    return found
+
+
+def check_ids(masks: Sequence[NewMask], known: Collection[str], named: Sequence[str]) -> None:
+    """Client ids are used once; what is replaced or rejected is the task's, and only once.
+
+    Raises:
+        RefusedError: otherwise.
+    """
+    clients = [mask.client_id for mask in masks]
+    if len(set(clients)) != len(clients):
+        raise invalid("two masks have the same client_id")
+    touched = [*named, *(mask.replaces for mask in masks if mask.replaces is not None)]
+    if len(set(touched)) != len(touched):
+        raise invalid("a mask that was there is named twice")
+    strange = set(touched) - set(known)
+    if strange:
+        raise invalid(f"not a mask of this task: {sorted(strange)[0]!r}")
+
+
+def mask_row(
+    context: TaskContext, given: NewMask, name: str, *, supersedes: str | None = None
+) -> Mask:
+    """The row for one mask that a person made.
+
+    Raises:
+        RefusedError: its run lengths are wrong.
+    """
+    rle = checked_rle(given.rle, context.size)
+    first = next((event for event in given.trajectory if event.kind == "click"), None)
+    point = None
+    if first is not None and first.x is not None and first.y is not None:
+        point = (first.x, first.y)
+    return Mask(
+        mask_id=f"{context.run_id}/{context.image_id}/{name}",
+        image_id=context.image_id,
+        dataset=context.dataset,
+        stage=context.stage,
+        round=context.round,
+        run_id=context.run_id,
+        shard=0,
+        model=context.model,
+        source=Source.ANNOTATOR,
+        annotator=context.annotator,
+        rle=rle,
+        area=rle_codec.area(rle),
+        box_xyxy=rle_codec.box_xyxy(rle),
+        predicted_iou=given.predicted_iou,
+        point_xy=point,
+        clicks=sum(event.kind in CLICKS for event in given.trajectory),
+        seconds=given.seconds,
+        supersedes=supersedes,
+        created_at=datetime.now(UTC),
+    )
+
+
+def steps_of(context: TaskContext, mask_id: str, given: NewMask) -> list[TrajectoryStep]:
+    """The rows for a mask's trajectory."""
+    return [
+        TrajectoryStep(
+            mask_id=mask_id,
+            image_id=context.image_id,
+            run_id=context.run_id,
+            task_id=context.task_id,
+            annotator=context.annotator,
+            step=number,
+            kind=event.kind,
+            at=event.at,
+            x=event.x,
+            y=event.y,
+            label=event.label,
+            box_xyxy=event.box_xyxy,
+            radius=event.radius,
+            path_xy=event.path,
+            candidate=event.candidate,
+            predicted_iou=event.predicted_iou,
+        )
+        for number, event in enumerate(given.trajectory)
+    ]
+
+
+def effort_of(masks: Sequence[NewMask]) -> dict[str, Any]:
+    """Clicks and strokes a person gave for masks, and how many masks that made."""
+    kinds = [event.kind for mask in masks for event in mask.trajectory]
+    return {
+        "made": len(masks),
+        "clicks": sum(kind in CLICKS for kind in kinds),
+        "strokes": sum(kind in STROKES for kind in kinds),
+    }

@@ -1,0 +1,157 @@
+"""The server: FastAPI over `AnnotationService`. `create_app` takes what it needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from engine.annotation import routes
+from engine.annotation.access import COOKIE, Access, RateLimits
+from engine.annotation.actions import Actions, Reports
+from engine.annotation.errors import RefusedError
+from engine.annotation.guards import BodyLimit, SecurityHeaders
+from engine.annotation.live import Live
+from engine.annotation.schemas import Problem
+from engine.annotation.service import AnnotationService
+from storage.catalog import CatalogUnavailableError, DatasetNotFoundError
+from storage.objects import StorageUnavailableError
+
+log = logging.getLogger(__name__)
+
+PAGES = {
+    "/annotate": "annotate.html",
+    "/review": "review.html",
+    "/dashboard": "dashboard.html",
+    "/sign-in": "sign_in.html",
+}
+
+
+def create_app(
+    service: AnnotationService,
+    access: Access,
+    *,
+    actions: Actions,
+    reports: Reports,
+    guidelines: str,
+    hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+) -> FastAPI:
+    """The app over one workspace.
+
+    Args:
+        service: the rules.
+        access: who may come in.
+        actions: what an admin can start.
+        reports: what the dashboard shows.
+        guidelines: Markdown for annotators.
+        hosts: names under which the server may be asked; others are refused, so that no other
+            site's name can be made to point here.
+    """
+    app = FastAPI(
+        title="open data engine: annotation",
+        version="1",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        responses={
+            status: {"model": Problem, "description": text}
+            for status, text in routes.REFUSALS.items()
+        },
+    )
+    state: Any = app.state
+    state.service, state.access, state.limits = service, access, RateLimits()
+    state.actions, state.reports, state.guidelines = actions, reports, guidelines
+    state.live = Live(lambda: _live_state(service, actions))
+    app.include_router(routes.router, prefix="/api")
+    _add_pages(app)
+    _add_error_handlers(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+def _live_state(service: AnnotationService, actions: Actions) -> dict[str, Any]:
+    jobs = {f"job:{job.id}": job.model_dump(mode="json") for job in actions.jobs()[:20]}
+    summary = service.catalog.summary()
+    stamp = [summary.runs, summary.rounds, summary.models, summary.releases, summary.images]
+    queue = service.queue.by_kind()
+    # ages change by themselves and are no news
+    told = {kind: {**row, "oldest_seconds": 0} for kind, row in queue.items()}
+    return {"queue": told, "overview": {"stamp": str(stamp)}, **jobs}
+
+
+def _add_pages(app: FastAPI) -> None:
+    web = Path(str(resources.files("engine.annotation") / "web"))
+
+    def page(name: str) -> Any:
+        async def serve() -> Response:
+            html = (web / name).read_bytes()
+            return Response(html, media_type="text/html", headers={"Cache-Control": "no-cache"})
+
+        return serve
+
+    for path, name in PAGES.items():
+        app.add_api_route(path, page(name), include_in_schema=False)
+
+    @app.get("/", include_in_schema=False)
+    def home(request: Request) -> Response:
+        try:
+            visitor = app.state.access.visitor(request.cookies.get(COOKIE))
+        except RefusedError:
+            return RedirectResponse("/sign-in", 303)
+        first = {"annotator": "/annotate", "reviewer": "/review"}
+        return RedirectResponse(first.get(visitor.annotator.role, "/dashboard"), 303)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(status_code=204)
+
+    app.mount("/static", StaticFiles(directory=web), name="static")
+
+
+def _problem(status: int, error: str, message: str, headers: Any = None) -> JSONResponse:
+    body = Problem(error=error, message=message).model_dump()
+    return JSONResponse(body, status, headers=headers)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """One handler an error: what goes wrong becomes a `Problem`."""
+
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, error: RefusedError) -> JSONResponse:
+        headers = {"Retry-After": "1"} if error.status == 429 else None
+        return _problem(error.status, error.error, error.message, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return _problem(422, "invalid", f"{place}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        words = {404: "not_found", 405: "method"}
+        word = words.get(error.status_code, "refused")
+        return _problem(error.status_code, word, str(error.detail), error.headers)
+
+    @app.exception_handler(DatasetNotFoundError)
+    async def no_dataset(request: Request, error: DatasetNotFoundError) -> JSONResponse:
+        return _problem(404, "not_found", str(error))
+
+    async def unavailable(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s: %s", request.method, request.url.path, error)
+        message = "the server cannot reach its data at the moment; your work is kept, try again"
+        return _problem(503, "unavailable", message, {"Retry-After": "2"})
+
+    app.add_exception_handler(CatalogUnavailableError, unavailable)
+    app.add_exception_handler(StorageUnavailableError, unavailable)

@@ -1,0 +1,197 @@
+"""A small typed client of the page's server: for scripts, load tests and simulated annotators.
+
+with Client("http://127.0.0.1:8765", token="...") as client:
+    task = client.next_task([TaskKind.ANNOTATE]).task
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from engine.annotation.errors import RefusedError
+from engine.annotation.schemas import (
+    ActionPlan,
+    ActionView,
+    Box,
+    Draft,
+    Former,
+    JobView,
+    LeaseTime,
+    Me,
+    NewMask,
+    NewVerdict,
+    NextTaskView,
+    Overview,
+    Point,
+    Prediction,
+    Submitted,
+    TaskView,
+)
+from storage.catalog import TaskKind
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Client:
+    """Signed in as one person. Every method raises RefusedError where the server refuses, and
+    httpx.TransportError where it cannot be reached: handing in may simply be tried again."""
+
+    def __init__(self, url: str, *, token: str | None = None, timeout: float = 30.0) -> None:
+        """
+        Args:
+            url: of the page, e.g. http://127.0.0.1:8765.
+            token: of a one-time sign-in link (what follows the #); None where nobody has to
+                sign in.
+        """
+        self._http = httpx.Client(base_url=url, timeout=timeout)
+        self._csrf = ""
+        if token is not None:
+            self.me = self._call(Me, "POST", "/api/sign-in", {"token": token})
+        else:
+            self.me = self._call(Me, "GET", "/api/me")
+        self._csrf = self.me.csrf
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the session stays."""
+        self._http.close()
+
+    def renew(self) -> None:
+        """Fetch the CSRF token again: a local server that was restarted has a new one."""
+        self.me = self._call(Me, "GET", "/api/me")
+        self._csrf = self.me.csrf
+
+    def next_task(self, kinds: Collection[TaskKind], dataset: str | None = None) -> NextTaskView:
+        """Take the next task; one that is held already comes first."""
+        body = {"kinds": [str(kind) for kind in kinds], "dataset": dataset}
+        return self._call(NextTaskView, "POST", "/api/tasks/next", body)
+
+    def task(self, task_id: int) -> TaskView:
+        """A task that is held."""
+        return self._call(TaskView, "GET", f"/api/tasks/{task_id}")
+
+    def heartbeat(self, task: TaskView) -> datetime:
+        """Hold the task for another while; until when."""
+        body = {"lease_id": task.lease_id}
+        return self._call(LeaseTime, "POST", f"/api/tasks/{task.id}/heartbeat", body).expires_at
+
+    def skip(self, task: TaskView) -> None:
+        """Send the task to the back of the queue."""
+        self._send("POST", f"/api/tasks/{task.id}/skip", {"lease_id": task.lease_id})
+
+    def release(self, task: TaskView) -> None:
+        """Give the task back to its place."""
+        self._send("POST", f"/api/tasks/{task.id}/release", {"lease_id": task.lease_id})
+
+    def save_draft(self, task: TaskView, version: int, data: dict[str, Any]) -> Draft:
+        """Keep unfinished work."""
+        body = {"lease_id": task.lease_id, "draft": {"version": version, "data": data}}
+        return self._call(Draft, "PUT", f"/api/tasks/{task.id}/draft", body)
+
+    def predict(
+        self,
+        task: TaskView,
+        points: Collection[Point] = (),
+        *,
+        box_xyxy: Box | None = None,
+        former: Former | None = None,
+        multimask: bool = False,
+    ) -> Prediction:
+        """Masks for a prompt."""
+        body = {
+            "lease_id": task.lease_id,
+            "points": [point.model_dump() for point in points],
+            "box_xyxy": box_xyxy,
+            "former": None if former is None else former.model_dump(),
+            "multimask": multimask,
+        }
+        return self._call(Prediction, "POST", f"/api/tasks/{task.id}/predict", body)
+
+    def submit(
+        self,
+        task: TaskView,
+        masks: Collection[NewMask],
+        *,
+        seconds: float,
+        rejected: Collection[str] = (),
+    ) -> Submitted:
+        """Hand in an `annotate` or `complete` task; again, it changes nothing."""
+        body = {
+            "lease_id": task.lease_id,
+            "masks": [mask.model_dump() for mask in masks],
+            "rejected": list(rejected),
+            "seconds": seconds,
+        }
+        return self._call(Submitted, "POST", f"/api/tasks/{task.id}/submit", body)
+
+    def judge(self, task: TaskView, verdicts: Collection[NewVerdict]) -> Submitted:
+        """Hand in a `review` task."""
+        body = {
+            "lease_id": task.lease_id,
+            "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
+        }
+        return self._call(Submitted, "POST", f"/api/tasks/{task.id}/judge", body)
+
+    def pixels(self, image_id: int, side: int | None = None) -> bytes:
+        """An image as JPEG."""
+        query = "" if side is None else f"?side={side}"
+        return self._send("GET", f"/api/images/{image_id}/pixels{query}").content
+
+    def overview(self) -> Overview:
+        """What the dashboard shows."""
+        return self._call(Overview, "GET", "/api/overview")
+
+    def actions(self) -> list[ActionView]:
+        """What can be started."""
+        return self._list(ActionView, "/api/actions")
+
+    def plan(self, name: str, **values: Any) -> ActionPlan:
+        """What an action will do."""
+        return self._call(ActionPlan, "POST", f"/api/actions/{name}/plan", {"values": values})
+
+    def start(self, name: str, **values: Any) -> JobView:
+        """Start an action."""
+        return self._call(JobView, "POST", f"/api/actions/{name}", {"values": values})
+
+    def jobs(self) -> list[JobView]:
+        """What was started, the newest first."""
+        return self._list(JobView, "/api/jobs")
+
+    def _list(self, kind: type[ModelT], path: str) -> list[ModelT]:
+        return TypeAdapter(list[kind]).validate_json(  # type: ignore[valid-type]
+            self._send("GET", path).content
+        )
+
+    def _call(self, kind: type[ModelT], method: str, path: str, body: Any = None) -> ModelT:
+        return kind.model_validate_json(self._send(method, path, body).content)
+
+    def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        headers = {"X-CSRF-Token": self._csrf} if self._csrf else {}
+        answer = self._http.request(method, path, json=body, headers=headers)
+        if answer.is_error:
+            raise _refusal(answer)
+        return answer
+
+
+def _refusal(answer: httpx.Response) -> RefusedError:
+    try:
+        problem = answer.json()
+        return RefusedError(answer.status_code, problem["error"], problem["message"])
+    except (ValueError, KeyError, TypeError):
+        return RefusedError(answer.status_code, "unknown", answer.text[:500])

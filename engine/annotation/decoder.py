@@ -1,0 +1,67 @@
+"""One decoder for all annotators: what comes in while it is busy is decoded together."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.core.records import Prompt
+    from engine.sam import Embedding, Prediction, Segmenter
+
+    Asked = tuple[Embedding, Prompt, bool]
+
+MAX_BATCH = 32
+"""Prompts decoded at once."""
+
+
+class BatchedDecoder:
+    """A thread that answers prompts of any number of other threads with one model.
+
+    There is no waiting for a batch to fill: a lone prompt is decoded at once.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self._waiting: SimpleQueue[tuple[Asked, Future[Prediction]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="decoder", daemon=True)
+        self._thread.start()
+
+    def predict(self, embedding: Embedding, prompt: Prompt, *, multimask: bool) -> Prediction:
+        """What `Segmenter.predict` says of one prompt; waits for it."""
+        answer: Future[Prediction] = Future()
+        self._waiting.put(((embedding, prompt, multimask), answer))
+        return answer.result()
+
+    def close(self) -> None:
+        """End the thread once everything that waits is answered."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch, is_last = [first], False
+            while len(batch) < MAX_BATCH:
+                try:
+                    item = self._waiting.get_nowait()
+                except Empty:
+                    break
+                if item is None:
+                    is_last = True
+                    break
+                batch.append(item)
+            self._answer(batch)
+            if is_last:
+                return
+
+    def _answer(self, batch: list[tuple[Asked, Future[Prediction]]]) -> None:
+        try:
+            found = self.segmenter.predict_each([asked for asked, _ in batch])
+        except Exception as error:
+            for _, answer in batch:
+                answer.set_exception(error)
+            return
+        for (_, answer), prediction in zip(batch, found, strict=True):
+            answer.set_result(prediction)

@@ -1,0 +1,133 @@
+"""Embeddings of the images that people work on: made once, kept on the object store, the recent
+ones in memory, those of the next tasks fetched ahead."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from storage.objects import ObjectExistsError, ObjectNotFoundError, ObjectStore
+
+if TYPE_CHECKING:
+    from engine.automatic.windows import Frame
+    from engine.sam import Embedding, Segmenter
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyImage:
+    """An image that prompts can be answered on: its embedding, and what draws masks at its size."""
+
+    embedding: Embedding
+    frame: Frame
+
+
+Pixels = Callable[[int], np.ndarray]
+"""The RGB uint8 (H, W, 3) of an image id."""
+
+
+class EmbeddingCache:
+    """Ready images by model version and image id; safe for any number of threads."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        segmenter_of: Callable[[str], Segmenter],
+        pixels_of: Pixels,
+        *,
+        capacity: int = 128,
+    ) -> None:
+        """
+        Args:
+            objects: where embeddings are kept, under `embeddings/MODEL/IMAGE.safetensors`.
+            segmenter_of: the loaded model of a version.
+            pixels_of: an image's pixels; what it raises comes out of `get`.
+            capacity: images in memory; one takes 1.2 MB with `lite`, 4 MB with `vit_h`.
+        """
+        self._objects, self._segmenter_of, self._pixels_of = objects, segmenter_of, pixels_of
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
+        """One encoding at a time: two would only slow each other down."""
+        self._recent: OrderedDict[tuple[str, int], Future[ReadyImage]] = OrderedDict()
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
+
+    def get(self, model: str, image_id: int) -> ReadyImage:
+        """The ready image: from memory, from the store, or made now; of several threads that ask
+        at once, one makes it."""
+        key = (model, image_id)
+        with self._lock:
+            found = self._recent.get(key)
+            is_mine = found is None
+            if found is None:
+                found = self._recent[key] = Future()
+            self._recent.move_to_end(key)
+            while len(self._recent) > self._capacity:
+                self._recent.popitem(last=False)
+        if is_mine:
+            self._fill(key, found)
+        return found.result()
+
+    def prefetch(self, model: str, image_ids: list[int]) -> None:
+        """Make images ready in the background, in their order."""
+        for image_id in image_ids:
+            with self._lock:
+                is_there = (model, image_id) in self._recent
+            if not is_there:
+                self._ahead.submit(self.get, model, image_id)
+
+    def close(self) -> None:
+        """Give up what was to be fetched ahead."""
+        self._ahead.shutdown(cancel_futures=True)
+
+    def _fill(self, key: tuple[str, int], found: Future[ReadyImage]) -> None:
+        try:
+            found.set_result(self._ready(*key))
+        except BaseException as error:
+            with self._lock:
+                self._recent.pop(key, None)  # the next one may try again
+            found.set_exception(error)
+
+    def _ready(self, model: str, image_id: int) -> ReadyImage:
+        from engine.automatic.windows import Frame
+
+        segmenter = self._segmenter_of(model)
+        embedding = self._load_or_make(segmenter, model, image_id)
+        return ReadyImage(embedding, Frame(embedding, segmenter.side, segmenter.low_side))
+
+    def _load_or_make(self, segmenter: Segmenter, model: str, image_id: int) -> Embedding:
+        from engine.sam.embedding_file import read_embedding
+
+        device = str(segmenter.sam.device)
+        key = embedding_key(model, image_id)
+        try:
+            return read_embedding(self._objects.get(key), device)
+        except ObjectNotFoundError:
+            with self._making:
+                data = make_embedding(self._objects, segmenter, key, self._pixels_of(image_id))
+            return read_embedding(data, device)
+
+
+def embedding_key(model: str, image_id: int) -> str:
+    """Where the store has the embedding."""
+    return f"embeddings/{model}/{image_id}.safetensors"
+
+
+def make_embedding(
+    objects: ObjectStore, segmenter: Segmenter, key: str, pixels_HWC: np.ndarray
+) -> bytes:
+    """Encode an image and store the embedding; the bytes that were stored. Where another process
+    was faster, its embedding counts."""
+    from engine.sam.embedding_file import write_embedding
+
+    data = write_embedding(segmenter.embed(pixels_HWC))
+    try:
+        objects.put(key, data)
+    except ObjectExistsError:  # the same but for rounding
+        return objects.get(key)
+    return data

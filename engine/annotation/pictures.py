@@ -1,0 +1,46 @@
+"""Images as browsers want them: JPEG at the size of the screen, the recent ones in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from storage.formats.images import write_jpeg
+
+
+class Pictures:
+    """JPEGs by image id and longer side; safe for any number of threads."""
+
+    def __init__(
+        self, pixels_of: Callable[[int], np.ndarray], *, capacity_bytes: int = 1 << 28
+    ) -> None:
+        self._pixels_of, self._capacity = pixels_of, capacity_bytes
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[tuple[int, int | None], bytes] = OrderedDict()
+
+    def get(self, image_id: int, side: int | None) -> bytes:
+        """The image, its longer side at most `side` pixels; None: as large as it is."""
+        key = (image_id, side)
+        with self._lock:
+            if key in self._recent:
+                self._recent.move_to_end(key)
+                return self._recent[key]
+        made = write_jpeg(_at_most(self._pixels_of(image_id), side))
+        with self._lock:
+            self._recent[key] = made
+            while sum(map(len, self._recent.values())) > self._capacity and len(self._recent) > 1:
+                self._recent.popitem(last=False)
+        return made
+
+
+def _at_most(image_HWC: np.ndarray, side: int | None) -> np.ndarray:
+    height, width = image_HWC.shape[:2]
+    if side is None or max(height, width) <= side:
+        return image_HWC
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image_HWC, size, interpolation=cv2.INTER_AREA))

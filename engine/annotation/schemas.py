@@ -1,0 +1,316 @@
+"""What travels between page and server. FastAPI turns these into the OpenAPI schema.
+
+Points are (x, y) and boxes half-open XYXY, in pixels of the original image; masks are COCO RLE
+with `counts` as a string, `size` (H, W); scores in [0, 1]; seconds are a person's time.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.core.records import Source, Stage
+from storage.catalog import TaskKind, VerdictKind
+
+MAX_COUNTS = 4_000_000
+"""Characters of one mask's run lengths."""
+
+MAX_MASKS = 5_000
+"""Masks of one submission."""
+
+MAX_EVENTS = 2_000
+"""Events of one mask's trajectory."""
+
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Id = Annotated[str, Field(min_length=1, max_length=200)]
+ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Rle(_Schema):
+    """One mask. `size` must be the image's."""
+
+    size: tuple[int, int]
+    counts: Annotated[str, Field(max_length=MAX_COUNTS)]
+
+
+class Me(_Schema):
+    """Who is signed in. `csrf` goes into the header X-CSRF-Token of every request but GET.
+    `is_local`: nobody signed in, the server serves this machine alone."""
+
+    name: str
+    role: Literal["annotator", "reviewer", "admin"]
+    csrf: str
+    is_local: bool
+
+
+class SignIn(_Schema):
+    """The token of a one-time link."""
+
+    token: Annotated[str, Field(min_length=16, max_length=200)]
+
+
+class NextTask(_Schema):
+    """Which kinds of task to take; a task that one holds already comes first."""
+
+    kinds: Annotated[list[TaskKind], Field(min_length=1, max_length=3)]
+    dataset: Id | None = None
+
+
+class Lease(_Schema):
+    """Proof that the task is held."""
+
+    lease_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class LeaseTime(_Schema):
+    """Until when a task is held."""
+
+    expires_at: datetime
+
+
+class ImageView(_Schema):
+    """An image; its pixels are at `/api/images/{id}/pixels`."""
+
+    id: int
+    width: int
+    height: int
+    file_name: str
+
+
+class MaskView(_Schema):
+    """A mask that is there already: pre-filled, or under review."""
+
+    mask_id: str
+    rle: Rle
+    area: int
+    box_xyxy: tuple[int, int, int, int]
+    predicted_iou: float | None
+    source: Source
+    model: str | None
+    annotator: str | None
+
+
+class Draft(_Schema):
+    """Unfinished work, as the page keeps it. A write with a version that is not above the stored
+    one is refused: another tab has written since."""
+
+    version: Annotated[int, Field(ge=1)]
+    data: dict[str, Any]
+
+
+class DraftIn(Lease):
+    """A draft to keep."""
+
+    draft: Draft
+
+
+class TaskView(_Schema):
+    """A task that one holds, with everything the page needs. `waiting`: tasks of these kinds still
+    open. `masks`: pre-filled ones (`complete`), those to judge (`review`)."""
+
+    id: int
+    kind: TaskKind
+    dataset: str
+    stage: Stage | None
+    round: int | None
+    image: ImageView
+    lease_id: str
+    expires_at: datetime
+    model: str
+    masks: list[MaskView]
+    draft: Draft | None
+    waiting: int
+
+
+class NextTaskView(_Schema):
+    """The task that was taken; None when nothing is free. `waiting`: open tasks."""
+
+    task: TaskView | None
+    waiting: int
+
+
+class Point(_Schema):
+    """A click: label 1 on the object, 0 on what is not."""
+
+    x: Coordinate
+    y: Coordinate
+    label: Literal[0, 1]
+
+
+class Former(_Schema):
+    """A former answer that is to be corrected: its token, and which candidate."""
+
+    token: Annotated[str, Field(max_length=64)]
+    candidate: Annotated[int, Field(ge=0, le=2)]
+
+
+class PredictIn(Lease):
+    """A prompt. Several candidates are worth asking for where it is one click."""
+
+    points: Annotated[list[Point], Field(max_length=200)] = []
+    box_xyxy: Box | None = None
+    former: Former | None = None
+    multimask: bool = False
+
+
+class Candidate(_Schema):
+    """One answer of the model."""
+
+    rle: Rle
+    area: int
+    box_xyxy: tuple[int, int, int, int]
+    predicted_iou: float
+
+
+class Prediction(_Schema):
+    """Candidates: whole, part and subpart where several were asked for, in the model's order; else
+    one. `token` refers to them in the next prompt; after a restart of the server it is forgotten,
+    and the prompt is answered without the former answer."""
+
+    candidates: list[Candidate]
+    best: int
+    """Index of the candidate with the highest predicted IoU."""
+    token: str
+    milliseconds: float
+
+
+class Event(_Schema):
+    """One step on the way to a mask. `at`: seconds since the mask was begun.
+
+    click: x, y, label. box: box_xyxy. brush and erase: radius and path. candidate: which one was
+    chosen. undo, redo: of the step before. `predicted_iou`: of the answer to it."""
+
+    kind: Literal["click", "box", "brush", "erase", "candidate", "undo", "redo"]
+    at: Seconds
+    x: Coordinate | None = None
+    y: Coordinate | None = None
+    label: Literal[0, 1] | None = None
+    box_xyxy: Box | None = None
+    radius: Annotated[float, Field(gt=0, le=1e5)] | None = None
+    path: Annotated[list[tuple[Coordinate, Coordinate]], Field(max_length=20_000)] | None = None
+    candidate: Annotated[int, Field(ge=0, le=2)] | None = None
+    predicted_iou: Share | None = None
+
+
+class NewMask(_Schema):
+    """A mask a person made. `client_id`: the page's name for it, unique within the task.
+    `replaces`: the id of the pre-filled or reviewed mask it is a fix of."""
+
+    client_id: ClientId
+    rle: Rle
+    seconds: Seconds
+    trajectory: Annotated[list[Event], Field(max_length=MAX_EVENTS)]
+    predicted_iou: Share | None = None
+    replaces: Id | None = None
+
+
+class Submission(Lease):
+    """A finished `annotate` or `complete` task: the masks in z-order, lowest first, the pre-filled
+    ones that were rejected, and the person's whole time. Other pre-filled masks are kept."""
+
+    masks: Annotated[list[NewMask], Field(max_length=MAX_MASKS)]
+    rejected: Annotated[list[Id], Field(max_length=MAX_MASKS)] = []
+    seconds: Seconds
+
+
+class NewVerdict(_Schema):
+    """What a reviewer says about one mask; a fix comes with the better mask, a reject may come
+    with its reason."""
+
+    mask_id: Id
+    verdict: VerdictKind
+    seconds: Seconds
+    reason: Annotated[str, Field(max_length=200)] | None = None
+    fix: NewMask | None = None
+
+
+class Judgement(Lease):
+    """A finished `review` task: a verdict on each of its masks."""
+
+    verdicts: Annotated[list[NewVerdict], Field(min_length=1, max_length=MAX_MASKS)]
+
+
+class Submitted(_Schema):
+    """What was stored. `was_known`: this very submission had come in before."""
+
+    task_id: int
+    masks: int
+    was_known: bool
+
+
+class Guidelines(_Schema):
+    """What annotators are to go by, as Markdown."""
+
+    markdown: str
+
+
+class Problem(_Schema):
+    """Why a request was refused. `error` is a word programs can go by, `message` is for people."""
+
+    error: str
+    message: str
+
+
+class ActionView(_Schema):
+    """Something an admin can start. `fields`: what it asks for, by name, with the default."""
+
+    name: str
+    title: str
+    fields: dict[str, Any]
+
+
+class ActionIn(_Schema):
+    """Values for an action's fields; those left out take their default."""
+
+    values: dict[str, str | int | float | bool | None] = {}
+
+
+class ActionPlan(_Schema):
+    """What an action will do, in a sentence, and the command that does the same."""
+
+    text: str
+    command: str
+
+
+class JobView(_Schema):
+    """An action that was started."""
+
+    id: str
+    action: str
+    command: str
+    state: Literal["running", "done", "failed"]
+    started_at: datetime
+    finished_at: datetime | None
+    log: str
+    """Its last lines."""
+
+
+class Overview(_Schema):
+    """What the dashboard shows; the parts are rows for tables."""
+
+    datasets: list[dict[str, Any]]
+    """name, images, train, held_out, masks, masks_per_image."""
+    loops: list[dict[str, Any]]
+    """dataset, state, rounds: stage, round, state, images, masks, clicks_per_mask, ..., tasks."""
+    queue: dict[str, dict[str, int]]
+    """By kind: open, leased, submitted, skipped, and the oldest open task's age in seconds."""
+    annotators: list[dict[str, Any]]
+    """name, role, tasks, masks, seconds_per_mask, masks_per_hour, last_seen; agreement: share of
+    the masks under review that were accepted."""
+    models: list[dict[str, Any]]
+    """version, state, parent, created_at, miou_1_click, miou_3_clicks, note."""
+    runs: list[dict[str, Any]]
+    """id, kind, state, started_at, finished_at, progress (0 to 1), images, masks, error."""
+    history: list[dict[str, Any]]
+    """By hour: at, tasks, masks, seconds_per_mask, masks_per_image."""
+    verdicts: dict[str, int]
+    releases: list[dict[str, Any]]

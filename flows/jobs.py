@@ -1,0 +1,102 @@
+"""Commands started from the page: each a process of its own that outlives the page's server.
+
+A job is a folder under `.cache/jobs`: `job.json`, `log.txt`, and `ended.json` once it has ended.
+`python -m flows.jobs FOLDER` runs one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+LOG_BYTES = 8_000
+"""Of a log's end that is shown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A command that was started. `process`: the id of the process that runs it."""
+
+    id: str
+    action: str
+    arguments: list[str]
+    started_at: str
+
+
+def start_job(folder: Path, job: Job, root: Path) -> None:
+    """Run `dataengine` with the job's arguments in the workspace `root`, in the background."""
+    place = folder / job.id
+    place.mkdir(parents=True)
+    (place / "job.json").write_text(json.dumps(asdict(job)))
+    with (place / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.jobs", str(place)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=root,
+            env={**os.environ, "DATAENGINE_WORKSPACE": str(root)},
+            start_new_session=True,  # Ctrl-C at the page's server does not stop a training
+        )
+    (place / "process").write_text(str(process.pid))
+
+
+def jobs_in(folder: Path) -> list[Job]:
+    """All jobs, the newest first."""
+    found = [Job(**json.loads(path.read_text())) for path in folder.glob("*/job.json")]
+    return sorted(found, key=lambda job: (job.started_at, job.id), reverse=True)
+
+
+def state_of(folder: Path, job: Job) -> tuple[str, datetime | None]:
+    """`running`, `done` or `failed`, and when it ended."""
+    ended = folder / job.id / "ended.json"
+    if ended.exists():
+        values = json.loads(ended.read_text())
+        state = "done" if values["code"] == 0 else "failed"
+        return state, datetime.fromisoformat(values["at"])
+    return ("running", None) if _is_alive(folder / job.id) else ("failed", None)
+
+
+def log_of(folder: Path, job: Job) -> str:
+    """The end of the job's log."""
+    path = folder / job.id / "log.txt"
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        return file.read().decode(errors="replace")
+
+
+def command_of(arguments: list[str]) -> str:
+    """The command as one would type it."""
+    return shlex.join(["dataengine", *arguments])
+
+
+def _is_alive(place: Path) -> bool:
+    try:
+        number = int((place / "process").read_text())
+        command = Path(f"/proc/{number}/cmdline")
+        if Path("/proc/self").exists():  # Linux: numbers are used again, so look what it runs
+            return str(place).encode() in command.read_bytes()
+        os.kill(number, 0)
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def main() -> None:
+    """Run the job of the folder that is named."""
+    place = Path(sys.argv[1])
+    arguments = json.loads((place / "job.json").read_text())["arguments"]
+    code = subprocess.call([sys.executable, "-m", "flows.cli", *arguments])
+    ended = place / "ended.partial"
+    ended.write_text(json.dumps({"code": code, "at": datetime.now(UTC).isoformat()}))
+    ended.rename(place / "ended.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The dashboard's buttons: each is a command of `dataengine`, run as a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+from engine.annotation.actions import Values
+from engine.annotation.errors import RefusedError, invalid, not_found
+from engine.annotation.schemas import ActionPlan, ActionView, JobView
+from flows.jobs import Job, command_of, jobs_in, log_of, start_job, state_of
+from flows.wiring import Workspace
+from storage.catalog import Dataset, DatasetNotFoundError, Split, new_id
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    title: str
+    defaults: Callable[[Workspace], Fields]
+    arguments: Callable[[Fields], list[str]]
+    """Of `dataengine`, from the values of the fields."""
+    told: Callable[[Workspace, Dataset, Fields], str]
+    """What it will do, in a sentence."""
+
+
+def _dataset(workspace: Workspace) -> str:
+    names = [row.name for row in workspace.catalog.datasets.all()]
+    return names[0] if names else ""
+
+
+def _loop_plan(fields: Fields) -> str:
+    people = fields["annotator"] == "people"
+    who = "people at this page" if people else "the simulated annotator"
+    return (
+        f"go through {fields['rounds']} rounds of stage 1, 2, 3 with {fields['images_per_round']} "
+        f"images each, annotated by {who}; the model is retrained after each round of people's"
+    )
+
+
+def _count(workspace: Workspace, dataset: Dataset) -> int:
+    return workspace.catalog.images.count(dataset.id)
+
+
+ACTIONS: dict[str, _Action] = {
+    "round": _Action(
+        "Start or continue the loop",
+        lambda w: {
+            "dataset": _dataset(w),
+            "rounds": "2,1,1",
+            "images_per_round": 20,
+            "annotator": "people",
+            "new": False,
+        },
+        lambda f: [
+            *("run", "--dataset", f["dataset"], "--rounds", str(f["rounds"])),
+            *("--images-per-round", str(f["images_per_round"]), "--annotator", f["annotator"]),
+            *(["--new"] if f["new"] else []),
+        ],
+        lambda w, d, f: _loop_plan(f),
+    ),
+    "retrain": _Action(
+        "Retrain now",
+        lambda w: {"dataset": _dataset(w)},
+        lambda f: ["retrain", "--dataset", f["dataset"]],
+        lambda w, d, f: (
+            f"train a new version from {w.current_model().version} on all masks that people made "
+            f"or confirmed in {d.name}; it becomes current only if it is surely better on the "
+            f"{w.catalog.images.count(d.id, split=Split.HELD_OUT)} held-out images"
+        ),
+    ),
+    "generate": _Action(
+        "Generate masks",
+        lambda w: {"dataset": _dataset(w), "limit": None},
+        lambda f: [
+            *("generate", "--dataset", f["dataset"]),
+            *(["--limit", str(f["limit"])] if f["limit"] else []),
+        ],
+        lambda w, d, f: (
+            f"make masks of everything in {min(int(f['limit'] or _count(w, d)), _count(w, d))} of "
+            f"{_count(w, d)} images of {d.name} with {w.current_model().version}"
+        ),
+    ),
+    "review": _Action(
+        "Sample a review",
+        lambda w: {"dataset": _dataset(w), "images": 20, "annotator": "people"},
+        lambda f: [
+            *("review", "--dataset", f["dataset"], "--images", str(f["images"])),
+            *("--annotator", f["annotator"]),
+        ],
+        lambda w, d, f: (
+            f"send automatic masks of {f['images']} random images of {d.name} to the review queue"
+        ),
+    ),
+    "release": _Action(
+        "Make a release",
+        lambda w: {"dataset": _dataset(w), "name": f"{_dataset(w)}-{datetime.now(UTC):%Y%m%d}"},
+        lambda f: ["release", f["name"], "--dataset", f["dataset"]],
+        lambda w, d, f: (
+            f"freeze {d.name} as {f['name']}: pin the mask table's version and write COCO, SA-1B, "
+            "a report and a card"
+        ),
+    ),
+}
+
+
+class WorkspaceActions:
+    """The page's `Actions` on one workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._folder = workspace.cache / "jobs"
+
+    def all(self) -> list[ActionView]:
+        """What there is."""
+        return [
+            ActionView(name=name, title=action.title, fields=action.defaults(self._workspace))
+            for name, action in ACTIONS.items()
+        ]
+
+    def plan(self, name: str, values: Values) -> ActionPlan:
+        """What the action will do.
+
+        Raises:
+            RefusedError: no such action, or a value is wrong.
+        """
+        action, fields = self._checked(name, values)
+        try:
+            dataset = self._workspace.catalog.datasets.get(str(fields["dataset"]))
+        except DatasetNotFoundError as error:
+            raise invalid(f"{error}; bring images in with `dataengine ingest` first") from error
+        text = action.told(self._workspace, dataset, fields)
+        return ActionPlan(
+            text=text[0].upper() + text[1:] + ".", command=command_of(action.arguments(fields))
+        )
+
+    def start(self, name: str, values: Values) -> JobView:
+        """Start it.
+
+        Raises:
+            RefusedError: as `plan`, or the same is running already.
+        """
+        self.plan(name, values)
+        action, fields = self._checked(name, values)
+        arguments = action.arguments(fields)
+        for job in jobs_in(self._folder):
+            if job.arguments == arguments and state_of(self._folder, job)[0] == "running":
+                raise RefusedError(409, "running", "this is running already")
+        started = datetime.now(UTC).isoformat()
+        job = Job(id=new_id(), action=name, arguments=arguments, started_at=started)
+        start_job(self._folder, job, self._workspace.settings.root)
+        return self._view(job)
+
+    def jobs(self) -> list[JobView]:
+        """What was started, the newest first."""
+        return [self._view(job) for job in jobs_in(self._folder)]
+
+    def job(self, job_id: str) -> JobView:
+        """One of them.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        for job in jobs_in(self._folder):
+            if job.id == job_id:
+                return self._view(job)
+        raise not_found(f"no job {job_id!r}")
+
+    def _checked(self, name: str, values: Values) -> tuple[_Action, Fields]:
+        """The action, and its fields with values of the defaults' kinds."""
+        if name not in ACTIONS:
+            raise not_found(f"no action {name!r}; there are {', '.join(ACTIONS)}")
+        fields = ACTIONS[name].defaults(self._workspace)
+        for key, value in values.items():
+            if key not in fields:
+                raise invalid(f"{name} has no field {key!r}; it has {', '.join(fields)}")
+            fields[key] = _of_kind(key, value, fields[key])
+        return ACTIONS[name], fields
+
+    def _view(self, job: Job) -> JobView:
+        state, ended = state_of(self._folder, job)
+        return JobView(
+            id=job.id,
+            action=job.action,
+            command=command_of(job.arguments),
+            state=cast("Literal['running', 'done', 'failed']", state),
+            started_at=datetime.fromisoformat(job.started_at),
+            finished_at=ended,
+            log=log_of(self._folder, job),
+        )
+
+
+def _of_kind(name: str, value: Any, default: Any) -> Any:
+    """A value of a field's kind; a field whose default is None takes a whole number or nothing."""
+    if isinstance(default, bool):
+        return value is True or str(value).lower() in ("true", "yes", "on", "1")
+    if isinstance(default, int) or default is None:
+        if value in (None, ""):
+            return default
+        try:
+            number = int(str(value))
+        except ValueError as error:
+            raise invalid(f"{name} is a whole number, got {value!r}") from error
+        if number < 1:
+            raise invalid(f"{name} must be at least 1, got {number}")
+        return number
+    text = str(value or "").strip()
+    if not text or text.startswith("-"):  # an argument that looks like an option
+        raise invalid(f"{name} cannot be {text!r}")
+    return text

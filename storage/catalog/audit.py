@@ -1,0 +1,52 @@
+"""The audit log: who did what at the annotation page, and what was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from storage.catalog.sessions import Sessions, to_record
+from storage.catalog.tables import AuditRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditEntry:
+    """One line of the log."""
+
+    id: int
+    at: datetime
+    annotator_id: int | None
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+class AuditLog:
+    """Reached as `catalog.audit`. Lines are added, never changed."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def add(
+        self, action: str, subject: str = "", *, annotator_id: int | None = None, **detail: Any
+    ) -> None:
+        """Add a line: `action` is a word, `subject` what it was done to."""
+        row = AuditRow(
+            at=self._sessions.now(),
+            annotator_id=annotator_id,
+            action=action,
+            subject=subject,
+            detail=detail,
+        )
+        with self._sessions.session() as session:
+            session.add(row)
+            session.commit()
+
+    def latest(self, limit: int = 100) -> list[AuditEntry]:
+        """The last lines, the newest first."""
+        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
+        with self._sessions.reading() as session:
+            return [to_record(AuditEntry, row) for row in session.scalars(query)]

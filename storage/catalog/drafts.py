@@ -1,0 +1,63 @@
+"""Drafts: unfinished work on tasks, so that a closed tab or a dead server loses none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, update
+
+from storage.catalog.errors import StaleStateError
+from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.tables import DraftRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """What an annotator has done so far on a task; `data` is the page's own."""
+
+    task_id: int
+    annotator_id: int
+    version: int
+    data: dict[str, Any]
+    updated_at: datetime
+
+
+class Drafts:
+    """Reached as `catalog.drafts`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def get(self, task_id: int, annotator_id: int) -> Draft | None:
+        """The annotator's draft of the task."""
+        with self._sessions.reading() as session:
+            row = session.get(DraftRow, (task_id, annotator_id))
+            return None if row is None else to_record(Draft, row)
+
+    def keep(self, task_id: int, annotator_id: int, version: int, data: dict[str, Any]) -> None:
+        """Replace the draft by a later one.
+
+        Raises:
+            StaleStateError: one of this version or a later one is kept already.
+            ConstraintError: no such task or annotator.
+            ValueError: the data is not JSON.
+        """
+        values = {"version": version, "data": data, "updated_at": self._sessions.now()}
+        mine = (DraftRow.task_id == task_id, DraftRow.annotator_id == annotator_id)
+        with self._sessions.session() as session:
+            keys = {"task_id": task_id, "annotator_id": annotator_id}
+            if not insert_new(session, DraftRow, [keys | values]):
+                later = update(DraftRow).where(*mine, DraftRow.version < version).values(**values)
+                if not count_changed(session, later):
+                    raise StaleStateError(
+                        f"a draft of task {task_id} as late as version {version} is kept already"
+                    )
+            session.commit()
+
+    def drop(self, task_id: int) -> None:
+        """Forget the drafts of a task that is handed in."""
+        with self._sessions.session() as session:
+            session.execute(delete(DraftRow).where(DraftRow.task_id == task_id))
+            session.commit()

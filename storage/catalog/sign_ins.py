@@ -1,0 +1,60 @@
+"""Sign-ins: who is signed in at the annotation page, by the hash of a secret token."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import delete, select
+
+from storage.catalog.annotators import Annotator
+from storage.catalog.sessions import Sessions, insert_new, to_record
+from storage.catalog.tables import AnnotatorRow, SignInRow
+
+
+class SignIns:
+    """Reached as `catalog.sign_ins`. Only hashes are kept: the tokens are with the browsers."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def start(self, annotator_id: int, token_hash: str, seconds: float) -> None:
+        """Remember a sign-in for so many seconds, and forget those that have run out.
+
+        Raises:
+            ConstraintError: no such annotator.
+        """
+        now = self._sessions.now()
+        row = {
+            "token_hash": token_hash,
+            "annotator_id": annotator_id,
+            "created_at": now,
+            "expires_at": now + timedelta(seconds=seconds),
+        }
+        with self._sessions.session() as session:
+            session.execute(delete(SignInRow).where(SignInRow.expires_at <= now))
+            insert_new(session, SignInRow, [row])
+            session.commit()
+
+    def find(self, token_hash: str) -> Annotator | None:
+        """Who is signed in with the token of this hash; None where nobody is, or not any more."""
+        query = (
+            select(AnnotatorRow)
+            .join(SignInRow, SignInRow.annotator_id == AnnotatorRow.id)
+            .where(SignInRow.token_hash == token_hash, SignInRow.expires_at > self._sessions.now())
+        )
+        with self._sessions.reading() as session:
+            row = session.scalars(query).one_or_none()
+            return None if row is None else to_record(Annotator, row)
+
+    def end(self, token_hash: str) -> None:
+        """Sign out; nothing happens where nobody is signed in."""
+        self._delete(SignInRow.token_hash == token_hash)
+
+    def end_all(self, annotator_id: int) -> None:
+        """Sign an annotator out everywhere."""
+        self._delete(SignInRow.annotator_id == annotator_id)
+
+    def _delete(self, which: object) -> None:
+        with self._sessions.session() as session:
+            session.execute(delete(SignInRow).where(which))  # type: ignore[arg-type]
+            session.commit()

@@ -34,6 +34,10 @@ class Source(StrEnum):
     IMPORTED = "imported"
 
 
+PEOPLES = (Source.ANNOTATOR, Source.PREFILL)
+"""Masks that people made, or saw and let stand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model is asked about one object.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
+from engine.annotation.access import COOKIE
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import (
     ActionPlan,
@@ -42,14 +43,22 @@ class Client:
     """Signed in as one person. Every method raises RefusedError where the server refuses, and
     httpx.TransportError where it cannot be reached: handing in may simply be tried again."""
 
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        session: str | None = None,
+        timeout: float = 30.0,
+    ) -> None:
         """
         Args:
             url: of the page, e.g. http://127.0.0.1:8765.
-            token: of a one-time sign-in link (what follows the #); None where nobody has to
-                sign in.
+            token: of a one-time sign-in link (what follows the #).
+            session: of an earlier client (`Client.session`). Neither: where nobody has to sign in.
         """
-        self._http = httpx.Client(base_url=url, timeout=timeout)
+        cookies = {} if session is None else {COOKIE: session}
+        self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies)
         self._csrf = ""
         if token is not None:
             self.me = self._call(Me, "POST", "/api/sign-in", {"token": token})
@@ -67,6 +76,11 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def session(self) -> str | None:
+        """What signs a later client in as the same person: keep it secret."""
+        return self._http.cookies.get(COOKIE)
 
     def close(self) -> None:
         """Close the connections; the session stays."""

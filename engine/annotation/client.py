@@ -15,6 +15,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from engine.annotation.access import COOKIE
+from engine.annotation.actions import Values
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import (
     ActionPlan,
@@ -175,13 +176,14 @@ class Client:
         """What can be started."""
         return self._list(ActionView, "/api/actions")
 
-    def plan(self, name: str, **values: Any) -> ActionPlan:
-        """What an action will do."""
-        return self._call(ActionPlan, "POST", f"/api/actions/{name}/plan", {"values": values})
+    def plan(self, name: str, values: Values | None = None) -> ActionPlan:
+        """What an action will do with values for its fields."""
+        body = {"values": values or {}}
+        return self._call(ActionPlan, "POST", f"/api/actions/{name}/plan", body)
 
-    def start(self, name: str, **values: Any) -> JobView:
+    def start(self, name: str, values: Values | None = None) -> JobView:
         """Start an action."""
-        return self._call(JobView, "POST", f"/api/actions/{name}", {"values": values})
+        return self._call(JobView, "POST", f"/api/actions/{name}", {"values": values or {}})
 
     def jobs(self) -> list[JobView]:
         """What was started, the newest first."""

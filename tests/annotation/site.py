@@ -154,8 +154,8 @@ def make_site(folder: Path, images: int = 3, size: tuple[int, int] = SIZE) -> Si
             )
         )
     dataset = workspace.catalog.datasets.get_or_create("d")
-    added = workspace.catalog.images.add_many(dataset.id, rows)
-    return Site(workspace, dataset.id, list(added.ids), scenes)
+    ids = [workspace.catalog.images.add_many(dataset.id, [row]).ids[0] for row in rows]
+    return Site(workspace, dataset.id, ids, scenes)
 
 
 @contextmanager

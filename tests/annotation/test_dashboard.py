@@ -1,0 +1,160 @@
+"""What the person in charge sees and starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine.annotation.actions import Values
+from engine.annotation.client import Client
+from engine.annotation.errors import RefusedError
+from engine.annotation.schemas import JobView
+from flows.jobs import Job, jobs_in, start_job, state_of
+from flows.overview import WorkspaceReports, history
+from flows.page_actions import ACTIONS, WorkspaceActions
+from storage.catalog import TaskKind
+from tests.annotation.site import Site
+from tests.annotation.test_tasks import new_mask, taken
+
+
+def ended(actions: WorkspaceActions, job: JobView, seconds: float = 60) -> JobView:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (found := actions.job(job.id)).state != "running":
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"still running: {actions.job(job.id).log}")
+
+
+# overview
+
+
+def test_the_overview_shows_work_as_it_is_done(site: Site, ada: Client, rita: Client) -> None:
+    site.annotate()
+    ada.submit(taken(ada), [new_mask("a"), new_mask("b")], seconds=10)
+    taken(ada)
+    found = rita.overview()
+    (dataset,) = found.datasets
+    assert (dataset["images"], dataset["train"], dataset["masks"]) == (3, 3, 0)
+    assert {k: found.queue["annotate"][k] for k in ("open", "leased", "submitted")} == {
+        "open": 1,
+        "leased": 1,
+        "submitted": 1,
+    }
+    row = next(row for row in found.annotators if row["name"] == "ada")
+    assert (row["tasks"], row["masks"], row["seconds_per_mask"]) == (1, 2, 5.0)
+    assert row["masks_per_hour"] == 720.0
+    (hour,) = found.history
+    assert (hour["tasks"], hour["masks_per_image"]) == (1, 2.0)
+    (run,) = found.runs
+    assert run["progress"] == pytest.approx(1 / 3)
+    assert [model["version"] for model in found.models] == ["lite"]
+    assert found.models[0]["miou_1_click"] > 0.5
+
+
+def test_an_empty_workspace_has_an_empty_overview(tmp_path: Path) -> None:
+    from tests.annotation.site import make_site
+
+    site = make_site(tmp_path / "empty", images=0)
+    found = WorkspaceReports(site.workspace).overview()
+    assert found["loops"] == found["runs"] == found["history"] == []
+    assert history([]) == []
+
+
+# events
+
+
+def test_pages_hear_of_the_queue_as_it_changes(site: Site, url: str, ada: Client) -> None:
+    cookies = {"dataengine_session": str(ada.session)}
+    with httpx.stream("GET", f"{url}/api/events", cookies=cookies, timeout=20) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "event: queue"
+        assert '"open": 0' in next(lines)
+        site.annotate()
+        rest = [next(lines) for _ in range(3)]
+    assert rest[1] == "event: queue"  # and no other event: they are for reviewers
+    assert '"annotate": {"open": 3' in rest[2]
+
+
+# actions
+
+
+def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
+    site: Site, adam: Client
+) -> None:
+    plans = {action.name: adam.plan(action.name) for action in adam.actions()}
+    assert set(plans) == set(ACTIONS) == {"round", "retrain", "generate", "review", "release"}
+    assert plans["generate"].command == "dataengine generate --dataset d"
+    assert "3 of 3 images of d with lite" in plans["generate"].text
+    assert "0 held-out images" in plans["retrain"].text
+    limited = adam.plan("generate", {"limit": "2"})
+    assert (limited.command[-9:], "2 of 3" in limited.text) == ("--limit 2", True)
+    assert "--new" in adam.plan("round", {"new": True}).command
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("generate", {"dataset": "none such"}, "ingest"),
+        ("generate", {"limit": -1}, "at least 1"),
+        ("generate", {"limit": "many"}, "whole number"),
+        ("generate", {"colour": "red"}, "no field"),
+        ("release", {"name": "--help"}, "cannot be"),
+        ("format-disk", {}, "no action"),
+    ],
+)
+def test_wrong_values_start_nothing(
+    site: Site, adam: Client, name: str, values: Values, message: str
+) -> None:
+    for call in (adam.plan, adam.start):
+        with pytest.raises(RefusedError, match=message) as refused:
+            call(name, values)
+        assert refused.value.status in (404, 422)
+    assert adam.jobs() == []
+
+
+@pytest.mark.slow
+def test_a_started_action_runs_to_its_end_with_its_log(site: Site, adam: Client) -> None:
+    actions = WorkspaceActions(site.workspace)
+    begun = adam.start("generate", {"limit": 1})
+    with pytest.raises(RefusedError) as refused:
+        adam.start("generate", {"limit": 1})
+    assert refused.value.error == "running"
+    done = ended(actions, begun, 120)
+    assert done.state == "done", done.log
+    assert "masks on 1 images" in done.log
+    assert done.finished_at is not None
+    assert done.finished_at >= done.started_at
+    assert site.workspace.masks.counts(("image_id",), dataset="d")
+    assert site.workspace.catalog.audit.latest(1)[0].detail["command"] == begun.command
+
+
+@pytest.mark.slow
+def test_what_fails_is_said_with_its_reason(site: Site, adam: Client) -> None:
+    actions = WorkspaceActions(site.workspace)
+    failed = ended(actions, adam.start("retrain"))
+    assert failed.state == "failed"
+    assert "no masks on training images" in failed.log
+
+
+def test_a_killed_job_counts_as_failed(tmp_path: Path) -> None:
+    job = Job(id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00")
+    start_job(tmp_path, job, tmp_path)
+    os.kill(int((tmp_path / "j" / "process").read_text()), signal.SIGKILL)
+    end = time.monotonic() + 10
+    while state_of(tmp_path, job)[0] == "running" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert state_of(tmp_path, job) == ("failed", None)
+    assert jobs_in(tmp_path) == [job]
+
+
+def test_there_is_no_job_of_another_name(adam: Client) -> None:
+    with pytest.raises(RefusedError) as refused:
+        adam._send("GET", "/api/jobs/../../etc")
+    assert refused.value.status == 404
+    assert adam.next_task([TaskKind.REVIEW]).task is None

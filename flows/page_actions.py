@@ -208,6 +208,7 @@ def _of_kind(name: str, value: Any, default: Any) -> Any:
             raise invalid(f"{name} must be at least 1, got {number}")
         return number
     text = str(value or "").strip()
-    if not text or text.startswith("-"):  # an argument that looks like an option
+    # an argument that looks like an option, or that no process can be given
+    if not text or text.startswith("-") or not text.isprintable():
         raise invalid(f"{name} cannot be {text!r}")
     return text

@@ -81,7 +81,7 @@ def choose_images(workspace: Workspace, row: Round) -> list[int]:
         row.dataset_id, row.loop_id, limit=wanted, split=Split.HELD_OUT
     )
     unknown = [image.id for image in held_out if image.id not in with_truth]
-    share = min(len(unknown), max(1, round(wanted * HELD_OUT_SHARE)))
+    share = min(len(unknown), wanted - 1, max(1, round(wanted * HELD_OUT_SHARE)))
     return sorted(fresh[: wanted - share] + unknown[:share])
 
 

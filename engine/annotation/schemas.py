@@ -26,7 +26,10 @@ MAX_EVENTS = 2_000
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Id = Annotated[str, Field(min_length=1, max_length=200)]
+PLAIN = r"^[^\x00-\x1f\x7f]*$"
+"""Text without control characters, which PostgreSQL could not store."""
+
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
@@ -103,7 +106,7 @@ class Draft(_Schema):
     """Unfinished work, as the page keeps it. A write with a version that is not above the stored
     one is refused: another tab has written since."""
 
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, lt=2**53)]
     data: dict[str, Any]
 
 
@@ -229,7 +232,7 @@ class NewVerdict(_Schema):
     mask_id: Id
     verdict: VerdictKind
     seconds: Seconds
-    reason: Annotated[str, Field(max_length=200)] | None = None
+    reason: Annotated[str, Field(max_length=200, pattern=PLAIN)] | None = None
     fix: NewMask | None = None
 
 

@@ -167,6 +167,8 @@ class AnnotationService:
             self.catalog.drafts.keep(task_id, annotator.id, draft.version, draft.data)
         except StaleStateError as error:
             raise RefusedError(409, "draft_outdated", str(error)) from error
+        except ValueError as error:  # e.g. a number that is none
+            raise invalid(f"the draft cannot be kept: {error}") from error
         return draft
 
     def prefetch(self, kinds: Collection[TaskKind], dataset_id: int | None = None) -> None:

@@ -53,7 +53,7 @@ REFUSALS = {
     503: "The catalog or the object store does not answer.",
 }
 
-SIGN_INS = Rate(burst=10, a_second=0.2)
+SIGN_INS = Rate(burst=30, a_second=0.5)
 PROMPTS = Rate(burst=80, a_second=40)
 CHANGES = Rate(burst=60, a_second=20)
 

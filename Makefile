@@ -12,9 +12,10 @@ help: ## Show this
 
 setup: $(READY) ## Make .venv and install everything into it, once
 
-$(READY): pyproject.toml requirements.lock
+$(READY): pyproject.toml requirements.lock infra/browser.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[dev]"
+	sh infra/browser.sh $(BIN)/python
 	touch $(READY)
 
 demo: $(READY) ## Run the whole loop on generated scenes and photographs; writes demo/report.html
@@ -33,6 +34,8 @@ bench: $(READY) ## All benchmarks
 	$(BIN)/python -m tests.benchmarks.base_model --scenes 40 --json
 	$(BIN)/python -m tests.benchmarks.generator --end-to-end 60 --json
 	$(BIN)/python -m tests.benchmarks.training --json
+	$(BIN)/python -m tests.benchmarks.annotation_load --json
+	$(BIN)/python -m tests.benchmarks.annotation_page --json
 
 base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[base-model]"

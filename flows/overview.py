@@ -9,11 +9,15 @@ from typing import Any
 from flows.data_engine import round_rows
 from flows.wiring import Workspace
 from storage.annotation_queue import Task
-from storage.catalog import Dataset, Model, Run, RunState, Split, utc_now
+from storage.catalog import Dataset, Model, Run, RunState, Split, TaskKind, utc_now
 
 RUNS = 20
 HISTORY_TASKS = 5_000
 """Tasks that the history is made of, the latest ones."""
+
+
+MAKING = (TaskKind.ANNOTATE, TaskKind.COMPLETE)
+"""Tasks in which masks are made."""
 
 
 class WorkspaceReports:
@@ -39,7 +43,7 @@ class WorkspaceReports:
             "annotators": annotator_rows(workspace),
             "models": [_model_row(model) for model in catalog.models.all()],
             "runs": [_run_row(workspace, run) for run in catalog.runs.all(limit=RUNS)],
-            "history": history(workspace.queue.latest(HISTORY_TASKS)),
+            "history": history(workspace.queue.latest(HISTORY_TASKS, kinds=MAKING)),
             "verdicts": dict(verdicts),
             "releases": [
                 {
@@ -113,6 +117,7 @@ def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
                 "role": person.role,
                 "kind": str(person.kind),
                 "tasks": figures.get("tasks", 0),
+                "reviews": figures.get("reviews", 0),
                 "masks": masks,
                 "seconds_per_mask": seconds / masks if masks else None,
                 "masks_per_hour": 3600 * masks / seconds if seconds else None,

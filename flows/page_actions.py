@@ -36,8 +36,9 @@ def _loop_plan(fields: Fields) -> str:
     people = fields["annotator"] == "people"
     who = "people at this page" if people else "the simulated annotator"
     return (
-        f"go through {fields['rounds']} rounds of stage 1, 2, 3 with {fields['images_per_round']} "
-        f"images each, annotated by {who}; the model is retrained after each round of people's"
+        f"go through {fields['rounds']} rounds of stages 1, 2, 3 with at most "
+        f"{fields['images_per_round']} images a round, annotated by {who}; the model is retrained "
+        "after each round of stages 1 and 2"
     )
 
 
@@ -68,8 +69,8 @@ ACTIONS: dict[str, _Action] = {
         lambda f: ["retrain", "--dataset", f["dataset"]],
         lambda w, d, f: (
             f"train a new version from {w.current_model().version} on all masks that people made "
-            f"or confirmed in {d.name}; it becomes current only if it is surely better on the "
-            f"{w.catalog.images.count(d.id, split=Split.HELD_OUT)} held-out images"
+            f"or confirmed in {d.name}; it becomes current only if it is surely better on held-out "
+            f"images ({w.catalog.images.count(d.id, split=Split.HELD_OUT)} are there)"
         ),
     ),
     "generate": _Action(
@@ -92,7 +93,8 @@ ACTIONS: dict[str, _Action] = {
             *("--annotator", f["annotator"]),
         ],
         lambda w, d, f: (
-            f"send automatic masks of {f['images']} random images of {d.name} to the review queue"
+            f"send automatic masks of at most {f['images']} random images of {d.name} to the "
+            "review queue"
         ),
     ),
     "release": _Action(

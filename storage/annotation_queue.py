@@ -349,27 +349,31 @@ class AnnotationQueue:
 
     def by_annotator(self) -> list[dict[str, Any]]:
         """For each annotator who has handed tasks in: `annotator_id`, `tasks`, `masks` and
-        `seconds` over all of them, and `last_seen`."""
+        `seconds` over those of stages 1 and 2, `reviews` (tasks of review), and `last_seen`."""
+        is_review = TaskRow.kind == TaskKind.REVIEW
         made = TaskRow.result["made"].as_integer()
         kept = TaskRow.result["prefilled_kept"].as_integer()
+        seconds = TaskRow.result["seconds"].as_float()
         query = (
             select(
                 TaskRow.annotator_id,
-                func.count(),
-                func.coalesce(func.sum(made), 0) + func.coalesce(func.sum(kept), 0),
-                func.coalesce(func.sum(TaskRow.result["seconds"].as_float()), 0.0),
+                func.sum(case((is_review, 0), else_=1)),
+                func.coalesce(func.sum(case((is_review, 0), else_=made)), 0)
+                + func.coalesce(func.sum(case((is_review, 0), else_=kept)), 0),
+                func.coalesce(func.sum(case((is_review, 0.0), else_=seconds)), 0.0),
+                func.sum(case((is_review, 1), else_=0)),
                 func.max(TaskRow.submitted_at),
             )
             .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.annotator_id.is_not(None))
             .group_by(TaskRow.annotator_id)
         )
-        names = ("annotator_id", "tasks", "masks", "seconds", "last_seen")
+        names = ("annotator_id", "tasks", "masks", "seconds", "reviews", "last_seen")
         with self._catalog.reading() as session:
             return [dict(zip(names, row, strict=True)) for row in session.execute(query)]
 
-    def latest(self, limit: int) -> list[Task]:
-        """The tasks that were handed in last, the newest first."""
-        query = select(TaskRow).where(TaskRow.state == TaskState.SUBMITTED)
+    def latest(self, limit: int, *, kinds: Collection[TaskKind]) -> list[Task]:
+        """The tasks of these kinds that were handed in last, the newest first."""
+        query = select(TaskRow).where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind.in_(kinds))
         query = query.order_by(TaskRow.submitted_at.desc(), TaskRow.id.desc()).limit(limit)
         with self._catalog.reading() as session:
             return [to_record(Task, row) for row in session.scalars(query)]

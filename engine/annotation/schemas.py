@@ -307,8 +307,8 @@ class Overview(_Schema):
     queue: dict[str, dict[str, int]]
     """By kind: open, leased, submitted, skipped, and the oldest open task's age in seconds."""
     annotators: list[dict[str, Any]]
-    """name, role, tasks, masks, seconds_per_mask, masks_per_hour, last_seen; agreement: share of
-    the masks under review that were accepted."""
+    """name, role, tasks, reviews, masks, seconds_per_mask, masks_per_hour, last_seen; agreement:
+    of the masks that another reviewer judged too, the share on which both said the same."""
     models: list[dict[str, Any]]
     """version, state, parent, created_at, miou_1_click, miou_3_clicks, note."""
     runs: list[dict[str, Any]]

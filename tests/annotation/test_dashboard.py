@@ -91,7 +91,7 @@ def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
     assert set(plans) == set(ACTIONS) == {"round", "retrain", "generate", "review", "release"}
     assert plans["generate"].command == "dataengine generate --dataset d"
     assert "3 of 3 images of d with lite" in plans["generate"].text
-    assert "0 held-out images" in plans["retrain"].text
+    assert "(0 are there)" in plans["retrain"].text
     limited = adam.plan("generate", {"limit": "2"})
     assert (limited.command[-9:], "2 of 3" in limited.text) == ("--limit 2", True)
     assert "--new" in adam.plan("round", {"new": True}).command

@@ -179,7 +179,9 @@ def test_what_annotators_have_done_is_summed(
     assert (rows[ada]["tasks"], rows[ada]["masks"], rows[ada]["seconds"]) == (2, 6, 14.5)
     assert rows[ada]["last_seen"] == clock.now
     assert (rows[bob]["tasks"], rows[bob]["masks"], rows[bob]["seconds"]) == (1, 0, 0.0)
-    assert [task.id for task in queue.latest(1)] == [last]
+    assert [task.id for task in queue.latest(1, kinds=[TaskKind.ANNOTATE])] == [last]
+    assert queue.latest(1, kinds=[TaskKind.REVIEW]) == []
+    assert rows[ada]["reviews"] == 0
 
 
 def test_reviewers_agree_where_they_said_the_same_of_a_mask(

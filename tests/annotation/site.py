@@ -132,13 +132,15 @@ class Site:
         return Client(url, token=self.link(name, role))
 
 
-def make_site(folder: Path, images: int = 3, size: tuple[int, int] = SIZE) -> Site:
-    """A prepared workspace with generated scenes as dataset `d`."""
+def make_site(
+    folder: Path, images: int = 3, size: tuple[int, int] = SIZE, kind: str | None = None
+) -> Site:
+    """A prepared workspace with generated scenes as dataset `d`, of one kind or of any."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE_NAME).write_text("people_lease_seconds = 30.0\n")
     workspace = open_workspace(str(folder))
     workspace.prepare()
-    scenes = [generate_scene(FIRST_SEED + number, size) for number in range(images)]
+    scenes = [generate_scene(FIRST_SEED + number, size, kind) for number in range(images)]
     rows = []
     for number, scene in enumerate(scenes):
         data = write_png(scene.image_HWC)
@@ -159,24 +161,25 @@ def make_site(folder: Path, images: int = 3, size: tuple[int, int] = SIZE) -> Si
 
 
 @contextmanager
-def served(workspace: Workspace, *, local: bool = False) -> Iterator[str]:
-    """The page of a workspace on a free port; its address. `local`: nobody has to sign in.
+def served(workspace: Workspace, *, local: bool = False, port: int = 0) -> Iterator[str]:
+    """The page of a workspace, on a free port or on this one; its address.
 
-    People have to be entered before, where nobody is to be let in without signing in.
+    Args:
+        local: nobody has to sign in. Else somebody is entered, so that everybody has to.
     """
     if not local:
         workspace.catalog.annotators.get_or_create("somebody")
     app = make_app(workspace, "127.0.0.1", [])
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
         assert thread.is_alive(), "the server did not start"
-    port = server.servers[0].sockets[0].getsockname()[1]
+    chosen = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{chosen}"
     finally:
         server.should_exit = True
         thread.join()

@@ -1,0 +1,182 @@
+// What the person in charge can start: a button, a dialog that says what will happen, the job's log.
+
+import { api } from "./api.js";
+import { el, openDialog, toast } from "./dom.js";
+import { duration, words } from "./format.js";
+
+const PLAN_MS = 300;
+const CHOICES = { annotator: ["people", "simulated"] }; // fields with words to choose from
+const STATE_BADGES = { running: "badge-accent", done: "badge-good", failed: "badge-bad" };
+
+/** Buttons for the actions; `context()` gives {datasets}, `started(job)` is told of a new job. */
+export function actionButtons(actions, context, started) {
+  return actions.map((action) =>
+    el(
+      "button",
+      {
+        class: "button",
+        type: "button",
+        "data-action": action.name,
+        onclick: () => openAction(action, context(), started),
+      },
+      action.title,
+    ),
+  );
+}
+
+function openAction(action, context, started) {
+  const inputs = Object.entries(action.fields).map(([name, value]) => field(name, value, context));
+  const text = el("p", { id: "plan-text", "aria-live": "polite" }, "…");
+  const command = el("pre", { class: "command", hidden: true });
+  const confirm = el(
+    "button",
+    { id: "confirm", class: "button button-primary", type: "submit", disabled: true },
+    "Confirm",
+  );
+  const cancel = el("button", { class: "button", type: "button", onclick: () => dialog.close() }, "Cancel");
+  const form = el(
+    "form",
+    { method: "dialog" },
+    el(
+      "div",
+      { class: "fields" },
+      inputs.map((one) => one.label),
+    ),
+    el("div", { class: "plan" }, text, command),
+    el("div", { class: "dialog-actions" }, cancel, confirm),
+  );
+  const values = () => Object.fromEntries(inputs.map((one) => [one.name, one.value()]));
+  const show = planner(action.name, values, { text, command, confirm });
+  form.addEventListener("input", show.soon);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (confirm.disabled) return;
+    confirm.disabled = true;
+    try {
+      const job = await api.startAction(action.name, values());
+      dialog.close();
+      toast(`${action.title}: started.`, "good");
+      started(job);
+    } catch (problem) {
+      show.problem(problem);
+    }
+  });
+  const dialog = openDialog(action.title, form);
+  inputs[0]?.input.focus();
+  show.now();
+}
+
+/** Asks the server what the action would do, a moment after the last change. */
+function planner(name, values, { text, command, confirm }) {
+  let timer = null;
+  let latest = 0;
+  function problem({ message }) {
+    text.textContent = message;
+    text.classList.add("bad");
+    command.hidden = true;
+    confirm.disabled = true;
+  }
+  async function now() {
+    latest += 1;
+    const mine = latest;
+    try {
+      const plan = await api.planAction(name, values());
+      if (mine !== latest) return;
+      text.textContent = plan.text;
+      text.classList.remove("bad");
+      command.textContent = plan.command;
+      command.hidden = false;
+      confirm.disabled = false;
+    } catch (refusal) {
+      if (mine === latest) problem(refusal);
+    }
+  }
+  function soon() {
+    confirm.disabled = true; // nothing is confirmed that was not shown
+    latest += 1;
+    clearTimeout(timer);
+    timer = setTimeout(now, PLAN_MS);
+  }
+  return { now, soon, problem };
+}
+
+/** A labelled input after the kind of the default value. */
+function field(name, value, context) {
+  const id = `field-${name}`;
+  let input;
+  let read;
+  if (typeof value === "boolean") {
+    input = el("input", { id, name, type: "checkbox", checked: value });
+    read = () => input.checked;
+  } else if (CHOICES[name] || (name === "dataset" && context.datasets.length)) {
+    const options = CHOICES[name] ?? context.datasets;
+    input = el(
+      "select",
+      { id, name },
+      options.map((option) => el("option", { value: option, selected: option === value }, String(option))),
+    );
+    read = () => input.value;
+  } else if (typeof value === "number") {
+    input = el("input", { id, name, type: "number", step: Number.isInteger(value) ? 1 : "any", value });
+    read = () => (input.value === "" ? null : Number(input.value));
+  } else {
+    input = el("input", { id, name, type: "text", value: value ?? "", autocomplete: "off", spellcheck: "false" });
+    read = () => (input.value === "" && value === null ? null : input.value);
+  }
+  return {
+    name,
+    input,
+    value: read,
+    label: el("label", { class: "field", for: id }, el("span", {}, words(name)), input),
+  };
+}
+
+/** The list of jobs; each keeps its place and whether it is open while its log grows. */
+export class Jobs {
+  constructor(root, panel) {
+    this.root = root;
+    this.panel = panel;
+    this.nodes = new Map();
+  }
+
+  /** The newest first. */
+  fill(jobs) {
+    for (const job of [...jobs].reverse()) this.update(job);
+  }
+
+  /** What runs grows older without anybody telling. */
+  tick() {
+    for (const { job } of this.nodes.values()) if (job.state === "running") this.update(job);
+  }
+
+  update(job, isOpen = false) {
+    let node = this.nodes.get(job.id);
+    if (!node) {
+      node = el(
+        "details",
+        { class: "job", "data-job": job.id, open: isOpen || job.state === "running" },
+        el("summary"),
+        el("code", { class: "job-command muted" }),
+        el("pre", { class: "log", tabindex: "0", "aria-label": "Log" }),
+      );
+      this.nodes.set(job.id, node);
+      this.root.prepend(node);
+    }
+    if (isOpen) node.open = true;
+    this.panel.hidden = false;
+    const [summary, command, log] = node.children;
+    const seconds = (new Date(job.finished_at ?? Date.now()) - new Date(job.started_at)) / 1_000;
+    const when = job.state === "running" ? `for ${duration(seconds)}` : `took ${duration(seconds)}`;
+    summary.replaceChildren(
+      el("span", { class: `badge ${STATE_BADGES[job.state] ?? ""}` }, job.state),
+      ` ${words(job.action)} `,
+      el("span", { class: "muted small" }, when),
+    );
+    node.job = job;
+    node.dataset.state = job.state;
+    command.textContent = job.command;
+    const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+    log.textContent = job.log || "…";
+    if (isAtEnd) log.scrollTop = log.scrollHeight;
+  }
+}

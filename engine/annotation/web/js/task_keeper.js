@@ -1,0 +1,177 @@
+// Keeps a task that is being worked on: its lease by heartbeats, its draft on the server and, in
+// case of a lost connection or a crash, a copy in this browser.
+
+import { api } from "./api.js";
+
+const HEARTBEAT_MS = 20_000;
+const SAVE_MS = 1_500;
+const RETRY_MS = 5_000;
+const AWAY_MS = 30 * 60_000; // nobody there for so long: let others have the task
+const COPY_DAYS = 14;
+const KEEPALIVE_LIMIT = 60_000; // browsers refuse larger requests that outlive their page
+const PREFIX = "ode-draft-";
+
+/** `on`: `lost()` the lease is gone, `conflict()` another tab wrote a draft, `offline(isOffline)`,
+ * `saved(time)`; `data()` gives what to keep. */
+export class TaskKeeper {
+  constructor(task, name, data, on) {
+    this.task = task;
+    this.key = `${PREFIX}${name}-${task.id}`;
+    this.data = data;
+    this.on = on;
+    this.version = task.draft?.version ?? 0;
+    this.isDirty = false;
+    this.isWriting = false;
+    this.isStopped = false;
+    this.isOffline = false;
+    this.lastInput = Date.now();
+    this.listeners = new AbortController();
+  }
+
+  /** The newer one of the server's draft and this browser's copy; null if there is none. */
+  restore() {
+    dropOldCopies();
+    const copy = readCopy(this.key);
+    const draft = this.task.draft;
+    const isNewer = copy && copy.version > (draft?.version ?? 0);
+    this.version = Math.max(copy?.version ?? 0, draft?.version ?? 0);
+    return (isNewer ? copy.data : draft?.data) ?? null;
+  }
+
+  start() {
+    const { signal } = this.listeners;
+    this.beats = setInterval(() => this.beat(), HEARTBEAT_MS);
+    const input = () => {
+      const wasAway = Date.now() - this.lastInput > AWAY_MS;
+      this.lastInput = Date.now();
+      if (wasAway) this.beat();
+    };
+    for (const name of ["pointermove", "keydown"]) document.addEventListener(name, input, { signal, passive: true });
+    window.addEventListener("online", () => this.beat(), { signal });
+    window.addEventListener("pagehide", () => this.flush(true), { signal });
+    document.addEventListener("visibilitychange", () => document.hidden && this.flush(true), { signal });
+  }
+
+  stop() {
+    this.isStopped = true;
+    clearInterval(this.beats);
+    clearTimeout(this.timer);
+    this.listeners.abort();
+  }
+
+  /** Something changed: the copy here is written at once, the server's a moment later. */
+  touch() {
+    this.writeCopy(); // also where the lease is lost: the task may come back
+    if (this.isStopped) return;
+    this.isDirty = true;
+    this.schedule(SAVE_MS);
+  }
+
+  schedule(wait) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.flush(), wait);
+  }
+
+  /** `version`: under which the server has it, or will. */
+  writeCopy(version = this.version + 1) {
+    const copy = { version, data: this.data(), at: Date.now() };
+    try {
+      localStorage.setItem(this.key, JSON.stringify(copy));
+    } catch {
+      // Full or forbidden: the server's draft is the one that counts.
+    }
+  }
+
+  /** Write the draft to the server. `isLeaving`: the page may be gone before the answer. */
+  async flush(isLeaving = false) {
+    if (!this.isDirty || this.isStopped || (this.isWriting && !isLeaving)) return;
+    clearTimeout(this.timer);
+    this.isDirty = false;
+    this.isWriting = true;
+    this.version += 1; // every attempt: the server may have stored one whose answer was lost
+    this.writeCopy(this.version);
+    const body = { lease_id: this.task.lease_id, draft: { version: this.version, data: this.data() } };
+    try {
+      const keepalive = isLeaving && JSON.stringify(body).length < KEEPALIVE_LIMIT;
+      await api.saveDraft(this.task.id, body, { keepalive });
+      this.setOffline(false);
+      this.on.saved?.(new Date());
+      if (this.isDirty) this.schedule(SAVE_MS);
+    } catch (problem) {
+      this.isDirty = true;
+      this.onProblem(problem);
+    } finally {
+      this.isWriting = false;
+    }
+  }
+
+  async beat() {
+    if (this.isStopped || Date.now() - this.lastInput > AWAY_MS) return;
+    try {
+      await api.heartbeat(this.task.id, this.task.lease_id);
+      this.setOffline(false);
+      if (this.isDirty) this.flush();
+    } catch (problem) {
+      this.onProblem(problem);
+    }
+  }
+
+  onProblem(problem) {
+    if (this.isStopped) return;
+    if (problem.error === "draft_outdated") this.on.conflict?.();
+    else if (problem.status === 409 || problem.status === 404) this.on.lost?.();
+    else if (problem.isTemporary) {
+      this.setOffline(true);
+      this.schedule(RETRY_MS);
+    } else if (problem.status !== 401) console.error("The draft could not be kept", problem);
+  }
+
+  setOffline(isOffline) {
+    if (this.isOffline === isOffline) return;
+    this.isOffline = isOffline;
+    this.on.offline?.(isOffline);
+  }
+
+  /** After a conflict: go on with what is here, above the other tab's draft. */
+  async overrule() {
+    const task = await api.task(this.task.id);
+    this.version = Math.max(this.version, task.draft?.version ?? 0);
+    this.isDirty = true;
+    await this.flush();
+  }
+
+  /** Do what ends the task, and again as long as the connection is what fails. */
+  async finish(call) {
+    for (;;) {
+      try {
+        const answer = await call();
+        this.setOffline(false);
+        return answer;
+      } catch (problem) {
+        if (!problem.isTemporary || this.isStopped) throw problem;
+        this.setOffline(true);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  }
+
+  forget() {
+    localStorage.removeItem(this.key);
+  }
+}
+
+function readCopy(key) {
+  try {
+    const copy = JSON.parse(localStorage.getItem(key));
+    return copy && typeof copy.version === "number" ? copy : null;
+  } catch {
+    return null;
+  }
+}
+
+function dropOldCopies() {
+  const oldest = Date.now() - COPY_DAYS * 86_400_000;
+  for (const key of Object.keys(localStorage)) {
+    if (key.startsWith(PREFIX) && !(readCopy(key)?.at > oldest)) localStorage.removeItem(key);
+  }
+}

@@ -1,0 +1,65 @@
+"""A real Chromium, signed in at a real page. Screenshots are kept in `.artifacts/browser`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.annotation.site import Site, make_site, served
+
+torch.set_num_threads(1)
+SHOTS = Path(__file__).parents[2] / ".artifacts" / "browser"
+SIZE = (300, 400)
+Shot = Callable[[Page, str], None]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The system's browser, else Playwright's own (`infra/browser.sh` sees to one)."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return make_site(tmp_path / "ws", images=3, size=SIZE, kind="capsules")
+
+
+@pytest.fixture
+def url(site: Site) -> Iterator[str]:
+    """The page, on this machine alone: nobody has to sign in."""
+    with served(site.workspace, local=True) as address:
+        yield address
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A fresh page; whatever it complains about fails the test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 720})
+    context.set_default_timeout(20_000)
+    found = context.new_page()
+    problems: list[str] = []
+    found.on("pageerror", lambda error: problems.append(str(error)))
+    yield found
+    context.close()
+    assert not problems, problems
+
+
+@pytest.fixture(scope="session")
+def shot() -> Shot:
+    """Takes a screenshot under a name."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Page, name: str) -> None:
+        page.screenshot(path=str(SHOTS / f"{name}.png"))
+
+    return take

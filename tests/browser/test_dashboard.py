@@ -1,0 +1,97 @@
+"""Signing in, and the dashboard, in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page
+
+from engine.annotation.client import Client
+from storage.catalog import TaskKind
+from tests.annotation.site import Site, served
+from tests.annotation.test_tasks import new_mask
+from tests.browser.conftest import Shot
+from tests.browser.driver import until
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_link_signs_in_and_leads_to_where_the_role_works(
+    site: Site, page: Page, shot: Shot
+) -> None:
+    site.annotate()
+    with served(site.workspace) as url:
+        token = site.link("ada")
+        page.goto(f"{url}/sign-in#{token}")
+        page.wait_for_url(f"{url}/annotate")
+        assert "ada" in page.locator("#header").inner_text()
+        assert "Dashboard" not in page.locator("#header").inner_text()
+        page.context.clear_cookies()
+        page.goto(f"{url}/annotate")
+        page.wait_for_url(f"{url}/sign-in*")
+        shot(page, "sign-in")
+        page.goto(f"{url}/sign-in#{token}")
+        until(page, "document.body.innerText.includes('It was used already')")
+        reviewer = site.link("rita", "reviewer")
+        page.goto(f"{url}/sign-in#{reviewer}")
+        page.wait_for_url(f"{url}/review")
+        assert token not in page.evaluate("location.href + document.cookie")
+
+
+def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
+    site: Site, url: str, page: Page, shot: Shot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+
+    def note(folder: object, job: object, root: object) -> None:
+        from flows.jobs import start_job
+
+        started.append(job.arguments)  # type: ignore[attr-defined]
+        quick = type(job)(**{**_fields(job), "arguments": ["status"]})
+        start_job(folder, quick, root)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("flows.page_actions.start_job", note)
+    page.goto(f"{url}/dashboard")
+    until(page, "document.getElementById('live').textContent.trim() === 'live'")
+    site.annotate()
+    until(page, "document.querySelector('[data-kind=annotate]')?.innerText.includes('3')")
+    with Client(url) as client:
+        task = client.next_task([TaskKind.ANNOTATE]).task
+        assert task is not None
+        client.submit(task, [new_mask(mask_HW=site.masks_of(0)[0])], seconds=12)
+    until(page, "document.querySelector('[data-kind=annotate]').innerText.includes('1 done')")
+    page.wait_for_timeout(500)
+    shot(page, "dashboard")
+
+    page.locator("[data-action=generate]").click()
+    until(page, "document.getElementById('plan-text').textContent.includes('3 of 3 images')")
+    assert "dataengine generate --dataset d" in page.locator("dialog[open]").inner_text()
+    shot(page, "dashboard-action")
+    page.locator("#confirm").click()
+    until(page, "document.querySelector('#jobs [data-state=done]') !== null", 60)
+    assert started == [["generate", "--dataset", "d"]]
+
+
+def _fields(job: object) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(job)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (3840, 2160)])
+@pytest.mark.parametrize("path", ["/annotate", "/review", "/dashboard"])
+def test_pages_fit_their_window(
+    site: Site, url: str, page: Page, size: tuple[int, int], path: str
+) -> None:
+    site.annotate()
+    site.review()
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.goto(url + path)
+    page.wait_for_timeout(1000)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, [role=button], canvas[tabindex]')]"
+        ".filter((e) => e.offsetParent)"
+        ".filter((e) => !(e.innerText || e.getAttribute('aria-label') || e.title))"
+        ".map((e) => e.outerHTML)"
+    )
+    assert unnamed == []

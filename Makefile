@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench base-model clean
+.PHONY: help setup demo test lint bench base-model pictures clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ bench: $(READY) ## All benchmarks
 base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[base-model]"
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m engine.training.base_model --folder .cache
+
+pictures: $(READY) ## Take the pictures of docs/ anew, by the browser tests
+	$(BIN)/python -m pytest tests/browser
+	for name in annotate-click complete-prefilled review-grid review-single dashboard; do \
+		cp .artifacts/browser/$$name.png docs/images/; done
 
 clean: ## Remove the demo and caches, not .venv
 	rm -rf demo .cache .mypy_cache .ruff_cache .pytest_cache

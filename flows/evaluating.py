@@ -119,6 +119,16 @@ def peoples_masks(
     return found
 
 
+def held_out_images(workspace: Workspace, dataset: str, *, limit: int) -> list[EvaluationImage]:
+    """Held-out images with all their known masks, the first so many."""
+    chosen = _held_out(workspace, dataset)[:limit]
+    images = workspace.catalog.images
+    return [
+        EvaluationImage(workspace.pixels(images.get(image_id)), truths)
+        for image_id, truths in chosen
+    ]
+
+
 def _stored_images(
     workspace: Workspace, chosen: Sequence[tuple[int, list[RLE]]], advance: progress.Advance
 ) -> Iterator[EvaluationImage]:

@@ -27,19 +27,21 @@ from storage.catalog import Image, Round, TaskKind
 
 
 @flow(name="assisted-manual")
-def assisted_manual(workspace: str, round_id: int) -> dict[str, Any]:
+def assisted_manual(workspace: str, round_id: int, wait: bool = True) -> dict[str, Any] | None:
     """Prefect's door to `run_assisted_manual`."""
     opened = open_workspace(workspace)
-    return run_assisted_manual(opened, opened.catalog.rounds.get(round_id))
+    return run_assisted_manual(opened, opened.catalog.rounds.get(round_id), wait=wait)
 
 
-def run_assisted_manual(workspace: Workspace, row: Round) -> dict[str, Any]:
+def run_assisted_manual(
+    workspace: Workspace, row: Round, *, wait: bool = True
+) -> dict[str, Any] | None:
     """Queue the round's images, have them annotated from nothing, commit the masks.
 
     Safe to call again at any time: tasks, answers and commits are each done once.
 
     Returns:
-        The round's figures.
+        The round's figures; None where people still have tasks of it and `wait` is off.
     """
     job = job_of(workspace, row)
     image_ids = workspace.catalog.rounds.image_ids(row.id)
@@ -58,7 +60,8 @@ def run_assisted_manual(workspace: Workspace, row: Round) -> dict[str, Any]:
         ]
     )
     if job.annotator == PEOPLE:
-        wait_for_people(workspace, job, TaskKind.ANNOTATE)
+        if not wait_for_people(workspace, job, TaskKind.ANNOTATE, wait=wait):
+            return None
     else:
         work_off(workspace, job, TaskKind.ANNOTATE, image_ids, _annotator(workspace, job))
     return commit_answers(workspace, job)

@@ -14,7 +14,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows import amg, evaluate, models, page
+from flows import (
+    amg,
+    deployments,
+    evaluate,
+    models,
+    operations,
+    page,
+    production,
+    schedules,
+    stepping,
+)
+from flows.logs import masked
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
     JsonOption,
@@ -179,15 +190,14 @@ def generate(
         from flows.fully_automatic import generate as flow
         from storage.catalog import new_id
 
-        run_id, image_ids = resume or new_id(), None
+        run_id = resume or new_id()
         if resume is None:
-            row = workspace.catalog.datasets.get(dataset)
-            image_ids = [image.id for image in workspace.catalog.images.each(row.id)][:limit]
+            workspace.catalog.datasets.get(dataset)  # or say that there is none
             errors.print(f"run {run_id}; go on after a stop with --resume {run_id}")
         else:
             run_row = workspace.catalog.runs.get(resume)
             dataset = workspace.catalog.datasets.get_by_id(run_row.dataset_id).name
-        figures = flow(str(workspace.settings.root), run_id, dataset, image_ids)
+        figures = flow(str(workspace.settings.root), run_id, dataset, limit=limit)
     if as_json:
         print_json({"run": run_id, **figures})
     else:
@@ -262,11 +272,17 @@ app.command(
 app.add_typer(models.app, name="models")
 app.command("annotate", epilog=page.annotate_help)(page.annotate)
 app.add_typer(page.annotators, name="annotators")
+operations.register(app)
+app.command("up", epilog=production.up_help)(production.up)
+app.command("deploy", epilog=deployments.deploy_help)(deployments.deploy)
+app.add_typer(schedules.schedule, name="schedule")
+app.command("advance", epilog=stepping.advance_help)(stepping.advance)
+app.command("rescore", epilog=stepping.rescore_help)(stepping.rescore)
 
 
 @app.command(epilog=example("dataengine status", "dataengine status --json"))
 def status(as_json: JsonOption = False) -> None:
-    """Datasets, images, masks, rounds, models, tasks, runs, releases, quarantine."""
+    """Datasets, images, masks, rounds, models, tasks, runs, releases, quarantine, costs."""
     with in_workspace(as_json) as workspace:
         from flows.status import status_of
 
@@ -283,6 +299,7 @@ def status(as_json: JsonOption = False) -> None:
     console.print(table)
     if found["rounds"]:
         _print_rounds(found["rounds"])
+    operations.print_costs(found["costs"])
 
 
 @app.command(epilog=example("dataengine release nuclei-1 --dataset nuclei"))
@@ -360,18 +377,14 @@ def demo(
 
 @app.command(epilog=example("dataengine doctor"))
 def doctor(as_json: JsonOption = False) -> None:
-    """Check the workspace: settings, catalog, object store, mask table, model, disk."""
-    from flows.doctor import check_workspace
+    """Check the workspace: catalog, store, table, model, Prefect, disk, clock, leases and more."""
+    from flows.doctor import check_workspace, print_checks
 
     checks = check_workspace(find_workspace())
     if as_json:
         print_json({"ok": all(check["ok"] for check in checks), "checks": checks})
     else:
-        table = Table("check", "", "what")
-        for check in checks:
-            mark = "[green]ok[/green]" if check["ok"] else "[red]wrong[/red]"
-            table.add_row(check["name"], mark, check["detail"])
-        console.print(table)
+        print_checks(checks)
     if not all(check["ok"] for check in checks):
         raise typer.Exit(1)
 
@@ -392,7 +405,8 @@ def main() -> None:
 
 def _say(error: Exception) -> None:
     width = shutil.get_terminal_size().columns
-    errors.print(f"[red]error:[/red] {error}", highlight=False, width=max(width, 80))
+    text = masked(str(error))
+    errors.print(f"[red]error:[/red] {text}", highlight=False, width=max(width, 80))
     sys.exit(1)
 
 

@@ -7,6 +7,7 @@ left, the answers are committed to the mask table shard by shard, each exactly o
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
 from engine.simulation.annotator import AnnotatedMask, AnnotatorConfig, SimulatedAnnotator
-from flows import progress
+from flows import costs, events, progress
 from flows.wiring import Workspace
 from storage.annotation_queue import Task
 from storage.catalog import AnnotatorKind, Image, LeaseLostError, TaskKind
@@ -29,6 +30,8 @@ from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectNotFoundError
 from storage.trajectories import join_trajectories
+
+log = logging.getLogger(__name__)
 
 SIMULATED = "simulated"
 """Name of the simulated annotator in the catalog, and who annotates a round by default."""
@@ -99,13 +102,21 @@ def work_off(
                 continue
             if _answer_task(workspace, job, task, truths, answer):
                 advance()
+                if job.round_id is not None and not workspace.queue.pending(job.run_id):
+                    events.round_drained(workspace, job.round_id)
 
 
-def wait_for_people(workspace: Workspace, job: Job, kind: TaskKind) -> None:
-    """Wait until people have answered all tasks of the run at the annotation page.
+def wait_for_people(workspace: Workspace, job: Job, kind: TaskKind, *, wait: bool = True) -> bool:
+    """Wait until people have answered all tasks of the run at the annotation page; without
+    `wait`, only look whether they have.
 
     Nothing is held meanwhile: the flow may be stopped and started again at any time.
+
+    Returns:
+        Whether all are answered.
     """
+    if not wait:
+        return not workspace.queue.pending(job.run_id)
     counts = workspace.queue.counts(run_id=job.run_id)
     total = sum(counts.values())
     progress.current().say(
@@ -121,6 +132,7 @@ def wait_for_people(workspace: Workspace, job: Job, kind: TaskKind) -> None:
             left = pending
             if left:
                 time.sleep(LOOK_SECONDS)
+    return True
 
 
 def make_embeddings(workspace: Workspace, job: Job, image_ids: Collection[int]) -> None:
@@ -128,7 +140,10 @@ def make_embeddings(workspace: Workspace, job: Job, image_ids: Collection[int]) 
     once. Broken images are left to whoever takes their task, who quarantines them."""
     segmenter = workspace.segmenter(job.model)
     images = workspace.catalog.images.get_many(list(image_ids))
-    with progress.current().track("embeddings", len(image_ids), "image") as advance:
+    with (
+        costs.spending(workspace, job.run_id),
+        progress.current().track("embeddings", len(image_ids), "image") as advance,
+    ):
         for image in images:
             key = embedding_key(job.model, image.id)
             if not workspace.objects.exists(key):
@@ -146,7 +161,10 @@ def _answer_task(
 ) -> bool:
     seconds, lease_id = workspace.settings.lease_seconds, str(task.lease_id)
     image = workspace.catalog.images.get(task.image_id)
-    with progress.kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds):
+    with (
+        costs.spending(workspace, job.run_id),
+        progress.kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
+    ):
         try:
             pixels = workspace.pixels(image)
         except (BadImageError, ObjectNotFoundError) as error:
@@ -162,6 +180,8 @@ def _answer_task(
         workspace.queue.submit(task.id, lease_id, key, done.figures)
     except LeaseLostError:
         return False  # somebody else has it now, and will hand it in
+    ids = {"run_id": job.run_id, "task_id": task.id, "image_id": image.id}
+    log.info("task answered", extra={**ids, "masks": len(done.masks)})
     return True
 
 

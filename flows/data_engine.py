@@ -22,13 +22,10 @@ from flows.retrain import retrain
 from flows.rounds import open_round
 from flows.semi_automatic import semi_automatic
 from flows.wiring import Workspace, open_workspace
-from storage.catalog import Loop, LoopState, Round, RoundState
+from storage.catalog import Loop, LoopState, Round, RoundState, StaleStateError
 
-STAGES = {
-    Stage.ASSISTED_MANUAL: assisted_manual,
-    Stage.SEMI_AUTOMATIC: semi_automatic,
-    Stage.FULLY_AUTOMATIC: fully_automatic,
-}
+STAGES = {Stage.ASSISTED_MANUAL: assisted_manual, Stage.SEMI_AUTOMATIC: semi_automatic}
+"""Those in which people may take part."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,9 +66,14 @@ class LoopPlan:
 
 @flow(name="data-engine")
 def data_engine(
-    workspace: str, dataset: str, plan: list[dict[str, Any]], new: bool = False
+    workspace: str,
+    dataset: str,
+    plan: list[dict[str, Any]],
+    new: bool = False,
+    wait: bool = True,
 ) -> list[dict[str, Any]]:
-    """Run the plan's rounds, or what is left of them.
+    """Run the plan's rounds, or what is left of them; without `wait`, up to where people are
+    needed: their tasks are queued then, and the next call goes on once they are handed in.
 
     Returns:
         A row a round, as `round_rows`.
@@ -80,42 +82,66 @@ def data_engine(
     row = opened.catalog.datasets.get(dataset)
     loop = opened.catalog.loops.start_or_resume(row.id, plan, new=new)
     if loop.state != LoopState.FINISHED:
-        for item in opened.catalog.rounds.for_loop(loop.id):
-            finish_round(opened, dataset, loop, item)
-        opened.catalog.loops.finish(loop.id)
+        rounds = opened.catalog.rounds.for_loop(loop.id)
+        if all(
+            finish_round(opened, dataset, loop, item, wait=wait).state == RoundState.DONE
+            for item in rounds
+        ):
+            opened.catalog.loops.finish(loop.id)
     return round_rows(opened, loop.id)
 
 
-def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> Round:
-    """Take one round from wherever it is to done."""
-    rounds, root = workspace.catalog.rounds, str(workspace.settings.root)
+def finish_round(
+    workspace: Workspace, dataset: str, loop: Loop, row: Round, *, wait: bool = True
+) -> Round:
+    """Take one round from wherever it is to done; without `wait`, it stays opened while people
+    are at its tasks. Several processes may do so at once."""
+    root = str(workspace.settings.root)
     if row.state in (RoundState.PLANNED, RoundState.OPENED):
         row = open_round(workspace, row)
         progress.current().say(f"[bold]{row.stage} round {row.number}[/bold] with {row.model_in}")
         scores = held_out_scores(workspace, str(row.model_in), dataset)
-        figures = STAGES[Stage(row.stage)](root, row.id)
+        figures = _stage(root, row, wait)
+        if figures is None:
+            return row
         workspace.catalog.runs.finish(str(row.run_id), figures)
-        row = rounds.advance(
-            row.id, RoundState.OPENED, RoundState.COLLECTED, metrics={**figures, "held_out": scores}
-        )
+        metrics = {**figures, "held_out": scores}
+        row = _move(workspace, row, RoundState.OPENED, RoundState.COLLECTED, metrics=metrics)
     if row.state == RoundState.COLLECTED:
         if not loop.plan[row.position]["retrain"]:
-            return rounds.advance(
-                row.id, RoundState.COLLECTED, RoundState.DONE, model_out=row.model_in
-            )
+            done = RoundState.DONE
+            return _move(workspace, row, RoundState.COLLECTED, done, model_out=row.model_in)
         version = f"{dataset}-{loop.id}.{row.position + 1}"
         trained = retrain(root, dataset, version, str(row.run_id))
         progress.current().say(f"{trained['version']}: {trained['reason']}")
-        row = rounds.advance(
-            row.id,
+        row = _move(
+            workspace,
+            row,
             RoundState.COLLECTED,
             RoundState.TRAINED,
             model_out=trained["model"],
             metrics={"retrain": trained},
         )
     if row.state == RoundState.TRAINED:
-        row = rounds.advance(row.id, RoundState.TRAINED, RoundState.DONE)
+        row = _move(workspace, row, RoundState.TRAINED, RoundState.DONE)
     return row
+
+
+def _stage(root: str, row: Round, wait: bool) -> dict[str, Any] | None:
+    """The round's figures; None where it waits for people."""
+    if row.stage == Stage.FULLY_AUTOMATIC:
+        return fully_automatic(root, row.id)
+    return STAGES[Stage(row.stage)](root, row.id, wait)
+
+
+def _move(
+    workspace: Workspace, row: Round, before: RoundState, after: RoundState, **values: Any
+) -> Round:
+    """Move the round on, unless another process has done so."""
+    try:
+        return workspace.catalog.rounds.advance(row.id, before, after, **values)
+    except StaleStateError:
+        return workspace.catalog.rounds.get(row.id)
 
 
 def round_rows(workspace: Workspace, loop_id: int) -> list[dict[str, Any]]:

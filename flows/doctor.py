@@ -1,60 +1,234 @@
-"""Checks of a workspace; each says what is wrong and what to do."""
+"""Checks of a workspace; each says what it found and, where something is wrong, what to do."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from flows.settings import load_settings
-from flows.wiring import Workspace
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
 
-MIN_FREE = 1 << 30
-"""Bytes of disk below which something is bound to fail."""
+from flows import prefect_check
+from flows.logs import masked, secrets_of
+from flows.settings import WorkspaceError, load_settings
+from flows.terminal import console
+from flows.wiring import Workspace
+from storage.catalog import new_id, utc_now
+from storage.compaction import table_size
+
+MAX_CLOCK_SECONDS = 2.0
+"""How far this machine's clock may be from the database's before people should look; a third of a
+lease is the limit."""
+
+PACKAGES = ("torch", "segment-anything", "sqlalchemy", "deltalake", "pyarrow", "prefect", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a check found, and what to do where it is not well."""
+
+    detail: str
+    do: str = ""
+    level: str = "ok"
+    """ok; look: it works, but a person should know; or wrong."""
+
+
+class TroubleError(Exception):
+    """A check failed; `do` says what helps."""
+
+    def __init__(self, detail: str, do: str) -> None:
+        super().__init__(detail)
+        self.do = do
+
+
+Check = Callable[[Workspace], Found]
 
 
 def check_workspace(root: Path) -> list[dict[str, Any]]:
-    """Run every check; a failing one does not keep the others from running."""
-    results: list[dict[str, Any]] = []
+    """Run every check; a failing one does not keep the others from running. Nothing is changed.
 
-    def check(name: str, look: Callable[[], str]) -> None:
+    Returns:
+        For each `name`, `ok`, `level` (ok, look, wrong), `detail` and `do`.
+    """
+    try:
+        settings = load_settings(root)
+    except WorkspaceError as error:
+        found = Found(str(error), "correct dataengine.toml or the variable", "wrong")
+        return [_row("settings", found)]
+    hidden = secrets_of(settings)
+    try:
+        workspace = Workspace(settings)
+    except ValueError as error:
+        found = Found(masked(str(error), hidden), "correct database_url or [store]", "wrong")
+        return [_row("settings", found)]
+    results = [_row("settings", Found(str(settings.root)))]
+    for name, look, do in CHECKS:
         try:
-            results.append({"name": name, "ok": True, "detail": look()})
+            found = look(workspace)
+        except TroubleError as trouble:
+            found = Found(str(trouble), trouble.do, "wrong")
         except Exception as error:  # whatever is wrong is the finding
-            results.append(
-                {"name": name, "ok": False, "detail": f"{type(error).__name__}: {error}"}
-            )
-
-    check("settings", lambda: str(load_settings(root).root))
-    if not results[0]["ok"]:
-        return results
-    workspace = Workspace(load_settings(root))
-    check("catalog", lambda: f"revision {workspace.catalog.migrate()}")
-    check("object store", lambda: _store(workspace))
-    check("mask table", lambda: f"version {workspace.masks.version()}")
-    check("current model", lambda: _model(workspace))
-    check("disk", lambda: _disk(root))
+            found = Found(f"{type(error).__name__}: {error}", do, "wrong")
+        results.append(_row(name, Found(masked(found.detail, hidden), found.do, found.level)))
+    workspace.catalog.close()
     return results
 
 
-def _store(workspace: Workspace) -> str:
-    key = "doctor/probe"
+def _row(name: str, found: Found) -> dict[str, Any]:
+    return {"name": name, "ok": found.level != "wrong", **asdict(found)}
+
+
+def _catalog(workspace: Workspace) -> Found:
+    catalog = workspace.catalog
+    found = catalog.revision()
+    if found is None:
+        raise TroubleError("there is no catalog yet", "`dataengine init .`, or restore a backup")
+    catalog.check()
+    return Found(f"revision {found} at {catalog.engine.url}")
+
+
+def _store(workspace: Workspace) -> Found:
+    key = f"doctor/{new_id()}"
     workspace.objects.put(key, b"ok")
-    if workspace.objects.get(key) != b"ok":
-        raise OSError("what was written came back different")
-    workspace.objects.delete(key)
-    return workspace.settings.store_uri
+    try:
+        if workspace.objects.get(key) != b"ok":
+            raise TroubleError("what was written came back different", "check the store first")
+    finally:
+        workspace.objects.delete(key)
+    if workspace.objects.exists(key):
+        raise TroubleError("what was deleted is still there", "let this key delete objects")
+    return Found(workspace.settings.store_uri)
 
 
-def _model(workspace: Workspace) -> str:
-    workspace.prepare()
-    segmenter = workspace.segmenter()
-    return f"{segmenter.version} on {workspace.device()}"
+def _masks(workspace: Workspace) -> Found:
+    newest = workspace.masks.version()
+    if newest is None:
+        return Found("no masks yet")
+    rows = sum(batch.num_rows for batch in islice(workspace.masks.scan(batch_size=1024), 1))
+    last, known = table_size(workspace.objects).last_image, workspace.catalog.ledger.last_image()
+    if last is not None and last > known:
+        raise TroubleError(
+            f"it has masks of image {last}, the catalog's last image is {known}",
+            "the catalog is older than the table: restore a newer backup before images come in, "
+            "since they would get the ids of those that are lost",
+        )
+    return Found(f"version {newest}" + ("" if rows else ", empty"))
 
 
-def _disk(root: Path) -> str:
-    free = shutil.disk_usage(root).free
-    if free < MIN_FREE:
-        raise OSError(f"{free >> 20} MiB free; at least {MIN_FREE >> 20} MiB are needed")
-    return f"{free >> 30} GiB free"
+def _model(workspace: Workspace) -> Found:
+    from engine.core.records import Prompt
+
+    model = workspace.catalog.models.current()
+    if model is None:
+        raise TroubleError("no model is current", "run any command, e.g. `dataengine status`")
+    segmenter = workspace.segmenter(model.version)
+    grey = np.full((64, 96, 3), 127, np.uint8)
+    prompt = Prompt(points_xy=np.array([[48.0, 32.0]]), labels=np.array([1], np.int64))
+    answer = segmenter.predict(segmenter.embed(grey), [prompt], multimask=True)
+    scores = answer.predicted_iou_BM.float().cpu().numpy()
+    if not np.isfinite(scores).all():
+        raise TroubleError(
+            f"{model.version} answers with {scores.ravel().tolist()}",
+            "`dataengine models rollback`; the checkpoint or the device is broken",
+        )
+    return Found(f"{model.version} on {workspace.device()} answers")
+
+
+def _prefect(workspace: Workspace) -> Found:
+    settings = workspace.settings
+    return Found(*prefect_check.look(settings.root, settings.production.work_pool))
+
+
+def _disk(workspace: Workspace) -> Found:
+    settings = workspace.settings
+    places = {settings.root}
+    if "://" not in settings.store_uri:
+        store = Path(settings.store_uri)
+        places.add(store if store.exists() else settings.root)
+    free = min(shutil.disk_usage(place).free for place in places)
+    if free < settings.operations.min_free_gib * 2**30:
+        raise TroubleError(
+            f"{free >> 20} MiB free, {settings.operations.min_free_gib:g} GiB are needed",
+            "`dataengine sweep --delete` and `dataengine compact`, or a larger disk",
+        )
+    return Found(f"{free >> 30} GiB free")
+
+
+def _clock(workspace: Workspace) -> Found:
+    before = utc_now()
+    theirs = workspace.catalog.ledger.database_time()
+    if theirs is None:
+        return Found("SQLite: the database has this machine's clock")
+    middle = before + (utc_now() - before) / 2
+    apart = (theirs - middle).total_seconds()
+    detail = f"the database's clock is {apart:+.1f} s from this machine's"
+    do = "set both by NTP; leases are given and expire by each worker's own clock"
+    if abs(apart) > workspace.settings.lease_seconds / 3:
+        raise TroubleError(detail, do)
+    return Found(detail) if abs(apart) <= MAX_CLOCK_SECONDS else Found(detail, do, "look")
+
+
+def _versions(workspace: Workspace) -> Found:
+    found = []
+    for name in ("open-data-engine", *PACKAGES):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue  # ray is optional
+    return Found(", ".join(found))
+
+
+def _leases(workspace: Workspace) -> Found:
+    overdue = workspace.catalog.ledger.overdue(utc_now())
+    expired = workspace.catalog.ledger.expiries()
+    detail = (
+        f"{overdue['task']} tasks and {overdue['shard']} shards overdue; expired so far: "
+        f"{expired['task']} of tasks, {expired['shard']} of shards"
+    )
+    if overdue["shard"]:
+        do = "a worker died: start another one, or `dataengine generate --resume RUN`"
+        return Found(detail, do, "look")
+    return Found(detail)
+
+
+def _quarantine(workspace: Workspace) -> Found:
+    found = workspace.catalog.ledger.quarantined()
+    if not found:
+        return Found("nothing set aside")
+    parts = ", ".join(f"{stage}: {count}" for stage, count in sorted(found.items()))
+    return Found(parts, "`dataengine status` has the reasons; mend the files, ingest them", "look")
+
+
+CHECKS: tuple[tuple[str, Check, str], ...] = (
+    (
+        "catalog",
+        _catalog,
+        "start the database and check database_url; an older schema is brought forward by any "
+        "command, e.g. `dataengine status`: make a `dataengine backup` first",
+    ),
+    ("object store", _store, "check [store]: address, keys, and that this machine may write there"),
+    ("mask table", _masks, "check the store; `masks/_delta_log` and its files must be readable"),
+    ("current model", _model, "`dataengine models list`, then `dataengine models rollback`"),
+    ("prefect", _prefect, "start the server (`dataengine up`) or unset PREFECT_API_URL"),
+    ("disk", _disk, "check the workspace's folder"),
+    ("clock", _clock, "check that the database answers"),
+    ("versions", _versions, "install the package again"),
+    ("leases", _leases, "check the catalog first"),
+    ("quarantine", _quarantine, "check the catalog first"),
+)
+
+
+def print_checks(checks: list[dict[str, Any]]) -> None:
+    """As a table for people."""
+    colours = {"ok": "green", "look": "yellow", "wrong": "red"}
+    table = Table("check", "", "what", "what to do")
+    for check in checks:
+        mark = f"[{colours[check['level']]}]{check['level']}[/]"
+        table.add_row(check["name"], mark, escape(check["detail"]), escape(check["do"]))
+    console.print(table)

@@ -10,8 +10,11 @@ def is_users(error: Exception) -> bool:
     from flows.demo_setup import NotTheDemoError
     from flows.evaluating import NothingToEvaluateError
     from flows.importing import ImportRefusedError
+    from flows.orchestrator import UnreachableError
+    from flows.production import ServiceError
     from flows.release import NothingToReleaseError
     from flows.rounds import NoImagesError
+    from flows.scaling import ScaleOutError
     from flows.temporary_server import OrchestratorError
     from storage.catalog import CatalogError
     from storage.downloads import DownloadError
@@ -31,7 +34,10 @@ def is_users(error: Exception) -> bool:
             NothingToEvaluateError,
             NothingToReleaseError,
             OrchestratorError,
+            ScaleOutError,
+            ServiceError,
             StorageError,
             TrainingError,
+            UnreachableError,
         ),
     )

@@ -7,11 +7,14 @@ marks it.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,13 +22,25 @@ from prefect import flow, task
 
 from engine.automatic import MaskGenerator, preset
 from engine.core.records import Mask, Source, Stage
-from flows import progress
+from flows import costs, logs, progress, scaling
 from flows.collecting import Job, masks_of
 from flows.rounds import job_of
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Image, Round, RunKind, Shard, ShardState
+from storage.catalog import (
+    CatalogError,
+    Dataset,
+    Image,
+    LeaseLostError,
+    Round,
+    Run,
+    RunKind,
+    Shard,
+    ShardTotals,
+)
 from storage.formats.images import BadImageError
 from storage.objects import ObjectNotFoundError
+
+log = logging.getLogger(__name__)
 
 
 @flow(name="fully-automatic")
@@ -39,54 +54,115 @@ def fully_automatic(workspace: str, round_id: int) -> dict[str, Any]:
 
 @flow(name="generate")
 def generate(
-    workspace: str, run_id: str, dataset: str, image_ids: list[int] | None = None
+    workspace: str,
+    run_id: str,
+    dataset: str,
+    image_ids: list[int] | None = None,
+    limit: int | None = None,
+    only_new: bool = False,
 ) -> dict[str, Any]:
-    """Stage 3 by itself: a dataset-generation job over `image_ids`, or what a run of this id was
-    planned for before."""
+    """Stage 3 by itself: a dataset-generation job. A run of this id that was planned before goes on
+    as it was planned.
+
+    Args:
+        image_ids: some thousands at most, as Prefect keeps parameters; None: all of the dataset's
+            images. limit: the first so many of these. only_new: of these, the ones that no such run
+            has been over.
+    """
     opened = open_workspace(workspace)
-    row = opened.catalog.datasets.get(dataset)
-    model = opened.current_model().version
-    run = opened.catalog.runs.start(
-        run_id,
-        RunKind.FULLY_AUTOMATIC,
-        dataset_id=row.id,
-        model=model,
-        config=opened.settings.generator.model_dump(),
-        code_version=code_version(),
-    )
-    figures = generate_run(opened, _job_of_run(opened, run.id), image_ids or [])
+    run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new)
+    chosen = planned_images(opened, run) if image_ids is None else image_ids[:limit]
+    figures = generate_run(opened, _job_of_run(opened, run.id), chosen)
     opened.catalog.runs.finish(run.id, figures)
     return figures
+
+
+def start_generate(
+    workspace: Workspace, run_id: str, dataset: str, *, limit: int | None, only_new: bool
+) -> Run:
+    """The row of a run of `generate`, made or found; its config says which images it is for."""
+    return workspace.catalog.runs.start(
+        run_id,
+        RunKind.FULLY_AUTOMATIC,
+        dataset_id=workspace.catalog.datasets.get(dataset).id,
+        model=workspace.current_model().version,
+        config={
+            **workspace.settings.generator.model_dump(),
+            "limit": limit,
+            "only_new": only_new,
+        },
+        code_version=code_version(),
+    )
+
+
+def planned_images(workspace: Workspace, run: Run) -> Iterator[int]:
+    """Ids of the images that a run of `generate` is for, by its config; millions are no list."""
+    limit = run.config.get("limit")
+    if run.config.get("only_new"):
+        dataset = workspace.catalog.datasets.get_by_id(run.dataset_id)
+        return islice(images_without_masks(workspace, dataset), limit)
+    return workspace.catalog.images.ids(run.dataset_id, limit=limit)
+
+
+def images_without_masks(workspace: Workspace, dataset: Dataset) -> Iterator[int]:
+    """Ids of the images that are in no shard of a fully automatic run."""
+    done = workspace.catalog.shards.planned_images(dataset.id, RunKind.FULLY_AUTOMATIC)
+    for image_id in workspace.catalog.images.ids(dataset.id):
+        if image_id not in done:
+            yield image_id
 
 
 @task(name="generate-shard")
 def generate_shard(workspace: str, run_id: str) -> int | None:
     """One task run is one shard: the next free one; None when none is free."""
-    opened = open_workspace(workspace)
-    shard = opened.catalog.shards.lease(run_id, _owner(), opened.settings.lease_seconds)
+    return next_shard(open_workspace(workspace), run_id)
+
+
+def next_shard(workspace: Workspace, run_id: str) -> int | None:
+    """Lease the next free shard, and make and commit its masks. After a failure it is given back.
+
+    Returns:
+        How many images it had; 0 where another worker took it over meanwhile, None when none is
+        free.
+    """
+    shards = workspace.catalog.shards
+    shard = shards.lease(run_id, _owner(), workspace.settings.lease_seconds)
     if shard is None:
         return None
-    with progress.current().track(f"shard {shard.shard}", len(shard.image_ids), "image") as step:
-        work_shard(opened, _job_of_run(opened, run_id), shard, step)
-    return len(shard.image_ids)
+    images = len(shard.image_ids)
+    try:
+        with progress.current().track(f"shard {shard.shard}", images, "image") as step:
+            work_shard(workspace, _job_of_run(workspace, run_id), shard, step)
+    except LeaseLostError as error:
+        log.warning("shard left to another worker", extra={"run_id": run_id, "shard": shard.shard})
+        progress.current().say(f"[yellow]{error}[/yellow]")
+        return 0
+    except BaseException:
+        with contextlib.suppress(CatalogError):  # then it is free once the lease has run out
+            shards.release(run_id, shard.shard, str(shard.lease_id))
+        raise
+    return images
 
 
-def generate_run(workspace: Workspace, job: Job, image_ids: Sequence[int]) -> dict[str, Any]:
-    """Cut the run into shards, if that is not done, and work until all are committed."""
-    size = workspace.settings.shard_images
-    workspace.catalog.shards.plan(
-        job.run_id, [image_ids[i : i + size] for i in range(0, len(image_ids), size)]
-    )
+def generate_run(workspace: Workspace, job: Job, image_ids: Iterable[int] = ()) -> dict[str, Any]:
+    """Cut the run into shards, if that is not done, and work until all are committed: here, or on
+    Ray where the settings say so.
+
+    Raises:
+        ScaleOutError: Ray does not answer, or lost a shard's workers again and again.
+    """
+    shards, before = workspace.catalog.shards, plan_shards(workspace, job.run_id, image_ids)
     root = str(workspace.settings.root)
-    shards = workspace.catalog.shards.all(job.run_id)
-    images = sum(len(shard.image_ids) for shard in shards)
-    done = sum(len(s.image_ids) for s in shards if s.state == ShardState.COMMITTED)
-    with progress.current().track("generate", images, "image") as advance:
-        advance(done)
-        while workspace.catalog.shards.remaining(job.run_id):
-            if generate_shard(root, job.run_id) is None:
-                time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
-    totals = workspace.catalog.shards.totals(job.run_id)
+    with progress.current().track("generate", before.images, "image") as advance:
+        advance(before.committed_images)
+        if workspace.settings.runner == "ray":
+            scaling.work_on_ray(workspace, job.run_id, generate_shard)
+        else:
+            while shards.remaining(job.run_id):
+                if generate_shard(root, job.run_id) is None:
+                    time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
+    totals = shards.totals(job.run_id)
+    images = totals.images
     return {
         "images": images,
         "masks": totals.masks,
@@ -95,6 +171,19 @@ def generate_run(workspace: Workspace, job: Job, image_ids: Sequence[int]) -> di
         "clicks_per_mask": None,
         "seconds_per_mask": None,
     }
+
+
+def plan_shards(workspace: Workspace, run_id: str, image_ids: Iterable[int]) -> ShardTotals:
+    """Cut a run into shards, unless it has some; `image_ids` is read a part at a time."""
+    shards = workspace.catalog.shards
+    shards.plan(run_id, _cut(image_ids, workspace.settings.shard_images))
+    return shards.totals(run_id)
+
+
+def _cut(image_ids: Iterable[int], size: int) -> Iterator[list[int]]:
+    rest = iter(image_ids)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def work_shard(workspace: Workspace, job: Job, shard: Shard, advance: progress.Advance) -> None:
@@ -110,20 +199,28 @@ def work_shard(workspace: Workspace, job: Job, shard: Shard, advance: progress.A
     def renew() -> object:
         return shards.renew(job.run_id, shard.shard, lease_id, seconds)
 
-    with progress.kept_alive(renew, seconds):
+    ids = {"run_id": job.run_id, "shard": shard.shard}
+    with (
+        logs.bound(**ids),
+        costs.spending(workspace, job.run_id),
+        progress.kept_alive(renew, seconds),
+    ):
+        masks: list[Mask] = []
         if not workspace.masks.committed(job.run_id, shard.shard):
             masks = _shard_masks(workspace, job, shard, advance)
             renew()  # not ours any more: let the other one commit
-            workspace.masks.commit(masks, run_id=job.run_id, shard=shard.shard)
-    counts = workspace.masks.counts(("shard",), run_id=job.run_id)
+        version = workspace.masks.commit(masks, run_id=job.run_id, shard=shard.shard)
+        # Counted from the table, as they may be another worker's; by image, as that reads one file.
+        counts = workspace.masks.counts(("shard",), run_id=job.run_id, image_ids=shard.image_ids)
     shards.commit(
         job.run_id,
         shard.shard,
         lease_id,
         masks=counts.get((shard.shard,), 0),
-        table_version=workspace.masks.version(),
+        table_version=version,
         seconds=time.monotonic() - began,
     )
+    log.info("shard committed", extra={**ids, "images": len(shard.image_ids)})
 
 
 def _shard_masks(

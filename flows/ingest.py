@@ -20,7 +20,7 @@ from prefect import flow
 from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
-from flows import progress
+from flows import costs, progress
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import NewImage, RunKind, Split, new_id
 from storage.formats.coco import CocoDataset, read_coco
@@ -42,6 +42,8 @@ class IngestReport:
     known: int = 0
     quarantined: int = 0
     masks: int = 0
+    bytes: int = 0
+    """Of the files that are usable images."""
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,7 +104,10 @@ def ingest_folder(
         report.problems += truth.problems
         report.problems += [f"{name}: annotated, but not on disk" for name in truth.missing(names)]
     batch = _Batch(workspace, dataset, row.id, run.id, truth, share, report)
-    with progress.current().track("ingest", len(files), "image") as advance:
+    with (
+        costs.spending(workspace, run.id),
+        progress.current().track("ingest", len(files), "image") as advance,
+    ):
         pairs = iter(zip(files, names, strict=True))
         for shard, group in enumerate(_groups(pairs, BATCH)):
             batch.take(shard, group, advance)
@@ -159,6 +164,7 @@ class _Batch:
         digest = hashlib.sha256(data).hexdigest()
         key = f"images/{digest[:2]}/{digest}{info.extension}"
         self.workspace.objects.put(key, data)
+        self.report.bytes += len(data)
         return NewImage(
             sha256=digest,
             key=key,

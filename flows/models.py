@@ -90,6 +90,10 @@ def promote(version: VersionArgument, as_json: JsonOption = False) -> None:
 def _promote(workspace: Workspace, version: str) -> dict[str, Any]:
     before = workspace.current_model().version
     workspace.catalog.models.promote(version, expected_current=before)
+    if before != version:
+        from flows import events
+
+        events.model_promoted(workspace, version)
     return {"current": version, "replaced": None if before == version else before}
 
 

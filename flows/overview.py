@@ -6,6 +6,7 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
+from flows.costs import cost_rows
 from flows.data_engine import round_rows
 from flows.wiring import Workspace
 from storage.annotation_queue import Task
@@ -57,6 +58,7 @@ class WorkspaceReports:
                 for row in datasets
                 for item in catalog.releases.all(row.id)
             ],
+            "costs": cost_rows(workspace),
         }
 
 

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 LOCAL = "local"
 """Name of whoever sits at the machine, where nobody has to sign in."""
 
-annotators = typer.Typer(no_args_is_help=True, help="Who may use the annotation page.")
+annotators = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Who may use the annotation page.",
+    epilog=example("dataengine annotators add ada --role reviewer", "dataengine annotators list"),
+)
 RoleOption = Annotated[str, typer.Option(help="annotator, reviewer or admin.")]
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")]
@@ -52,6 +57,7 @@ def annotate(
             host=host,
             port=port,
             log_level="warning",
+            log_config=None,  # as `flows.logs` has it
             timeout_graceful_shutdown=2,
             server_header=False,
         )
@@ -88,6 +94,7 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
     """
     from engine.annotation.access import Access
     from engine.annotation.app import create_app
+    from flows.metrics import WorkspaceCollector
     from flows.overview import WorkspaceReports
     from flows.page_actions import WorkspaceActions
     from storage.catalog import AnnotatorKind
@@ -106,6 +113,7 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
     local = None
     if is_local and not people:
         local = workspace.catalog.annotators.get_or_create(LOCAL, role="admin")
+    token = workspace.settings.operations.metrics_token
     custom = workspace.settings.root / "guidelines.md"
     packaged = resources.files("engine.annotation") / "guidelines.md"
     hosts = {"127.0.0.1", "localhost", "[::1]", host.strip("[]"), *names}
@@ -116,6 +124,8 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
         reports=WorkspaceReports(workspace),
         guidelines=custom.read_text() if custom.exists() else packaged.read_text(),
         hosts=["*"] if not is_local and not names else sorted(hosts),
+        collectors=[WorkspaceCollector(workspace)],
+        metrics_token=token.get_secret_value() if token else None,
     )
 
 
@@ -135,10 +145,10 @@ def make_service(workspace: Workspace) -> AnnotationService:
         return BatchedDecoder(workspace.segmenter(version))
 
     def finish(run_id: str) -> None:
-        from flows.review import finish_if_judged
+        from flows.advancing import run_drained
 
         # in a thread: whoever handed in the last task need not wait for the commit
-        threading.Thread(target=finish_if_judged, args=(workspace, run_id), daemon=True).start()
+        threading.Thread(target=run_drained, args=(workspace, run_id), daemon=True).start()
 
     for run in workspace.catalog.runs.all(kind=RunKind.REVIEW, state=RunState.RUNNING):
         finish(run.id)  # drained while no server was there

@@ -24,7 +24,7 @@ from prefect import flow
 
 from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
-from flows import progress
+from flows import costs, progress
 from flows.data_engine import round_rows
 from flows.reporting import write_report
 from flows.wiring import Workspace, code_version, open_workspace
@@ -69,7 +69,10 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
     run = opened.catalog.runs.start(
         new_id(), RunKind.RELEASE, dataset_id=row.id, code_version=code_version()
     )
-    with tempfile.TemporaryDirectory(prefix="dataengine-") as temporary:
+    with (
+        costs.spending(opened, run.id),
+        tempfile.TemporaryDirectory(prefix="dataengine-") as temporary,
+    ):
         folder = Path(temporary)
         counts = export_release(opened, begun, folder, "coco")
         export_release(opened, begun, folder / "sa1b", "sa1b")

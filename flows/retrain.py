@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -18,16 +19,22 @@ from engine.sam import ModelCard, load_checkpoint, save_checkpoint
 from engine.sam.segmenter import half_is_faster
 from engine.training.config import TrainConfig
 from engine.training.trainer import NoMasksError, Progress, Trainer
-from flows import progress
+from flows import costs, events, progress
+from flows.calibrating import calibrated
 from flows.evaluating import HeldOut, held_out
 from flows.training_masks import MaskSource
+from flows.turns import only_one
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import Dataset, Model, RunKind, StaleStateError
+
+log = logging.getLogger(__name__)
 
 COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
 """Held-out scores whose mean decides about promotion."""
 
-THRESHOLDS_NOTE = "Thresholds are the parent's."
+
+COMPARED_MARK = " | "
+"""Between what the comparison said and the rest of a card's note."""
 
 
 @flow(name="retrain")
@@ -44,8 +51,8 @@ def run_retrain(
 ) -> dict[str, Any]:
     """Train `version` from the current model on all masks people made or confirmed so far.
 
-    Safe to call again: training goes on from its checkpoint, and a version that exists already is
-    only compared.
+    Safe to call again, and from several processes: one trains, from its checkpoint where it was
+    stopped, and a version that exists already is only compared.
 
     Args:
         workspace: where.
@@ -74,11 +81,15 @@ def run_retrain(
         code_version=code_version(),
     )
     try:
-        card = _train(workspace, dataset, version, parent, run_id, newest_run)
+        with only_one(workspace, run_id) as is_to_train:
+            if is_to_train:
+                log.info("training begins", extra={"run_id": run_id, "model": version})
+                with costs.spending(workspace, run_id):
+                    _train(workspace, dataset, version, parent, run_id, newest_run)
     except NoMasksError as error:
         workspace.catalog.runs.fail(run_id, str(error))
         raise
-    return _compare(workspace, dataset, run_id, workspace.catalog.models.get(card.version))
+    return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
 
 
 def train_config(workspace: Workspace) -> TrainConfig:
@@ -109,7 +120,7 @@ def _train(
     parent: Model,
     run_id: str,
     newest_run: str | None,
-) -> ModelCard:
+) -> None:
     """Train, write the checkpoint, enter it as a candidate."""
     sam, parent_card = load_checkpoint(workspace.checkpoint(parent.version), workspace.device())
     config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
@@ -122,6 +133,7 @@ def _train(
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
         trainer.run(on_step=_teller(advance), checkpoint=resume, every_seconds=30, log=log)
     workspace.objects.put(f"training/{version}.csv", log.read_bytes())
+    thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
     card = ModelCard(
         version=version,
         architecture=parent.architecture,
@@ -129,12 +141,13 @@ def _train(
         table_version=table_version,
         data=source.counts(),
         config=config.as_dict(),
-        thresholds=parent_card.thresholds,
+        thresholds=thresholds,
+        scores={"automatic_on_held_out": kept} if kept else {},
         seconds=round(trainer.seconds, 1),
         gpu_seconds=round(trainer.seconds, 1) if workspace.device() == "cuda" else 0.0,
         code_version=code_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        note=THRESHOLDS_NOTE,
+        note=note,
     )
     with tempfile.TemporaryDirectory(prefix="dataengine-") as fresh:
         path = Path(fresh) / "model.safetensors"
@@ -142,7 +155,6 @@ def _train(
         workspace.add_model(path, card.as_dict())
     resume.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
-    return card
 
 
 def _teller(advance: progress.Advance) -> Callable[[Progress], None]:
@@ -179,6 +191,8 @@ def _compare(
             except StaleStateError:
                 promoted, reason = False, "another version became current meanwhile"
                 _describe(workspace, candidate, current, after, reason)
+            else:
+                events.model_promoted(workspace, candidate.version)
     result = {
         "version": candidate.version,
         "model": workspace.current_model().version,
@@ -188,6 +202,7 @@ def _compare(
         "after": after.scores,
     }
     workspace.catalog.runs.finish(run_id, result)
+    log.info("retrained: %s", reason, extra={"run_id": run_id, "model": candidate.version})
     return result
 
 
@@ -196,7 +211,9 @@ def _describe(
 ) -> None:
     """Written before the promotion, so that no version is current without it."""
     scores = {**candidate.card.get("scores", {}), "held_out": after.scores}
-    note = f"Against {current.version}: {reason}. {THRESHOLDS_NOTE}"
+    # describing it again, after a stop, does not say it twice
+    before = str(candidate.card["note"]).rpartition(COMPARED_MARK)[2]
+    note = f"Against {current.version}: {reason}.{COMPARED_MARK}{before}"
     workspace.catalog.models.describe(candidate.version, {"scores": scores, "note": note})
 
 

@@ -25,6 +25,7 @@ from flows.collecting import (
     wait_for_people,
     work_off,
 )
+from flows.judged import tell_verdicts
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.annotation_queue import NewTask, Task
 from storage.catalog import (
@@ -172,7 +173,8 @@ def finish_if_judged(workspace: Workspace, run_id: str) -> None:
 
 
 def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:
-    """Commit the fixes, then enter the verdicts; how many of each kind."""
+    """Commit the fixes, enter the verdicts, and tell Prefect where they call for a retrain; how
+    many of each kind."""
     commit_answers(workspace, job)
     person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
     counts = dict.fromkeys(VerdictKind, 0)
@@ -192,6 +194,7 @@ def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:
         workspace.catalog.verdicts.add_many(rows)
         for row in rows:
             counts[row.verdict] += 1
+    tell_verdicts(workspace, workspace.catalog.datasets.get_by_id(job.dataset_id))
     judged = sum(counts.values())
     return {
         "judged": judged,

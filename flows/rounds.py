@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from engine.core.records import Stage
 from flows.collecting import PEOPLE, SIMULATED, Job
 from flows.wiring import Workspace, code_version
@@ -63,16 +65,15 @@ def choose_images(workspace: Workspace, row: Round) -> list[int]:
         return assigned
     plan = workspace.catalog.loops.get(row.loop_id).plan[row.position]
     wanted = int(plan["images"])
-    known = [image.id for image in workspace.catalog.images.each(row.dataset_id, split=Split.TRAIN)]
-    fresh = [
-        image.id
-        for image in workspace.catalog.images.unused_in_loop(
-            row.dataset_id, row.loop_id, limit=len(known)
-        )
-    ]
-    if row.stage == Stage.FULLY_AUTOMATIC:
-        others = sorted(set(known) - set(fresh))
-        return (fresh + others)[:wanted]
+    images, automatic = workspace.catalog.images, row.stage == Stage.FULLY_AUTOMATIC
+    fresh = images.unused_ids_in_loop(
+        row.dataset_id, row.loop_id, limit=wanted if automatic else None
+    )
+    if automatic:
+        taken = set(fresh)
+        known = images.ids(row.dataset_id, split=Split.TRAIN)
+        others = (image_id for image_id in known if image_id not in taken)
+        return fresh + list(islice(others, wanted - len(fresh)))
     dataset = workspace.catalog.datasets.get_by_id(row.dataset_id).name
     with_truth = workspace.images_with_truth(dataset)
     if plan.get("annotator") != PEOPLE:

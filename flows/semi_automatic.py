@@ -14,7 +14,7 @@ from prefect import flow
 from engine.core.metrics import match
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
-from flows import progress
+from flows import costs, progress
 from flows.collecting import (
     PEOPLE,
     SIMULATED,
@@ -40,19 +40,21 @@ from storage.objects import ObjectNotFoundError
 
 
 @flow(name="semi-automatic")
-def semi_automatic(workspace: str, round_id: int) -> dict[str, Any]:
+def semi_automatic(workspace: str, round_id: int, wait: bool = True) -> dict[str, Any] | None:
     """Prefect's door to `run_semi_automatic`."""
     opened = open_workspace(workspace)
-    return run_semi_automatic(opened, opened.catalog.rounds.get(round_id))
+    return run_semi_automatic(opened, opened.catalog.rounds.get(round_id), wait=wait)
 
 
-def run_semi_automatic(workspace: Workspace, row: Round) -> dict[str, Any]:
+def run_semi_automatic(
+    workspace: Workspace, row: Round, *, wait: bool = True
+) -> dict[str, Any] | None:
     """Pre-fill the round's images, queue them, have them completed, commit the masks.
 
     Safe to call again at any time.
 
     Returns:
-        The round's figures.
+        The round's figures; None where people still have tasks of it and `wait` is off.
     """
     job = job_of(workspace, row)
     image_ids = workspace.catalog.rounds.image_ids(row.id)
@@ -60,7 +62,8 @@ def run_semi_automatic(workspace: Workspace, row: Round) -> dict[str, Any]:
         make_embeddings(workspace, job, image_ids)
     prefill(workspace, job, image_ids)
     if job.annotator == PEOPLE:
-        wait_for_people(workspace, job, TaskKind.COMPLETE)
+        if not wait_for_people(workspace, job, TaskKind.COMPLETE, wait=wait):
+            return None
     else:
         work_off(workspace, job, TaskKind.COMPLETE, image_ids, _annotator(workspace, job))
     return commit_answers(workspace, job)
@@ -70,7 +73,10 @@ def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
     """Make each image's confident masks, store them, and queue the image with them."""
     generator = mask_generator(workspace, job.model)
     least = generator.segmenter.thresholds.confident_iou
-    with progress.current().track("pre-fill", len(image_ids), "image") as advance:
+    with (
+        costs.spending(workspace, job.run_id),
+        progress.current().track("pre-fill", len(image_ids), "image") as advance,
+    ):
         for image in workspace.catalog.images.get_many(image_ids):
             key = f"prefill/{job.run_id}/{image.id}.parquet"
             if not workspace.objects.exists(key):

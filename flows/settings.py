@@ -2,7 +2,8 @@
 
 A workspace is a folder with a `dataengine.toml`. What stands there can be overridden by
 `DATAENGINE_*` variables, with two underscores between section and name:
-`DATAENGINE_TRAIN__STEPS=50`.
+`DATAENGINE_TRAIN__STEPS=50`. What neither says comes from the services that `dataengine up` has
+started there, then from the defaults below.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from pydantic_settings import (
 
 FILE_NAME = "dataengine.toml"
 PREFIX = "DATAENGINE_"
+
+SERVICES = ".services"
+"""Folder of a workspace in which `dataengine up` keeps its services' data and logs."""
+SERVICES_FILE = f"{SERVICES}/settings.toml"
+"""How to reach them, keys included; written by `dataengine up`, readable by its user only."""
 
 
 class WorkspaceError(Exception):
@@ -98,17 +104,91 @@ class TrainSettings(_Section):
     """Of that interval, two-sided and paired by image; 0: any gain above `min_gain` counts."""
 
 
+class ProductionSettings(_Section):
+    """Services, deployments and what triggers them (`dataengine up`, `dataengine deploy`)."""
+
+    name: str = Field(default="dataengine", pattern=r"^[A-Za-z0-9._-]+$")
+    """Name of this workspace's deployments; each workspace of one Prefect server needs its own."""
+    work_pool: str = Field(default="dataengine", pattern=r"^[A-Za-z0-9._-]+$")
+    """Prefect work pool that the deployments run in."""
+    runs_at_once: int = Field(default=2, ge=1)
+    """Flow runs that the worker of `dataengine up` has going at a time."""
+    poll_seconds: float = Field(default=5.0, gt=0)
+    """How often that worker asks for work."""
+    page_port: int = Field(default=8765, ge=0, le=65535)
+    """Of the annotation page; where it is taken, any free one. So are the other two."""
+    prefect_port: int = Field(default=4200, ge=0, le=65535)
+    s3_port: int = Field(default=8333, ge=0, le=65535)
+    retrain_after_accepted: int = Field(default=200, ge=0)
+    """Masks accepted in review since the last retrain that start one; 0: never."""
+    retrain_after_rejected: int = Field(default=20, ge=0)
+    """Masks rejected in a row, since the last retrain, that start one; 0: never."""
+    rescore_images: int = Field(default=20, ge=0)
+    """Images whose automatic masks are compared with a newly promoted model's; 0: none."""
+    rescore_min_iou: float = Field(default=0.7, ge=0, le=1)
+    """An old mask that none of the new model's answers overlaps by this much goes to review."""
+
+
+class OperationsSettings(_Section):
+    """Sweeping, compaction, metrics."""
+
+    orphan_days: float = Field(default=1.0, ge=0)
+    """Objects that nothing refers to are swept once they are older than this."""
+    vacuum_days: float = Field(default=7.0, ge=0)
+    """How long every version of the mask table stays readable; pinned ones stay for good."""
+    min_free_gib: float = Field(default=1.0, ge=0)
+    """Free disk below which `dataengine doctor` complains."""
+    metrics_token: SecretStr | None = None
+    """Bearer token for `/metrics`; without one, only this machine may read them."""
+
+
+class RaySettings(_Section):
+    """Shards on a Ray cluster, where `runner = "ray"` (docs/scaling.md)."""
+
+    address: str = Field(default="local", pattern=r"^(local|auto|(ray://)?[^/]+:[0-9]+)$")
+    """Of the cluster: host:port, ray://host:10001, or auto for one that runs on this machine; local
+    starts Ray here for as long as a run lasts."""
+    cpus_per_shard: float = Field(default=1.0, gt=0)
+    """CPU cores that a shard takes while it is worked on; its process uses as many threads."""
+    gpus_per_shard: float = Field(default=0.0, ge=0)
+    """GPUs, or a share of one, that a shard takes."""
+    max_in_flight: int = Field(default=16, ge=1)
+    """Shards given to Ray at a time; more than it has room for keeps an autoscaler going."""
+    retries: int = Field(default=2, ge=0)
+    """How often a shard is tried again, after an error and after its process was lost."""
+    retry_seconds: float = Field(default=5.0, ge=0)
+    """Before it is tried again after an error."""
+
+
+class CostSettings(_Section):
+    """Prices for the cost ledger, in any one currency; the defaults are round figures in US
+    dollars."""
+
+    cpu_hour: float = Field(default=0.05, ge=0)
+    """Of one core."""
+    gpu_hour: float = Field(default=2.5, ge=0)
+    person_hour: float = Field(default=20.0, ge=0)
+    gb_month: float = Field(default=0.025, ge=0)
+    """Of the object store; 10^9 bytes, 30 days."""
+
+
 class Settings(BaseSettings):
     """All settings of one workspace, read once."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # a value may be a secret
     )
 
     root: Path = Path()
     """The workspace's folder."""
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
     """Catalog; default: catalog.db in the workspace."""
+    log: Literal["text", "json"] = "text"
+    """Form of the log on standard error; json: a line of JSON an event."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     held_out: float = Field(default=0.15, ge=0, lt=1)
@@ -125,6 +205,12 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     annotator: AnnotatorSettings = AnnotatorSettings()
     train: TrainSettings = TrainSettings()
+    operations: OperationsSettings = OperationsSettings()
+    costs: CostSettings = CostSettings()
+    production: ProductionSettings = ProductionSettings()
+    runner: Literal["local", "ray"] = "local"
+    """Where stage 3's shards are worked on: in this process, or on Ray."""
+    ray: RaySettings = RaySettings()
 
     @classmethod
     def settings_customise_sources(
@@ -135,8 +221,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        root = (_toml_being_read or Path()).parent
         toml = TomlConfigSettingsSource(settings_cls, _toml_being_read)
-        return init_settings, env_settings, toml
+        services = TomlConfigSettingsSource(settings_cls, root / SERVICES_FILE)
+        return init_settings, env_settings, toml, services
 
     @property
     def catalog_url(self) -> str:
@@ -196,6 +284,8 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 # device = "auto"          # auto, cpu, cuda, mps
 # held_out = 0.15          # share of ingested images that is never trained on
 # shard_images = 20        # images one worker commits at once
+# log = "text"             # json: one line an event, for machines
+# runner = "local"         # ray: stage 3's shards go to a Ray cluster, see [ray]
 
 [store]
 # uri = "store"            # a folder here, or s3://bucket/prefix
@@ -213,6 +303,22 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 # steps = 150
 # learning_rate = 3e-4
 # promotion_confidence = 0.95   # how sure a gain must be; 0: any gain promotes
+
+[ray]
+# address = "local"        # host:port, ray://host:10001, auto; local starts Ray on this machine
+# cpus_per_shard = 1
+# gpus_per_shard = 0
+# max_in_flight = 16       # shards given to Ray at a time
+
+[production]
+# retrain_after_accepted = 200  # masks accepted since the last retrain that start one; 0: never
+# retrain_after_rejected = 20   # masks rejected in a row that start one; 0: never
+
+[costs]                    # prices for `dataengine status`, in any one currency
+# cpu_hour = 0.05
+# gpu_hour = 2.5
+# person_hour = 20.0
+# gb_month = 0.025
 """
 
 

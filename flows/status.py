@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.costs import ledger
 from flows.data_engine import round_rows
 from flows.wiring import Workspace
 from storage.catalog import Split
@@ -49,4 +50,5 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
         "runs": {str(state): count for state, count in summary.runs.items()},
         "releases": releases,
         "quarantine": quarantine,
+        "costs": ledger(workspace).as_dict(),
     }

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import httpx
 
+from flows.orchestrator import url_of_services
+
 START_SECONDS = 120.0
 
 
@@ -43,7 +45,8 @@ def configure(root: Path) -> None:
 
 @contextmanager
 def server(root: Path) -> Iterator[None]:
-    """Run the body with a server: the one in PREFECT_API_URL, else one of our own.
+    """Run the body with a server: the one in PREFECT_API_URL, that of a running `dataengine up`,
+    else one of our own.
 
     Raises:
         OrchestratorError: our own did not come up.
@@ -51,6 +54,12 @@ def server(root: Path) -> Iterator[None]:
     configure(root)
     if os.environ.get("PREFECT_API_URL"):
         yield
+        return
+    if running := url_of_services(root):
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: running}):
+            yield
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -13,6 +14,7 @@ import numpy as np
 
 from engine.core.malloc import keep_freed_memory
 from engine.core.rle import RLE
+from flows import logs
 from flows.settings import Settings, load_settings
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import Catalog, Image, Model, open_catalog
@@ -157,13 +159,17 @@ def open_workspace(root: str) -> Workspace:
         WorkspaceError: there is none, or its settings are wrong.
     """
     keep_freed_memory()
-    return Workspace(load_settings(Path(root)))
+    settings = load_settings(Path(root))
+    logs.configure(settings)
+    return Workspace(settings)
 
 
 @cache
 def code_version() -> str:
     """The package's version, and the commit where it runs from a checkout."""
     found = package_version("open-data-engine")
+    if shutil.which("git") is None:  # as in a container
+        return found
     result = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
         capture_output=True,

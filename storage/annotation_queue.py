@@ -65,6 +65,8 @@ class Task:
     annotator_id: int | None
     lease_expires_at: datetime | None
     attempts: int
+    expiries: int
+    """How often a lease on it ran out."""
     payload: dict[str, Any]
     result_key: str | None
     result: dict[str, Any] | None
@@ -309,7 +311,10 @@ class AnnotationQueue:
             freed = session.scalars(ids.with_for_update(skip_locked=True)).all()
             if freed:
                 statement = update(TaskRow).where(*run_out, TaskRow.id.in_(freed))
-                count_changed(session, statement.values(state=TaskState.OPEN))
+                count_changed(
+                    session,
+                    statement.values(state=TaskState.OPEN, expiries=TaskRow.expiries + 1),
+                )
                 session.commit()
             return len(freed)
 

@@ -105,7 +105,7 @@ class MaskTable:
                 return _version_of(table, run_id, shard)
             if batch is None:
                 batch = _shard_batch(masks, run_id, shard)
-            with _delta_errors(self.uri), contextlib.suppress(CommitFailedError):
+            with delta_errors(self.uri), contextlib.suppress(CommitFailedError):
                 write_deltalake(
                     table,
                     batch,
@@ -163,14 +163,15 @@ class MaskTable:
             raise ValueError(f"unknown columns {sorted(unknown)}, expected some of {SCHEMA.names}")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
-        where = _Where(**only).expression()
+        wanted = _Where(**only)
+        where = wanted.expression()
         table = self._open(version)
         if table is None:
             return iter(())
-        with _delta_errors(self.uri):
-            found = _dataset(table)
+        with delta_errors(self.uri):
+            found = _dataset(table, wanted.files())
             if current_only:
-                where &= ~pc.field("mask_id").isin(_superseded(found))
+                where &= ~pc.field("mask_id").isin(_superseded(table))
         return self._batches(found, names, where, batch_size)
 
     def masks(
@@ -210,7 +211,7 @@ class MaskTable:
     def _open(self, version: int | None = None) -> DeltaTable | None:
         if version is not None and version < 0:
             raise ValueError(f"version is {version}, expected 0 or more")
-        with _delta_errors(self.uri):
+        with delta_errors(self.uri):
             try:
                 return DeltaTable(self.uri, version=version, storage_options=self._options)
             except TableNotFoundError:
@@ -226,7 +227,7 @@ class MaskTable:
                 ) from error
 
     def _create(self) -> DeltaTable:
-        with _delta_errors(self.uri):
+        with delta_errors(self.uri):
             try:
                 # With retries, the loser of a race would commit a second CREATE as version 1.
                 return DeltaTable.create(
@@ -246,7 +247,7 @@ class MaskTable:
     def _batches(
         self, found: ds.Dataset, columns: list[str], where: pc.Expression, batch_size: int
     ) -> Iterator[pa.RecordBatch]:
-        with _delta_errors(self.uri):
+        with delta_errors(self.uri):
             # Little read ahead: a batch of encoded masks is megabytes.
             for batch in found.to_batches(
                 columns=columns,
@@ -287,6 +288,18 @@ class _Where:
             where &= pc.field("predicted_iou") >= least
         return where
 
+    def files(self) -> list[tuple[str, str, Any]] | None:
+        """What the log's statistics of a file have to allow: so a few files of many thousands are
+        looked at. Rows are still filtered."""
+        found: list[tuple[str, str, Any]] = []
+        for name in ("dataset", "run_id"):
+            if (value := getattr(self, name)) is not None:
+                found.append((name, "=", str(value)))
+        for name, values in (("image_id", self.image_ids), ("mask_id", self.mask_ids)):
+            if values is not None and len(values):
+                found += [(name, ">=", min(values)), (name, "<=", max(values))]
+        return found or None
+
 
 def _one_of(name: str, values: Collection[Any]) -> pc.Expression:
     wanted = pa.array(sorted(set(values)), SCHEMA.field(name).type)
@@ -297,15 +310,19 @@ def _one_of(name: str, values: Collection[Any]) -> pc.Expression:
     return (column >= wanted[0]) & (column <= wanted[-1]) & column.isin(wanted)
 
 
-def _dataset(table: DeltaTable) -> ds.FileSystemDataset:
-    """The table's files in an order that depends on the version alone."""
-    found = table.to_pyarrow_dataset(schema=SCHEMA)
+def _dataset(
+    table: DeltaTable, files: list[tuple[str, str, Any]] | str | None = None
+) -> ds.FileSystemDataset:
+    """The table's files, those that `files` allows, in an order that depends on the version
+    alone."""
+    found = table.to_pyarrow_dataset(schema=SCHEMA, file_pruning_predicate=files)
     fragments = sorted(found.get_fragments(), key=lambda fragment: fragment.path)
     return ds.FileSystemDataset(fragments, SCHEMA, found.format, found.filesystem)
 
 
-def _superseded(found: ds.Dataset) -> pa.Array:
+def _superseded(table: DeltaTable) -> pa.Array:
     column = pc.field("supersedes")
+    found = _dataset(table, "supersedes IS NOT NULL")  # automatic masks' files have none
     rows = found.to_table(columns=["supersedes"], filter=column.is_valid())
     return rows.column("supersedes").combine_chunks()
 
@@ -342,7 +359,7 @@ def _shard_batch(masks: Iterable[Mask], run_id: str, shard: int) -> pa.RecordBat
 
 
 @contextlib.contextmanager
-def _delta_errors(uri: str) -> Iterator[None]:
+def delta_errors(uri: str) -> Iterator[None]:
     """Turn deltalake's and Arrow's errors into storage errors. deltalake raises OSError where the
     network or S3 fails, and has no type of its own for a refused login."""
     try:

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -21,6 +22,7 @@ from engine.annotation.actions import Actions, Reports
 from engine.annotation.errors import RefusedError
 from engine.annotation.guards import BodyLimit, SecurityHeaders
 from engine.annotation.live import Live
+from engine.annotation.metrics import add_metrics
 from engine.annotation.schemas import Problem
 from engine.annotation.service import AnnotationService
 from storage.catalog import CatalogUnavailableError, DatasetNotFoundError
@@ -44,6 +46,8 @@ def create_app(
     reports: Reports,
     guidelines: str,
     hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+    collectors: Sequence[Collector] = (),
+    metrics_token: str | None = None,
 ) -> FastAPI:
     """The app over one workspace.
 
@@ -55,6 +59,8 @@ def create_app(
         guidelines: Markdown for annotators.
         hosts: names under which the server may be asked; others are refused, so that no other
             site's name can be made to point here.
+        collectors: what `/metrics` tells beside the times of clicks.
+        metrics_token: lets others than this machine read them.
     """
     app = FastAPI(
         title="open data engine: annotation",
@@ -72,6 +78,7 @@ def create_app(
     state.actions, state.reports, state.guidelines = actions, reports, guidelines
     state.live = Live(lambda: _live_state(service, actions))
     app.include_router(routes.router, prefix="/api")
+    add_metrics(app, collectors, metrics_token)
     _add_pages(app)
     _add_error_handlers(app)
     app.add_middleware(BodyLimit)

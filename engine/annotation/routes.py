@@ -5,6 +5,7 @@ Functions are plain, not async: they run in threads, since the catalog and the m
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -189,9 +190,13 @@ def predict(
     given: PredictIn,
     visitor: Annotated[Visitor, Depends(prompter_of)],
     service: Service,
+    request: Request,
 ) -> Prediction:
     """Masks for a prompt."""
-    return service.predict(visitor.annotator, task_id, given)
+    began = time.perf_counter()
+    found = service.predict(visitor.annotator, task_id, given)
+    request.app.state.clicks.add(task_id, time.perf_counter() - began)
+    return found
 
 
 @router.post("/tasks/{task_id}/submit")

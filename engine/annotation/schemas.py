@@ -317,3 +317,7 @@ class Overview(_Schema):
     """By hour: at, tasks, masks, seconds_per_mask, masks_per_image."""
     verdicts: dict[str, int]
     releases: list[dict[str, Any]]
+    costs: list[dict[str, Any]] = []
+    """By stage and model, the last row (stage `total`) over all: runs, cpu_seconds, gpu_seconds,
+    people_seconds, simulated_seconds, bytes, images, masks, judged_masks, accepted_masks, cost,
+    cost_per_accepted_mask (None where no mask is known to be accepted)."""

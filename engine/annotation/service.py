@@ -3,6 +3,7 @@ a submission. No HTTP here."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
@@ -49,6 +50,8 @@ from storage.formats.images import BadImageError
 from storage.masks import MaskTable, read_parquet, write_parquet
 from storage.objects import ObjectNotFoundError, ObjectStore
 from storage.trajectories import TrajectoryStep, write_trajectories
+
+log = logging.getLogger(__name__)
 
 KINDS = {
     "annotator": {TaskKind.ANNOTATE, TaskKind.COMPLETE},
@@ -150,7 +153,8 @@ class AnnotationService:
         self._held(annotator, task_id, lease_id)
         try:
             if skip:
-                self.queue.skip(task_id, lease_id)
+                if self.queue.skip(task_id, lease_id) == TaskState.SKIPPED:  # for good
+                    self._tell_if_drained(self._task(task_id))
             else:
                 self.queue.release(task_id, lease_id)
         except LeaseLostError as error:
@@ -284,12 +288,17 @@ class AnnotationService:
                 return _known(now)  # the same submission, sent twice at a time
             raise lease_lost(task.id) from error
         self.catalog.drafts.drop(task.id)
+        ids = {"run_id": task.run_id, "task_id": task.id, "annotator_id": annotator.id}
+        log.info("task handed in", extra={**ids, "masks": len(masks)})
         self.catalog.audit.add(
             "submit", f"task {task.id}", annotator_id=annotator.id, masks=len(masks)
         )
+        self._tell_if_drained(task)
+        return Submitted(task_id=task.id, masks=len(masks), was_known=False)
+
+    def _tell_if_drained(self, task: Task) -> None:
         if not self.queue.pending(str(task.run_id)):
             self.on_drained(str(task.run_id))
-        return Submitted(task_id=task.id, masks=len(masks), was_known=False)
 
     # images
 
@@ -353,6 +362,7 @@ class AnnotationService:
             key = f"annotations/{task.run_id}/{task.id}-{new_id()}.parquet"
             self.objects.put(key, write_parquet([]))
             self.queue.submit(task.id, str(task.lease_id), key, {"quarantined": str(error)})
+            self._tell_if_drained(task)
             return False
 
     def _context(self, task: Task) -> TaskContext:

@@ -15,6 +15,7 @@ from storage.catalog.audit import AuditLog
 from storage.catalog.datasets import Datasets
 from storage.catalog.drafts import Drafts
 from storage.catalog.images import Images
+from storage.catalog.ledger import Ledger
 from storage.catalog.loops import Loops
 from storage.catalog.models import Models
 from storage.catalog.quarantine import Quarantine
@@ -73,6 +74,7 @@ class Catalog(Sessions):
         self.audit = AuditLog(self)
         self.verdicts = Verdicts(self)
         self.releases = Releases(self)
+        self.ledger = Ledger(self)
 
     def __enter__(self) -> Catalog:
         return self

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from storage.catalog.errors import NotFoundError
@@ -17,6 +18,8 @@ from storage.catalog.tables import ImageAliasRow, ImageRow, RoundImageRow, Round
 
 IN_LIMIT = 1_000
 """Values in one IN (...) list."""
+ID_PAGE = 10_000
+"""Ids read at once by `ids`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +175,26 @@ class Images:
             yield from page
             after = page[-1].id
 
+    def ids(
+        self, dataset_id: int, *, split: Split | None = None, limit: int | None = None
+    ) -> Iterator[int]:
+        """The ids of all images, or of the first `limit`, in their order: what plans for millions
+        of images are made from. No transaction is open between two pages."""
+        after, left = 0, limit
+        while left is None or left > 0:
+            rows = ID_PAGE if left is None else min(ID_PAGE, left)
+            query = select(ImageRow.id).where(ImageRow.dataset_id == dataset_id)
+            if split is not None:
+                query = query.where(ImageRow.split == split)
+            query = query.where(ImageRow.id > after).order_by(ImageRow.id).limit(rows)
+            with self._sessions.reading() as session:
+                page = list(session.scalars(query))
+            if not page:
+                return
+            yield from page
+            after = page[-1]
+            left = None if left is None else left - len(page)
+
     def count(self, dataset_id: int, *, split: Split | None = None) -> int:
         """How many images the dataset has, in one split or in all."""
         query = select(func.count()).select_from(ImageRow).where(ImageRow.dataset_id == dataset_id)
@@ -185,16 +208,24 @@ class Images:
     ) -> list[Image]:
         """The first images by id that no round of this loop was assigned
         (`rounds.assign_images`), so that each round takes fresh ones."""
-        used = (
-            select(RoundImageRow.image_id)
-            .join(RoundRow, RoundRow.id == RoundImageRow.round_id)
-            .where(RoundRow.loop_id == loop_id, RoundImageRow.image_id == ImageRow.id)
-        )
-        query = (
-            select(ImageRow)
-            .where(ImageRow.dataset_id == dataset_id, ImageRow.split == split, ~used.exists())
-            .order_by(ImageRow.id)
-            .limit(limit)
-        )
+        query = _unused(select(ImageRow), dataset_id, loop_id, split).limit(limit)
         with self._sessions.reading() as session:
             return [to_record(Image, row) for row in session.scalars(query)]
+
+    def unused_ids_in_loop(
+        self, dataset_id: int, loop_id: int, *, limit: int | None, split: Split = Split.TRAIN
+    ) -> list[int]:
+        """The ids of those images; of all of them without a limit."""
+        query = _unused(select(ImageRow.id), dataset_id, loop_id, split).limit(limit)
+        with self._sessions.reading() as session:
+            return list(session.scalars(query))
+
+
+def _unused(query: Select[Any], dataset_id: int, loop_id: int, split: Split) -> Select[Any]:
+    used = (
+        select(RoundImageRow.image_id)
+        .join(RoundRow, RoundRow.id == RoundImageRow.round_id)
+        .where(RoundRow.loop_id == loop_id, RoundImageRow.image_id == ImageRow.id)
+    )
+    wanted = (ImageRow.dataset_id == dataset_id, ImageRow.split == split, ~used.exists())
+    return query.where(*wanted).order_by(ImageRow.id)

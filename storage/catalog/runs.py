@@ -30,6 +30,9 @@ class Run:
     finished_at: datetime | None
     metrics: dict[str, Any]
     error: str | None
+    cpu_seconds: float
+    gpu_seconds: float
+    """What its processes spent so far, as far as they lived to tell (`spend`)."""
 
 
 class Runs:
@@ -102,6 +105,18 @@ class Runs:
             StaleStateError: the run has finished.
         """
         return self._end(run_id, RunState.FAILED, error=error)
+
+    def spend(self, run_id: str, *, cpu_seconds: float, gpu_seconds: float = 0.0) -> None:
+        """Add to what a run has cost; several workers may do so at once. An unknown run is no
+        error: nothing is added."""
+        statement = update(RunRow).where(RunRow.id == run_id)
+        values = {
+            "cpu_seconds": RunRow.cpu_seconds + cpu_seconds,
+            "gpu_seconds": RunRow.gpu_seconds + gpu_seconds,
+        }
+        with self._sessions.session() as session:
+            count_changed(session, statement.values(**values))
+            session.commit()
 
     def _end(self, run_id: str, state: RunState, **values: Any) -> Run:
         statement = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.RUNNING)

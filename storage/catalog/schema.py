@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -28,6 +30,14 @@ def migrate(engine: Engine) -> str:
     Raises:
         CatalogTooNewError: a newer version of this code migrated the database.
     """
+    with migrating(engine) as (_, upgrade):
+        return upgrade("head")
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[tuple[Connection, Callable[[str], str]]]:
+    """One transaction in which nobody else migrates, and the function that brings the tables to a
+    revision (or `head`) in it; it returns the revision and raises as `migrate`."""
     if engine.dialect.name == "sqlite":
         Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
         _use_write_ahead_log(engine)
@@ -37,9 +47,15 @@ def migrate(engine: Engine) -> str:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         scripts = ScriptDirectory.from_config(config)
-        _refuse_newer(_current(connection), scripts, engine)
-        command.upgrade(config, "head")
-        return str(scripts.get_current_head())
+
+        def upgrade(target: str) -> str:
+            wanted = scripts.get_current_head() if target == "head" else target
+            for found in (_current(connection), wanted):
+                _refuse_newer(found, scripts, engine)
+            command.upgrade(config, str(wanted))
+            return str(wanted)
+
+        yield connection, upgrade
 
 
 def revision(engine: Engine) -> str | None:

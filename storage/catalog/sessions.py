@@ -112,7 +112,7 @@ class Sessions:
             ConstraintError: a row refers to something that does not exist.
             ValueError: a value cannot be stored, e.g. NaN in JSON or a naive time.
         """
-        with _typed_errors(self.engine):
+        with typed_errors(self.engine):
             self.check()
             with Session(self._writer, expire_on_commit=False) as session:
                 yield session
@@ -120,7 +120,7 @@ class Sessions:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A unit of work that only reads; errors as for `session`."""
-        with _typed_errors(self.engine):
+        with typed_errors(self.engine):
             self.check()
             with Session(self.engine) as session:
                 yield session
@@ -149,7 +149,7 @@ class Sessions:
             CatalogTooNewError: a newer version of this code migrated the database.
             CatalogUnavailableError: the database could not be reached or stayed locked.
         """
-        with _typed_errors(self.engine):
+        with typed_errors(self.engine):
             found = schema.migrate(self.engine)
         self._checked = True
         return found
@@ -160,7 +160,7 @@ class Sessions:
         Raises:
             CatalogUnavailableError: the database could not be reached.
         """
-        with _typed_errors(self.engine):
+        with typed_errors(self.engine):
             return schema.revision(self.engine)
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class Sessions:
 
 
 @contextmanager
-def _typed_errors(engine: Engine) -> Iterator[None]:
+def typed_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:

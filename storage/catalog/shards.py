@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog.errors import LeaseLostError
 from storage.catalog.sessions import Sessions, count_changed, insert_new, new_id, to_record
-from storage.catalog.states import ShardState
+from storage.catalog.states import RunKind, ShardState
 from storage.catalog.tables import RunRow, ShardRow
+
+PLAN_ROWS = 500
+"""Shards written at once by `plan`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """A part of a run. `masks`, `table_version` and `seconds` are known once it is committed."""
+    """A part of a run. `masks`, `table_version` and `seconds` are known once it is committed;
+    `expiries` counts the leases that others took over."""
 
     run_id: str
     shard: int
@@ -28,6 +33,7 @@ class Shard:
     lease_owner: str | None
     lease_expires_at: datetime | None
     attempts: int
+    expiries: int
     masks: int | None
     table_version: int | None
     seconds: float | None
@@ -35,11 +41,13 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTotals:
-    """How far a run has come: shards planned and committed, masks and seconds so far, and the
-    newest version of the mask table among the commits."""
+    """How far a run has come: shards planned and committed, the images in them, masks and seconds
+    so far, and the newest version of the mask table among the commits."""
 
     shards: int
     committed: int
+    images: int
+    committed_images: int
     masks: int
     seconds: float
     table_version: int | None
@@ -52,8 +60,9 @@ class Shards:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def plan(self, run_id: str, image_ids: Sequence[Sequence[int]]) -> int:
-        """Cut a run into shards, once: a run that has shards keeps them.
+    def plan(self, run_id: str, image_ids: Iterable[Sequence[int]]) -> int:
+        """Cut a run into shards, once: a run that has shards keeps them, and `image_ids` is not
+        read. It is read a part at a time, so a plan of millions of images needs little memory.
 
         Returns:
             How many shards were made, 0 where the run was planned before.
@@ -61,24 +70,17 @@ class Shards:
         Raises:
             ConstraintError: no such run.
         """
-        rows = [
-            {
-                "run_id": run_id,
-                "shard": shard,
-                "state": ShardState.OPEN,
-                "image_ids": list(ids),
-                "attempts": 0,
-            }
-            for shard, ids in enumerate(image_ids)
-        ]
+        parts = enumerate(image_ids)
+        made = 0
         with self._sessions.session() as session:
             # One planner at a time: two with different plans must not mix their shards.
             session.scalar(select(RunRow.id).where(RunRow.id == run_id).with_for_update())
             if session.scalar(_count(run_id)):
                 return 0
-            new = insert_new(session, ShardRow, rows)
+            while rows := [_open_shard(run_id, *part) for part in islice(parts, PLAN_ROWS)]:
+                made += len(insert_new(session, ShardRow, rows))
             session.commit()
-            return len(new)
+        return made
 
     def lease(
         self, run_id: str, owner: str, seconds: float, *, now: datetime | None = None
@@ -120,6 +122,8 @@ class Shards:
                         lease_owner=owner,
                         lease_expires_at=now + timedelta(seconds=seconds),
                         attempts=ShardRow.attempts + 1,
+                        expiries=ShardRow.expiries
+                        + case((ShardRow.state == ShardState.LEASED, 1), else_=0),
                     ),
                 )
                 if leased:  # else another worker was faster: look for the next one
@@ -208,12 +212,35 @@ class Shards:
             query = _count(run_id).where(ShardRow.state != ShardState.COMMITTED)
             return session.scalar(query) or 0
 
+    def expired(self, run_id: str, *, now: datetime | None = None) -> int:
+        """How many leases of the run have run out and were not taken over yet: their workers are
+        dead or frozen."""
+        query = _count(run_id).where(
+            ShardRow.state == ShardState.LEASED,
+            ShardRow.lease_expires_at <= (now or self._sessions.now()),
+        )
+        with self._sessions.reading() as session:
+            return session.scalar(query) or 0
+
+    def planned_images(self, dataset_id: int, kind: RunKind) -> set[int]:
+        """Ids of the dataset's images that are in a shard of any run of this kind."""
+        query = select(ShardRow.image_ids).join(RunRow, RunRow.id == ShardRow.run_id)
+        query = query.where(RunRow.dataset_id == dataset_id, RunRow.kind == kind)
+        found: set[int] = set()
+        with self._sessions.reading() as session:
+            for ids in session.scalars(query.execution_options(yield_per=PLAN_ROWS)):
+                found.update(ids)
+        return found
+
     def totals(self, run_id: str) -> ShardTotals:
         """How far the run has come."""
-        committed = func.count().filter(ShardRow.state == ShardState.COMMITTED)
+        is_committed = ShardRow.state == ShardState.COMMITTED
+        images = func.json_array_length(ShardRow.image_ids)
         query = select(
             func.count().label("shards"),
-            committed.label("committed"),
+            func.count().filter(is_committed).label("committed"),
+            func.coalesce(func.sum(images), 0).label("images"),
+            func.coalesce(func.sum(images).filter(is_committed), 0).label("committed_images"),
             func.coalesce(func.sum(ShardRow.masks), 0).label("masks"),
             func.coalesce(func.sum(ShardRow.seconds), 0.0).label("seconds"),
             func.max(ShardRow.table_version).label("table_version"),
@@ -230,3 +257,13 @@ class Shards:
 
 def _count(run_id: str) -> Any:
     return select(func.count()).select_from(ShardRow).where(ShardRow.run_id == run_id)
+
+
+def _open_shard(run_id: str, shard: int, image_ids: Sequence[int]) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "shard": shard,
+        "state": ShardState.OPEN,
+        "image_ids": list(image_ids),
+        "attempts": 0,
+    }

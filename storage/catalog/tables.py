@@ -266,6 +266,8 @@ class RunRow(Base):
     finished_at: Mapped[datetime | None]
     metrics: Mapped[dict[str, Any]]
     error: Mapped[str | None]
+    cpu_seconds: Mapped[float] = mapped_column(server_default="0")
+    gpu_seconds: Mapped[float] = mapped_column(server_default="0")
 
 
 class ShardRow(Base):
@@ -280,6 +282,7 @@ class ShardRow(Base):
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     attempts: Mapped[int]
+    expiries: Mapped[int] = mapped_column(server_default="0")
     masks: Mapped[int | None]
     table_version: Mapped[int | None] = mapped_column(BigInteger)
     seconds: Mapped[float | None]
@@ -345,6 +348,7 @@ class TaskRow(Base):
     annotator_id: Mapped[int | None] = mapped_column(ForeignKey("annotators.id"))
     lease_expires_at: Mapped[datetime | None]
     attempts: Mapped[int]
+    expiries: Mapped[int] = mapped_column(server_default="0")
     payload: Mapped[dict[str, Any]]
     result_key: Mapped[str | None]
     result: Mapped[dict[str, Any] | None]

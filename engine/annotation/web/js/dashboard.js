@@ -4,7 +4,7 @@ import { api, events } from "./api.js";
 import { chart } from "./charts.js";
 import { Jobs, actionButtons } from "./dashboard_actions.js";
 import { loopPanels } from "./dashboard_loop.js";
-import { annotatorsTable, modelsTable, queueCards, releasesTable, runsTable } from "./dashboard_tables.js";
+import { annotatorsTable, costsTable, modelsTable, queueCards, releasesTable, runsTable } from "./dashboard_tables.js";
 import { el, toast } from "./dom.js";
 import { count, decimal, score } from "./format.js";
 import { mountHeader } from "./header.js";
@@ -107,7 +107,7 @@ class Dashboard {
   }
 
   show() {
-    const { datasets, loops, annotators, models, runs, releases, history } = this.overview;
+    const { datasets, loops, annotators, models, runs, releases, costs, history } = this.overview;
     const minute = Math.floor(Date.now() / 60_000); // "5 min ago" becomes untrue by itself
     this.part("loops", { datasets, loops }, () => loopPanels(this.overview, this.isAdmin));
     this.showQueue();
@@ -116,6 +116,7 @@ class Dashboard {
     this.part("annotators", { annotators, minute }, () => annotatorsTable(annotators));
     this.part("runs", { runs, minute }, () => runsTable(runs));
     this.part("releases", { releases, minute }, () => releasesTable(releases));
+    this.part("costs", { costs }, () => costsTable(costs));
   }
 
   showQueue() {

@@ -1,4 +1,4 @@
-// Queue, annotators, models, runs and releases.
+// Queue, annotators, models, runs, releases and costs.
 
 import { el } from "./dom.js";
 import { ago, count, dateTime, decimal, duration, percent, score, words } from "./format.js";
@@ -233,4 +233,21 @@ export function releasesTable(rows) {
     columns,
     "No release yet. A release pins a version of the masks, to export as COCO or SA-1B.",
   );
+}
+
+export function costsTable(rows) {
+  const columns = [
+    ["Stage", (row) => words(row.stage)],
+    ["Model", (row) => row.model ?? ""],
+    ["Runs", (row) => count(row.runs), true],
+    ["Masks", (row) => count(row.masks), true],
+    ["Processor", (row) => duration(row.cpu_seconds), true],
+    ["GPU", (row) => duration(row.gpu_seconds), true],
+    ["People", (row) => duration(row.people_seconds), true],
+    ["Cost", (row) => decimal(row.cost, 2), true],
+    ["Accepted masks", (row) => count(row.accepted_masks), true],
+    ["Cost of one", (row) => decimal(row.cost_per_accepted_mask, 4), true],
+  ];
+  const made = rows.filter((row) => row.stage !== "total");
+  return section("Costs", made.length ? rows : [], columns, "No run yet. Prices are in the settings, under [costs].");
 }

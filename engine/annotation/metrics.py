@@ -1,0 +1,96 @@
+"""`/metrics` of the page's server, in Prometheus' text format: how fast clicks are answered, and
+what collectors tell that the caller hands over.
+
+Only this machine may read it, or whoever has the token: queue and costs are nobody else's business.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
+"""Upper ends of the histograms' buckets."""
+
+REMEMBERED = 10_000
+"""Tasks of which it is known that they had their first click."""
+
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+"""Headers of a proxy: who asks through one is not on this machine, whatever the address says."""
+
+
+class ClickTimes:
+    """How long the server took to answer prompts; safe for any number of threads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._all = Histogram(
+            "dataengine_click_seconds",
+            "Time to answer a prompt.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._first = Histogram(
+            "dataengine_first_click_seconds",
+            "Time to answer the first prompt of a task.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[int, None] = OrderedDict()
+
+    def add(self, task_id: int, seconds: float) -> None:
+        """Count an answered prompt."""
+        with self._lock:
+            is_first = task_id not in self._seen
+            self._seen[task_id] = None
+            self._seen.move_to_end(task_id)
+            while len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+        self._all.observe(seconds)
+        if is_first:
+            self._first.observe(seconds)
+
+
+def add_metrics(app: FastAPI, collectors: Sequence[Collector], token: str | None) -> None:
+    """Serve `/metrics`, and count clicks in `app.state.clicks`.
+
+    Args:
+        collectors: what else is told.
+        token: bearer token that lets others than this machine in; None: nobody.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    for collector in collectors:
+        registry.register(collector)
+    app.state.clicks = ClickTimes(registry)
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics(request: Request) -> Response:
+        """Plain, not async: collectors ask the catalog."""
+        if not may_read(request, token):
+            return PlainTextResponse("metrics need this machine or the token\n", 403)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def may_read(request: Request, token: str | None) -> bool:
+    """Whether the request has the token or comes from this machine, through no proxy."""
+    given = request.headers.get("authorization", "")
+    scheme, _, value = given.partition(" ")
+    if token and scheme.lower() == "bearer":
+        return hmac.compare_digest(value.strip().encode(), token.encode())
+    if any(name in request.headers for name in FORWARDED) or request.client is None:
+        return False
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

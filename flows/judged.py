@@ -1,0 +1,80 @@
+"""What reviewers have said since the last retrain, and whether it is reason for another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flows import events
+from storage.catalog import RunKind, RunState, VerdictKind
+
+if TYPE_CHECKING:
+    from flows.wiring import Workspace
+    from storage.catalog import Dataset, Verdict
+
+RUNS = 1_000
+"""Runs of a kind that are looked through, the latest ones."""
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """What reviewers have said of a dataset since its last retrain began."""
+
+    accepted: int
+    """Masks whose latest verdict is accept."""
+    rejected_in_a_row: int
+    """How many of the latest verdicts are reject, with none of another kind between them."""
+    latest: int
+    """Id of the latest verdict; 0: none."""
+
+
+def tell_verdicts(workspace: Workspace, dataset: Dataset) -> None:
+    """Tell Prefect where the verdicts since the last retrain are reason for another one."""
+    judged = judged_since_retrain(workspace, dataset)
+    for event in due_events(workspace, judged):
+        payload = {
+            "dataset": dataset.name,
+            "accepted": judged.accepted,
+            "rejected_in_a_row": judged.rejected_in_a_row,
+        }
+        events.emit(workspace, event, payload)
+
+
+def due_events(workspace: Workspace, judged: Judged) -> list[str]:
+    """The reasons for a retrain that hold, as names of events."""
+    chosen = workspace.settings.production
+    reasons = (
+        (events.MASKS_ACCEPTED, judged.accepted, chosen.retrain_after_accepted),
+        (events.MASKS_REJECTED, judged.rejected_in_a_row, chosen.retrain_after_rejected),
+    )
+    return [event for event, count, least in reasons if least and count >= least]
+
+
+def judged_since_retrain(workspace: Workspace, dataset: Dataset) -> Judged:
+    """Verdicts of the dataset's reviews since its last retrain that did not fail."""
+    runs = workspace.catalog.runs
+    began = [
+        run.started_at
+        for run in runs.all(dataset_id=dataset.id, kind=RunKind.RETRAIN, limit=RUNS)
+        if run.state != RunState.FAILED
+    ]
+    since = max(began, default=EARLIEST)
+    verdicts: list[Verdict] = []
+    for run in runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, limit=RUNS):
+        if run.finished_at is None or run.finished_at >= since:
+            verdicts += workspace.catalog.verdicts.for_run(run.id)
+    verdicts.sort(key=lambda verdict: verdict.id)
+    fresh = [verdict for verdict in verdicts if verdict.created_at >= since]
+    last = {verdict.mask_id: verdict.verdict for verdict in fresh}
+    in_a_row = 0
+    for verdict in reversed(fresh):
+        if verdict.verdict != VerdictKind.REJECT:
+            break
+        in_a_row += 1
+    return Judged(
+        accepted=sum(kind == VerdictKind.ACCEPT for kind in last.values()),
+        rejected_in_a_row=in_a_row,
+        latest=fresh[-1].id if fresh else 0,
+    )

@@ -1,0 +1,289 @@
+"""Backups of the catalog: one compressed file with all rows, for either kind of database.
+
+The rows are read in one transaction that sees one moment of the database, while others go on
+writing. The file is a zip: `TABLE.jsonl` for each table, a JSON list a row, and `manifest.json`
+with the schema revision, the columns, row counts and SHA-256 sums. A backup of SQLite restores into
+PostgreSQL and the other way round. Times are ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import JSON, Connection, DateTime, Engine, MetaData, Table, func, select, text
+from sqlalchemy import inspect as inspect_database
+
+from storage.catalog import schema
+from storage.catalog.errors import CatalogError, CatalogNotMigratedError
+from storage.catalog.sessions import typed_errors
+from storage.local_files import replace
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PAGE = 1_000
+"""Rows that are held in memory at once."""
+_VERSION_TABLE = "alembic_version"
+
+
+class BackupError(CatalogError):
+    """The file is no backup, is damaged, or the target is not empty; nothing was changed. The
+    message says which: take another file, or an empty database."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableManifest:
+    """One table in a backup."""
+
+    columns: list[str]
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a backup holds. `revision` is the schema's."""
+
+    format: int
+    revision: str
+    created_at: str
+    database: str
+    """sqlite or postgresql."""
+    tables: dict[str, TableManifest]
+
+    @property
+    def rows(self) -> int:
+        """Of all tables."""
+        return sum(table.rows for table in self.tables.values())
+
+
+def write_backup(engine: Engine, path: Path) -> Manifest:
+    """Write all rows into `path`, which is replaced whole or not at all.
+
+    Raises:
+        CatalogNotMigratedError: there is no catalog in the database.
+        CatalogUnavailableError: the database could not be read.
+        OSError: the file cannot be written.
+    """
+    manifest: list[Manifest] = []
+    with typed_errors(engine):
+        if schema.revision(engine) is None:
+            raise CatalogNotMigratedError(f"there is no catalog in {engine.url} yet")
+        replace(path, lambda target: manifest.append(_write(engine, target)))
+    path.chmod(0o600)  # who did what is nobody else's business
+    return manifest[0]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """What the backup says of itself.
+
+    Raises:
+        BackupError: the file is no backup, or of a newer format.
+        OSError: it cannot be read.
+    """
+    with _opened(path) as archive:
+        return _manifest(archive, path)
+
+
+def restore_backup(engine: Engine, path: Path) -> Manifest:
+    """Bring a backup into an empty database and its tables to this code's schema, in one
+    transaction: what fails leaves the database empty.
+
+    Raises:
+        BackupError: the database has tables, or the file is none of ours or damaged.
+        CatalogTooNewError: the backup is of newer code.
+        CatalogUnavailableError: the database cannot be reached.
+        OSError: the file cannot be read.
+    """
+    with _opened(path) as archive, typed_errors(engine):
+        manifest = _manifest(archive, path)
+        if engine.dialect.name == "sqlite":
+            _refuse_tables(engine)  # before a file is made
+        with schema.migrating(engine) as (connection, upgrade):
+            _refuse_tables(connection)
+            upgrade(manifest.revision)
+            _fill(connection, archive, manifest, path)
+            upgrade("head")
+        return manifest
+
+
+# writing
+
+
+def _write(engine: Engine, target: BinaryIO) -> Manifest:
+    isolation = {"isolation_level": "REPEATABLE READ"} if _is_postgresql(engine) else {}
+    tables = {}
+    with engine.connect().execution_options(**isolation) as connection:
+        # SQLite's snapshot begins with the first row that is read
+        revision = str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+        archive = zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6)
+        with archive:
+            for table in _reflected(connection).sorted_tables:
+                if table.name != _VERSION_TABLE:
+                    tables[table.name] = _write_table(connection, table, archive)
+            manifest = Manifest(
+                format=FORMAT,
+                revision=revision,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                database=engine.dialect.name,
+                tables=tables,
+            )
+            archive.writestr(MANIFEST, json.dumps(asdict(manifest), indent=1))
+    return manifest
+
+
+def _write_table(connection: Connection, table: Table, archive: zipfile.ZipFile) -> TableManifest:
+    digest, count = hashlib.sha256(), 0
+    query = select(table).order_by(*table.primary_key.columns)
+    found = connection.execution_options(yield_per=PAGE).execute(query)
+    with archive.open(f"{table.name}.jsonl", "w", force_zip64=True) as file:
+        for page in found.partitions():
+            lines = "".join(
+                json.dumps([_plain(value) for value in row], ensure_ascii=False) + "\n"
+                for row in page
+            )
+            data = lines.encode()
+            digest.update(data)
+            file.write(data)
+            count += len(page)
+    return TableManifest(columns=list(table.columns.keys()), rows=count, sha256=digest.hexdigest())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return aware.isoformat()
+    return value
+
+
+# reading
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise BackupError(f"{path} is no backup, or was cut short: {error}") from error
+
+
+def _manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
+    try:
+        values = json.loads(archive.read(MANIFEST))
+        tables = {name: TableManifest(**table) for name, table in values.pop("tables").items()}
+        found = Manifest(**values, tables=tables)
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise BackupError(f"{path} is no backup of a catalog: {error}") from error
+    if found.format != FORMAT:
+        raise BackupError(
+            f"{path} has format {found.format}, this code reads {FORMAT}: use newer code"
+        )
+    return found
+
+
+def _refuse_tables(target: Engine | Connection) -> None:
+    engine = target if isinstance(target, Engine) else target.engine
+    if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
+        return
+    names = inspect_database(target).get_table_names()
+    if names:
+        raise BackupError(
+            f"{engine.url} is not empty, it has the table {sorted(names)[0]!r}: restore into a new "
+            "database (DATAENGINE_DATABASE_URL names one) or move the old one away"
+        )
+
+
+def _fill(connection: Connection, archive: zipfile.ZipFile, manifest: Manifest, path: Path) -> None:
+    tables = _reflected(connection)
+    if missing := set(manifest.tables) - set(tables.tables):
+        raise BackupError(f"{path}: revision {manifest.revision} has no table {sorted(missing)[0]}")
+    for table in tables.sorted_tables:
+        if table.name == _VERSION_TABLE:
+            continue
+        connection.execute(table.delete())  # what the migrations themselves put in
+        held = manifest.tables.get(table.name)
+        if held is not None:
+            _fill_table(connection, table, archive, held)
+    if _is_postgresql(connection.engine):
+        _go_on_counting(connection, tables)
+
+
+def _fill_table(
+    connection: Connection, table: Table, archive: zipfile.ZipFile, held: TableManifest
+) -> None:
+    if unknown := set(held.columns) - set(table.columns.keys()):
+        raise BackupError(f"table {table.name} has no column {sorted(unknown)[0]!r}")
+    readers = [_reader(table, name, connection.engine) for name in held.columns]
+    digest, count = hashlib.sha256(), 0
+    for page in _pages(archive, table.name, digest):
+        rows = [
+            {
+                name: None if value is None else read(value)
+                for name, read, value in zip(held.columns, readers, json.loads(line), strict=True)
+            }
+            for line in page
+        ]
+        connection.execute(table.insert(), rows)
+        count += len(rows)
+    if (digest.hexdigest(), count) != (held.sha256, held.rows):
+        raise BackupError(
+            f"table {table.name} is damaged: {count} rows, sha256 {digest.hexdigest()}; expected "
+            f"{held.rows}, {held.sha256}"
+        )
+
+
+def _pages(archive: zipfile.ZipFile, name: str, digest: Any) -> Iterator[list[bytes]]:
+    page: list[bytes] = []
+    try:
+        with archive.open(f"{name}.jsonl") as file:
+            for line in file:
+                digest.update(line)
+                page.append(line)
+                if len(page) == PAGE:
+                    yield page
+                    page = []
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise BackupError(f"table {name} is damaged: {error}") from error
+    if page:
+        yield page
+
+
+def _reader(table: Table, name: str, engine: Engine) -> Callable[[Any], Any]:
+    """What turns a value of the file into one of the column."""
+    if isinstance(table.columns[name].type, DateTime):
+        if _is_postgresql(engine):
+            return datetime.fromisoformat
+        return lambda value: datetime.fromisoformat(value).replace(tzinfo=None)
+    return lambda value: value
+
+
+def _go_on_counting(connection: Connection, tables: MetaData) -> None:
+    """PostgreSQL numbers new rows by sequences, which know nothing of rows that came in."""
+    for table in tables.sorted_tables:
+        keys: Sequence[Any] = list(table.primary_key.columns)
+        if len(keys) != 1 or keys[0].name != "id":
+            continue
+        sequence = connection.scalar(select(func.pg_get_serial_sequence(table.name, "id")))
+        highest = connection.scalar(select(func.max(keys[0])))
+        if sequence is not None and highest is not None:
+            connection.execute(select(func.setval(sequence, highest)))
+
+
+def _reflected(connection: Connection) -> MetaData:
+    """The tables as the database has them, whatever this code's are."""
+    tables = MetaData()
+    tables.reflect(connection)
+    for table in tables.tables.values():
+        for column in table.columns:
+            if isinstance(column.type, JSON):
+                column.type = JSON(none_as_null=True)
+    return tables
+
+
+def _is_postgresql(engine: Engine) -> bool:
+    return engine.dialect.name == "postgresql"

@@ -1,0 +1,233 @@
+"""Sums over all rows, for the cost ledger and the metrics: what people, workers and reviewers did,
+and what went wrong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from storage.catalog.sessions import Sessions, pairs
+from storage.catalog.states import (
+    AnnotatorKind,
+    RunKind,
+    RunState,
+    ShardState,
+    TaskKind,
+    TaskState,
+    VerdictKind,
+)
+from storage.catalog.tables import (
+    AnnotatorRow,
+    AuditRow,
+    ImageRow,
+    QuarantineRow,
+    RunRow,
+    ShardRow,
+    TaskRow,
+    VerdictRow,
+)
+
+
+@dataclass(slots=True)
+class RunSums:
+    """What rows that belong to a run say of it; seconds are people's or the simulated annotator's
+    time, and the machine's."""
+
+    tasks: int = 0
+    task_masks: int = 0
+    people_seconds: float = 0.0
+    simulated_seconds: float = 0.0
+    shard_images: int = 0
+    shard_masks: int = 0
+    machine_seconds: float = 0.0
+    accepted: int = 0
+    rejected: int = 0
+    fixed: int = 0
+    """Masks that the run made, by their latest verdict."""
+
+    @property
+    def judged(self) -> int:
+        """Of its masks."""
+        return self.accepted + self.rejected + self.fixed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueLine:
+    """Tasks of one kind in one state, and when the oldest of them was made."""
+
+    kind: TaskKind
+    state: TaskState
+    tasks: int
+    oldest: datetime
+
+
+class Ledger:
+    """Reached as `catalog.ledger`. Each method reads whole tables: do not call it for each
+    request."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def by_run(self) -> dict[str, RunSums]:
+        """The sums of every run that has tasks, shards or judged masks."""
+        found: dict[str, RunSums] = defaultdict(RunSums)
+        with self._sessions.reading() as session:
+            _add_tasks(session, found)
+            _add_reviews(session, found)
+            _add_shards(session, found)
+            _add_verdicts(session, found)
+        return dict(found)
+
+    def expiries(self) -> dict[str, int]:
+        """How often leases ran out: of `task`s and `shard`s."""
+        with self._sessions.reading() as session:
+            tasks = session.scalar(select(func.coalesce(func.sum(TaskRow.expiries), 0)))
+            shards = session.scalar(select(func.coalesce(func.sum(ShardRow.expiries), 0)))
+        return {"task": int(tasks or 0), "shard": int(shards or 0)}
+
+    def overdue(self, now: datetime) -> dict[str, int]:
+        """How many leases of `task`s and `shard`s have run out and were not taken over yet."""
+        tasks = select(func.count()).where(
+            TaskRow.state == TaskState.LEASED, TaskRow.lease_expires_at <= now
+        )
+        shards = select(func.count()).where(
+            ShardRow.state == ShardState.LEASED, ShardRow.lease_expires_at <= now
+        )
+        with self._sessions.reading() as session:
+            return {"task": session.scalar(tasks) or 0, "shard": session.scalar(shards) or 0}
+
+    def queue(self) -> list[QueueLine]:
+        """The queue by kind and state; what is empty is left out."""
+        query = select(TaskRow.kind, TaskRow.state, func.count(), func.min(TaskRow.created_at))
+        with self._sessions.reading() as session:
+            rows = session.execute(query.group_by(TaskRow.kind, TaskRow.state)).all()
+        return [QueueLine(kind=k, state=s, tasks=n, oldest=oldest) for k, s, n, oldest in rows]
+
+    def runs(self) -> dict[tuple[RunKind, RunState], int]:
+        """How many runs of each kind are in each state."""
+        query = select(RunRow.kind, RunRow.state, func.count())
+        with self._sessions.reading() as session:
+            rows = session.execute(query.group_by(RunRow.kind, RunRow.state)).all()
+        return {(kind, state): count for kind, state, count in rows}
+
+    def shards(self) -> dict[ShardState, int]:
+        """How many shards of running runs are in each state."""
+        query = select(ShardRow.state, func.count()).join(RunRow, RunRow.id == ShardRow.run_id)
+        query = query.where(RunRow.state == RunState.RUNNING).group_by(ShardRow.state)
+        with self._sessions.reading() as session:
+            found = pairs(session, query)
+        return {state: found.get(state, 0) for state in ShardState}
+
+    def quarantined(self) -> dict[str, int]:
+        """How many files were set aside, by where they failed."""
+        query = select(QuarantineRow.stage, func.count()).group_by(QuarantineRow.stage)
+        with self._sessions.reading() as session:
+            return pairs(session, query)
+
+    def images(self) -> int:
+        """How many images there are in all datasets."""
+        with self._sessions.reading() as session:
+            return session.scalar(select(func.count()).select_from(ImageRow)) or 0
+
+    def last_image(self) -> int:
+        """The highest image id; 0 without images."""
+        with self._sessions.reading() as session:
+            return session.scalar(select(func.max(ImageRow.id))) or 0
+
+    def last(self, action: str) -> datetime | None:
+        """When the audit log has the action last."""
+        with self._sessions.reading() as session:
+            return session.scalar(select(func.max(AuditRow.at)).where(AuditRow.action == action))
+
+    def database_time(self) -> datetime | None:
+        """The database's own clock; None for SQLite, which has none but this machine's."""
+        if self._sessions.engine.dialect.name == "sqlite":
+            return None
+        with self._sessions.reading() as session:
+            return session.scalar(select(func.clock_timestamp()))
+
+
+Found = dict[str, RunSums]
+
+
+def _add_tasks(session: Session, found: Found) -> None:
+    result = TaskRow.result
+    query = (
+        select(
+            TaskRow.run_id,
+            AnnotatorRow.kind,
+            func.count(),
+            func.coalesce(func.sum(result["made"].as_integer()), 0)
+            + func.coalesce(func.sum(result["prefilled_kept"].as_integer()), 0),
+            func.coalesce(func.sum(result["seconds"].as_float()), 0.0),
+        )
+        .outerjoin(AnnotatorRow, AnnotatorRow.id == TaskRow.annotator_id)
+        .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind != TaskKind.REVIEW)
+        .group_by(TaskRow.run_id, AnnotatorRow.kind)
+    )
+    for run_id, kind, tasks, masks, seconds in session.execute(query):
+        row = found[str(run_id)]
+        row.tasks += tasks
+        row.task_masks += int(masks)
+        _add_seconds(row, kind, seconds)
+
+
+def _add_reviews(session: Session, found: Found) -> None:
+    query = (
+        select(TaskRow.run_id, AnnotatorRow.kind, func.sum(VerdictRow.seconds))
+        .join(TaskRow, TaskRow.id == VerdictRow.task_id)
+        .join(AnnotatorRow, AnnotatorRow.id == VerdictRow.annotator_id)
+        .group_by(TaskRow.run_id, AnnotatorRow.kind)
+    )
+    for run_id, kind, seconds in session.execute(query):
+        _add_seconds(found[str(run_id)], kind, seconds)
+
+
+def _add_seconds(row: RunSums, kind: AnnotatorKind | None, seconds: float) -> None:
+    if kind == AnnotatorKind.SIMULATED:
+        row.simulated_seconds += seconds
+    else:
+        row.people_seconds += seconds
+
+
+def _add_shards(session: Session, found: Found) -> None:
+    query = (
+        select(
+            ShardRow.run_id,
+            func.sum(func.json_array_length(ShardRow.image_ids)),
+            func.coalesce(func.sum(ShardRow.masks), 0),
+            func.coalesce(func.sum(ShardRow.seconds), 0.0),
+        )
+        .where(ShardRow.state == ShardState.COMMITTED)
+        .group_by(ShardRow.run_id)
+    )
+    for run_id, images, masks, seconds in session.execute(query):
+        row = found[str(run_id)]
+        row.shard_images, row.shard_masks = int(images), int(masks)
+        row.machine_seconds = float(seconds)
+
+
+def _add_verdicts(session: Session, found: Found) -> None:
+    """A mask's id begins with its run's: `RUN/IMAGE/...`."""
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    place: Any = (func.instr if is_sqlite else func.strpos)(VerdictRow.mask_id, "/")
+    run_id = func.substr(VerdictRow.mask_id, 1, place - 1).label("run_id")
+    latest = select(func.max(VerdictRow.id)).group_by(VerdictRow.mask_id)
+    query = (
+        select(run_id, VerdictRow.verdict, func.count())
+        .where(VerdictRow.id.in_(latest), place > 1)
+        .group_by(run_id, VerdictRow.verdict)
+    )
+    for run, verdict, count in session.execute(query):
+        row = found[str(run)]
+        if verdict == VerdictKind.ACCEPT:
+            row.accepted += count
+        elif verdict == VerdictKind.FIX:
+            row.fixed += count
+        else:
+            row.rejected += count

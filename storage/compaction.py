@@ -1,0 +1,340 @@
+"""Upkeep of a Delta table of masks: small files become few, old files go, pinned versions stay.
+
+Shards leave one small file each. `compact` writes their rows again, sorted by image, in one commit
+that changes no row, so the table stays append-only and every older version reads the same as long
+as its files are there. `vacuum` deletes the files that only old versions need, except pinned ones.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from storage.mask_rows import ROW_GROUP_ROWS, SCHEMA
+from storage.masks import TABLE_PROPERTIES, delta_errors
+from storage.objects import ObjectStore, StorageError, StorageUnavailableError
+
+TARGET_BYTES = 64 << 20
+"""Size of a compacted file; decoded and sorted, one takes about ten times this in memory."""
+
+ATTEMPTS = 20
+_APPENDING = ("WRITE", "CREATE TABLE")
+"""Delta's names of operations that remove no file, unless `compact` marked them."""
+_MARK = "upkeep"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableSize:
+    """What the newest version of a table holds."""
+
+    version: int | None = None
+    """None where there is no table."""
+    files: int = 0
+    rows: int = 0
+    bytes: int = 0
+    last_image: int | None = None
+    """The highest image id; None without masks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compacted:
+    """What `compact` did."""
+
+    version: int | None
+    """The table's newest version afterwards; None where there is no table."""
+    files_before: int = 0
+    files_after: int = 0
+    rows: int = 0
+    """Rows that were written again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vacuumed:
+    """Files that no version in use needs: how many, and their bytes; and the versions kept."""
+
+    files: int
+    bytes: int
+    kept_versions: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: str
+    size: int
+    rows: int
+    first_image: int
+    last_image: int | None
+
+
+def table_size(store: ObjectStore, prefix: str = "masks") -> TableSize:
+    """Files, rows and bytes of the newest version, from the log alone.
+
+    Raises:
+        StorageError: the table cannot be read.
+    """
+    table = _open(store, prefix)
+    if table is None:
+        return TableSize()
+    files = _files(table)
+    return TableSize(
+        version=table.version(),
+        files=len(files),
+        rows=sum(file.rows for file in files),
+        bytes=sum(file.size for file in files),
+        last_image=max((f.last_image for f in files if f.last_image is not None), default=None),
+    )
+
+
+def compact(
+    store: ObjectStore, prefix: str = "masks", *, target_bytes: int = TARGET_BYTES
+) -> Compacted:
+    """Write files smaller than half of `target_bytes` again as few files, each sorted by image_id.
+    Workers may commit shards meanwhile. Killed in between, it leaves files that a sweep removes.
+
+    Raises:
+        ValueError: target_bytes is below 1.
+        StorageUnavailableError: the store does not answer, or others committed all the time.
+        StorageError: a file cannot be read or does not hold what the log says; nothing is changed.
+    """
+    if target_bytes < 1:
+        raise ValueError(f"target_bytes is {target_bytes}, expected 1 or more")
+    table = _open(store, prefix)
+    if table is None:
+        return Compacted(version=None)
+    before, rows = len(_files(table)), 0
+    for group in _groups(_files(table), target_bytes):
+        rows += _merge(store, prefix, group)
+    table = _open(store, prefix)
+    assert table is not None
+    if rows:
+        with delta_errors(store.delta_uri(prefix)):
+            table.create_checkpoint()  # so that opening reads one file instead of the whole log
+    return Compacted(
+        version=table.version(), files_before=before, files_after=len(_files(table)), rows=rows
+    )
+
+
+def vacuum(
+    store: ObjectStore,
+    prefix: str = "masks",
+    *,
+    pinned: Collection[int],
+    younger_than: timedelta,
+    delete: bool,
+    now: datetime | None = None,
+) -> Vacuumed:
+    """Find, and delete if asked, data files that compaction replaced and that no pinned version
+    and no version that was the newest within `younger_than` needs.
+
+    Args:
+        pinned: versions that have to stay readable; those the table does not have are ignored.
+
+    Raises:
+        StorageError: the log or a pinned version cannot be read; nothing was deleted.
+    """
+    table = _open(store, prefix)
+    if table is None:
+        return Vacuumed(files=0, bytes=0, kept_versions=[])
+    since = (now or datetime.now(UTC)) - younger_than
+    removed, kept = set[str](), {table.version()}
+    kept |= {version for version in pinned if 0 <= version <= table.version()}
+    for version, time in _rewrites(table):
+        removed |= _removed_in(store, prefix, version)
+        if time > since:
+            kept.add(version - 1)
+    needed = set[str]()
+    for version in kept:
+        needed |= _paths(store, prefix, version)
+    candidates, sizes = removed - needed, {}
+    for info in store.list(f"{prefix}/"):
+        if (path := info.key.removeprefix(f"{prefix}/")) in candidates:
+            sizes[info.key] = info.size
+            if delete:
+                store.delete(f"{prefix}/{path}")
+    return Vacuumed(files=len(sizes), bytes=sum(sizes.values()), kept_versions=sorted(kept))
+
+
+def known_files(store: ObjectStore, prefix: str = "masks") -> set[str]:
+    """Paths, relative to the table, of all data files that any version of it refers to.
+
+    Raises:
+        StorageError: the log cannot be read.
+    """
+    table = _open(store, prefix)
+    if table is None:
+        return set()
+    found = {file.path for file in _files(table)}
+    for version, _ in _rewrites(table):
+        found |= _removed_in(store, prefix, version)
+    return found
+
+
+def _open(store: ObjectStore, prefix: str, version: int | None = None) -> DeltaTable | None:
+    with delta_errors(store.delta_uri(prefix)):
+        try:
+            return DeltaTable(
+                store.delta_uri(prefix), version=version, storage_options=store.delta_options()
+            )
+        except TableNotFoundError:
+            return None
+
+
+def _files(table: DeltaTable) -> list[_File]:
+    """The version's files, by the smallest image id in them."""
+    rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    found = []
+    for row in rows:
+        if row.get("num_records") is None:
+            raise StorageError(f"{table.table_uri}: {row['path']} has no row count in the log")
+        first, last = row.get("min.image_id"), row.get("max.image_id")
+        found.append(
+            _File(
+                path=unquote(row["path"]),
+                size=int(row["size_bytes"]),
+                rows=int(row["num_records"]),
+                first_image=2**63 if first is None else int(first),
+                last_image=None if last is None else int(last),
+            )
+        )
+    return sorted(found, key=lambda file: (file.first_image, file.path))
+
+
+def _paths(store: ObjectStore, prefix: str, version: int) -> set[str]:
+    table = _open(store, prefix, version)
+    assert table is not None
+    return {file.path for file in _files(table)}
+
+
+def _rewrites(table: DeltaTable) -> Iterator[tuple[int, datetime]]:
+    """Versions that may have removed files, and when."""
+    with delta_errors(table.table_uri):
+        entries = table.history()
+    for entry in entries:
+        if entry.get(_MARK) or entry["operation"] not in _APPENDING:
+            time = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
+            yield int(entry["version"]), time
+
+
+def _removed_in(store: ObjectStore, prefix: str, version: int) -> set[str]:
+    log = store.get(f"{prefix}/_delta_log/{version:020}.json")
+    actions = [json.loads(line) for line in log.splitlines() if line.strip()]
+    return {unquote(action["remove"]["path"]) for action in actions if "remove" in action}
+
+
+def _groups(files: Sequence[_File], target_bytes: int) -> Iterator[list[_File]]:
+    """Neighbours by image among the small files, about `target_bytes` together."""
+    group: list[_File] = []
+    for file in files:
+        if file.size * 2 > target_bytes:
+            continue
+        if group and sum(held.size for held in group) + file.size > target_bytes:
+            if len(group) > 1:
+                yield group
+            group = []
+        group.append(file)
+    if len(group) > 1:
+        yield group
+
+
+def _merge(store: ObjectStore, prefix: str, group: Sequence[_File]) -> int:
+    """Replace the files by one; how many rows it has. 0 where somebody else replaced one of them
+    meanwhile."""
+    rows = _sorted_rows(store, prefix, group)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        rows,
+        sink,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=ROW_GROUP_ROWS,
+        write_page_index=True,
+    )
+    data, name = bytes(sink.getvalue()), f"part-{uuid.uuid4()}-c000.zstd.parquet"
+    store.put(f"{prefix}/{name}", data)
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        RemoveAction(file.path, False, now, file.size, {}) for file in group
+    ]
+    stats = json.dumps(_statistics(rows))
+    actions.append(AddAction(name, len(data), {}, now, data_change=False, stats=stats))
+    if _commit(store, prefix, actions, {file.path for file in group}):
+        return int(rows.num_rows)
+    store.delete(f"{prefix}/{name}")
+    return 0
+
+
+def _sorted_rows(store: ObjectStore, prefix: str, group: Sequence[_File]) -> pa.Table:
+    """All rows of the files by image, then in the order they had."""
+    parts = []
+    for file in group:
+        try:
+            part = pq.read_table(pa.BufferReader(store.get(f"{prefix}/{file.path}")), schema=SCHEMA)
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(f"{prefix}/{file.path} is no file of masks: {error}") from error
+        if part.num_rows != file.rows:
+            raise StorageError(
+                f"{prefix}/{file.path} has {part.num_rows} rows, the log says {file.rows}"
+            )
+        parts.append(part)
+    joined = pa.concat_tables(parts)
+    place = pa.array(range(joined.num_rows), pa.int64())
+    keys = pa.table({"image_id": joined.column("image_id"), "place": place})
+    order = pc.sort_indices(keys, [("image_id", "ascending"), ("place", "ascending")])
+    return joined.take(order)
+
+
+def _statistics(rows: pa.Table) -> dict[str, Any]:
+    """What the log keeps of a file, so that scans can leave it out."""
+    names = TABLE_PROPERTIES["delta.dataSkippingStatsColumns"].split(",")
+    least: dict[str, Any] = {}
+    most: dict[str, Any] = {}
+    for name in names:
+        found = pc.min_max(rows.column(name)).as_py()
+        if found["min"] is not None:
+            least[name], most[name] = found["min"], found["max"]
+    return {
+        "numRecords": rows.num_rows,
+        "minValues": least,
+        "maxValues": most,
+        "nullCount": {name: rows.column(name).null_count for name in names},
+    }
+
+
+def _commit(
+    store: ObjectStore,
+    prefix: str,
+    actions: Sequence[AddAction | RemoveAction],
+    replaced: set[str],
+) -> bool:
+    """Commit against exactly the version that was looked at: Delta's own retries would not notice
+    that another compaction has replaced the same files, and their masks would be there twice."""
+    for _ in range(ATTEMPTS):
+        table = _open(store, prefix)
+        if table is None or not replaced <= {file.path for file in _files(table)}:
+            return False
+        try:
+            with delta_errors(store.delta_uri(prefix)):
+                table.create_write_transaction(
+                    list(actions),
+                    "append",
+                    table.schema(),
+                    commit_properties=CommitProperties(
+                        custom_metadata={_MARK: "compact"}, max_commit_retries=0
+                    ),
+                )
+                return True
+        except CommitFailedError:
+            continue  # a shard was committed meanwhile
+    raise StorageUnavailableError(f"{prefix}: lost {ATTEMPTS} commit races in a row")

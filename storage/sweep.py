@@ -1,0 +1,216 @@
+"""The sweep: objects that nothing refers to any more are found, and deleted if asked.
+
+Objects are written before the row that names them, so whatever is younger than a day (`older_than`)
+stays. Each batch of keys is listed first and looked up afterwards: what is named meanwhile is seen.
+Data files of the mask table count as named when any version of its log names them; `images/`,
+`evaluations/`, `training/` and prefixes this module does not know are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import islice
+
+from sqlalchemy import select
+
+from storage.catalog.database import Catalog
+from storage.catalog.states import RunState
+from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskRow
+from storage.compaction import known_files
+from storage.masks import MaskTable
+from storage.objects import ObjectInfo, ObjectStore
+
+BATCH = 500
+"""Keys that are looked up at once."""
+
+TABLES = ("masks", "ground_truth")
+"""Prefixes of Delta tables."""
+
+
+@dataclass(slots=True)
+class Swept:
+    """What was found of one kind: how many objects, and their bytes."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepReport:
+    """What a sweep found, by the first part of the key; `deleted` says whether it is gone."""
+
+    kinds: dict[str, Swept] = field(default_factory=dict)
+    deleted: bool
+
+    @property
+    def objects(self) -> int:
+        """In all."""
+        return sum(kind.objects for kind in self.kinds.values())
+
+    @property
+    def bytes(self) -> int:
+        """In all."""
+        return sum(kind.bytes for kind in self.kinds.values())
+
+
+Needed = Callable[[Sequence[str]], Collection[str]]
+"""Of some keys, those that something refers to."""
+
+
+def sweep(
+    catalog: Catalog,
+    objects: ObjectStore,
+    *,
+    older_than: timedelta,
+    delete: bool,
+    now: datetime | None = None,
+) -> SweepReport:
+    """Find what nothing refers to, and delete it if asked. Safe beside running work.
+
+    Swept are: answers, pre-filled masks and trajectories of tasks that no task names, or whose run
+    has finished, its masks being in the table; embeddings of models or images that are gone; models
+    and releases that the catalog does not have; files that no version of a mask table names;
+    what checks left behind.
+
+    Raises:
+        StorageError: the store does not answer. What was deleted until then is gone.
+        CatalogError: the catalog does not answer.
+    """
+    before = (now or datetime.now(UTC)) - older_than
+    rows = _Rows(catalog, MaskTable(objects))
+    report = SweepReport(deleted=delete)
+    needed: dict[str, Needed] = {
+        "annotations/": rows.answers,
+        "prefill/": rows.prefilled,
+        "trajectories/tasks/": rows.answers,
+        "embeddings/": rows.embeddings,
+        "models/": rows.models,
+        "releases/": rows.releases,
+        "doctor/": lambda keys: (),
+        **{f"{table}/": _data_files(objects, table) for table in TABLES},
+    }
+    for prefix, look in needed.items():
+        found = Swept()
+        old = (info for info in objects.list(prefix) if info.modified < before)
+        for batch in _batches(old):
+            named = set(look([info.key for info in batch]))
+            for info in batch:
+                if info.key not in named:
+                    found.objects += 1
+                    found.bytes += info.size
+                    if delete:
+                        objects.delete(info.key)
+        if found.objects:
+            report.kinds[prefix.rstrip("/")] = found
+    return report
+
+
+def _batches(infos: Iterator[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
+    while batch := list(islice(infos, BATCH)):
+        yield batch
+
+
+def _data_files(objects: ObjectStore, table: str) -> Needed:
+    """Everything that is no data file counts as needed."""
+
+    @cache
+    def known() -> set[str]:
+        return known_files(objects, table)
+
+    def needed(keys: Sequence[str]) -> set[str]:
+        data = {key for key in keys if key.endswith(".parquet") and "/_delta_log/" not in key}
+        if not data:
+            return set(keys)
+        return {key for key in keys if key not in data or key.removeprefix(f"{table}/") in known()}
+
+    return needed
+
+
+class _Rows:
+    """What the catalog refers to."""
+
+    def __init__(self, catalog: Catalog, masks: MaskTable) -> None:
+        self._catalog, self._masks = catalog, masks
+        self._committed: dict[str, bool] = {}
+
+    def answers(self, keys: Sequence[str]) -> set[str]:
+        """Answers and trajectories that a task of an unfinished run names; keys of another form
+        than `.../RUN/TASK-ATTEMPT.parquet`."""
+        tasks = {key: _number(key.rpartition("/")[2].partition("-")[0]) for key in keys}
+        query = select(TaskRow.result_key, TaskRow.result, TaskRow.run_id)
+        query = query.where(TaskRow.id.in_({task for task in tasks.values() if task is not None}))
+        with self._catalog.reading() as session:
+            found = session.execute(query).all()
+        done = self._done({str(run_id) for _, _, run_id in found})
+        named = {key for key, task in tasks.items() if task is None}
+        for result_key, result, run_id in found:
+            if run_id not in done:
+                named |= {str(result_key), str((result or {}).get("trajectories"))}
+        return named
+
+    def prefilled(self, keys: Sequence[str]) -> set[str]:
+        """Pre-filled masks of runs that are not done: a run that goes on finds them again."""
+        runs = {key: key.split("/")[1] for key in keys}
+        with self._catalog.reading() as session:
+            query = select(RunRow.id).where(RunRow.id.in_(set(runs.values())))
+            known = set(session.scalars(query))
+        there = known - self._done(known)
+        return {key for key, run in runs.items() if run in there}
+
+    def embeddings(self, keys: Sequence[str]) -> set[str]:
+        """Embeddings `embeddings/MODEL/IMAGE.safetensors` whose model and image are there."""
+        images = {key: _number(key.rpartition("/")[2].partition(".")[0]) for key in keys}
+        wanted = {image for image in images.values() if image is not None}
+        with self._catalog.reading() as session:
+            there = set(session.scalars(select(ImageRow.id).where(ImageRow.id.in_(wanted))))
+            models = set(session.scalars(select(ModelRow.version)))
+        return {
+            key
+            for key, image in images.items()
+            if image is None or (image in there and _middle(key) in models)
+        }
+
+    def models(self, keys: Sequence[str]) -> set[str]:
+        """Checkpoints of registered versions."""
+        with self._catalog.reading() as session:
+            return set(session.scalars(select(ModelRow.key))) & set(keys)
+
+    def releases(self, keys: Sequence[str]) -> set[str]:
+        """Files of releases, finished or being built."""
+        with self._catalog.reading() as session:
+            folders = {f"{key}/" for key in session.scalars(select(ReleaseRow.key))}
+        return {key for key in keys if any(key.startswith(folder) for folder in folders)}
+
+    def _done(self, run_ids: set[str]) -> set[str]:
+        """Those of the runs that have finished and whose answers are in the mask table."""
+        query = select(RunRow.id).where(RunRow.id.in_(run_ids), RunRow.state == RunState.FINISHED)
+        with self._catalog.reading() as session:
+            finished = set(session.scalars(query))
+        for run_id in finished - self._committed.keys():
+            self._committed[run_id] = self._masks.committed(run_id, 0)
+        return {run_id for run_id in finished if self._committed[run_id]}
+
+
+def _middle(key: str) -> str:
+    """The key without its first and last part."""
+    return key.partition("/")[2].rpartition("/")[0]
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 19 else None
+
+
+def pinned_versions(catalog: Catalog) -> set[int]:
+    """Versions of the mask table that releases and model versions were made from; they stay
+    readable for good."""
+    with catalog.reading() as session:
+        found = [*session.scalars(select(ReleaseRow.table_version))]
+        found += [
+            version
+            for version in session.scalars(select(ModelRow.table_version))
+            if version is not None
+        ]
+    return set(found)

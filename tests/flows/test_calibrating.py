@@ -1,0 +1,40 @@
+"""Thresholds of a new model version come from held-out images, where there are enough of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.sam import Thresholds, load_sam
+from flows import calibrating
+from flows.calibrating import calibrated
+from flows.evaluating import held_out_images
+from flows.ingest import ingest_folder
+from flows.wiring import Workspace
+
+PARENT = Thresholds(min_predicted_iou=0.11, min_stability=0.22, confident_iou=0.33)
+
+
+def test_with_few_held_out_masks_the_parents_thresholds_stay(
+    workspace: Workspace, scenes: Path
+) -> None:
+    ingest_folder(workspace, "d", scenes, scenes / "instances.json", held_out=0.1)
+    found, scores, note = calibrated(workspace, load_sam(), "d", PARENT)
+    assert (found, scores) == (PARENT, {})
+    assert "the parent's" in note
+
+
+def test_with_enough_of_them_own_thresholds_are_found(
+    workspace: Workspace, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrating, "MIN_MASKS", 5)
+    monkeypatch.setattr(calibrating, "MIN_IMAGES", 2)  # the settings say two
+    ingest_folder(workspace, "d", scenes, scenes / "instances.json", held_out=0.6)
+    images = held_out_images(workspace, "d", limit=9)
+    assert len(images) == 2
+    found, scores, note = calibrated(workspace, load_sam(), "d", PARENT)
+    assert found != PARENT
+    assert 0.3 <= found.min_predicted_iou <= found.confident_iou
+    assert scores["recall_50"] > 0
+    assert "2 held-out images" in note

@@ -1,0 +1,60 @@
+"""One `dataengine up` for all tests of this folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import temporary_server
+from flows.settings import FILE_NAME
+from flows.wiring import Workspace, open_workspace
+from tests.flows.conftest import TOML, write_scenes
+from tests.production.running import Production, dataengine, running
+
+PRODUCTION = """
+[production]
+name = "tested"
+runs_at_once = 4
+poll_seconds = 0.5
+page_port = 0
+prefect_port = 0
+s3_port = 0
+retrain_after_accepted = 3
+retrain_after_rejected = 2
+rescore_images = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[Production]:
+    """A workspace whose services run, with the images of a dataset `d`, and a schedule."""
+    with tempfile.TemporaryDirectory(prefix="up") as folder:
+        root = Path(folder).resolve() / "ws"
+        root.mkdir()
+        (root / FILE_NAME).write_text(TOML.replace("held_out = 0.3", "held_out = 0") + PRODUCTION)
+        scenes = write_scenes(root / "scenes", 8)
+        with running(root) as production:
+            done = dataengine(root, "ingest", str(scenes), "--dataset", "d", "--json")
+            assert done.returncode == 0, done.stderr
+            every_minute = ("generate", "--dataset", "d", "--cron", "* * * * *", "--limit", "2")
+            done = dataengine(root, "schedule", *every_minute, "--json")
+            assert done.returncode == 0, done.stderr
+            yield production
+
+
+@pytest.fixture
+def production(started: Production) -> Iterator[Production]:
+    """The same, with this process's flows on its Prefect server."""
+    temporary_server.configure(started.root)
+    with temporary_settings({PREFECT_API_URL: started.api}):
+        yield started
+
+
+@pytest.fixture
+def workspace(production: Production) -> Workspace:
+    """Its workspace, on its PostgreSQL and S3."""
+    return open_workspace(str(production.root))

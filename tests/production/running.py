@@ -1,0 +1,147 @@
+"""`dataengine up` as a process of its own, and what the tests ask its Prefect server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+START_SECONDS = 150.0
+PATIENCE = 90.0
+
+Found = TypeVar("Found")
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+FORGOTTEN = ("PREFECT_", "DATAENGINE_")
+"""Variables of the tests' own server and workspace."""
+
+
+def until(look: Callable[[], Found], what: str, seconds: float = PATIENCE) -> Found:
+    """What `look` returns, once that is true.
+
+    Raises:
+        AssertionError: it is not, within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.2)
+    return found
+
+
+def environment() -> dict[str, str]:
+    """This process's, without what says which server or workspace to use."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FORGOTTEN)}
+    return {**kept, **ENVIRONMENT}
+
+
+def dataengine(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the workspace."""
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=root,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def processes_of(root: Path) -> dict[int, str]:
+    """Processes that have to do with the workspace: its folder is in their command line or in their
+    environment. Those of this test are left out."""
+    found = {}
+    name = str(root).encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            around = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        is_his = name in command or b"DATAENGINE_WORKSPACE=" + name in around
+        if is_his and state != "Z" and int(folder.name) != os.getpid():
+            found[int(folder.name)] = command.replace(b"\0", b" ").decode()
+    return found
+
+
+@dataclass(frozen=True)
+class Production:
+    """A running `dataengine up`."""
+
+    root: Path
+    process: subprocess.Popen[bytes]
+    services: dict[str, dict[str, Any]]
+
+    @property
+    def api(self) -> str:
+        """Of Prefect."""
+        return f"{self.services['prefect']['url']}/api"
+
+    @property
+    def page(self) -> str:
+        """URL of the annotation page."""
+        return str(self.services["page"]["url"])
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        """The flow runs of a deployment, by its full name."""
+        made = httpx.get(f"{self.api}/deployments/name/{deployment}", timeout=10).json()
+        wanted = {"deployments": {"id": {"any_": [made["id"]]}}, "limit": 100}
+        found: list[dict[str, Any]] = httpx.post(
+            f"{self.api}/flow_runs/filter", json=wanted, timeout=10
+        ).json()
+        return found
+
+    def triggered(self, deployment: str) -> list[dict[str, Any]]:
+        """Those that an automation has started, and that have ended."""
+        return [
+            run
+            for run in self.runs(deployment)
+            if (run["created_by"] or {}).get("type") == "AUTOMATION"
+            and run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")
+        ]
+
+    def end(self, number: signal.Signals) -> None:
+        """Send a signal, and wait until all of its processes are gone."""
+        self.process.send_signal(number)
+        self.process.wait(timeout=60)
+        until(lambda: not processes_of(self.root), f"gone after {number.name}", 40)
+
+
+@contextmanager
+def running(root: Path, *arguments: str) -> Iterator[Production]:
+    """Start `dataengine up --json` in the workspace; killed at the end if it still runs."""
+    out, log = root / "up.json", root / "up.log"
+    with out.open("wb") as output, log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "up", "--json", *arguments],
+            cwd=root,
+            env=environment(),
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
+    try:
+        until(
+            lambda: out.read_text().endswith("\n") or process.poll() is not None,
+            f"services: {log}",
+            START_SECONDS,
+        )
+        assert process.poll() is None, log.read_text()
+        rows = json.loads(out.read_text())["services"]
+        yield Production(root, process, {row["service"]: row for row in rows})
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

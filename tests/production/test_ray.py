@@ -1,0 +1,133 @@
+"""Stage 3 on a real Ray cluster of two nodes, each with a core and a GPU that is only claimed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+
+from flows.fully_automatic import generate
+from flows.ingest import ingest_folder
+from flows.scaling import ScaleOutError
+from flows.settings import FILE_NAME
+from flows.wiring import Workspace, open_workspace
+from storage.catalog import Shard, ShardState
+from storage.objects import ObjectNotFoundError
+from tests.flows.conftest import (
+    TOML,
+    prefect_server,  # noqa: F401 - a fixture
+    write_scenes,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+
+NODE: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80_000_000}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Its address."""
+    # Without its memory monitor, which would end processes on a busy machine.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    try:
+        made.add_node(**NODE)
+        yield str(made.address)
+    finally:
+        made.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _workspace(folder: Path, scenes: Path, address: str | None) -> Workspace:
+    """With the scenes ingested; on Ray where there is an address."""
+    folder.mkdir()
+    toml = TOML
+    if address is not None:
+        toml = f'runner = "ray"\n{TOML}[ray]\naddress = "{address}"\nretry_seconds = 0.1\n'
+        toml += "gpus_per_shard = 1\nmax_in_flight = 3\n"
+    (folder / FILE_NAME).write_text(toml)
+    workspace = open_workspace(str(folder))
+    workspace.prepare()
+    ingest_folder(workspace, "d", scenes)
+    return workspace
+
+
+def _shards(workspace: Workspace) -> list[Shard]:
+    return workspace.catalog.shards.all("run-1")
+
+
+def _contents(workspace: Workspace) -> set[tuple[Any, ...]]:
+    """What was found on which image, whoever found it."""
+    names = {image.id: image.file_name for image in workspace.catalog.images.each(1)}
+    return {(names[mask.image_id], mask.rle.counts) for mask in workspace.masks.masks()}
+
+
+def _owner(shard: Shard) -> int:
+    """The process that has leased it."""
+    return int(str(shard.lease_owner).rpartition(":")[2])
+
+
+def _freeze_then_kill_the_first(workspace: Workspace, seen: list[int]) -> None:
+    """The first worker that has a shard is frozen until another one has one too, then killed."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(seen) < 2:
+        for shard in _shards(workspace):
+            if shard.state != ShardState.OPEN and _owner(shard) not in seen:
+                seen.append(_owner(shard))
+                os.kill(seen[0], signal.SIGSTOP)
+        time.sleep(0.01)
+    if seen:
+        os.kill(seen[0], signal.SIGKILL)
+
+
+def test_two_nodes_make_what_one_process_makes_though_a_worker_is_killed(
+    cluster: str, tmp_path: Path
+) -> None:
+    scenes = write_scenes(tmp_path / "scenes", 12)
+    there = _workspace(tmp_path / "ray", scenes, cluster)
+    seen: list[int] = []
+    killer = threading.Thread(target=_freeze_then_kill_the_first, args=(there, seen))
+    killer.start()
+    figures = generate(str(there.settings.root), "run-1", "d")
+    killer.join()
+
+    here = _workspace(tmp_path / "local", scenes, None)
+    alone = generate(str(here.settings.root), "run-1", "d")
+    assert (figures["images"], figures["masks"]) == (alone["images"], alone["masks"])
+    assert _contents(there) == _contents(here)
+    assert sum(there.masks.counts().values()) == figures["masks"]  # none is there twice
+
+    shards = _shards(there)
+    assert [shard.state for shard in shards] == [ShardState.COMMITTED] * 6
+    assert max(shard.attempts for shard in shards) == 2
+    assert len(seen) == 2
+    # a process works on shard after shard, with the model it has loaded, though it claims a GPU
+    assert len({_owner(shard) for shard in shards}) <= 3
+
+
+def test_a_shard_that_fails_is_tried_again_then_says_why_and_is_free(
+    cluster: str, tmp_path: Path
+) -> None:
+    workspace = _workspace(tmp_path / "ws", write_scenes(tmp_path / "scenes", 2), cluster)
+    workspace.objects.delete(workspace.current_model().key)
+    with pytest.raises(ObjectNotFoundError):
+        generate(str(workspace.settings.root), "run-1", "d")
+    (shard,) = _shards(workspace)
+    assert (shard.state, shard.attempts) == (ShardState.OPEN, 3)
+
+
+def test_ray_that_does_not_answer_is_said_in_one_line(tmp_path: Path) -> None:
+    scenes = write_scenes(tmp_path / "scenes", 2)
+    workspace = _workspace(tmp_path / "ws", scenes, "127.0.0.1:1")
+    with pytest.raises(ScaleOutError, match=r"127\.0\.0\.1:1"):
+        generate(str(workspace.settings.root), "run-1", "d")
+    assert workspace.catalog.shards.remaining("run-1") == 1

@@ -1,0 +1,227 @@
+"""Deployments, schedules and what triggers them: what needs no services."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from engine.core.records import Source, Stage
+from engine.core.rle import encode
+from flows import cli, deployed, events
+from flows.deployments import DEPLOYMENTS
+from flows.ingest import ingest_folder
+from flows.orchestrator import UnreachableError, api_url
+from flows.production import check_fits
+from flows.rescoring import rescore_dataset
+from flows.services import read_services_file, write_services_file
+from flows.settings import FILE_NAME, SERVICES_FILE, WorkspaceError, load_settings
+from flows.turns import only_one
+from flows.wiring import Workspace
+from storage.catalog import RunKind, RunState, TaskKind, TaskState
+from tests.annotation.site import make_site
+from tests.flows.conftest import make_workspace, write_scenes
+from tests.production.running import until
+
+YAML = Path(__file__).parents[2] / "infra" / "prefect.yaml"
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A prepared workspace, entered, and no Prefect server anywhere."""
+    workspace = make_workspace(tmp_path / "ws")
+    monkeypatch.chdir(workspace.settings.root)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    return workspace
+
+
+def failure(*arguments: str) -> Exception:
+    """What a command fails with."""
+    result = CliRunner().invoke(cli.app, list(arguments))
+    assert isinstance(result.exception, Exception)
+    return result.exception
+
+
+def test_the_yaml_declares_what_deploy_makes() -> None:
+    declared = {row["entrypoint"]: row for row in yaml.safe_load(YAML.read_text())["deployments"]}
+    assert set(declared) == {f"flows.deployed.{item.function}" for item in DEPLOYMENTS.values()}
+    for item in DEPLOYMENTS.values():
+        told = [
+            (row["expect"], row.get("parameters", {}), row["match"])
+            for row in declared[f"flows.deployed.{item.function}"].get("triggers", [])
+        ]
+        resource = {"prefect.resource.id": "dataengine.workspace.dataengine"}
+        assert told == [
+            ([trigger.event], trigger.parameters, {**resource, **trigger.labels})
+            for trigger in item.triggers
+        ]
+        assert getattr(deployed, item.function).name == item.flow
+
+
+def test_without_a_server_the_error_says_where_to_get_one(empty: Workspace) -> None:
+    for command in (
+        ["deploy"],
+        ["schedule", "list"],
+        ["schedule", "advance", "--cron", "0 2 * * *"],
+        ["schedule", "pause", "x"],
+    ):
+        error = failure(*command)
+        assert isinstance(error, UnreachableError)
+        assert "dataengine up" in str(error)
+
+
+def test_a_server_that_does_not_answer_is_said_in_one_line(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    error = failure("schedule", "list")
+    assert isinstance(error, UnreachableError)
+    assert "does not answer" in str(error)
+    assert "\n" not in str(error)
+    assert not events.emit(empty, events.MODEL_PROMOTED, {"version": "m"})
+
+
+@pytest.mark.parametrize("cron", ["0 2 * *", "99 * * * *", "often", ""])
+def test_a_wrong_cron_is_named(
+    empty: Workspace, cron: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    error = failure("schedule", "advance", "--cron", cron)
+    assert isinstance(error, WorkspaceError)
+    assert repr(cron) in str(error)
+    assert "\n" not in str(error)
+
+
+def test_what_up_leaves_behind_is_no_server(empty: Workspace) -> None:
+    folder = empty.settings.root / ".services"
+    folder.mkdir()
+    (folder / "state.json").write_text('{"prefect_api_url": "http://127.0.0.1:9/api"}')
+    (folder / "up.lock").touch()
+    assert api_url(empty.settings.root) in (None, os.environ.get("PREFECT_API_URL"))
+
+
+def test_a_workspace_with_data_is_not_moved_silently(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path / "ws")
+    check_fits(workspace.settings, frozenset())  # nothing in it yet
+    scenes = write_scenes(tmp_path / "scenes", 1)
+    ingest_folder(workspace, "d", scenes, None)
+    with pytest.raises(WorkspaceError, match="--without postgres --without s3"):
+        check_fits(workspace.settings, frozenset())
+    with pytest.raises(WorkspaceError, match="images in its folder"):
+        check_fits(workspace.settings, frozenset({"postgres"}))
+    check_fits(workspace.settings, frozenset({"postgres", "s3"}))
+
+
+def test_settings_of_the_services_come_after_the_users(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('[store]\nregion = "north"\n')
+    (tmp_path / SERVICES_FILE).parent.mkdir()
+    write_services_file(tmp_path, "postgresql+psycopg://there", ("http://s3", ("us", "hush-hush")))
+    settings = load_settings(tmp_path)
+    assert settings.catalog_url == "postgresql+psycopg://there"
+    assert (settings.store.region, settings.store.endpoint_url) == ("north", "http://s3")
+    assert "hush-hush" not in repr(settings)
+    assert read_services_file(tmp_path)["store"]["secret_key"] == "hush-hush"
+
+
+def test_of_two_that_would_train_one_does(empty: Workspace) -> None:
+    dataset = empty.catalog.datasets.get_or_create("d")
+    empty.catalog.runs.start("r", RunKind.RETRAIN, dataset_id=dataset.id)
+
+    def fail() -> None:
+        with only_one(empty, "r") as is_to_train:
+            assert is_to_train
+            raise KeyError
+
+    for _ in range(2):  # a failure gives it back at once
+        with pytest.raises(KeyError):
+            fail()
+    with only_one(empty, "r") as is_to_train:
+        assert is_to_train
+    with only_one(empty, "r") as is_to_train:
+        assert not is_to_train
+
+
+def test_a_guard_left_alone_ends_its_service_and_what_that_started(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+        "open(sys.argv[1], 'w').write(f'{child.pid} ')\n"
+        "time.sleep(300)"
+    )
+    told, lock = tmp_path / "pid", tmp_path / "lock"
+    command = [sys.executable, "-m", "flows.guard", str(lock), "SIGTERM", "-"]
+    guard = subprocess.Popen(
+        [*command, sys.executable, "-c", script, str(told)], stdin=subprocess.PIPE
+    )
+    until(lambda: told.exists() and told.read_text().endswith(" "), "the child")
+    pid = int(told.read_text())
+    began = time.monotonic()
+    assert guard.stdin is not None
+    guard.stdin.close()  # what the operating system does when its parent is gone
+    assert guard.wait(timeout=30) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_guard_ends_with_its_service(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.guard", str(tmp_path / "lock"), "SIGTERM", "-"]
+    guard = subprocess.Popen(
+        [*command, sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"],
+        stdin=subprocess.PIPE,
+    )
+    assert guard.wait(timeout=30) == 128 + signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_masks_that_the_new_model_does_not_see_go_to_review(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "ws", images=2)
+    workspace = site.workspace
+    dataset = workspace.catalog.datasets.get("d")
+    made: list[Any] = []
+    for number, image_id in enumerate(site.image_ids):
+        mask = site.masks_of(number)[0]
+        y, x = (int(axis.mean()) for axis in mask.nonzero())
+        for index in range(2):
+            shape = mask.copy()
+            if index:  # a frame around the image: nothing that any model answers
+                shape[:], shape[:2], shape[-2:] = False, True, True
+            rle = encode(shape)
+            row = site.mask_rows(number, "old", Source.AUTOMATIC, Stage.FULLY_AUTOMATIC, limit=1)[0]
+            made.append(
+                replace(
+                    row,
+                    mask_id=f"old/{image_id}/{index}",
+                    model="older",
+                    rle=rle,
+                    area=int(shape.sum()),
+                    box_xyxy=(0, 0, shape.shape[1], shape.shape[0]),
+                    point_xy=(float(x), float(y)),
+                )
+            )
+    site.start_run("old", RunKind.FULLY_AUTOMATIC)
+    workspace.masks.commit(made, run_id="old", shard=0)
+    found = rescore_dataset(workspace, dataset)
+    assert found is not None
+    assert (found["images"], found["masks"], found["queued"]) == (2, 4, 2)
+    assert found["disagreements"] >= 2
+    (run,) = workspace.catalog.runs.all(kind=RunKind.REVIEW)
+    assert run.state == RunState.RUNNING
+    assert workspace.queue.counts(run_id=run.id)[TaskState.OPEN] == 2
+    queued = {id for task in _tasks(workspace) for id in task.payload["mask_ids"]}
+    assert {f"old/{image_id}/1" for image_id in site.image_ids} <= queued
+    assert rescore_dataset(workspace, dataset) is None
+    assert workspace.queue.counts(run_id=run.id)[TaskState.OPEN] == 2
+
+
+def _tasks(workspace: Workspace) -> list[Any]:
+    return workspace.queue.upcoming(kinds=[TaskKind.REVIEW], limit=10)

@@ -157,9 +157,13 @@ def make_service(workspace: Workspace) -> AnnotationService:
         queue=workspace.queue,
         objects=workspace.objects,
         masks=workspace.masks,
-        embeddings=EmbeddingCache(workspace.objects, workspace.segmenter, pixels_of),
+        embeddings=EmbeddingCache(
+            workspace.objects,
+            workspace.segmenter,
+            pixels_of,
+            decode_of=lambda version: decoder_of(version).predict_each,
+        ),
         pictures=Pictures(pixels_of),
-        decoder_of=decoder_of,
         lease_seconds=workspace.settings.people_lease_seconds,
         on_drained=finish,
     )

@@ -13,6 +13,7 @@ from prefect import flow
 
 from engine.core.records import Mask, Stage
 from engine.core.rle import RLE, decode, iou_matrix
+from engine.sam.zoom import Zoom
 from flows.collecting import (
     PEOPLE,
     SIMULATED,
@@ -138,13 +139,13 @@ def _reviewer(workspace: Workspace, job: Job) -> Any:
             if mask.mask_id in ids
         ]
         verdicts, fixes = [], []
-        embedding = annotator.segmenter.embed(pixels_HWC)
+        viewer = Zoom(annotator.segmenter, pixels_HWC)
         for mask, row in zip(given, _overlaps(given, truths), strict=True):
             kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
             if row.max(initial=0) >= annotator.config.accept_iou:
                 kind = VerdictKind.ACCEPT
             elif row.max(initial=0) >= FIXABLE_IOU:
-                made = annotator.annotate(embedding, [decode(truths[int(row.argmax())])])
+                made = annotator.annotate(viewer, [decode(truths[int(row.argmax())])])
                 if made:
                     kind, seconds = VerdictKind.FIX, seconds + made[0].seconds
                     number = mask.mask_id.rsplit("/", 1)[-1]

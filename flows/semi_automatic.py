@@ -14,6 +14,7 @@ from prefect import flow
 from engine.core.metrics import match
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
+from engine.sam.zoom import Zoom
 from flows import costs, progress
 from flows.collecting import (
     PEOPLE,
@@ -114,8 +115,8 @@ def _annotator(workspace: Workspace, job: Job) -> Any:
         kept = [_confirmed(given[index]) for index, _ in pairs]
         found = {truth for _, truth in pairs}
         missing = [decode(rle) for index, rle in enumerate(truths) if index not in found]
-        embedding = annotator.segmenter.embed(pixels_HWC)
-        records = annotator.annotate(embedding, missing)
+        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        records = annotator.annotate(viewer, missing)
         made = [
             mask_of(job, image.id, f"added-{number}", record)
             for number, record in enumerate(records)

@@ -93,7 +93,7 @@ class TrainSettings(_Section):
     oversampling: float = Field(default=10.0, gt=0)
     """How much more often an image with people's masks is drawn than one with automatic masks only
     (SAM: 10, section 7.6)."""
-    evaluation_images: int = Field(default=32, ge=1)
+    evaluation_images: int = Field(default=64, ge=1)
     """Held-out images on which a candidate is compared with the current model."""
     evaluation_masks: int = Field(default=12, ge=1)
     """Masks of each of those images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -29,11 +30,12 @@ class BatchedDecoder:
         self._thread = threading.Thread(target=self._work, name="decoder", daemon=True)
         self._thread.start()
 
-    def predict(self, embedding: Embedding, prompt: Prompt, *, multimask: bool) -> Prediction:
-        """What `Segmenter.predict` says of one prompt; waits for it."""
-        answer: Future[Prediction] = Future()
-        self._waiting.put(((embedding, prompt, multimask), answer))
-        return answer.result()
+    def predict_each(self, asked: Sequence[Asked]) -> list[Prediction]:
+        """What `Segmenter.predict_each` says; waits for it."""
+        answers: list[Future[Prediction]] = [Future() for _ in asked]
+        for item, answer in zip(asked, answers, strict=True):
+            self._waiting.put((item, answer))
+        return [answer.result() for answer in answers]
 
     def close(self) -> None:
         """End the thread once everything that waits is answered."""

@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,14 +16,35 @@ from storage.objects import ObjectExistsError, ObjectNotFoundError, ObjectStore
 if TYPE_CHECKING:
     from engine.automatic.windows import Frame
     from engine.sam import Embedding, Segmenter
+    from engine.sam.zoom import Answer, Decode, Tile, Zoom
+
+MAX_TILES = 16
+"""Embedded pieces of one image that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
 class ReadyImage:
-    """An image that prompts can be answered on: its embedding, and what draws masks at its size."""
+    """An image that prompts can be answered on."""
 
-    embedding: Embedding
-    frame: Frame
+    def __init__(self, segmenter: Segmenter, embedding: Embedding, zoom: Zoom) -> None:
+        """
+        Args:
+            zoom: of the image, with the model.
+        """
+        self.embedding, self.zoom = embedding, zoom
+        self._segmenter = segmenter
+        self._frames: dict[Tile, Frame] = {}
+
+    def frame(self, answer: Answer) -> Frame:
+        """What draws an answer's masks on its tile."""
+        from engine.automatic.windows import Frame
+
+        found = self._frames.get(answer.tile)
+        if found is None:
+            found = Frame(answer.embedding, self._segmenter.side, self._segmenter.low_side)
+            if len(self._frames) >= MAX_TILES:
+                self._frames.clear()
+            self._frames[answer.tile] = found
+        return found
 
 
 Pixels = Callable[[int], np.ndarray]
@@ -40,15 +60,19 @@ class EmbeddingCache:
         segmenter_of: Callable[[str], Segmenter],
         pixels_of: Pixels,
         *,
-        capacity: int = 128,
+        decode_of: Callable[[str], Decode] | None = None,
+        capacity: int = 64,
     ) -> None:
         """
         Args:
             objects: where embeddings are kept, under `embeddings/MODEL/IMAGE.safetensors`.
             segmenter_of: the loaded model of a version.
             pixels_of: an image's pixels; what it raises comes out of `get`.
-            capacity: images in memory; one takes 1.2 MB with `lite`, 4 MB with `vit_h`.
+            decode_of: what answers prompts with a model version, in place of the model itself.
+            capacity: images in memory; an embedding takes 1.2 MB with `lite`, 4 MB with `vit_h`,
+                and an image whose small objects were looked at closer has up to MAX_TILES.
         """
+        self._decode_of = decode_of
         self._objects, self._segmenter_of, self._pixels_of = objects, segmenter_of, pixels_of
         self._capacity = capacity
         self._lock = threading.Lock()
@@ -94,11 +118,18 @@ class EmbeddingCache:
             found.set_exception(error)
 
     def _ready(self, model: str, image_id: int) -> ReadyImage:
-        from engine.automatic.windows import Frame
+        from engine.sam.zoom import Zoom
 
         segmenter = self._segmenter_of(model)
         embedding = self._load_or_make(segmenter, model, image_id)
-        return ReadyImage(embedding, Frame(embedding, segmenter.side, segmenter.low_side))
+        zoom = Zoom(
+            segmenter,
+            lambda: self._pixels_of(image_id),
+            embedding,
+            decode=None if self._decode_of is None else self._decode_of(model),
+            max_tiles=MAX_TILES,
+        )
+        return ReadyImage(segmenter, embedding, zoom)
 
     def _load_or_make(self, segmenter: Segmenter, model: str, image_id: int) -> Embedding:
         from engine.sam.embedding_file import read_embedding

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.annotation.decoder import BatchedDecoder
 from engine.annotation.embeddings import EmbeddingCache, ReadyImage
 from engine.annotation.errors import invalid
 from engine.annotation.schemas import Candidate, PredictIn, Prediction, Rle
@@ -19,25 +18,24 @@ from engine.core.records import Prompt
 from storage.catalog import new_id
 
 if TYPE_CHECKING:
-    import torch
+    from engine.sam.zoom import Answer, Ask
 
-REMEMBERED = 512
-"""Former answers that can be corrected; three of `lite`'s take 220 kB."""
+REMEMBERED = 256
+"""Former answers that can be corrected; three of `lite`'s take 220 kB, and their tile's embedding
+1.2 MB where nothing else keeps it."""
 
 
 class Prompter:
     """Answers prompts about images; safe for any number of threads."""
 
-    def __init__(
-        self, embeddings: EmbeddingCache, decoder_of: Callable[[str], BatchedDecoder]
-    ) -> None:
+    def __init__(self, embeddings: EmbeddingCache) -> None:
         """
         Args:
-            decoder_of: what answers prompts with a model version.
+            embeddings: what makes images ready.
         """
-        self._embeddings, self._decoder_of = embeddings, decoder_of
+        self._embeddings = embeddings
         self._lock = threading.Lock()
-        self._former: OrderedDict[str, tuple[int, torch.Tensor]] = OrderedDict()
+        self._former: OrderedDict[str, tuple[int, Answer]] = OrderedDict()
 
     def answer(self, task_id: int, model: str, image_id: int, asked: PredictIn) -> Prediction:
         """Candidates for a prompt. A former answer counts only within its task.
@@ -49,34 +47,35 @@ class Prompter:
         if not asked.points and asked.box_xyxy is None:
             raise invalid("a prompt needs a point or a box")
         ready = self._embeddings.get(model, image_id)
-        prompt = self._prompt(task_id, asked)
-        found = self._decoder_of(model).predict(ready.embedding, prompt, multimask=asked.multimask)
-        scores = found.predicted_iou_BM[0].tolist()
+        (found,) = ready.zoom.predict([self._ask(task_id, asked)], multimask=asked.multimask)
         return Prediction(
-            candidates=_drawn(ready, found.logits_BMHW[0], scores),
-            best=int(np.argmax(scores)),
-            token=self._remember(task_id, found.logits_BMHW[0]),
+            candidates=_drawn(ready, found),
+            best=found.best,
+            token=self._remember(task_id, found),
             milliseconds=1000 * (time.perf_counter() - began),
         )
 
-    def _prompt(self, task_id: int, asked: PredictIn) -> Prompt:
-        logits = None
-        if asked.former is not None:
-            with self._lock:
-                known = self._former.get(asked.former.token)
-            if known is not None and known[0] == task_id and asked.former.candidate < len(known[1]):
-                logits = known[1][asked.former.candidate].float().cpu().numpy()
+    def _ask(self, task_id: int, asked: PredictIn) -> Ask:
+        from engine.sam.zoom import Ask
+
         points = labels = None
         if asked.points:
             points = np.array([(point.x, point.y) for point in asked.points], np.float64)
             labels = np.array([point.label for point in asked.points], np.int64)
         box = None if asked.box_xyxy is None else np.array(asked.box_xyxy, np.float64)
-        return Prompt(points_xy=points, labels=labels, box_xyxy=box, mask_logits=logits)
+        prompt = Prompt(points_xy=points, labels=labels, box_xyxy=box)
+        if asked.former is not None:
+            with self._lock:
+                known = self._former.get(asked.former.token)
+            candidate = asked.former.candidate
+            if known and known[0] == task_id and candidate < len(known[1].predicted_iou_M):
+                return Ask(prompt, known[1], candidate)
+        return Ask(prompt)
 
-    def _remember(self, task_id: int, logits_MHW: torch.Tensor) -> str:
+    def _remember(self, task_id: int, answer: Answer) -> str:
         token = new_id()
         with self._lock:
-            self._former[token] = (task_id, logits_MHW.half())
+            self._former[token] = (task_id, replace(answer, logits_MHW=answer.logits_MHW.half()))
             while len(self._former) > REMEMBERED:
                 self._former.popitem(last=False)
         return token
@@ -87,18 +86,20 @@ def rle_view(rle: rle_codec.RLE) -> Rle:
     return Rle(size=rle.size, counts=rle.counts.decode("ascii"))
 
 
-def _drawn(ready: ReadyImage, logits_MHW: torch.Tensor, scores: list[float]) -> list[Candidate]:
-    """The answers at the image's size; each costs what it covers."""
+def _drawn(ready: ReadyImage, answer: Answer) -> list[Candidate]:
+    """The candidates at the image's size; each costs what it covers."""
     from engine.automatic.windows import Drawn, finite
 
-    size = ready.embedding.original_size
+    size, frame = ready.embedding.original_size, ready.frame(answer)
+    left, top = answer.tile[:2]
     found = []
-    for logits, score in zip(finite(logits_MHW).numpy(), scores, strict=True):
-        window = ready.frame.window(logits, 0.0)
+    scores = answer.predicted_iou_M.tolist()
+    for logits, score in zip(finite(answer.logits_MHW).numpy(), scores, strict=True):
+        window = frame.window(logits, 0.0)
         mask = Drawn(np.zeros((0, 0), bool), 0, 0)
         if window is not None:
-            x, y = window.frame_columns[0], window.frame_rows[0]
-            mask = Drawn(ready.frame.draw(window) > 0, x, y).tight()
+            x, y = left + window.frame_columns[0], top + window.frame_rows[0]
+            mask = Drawn(frame.draw(window) > 0, x, y).tight()
         rle = mask.rle(size) if mask.mask.any() else rle_codec.encode(np.zeros(size, bool))
         area, box = int(mask.mask.sum()), mask.box_xyxy if mask.mask.any() else (0, 0, 0, 0)
         found.append(Candidate(rle=rle_view(rle), area=area, box_xyxy=box, predicted_iou=score))

@@ -13,7 +13,6 @@ from typing import Any
 
 from engine.annotation import answers
 from engine.annotation.answers import TaskContext
-from engine.annotation.decoder import BatchedDecoder
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.pictures import Pictures
@@ -79,19 +78,17 @@ class AnnotationService:
         masks: MaskTable,
         embeddings: EmbeddingCache,
         pictures: Pictures,
-        decoder_of: Callable[[str], BatchedDecoder],
         lease_seconds: float = 120,
         on_drained: Callable[[str], None] = lambda run_id: None,
     ) -> None:
         """
         Args:
-            decoder_of: what answers prompts with a model version.
             lease_seconds: how long a task stays with a page that has fallen silent.
             on_drained: called with the id of a run whose last task was handed in.
         """
         self.catalog, self.queue, self.objects, self.masks = catalog, queue, objects, masks
         self.embeddings, self.pictures = embeddings, pictures
-        self.prompter = Prompter(embeddings, decoder_of)
+        self.prompter = Prompter(embeddings)
         self.lease_seconds, self.on_drained = lease_seconds, on_drained
         self._lock = threading.Lock()
         self._contexts: OrderedDict[tuple[int, int | None], TaskContext] = OrderedDict()

@@ -19,7 +19,8 @@ from engine.core.records import Prompt
 from engine.core.rle import RLE, box_xyxy, decode
 from engine.evaluation.bootstrap import ByImage
 from engine.evaluation.reliability import reliability
-from engine.sam.segmenter import Embedding, Segmenter
+from engine.sam.segmenter import Segmenter
+from engine.sam.zoom import Answer, Ask, Zoom
 
 CLICKS = (1, 2, 3, 5, 9)
 """Numbers of clicks that are reported, as in the paper."""
@@ -108,6 +109,7 @@ def evaluate_clicks(
     *,
     clicks: Sequence[int] = CLICKS,
     max_masks_per_image: int | None = None,
+    zoom: bool = True,
 ) -> ClickScores:
     """Run the protocol over images: every click up to the largest number that is reported, and the
     box.
@@ -117,12 +119,14 @@ def evaluate_clicks(
         images: with their true masks; empty masks are passed over.
         clicks: which numbers of clicks to report; 1 is always among them.
         max_masks_per_image: the first so many masks of each image, for a quick look.
+        zoom: small objects are looked at closer, as at the annotation page; else every prompt is
+            answered on the whole image, as in the paper.
     """
     wanted = tuple(sorted({1, *clicks}))
     scores = ClickScores(wanted, iou_after=[[] for _ in range(wanted[-1])])
     for number, item in enumerate(images):
         rles = item.truths if max_masks_per_image is None else item.truths[:max_masks_per_image]
-        embedding = segmenter.embed(item.image_HWC)
+        viewer = Zoom(segmenter, item.image_HWC, is_on=zoom)
         for start in range(0, len(rles), MAX_BATCH):
             batch = rles[start : start + MAX_BATCH]
             truths = np.stack([decode(rle) for rle in batch])
@@ -130,43 +134,33 @@ def evaluate_clicks(
             kept = truths.any(axis=(1, 2))
             if kept.any():
                 scores.image += [number] * int(kept.sum())
-                _clicks(segmenter, embedding, truths[kept], scores)
-                _boxes(segmenter, embedding, truths[kept], boxes[kept], scores)
+                _clicks(viewer, truths[kept], scores)
+                _boxes(viewer, truths[kept], boxes[kept], scores)
     return scores
 
 
-def _clicks(
-    segmenter: Segmenter,
-    embedding: Embedding,
-    truths_KHW: np.ndarray,
-    scores: ClickScores,
-) -> None:
+def _clicks(viewer: Zoom, truths_KHW: np.ndarray, scores: ClickScores) -> None:
     points = [[center_point(truth)] for truth in truths_KHW]
     labels = [[1] for _ in truths_KHW]
-    logits: np.ndarray | None = None
+    answers: list[Answer | None] = [None] * len(truths_KHW)
     for count in range(1, scores.clicks[-1] + 1):
-        prompts = [
-            Prompt(
-                points_xy=np.array(points[k], np.float64),
-                labels=np.array(labels[k], np.int64),
-                mask_logits=None if logits is None else logits[k],
+        asked = [
+            Ask(
+                Prompt(
+                    points_xy=np.array(points[k], np.float64),
+                    labels=np.array(labels[k], np.int64),
+                ),
+                answer,
+                answer.best if answer else 0,
             )
-            for k in range(len(truths_KHW))
+            for k, answer in enumerate(answers)
         ]
-        answer = segmenter.predict(embedding, prompts, multimask=count == 1)
-        best, predicted = answer.best()
-        masks = segmenter.masks(embedding, best)
-        ious = batch_iou(masks, truths_KHW)
+        found = viewer.predict(asked, multimask=count == 1)
+        masks = viewer.masks([(answer, answer.best) for answer in found])
         if count == 1:
-            scores.predicted += predicted.tolist()
-            every = [
-                batch_iou(segmenter.masks(embedding, answer.logits_BMHW[:, m]), truths_KHW)
-                for m in range(answer.logits_BMHW.shape[1])
-            ]
-            scores.oracle += np.max(every, axis=0).tolist()
-            scores.boundary_1_click += _boundaries(masks, truths_KHW)
-        scores.iou_after[count - 1] += ious.tolist()
-        logits = best.float().cpu().numpy()
+            _first_click(viewer, found, masks, truths_KHW, scores)
+        scores.iou_after[count - 1] += batch_iou(masks, truths_KHW).tolist()
+        answers = list(found)
         for k, truth in enumerate(truths_KHW):
             click = next_click(masks[k], truth)
             point, label = click if click is not None else (points[k][0], 1)
@@ -174,17 +168,27 @@ def _clicks(
             labels[k].append(label)
 
 
-def _boxes(
-    segmenter: Segmenter,
-    embedding: Embedding,
+def _first_click(
+    viewer: Zoom,
+    found: Sequence[Answer],
+    masks_KHW: np.ndarray,
     truths_KHW: np.ndarray,
-    boxes_K4: np.ndarray,
     scores: ClickScores,
 ) -> None:
-    answer = segmenter.predict(
-        embedding, [Prompt(box_xyxy=box) for box in boxes_K4], multimask=False
-    )
-    masks = segmenter.masks(embedding, answer.best()[0])
+    """What is told of the first answer alone."""
+    scores.predicted += [float(answer.predicted_iou_M.max()) for answer in found]
+    outputs = len(found[0].predicted_iou_M)
+    every = [
+        batch_iou(viewer.masks([(answer, m) for answer in found]), truths_KHW)
+        for m in range(outputs)
+    ]
+    scores.oracle += np.max(every, axis=0).tolist()
+    scores.boundary_1_click += _boundaries(masks_KHW, truths_KHW)
+
+
+def _boxes(viewer: Zoom, truths_KHW: np.ndarray, boxes_K4: np.ndarray, scores: ClickScores) -> None:
+    found = viewer.predict([Ask(Prompt(box_xyxy=box)) for box in boxes_K4], multimask=False)
+    masks = viewer.masks([(answer, 0) for answer in found])
     scores.box += batch_iou(masks, truths_KHW).tolist()
     scores.boundary_box += _boundaries(masks, truths_KHW)
     areas = (boxes_K4[:, 2:] - boxes_K4[:, :2]).prod(axis=1)

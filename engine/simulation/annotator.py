@@ -18,7 +18,8 @@ import numpy as np
 from engine.core.clicks import center_point, depth, next_click
 from engine.core.metrics import batch_iou, iou
 from engine.core.records import Prompt
-from engine.sam.segmenter import Embedding, Segmenter
+from engine.sam.segmenter import Segmenter
+from engine.sam.zoom import Answer, Ask, Zoom
 
 MAX_BATCH = 64
 """Objects prompted at once."""
@@ -121,18 +122,17 @@ class _Object:
         self.truth = truth_HW
         self.points: list[tuple[int, int]] = [center_point(truth_HW)]
         self.labels: list[int] = [1]
-        self.logits: np.ndarray | None = None
+        self.answer: Answer | None = None
         self.mask = np.zeros_like(truth_HW)
         self.iou = 0.0
         self.best: tuple[float, np.ndarray, float] = (0.0, self.mask, 0.0)
         """IoU, mask and predicted IoU of the best answer so far."""
 
-    def prompt(self) -> Prompt:
-        return Prompt(
-            points_xy=np.array(self.points, np.float64),
-            labels=np.array(self.labels, np.int64),
-            mask_logits=self.logits,
+    def ask(self) -> Ask:
+        prompt = Prompt(
+            points_xy=np.array(self.points, np.float64), labels=np.array(self.labels, np.int64)
         )
+        return Ask(prompt, self.answer, self.answer.best if self.answer else 0)
 
 
 class SimulatedAnnotator:
@@ -142,8 +142,11 @@ class SimulatedAnnotator:
         self.segmenter = segmenter
         self.config = config or AnnotatorConfig()
 
-    def annotate(self, embedding: Embedding, truths: Sequence[np.ndarray]) -> list[AnnotatedMask]:
+    def annotate(self, viewer: Zoom, truths: Sequence[np.ndarray]) -> list[AnnotatedMask]:
         """Make masks for the objects `truths`, bool (H, W) each, from nothing.
+
+        Args:
+            viewer: of the image, with the annotator's model.
 
         Returns:
             One record for every object that ended at `keep_iou` or better.
@@ -151,25 +154,23 @@ class SimulatedAnnotator:
         wanted = sorted((t for t in truths if t.any()), key=lambda t: -int(t.sum()))
         objects = [_Object(truth) for truth in wanted[: self.config.max_objects]]
         for start in range(0, len(objects), MAX_BATCH):
-            self._click(embedding, objects[start : start + MAX_BATCH])
+            self._click(viewer, objects[start : start + MAX_BATCH])
         done = [self._finish(item) for item in objects]
         return [record for record in done if record.iou >= self.config.keep_iou]
 
-    def _click(self, embedding: Embedding, objects: list[_Object]) -> None:
+    def _click(self, viewer: Zoom, objects: list[_Object]) -> None:
         """Click until each object is good or its clicks are spent."""
         config, active = self.config, objects
         for clicks in range(1, config.max_clicks + 1):
-            answer = self.segmenter.predict(
-                embedding, [item.prompt() for item in active], multimask=clicks == 1
-            )
-            logits, scores = answer.best()
-            masks = self.segmenter.masks(embedding, logits)
+            found = viewer.predict([item.ask() for item in active], multimask=clicks == 1)
+            masks = viewer.masks([(answer, answer.best) for answer in found])
             quality = batch_iou(masks, np.stack([item.truth for item in active]))
             for index, item in enumerate(active):
                 item.mask, item.iou = masks[index], float(quality[index])
-                item.logits = logits[index].float().cpu().numpy()
+                item.answer = found[index]
                 if item.iou > item.best[0]:
-                    item.best = (item.iou, item.mask, float(scores[index]))
+                    predicted = float(found[index].predicted_iou_M.max())
+                    item.best = (item.iou, item.mask, predicted)
             left = [item for item in active if item.iou < config.good_iou]
             if clicks == config.max_clicks:
                 return

@@ -162,6 +162,7 @@ def test_a_click_is_answered_with_three_masks_of_the_object(site: Site, ada: Cli
 def test_the_page_answers_as_the_model_does(site: Site, ada: Client) -> None:
     from engine.core.records import Prompt
     from engine.sam.embedding_file import read_embedding
+    from engine.sam.zoom import Ask, Zoom
 
     site.annotate()
     task = taken(ada)
@@ -176,10 +177,10 @@ def test_the_page_answers_as_the_model_does(site: Site, ada: Client) -> None:
     ]
     segmenter = site.workspace.segmenter("lite")
     stored = site.workspace.objects.get(f"embeddings/lite/{task.image.id}.safetensors")
-    embedding = read_embedding(stored)
+    zoom = Zoom(segmenter, site.scenes[0].image_HWC, read_embedding(stored))
     for answer, prompt in zip(answers, prompts, strict=True):
-        direct = segmenter.predict(embedding, [prompt], multimask=False)
-        mask = segmenter.masks(embedding, direct.logits_BMHW[0])[0]
+        (direct,) = zoom.predict([Ask(prompt)], multimask=False)
+        mask = zoom.mask(direct, 0)
         assert (decoded(answer.candidates[0].rle) == mask).mean() > 0.9999
 
 

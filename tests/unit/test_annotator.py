@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from engine.core.metrics import iou
 from engine.core.records import Prompt
 from engine.sam import Embedding, Prediction, Segmenter
+from engine.sam.zoom import Zoom
 from engine.simulation.annotator import (
     AnnotatedMask,
     AnnotatorConfig,
@@ -21,6 +22,7 @@ from engine.simulation.annotator import (
     SimulatedAnnotator,
     stroke,
 )
+from tests.unit.fake_segmenters import AnswersTogether
 
 torch.set_num_threads(1)
 SIZE = (64, 96)
@@ -46,7 +48,7 @@ def shrunk(mask: np.ndarray, share: float) -> np.ndarray:
     return kept
 
 
-class Learner(Segmenter):
+class Learner(AnswersTogether):
     """Knows the objects; its answer to n clicks on one has the IoU `quality(n)` with it."""
 
     def __init__(self, truths: Sequence[np.ndarray], quality: Callable[[int], float]) -> None:
@@ -75,13 +77,20 @@ class Learner(Segmenter):
         return np.asarray(logits_BHW.numpy() > 0)
 
 
+def viewer(model: Segmenter) -> Zoom:
+    """The image as it is, never closer."""
+    return Zoom(
+        model, lambda: np.zeros((*EMBEDDING.original_size, 3), np.uint8), EMBEDDING, is_on=False
+    )
+
+
 def annotate(
     truths: Sequence[np.ndarray],
     quality: Callable[[int], float],
     config: AnnotatorConfig | None = None,
 ) -> tuple[list[AnnotatedMask], Learner]:
     model = Learner(truths, quality)
-    return SimulatedAnnotator(model, config).annotate(EMBEDDING, truths), model
+    return SimulatedAnnotator(model, config).annotate(viewer(model), truths), model
 
 
 def slowly(clicks: int) -> float:
@@ -115,7 +124,7 @@ def test_each_object_takes_its_own_clicks() -> None:
             return (0.3, 0.5, 0.75, 1.0)[clicks - 1] if truth is SMALL else 1.0
 
     model = Partial([LARGE, SMALL], slowly)
-    found = SimulatedAnnotator(model).annotate(EMBEDDING, [LARGE, SMALL])
+    found = SimulatedAnnotator(model).annotate(viewer(model), [LARGE, SMALL])
     assert [mask.clicks for mask in found] == [1, 4]
     assert [len(prompts) for prompts, _ in model.asked] == [2, 1, 1, 1]
 
@@ -162,7 +171,7 @@ def test_what_is_too_much_is_clicked_as_background() -> None:
             return Prediction(torch.tensor(answer * 2.0 - 1)[None, None], torch.ones(1, 1))
 
     model = Greedy([wanted], slowly)
-    (mask,) = SimulatedAnnotator(model).annotate(EMBEDDING, [wanted])
+    (mask,) = SimulatedAnnotator(model).annotate(viewer(model), [wanted])
     prompt = model.asked[-1][0][0]
     assert mask.clicks == 2
     assert prompt.points_xy is not None

@@ -17,7 +17,8 @@ from engine.evaluation.bootstrap import ByImage, interval, mean_of_sets, paired_
 from engine.evaluation.clicks import EvaluationImage, clicks_to_reach, evaluate_clicks
 from engine.evaluation.proposals import evaluate_proposals, score_proposals
 from engine.evaluation.reliability import reliability
-from engine.sam import Embedding, Prediction, Segmenter
+from engine.sam import Embedding, Prediction
+from tests.unit.fake_segmenters import AnswersTogether
 
 torch.set_num_threads(1)
 SIZE = (40, 60)
@@ -130,7 +131,7 @@ def test_scoring_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 # clicks
 
 
-class Oracle(Segmenter):
+class Oracle(AnswersTogether):
     """Knows the truth: the mask a prompt's first point or box belongs to.
 
     Of three masks the truth is the one at `right`, and it is most confident of the first.

@@ -36,7 +36,7 @@ SMALLEST_SIDE = 64
 BOX_SHARE = 1 / 3
 """A box's longer side is at most this share of its tile's."""
 
-CLICK_SHARE = 1 / 12
+CLICK_SHARE = 1 / 6
 """An answer to a click whose longer side is below this share of the view's is looked at closer."""
 
 CLOSER_SHARE = 1 / 4

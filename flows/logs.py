@@ -157,7 +157,11 @@ def _add_bound(record: logging.LogRecord) -> bool:
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    found = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    found = {
+        key: value
+        for key, value in vars(record).items()
+        if key not in _STANDARD and not key.startswith("_")  # other libraries' own, such as Ray's
+    }
     if threading.current_thread() is not threading.main_thread():
         found.setdefault("thread", record.threadName)
     return found

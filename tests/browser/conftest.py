@@ -18,7 +18,7 @@ SIZE = (300, 400)
 Shot = Callable[[Page, str], None]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright runs an event loop, which would disturb other tests
 def chromium() -> Iterator[Browser]:
     """The system's browser, else Playwright's own (`infra/browser.sh` sees to one)."""
     names = ("chromium", "chromium-browser", "google-chrome")

@@ -67,7 +67,7 @@ def make_workspace(folder: Path) -> Workspace:
     return workspace
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # later tests want none, or their own
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The same temporary server that the command line uses."""
     with temporary_server.server(tmp_path_factory.mktemp("prefect")):

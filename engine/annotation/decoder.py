@@ -26,7 +26,7 @@ class BatchedDecoder:
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
-        self._waiting: SimpleQueue[tuple[Asked, Future[Prediction]] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[Asked, Future[Prediction]]] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="decoder", daemon=True)
         self._thread.start()
 
@@ -37,26 +37,15 @@ class BatchedDecoder:
             self._waiting.put((item, answer))
         return [answer.result() for answer in answers]
 
-    def close(self) -> None:
-        """End the thread once everything that waits is answered."""
-        self._waiting.put(None)
-        self._thread.join()
-
     def _work(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            batch, is_last = [first], False
+        while True:
+            batch = [self._waiting.get()]
             while len(batch) < MAX_BATCH:
                 try:
-                    item = self._waiting.get_nowait()
+                    batch.append(self._waiting.get_nowait())
                 except Empty:
                     break
-                if item is None:
-                    is_last = True
-                    break
-                batch.append(item)
             self._answer(batch)
-            if is_last:
-                return
 
     def _answer(self, batch: list[tuple[Asked, Future[Prediction]]]) -> None:
         try:

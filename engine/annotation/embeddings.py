@@ -105,10 +105,6 @@ class EmbeddingCache:
             if not is_there:
                 self._ahead.submit(self.get, model, image_id)
 
-    def close(self) -> None:
-        """Give up what was to be fetched ahead."""
-        self._ahead.shutdown(cancel_futures=True)
-
     def _fill(self, key: tuple[str, int], found: Future[ReadyImage]) -> None:
         try:
             found.set_result(self._ready(*key))

@@ -109,6 +109,10 @@ ACTIONS: dict[str, _Action] = {
 }
 
 
+JOBS = 20
+"""Jobs that are shown; their logs are read once a second while somebody looks."""
+
+
 class WorkspaceActions:
     """The page's `Actions` on one workspace."""
 
@@ -157,8 +161,8 @@ class WorkspaceActions:
         return self._view(job)
 
     def jobs(self) -> list[JobView]:
-        """What was started, the newest first."""
-        return [self._view(job) for job in jobs_in(self._folder)]
+        """What was started last, the newest first."""
+        return [self._view(job) for job in jobs_in(self._folder)[:JOBS]]
 
     def job(self, job_id: str) -> JobView:
         """One of them.

@@ -88,7 +88,7 @@ def create_app(
 
 
 def _live_state(service: AnnotationService, actions: Actions) -> dict[str, Any]:
-    jobs = {f"job:{job.id}": job.model_dump(mode="json") for job in actions.jobs()[:20]}
+    jobs = {f"job:{job.id}": job.model_dump(mode="json") for job in actions.jobs()}
     summary = service.catalog.summary()
     stamp = [summary.runs, summary.rounds, summary.models, summary.releases, summary.images]
     queue = service.queue.by_kind()

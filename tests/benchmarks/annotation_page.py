@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -59,10 +58,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((which for name in names if (which := shutil.which(name))), None)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=driver.find_browser(), args=["--no-sandbox"]
+        )
         for count in arguments.masks:
             site = make_site(Path(folder) / str(count), images=1, size=SIZE, kind="capsules")
             site.complete()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.annotation.site import Site, make_site, served
+from tests.browser.driver import find_browser
 
 torch.set_num_threads(1)
 SHOTS = Path(__file__).parents[2] / ".artifacts" / "browser"
@@ -21,8 +21,7 @@ Shot = Callable[[Page, str], None]
 @pytest.fixture(scope="module")  # Playwright runs an event loop, which would disturb other tests
 def chromium() -> Iterator[Browser]:
     """The system's browser, else Playwright's own (`infra/browser.sh` sees to one)."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
+    path = find_browser()
     with sync_playwright() as playwright:
         if path is None and not Path(playwright.chromium.executable_path).exists():
             pytest.skip("no Chromium here; `sh infra/browser.sh python3` gets one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import Any
 
@@ -14,6 +15,12 @@ from engine.core.rle import RLE
 EDITOR = "window.dataengine.editor"
 ANSWERED = f"{EDITOR}.current() && !{EDITOR}.session.isWaiting"
 CURRENT = f"{EDITOR}.current() && {EDITOR}.session.newMask({EDITOR}.current())"
+
+
+def find_browser() -> str | None:
+    """The system's Chromium; None where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if (found := shutil.which(name))), None)
 
 
 def until(page: Page, expression: str, seconds: float = 20.0) -> None:

@@ -29,7 +29,7 @@ HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, quick enough to do after
 every round."""
 
-_KEPT_AS = 4
+_KEPT_AS = 5
 """Number of the form in which results are kept; part of their key, so that none of another form is
 read as this one."""
 

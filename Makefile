@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := .cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench base-model pictures clean
+.PHONY: help setup demo test lint bench base-model pictures sbom audit clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,19 @@ pictures: $(READY) ## Take the pictures of docs/ anew, by the browser tests
 	$(BIN)/python -m pytest tests/browser
 	for name in annotate-click complete-prefilled review-grid review-single dashboard; do \
 		cp .artifacts/browser/$$name.png docs/images/; done
+
+$(TOOLS)/.ready: Makefile # in an environment of their own, so that neither lists itself
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom==7.*" "pip-audit==2.*"
+	touch $(TOOLS)/.ready
+
+sbom: $(READY) $(TOOLS)/.ready ## List what is installed, with licences, as CycloneDX; writes sbom.json
+	$(TOOLS)/bin/cyclonedx-py environment --gather-license-texts --output-reproducible \
+		--pyproject pyproject.toml --output-file sbom.json $(BIN)/python
+
+audit: $(TOOLS)/.ready ## Look the locked packages up among known vulnerabilities; needs PyPI's JSON API
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --requirement requirements.lock || \
+		{ echo "vulnerable packages, or not all could be looked up: see above" >&2; exit 1; }
 
 clean: ## Remove the demo and caches, not .venv
 	rm -rf demo .cache .mypy_cache .ruff_cache .pytest_cache

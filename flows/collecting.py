@@ -23,9 +23,10 @@ from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
 from engine.simulation.annotator import AnnotatedMask, AnnotatorConfig, SimulatedAnnotator
 from flows import costs, events, progress
+from flows.patience import kept_alive, patiently
 from flows.wiring import Workspace
 from storage.annotation_queue import Task
-from storage.catalog import AnnotatorKind, Image, LeaseLostError, TaskKind
+from storage.catalog import AnnotatorKind, CatalogError, Image, LeaseLostError, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectNotFoundError
@@ -100,7 +101,13 @@ def work_off(
             if task is None:
                 time.sleep(min(1.0, seconds / 4))
                 continue
-            if _answer_task(workspace, job, task, truths, answer):
+            try:
+                answered = _answer_task(workspace, job, task, truths, answer)
+            except BaseException:
+                with contextlib.suppress(CatalogError):  # else it is free when its lease runs out
+                    workspace.queue.release(task.id, str(task.lease_id))
+                raise
+            if answered:
                 advance()
                 if job.round_id is not None and not workspace.queue.pending(job.run_id):
                     events.round_drained(workspace, job.round_id)
@@ -123,16 +130,21 @@ def wait_for_people(workspace: Workspace, job: Job, kind: TaskKind, *, wait: boo
         f"{total} images wait for people: start `dataengine annotate` in this workspace"
     )
     what = f"{job.stage} round {job.round}" if job.round else str(kind)
+    patience = workspace.settings.outage_seconds
     with progress.current().track(what, total, "image") as advance:
         left = total
         while left:
-            workspace.queue.expire()
-            pending = workspace.queue.pending(job.run_id)
+            pending = patiently(patience, lambda: _pending(workspace, job.run_id))
             advance(left - pending)
             left = pending
             if left:
                 time.sleep(LOOK_SECONDS)
     return True
+
+
+def _pending(workspace: Workspace, run_id: str) -> int:
+    workspace.queue.expire()
+    return workspace.queue.pending(run_id)
 
 
 def make_embeddings(workspace: Workspace, job: Job, image_ids: Collection[int]) -> None:
@@ -163,7 +175,7 @@ def _answer_task(
     image = workspace.catalog.images.get(task.image_id)
     with (
         costs.spending(workspace, job.run_id),
-        progress.kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
+        kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
     ):
         try:
             pixels = workspace.pixels(image)

@@ -18,6 +18,7 @@ from flows.assisted_manual import assisted_manual
 from flows.collecting import PEOPLE, SIMULATED
 from flows.evaluating import held_out_scores
 from flows.fully_automatic import fully_automatic
+from flows.patience import patiently
 from flows.retrain import retrain
 from flows.rounds import open_round
 from flows.semi_automatic import semi_automatic
@@ -83,12 +84,21 @@ def data_engine(
     loop = opened.catalog.loops.start_or_resume(row.id, plan, new=new)
     if loop.state != LoopState.FINISHED:
         rounds = opened.catalog.rounds.for_loop(loop.id)
-        if all(
-            finish_round(opened, dataset, loop, item, wait=wait).state == RoundState.DONE
-            for item in rounds
-        ):
+        if all(_through_outages(opened, dataset, loop, item.id, wait) for item in rounds):
             opened.catalog.loops.finish(loop.id)
     return round_rows(opened, loop.id)
+
+
+def _through_outages(
+    workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait: bool
+) -> bool:
+    """Whether the round is done; where the catalog or the store was away, it is gone on with."""
+
+    def finish() -> Round:
+        row = workspace.catalog.rounds.get(round_id)
+        return finish_round(workspace, dataset, loop, row, wait=wait)
+
+    return patiently(workspace.settings.outage_seconds, finish).state == RoundState.DONE
 
 
 def finish_round(

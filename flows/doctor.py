@@ -23,8 +23,9 @@ from storage.catalog import new_id, utc_now
 from storage.compaction import table_size
 
 MAX_CLOCK_SECONDS = 2.0
-"""How far this machine's clock may be from the database's before people should look; a third of a
-lease is the limit."""
+LIMIT_CLOCK_SECONDS = 600.0
+"""How far this machine's clock may be from the database's before people should look, and before
+requests to S3 are about to be refused."""
 
 PACKAGES = ("torch", "segment-anything", "sqlalchemy", "deltalake", "pyarrow", "prefect", "ray")
 
@@ -168,8 +169,8 @@ def _clock(workspace: Workspace) -> Found:
     middle = before + (utc_now() - before) / 2
     apart = (theirs - middle).total_seconds()
     detail = f"the database's clock is {apart:+.1f} s from this machine's"
-    do = "set both by NTP; leases are given and expire by each worker's own clock"
-    if abs(apart) > workspace.settings.lease_seconds / 3:
+    do = "set both by NTP; leases go by the database's, S3 refuses what is 15 minutes off"
+    if abs(apart) > LIMIT_CLOCK_SECONDS:
         raise TroubleError(detail, do)
     return Found(detail) if abs(apart) <= MAX_CLOCK_SECONDS else Found(detail, do, "look")
 
@@ -185,7 +186,7 @@ def _versions(workspace: Workspace) -> Found:
 
 
 def _leases(workspace: Workspace) -> Found:
-    overdue = workspace.catalog.ledger.overdue(utc_now())
+    overdue = workspace.catalog.ledger.overdue(workspace.catalog.now())
     expired = workspace.catalog.ledger.expiries()
     detail = (
         f"{overdue['task']} tasks and {overdue['shard']} shards overdue; expired so far: "

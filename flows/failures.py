@@ -11,6 +11,7 @@ def is_users(error: Exception) -> bool:
     from flows.evaluating import NothingToEvaluateError
     from flows.importing import ImportRefusedError
     from flows.orchestrator import UnreachableError
+    from flows.patience import OutageError
     from flows.production import ServiceError
     from flows.release import NothingToReleaseError
     from flows.rounds import NoImagesError
@@ -34,6 +35,7 @@ def is_users(error: Exception) -> bool:
             NothingToEvaluateError,
             NothingToReleaseError,
             OrchestratorError,
+            OutageError,
             ScaleOutError,
             ServiceError,
             StorageError,

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -24,6 +25,7 @@ from engine.automatic import MaskGenerator, preset
 from engine.core.records import Mask, Source, Stage
 from flows import costs, logs, progress, scaling
 from flows.collecting import Job, masks_of
+from flows.patience import kept_alive, patiently
 from flows.rounds import job_of
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import (
@@ -115,7 +117,8 @@ def images_without_masks(workspace: Workspace, dataset: Dataset) -> Iterator[int
 @task(name="generate-shard")
 def generate_shard(workspace: str, run_id: str) -> int | None:
     """One task run is one shard: the next free one; None when none is free."""
-    return next_shard(open_workspace(workspace), run_id)
+    opened = open_workspace(workspace)
+    return patiently(opened.settings.outage_seconds, lambda: next_shard(opened, run_id))
 
 
 def next_shard(workspace: Workspace, run_id: str) -> int | None:
@@ -150,18 +153,19 @@ def generate_run(workspace: Workspace, job: Job, image_ids: Iterable[int] = ()) 
 
     Raises:
         ScaleOutError: Ray does not answer, or lost a shard's workers again and again.
+        OutageError: the catalog or the store did not answer for long.
     """
     shards, before = workspace.catalog.shards, plan_shards(workspace, job.run_id, image_ids)
-    root = str(workspace.settings.root)
+    root, patience = str(workspace.settings.root), workspace.settings.outage_seconds
     with progress.current().track("generate", before.images, "image") as advance:
         advance(before.committed_images)
         if workspace.settings.runner == "ray":
             scaling.work_on_ray(workspace, job.run_id, generate_shard)
         else:
-            while shards.remaining(job.run_id):
+            while patiently(patience, lambda: shards.remaining(job.run_id)):
                 if generate_shard(root, job.run_id) is None:
                     time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
-    totals = shards.totals(job.run_id)
+    totals = patiently(patience, lambda: shards.totals(job.run_id))
     images = totals.images
     return {
         "images": images,
@@ -192,35 +196,40 @@ def work_shard(workspace: Workspace, job: Job, shard: Shard, advance: progress.A
     Raises:
         LeaseLostError: another worker has taken it over; its commit stands.
     """
-    began, lease_id = time.monotonic(), str(shard.lease_id)
-    seconds = workspace.settings.lease_seconds
-    shards = workspace.catalog.shards
-
-    def renew() -> object:
-        return shards.renew(job.run_id, shard.shard, lease_id, seconds)
-
+    began, seconds = time.monotonic(), workspace.settings.lease_seconds
+    patience = workspace.settings.outage_seconds
     ids = {"run_id": job.run_id, "shard": shard.shard}
     with (
         logs.bound(**ids),
         costs.spending(workspace, job.run_id),
-        progress.kept_alive(renew, seconds),
+        kept_alive(partial(_renew, workspace, shard), seconds),
     ):
         masks: list[Mask] = []
         if not workspace.masks.committed(job.run_id, shard.shard):
             masks = _shard_masks(workspace, job, shard, advance)
-            renew()  # not ours any more: let the other one commit
-        version = workspace.masks.commit(masks, run_id=job.run_id, shard=shard.shard)
-        # Counted from the table, as they may be another worker's; by image, as that reads one file.
-        counts = workspace.masks.counts(("shard",), run_id=job.run_id, image_ids=shard.image_ids)
-    shards.commit(
+        patiently(patience, lambda: _hand_in(workspace, job, shard, masks, began))
+    log.info("shard committed", extra={**ids, "images": len(shard.image_ids)})
+
+
+def _renew(workspace: Workspace, shard: Shard) -> None:
+    seconds, lease = workspace.settings.lease_seconds, str(shard.lease_id)
+    workspace.catalog.shards.renew(shard.run_id, shard.shard, lease, seconds)
+
+
+def _hand_in(workspace: Workspace, job: Job, shard: Shard, masks: list[Mask], began: float) -> None:
+    """Put the masks in the table, then mark the shard. May be done again, also half-done."""
+    _renew(workspace, shard)  # not ours any more: let the other one commit
+    version = workspace.masks.commit(masks, run_id=job.run_id, shard=shard.shard)
+    # Counted from the table, as they may be another worker's; by image, as that reads one file.
+    counts = workspace.masks.counts(("shard",), run_id=job.run_id, image_ids=shard.image_ids)
+    workspace.catalog.shards.commit(
         job.run_id,
         shard.shard,
-        lease_id,
+        str(shard.lease_id),
         masks=counts.get((shard.shard,), 0),
         table_version=version,
         seconds=time.monotonic() - began,
     )
-    log.info("shard committed", extra={**ids, "images": len(shard.image_ids)})
 
 
 def _shard_masks(
@@ -247,10 +256,12 @@ def _read_ahead(
     workspace: Workspace, images: Sequence[Image]
 ) -> Iterator[tuple[Image, Future[np.ndarray]]]:
     """Each image with its pixels, the next one being fetched and decoded meanwhile."""
+    patience = workspace.settings.outage_seconds
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         waiting: list[tuple[Image, Future[np.ndarray]]] = []
         for image in images:
-            waiting.append((image, pool.submit(workspace.pixels, image)))
+            read = partial(workspace.pixels, image)
+            waiting.append((image, pool.submit(patiently, patience, read)))
             if len(waiting) == 2:
                 yield waiting.pop(0)
         yield from waiting

@@ -41,17 +41,23 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         stream: where to; None: standard error, whatever that is at the time of a line.
     """
     hidden = secrets_of(settings)
-    handler = logging.StreamHandler(stream) if stream else _StandardError()
+    handler = logging.StreamHandler(stream) if stream else StandardError()
     is_json = settings.log == "json"
     handler.setFormatter(JsonLines(hidden) if is_json else PlainLines(hidden))
     handler.addFilter(_add_bound)
     root = logging.getLogger()
-    for held in [held for held in root.handlers if getattr(held, "of_dataengine", False)]:
+    for held in [held for held in root.handlers if _is_replaced(held)]:
         root.removeHandler(held)
     handler.of_dataengine = True  # type: ignore[attr-defined]  # so that the next call finds it
     root.addHandler(handler)
     for name in ("flows", "engine", "storage", "dataengine"):
         logging.getLogger(name).setLevel(logging.INFO if is_json else logging.WARNING)
+
+
+def _is_replaced(handler: logging.Handler) -> bool:
+    """Ours of an earlier call, and Prefect's for the console, which blots nothing out."""
+    is_prefects = type(handler).__module__ == "prefect.logging.handlers"
+    return is_prefects or getattr(handler, "of_dataengine", False)
 
 
 @contextmanager
@@ -134,8 +140,9 @@ class PlainLines(logging.Formatter):
         return masked(line, self._hidden)
 
 
-class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is when the line is written."""
+class StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is when the line is written. Its name has no underscore before
+    it: Prefect, set up later, takes such handlers for nobody's and puts its own in their place."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -120,27 +119,3 @@ def use(reporter: Reporter) -> None:
     """Set the reporter of this process."""
     global _reporter
     _reporter = reporter
-
-
-@contextmanager
-def kept_alive(renew: Callable[[], object], seconds: float) -> Iterator[None]:
-    """Call `renew` every third of `seconds` from a thread while the body runs, so that long work
-    on one item does not lose its lease. A failing renewal ends the renewing; whether the lease
-    still holds is decided where the result is handed in."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(seconds / 3):
-            try:
-                renew()
-            except Exception as error:
-                current().say(f"[yellow]a lease could not be renewed: {error}[/yellow]")
-                return
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import Task, flow
 
 from flows import progress
+from flows.patience import patiently
 from flows.settings import RaySettings, WorkspaceError
 from flows.wiring import Workspace, open_workspace
 
@@ -93,6 +94,7 @@ def _feed(workspace: Workspace, run_id: str, submit: Callable[[], PrefectRayFutu
     from prefect_ray.context import remote_options
 
     chosen, shards = workspace.settings.ray, workspace.catalog.shards
+    patience = workspace.settings.outage_seconds
     pending: list[PrefectRayFuture[Any]] = []
     # With GPUs Ray would end a process after one task, and the model with it, but for max_calls.
     resources = {"num_cpus": chosen.cpus_per_shard, "num_gpus": chosen.gpus_per_shard}
@@ -103,7 +105,8 @@ def _feed(workspace: Workspace, run_id: str, submit: Callable[[], PrefectRayFutu
         done = (totals := shards.totals(run_id)).committed_images
         while left := totals.shards - totals.committed:
             # A frozen process keeps its task: others are sent for the shards it has lost.
-            wanted = min(left, chosen.max_in_flight) + shards.expired(run_id)
+            expired = patiently(patience, lambda: shards.expired(run_id))
+            wanted = min(left, chosen.max_in_flight) + expired
             pending += [submit() for _ in range(wanted - len(pending))]
             ended, pending = _wait(ray, pending, LOOK_SECONDS)
             try:
@@ -113,7 +116,7 @@ def _feed(workspace: Workspace, run_id: str, submit: Callable[[], PrefectRayFutu
                 raise
             if images and not any(images):  # the rest is held by others
                 time.sleep(min(LOOK_SECONDS, workspace.settings.lease_seconds / 4))
-            totals = shards.totals(run_id)
+            totals = patiently(patience, lambda: shards.totals(run_id))
             advance(totals.committed_images - done)
             done = totals.committed_images
     _end(ray, pending)

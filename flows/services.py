@@ -186,7 +186,7 @@ def _s3_answers(url: str, store: ObjectStore) -> bool:
 
 def prefect_server(port: int) -> Service:
     """Prefect's server with its schedulers, on its own SQLite in the workspace, or on the database
-    of PREFECT_API_DATABASE_CONNECTION_URL."""
+    of PREFECT_SERVER_DATABASE_CONNECTION_URL."""
     url = f"http://{HOST}:{port}"
     return Service(
         name="prefect",

@@ -46,6 +46,8 @@ class StoreSettings(_Section):
     region: str | None = None
     access_key: SecretStr | None = None
     secret_key: SecretStr | None = None
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long S3 may be silent before a request counts as failed; requests are tried again."""
 
 
 class GeneratorSettings(_Section):
@@ -197,6 +199,8 @@ class Settings(BaseSettings):
     """Images in one shard; SA-1B size: about 1,000."""
     lease_seconds: float = Field(default=60.0, gt=0)
     """How long a task or shard stays taken after its worker fell silent."""
+    outage_seconds: float = Field(default=300.0, ge=0)
+    """How long a job goes on trying while the catalog or the store does not answer."""
     people_lease_seconds: float = Field(default=120.0, gt=0)
     """How long a task stays with a page that has fallen silent."""
     max_pixels: int = Field(default=200_000_000, ge=1)
@@ -284,6 +288,7 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 # device = "auto"          # auto, cpu, cuda, mps
 # held_out = 0.15          # share of ingested images that is never trained on
 # shard_images = 20        # images one worker commits at once
+# outage_seconds = 300     # how long a job waits for a catalog or a store that does not answer
 # log = "text"             # json: one line an event, for machines
 # runner = "local"         # ray: stage 3's shards go to a Ray cluster, see [ray]
 

@@ -26,7 +26,8 @@ START_SECONDS = 120.0
 
 
 class OrchestratorError(Exception):
-    """Prefect's server did not start. Look at `.prefect/server.log` in the workspace."""
+    """Prefect's server did not start, or went away while a command ran. The log of one that a
+    command starts is `.prefect/server.log` in the workspace; what is done is kept."""
 
 
 def configure(root: Path) -> None:
@@ -49,8 +50,20 @@ def server(root: Path) -> Iterator[None]:
     else one of our own.
 
     Raises:
-        OrchestratorError: our own did not come up.
+        OrchestratorError: our own did not come up, or the server stopped answering.
     """
+    with _started(root):
+        try:
+            yield
+        except httpx.TransportError as error:  # of Prefect's client, after its retries
+            raise OrchestratorError(
+                f"Prefect's server does not answer any more ({error}); what is done is kept, give "
+                "the same command again"
+            ) from error
+
+
+@contextmanager
+def _started(root: Path) -> Iterator[None]:
     configure(root)
     if os.environ.get("PREFECT_API_URL"):
         yield

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from flows import progress
+from flows.patience import kept_alive
 from flows.wiring import Workspace
 from storage.catalog import LeaseLostError
 
@@ -38,7 +38,7 @@ def only_one(workspace: Workspace, run_id: str) -> Iterator[bool]:
         lease = str(shard.lease_id)
         try:
             renew = partial(shards.renew, run_id, 0, lease, seconds)
-            with progress.kept_alive(renew, seconds):
+            with kept_alive(renew, seconds):
                 yield True
         except BaseException:
             _give_back(workspace, run_id, lease)

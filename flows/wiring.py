@@ -38,6 +38,7 @@ class Workspace:
             region=settings.store.region,
             access_key=key.get_secret_value() if key else None,
             secret_key=secret.get_secret_value() if secret else None,
+            timeout_seconds=settings.store.timeout_seconds,
         )
         self.catalog: Catalog = open_catalog(settings.catalog_url)
         self.queue = AnnotationQueue(self.catalog)

@@ -24,7 +24,6 @@ from storage.catalog.sessions import (
     new_id,
     pairs,
     to_record,
-    utc_now,
 )
 from storage.catalog.states import TaskKind, TaskState
 from storage.catalog.tables import TaskRow
@@ -78,9 +77,10 @@ class Task:
 class AnnotationQueue:
     """Tasks in the catalog's database; safe for any number of threads and processes."""
 
-    def __init__(self, catalog: Catalog, *, clock: Clock = utc_now, max_skips: int = 3) -> None:
+    def __init__(self, catalog: Catalog, *, clock: Clock | None = None, max_skips: int = 3) -> None:
         """
         Args:
+            clock: the catalog's by default.
             max_skips: a task skipped so often leaves the queue for good (`skipped`).
 
         Raises:
@@ -89,7 +89,7 @@ class AnnotationQueue:
         if max_skips < 1:
             raise ValueError(f"max_skips must be at least 1, got {max_skips}")
         self._catalog = catalog
-        self._clock = clock
+        self._clock: Clock = clock or catalog.now
         self._max_skips = max_skips
 
     def add(self, tasks: Sequence[NewTask]) -> int:

@@ -7,6 +7,7 @@ a set of masks for good. DuckDB, Polars, Spark and pandas read the same files.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ TABLE_PROPERTIES = {
     ),
 }
 COMMIT_ATTEMPTS = 20
+REFUSALS = ("privileges", "NoSuchBucket", "RequestTimeTooSkewed", "os error 28", "No space left")
+"""In the messages of errors that do not go away when it is tried again."""
 
 
 class MaskVersionNotFoundError(StorageError):
@@ -361,14 +364,22 @@ def _shard_batch(masks: Iterable[Mask], run_id: str, shard: int) -> pa.RecordBat
 @contextlib.contextmanager
 def delta_errors(uri: str) -> Iterator[None]:
     """Turn deltalake's and Arrow's errors into storage errors. deltalake raises OSError where the
-    network or S3 fails, and has no type of its own for a refused login."""
+    network or S3 fails, and has no type of its own for what S3 refuses."""
     try:
         yield
     except CommitFailedError:
         raise
     except OSError as error:
-        if isinstance(error, FileNotFoundError | PermissionError) or "privileges" in str(error):
-            raise StorageError(f"{uri} cannot be used: {error}") from error
-        raise StorageUnavailableError(f"{uri} does not answer: {error}") from error
+        text = _in_a_line(error)
+        refused = isinstance(error, FileNotFoundError | PermissionError)
+        if refused or any(sign in text for sign in REFUSALS):
+            raise StorageError(f"{uri} cannot be used: {text}") from error
+        raise StorageUnavailableError(f"{uri} does not answer: {text}") from error
     except (DeltaError, pa.ArrowException) as error:
-        raise StorageError(f"{uri}: {error}") from error
+        raise StorageError(f"{uri}: {_in_a_line(error)}") from error
+
+
+def _in_a_line(error: Exception) -> str:
+    """deltalake's messages are trees in colour."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    return ": ".join(part.strip() for part in re.split(r"[\n↳]+", plain) if part.strip())

@@ -291,6 +291,8 @@ class S3Store:
     region: str | None = None
     access_key: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
+    timeout_seconds: float = 60.0
+    """How long a request may be without an answer."""
     attempts: int = 6
     """How often a request is tried, the first time included."""
 
@@ -354,7 +356,7 @@ class S3Store:
             "aws_region": self._client.meta.region_name,
             "aws_conditional_put": "etag",
             "connect_timeout": "5s",
-            "timeout": "60s",
+            "timeout": f"{self.timeout_seconds:g}s",
             "max_retries": "4",
             "retry_timeout": "120s",
         }
@@ -418,6 +420,7 @@ def open_store(
     access_key: str | None = None,
     secret_key: str | None = None,
     region: str | None = None,
+    timeout_seconds: float = 60.0,
 ) -> ObjectStore:
     """The store at a folder's path, `file:///folder` or `s3://bucket/prefix`. Nothing is read or
     written yet. The other arguments are for S3 and unused for a folder.
@@ -435,7 +438,7 @@ def open_store(
     bucket, _, prefix = rest.partition("/")
     if scheme != "s3" or not bucket:
         raise ValueError(f"bad store address {uri!r}; expected a folder or s3://bucket/prefix")
-    return S3Store(bucket, prefix, endpoint_url, region, access_key, secret_key)
+    return S3Store(bucket, prefix, endpoint_url, region, access_key, secret_key, timeout_seconds)
 
 
 def _s3_client(store: S3Store) -> S3Client:
@@ -447,7 +450,7 @@ def _s3_client(store: S3Store) -> S3Client:
         aws_secret_access_key=store.secret_key,
         config=Config(
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=store.timeout_seconds,
             retries={"mode": "adaptive", "total_max_attempts": store.attempts},
             max_pool_connections=32,
             request_checksum_calculation="when_supported",
@@ -470,6 +473,8 @@ def _s3_errors(key: str) -> Iterator[None]:
             raise ObjectNotFoundError(f"no object {key!r}") from error
         if status >= 500 or status in (408, 409, 429) or code in ("SlowDown", "RequestTimeout"):
             raise StorageUnavailableError(f"S3 is busy: {code} for {key!r}") from error
+        if code == "RequestTimeTooSkewed":
+            raise StorageError("S3 refuses this machine's clock: set it, by NTP") from error
         raise StorageError(f"S3 refused {key!r}: {error}") from error
     except (
         boto_errors.HTTPClientError,

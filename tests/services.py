@@ -44,8 +44,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
-    """A SeaweedFS that keeps its data in `folder` (made if missing) and has one empty bucket.
+def running_seaweedfs(
+    folder: Path, keys: tuple[str, str] = ("test-access", "test-secret")
+) -> Iterator[S3Server]:
+    """A SeaweedFS that keeps its data in `folder` (made if missing), has one empty bucket, and
+    wants this access and secret key.
 
     Raises:
         RuntimeError: it ended or did not answer within START_SECONDS; the message has its log.
@@ -53,14 +56,14 @@ def running_seaweedfs(folder: Path) -> Iterator[S3Server]:
     folder.mkdir(parents=True, exist_ok=True)
     parts = ("master", "volume", "filer", "admin", "s3")
     ports = free_ports(2 * len(parts))
-    server = S3Server(f"http://127.0.0.1:{ports[-2]}", "engine", "test-access", "test-secret")
+    server = S3Server(f"http://127.0.0.1:{ports[-2]}", "engine", *keys)
     command = [str(WEED), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-bucket={server.bucket}", "-webdav=false", "-admin.ui=false"]
     command += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     for part, http, grpc in zip(parts, ports[::2], ports[1::2], strict=True):
         command += [f"-{part}.port={http}", f"-{part}.port.grpc={grpc}"]
-    keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **keys}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    environment |= {"AWS_ACCESS_KEY_ID": keys[0], "AWS_SECRET_ACCESS_KEY": keys[1]}
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(
             command,

@@ -22,7 +22,7 @@ from storage.catalog.quarantine import Quarantine
 from storage.catalog.releases import Releases
 from storage.catalog.rounds import Rounds
 from storage.catalog.runs import Runs
-from storage.catalog.sessions import Clock, Sessions, connect, pairs, utc_now
+from storage.catalog.sessions import Clock, Sessions, connect, pairs
 from storage.catalog.shards import Shards
 from storage.catalog.sign_ins import SignIns
 from storage.catalog.states import ModelState, ReleaseState, RoundState, RunState, Split, TaskState
@@ -58,7 +58,7 @@ class Catalog(Sessions):
     """One database and its repositories. Each of their methods is one short transaction; use
     `session()` only for what no method does. Safe to share between threads."""
 
-    def __init__(self, url: str, *, clock: Clock = utc_now) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         super().__init__(connect(url), clock=clock)
         self.datasets = Datasets(self)
         self.images = Images(self)
@@ -122,7 +122,7 @@ def _counts(
     return {state: found.get(state, 0) for state in states}
 
 
-def open_catalog(url: str, *, clock: Clock = utc_now) -> Catalog:
+def open_catalog(url: str, *, clock: Clock | None = None) -> Catalog:
     """A catalog on `sqlite:///path/to/file` or `postgresql+psycopg://...`. Nothing is connected
     yet: the first use checks the schema, and raises CatalogNotMigratedError until `migrate()`
     was called once.

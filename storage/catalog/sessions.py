@@ -4,10 +4,11 @@ new, and update what is still in the expected state."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -22,6 +23,8 @@ from sqlalchemy import (
     Update,
     create_engine,
     event,
+    func,
+    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -44,9 +47,30 @@ BUSY_TIMEOUT_MS = 30_000
 """How long SQLite waits for another writer."""
 
 
+ASK_SECONDS = 60.0
+"""How often the database is asked for its time."""
+
+
 def utc_now() -> datetime:
     """The wall clock, aware and in UTC."""
     return datetime.now(UTC)
+
+
+class DatabaseClock:
+    """The time of a PostgreSQL server, so that workers whose own clocks differ or jump agree about
+    leases. Between two questions this process's steady clock counts on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: tuple[float, datetime] | None = None
+
+    def __call__(self) -> datetime:
+        known = self._known
+        if known is None or time.monotonic() - known[0] > ASK_SECONDS:
+            with typed_errors(self._engine), self._engine.connect() as connection:
+                there = connection.execute(select(func.clock_timestamp())).scalar_one()
+                known = self._known = time.monotonic(), there.astimezone(UTC)
+        return known[1] + timedelta(seconds=time.monotonic() - known[0])
 
 
 def new_id() -> str:
@@ -93,9 +117,10 @@ def _begin_sqlite(connection: Connection) -> None:
 class Sessions:
     """Units of work on one database; the schema is checked before the first one."""
 
-    def __init__(self, engine: Engine, *, clock: Clock = utc_now) -> None:
+    def __init__(self, engine: Engine, *, clock: Clock | None = None) -> None:
         self.engine = engine
-        self.now = clock
+        is_shared = engine.dialect.name == "postgresql"  # SQLite's users share this machine's clock
+        self.now: Clock = clock or (DatabaseClock(engine) if is_shared else utc_now)
         self._writer = engine.execution_options(writes=True)
         self._checked = False
         self._check_lock = Lock()

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog.errors import LeaseLostError
@@ -85,7 +85,7 @@ class Shards:
     def lease(
         self, run_id: str, owner: str, seconds: float, *, now: datetime | None = None
     ) -> Shard | None:
-        """Take the first shard that is open or whose lease has expired.
+        """Take the first shard whose lease has expired; where there is none, the first open one.
 
         Args:
             owner: who takes it, for people to read.
@@ -100,36 +100,21 @@ class Shards:
         if seconds <= 0:
             raise ValueError(f"a lease needs a positive time, got {seconds} s")
         now = now or self._sessions.now()
-        free = and_(
-            ShardRow.run_id == run_id,
-            or_(
-                ShardRow.state == ShardState.OPEN,
-                and_(ShardRow.state == ShardState.LEASED, ShardRow.lease_expires_at <= now),
-            ),
-        )
-        first = select(ShardRow.shard).where(free).order_by(ShardRow.shard).limit(1)
+        leased = {
+            "state": ShardState.LEASED,
+            "lease_owner": owner,
+            "lease_expires_at": now + timedelta(seconds=seconds),
+            "attempts": ShardRow.attempts + 1,
+        }
+        taken_over = leased | {"expiries": ShardRow.expiries + 1}
+        expired = and_(ShardRow.state == ShardState.LEASED, ShardRow.lease_expires_at <= now)
         with self._sessions.session() as session:
-            while True:
-                shard = session.scalar(first.with_for_update(skip_locked=True))
-                if shard is None:
-                    return None
-                taken = update(ShardRow).where(free, ShardRow.shard == shard)
-                leased = count_changed(
-                    session,
-                    taken.values(
-                        state=ShardState.LEASED,
-                        lease_id=new_id(),
-                        lease_owner=owner,
-                        lease_expires_at=now + timedelta(seconds=seconds),
-                        attempts=ShardRow.attempts + 1,
-                        expiries=ShardRow.expiries
-                        + case((ShardRow.state == ShardState.LEASED, 1), else_=0),
-                    ),
-                )
-                if leased:  # else another worker was faster: look for the next one
-                    record = to_record(Shard, session.get_one(ShardRow, (run_id, shard)))
-                    session.commit()
-                    return record
+            # Two looks, each by an index: one for both would walk past every committed shard.
+            shard = _take(session, run_id, expired, taken_over)
+            if shard is None:
+                shard = _take(session, run_id, ShardRow.state == ShardState.OPEN, leased)
+            session.commit()
+        return shard
 
     def renew(
         self, run_id: str, shard: int, lease_id: str, seconds: float, *, now: datetime | None = None
@@ -253,6 +238,20 @@ class Shards:
         query = select(ShardRow).where(ShardRow.run_id == run_id).order_by(ShardRow.shard)
         with self._sessions.reading() as session:
             return [to_record(Shard, row) for row in session.scalars(query)]
+
+
+def _take(
+    session: Session, run_id: str, is_free: ColumnElement[bool], values: dict[str, Any]
+) -> Shard | None:
+    """Change the run's first free shard; None where there is none."""
+    free = and_(ShardRow.run_id == run_id, is_free)
+    first = select(ShardRow.shard).where(free).order_by(ShardRow.shard).limit(1)
+    while (shard := session.scalar(first.with_for_update(skip_locked=True))) is not None:
+        taken = update(ShardRow).where(free, ShardRow.shard == shard)
+        if count_changed(session, taken.values(lease_id=new_id(), **values)):
+            return to_record(Shard, session.get_one(ShardRow, (run_id, shard)))
+        # else another worker was faster: look for the next one
+    return None
 
 
 def _count(run_id: str) -> Any:

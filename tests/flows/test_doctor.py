@@ -124,7 +124,7 @@ def test_a_wrong_setting_is_the_finding(site: Site) -> None:
     assert "planted" not in only["detail"]
 
 
-@pytest.mark.parametrize(("apart", "level"), [(1.0, "ok"), (5.0, "look"), (-60.0, "wrong")])
+@pytest.mark.parametrize(("apart", "level"), [(1.0, "ok"), (5.0, "look"), (-660.0, "wrong")])
 def test_a_clock_that_is_off_is_found(
     site: Site, monkeypatch: pytest.MonkeyPatch, apart: float, level: str
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.logging.configuration import setup_logging
 from sqlalchemy import MetaData, select
 
 from flows import logs
@@ -129,6 +130,24 @@ def test_secrets_are_blotted_out_wherever_they_stand() -> None:
     assert not [value for value in hidden if value in text]
     assert "quotes" not in text
     assert "me:***@db.example" in text
+
+
+@pytest.mark.parametrize("first", ["ours", "prefects"])
+def test_prefect_neither_replaces_it_nor_says_things_twice(
+    first: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = _settings(store={"access_key": "AKIA1234", "secret_key": SECRET})
+    logging.getLogger().handlers[:] = []  # pytest's
+    if first == "ours":
+        configure(settings)
+        setup_logging(incremental=False)
+    else:
+        setup_logging(incremental=False)
+        configure(settings)
+    logging.getLogger("flows.x").warning("login with %s refused", SECRET)
+    logging.getLogger("prefect.client").critical("gone with %s", SECRET)
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["message"] for line in lines] == ["login with *** refused", "gone with ***"]
 
 
 @pytest.mark.parametrize(

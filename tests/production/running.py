@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,14 +120,17 @@ class Production:
 
 
 @contextmanager
-def running(root: Path, *arguments: str) -> Iterator[Production]:
-    """Start `dataengine up --json` in the workspace; killed at the end if it still runs."""
+def running(
+    root: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> Iterator[Production]:
+    """Start `dataengine up --json` in the workspace, with these environment variables too; killed
+    at the end if it still runs."""
     out, log = root / "up.json", root / "up.log"
     with out.open("wb") as output, log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.cli", "up", "--json", *arguments],
             cwd=root,
-            env=environment(),
+            env={**environment(), **(variables or {})},
             stdout=output,
             stderr=errors,
             start_new_session=True,

@@ -20,6 +20,7 @@ import httpx
 import pytest
 import typer
 import yaml
+from fastapi import FastAPI
 from pydantic import BaseModel
 
 from engine.annotation.app import PAGES
@@ -395,28 +396,82 @@ def _probes(name: str) -> dict[str, Document]:
     return found
 
 
-def test_the_page_answers_its_probes_and_no_other_host(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).touch()
-    workspace = open_workspace(str(tmp_path))
+def _page(folder: Path, words: list[str]) -> FastAPI:
+    """The page's app as this command starts it."""
+    (folder / FILE_NAME).touch()
+    workspace = open_workspace(str(folder))
     workspace.prepare()
     workspace.catalog.annotators.get_or_create("ada", role="admin")
-    (container,) = TEMPLATES["Deployment/page"]["spec"]["containers"]
-    words = container["command"]
     names = [words[place + 1] for place, word in enumerate(words) if word == "--name"]
-    app = make_app(workspace, words[3], names)
+    return make_app(workspace, words[words.index("--host") + 1], names)
 
-    async def status(path: str, headers: dict[str, str]) -> int:
-        transport = httpx.ASGITransport(app)
+
+def _status(app: FastAPI, path: str, headers: dict[str, str]) -> int:
+    """What it answers to another machine; by its address, where no Host is named."""
+
+    async def ask() -> int:
+        transport = httpx.ASGITransport(app, client=("10.1.2.4", 50_000))
         async with httpx.AsyncClient(transport=transport, base_url="http://10.1.2.3") as client:
             return (await client.get(path, headers=headers)).status_code
 
+    return asyncio.run(ask())
+
+
+def test_the_page_answers_its_probes_and_no_other_host(tmp_path: Path) -> None:
+    (container,) = TEMPLATES["Deployment/page"]["spec"]["containers"]
+    app = _page(tmp_path, container["command"])
     for probe in _probes("page").values():
         headers = {row["name"]: row["value"] for row in probe["httpHeaders"]}
-        assert 200 <= asyncio.run(status(probe["path"], headers)) < 400
-        assert asyncio.run(status(probe["path"], {})) == 400
+        assert 200 <= _status(app, probe["path"], headers) < 400
+        assert _status(app, probe["path"], {}) == 400
     checks = re.findall(r"http://127.0.0.1:8765(/[a-z-]*)", _dockerfile() + str(COMPOSE))
     assert set(checks) == {"/sign-in"}
     assert "/sign-in" in PAGES
+
+
+@pytest.mark.parametrize("source", ["compose", "k8s"])
+def test_prometheus_is_let_in_by_the_name_it_asks_for_and_with_the_token(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, words = _scraped_in_compose() if source == "compose" else _scraped_in_kubernetes()
+    host, _, port = target.partition(":")
+    assert words[words.index("--port") + 1] == port
+    monkeypatch.setenv("DATAENGINE_OPERATIONS__METRICS_TOKEN", "a-token")
+    app = _page(tmp_path, words)
+    for given, status in (("a-token", 200), ("another", 403)):
+        headers = {"Host": target, "Authorization": f"Bearer {given}"}
+        assert _status(app, "/metrics", headers) == status, host
+
+
+def _scraped_in_compose() -> tuple[str, list[str]]:
+    """What Prometheus asks, and the command of the page, which has the same token."""
+    asker = COMPOSE["services"]["prometheus"]
+    mounts = dict(mount.split(":")[:2] for mount in asker["volumes"])
+    (file,) = [path for path, at in mounts.items() if at == "/etc/prometheus/prometheus.yml"]
+    config = yaml.safe_load((INFRA / file).read_text())
+    assert {f"/etc/prometheus/{name}" for name in config["rule_files"]} <= set(mounts.values())
+    (job,) = config["scrape_configs"]
+    ((target,),) = [item["targets"] for item in job["static_configs"]]
+    page = COMPOSE["services"][target.partition(":")[0]]
+    token = job["authorization"]["credentials_file"]
+    assert token == page["environment"]["DATAENGINE_OPERATIONS__METRICS_TOKEN_FILE"]
+    assert Path(token).name in asker["secrets"]
+    return target, page["command"]
+
+
+def _scraped_in_kubernetes() -> tuple[str, list[str]]:
+    """The same; the file's comment says what to ask, from a namespace that is let in."""
+    told = (INFRA / "monitoring" / "prometheus-compose.yml").read_text()
+    (service,) = [item for item in _of_kind("Service") if item["metadata"]["name"] == "page"]
+    (kustomization,) = (item for item in DOCUMENTS if item["kind"] == "Kustomization")
+    (port,) = [item["port"] for item in service["spec"]["ports"]]
+    target = f"page.{kustomization['namespace']}.svc:{port}"
+    assert target in told
+    (policy,) = [item for item in _of_kind("NetworkPolicy") if item["metadata"]["name"] == "page"]
+    assert "'kubernetes.io/metadata.name': 'monitoring'" in str(policy["spec"]["ingress"])
+    assert "DATAENGINE_OPERATIONS__METRICS_TOKEN" in told
+    (container,) = TEMPLATES["Deployment/page"]["spec"]["containers"]
+    return target, container["command"]
 
 
 def test_prefect_has_the_paths_that_it_is_asked_at() -> None:

@@ -1,0 +1,26 @@
+"""Packages of Debian's that some tests need and that pip does not have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def files_of(package: str, folder: Path, pattern: str) -> list[Path]:
+    """The files that match, of a package that is installed where it is missing and that is allowed
+    (as root, with apt-get). Elsewhere the test is skipped."""
+    found = list(folder.glob(pattern))
+    if not found and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update", "-qq"], ["install", "-qy", package]):
+            subprocess.run(
+                ["apt-get", *command], env=quiet, check=False, timeout=300, capture_output=True
+            )
+        found = list(folder.glob(pattern))
+    if not found:
+        pytest.skip(f"{package} is not here and cannot be installed: apt-get install {package}")
+    return found

@@ -1,0 +1,5 @@
+"""What the process that workers are forked from loads once."""
+
+from tests.faults.shard_worker import shipped_segmenter
+
+shipped_segmenter()

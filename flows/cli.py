@@ -23,6 +23,7 @@ from flows import (
     page,
     production,
     schedules,
+    starting,
     stepping,
 )
 from flows.logs import masked
@@ -182,6 +183,9 @@ def _rounds(text: str) -> tuple[int, int, int]:
 def generate(
     dataset: DatasetOption = "default",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    only_new: Annotated[
+        bool, typer.Option("--only-new", help="Only images that no such run has been over.")
+    ] = False,
     resume: Annotated[str | None, typer.Option(help="Id of a run to go on with.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -197,7 +201,8 @@ def generate(
         else:
             run_row = workspace.catalog.runs.get(resume)
             dataset = workspace.catalog.datasets.get_by_id(run_row.dataset_id).name
-        figures = flow(str(workspace.settings.root), run_id, dataset, limit=limit)
+        root = str(workspace.settings.root)
+        figures = flow(root, run_id, dataset, limit=limit, only_new=only_new)
     if as_json:
         print_json({"run": run_id, **figures})
     else:
@@ -275,6 +280,7 @@ app.add_typer(page.annotators, name="annotators")
 operations.register(app)
 app.command("up", epilog=production.up_help)(production.up)
 app.command("deploy", epilog=deployments.deploy_help)(deployments.deploy)
+app.command("start", epilog=starting.start_help)(starting.start)
 app.add_typer(schedules.schedule, name="schedule")
 app.command("advance", epilog=stepping.advance_help)(stepping.advance)
 app.command("rescore", epilog=stepping.rescore_help)(stepping.rescore)

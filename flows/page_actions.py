@@ -1,4 +1,8 @@
-"""The dashboard's buttons: each is a command of `dataengine`, run as a job."""
+"""The dashboard's buttons: each is a command of `dataengine`, run as a job.
+
+Where the Prefect server in use has the workspace's deployments, the command is `dataengine start`:
+a worker of the pool does the work, wherever that runs, and the job follows it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from engine.annotation.actions import Values
 from engine.annotation.errors import RefusedError, invalid, not_found
 from engine.annotation.schemas import ActionPlan, ActionView, JobView
 from flows.jobs import Job, command_of, jobs_in, log_of, start_job, state_of
+from flows.starting import is_deployed
 from flows.wiring import Workspace
-from storage.catalog import Dataset, DatasetNotFoundError, Split, new_id
+from storage.catalog import Dataset, DatasetNotFoundError, RunKind, Split, new_id
 
 Fields = dict[str, Any]
 
@@ -25,6 +30,8 @@ class _Action:
     """Of `dataengine`, from the values of the fields."""
     told: Callable[[Workspace, Dataset, Fields], str]
     """What it will do, in a sentence."""
+    deployed: Callable[[Fields], list[str] | None] = lambda fields: None
+    """Of `dataengine start`, where a deployment can do the same; the first is its name."""
 
 
 def _dataset(workspace: Workspace) -> str:
@@ -42,8 +49,21 @@ def _loop_plan(fields: Fields) -> str:
     )
 
 
-def _count(workspace: Workspace, dataset: Dataset) -> int:
-    return workspace.catalog.images.count(dataset.id)
+def _generate_plan(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    images = workspace.catalog.images.count(dataset.id)
+    done = workspace.catalog.shards.planned_images(dataset.id, RunKind.FULLY_AUTOMATIC)
+    left = images - len(done)
+    wanted = min(int(fields["limit"] or left), left)
+    return (
+        f"make masks of everything in {wanted} of the {left} images of {dataset.name} that no such "
+        f"run has been over ({images} in all) with {workspace.current_model().version}"
+    )
+
+
+def _options(fields: Fields, *names: str) -> list[str]:
+    """As options of a command, those that have a value."""
+    given = [(name, fields[name]) for name in names if fields[name] is not None]
+    return [part for name, value in given for part in (f"--{name}", str(value))]
 
 
 ACTIONS: dict[str, _Action] = {
@@ -66,24 +86,20 @@ ACTIONS: dict[str, _Action] = {
     "retrain": _Action(
         "Retrain now",
         lambda w: {"dataset": _dataset(w)},
-        lambda f: ["retrain", "--dataset", f["dataset"]],
+        lambda f: ["retrain", *_options(f, "dataset")],
         lambda w, d, f: (
             f"train a new version from {w.current_model().version} on all masks that people made "
             f"or confirmed in {d.name}; it becomes current only if it is surely better on held-out "
             f"images ({w.catalog.images.count(d.id, split=Split.HELD_OUT)} are there)"
         ),
+        lambda f: ["retrain", *_options(f, "dataset")],
     ),
     "generate": _Action(
         "Generate masks",
         lambda w: {"dataset": _dataset(w), "limit": None},
-        lambda f: [
-            *("generate", "--dataset", f["dataset"]),
-            *(["--limit", str(f["limit"])] if f["limit"] else []),
-        ],
-        lambda w, d, f: (
-            f"make masks of everything in {min(int(f['limit'] or _count(w, d)), _count(w, d))} of "
-            f"{_count(w, d)} images of {d.name} with {w.current_model().version}"
-        ),
+        lambda f: ["generate", "--only-new", *_options(f, "dataset", "limit")],
+        _generate_plan,
+        lambda f: ["generate", *_options(f, "dataset", "limit")],
     ),
     "review": _Action(
         "Sample a review",
@@ -96,6 +112,30 @@ ACTIONS: dict[str, _Action] = {
             f"send automatic masks of at most {f['images']} random images of {d.name} to the "
             "review queue"
         ),
+        lambda f: (
+            ["review", *_options(f, "dataset", "images")] if f["annotator"] == "people" else None
+        ),
+    ),
+    "advance": _Action(
+        "Take the next step",
+        lambda w: {"dataset": _dataset(w)},
+        lambda f: ["advance", *_options(f, "dataset")],
+        lambda w, d, f: (
+            f"take {d.name} as far as it goes without people: enter reviews that are judged, go on "
+            "with a round whose tasks are handed in, retrain where that is due"
+        ),
+        lambda f: ["advance", *_options(f, "dataset")],
+    ),
+    "rescore": _Action(
+        "Compare with the new model",
+        lambda w: {"dataset": _dataset(w)},
+        lambda f: ["rescore", *_options(f, "dataset")],
+        lambda w, d, f: (
+            f"ask {w.current_model().version} again for old automatic masks of at most "
+            f"{w.settings.production.rescore_images} images of {d.name}, and send those on which "
+            "it disagrees to the review queue"
+        ),
+        lambda f: ["rescore", *_options(f, "dataset")],
     ),
     "release": _Action(
         "Make a release",
@@ -105,6 +145,7 @@ ACTIONS: dict[str, _Action] = {
             f"freeze {d.name} as {f['name']}: pin the mask table's version and write COCO, SA-1B, "
             "a report and a card"
         ),
+        lambda f: ["release", *_options(f, "dataset", "name")],
     ),
 }
 
@@ -140,7 +181,8 @@ class WorkspaceActions:
             raise invalid(f"{error}; bring images in with `dataengine ingest` first") from error
         text = action.told(self._workspace, dataset, fields)
         return ActionPlan(
-            text=text[0].upper() + text[1:] + ".", command=command_of(action.arguments(fields))
+            text=text[0].upper() + text[1:] + ".",
+            command=command_of(self._arguments(action, fields)),
         )
 
     def start(self, name: str, values: Values) -> JobView:
@@ -151,7 +193,7 @@ class WorkspaceActions:
         """
         self.plan(name, values)
         action, fields = self._checked(name, values)
-        arguments = action.arguments(fields)
+        arguments = self._arguments(action, fields)
         for job in jobs_in(self._folder):
             if job.arguments == arguments and state_of(self._folder, job)[0] == "running":
                 raise RefusedError(409, "running", "this is running already")
@@ -174,6 +216,13 @@ class WorkspaceActions:
             if job.id == job_id:
                 return self._view(job)
         raise not_found(f"no job {job_id!r}")
+
+    def _arguments(self, action: _Action, fields: Fields) -> list[str]:
+        """Of `dataengine`: what hands the work to a pool, if there is one for it."""
+        start = action.deployed(fields)
+        if start and is_deployed(self._workspace, start[0]):
+            return ["start", *start]
+        return action.arguments(fields)
 
     def _checked(self, name: str, values: Values) -> tuple[_Action, Fields]:
         """The action, and its fields with values of the defaults' kinds."""

@@ -88,12 +88,14 @@ def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
     site: Site, adam: Client
 ) -> None:
     plans = {action.name: adam.plan(action.name) for action in adam.actions()}
-    assert set(plans) == set(ACTIONS) == {"round", "retrain", "generate", "review", "release"}
-    assert plans["generate"].command == "dataengine generate --dataset d"
-    assert "3 of 3 images of d with lite" in plans["generate"].text
+    names = {"round", "retrain", "generate", "review", "advance", "rescore", "release"}
+    assert set(plans) == set(ACTIONS) == names
+    assert plans["generate"].command == "dataengine generate --only-new --dataset d"
+    assert "3 of the 3 images of d that no such run has been over" in plans["generate"].text
+    assert plans["advance"].command == "dataengine advance --dataset d"
     assert "(0 are there)" in plans["retrain"].text
     limited = adam.plan("generate", {"limit": "2"})
-    assert (limited.command[-9:], "2 of 3" in limited.text) == ("--limit 2", True)
+    assert (limited.command[-9:], "2 of the 3" in limited.text) == ("--limit 2", True)
     assert "--new" in adam.plan("round", {"new": True}).command
 
 
@@ -131,6 +133,9 @@ def test_a_started_action_runs_to_its_end_with_its_log(site: Site, adam: Client)
     assert done.finished_at is not None
     assert done.finished_at >= done.started_at
     assert site.workspace.masks.counts(("image_id",), dataset="d")
+    assert "2 of the 2 images of d that no such run has been over (3 in all)" in (
+        adam.plan("generate").text
+    )
     assert site.workspace.catalog.audit.latest(1)[0].detail["command"] == begun.command
 
 

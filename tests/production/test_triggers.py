@@ -73,6 +73,7 @@ def test_without_a_server_the_error_says_where_to_get_one(empty: Workspace) -> N
         ["schedule", "list"],
         ["schedule", "advance", "--cron", "0 2 * * *"],
         ["schedule", "pause", "x"],
+        ["start", "advance"],
     ):
         error = failure(*command)
         assert isinstance(error, UnreachableError)
@@ -88,6 +89,22 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(
     assert "does not answer" in str(error)
     assert "\n" not in str(error)
     assert not events.emit(empty, events.MODEL_PROMOTED, {"version": "m"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["retrain"], "needs a --dataset"),
+        (["sweep", "--limit", "3"], "has no --limit"),
+        (["generate", "--dataset", "d", "--images", "3"], "has no --images"),
+    ],
+)
+def test_a_start_with_wrong_options_says_which(
+    empty: Workspace, arguments: list[str], message: str
+) -> None:
+    error = failure("start", *arguments)
+    assert isinstance(error, WorkspaceError)
+    assert message in str(error)
 
 
 @pytest.mark.parametrize("cron", ["0 2 * *", "99 * * * *", "often", ""])

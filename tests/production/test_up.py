@@ -21,10 +21,19 @@ from flows.deployed import advance_loop
 from flows.fully_automatic import generate
 from flows.judged import judged_since_retrain
 from flows.models import _promote
+from flows.page_actions import WorkspaceActions
 from flows.review import queue_review, sample_masks, start_review
 from flows.settings import SERVICES_FILE
 from flows.wiring import Workspace
-from storage.catalog import LoopState, RunKind, RunState, TaskKind, VerdictKind, new_id
+from storage.catalog import (
+    LoopState,
+    ReleaseState,
+    RunKind,
+    RunState,
+    TaskKind,
+    VerdictKind,
+    new_id,
+)
 from tests.production.running import Production, dataengine, processes_of, running, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -187,6 +196,24 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def test_a_button_of_the_page_has_the_work_pool_do_it(
+    production: Production, workspace: Workspace
+) -> None:
+    actions = WorkspaceActions(workspace)
+    assert actions.plan("retrain", {}).command == "dataengine start retrain --dataset d"
+    assert actions.plan("round", {}).command.startswith("dataengine run ")
+    job = actions.start("release", {"name": "by-button"})
+    until(lambda: actions.job(job.id).state != "running", "the job's end")
+    done = actions.job(job.id)
+    assert done.state == "done", done.log
+    assert "release: Completed" in done.log
+    assert workspace.catalog.releases.get("by-button").state == ReleaseState.DONE
+    runs = production.runs("release-dataset/tested")
+    assert [run["state"]["type"] for run in runs] == ["COMPLETED"]
+    gone = dataengine(production.root, "start", "release", "--dataset", "none such")
+    assert (gone.returncode, "none such" in gone.stderr) == (1, True)
 
 
 def test_a_cron_schedule_has_made_masks(production: Production, workspace: Workspace) -> None:

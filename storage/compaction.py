@@ -193,7 +193,8 @@ def _open(store: ObjectStore, prefix: str, version: int | None = None) -> DeltaT
 
 def _files(table: DeltaTable) -> list[_File]:
     """The version's files, by the smallest image id in them."""
-    rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    with delta_errors(table.table_uri):
+        rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     found = []
     for row in rows:
         if row.get("num_records") is None:

@@ -104,8 +104,9 @@ class MaskTable:
             # Delta refuses a transaction that was committed after this snapshot, so what is
             # checked and what is written to have to be the same one.
             table = self._open() or self._create()
-            if table.transaction_version(transaction.app_id) is not None:
-                return _version_of(table, run_id, shard)
+            with delta_errors(self.uri):
+                if table.transaction_version(transaction.app_id) is not None:
+                    return _version_of(table, run_id, shard)
             if batch is None:
                 batch = _shard_batch(masks, run_id, shard)
             with delta_errors(self.uri), contextlib.suppress(CommitFailedError):
@@ -128,7 +129,8 @@ class MaskTable:
         """Whether this shard's masks are in the table."""
         table = self._open()
         name = _transaction_id(run_id, shard)
-        return table is not None and table.transaction_version(name) is not None
+        with delta_errors(self.uri):
+            return table is not None and table.transaction_version(name) is not None
 
     def version(self) -> int | None:
         """The newest version, which is what a training run or a release pins; None without a

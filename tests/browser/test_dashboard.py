@@ -63,12 +63,12 @@ def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
     shot(page, "dashboard")
 
     page.locator("[data-action=generate]").click()
-    until(page, "document.getElementById('plan-text').textContent.includes('3 of 3 images')")
-    assert "dataengine generate --dataset d" in page.locator("dialog[open]").inner_text()
+    until(page, "document.getElementById('plan-text').textContent.includes('3 of the 3 images')")
+    assert "dataengine generate --only-new --dataset d" in page.locator("dialog[open]").inner_text()
     shot(page, "dashboard-action")
     page.locator("#confirm").click()
     until(page, "document.querySelector('#jobs [data-state=done]') !== null", 60)
-    assert started == [["generate", "--dataset", "d"]]
+    assert started == [["generate", "--only-new", "--dataset", "d"]]
 
 
 def _fields(job: object) -> dict[str, object]:

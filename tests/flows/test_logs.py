@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,10 +172,11 @@ def test_a_wrong_setting_does_not_show_its_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_secret_gets_into_logs_tables_or_reports(
+def test_no_secret_gets_into_what_is_written_of_a_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Plants secrets in a workspace on a real PostgreSQL and looks for them everywhere."""
+    """What test_secrets does with commands, for what they do not write: settings that are logged,
+    metrics, a report."""
     monkeypatch.setenv("DATAENGINE_LOG", "json")
     monkeypatch.setenv("DATAENGINE_STORE__ACCESS_KEY", "AKIAPLANTED")
     monkeypatch.setenv("DATAENGINE_STORE__SECRET_KEY", "planted-secret-1")
@@ -202,23 +201,12 @@ def test_no_secret_gets_into_logs_tables_or_reports(
         ]
         write_report(workspace, "d", {"rounds": [], "review": {}}, tmp_path / "report.html")
         told.append((tmp_path / "report.html").read_text())
-        monkeypatch.setenv("DATAENGINE_WORKSPACE", str(workspace.settings.root))
-        told += [_command("status"), _command("doctor", "--json"), _command("sweep")]
         told.append(_dump(workspace))
         workspace.catalog.close()
-    told += [_command("status"), _command("doctor"), _command("backup", str(tmp_path / "b"))]
-    assert "does not answer" in told[-2] or "Unavailable" in told[-2]  # the database is gone
     out, err = capfd.readouterr()
     told += [out, err]
     assert "postgres:***@" in err
     assert [text for text in told if "planted" in text.lower()] == []
-
-
-def _command(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments], capture_output=True, text=True, check=False
-    )
-    return done.stdout + done.stderr
 
 
 def _dump(workspace: Any) -> str:

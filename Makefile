@@ -22,8 +22,8 @@ $(READY): pyproject.toml requirements.lock infra/browser.sh
 demo: $(READY) ## Run the whole loop on generated scenes and photographs; writes demo/report.html
 	$(BIN)/dataengine demo demo
 
-test: $(READY) ## All tests
-	$(BIN)/python -m pytest
+test: $(READY) ## All tests, three files at a time: they mostly wait for servers
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 lint: $(READY) ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
@@ -37,6 +37,8 @@ bench: $(READY) ## All benchmarks
 	$(BIN)/python -m tests.benchmarks.training --json
 	$(BIN)/python -m tests.benchmarks.annotation_load --json
 	$(BIN)/python -m tests.benchmarks.annotation_page --json
+	$(BIN)/python -m tests.benchmarks.races --json
+	$(BIN)/python -m tests.benchmarks.scale --json
 
 base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[base-model]"

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import FAULTS
 from tests.faults.crew import Crew
 from tests.faults.proxy import FaultyProxy
 from tests.faults.services import IMAGES, Services, StoppablePostgres, Undisturbed, timed
 from tests.flows.conftest import write_scenes
 from tests.services import running_seaweedfs
-
-REPORT = Path(__file__).parents[2] / ".artifacts" / "faults.json"
 
 Report = Callable[[str, float], None]
 """Called with a fault and the seconds that a run with it took."""
@@ -65,27 +64,12 @@ def crew(services: Services, tmp_path: Path) -> Iterator[Crew]:
 
 @pytest.fixture
 def report(undisturbed: Undisturbed) -> Report:
-    """Keeps what a fault cost, for the file of the test run's artifacts."""
+    """Notes what a fault cost, for the end of the test run."""
 
-    def keep(fault: str, seconds: float) -> None:
-        REPORT.parent.mkdir(exist_ok=True)
-        known = json.loads(REPORT.read_text()) if REPORT.exists() else {}
-        known[fault] = {
-            "seconds": round(seconds, 2),
-            "undisturbed_seconds": round(undisturbed.seconds, 2),
-            "lost_seconds": round(seconds - undisturbed.seconds, 2),
-        }
-        REPORT.write_text(json.dumps(known, indent=1) + "\n")
+    def note(fault: str, seconds: float) -> None:
+        row = {"fault": fault, "seconds": seconds, "undisturbed": undisturbed.seconds}
+        FAULTS.parent.mkdir(exist_ok=True)
+        with FAULTS.open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
-    return keep
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line a fault."""
-    if not REPORT.exists():
-        return
-    terminalreporter.section("time lost to faults (latest runs)")
-    for fault, row in json.loads(REPORT.read_text()).items():
-        terminalreporter.write_line(
-            f"{fault:42} {row['seconds']:6.1f} s, undisturbed {row['undisturbed_seconds']:.1f} s"
-        )
+    return note

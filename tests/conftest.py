@@ -1,0 +1,27 @@
+"""What the fault tests have cost is told when all tests are through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+FAULTS = Path(__file__).parents[1] / ".artifacts" / "faults.jsonl"
+"""A line a fault, by any of the processes that tests run in."""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Forget the last run's."""
+    if not hasattr(session.config, "workerinput"):  # not in a process that another one started
+        FAULTS.unlink(missing_ok=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line a fault."""
+    if not FAULTS.exists():
+        return
+    terminalreporter.section("stage 3 through faults, and without")
+    for row in map(json.loads, FAULTS.read_text().splitlines()):
+        took = f"{row['seconds']:6.1f} s, undisturbed {row['undisturbed']:.1f} s"
+        terminalreporter.write_line(f"{row['fault']:50} {took}")

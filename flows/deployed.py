@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from rich.text import Text
 
 from flows import progress
 from flows.advancing import advance_dataset, retrain_if_due
@@ -29,13 +31,42 @@ from flows.wiring import Workspace, open_workspace
 from storage.catalog import Dataset, RunKind, RunState
 
 SWEEPER = "flows.operations"
+TELL_SECONDS = 30.0
+"""How often a flow run's log says how far it has come."""
 
 
 class RunLog(progress.Silent):
-    """Lines go to the flow run's log."""
+    """Lines go to the flow run's log; how far long work has come, twice a minute."""
+
+    def __init__(self) -> None:
+        self._log = get_run_logger()  # threads that a flow starts do not find it by themselves
+        self._shown: str | None = None
+        """Unit of the work that is told of; what is inside it is a part of it."""
+
+    @contextmanager
+    def track(self, what: str, total: int | None, unit: str) -> Iterator[progress.Advance]:
+        if self._shown is not None or not total:
+            yield lambda n=1, note="": None
+            return
+        began = told = time.monotonic()
+        done = 0
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal told, done
+            done += n
+            if (now := time.monotonic()) - told > TELL_SECONDS:
+                told, rate = now, done / (now - began)
+                left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
+                self.say(f"{what}: {done} of {total} {unit}s, {rate:.2f} a second{left}")
+
+        self._shown = unit
+        try:
+            yield advance
+        finally:
+            self._shown = None
 
     def say(self, text: str) -> None:
-        get_run_logger().info(text)
+        self._log.info(Text.from_markup(text).plain)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from flows.settings import WorkspaceError
 from flows.terminal import JsonOption, console, errors, example, in_workspace, print_json
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
     from flows.wiring import Workspace
 
 POLL_SECONDS = 1.0
@@ -23,6 +25,8 @@ PATIENCE_SECONDS = 15.0
 """How long a run may wait for a worker before that is said."""
 LOG_LINES = 200
 """Read at a time; Prefect gives no more at once."""
+LATE_LINES = 100
+"""Of those that were read, how many may still get another before them: several processes log."""
 
 Kind = Literal["generate", "advance", "retrain", "review", "release", "rescore", "sweep"]
 
@@ -87,7 +91,7 @@ def start_run(workspace: Workspace, kind: str, parameters: dict[str, Any]) -> UU
 
 
 def follow(run_id: UUID, pool: str) -> str:
-    """Print what the run logs until it has ended.
+    """Print what the run logs until it has ended, the first line of each entry.
 
     Returns:
         The name of its last state, such as `Completed` or `Crashed`.
@@ -96,24 +100,43 @@ def follow(run_id: UUID, pool: str) -> str:
         UnreachableError: the server went away; the run goes on.
     """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import LogFilter
 
-    wanted = LogFilter.model_validate({"flow_run_id": {"any_": [str(run_id)]}})
-    began, told, is_said = time.monotonic(), 0, False
+    began, is_said, told = time.monotonic(), False, set[UUID]()
     with get_client(sync_client=True) as client:
         while True:
             state = client.read_flow_run(run_id).state
-            while lines := client.read_logs(wanted, limit=LOG_LINES, offset=told):
-                told += len(lines)
-                for line in lines:
-                    errors.print(f"{line.timestamp:%H:%M:%S} {line.message}", markup=False)
             if state is not None and state.is_final():
+                time.sleep(2 * POLL_SECONDS)  # the last lines come after it
+                _tell(client, run_id, told)
+                if not state.is_completed() and state.message:
+                    _say(state.message)
                 return str(state.name)
+            _tell(client, run_id, told)
             waits = state is None or state.is_scheduled() or state.is_pending()
             if waits and not is_said and time.monotonic() - began > PATIENCE_SECONDS:
-                errors.print(f"waiting for a worker of pool {pool!r} (`dataengine doctor`)")
+                _say(f"waiting for a worker of pool {pool!r} (`dataengine doctor`)")
                 is_said = True
             time.sleep(POLL_SECONDS)
+
+
+def _tell(client: SyncPrefectClient, run_id: UUID, told: set[UUID]) -> None:
+    """Print the entries that were not told yet."""
+    from prefect.client.schemas.filters import LogFilter
+
+    wanted = LogFilter.model_validate({"flow_run_id": {"any_": [str(run_id)]}})
+    offset = max(0, len(told) - LATE_LINES)
+    while entries := client.read_logs(wanted, limit=LOG_LINES, offset=offset):
+        offset += len(entries)
+        for entry in entries:
+            if entry.id not in told:
+                told.add(entry.id)
+                first, *more = entry.message.splitlines() or [""]
+                rest = f" (and {len(more)} lines: see the run in Prefect)" if more else ""
+                _say(f"{entry.timestamp:%H:%M:%S} {first}{rest}")
+
+
+def _say(line: str) -> None:
+    errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def start(
@@ -140,7 +163,7 @@ def start(
         pool = workspace.settings.production.work_pool
         with connected(workspace.settings.root):
             run_id = start_run(workspace, kind, parameters)
-            errors.print(f"flow run {run_id} in pool {pool!r}")
+            _say(f"flow run {run_id} in pool {pool!r}")
             if wait:
                 try:
                     state = follow(run_id, pool)

@@ -40,11 +40,14 @@ class RunLog(progress.Silent):
 
     def __init__(self) -> None:
         self._log = get_run_logger()  # threads that a flow starts do not find it by themselves
-        self._shown: str | None = None
-        """Unit of the work that is told of; what is inside it is a part of it."""
+        self._shown: tuple[str, progress.Advance] | None = None
+        """Unit of the work that is told of, and what moves it."""
 
     @contextmanager
     def track(self, what: str, total: int | None, unit: str) -> Iterator[progress.Advance]:
+        if self._shown is not None and self._shown[0] == unit:
+            yield self._shown[1]
+            return
         if self._shown is not None or not total:
             yield lambda n=1, note="": None
             return
@@ -59,7 +62,7 @@ class RunLog(progress.Silent):
                 left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
                 self.say(f"{what}: {done} of {total} {unit}s, {rate:.2f} a second{left}")
 
-        self._shown = unit
+        self._shown = unit, advance
         try:
             yield advance
         finally:

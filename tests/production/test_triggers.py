@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -250,3 +252,21 @@ def test_masks_that_the_new_model_does_not_see_go_to_review(tmp_path: Path) -> N
 
 def _tasks(workspace: Workspace) -> list[Any]:
     return workspace.queue.upcoming(kinds=[TaskKind.REVIEW], limit=10)
+
+
+def test_a_runs_log_says_how_far_it_has_come_from_any_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(deployed, "get_run_logger", lambda: logging.getLogger("run"))
+    monkeypatch.setattr(deployed, "TELL_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "run")
+    log = deployed.RunLog()
+    monkeypatch.setattr(deployed, "get_run_logger", None)  # a thread without a run has none
+    with log.track("generate", 4, "image") as advance, ThreadPoolExecutor(1) as pool:
+        advance(1)
+        with log.track("shard 3", 2, "image") as inner, log.track("x", 9, "byte") as other:
+            pool.submit(inner, 2).result()
+            other(5)
+        pool.submit(log.say, "[yellow]late[/yellow]").result()
+    told = [record.message.partition(",")[0] for record in caplog.records]
+    assert told == ["generate: 1 of 4 images", "generate: 3 of 4 images", "late"]

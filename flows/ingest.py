@@ -21,6 +21,7 @@ from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
 from flows import costs, progress
+from flows.patience import patiently
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import NewImage, RunKind, Split, new_id
 from storage.formats.coco import CocoDataset, read_coco
@@ -135,6 +136,7 @@ class _Batch:
     ) -> None:
         self.workspace, self.dataset, self.dataset_id = workspace, dataset, dataset_id
         self.run_id, self.truth, self.held_out, self.report = run_id, truth, held_out, report
+        self.patience = workspace.settings.outage_seconds
 
     def take(
         self, shard: int, group: Sequence[tuple[Path, str]], advance: Callable[..., None]
@@ -150,7 +152,8 @@ class _Batch:
                 self.report.quarantined += 1
                 self.report.problems.append(f"{name}: quarantined, {error}")
             advance()
-        added = self.workspace.catalog.images.add_many(self.dataset_id, rows)
+        images = self.workspace.catalog.images
+        added = patiently(self.patience, lambda: images.add_many(self.dataset_id, rows))
         self.report.added += added.new
         self.report.known += len(rows) - added.new
         if self.truth is not None:
@@ -163,7 +166,7 @@ class _Batch:
         info = inspect_image(data, max_pixels=self.workspace.settings.max_pixels)
         digest = hashlib.sha256(data).hexdigest()
         key = f"images/{digest[:2]}/{digest}{info.extension}"
-        self.workspace.objects.put(key, data)
+        patiently(self.patience, lambda: self.workspace.objects.put(key, data))
         self.report.bytes += len(data)
         return NewImage(
             sha256=digest,
@@ -199,7 +202,8 @@ class _Batch:
                 for number, rle in enumerate(rles)
             ]
         if masks:
-            self.workspace.truths.commit(masks, run_id=self.run_id, shard=shard)
+            truths = self.workspace.truths
+            patiently(self.patience, lambda: truths.commit(masks, run_id=self.run_id, shard=shard))
         self.report.masks += len(masks)
 
 

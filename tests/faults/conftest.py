@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -16,8 +17,11 @@ from tests.faults.services import IMAGES, Services, StoppablePostgres, Undisturb
 from tests.flows.conftest import write_scenes
 from tests.services import running_seaweedfs
 
-Report = Callable[[str, float], None]
-"""Called with a fault and the seconds that a run with it took."""
+
+class Report(Protocol):
+    """Notes what a fault cost: the seconds that so many runs with it took."""
+
+    def __call__(self, fault: str, seconds: float, runs: int = 1) -> None: ...
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +70,8 @@ def crew(services: Services, tmp_path: Path) -> Iterator[Crew]:
 def report(undisturbed: Undisturbed) -> Report:
     """Notes what a fault cost, for the end of the test run."""
 
-    def note(fault: str, seconds: float) -> None:
-        row = {"fault": fault, "seconds": seconds, "undisturbed": undisturbed.seconds}
+    def note(fault: str, seconds: float, runs: int = 1) -> None:
+        row = {"fault": fault, "seconds": seconds, "undisturbed": runs * undisturbed.seconds}
         FAULTS.parent.mkdir(exist_ok=True)
         with FAULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -46,7 +46,7 @@ def fill(folder: Path) -> Path:
 
 
 def test_a_worker_without_room_for_the_model_leaves_the_run_to_others(
-    crew: Crew, undisturbed: Undisturbed
+    crew: Crew, undisturbed: Undisturbed, report: Report
 ) -> None:
     with small_disk(crew.workspace.cache, 4):
         worker = crew.hire_from_scratch()
@@ -54,7 +54,7 @@ def test_a_worker_without_room_for_the_model_leaves_the_run_to_others(
         assert "No space left on device" in worker.log()
     other = crew.hire_from_scratch()
     other.start()
-    other.ends_well()
+    report("no room for a worker's model, then another one", timed(other.ends_well))
     assert {shard.attempts for shard in crew.workspace.catalog.shards.all("run")} == {1}
     crew.assert_undisturbed(undisturbed.masks)
 
@@ -67,17 +67,21 @@ def test_a_store_that_is_full_fails_the_run_which_goes_on_once_there_is_room(
         services.crew(tmp_path, store=f'uri = "{disk / "store"}"') as crew,
     ):
         crew.plan("run")
-        first = crew.hire()
+        first, second = crew.hire(), crew.hire()
+        second.reaches("ready")
         first.start()
-        crew.until_committed(1)
-        filler = fill(disk)
-        assert first.exit_status() == 1
-        assert "No space left on device" in first.log()
-        assert crew.workspace.catalog.shards.remaining("run")
-        filler.unlink()
-        second = crew.hire()
-        second.start()
-        second.ends_well()
+
+        def work() -> None:
+            crew.until_committed(1)
+            filler = fill(disk)
+            assert first.exit_status() == 1
+            assert "No space left on device" in first.log()
+            assert crew.workspace.catalog.shards.remaining("run")
+            filler.unlink()
+            second.start()
+            second.ends_well()
+
+        report("the store's disk full, then another worker", timed(work))
         crew.assert_undisturbed(undisturbed.masks)
 
 
@@ -118,20 +122,25 @@ def test_a_clock_that_is_minutes_off_and_jumps_neither_frees_nor_holds_a_lease(
 
 
 def test_a_worker_whose_clock_s3_refuses_gives_its_shard_back(
-    crew: Crew, undisturbed: Undisturbed, shim: Path, tmp_path: Path
+    crew: Crew, undisturbed: Undisturbed, report: Report, shim: Path, tmp_path: Path
 ) -> None:
     offset = tmp_path / "offset"
     offset.write_text("+0\n")
     wrong, right = crew.hire_from_scratch(_moved(shim, offset)), crew.hire()
+    right.reaches("ready")
     wrong.start()
-    crew.until_committed(1)
-    offset.write_text("+3600\n")
-    assert wrong.exit_status() == 1
-    assert "S3 refuses this machine's clock" in wrong.log() or "TooSkewed" in wrong.log()
-    states = {shard.state for shard in crew.workspace.catalog.shards.all("run")}
-    assert states == {ShardState.COMMITTED, ShardState.OPEN}
-    right.start()
-    right.ends_well()
+
+    def work() -> None:
+        crew.until_committed(1)
+        offset.write_text("+3600\n")
+        assert wrong.exit_status() == 1
+        assert "S3 refuses this machine's clock" in wrong.log() or "TooSkewed" in wrong.log()
+        states = {shard.state for shard in crew.workspace.catalog.shards.all("run")}
+        assert states == {ShardState.COMMITTED, ShardState.OPEN}
+        right.start()
+        right.ends_well()
+
+    report("clock +1 h, refused by S3, then another worker", timed(work))
     crew.assert_undisturbed(undisturbed.masks)
 
 

@@ -24,9 +24,12 @@ KILLS = 20
 
 
 def test_killed_twenty_times_no_run_lacks_or_doubles_a_mask(
-    services: Services, undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory
+    services: Services,
+    undisturbed: Undisturbed,
+    report: Report,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    rng = random.Random(11)
+    rng, seconds = random.Random(11), 0.0
     with services.crew(tmp_path_factory.mktemp("kills")) as crew:
         runs: list[str] = []
         for _ in range(KILLS):
@@ -35,14 +38,16 @@ def test_killed_twenty_times_no_run_lacks_or_doubles_a_mask(
                 crew.plan(runs[-1])
             worker = crew.hire(run_id=runs[-1])
             worker.start()
-            time.sleep(rng.uniform(0.05, 1.2 * undisturbed.seconds / 6))  # within a shard or two
+            alive = rng.uniform(0.05, 1.2 * undisturbed.seconds / 6)  # within a shard or two
+            seconds += timed(lambda: time.sleep(alive))  # noqa: B023 - called at once
             worker.kill()
         last = crew.hire(run_id=runs[-1])
         last.start()
-        last.ends_well()
+        seconds += timed(last.ends_well)
         assert sum(_attempts(crew, run) for run in runs) > 6 * len(runs)
         for run in runs:
             crew.assert_undisturbed(undisturbed.masks, run)
+    report(f"kill -9 of a worker, {KILLS} times in {len(runs)} runs", seconds, len(runs))
 
 
 def _attempts(crew: Crew, run_id: str) -> int:

@@ -15,6 +15,7 @@ from flows.ingest import ingest_folder, split_of
 from flows.status import status_of
 from flows.wiring import Workspace
 from storage.catalog import Split
+from storage.objects import StorageUnavailableError
 
 
 def _picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -131,6 +132,25 @@ def test_annotations_that_do_not_fit_are_reported_and_the_others_kept(
     assert truth.size == (30, 40)
     ingest_folder(workspace, "d", folder, coco)
     assert len(workspace.truths_of([1])[1]) == 1
+
+
+def test_an_outage_of_the_store_is_waited_for(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("plain.jpg", "grey.png"):
+        (tmp_path / "in" / name).write_bytes(GOOD[name]())
+    put, tries = workspace.objects.put, list[str]()
+
+    def away_at_first(key: str, data: bytes) -> None:
+        tries.append(key)
+        if len(tries) == 1:
+            raise StorageUnavailableError("S3 is busy")
+        put(key, data)
+
+    monkeypatch.setattr(workspace.objects, "put", away_at_first)
+    report = ingest_folder(workspace, "d", tmp_path / "in")
+    assert (report.added, report.quarantined, len(tries)) == (2, 0, 3)
 
 
 def test_the_split_depends_on_the_content_alone() -> None:

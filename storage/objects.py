@@ -22,15 +22,12 @@ import boto3.session
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 
+from storage.keys import check_key, check_prefix, is_key
 from storage.local_files import CHUNK_BYTES, link_new, replace
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-MAX_KEY_BYTES = 1024
-"""S3's limit for a whole key."""
-MAX_SEGMENT_BYTES = 255
-"""A file system's limit for one name."""
 MAX_S3_PUT_BYTES = 5 * 1024**3
 """S3's limit for an object that is put in one request, as a conditional write has to be."""
 
@@ -132,42 +129,6 @@ class ObjectStore(Protocol):
         """deltalake's `storage_options` for this store. They hold the secret key: do not log."""
 
 
-def check_key(key: str) -> str:
-    """The key itself, if it is safe to use as a relative path in every store.
-
-    Raises:
-        ValueError: it is empty, absolute or too long; has a backslash, a control character, an
-            empty segment or one that starts with a dot (`..`, temporary names); is not UTF-8.
-    """
-    segments = key.split("/")
-    if any(not segment or segment.startswith(".") for segment in segments):
-        raise ValueError(f"bad key {key!r}: empty segments and leading dots are refused")
-    if "\\" in key or any(ord(character) < 32 or ord(character) == 127 for character in key):
-        raise ValueError(f"bad key {key!r}: backslashes and control characters are refused")
-    if len(key.encode()) > MAX_KEY_BYTES or any(
-        len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments
-    ):
-        raise ValueError(
-            f"bad key {key[:80]!r}...: over {MAX_KEY_BYTES} bytes in all"
-            f" or {MAX_SEGMENT_BYTES} in one segment"
-        )
-    return key
-
-
-def _check_prefix(prefix: str) -> str:
-    if prefix:
-        check_key(prefix.removesuffix("/"))
-    return prefix
-
-
-def _is_key(key: str) -> bool:
-    try:
-        check_key(key)
-    except ValueError:
-        return False
-    return True
-
-
 @dataclass(eq=False)
 class LocalStore:
     """Objects as files under `root`, which is made at the first write. Methods: see ObjectStore.
@@ -211,7 +172,7 @@ class LocalStore:
             return path.stat().st_size
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        folder, slash, _ = _check_prefix(prefix).rpartition("/")
+        folder, slash, _ = check_prefix(prefix).rpartition("/")
         return self._walk(self._path(folder) if folder else self.root, folder + slash, prefix)
 
     def delete(self, key: str) -> None:
@@ -265,7 +226,7 @@ class LocalStore:
             if entry.is_dir():
                 if name.startswith(prefix) or prefix.startswith(name):
                     yield from self._walk(Path(entry.path), name, prefix)
-            elif name.startswith(prefix) and _is_key(name):
+            elif name.startswith(prefix) and is_key(name):
                 try:
                     held = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
@@ -339,7 +300,7 @@ class S3Store:
             return self._client.head_object(Bucket=self.bucket, Key=self._key(key))["ContentLength"]
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._pages(_check_prefix(prefix))
+        return self._pages(check_prefix(prefix))
 
     def delete(self, key: str) -> None:
         with _s3_errors(key):
@@ -409,7 +370,7 @@ class S3Store:
             for page in pages.paginate(Bucket=self.bucket, Prefix=base + prefix):
                 for found in page.get("Contents", []):
                     key = found["Key"].removeprefix(base)
-                    if _is_key(key):
+                    if is_key(key):
                         yield ObjectInfo(key, found["Size"], found["LastModified"].astimezone(UTC))
 
 

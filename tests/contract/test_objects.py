@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.keys import check_key
 from storage.objects import (
     LocalStore,
     ObjectExistsError,
@@ -22,7 +23,6 @@ from storage.objects import (
     S3Store,
     StorageError,
     StorageUnavailableError,
-    check_key,
     open_store,
 )
 from tests.services import S3Server, free_ports

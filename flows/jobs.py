@@ -79,11 +79,14 @@ def command_of(arguments: list[str]) -> str:
 def _is_alive(place: Path) -> bool:
     try:
         number = int((place / "process").read_text())
-        command = Path(f"/proc/{number}/cmdline")
-        if Path("/proc/self").exists():  # Linux: numbers are used again, so look what it runs
-            return str(place).encode() in command.read_bytes()
-        os.kill(number, 0)
-        return True
+        if not Path("/proc/self").exists():
+            os.kill(number, 0)
+            return True
+        # Linux: numbers are used again, so look what it runs.
+        if command := Path(f"/proc/{number}/cmdline").read_bytes():
+            return str(place).encode() in command
+        # None: it is ended and not yet taken note of, or about to begin.
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (OSError, ValueError):
         return False
 

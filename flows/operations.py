@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,9 @@ from flows.terminal import JsonOption, console, example, in_workspace, number, p
 if TYPE_CHECKING:
     from flows.wiring import Workspace
     from storage.catalog.backup import Manifest
+
+CLOCKS = timedelta(hours=1)
+"""How much longer than needed versions stay readable: whoever wrote them may have another clock."""
 
 DeleteOption = Annotated[bool, typer.Option("--delete", help="Delete; without it, only tell.")]
 
@@ -84,9 +87,9 @@ def _readable_for(workspace: Workspace) -> timedelta:
     began that still runs."""
     from storage.catalog import RunKind, RunState
 
-    now = datetime.now(UTC)
+    now = workspace.catalog.now()
     ages = [
-        now - run.started_at
+        now - run.started_at + CLOCKS
         for kind in (RunKind.RETRAIN, RunKind.RELEASE)
         for run in workspace.catalog.runs.all(kind=kind, state=RunState.RUNNING, limit=1_000)
     ]

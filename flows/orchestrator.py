@@ -19,6 +19,7 @@ STATE_FILE = f"{SERVICES}/state.json"
 """What `dataengine up` says of its services while it runs."""
 LOCK_FILE = f"{SERVICES}/up.lock"
 LOOK_SECONDS = 2.0
+KNOCK_SECONDS = 10.0
 
 
 class UnreachableError(Exception):
@@ -96,15 +97,12 @@ def connected(root: Path) -> Iterator[str]:
             "no Prefect server: start one with `dataengine up` in this workspace, or set "
             "PREFECT_API_URL"
         )
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_CLIENT_MAX_RETRIES,
-        temporary_settings,
-    )
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1}):
-        with refused_in_a_line():
-            yield url
+    with temporary_settings({PREFECT_API_URL: url}), refused_in_a_line():
+        # Prefect's client tries for minutes, which is right where a server is busy only.
+        httpx.get(f"{url}/health", timeout=KNOCK_SECONDS, **login())
+        yield url
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from flows.patience import patiently
 from flows.retrain import retrain
 from flows.rounds import open_round
 from flows.semi_automatic import semi_automatic
+from flows.status import round_rows
 from flows.wiring import Workspace, open_workspace
 from storage.catalog import Loop, LoopState, Round, RoundState, StaleStateError
 
@@ -152,30 +153,3 @@ def _move(
         return workspace.catalog.rounds.advance(row.id, before, after, **values)
     except StaleStateError:
         return workspace.catalog.rounds.get(row.id)
-
-
-def round_rows(workspace: Workspace, loop_id: int) -> list[dict[str, Any]]:
-    """The table of a loop: a row a round. The held-out scores are those of the model the round
-    worked with."""
-    rows = []
-    for row in workspace.catalog.rounds.for_loop(loop_id):
-        figures, scores = row.metrics, row.metrics.get("held_out", {})
-        rows.append(
-            {
-                "stage": str(row.stage),
-                "round": row.number,
-                "state": str(row.state),
-                "images": figures.get("images"),
-                "masks": figures.get("masks"),
-                "masks_per_image": figures.get("masks_per_image"),
-                "prefilled_kept": figures.get("prefilled_kept"),
-                "clicks_per_mask": figures.get("clicks_per_mask"),
-                "seconds_per_mask": figures.get("seconds_per_mask"),
-                "clicks_per_added_mask": figures.get("clicks_per_added_mask"),
-                "model": row.model_in,
-                "model_after": row.model_out,
-                "miou_1_click": scores.get("miou_1_click"),
-                "miou_3_clicks": scores.get("miou_3_clicks"),
-            }
-        )
-    return rows

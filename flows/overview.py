@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from flows.costs import cost_rows
-from flows.data_engine import round_rows
+from flows.status import round_rows
 from flows.wiring import Workspace
 from storage.annotation_queue import Task
 from storage.catalog import Dataset, Model, Run, RunState, Split, TaskKind, utc_now

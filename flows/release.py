@@ -25,8 +25,8 @@ from prefect import flow
 from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
 from flows import costs, progress
-from flows.data_engine import round_rows
 from flows.reporting import write_report
+from flows.status import round_rows
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import Dataset, Image, Release, RunKind, VerdictKind, new_id
 from storage.formats.coco import CocoWriter

@@ -1,4 +1,4 @@
-"""The order of the tests, and what faults have cost, told when all are through."""
+"""What faults have cost is told when all tests are through."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ import pytest
 
 FAULTS = Path(__file__).parents[1] / ".artifacts" / "faults.jsonl"
 """A line a fault, by any of the processes that tests run in."""
-
-
-LONG = ("production", "faults", "flows", "browser")
-"""Folders of tests that take long; first, so that no process is left alone with them at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest."""
-    ranks = {name: rank for rank, name in enumerate(LONG)}
-    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(LONG)))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

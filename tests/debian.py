@@ -18,7 +18,11 @@ def files_of(package: str, folder: Path, pattern: str) -> list[Path]:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update", "-qq"], ["install", "-qy", package]):
             subprocess.run(
-                ["apt-get", *command], env=quiet, check=False, timeout=300, capture_output=True
+                ["apt-get", "-o", "DPkg::Lock::Timeout=120", *command],
+                env=quiet,
+                check=False,
+                timeout=400,
+                capture_output=True,
             )
         found = list(folder.glob(pattern))
     if not found:

@@ -26,12 +26,12 @@ Fields = dict[str, Any]
 class _Action:
     title: str
     defaults: Callable[[Workspace], Fields]
-    arguments: Callable[[Fields], list[str]]
-    """Of `dataengine`, from the values of the fields."""
     told: Callable[[Workspace, Dataset, Fields], str]
     """What it will do, in a sentence."""
-    deployed: Callable[[Fields], list[str] | None] = lambda fields: None
-    """Of `dataengine start`, where a deployment can do the same; the first is its name."""
+    options: tuple[str, ...] = ()
+    """Fields that `dataengine start NAME` takes as options; none: no deployment does it."""
+    arguments: Callable[[Fields], list[str]] | None = None
+    """Of `dataengine`, from the values of the fields; None: the name and the options."""
 
 
 def _dataset(workspace: Workspace) -> str:
@@ -76,76 +76,68 @@ ACTIONS: dict[str, _Action] = {
             "annotator": "people",
             "new": False,
         },
-        lambda f: [
+        lambda w, d, f: _loop_plan(f),
+        arguments=lambda f: [
             *("run", "--dataset", f["dataset"], "--rounds", str(f["rounds"])),
             *("--images-per-round", str(f["images_per_round"]), "--annotator", f["annotator"]),
             *(["--new"] if f["new"] else []),
         ],
-        lambda w, d, f: _loop_plan(f),
     ),
     "retrain": _Action(
         "Retrain now",
         lambda w: {"dataset": _dataset(w)},
-        lambda f: ["retrain", *_options(f, "dataset")],
         lambda w, d, f: (
             f"train a new version from {w.current_model().version} on all masks that people made "
             f"or confirmed in {d.name}; it becomes current only if it is surely better on held-out "
             f"images ({w.catalog.images.count(d.id, split=Split.HELD_OUT)} are there)"
         ),
-        lambda f: ["retrain", *_options(f, "dataset")],
+        ("dataset",),
     ),
     "generate": _Action(
         "Generate masks",
         lambda w: {"dataset": _dataset(w), "limit": None},
-        lambda f: ["generate", "--only-new", *_options(f, "dataset", "limit")],
         _generate_plan,
-        lambda f: ["generate", *_options(f, "dataset", "limit")],
+        ("dataset", "limit"),
+        lambda f: ["generate", "--only-new", *_options(f, "dataset", "limit")],
     ),
     "review": _Action(
         "Sample a review",
         lambda w: {"dataset": _dataset(w), "images": 20, "annotator": "people"},
-        lambda f: [
-            *("review", "--dataset", f["dataset"], "--images", str(f["images"])),
-            *("--annotator", f["annotator"]),
-        ],
         lambda w, d, f: (
             f"send automatic masks of at most {f['images']} random images of {d.name} to the "
             "review queue"
         ),
-        lambda f: (
-            ["review", *_options(f, "dataset", "images")] if f["annotator"] == "people" else None
-        ),
+        ("dataset", "images"),
+        lambda f: ["review", *_options(f, "dataset", "images", "annotator")],
     ),
     "advance": _Action(
         "Take the next step",
         lambda w: {"dataset": _dataset(w)},
-        lambda f: ["advance", *_options(f, "dataset")],
         lambda w, d, f: (
             f"take {d.name} as far as it goes without people: enter reviews that are judged, go on "
             "with a round whose tasks are handed in, retrain where that is due"
         ),
-        lambda f: ["advance", *_options(f, "dataset")],
+        ("dataset",),
     ),
     "rescore": _Action(
         "Compare with the new model",
         lambda w: {"dataset": _dataset(w)},
-        lambda f: ["rescore", *_options(f, "dataset")],
         lambda w, d, f: (
             f"ask {w.current_model().version} again for old automatic masks of at most "
             f"{w.settings.production.rescore_images} images of {d.name}, and send those on which "
             "it disagrees to the review queue"
         ),
-        lambda f: ["rescore", *_options(f, "dataset")],
+        ("dataset",),
     ),
     "release": _Action(
         "Make a release",
         lambda w: {"dataset": _dataset(w), "name": f"{_dataset(w)}-{datetime.now(UTC):%Y%m%d}"},
-        lambda f: ["release", f["name"], "--dataset", f["dataset"]],
         lambda w, d, f: (
             f"freeze {d.name} as {f['name']}: pin the mask table's version and write COCO, SA-1B, "
             "a report and a card"
         ),
-        lambda f: ["release", *_options(f, "dataset", "name")],
+        ("dataset", "name"),
+        lambda f: ["release", f["name"], *_options(f, "dataset")],
     ),
 }
 
@@ -182,7 +174,7 @@ class WorkspaceActions:
         text = action.told(self._workspace, dataset, fields)
         return ActionPlan(
             text=text[0].upper() + text[1:] + ".",
-            command=command_of(self._arguments(action, fields)),
+            command=command_of(self._arguments(name, fields)),
         )
 
     def start(self, name: str, values: Values) -> JobView:
@@ -192,8 +184,8 @@ class WorkspaceActions:
             RefusedError: as `plan`, or the same is running already.
         """
         self.plan(name, values)
-        action, fields = self._checked(name, values)
-        arguments = self._arguments(action, fields)
+        _, fields = self._checked(name, values)
+        arguments = self._arguments(name, fields)
         for job in jobs_in(self._folder):
             if job.arguments == arguments and state_of(self._folder, job)[0] == "running":
                 raise RefusedError(409, "running", "this is running already")
@@ -217,12 +209,14 @@ class WorkspaceActions:
                 return self._view(job)
         raise not_found(f"no job {job_id!r}")
 
-    def _arguments(self, action: _Action, fields: Fields) -> list[str]:
-        """Of `dataengine`: what hands the work to a pool, if there is one for it."""
-        start = action.deployed(fields)
-        if start and is_deployed(self._workspace, start[0]):
-            return ["start", *start]
-        return action.arguments(fields)
+    def _arguments(self, name: str, fields: Fields) -> list[str]:
+        """Of `dataengine`: what hands the work to a pool, if there is one for it. Simulated
+        annotators work on the page's machine."""
+        action, by_people = ACTIONS[name], fields.get("annotator", "people") == "people"
+        same = [name, *_options(fields, *action.options)]
+        if action.options and by_people and is_deployed(self._workspace, name):
+            return ["start", *same]
+        return same if action.arguments is None else action.arguments(fields)
 
     def _checked(self, name: str, values: Values) -> tuple[_Action, Fields]:
         """The action, and its fields with values of the defaults' kinds."""

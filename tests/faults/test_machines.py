@@ -12,7 +12,7 @@ import pytest
 from storage.catalog import ShardState
 from tests.debian import files_of
 from tests.faults.conftest import Report
-from tests.faults.crew import Crew
+from tests.faults.crew import Crew, Worker
 from tests.faults.services import Services, Undisturbed, timed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -100,9 +100,7 @@ def test_a_clock_that_is_minutes_off_and_jumps_neither_frees_nor_holds_a_lease(
 ) -> None:
     offset = tmp_path / "offset"
     offset.write_text("-600\n")
-    wrong, right = crew.hire_from_scratch(_moved(shim, offset)), crew.hire()
-    right.reaches("ready")
-    wrong.start()
+    wrong, right = _one_with_another_clock(crew, shim, offset)
 
     def work() -> None:
         crew.until_committed(1)
@@ -126,9 +124,7 @@ def test_a_worker_whose_clock_s3_refuses_gives_its_shard_back(
 ) -> None:
     offset = tmp_path / "offset"
     offset.write_text("+0\n")
-    wrong, right = crew.hire_from_scratch(_moved(shim, offset)), crew.hire()
-    right.reaches("ready")
-    wrong.start()
+    wrong, right = _one_with_another_clock(crew, shim, offset)
 
     def work() -> None:
         crew.until_committed(1)
@@ -144,6 +140,11 @@ def test_a_worker_whose_clock_s3_refuses_gives_its_shard_back(
     crew.assert_undisturbed(undisturbed.masks)
 
 
-def _moved(shim: Path, offset: Path) -> dict[str, str]:
-    """Environment of a process whose clock is off by the seconds that the file says."""
-    return {"LD_PRELOAD": str(shim), "CLOCK_OFFSET_FILE": str(offset)}
+def _one_with_another_clock(crew: Crew, shim: Path, offset: Path) -> tuple[Worker, Worker]:
+    """A worker that has started, its clock off by the seconds that the file says; and one whose
+    clock is right, ready to start."""
+    moved = {"LD_PRELOAD": str(shim), "CLOCK_OFFSET_FILE": str(offset)}
+    wrong, right = crew.hire_from_scratch(moved), crew.hire()
+    right.reaches("ready")
+    wrong.start()
+    return wrong, right

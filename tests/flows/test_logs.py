@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from prefect.logging.configuration import setup_logging
-from sqlalchemy import MetaData, select
 
 from flows import logs
 from flows.doctor import check_workspace
@@ -24,6 +23,7 @@ from flows.status import status_of
 from flows.wiring import open_workspace
 from storage.catalog import RunKind
 from tests.annotation.site import make_site
+from tests.flows.test_secrets import tables_of
 from tests.postgres import running_postgres
 
 SECRET = "hunter2-päss/wörd+"
@@ -201,22 +201,12 @@ def test_no_secret_gets_into_what_is_written_of_a_workspace(
         ]
         write_report(workspace, "d", {"rounds": [], "review": {}}, tmp_path / "report.html")
         told.append((tmp_path / "report.html").read_text())
-        told.append(_dump(workspace))
+        told += map(str, tables_of(workspace).values())
         workspace.catalog.close()
     out, err = capfd.readouterr()
     told += [out, err]
     assert "postgres:***@" in err
     assert [text for text in told if "planted" in text.lower()] == []
-
-
-def _dump(workspace: Any) -> str:
-    """Every row of the catalog and the mask table."""
-    tables, found = MetaData(), []
-    with workspace.catalog.engine.connect() as connection:
-        tables.reflect(connection)
-        for table in tables.sorted_tables:
-            found += [str(row) for row in connection.execute(select(table))]
-    return "\n".join([*found, *(str(batch.to_pylist()) for batch in workspace.masks.scan())])
 
 
 def test_opening_a_workspace_sets_the_log_up(tmp_path: Path) -> None:

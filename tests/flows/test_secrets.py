@@ -87,7 +87,7 @@ class Commands:
         return done.returncode
 
 
-def _tables(workspace: Workspace) -> Found:
+def tables_of(workspace: Workspace) -> Found:
     """Every row of the catalog and of the mask table."""
     tables, found = MetaData(), Found()
     with workspace.catalog.engine.connect() as connection:
@@ -129,7 +129,7 @@ def test_no_secret_gets_into_what_is_said_stored_or_reported(
             _run_what_works(commands, scenes)
             _run_what_fails(commands)
         workspace = open_workspace(str(root))
-        found = {**_tables(workspace), **_objects(workspace), **_files(root), **commands.said}
+        found = {**tables_of(workspace), **_objects(workspace), **_files(root), **commands.said}
         workspace.catalog.close()
     assert _with([CANARY], found) >= KNOWN
     assert _with(MARKS, found) == set()

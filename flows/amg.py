@@ -111,7 +111,7 @@ def _load_generator(
 
 def _files(inputs: list[Path]) -> list[Path]:
     """The images named, and those in the folders named."""
-    from storage.formats.images import list_images
+    from storage.formats.folders import list_images
 
     found: list[Path] = []
     for path in inputs:

@@ -23,7 +23,8 @@ from flows import progress
 from flows.wiring import Workspace
 from storage.catalog import Dataset, Split
 from storage.formats.coco import read_coco
-from storage.formats.images import BadImageError, list_images, read_image
+from storage.formats.folders import list_images
+from storage.formats.images import BadImageError, read_image
 
 HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, quick enough to do after

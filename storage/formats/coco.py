@@ -11,18 +11,35 @@ from __future__ import annotations
 
 import json
 import os
-import unicodedata
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from engine.core.records import Mask
-from engine.core.rle import RLE, area
-from storage.formats.segmentation import json_type, rle_from_json, rle_from_polygons, rle_size
+from engine.core.rle import RLE
+from storage.formats.coco_annotations import (
+    UNUSABLE,
+    CocoImage,
+    Conventions,
+    Picture,
+    Problem,
+    id_of,
+    label_of,
+    masks_of,
+    plain_id,
+    side_of,
+)
+from storage.formats.file_names import FileNames
+from storage.formats.frames import size_is_turned, stored_size
+from storage.formats.segmentation import json_type
+
+UNKNOWN_IMAGE = "annotations of images that the file does not have"
+AMBIGUOUS = "images whose name fits several"
+REPLACED = "images that were replaced after they were annotated"
 
 _COPY_CHARACTERS = 1 << 16
 
@@ -33,13 +50,13 @@ class BadAnnotationsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class CocoImage:
-    """An entry of the file's "images"; `height` and `width` are None where it does not say."""
+class Found:
+    """What a file has for one image file: whether it names it, the objects, and one entry per
+    annotation that was left out or looks wrong."""
 
-    image_id: int | str
-    file_name: str
-    height: int | None
-    width: int | None
+    named: bool
+    masks: list[RLE]
+    problems: list[Problem]
 
 
 class CocoDataset:
@@ -47,8 +64,8 @@ class CocoDataset:
 
     Attributes:
         images: every image of the file.
-        problems: what is wrong with the file itself, one string per annotation that belongs to no
-            image; problems of single images come from `masks_for`.
+        problems: what is wrong with the file itself, one entry per annotation that belongs to no
+            image; problems of single images come from `find`.
     """
 
     def __init__(
@@ -56,87 +73,128 @@ class CocoDataset:
         images: Iterable[CocoImage],
         annotations: Iterable[object],
         files_on_disk: Iterable[str] = (),
+        *,
+        folder: Path | None = None,
+        conventions: Conventions | None = None,
     ) -> None:
         self.images = tuple(images)
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
+        self._conventions = conventions or Conventions()
         self._annotations = self._by_image(annotations)
-        self._by_path: dict[str, list[CocoImage]] = defaultdict(list)
+        self._names = FileNames([i.file_name for i in self.images], files_on_disk, folder)
+        self._by_sha256: dict[str, list[CocoImage]] = defaultdict(list)
         for image in self.images:
-            self._by_path[_path(image.file_name)].append(image)
-        disk = {_path(name) for name in files_on_disk}
-        # A base name may only be shared out among those that no full path has matched.
-        self._free_paths: dict[str, list[str]] = defaultdict(list)
-        for path in self._by_path:
-            if path not in disk:
-                self._free_paths[_base(path)].append(path)
-        self._free_files = Counter(_base(path) for path in disk if path not in self._by_path)
+            if image.sha256:
+                self._by_sha256[image.sha256].append(image)
+        self._by_content: set[int | str] = set()
+        """Ids of images that `find` knew by their content."""
+        self._turned: bool | None = None
 
-    def masks_for(self, file_name: str, size: tuple[int, int]) -> tuple[list[RLE], list[str]]:
-        """The objects of one image file, and one string per annotation that was dropped.
+    def find(self, file_name: str, picture: Picture, sha256: str | None = None) -> Found:
+        """The objects of one image file.
 
-        The full relative path decides which image of the file is meant; where none is the same, the
-        base name does, unless several images (or several files on disk) share it.
+        Its content decides which image of the file is meant, where the file tells the SHA-256 of
+        contents; else its name does, as `storage.formats.file_names` says.
 
         Args:
             file_name: path of the image file, relative to the images' folder.
-            size: its (H, W) in pixels; masks of any other size are dropped.
+            picture: its size; masks of any other size are left out.
+            sha256: of the image file, in hex, where it is known.
         """
-        images, problems = self._find(file_name)
+        images, problems = self._images_of(file_name, picture, sha256)
         masks: list[RLE] = []
         for image in images:
-            for number, annotation in self._annotations.get(image.image_id, ()):
-                try:
-                    masks.append(_mask_of(annotation, image, size))
-                except ValueError as e:
-                    problems.append(f"{_label(number, annotation)}: {e}")
-        return masks, problems
+            held = self._annotations.get(image.image_id, [])
+            found, more = masks_of(image, held, picture, self._conventions, self._sizes_are_turned)
+            masks += found
+            problems += more
+        return Found(bool(images), masks, problems)
 
-    def missing(self, file_names_on_disk: Iterable[str]) -> list[str]:
-        """File names of the images that no file on disk belongs to, in the file's order."""
-        paths = {_path(name) for name in file_names_on_disk}
-        free_bases = {_base(path) for path in paths if path not in self._by_path}
-        names = [(image.file_name, _path(image.file_name)) for image in self.images]
-        return [name for name, path in names if path not in paths and _base(path) not in free_bases]
+    def masks_for(self, file_name: str, size: tuple[int, int]) -> tuple[list[RLE], list[Problem]]:
+        """Masks and problems, as `find`, of an image of this (H, W) that is stored upright."""
+        found = self.find(file_name, Picture(size))
+        return found.masks, found.problems
 
-    def _find(self, file_name: str) -> tuple[list[CocoImage], list[str]]:
-        path = _path(file_name)
-        if path in self._by_path:
-            return list(self._by_path[path]), []
-        base = _base(path)
-        candidates = self._free_paths.get(base, [])
-        if len(candidates) > 1:
-            return [], [f"{len(candidates)} annotated images are named {base}: which is meant?"]
-        if candidates and self._free_files[base] > 1:
-            return [], [
-                f"{self._free_files[base]} files are named {base}, but one image is annotated"
-            ]
-        return [image for found in candidates for image in self._by_path[found]], []
+    def missing(self, file_names_on_disk: Iterable[str] | None = None) -> list[str]:
+        """File names of the images that no file on disk belongs to, in the file's order; by default
+        of the files that were told of, and by what `find` found."""
+        names = self._names
+        if file_names_on_disk is not None:
+            names = FileNames([image.file_name for image in self.images], file_names_on_disk)
+        images = [self.images[number] for number in names.without_file()]
+        return [i.file_name for i in images if i.image_id not in self._by_content]
+
+    def _images_of(
+        self, file_name: str, picture: Picture, sha256: str | None
+    ) -> tuple[list[CocoImage], list[Problem]]:
+        if sha256 in self._by_sha256:
+            same = self._by_sha256[sha256]
+            self._by_content.update(image.image_id for image in same)
+            return same, []
+        numbers, doubt = self._names.find(file_name)
+        if doubt is not None:
+            return [], [Problem(AMBIGUOUS, doubt)]
+        named = [self.images[number] for number in numbers]
+        images = [image for image in named if not (image.sha256 and sha256)]
+        if named and not images:
+            told = "annotated was another picture of this name (its SHA-256 is another one)"
+            return [], [Problem(REPLACED, told)]
+        if len(images) > 1:
+            sizes = (None, picture.size, stored_size(picture.size, picture.orientation))
+            images = [image for image in images if image.size in sizes] or images[:1]
+        if len(images) > 1:
+            told = f"{len(images)} annotated images are called {file_name}: which is meant?"
+            return [], [Problem(AMBIGUOUS, told)]
+        return images, []
+
+    def _sizes_are_turned(self) -> bool:
+        """Whether an image's polygons say that sizes in this file are those of stored pixels."""
+        if self._turned is None:
+            self._turned = any(
+                size_is_turned((held for _, held in self._annotations[image.image_id]), image.size)
+                for image in self.images
+                if image.size is not None and image.image_id in self._annotations
+            )
+        return self._turned
 
     def _by_image(
         self, annotations: Iterable[object]
     ) -> dict[int | str, list[tuple[int, dict[str, Any]]]]:
-        known = {image.image_id for image in self.images}
+        exact = {image.image_id: image.image_id for image in self.images}
+        alike = Counter(plain_id(image_id) for image_id in exact)
+        loose = {plain_id(i): i for i in exact if alike[plain_id(i)] == 1}
         found: dict[int | str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         for number, annotation in enumerate(annotations):
             if not isinstance(annotation, dict):
-                self.problems.append(f"annotation number {number}: not a JSON object")
+                told = f"annotation number {number}: not a JSON object"
+                self.problems.append(Problem(UNUSABLE, told))
                 continue
-            image_id = _id(annotation.get("image_id"))
-            if image_id is None or image_id not in known:
-                label, found_id = _label(number, annotation), annotation.get("image_id")
-                self.problems.append(f"{label}: its image id {found_id!r:.40} is not in 'images'")
+            written = id_of(annotation.get("image_id"))
+            image_id = None if written is None else exact.get(written, loose.get(plain_id(written)))
+            if image_id is None:
+                label, told = label_of(number, annotation), annotation.get("image_id")
+                told = f"{label}: its image id {told!r:.40} is not in 'images'"
+                self.problems.append(Problem(UNKNOWN_IMAGE, told))
                 continue
             found[image_id].append((number, annotation))
         return found
 
 
-def read_coco(path: Path, files_on_disk: Iterable[str] = ()) -> CocoDataset:
+def read_coco(
+    path: Path,
+    files_on_disk: Iterable[str] = (),
+    *,
+    folder: Path | None = None,
+    conventions: Conventions | None = None,
+) -> CocoDataset:
     """Parse a COCO instance file.
 
     Args:
         path: the JSON file.
-        files_on_disk: relative paths of the image files, where they are known. They keep
-            `masks_for` from giving one image's masks to two files with the same base name.
+        files_on_disk: relative paths of the image files, where they are known. They keep `find`
+            from giving one image's masks to two files with the same base name.
+        folder: which they are relative to.
+        conventions: how to read what COCO leaves open.
 
     Raises:
         BadAnnotationsError: not JSON, or not COCO instances.
@@ -149,7 +207,7 @@ def read_coco(path: Path, files_on_disk: Iterable[str] = ()) -> CocoDataset:
     twice = [key for key, n in Counter(image.image_id for image in images).items() if n > 1]
     if twice:
         raise BadAnnotationsError(f"{path}: several images have the id {twice[0]!r}")
-    return CocoDataset(images, annotations, files_on_disk)
+    return CocoDataset(images, annotations, files_on_disk, folder=folder, conventions=conventions)
 
 
 def parse_json_object(data: bytes, name: str) -> dict[str, Any]:
@@ -203,11 +261,19 @@ class CocoWriter:
         return self
 
     def add_image(
-        self, image_id: int, file_name: str, height: int, width: int, masks: Iterable[Mask]
+        self,
+        image_id: int,
+        file_name: str,
+        height: int,
+        width: int,
+        masks: Iterable[Mask],
+        *,
+        sha256: str | None = None,
     ) -> None:
         """Write one image and all its masks, or nothing of it if one does not fit.
 
-        Annotation ids count from 1, because COCOeval takes 0 for "no match".
+        Annotation ids count from 1, because COCOeval takes 0 for "no match". The SHA-256 of the
+        image file is a field of our own: by it the file is known under any name.
 
         Raises:
             ValueError: an image id was given before, a mask's size is not (height, width), or a
@@ -219,6 +285,7 @@ class CocoWriter:
         if image_id in self._image_ids:
             raise ValueError(f"image id {image_id} was written before")
         image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+        image |= {"sha256": sha256} if sha256 else {}
         lines = [
             _line(_annotation_of(mask, image_id, self._written + number, (height, width)))
             for number, mask in enumerate(masks, start=1)
@@ -305,67 +372,16 @@ def _list_of(content: dict[str, Any], key: str, path: Path) -> list[Any]:
 def _image_of(entry: object, number: int, path: Path) -> CocoImage:
     if not isinstance(entry, dict):
         raise BadAnnotationsError(f"{path}: image number {number} is not a JSON object")
-    image_id, name = _id(entry.get("id")), entry.get("file_name")
+    image_id, name = id_of(entry.get("id")), entry.get("file_name")
     if image_id is None:
         raise BadAnnotationsError(f"{path}: image number {number} has no usable 'id'")
     if not isinstance(name, str) or not name:
         raise BadAnnotationsError(f"{path}: image {image_id!r} has no 'file_name'")
-    height, width = entry.get("height"), entry.get("width")
+    sha256 = entry.get("sha256")
     return CocoImage(
         image_id,
         name,
-        height if isinstance(height, int) else None,
-        width if isinstance(width, int) else None,
+        side_of(entry.get("height")),
+        side_of(entry.get("width")),
+        sha256.lower() if isinstance(sha256, str) else None,
     )
-
-
-def _mask_of(annotation: dict[str, Any], image: CocoImage, size: tuple[int, int]) -> RLE:
-    """Raises ValueError with the reason why this annotation is no object of an image of `size`."""
-    if annotation.get("iscrowd"):
-        raise ValueError("crowd: a region of several objects, not one of them")
-    segmentation = annotation.get("segmentation")
-    if not segmentation:
-        raise ValueError("no segmentation")
-    if isinstance(segmentation, dict):
-        _check_size(rle_size(segmentation.get("size")), size, "its mask")
-        rle = rle_from_json(segmentation)
-    elif isinstance(segmentation, list):
-        if image.height is not None and image.width is not None:
-            _check_size((image.height, image.width), size, "the annotated image")
-        rle = rle_from_polygons(segmentation, size)
-    else:
-        raise ValueError(f"its segmentation is a {json_type(segmentation)}")
-    if area(rle) == 0:
-        raise ValueError("empty mask: no pixel of the image is in it")
-    return rle
-
-
-def _check_size(found: tuple[int, int], expected: tuple[int, int], what: str) -> None:
-    if found != expected:
-        turned = ", as if turned by EXIF" if found == expected[::-1] else ""
-        raise ValueError(
-            f"{what} is {found[0]} x {found[1]} pixels (H x W),"
-            f" the image file {expected[0]} x {expected[1]}{turned}"
-        )
-
-
-def _id(value: object) -> int | str | None:
-    """An image id, or None; whole floats are integers that went through a table program."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int | str) else None
-
-
-def _path(name: str) -> str:
-    """A relative path in one form: forward slashes, no "./", composed Unicode (macOS is not)."""
-    return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))).as_posix()
-
-
-def _base(path: str) -> str:
-    return PurePosixPath(path).name
-
-
-def _label(number: int, annotation: dict[str, Any]) -> str:
-    if "id" in annotation:
-        return f"annotation {annotation['id']!r:.40}"
-    return f"annotation number {number} (no id)"

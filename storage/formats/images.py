@@ -1,4 +1,4 @@
-"""Image files in and out: check the bytes completely, read them as RGB, write them, find them.
+"""Image files in and out: check the bytes completely, read them as RGB, write them.
 
 Whatever a file holds, the rest of the project sees RGB uint8 of shape (H, W, 3), in [0, 255],
 turned upright as its EXIF orientation says. The choices made on the way:
@@ -21,11 +21,8 @@ H = height, W = width, C = channels.
 from __future__ import annotations
 
 import codecs
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -46,10 +43,11 @@ _EXTENSIONS = {
     "AVIF": ".avif",
     "MPO": ".jpg",  # several JPEGs in one file, as phones write them: the JPEG plugin opens it
 }
-_SUFFIXES = (
+SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".dib"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".heic", ".heif"),
 )
+"""Of files that are taken for images."""
 _KNOWN_OTHERS = (
     (0, b"%PDF", "a PDF document"),
     (0, b"8BPS", "a Photoshop file"),
@@ -93,12 +91,15 @@ class BadImageError(ValueError):
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What an image file holds. `height` and `width` are pixels after EXIF orientation, `format` is
-    Pillow's name ("JPEG"), `extension` the usual one with its dot (".jpg")."""
+    Pillow's name ("JPEG"), `extension` the usual one with its dot (".jpg"), `orientation` EXIF's
+    1 to 8, as the stored pixels are turned; `pages` counts frames too, of which one is read."""
 
     height: int
     width: int
     format: str
     extension: str
+    orientation: int = 1
+    pages: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ def inspect_image(
     if decoded.orientation >= 5:
         height, width = width, height
     kind = str(decoded.image.format)
-    return ImageInfo(height, width, kind, _EXTENSIONS[kind])
+    turned, pages = decoded.stored_orientation, _pages(decoded.image)
+    return ImageInfo(height, width, kind, _EXTENSIONS[kind], turned, pages)
 
 
 def read_image(
@@ -172,37 +174,6 @@ def write_png(image_HWC: np.ndarray) -> bytes:
         ValueError: not such an array.
     """
     return _write(image_HWC, "PNG")
-
-
-def list_images(root: Path) -> Iterator[Path]:
-    """Every file below `root` whose suffix is an image's, in any case, sorted by path.
-
-    Nothing is opened, so broken files are listed too. Hidden files and folders are skipped, linked
-    folders are not entered, and linked files count only where they lead to a file inside `root`.
-
-    Raises:
-        NotADirectoryError: root is not a folder.
-    """
-    if not root.is_dir():
-        raise NotADirectoryError(f"{root} is not a folder")
-    return _walk(root, root.resolve())
-
-
-def _walk(folder: Path, inside: Path) -> Iterator[Path]:
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        path = folder / entry.name
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(path, inside)
-        elif path.suffix.lower() in _SUFFIXES and entry.is_file() and _stays(path, inside):
-            yield path
-
-
-def _stays(path: Path, inside: Path) -> bool:
-    return not path.is_symlink() or path.resolve().is_relative_to(inside)
 
 
 def _decode(data: bytes, max_pixels: int, min_side: int) -> _Decoded:
@@ -287,6 +258,16 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # Pillow raises several kinds here, and viewers ignore them all
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _pages(image: Image.Image) -> int:
+    """Pages or frames; the second picture of a phone's JPEG is a preview, and does not count."""
+    if image.format in ("JPEG", "MPO"):
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # damaged pages behind the first one: the plugins raise nearly anything
+        return 1
 
 
 def _on_white(image: Image.Image) -> Image.Image:

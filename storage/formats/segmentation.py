@@ -81,17 +81,26 @@ def rle_size(size: object) -> tuple[int, int]:
     """
     if not isinstance(size, list) or len(size) != 2:
         raise ValueError(f"RLE size must be [height, width], got {size!r:.80}")
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
+    height, width = (whole_number(side) for side in size)
+    if height is None or width is None or height <= 0 or width <= 0:
         raise ValueError(f"RLE size must be two positive integers, got {size!r:.80}")
-    if size[0] * size[1] >= 2**32:
+    if height * width >= 2**32:
         raise ValueError(f"RLE size {size!r:.80} is beyond COCO's 32-bit run lengths")
-    return size[0], size[1]
+    return height, width
+
+
+def whole_number(value: object) -> int | None:
+    """An integer, also one that went through a table program and is a float now; None: neither."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _plain_runs(counts: list[Any]) -> np.ndarray:
-    if not all(isinstance(run, int) and 0 <= run < 2**32 for run in counts):
+    runs = [whole_number(run) for run in counts]
+    if not all(run is not None and 0 <= run < 2**32 for run in runs):
         raise ValueError("RLE run lengths must be integers of at least 0")
-    return np.array(counts, dtype=np.int64)
+    return np.array(runs, dtype=np.int64)
 
 
 def _unpack(counts: bytes) -> np.ndarray:

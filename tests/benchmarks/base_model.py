@@ -43,7 +43,8 @@ from engine.sam import Segmenter, load_segmenter
 from engine.sam.checkpoint import SHIPPED, CheckpointError
 from engine.simulation.scenes import generate_scene
 from storage.formats.coco import BadAnnotationsError, read_coco
-from storage.formats.images import BadImageError, list_images, read_image
+from storage.formats.folders import list_images
+from storage.formats.images import BadImageError, read_image
 
 FIRST_SCENE = 10_000_000
 """Scenes with seeds from here on are never trained on."""

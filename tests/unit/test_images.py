@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from storage.formats.folders import list_images
 from storage.formats.images import (
     BadImageError,
     ImageInfo,
     inspect_image,
-    list_images,
     read_image,
     write_jpeg,
     write_png,
@@ -285,7 +285,7 @@ def test_the_first_frame_of_a_moving_gif_and_the_first_page_of_a_tiff_count() ->
     tiff = saved(pages[0], "TIFF", save_all=True, append_images=[Image.new("RGB", (99, 88))])
     assert (read_image(gif) == [255, 0, 0]).all()
     assert (read_image(tiff) == [255, 0, 0]).all()
-    assert inspect_image(tiff) == ImageInfo(4, 6, "TIFF", ".tif")
+    assert inspect_image(tiff) == ImageInfo(4, 6, "TIFF", ".tif", pages=2)
 
 
 def test_a_phones_picture_of_several_jpegs_is_a_jpeg() -> None:

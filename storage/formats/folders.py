@@ -1,0 +1,93 @@
+"""The image files of a folder, and what else lies in it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from storage.formats.images import SUFFIXES
+
+Skipped = Callable[[Path, str], None]
+"""Told of what is passed over: its path, and what kind of thing it is."""
+
+UNREADABLE = "folders that cannot be read"
+
+
+def list_images(root: Path, skipped: Skipped | None = None) -> Iterator[Path]:
+    """Every file below `root` whose suffix is an image's, in any case, sorted by path.
+
+    Nothing is opened, so broken files are listed too. Hidden files and folders are skipped, linked
+    folders are not entered, and linked files count only where they lead to a file inside `root`.
+
+    Args:
+        root: the folder.
+        skipped: called for each path that is passed over.
+
+    Raises:
+        NotADirectoryError: root is not a folder.
+        OSError: root cannot be read; without `skipped`, also a folder below it.
+    """
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a folder")
+    return _walk(root, _entries(root), root.resolve(), skipped)
+
+
+def as_text(path: Path) -> str:
+    """The path with forward slashes, and with `%XX` for each byte of a name that is no UTF-8."""
+    return re.sub("[\ud800-\udfff]", lambda m: f"%{ord(m[0]) & 0xFF:02X}", path.as_posix())
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """The files' names; from the folder that they share where two have the same name."""
+    names = [as_text(Path(path.name)) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    shared = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    return [as_text(path.resolve().relative_to(shared)) for path in paths]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)
+
+
+def _walk(
+    folder: Path, entries: list[os.DirEntry[str]], inside: Path, skipped: Skipped | None
+) -> Iterator[Path]:
+    for entry in entries:
+        path = folder / entry.name
+        kind = _passed_over(entry, path, inside)
+        if kind is None and entry.is_dir(follow_symlinks=False):
+            try:
+                below = _entries(path)
+            except OSError:
+                if skipped is None:
+                    raise
+                kind = UNREADABLE
+            else:
+                yield from _walk(path, below, inside, skipped)
+                continue
+        if kind is None:
+            yield path
+        elif skipped is not None:
+            skipped(path, kind)
+
+
+def _passed_over(entry: os.DirEntry[str], path: Path, inside: Path) -> str | None:
+    """What kind of thing this is that is passed over; None: a folder or an image."""
+    if entry.name.startswith("."):
+        return "hidden files and folders"
+    if entry.is_dir(follow_symlinks=False):
+        return None
+    if entry.is_dir():
+        return "linked folders"
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        return f"files with the suffix {suffix}" if suffix else "files without a suffix"
+    if not entry.is_file():
+        return "links that lead nowhere, and other things that are no files"
+    if entry.is_symlink() and not path.resolve().is_relative_to(inside):
+        return "links that lead out of the folder"
+    return None

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from flows import (
     amg,
@@ -29,6 +30,8 @@ from flows import (
 from flows.logs import masked
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
+    CrowdsOption,
+    FrameOption,
     JsonOption,
     console,
     errors,
@@ -97,15 +100,31 @@ def ingest(
     held_out: Annotated[
         float | None, typer.Option(min=0, max=0.99, help="Share never trained on.")
     ] = None,
+    crowds: CrowdsOption = "auto",
+    frame: FrameOption = "auto",
+    replace_annotations: Annotated[
+        bool,
+        typer.Option(
+            "--replace-annotations", help="Of images that have others; those stay in the history."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring images into a dataset. Broken files are quarantined and stop nothing."""
+    """Bring images into a dataset. Broken files are quarantined and stop nothing.
+
+    What is read, by what rule, and what is passed over: docs/inputs.md.
+    """
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a folder", param_hint="FOLDER")
     if coco is not None and not coco.is_file():
         raise typer.BadParameter(f"{coco} is not a file", param_hint="--coco")
+    if replace_annotations and coco is None:
+        raise typer.BadParameter(
+            "give the annotations with --coco", param_hint="--replace-annotations"
+        )
     with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.ingest import ingest as flow
+        from flows.inputs import print_left_out
 
         report = flow(
             str(workspace.settings.root),
@@ -113,18 +132,19 @@ def ingest(
             str(folder.resolve()),
             str(coco.resolve()) if coco else None,
             held_out,
+            crowds=crowds,
+            frame=frame,
+            replace_annotations=replace_annotations,
         )
     if as_json:
         print_json(report)
         return
+    replaced = f", {report['replaced']} images with new ones" if report["replaced"] else ""
     console.print(
         f"{report['added']} images added, {report['known']} known already, "
-        f"{report['quarantined']} quarantined, {report['masks']} ground-truth masks"
+        f"{report['quarantined']} quarantined, {report['masks']} ground-truth masks{replaced}"
     )
-    for problem in report["problems"][:10]:
-        console.print(f"  {problem}", style="yellow", markup=False, highlight=False)
-    if len(report["problems"]) > 10:
-        console.print(f"  and {len(report['problems']) - 10} more problems")
+    print_left_out(report["passed_over"], report["problems"])
 
 
 @app.command(epilog=example("dataengine run --dataset nuclei --rounds 2,1 --images-per-round 60"))
@@ -300,6 +320,9 @@ def status(as_json: JsonOption = False) -> None:
     for name in ("images", "masks", "tasks", "runs", "models", "quarantine"):
         parts = [f"{key} {value}" for key, value in found[name].items()]
         table.add_row(name, ", ".join(parts) or "none")
+    unused = [row for rows in found["passed_over"].values() for row in rows]
+    told = ", ".join(f"{row['count']} {row['what']}" for row in unused)
+    table.add_row("not used", Text(told or "none"))
     table.add_row("datasets", ", ".join(found["datasets"]) or "none")
     table.add_row("releases", ", ".join(row["name"] for row in found["releases"]) or "none")
     console.print(table)

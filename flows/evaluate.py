@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.terminal import JsonOption, console, in_workspace, print_json
+from flows.terminal import CrowdsOption, FrameOption, JsonOption, console, in_workspace, print_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +64,8 @@ def evaluate(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model version; default: current.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many of a set.")] = None,
+    crowds: CrowdsOption = "auto",
+    frame: FrameOption = "auto",
     output: Annotated[
         Path | None,
         typer.Option(file_okay=False, help="Folder to write evaluation.json and charts to."),
@@ -71,7 +74,13 @@ def evaluate(
 ) -> None:
     """Score a model on annotated images: clicks, boxes, outlines, predicted IoU, automatic masks;
     each mean with its 95 % interval (docs/evaluation.md)."""
-    chosen = chosen_sets(images, coco, sets or [])
+    from storage.formats.coco_annotations import Conventions, Crowds
+    from storage.formats.frames import Frame
+
+    conventions = Conventions(Crowds(crowds), Frame(frame))
+    chosen = [
+        replace(item, conventions=conventions) for item in chosen_sets(images, coco, sets or [])
+    ]
     with in_workspace(as_json) as workspace:
         from flows.evaluating import evaluate_sets
         from flows.fully_automatic import mask_generator
@@ -126,7 +135,10 @@ def _named(text: str) -> EvaluationSet:
 
 
 def print_scores(result: dict[str, Any]) -> None:
-    """A row a figure and a column a set, each mean with the interval it lies in."""
+    """A row a figure and a column a set, each mean with the interval it lies in; and what of the
+    sets was left out."""
+    from flows.inputs import print_left_out
+
     table = Table(title=f"scores of {escape(result['model'])}", header_style="bold")
     table.add_column("", no_wrap=True)
     columns = list(_sets(result).items())
@@ -146,7 +158,9 @@ def print_scores(result: dict[str, Any]) -> None:
     )
     skipped = sum(scores.get("skipped", 0) for _, scores in columns)
     if skipped:
-        console.print(f"{skipped} files passed over: unreadable, or without annotations")
+        console.print(f"{skipped} images are not scored: unreadable, or without annotations")
+    for _, scores in columns:
+        print_left_out(scores.get("passed_over", []), scores.get("problems", []))
 
 
 def _cell(scores: dict[str, Any], key: str) -> str:

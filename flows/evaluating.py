@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,18 @@ from engine.evaluation.clicks import ClickScores, EvaluationImage, evaluate_clic
 from engine.evaluation.proposals import ProposalScores, evaluate_proposals
 from engine.sam import Segmenter
 from flows import progress
+from flows.inputs import NOT_NAMED, Input, PassedOver, look_into
 from flows.wiring import Workspace
 from storage.catalog import Dataset, Split
-from storage.formats.coco import read_coco
-from storage.formats.folders import list_images
-from storage.formats.images import BadImageError, read_image
+from storage.formats.coco import CocoDataset, Found
+from storage.formats.coco_annotations import Conventions, Picture
+from storage.formats.images import BadImageError, inspect_image, read_image
 
 HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, quick enough to do after
 every round."""
 
-_KEPT_AS = 5
+_KEPT_AS = 6
 """Number of the form in which results are kept; part of their key, so that none of another form is
 read as this one."""
 
@@ -66,7 +67,7 @@ def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> lis
     named = json.dumps(
         [
             _KEPT_AS,
-            [(i, len(truths)) for i, truths in chosen],
+            [(i, len(truths), _digest(truths)) for i, truths in chosen],
             workspace.settings.train.evaluation_masks,
         ]
     )
@@ -80,6 +81,11 @@ def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> lis
         values = json.loads(workspace.objects.get(key))
         found.append(HeldOut(values["scores"], ByImage.from_dict(values["by_image"])))
     return found
+
+
+def _digest(truths: Sequence[RLE]) -> str:
+    """Of the masks themselves: annotations may be replaced by as many others."""
+    return hashlib.sha256(b"".join(sorted(rle.counts for rle in truths))).hexdigest()[:16]
 
 
 def _score_held_out(
@@ -144,24 +150,57 @@ def _stored_images(
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """A folder of images and the file with their COCO annotations, under a name."""
+    """A folder of images and the file with their COCO annotations, under a name; conventions say
+    how to read what COCO leaves open."""
 
     name: str
     images: Path
     coco: Path
+    conventions: Conventions = field(default_factory=Conventions)
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """What of a set is not scored: images, and whatever else, as `ingest` tells it."""
+
+    passed_over: PassedOver
+    images: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def unreadable(self, name: str, error: Exception) -> None:
+        """Count an image that cannot be read."""
+        self.images += 1
+        self.passed_over.add("images that cannot be read", name)
+        self.problems.append(f"{name}: {error}")
+
+    def add(self, name: str, found: Found) -> None:
+        """Count what the annotations of an image lack."""
+        self.images += not found.masks
+        self.passed_over.add_all(name, found.problems)
+        self.problems += [f"{name}: {problem}" for problem in found.problems]
+        if not found.named and not found.problems:
+            self.passed_over.add(NOT_NAMED, name)
+
+    def tell_of_folder(self, found: Input) -> None:
+        """Count what no image of the folder has to do with."""
+        self.problems += [f"{name}: the folder cannot be read" for name in found.unreadable]
+        self.problems += found.truth.problems if found.truth else []
+        self.problems += [f"{name}: annotated, but not on disk" for name in found.without_file()]
 
 
 @dataclass(frozen=True, slots=True)
 class _SetScores:
     images: int
-    skipped: int
+    left_out: _LeftOut
     clicks: ClickScores
     proposals: ProposalScores
 
     def summary(self) -> dict[str, Any]:
         return {
             "images": self.images,
-            "skipped": self.skipped,
+            "skipped": self.left_out.images,
+            "problems": self.left_out.problems,
+            "passed_over": self.left_out.passed_over.rows(),
             **self.clicks.summary(),
             **self.proposals.summary(),
         }
@@ -218,44 +257,50 @@ def _mean(scored: list[_SetScores], told: list[dict[str, Any]]) -> dict[str, Any
 def _score_set(
     segmenter: Segmenter, generator: MaskGenerator, chosen: EvaluationSet, limit: int | None
 ) -> _SetScores:
-    files = list(list_images(chosen.images))
-    names = [path.relative_to(chosen.images).as_posix() for path in files]
-    truth = read_coco(chosen.coco, names)
-    pairs = list(zip(files, names, strict=True))[:limit]
-    reporter, skipped = progress.current(), [0]
+    found = look_into(chosen.images, chosen.coco, chosen.conventions)
+    pairs = list(zip(found.files, found.names, strict=True))[:limit]
+    reporter, left_out = progress.current(), _LeftOut(found.passed_over)
     with reporter.track(f"{chosen.name}: clicks", len(pairs), "image") as advance:
         images = (
             EvaluationImage(pixels, rles)
-            for pixels, rles in _annotated(pairs, truth, skipped, advance)
+            for pixels, rles in _annotated(pairs, found.truth, left_out, advance)
         )
         clicks = evaluate_clicks(segmenter, images)
+    left_out.tell_of_folder(found)
     if not clicks.box:
+        reasons = "; ".join(left_out.problems[:3])
         raise NothingToEvaluateError(
             f"set {chosen.name!r}: none of {len(pairs)} images in {chosen.images} can be read and "
-            f"has annotations in {chosen.coco}"
+            f"has annotations in {chosen.coco}" + (f": {reasons}" if reasons else "")
         )
     truths: list[list[RLE]] = []
-    found: list[list[tuple[RLE, float]]] = []
+    made: list[list[tuple[RLE, float]]] = []
     with reporter.track(f"{chosen.name}: automatic masks", len(pairs), "image") as advance:
-        for pixels, rles in _annotated(pairs, truth, [0], advance):
+        again = _LeftOut(PassedOver())
+        for pixels, rles in _annotated(pairs, found.truth, again, advance):
             truths.append(rles)
             masks = generator.generate(pixels)
-            found.append([(m.rle, (m.predicted_iou + m.stability_score) / 2) for m in masks])
-    return _SetScores(len(truths), skipped[0], clicks, evaluate_proposals(truths, found))
+            made.append([(m.rle, (m.predicted_iou + m.stability_score) / 2) for m in masks])
+    return _SetScores(len(truths), left_out, clicks, evaluate_proposals(truths, made))
 
 
 def _annotated(
-    pairs: Sequence[tuple[Path, str]], truth: Any, skipped: list[int], advance: progress.Advance
+    pairs: Sequence[tuple[Path, str]],
+    truth: CocoDataset | None,
+    left_out: _LeftOut,
+    advance: progress.Advance,
 ) -> Iterable[tuple[Any, list[RLE]]]:
     for path, name in pairs:
         try:
-            pixels = read_image(path.read_bytes())
-        except (BadImageError, OSError):
-            skipped[0] += 1
+            data = path.read_bytes()
+            info, pixels = inspect_image(data), read_image(data)
+        except (BadImageError, OSError) as error:
+            left_out.unreadable(name, error)
         else:
-            rles, _ = truth.masks_for(name, pixels.shape[:2])
-            if rles:
-                yield pixels, rles
-            else:
-                skipped[0] += 1
+            assert truth is not None
+            picture = Picture((info.height, info.width), info.orientation)
+            found = truth.find(name, picture, hashlib.sha256(data).hexdigest())
+            left_out.add(name, found)
+            if found.masks:
+                yield pixels, found.masks
         advance()

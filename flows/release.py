@@ -25,6 +25,7 @@ from prefect import flow
 from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
 from flows import costs, progress
+from flows.image_names import ImageNames
 from flows.reporting import write_report
 from flows.status import round_rows
 from flows.wiring import Workspace, code_version, open_workspace
@@ -200,13 +201,19 @@ def export_release(
     counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
     total = workspace.catalog.images.count(begun.dataset_id)
     found = released_images(workspace, begun.dataset_id, begun.table_version)
+    names = ImageNames(workspace, begun.dataset_id)
     with progress.current().track(f"export {style}", total, "image") as advance:
         if style == "coco":
             with CocoWriter(folder / "instances.json", description=begun.name) as writer:
                 for item in found:
                     image = item.image
                     writer.add_image(
-                        image.id, image.file_name, image.height, image.width, item.masks
+                        image.id,
+                        names.of(image),
+                        image.height,
+                        image.width,
+                        item.masks,
+                        sha256=image.sha256,
                     )
                     _count(counts, item)
                     advance()
@@ -216,7 +223,7 @@ def export_release(
                 write_sa1b(
                     folder / f"sa_{image.id}.json",
                     image.id,
-                    image.file_name,
+                    names.of(image),
                     image.height,
                     image.width,
                     item.masks,

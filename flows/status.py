@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.costs import ledger
+from flows.inputs import passed_over_in
 from flows.wiring import Workspace
 from storage.catalog import Split
 
@@ -17,6 +18,7 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
     rounds: list[dict[str, Any]] = []
     quarantine: dict[str, int] = {}
     releases: list[dict[str, Any]] = []
+    passed_over: dict[str, list[dict[str, Any]]] = {}
     names = {}
     for row in datasets:
         names[row.name] = {
@@ -26,6 +28,7 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
         loop = catalog.loops.latest(row.id)
         if loop is not None:
             rounds += [{"dataset": row.name, **item} for item in round_rows(workspace, loop.id)]
+        passed_over[row.name] = passed_over_in(workspace, row.id)
         for reason, count in catalog.quarantine.counts(row.id).items():
             quarantine[reason] = quarantine.get(reason, 0) + count
         releases += [
@@ -49,6 +52,7 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
         "runs": {str(state): count for state, count in summary.runs.items()},
         "releases": releases,
         "quarantine": quarantine,
+        "passed_over": passed_over,
         "costs": ledger(workspace).as_dict(),
     }
 

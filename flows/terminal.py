@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -22,6 +22,14 @@ errors = Console(stderr=True)
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+CrowdsOption = Annotated[
+    Literal["auto", "objects", "skip"],
+    typer.Option(help="What annotations with iscrowd are (docs/inputs.md)."),
+]
+FrameOption = Annotated[
+    Literal["auto", "upright", "stored"],
+    typer.Option(help="Which pixels annotations are of where EXIF turns an image."),
+]
 
 
 def example(*lines: str) -> str:

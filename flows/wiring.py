@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from engine.core.malloc import keep_freed_memory
 from engine.core.rle import RLE
@@ -123,14 +124,19 @@ class Workspace:
     def truths_of(self, image_ids: Sequence[int]) -> dict[int, list[RLE]]:
         """The true masks of images, in one scan; images without any are left out."""
         found: dict[int, list[RLE]] = {}
-        for mask in self.truths.masks(image_ids=list(image_ids)):
-            found.setdefault(mask.image_id, []).append(mask.rle)
+        for mask in self.truths.masks(image_ids=list(image_ids), current_only=True):
+            if mask.area > 0:  # an empty one says that a mask was taken away
+                found.setdefault(mask.image_id, []).append(mask.rle)
         return found
 
     def images_with_truth(self, dataset: str) -> set[int]:
         """Ids of the dataset's images that came with masks."""
-        counts = self.truths.counts(("image_id",), dataset=dataset)
-        return {int(str(key[0])) for key in counts}
+        found: set[int] = set()
+        columns = ("image_id", "area")
+        for batch in self.truths.scan(dataset=dataset, columns=columns, current_only=True):
+            there = pc.greater(batch.column("area"), 0)
+            found.update(batch.column("image_id").filter(there).to_pylist())
+        return found
 
 
 def torch_device(name: str) -> str:

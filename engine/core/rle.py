@@ -95,6 +95,12 @@ def from_window(mask_HW: np.ndarray, x: int, y: int, size: tuple[int, int]) -> R
     return RLE(size=(height, width), counts=bytes(coded["counts"]))
 
 
+def empty(size: tuple[int, int]) -> RLE:
+    """A mask of size (H, W) with no pixel set."""
+    uncompressed = {"size": list(size), "counts": [size[0] * size[1]]}
+    return RLE(size=size, counts=bytes(coco_mask.frPyObjects(uncompressed, *size)["counts"]))
+
+
 def decode(rle: RLE) -> np.ndarray:
     """The mask as a bool array of shape (H, W)."""
     return np.asarray(coco_mask.decode(rle.as_coco()), dtype=bool)

@@ -30,6 +30,7 @@ class NewImage:
         sha256: 64 hex digits, of the file's bytes.
         key: where the object store has it.
         file_name: as the user knows it.
+        run_id: of the ingest that brings it.
     """
 
     sha256: str
@@ -38,6 +39,7 @@ class NewImage:
     height: int
     width: int
     split: Split = Split.TRAIN
+    run_id: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.sha256) != 64:
@@ -59,6 +61,8 @@ class Image:
     width: int
     split: Split
     created_at: datetime
+    run_id: str | None
+    """Of the ingest that brought it; None where that was before this was kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +154,19 @@ class Images:
                 row or session.scalars(by_alias.where(ImageAliasRow.file_name == file_name)).first()
             )
             return None if row is None else to_record(Image, row)
+
+    def repeated_names(self, dataset_id: int) -> dict[str, list[int]]:
+        """File names that several images have, and the ids of these, the newest last."""
+        named = select(ImageRow.file_name).where(ImageRow.dataset_id == dataset_id)
+        several = named.group_by(ImageRow.file_name).having(func.count() > 1)
+        query = select(ImageRow.file_name, ImageRow.id).where(
+            ImageRow.dataset_id == dataset_id, ImageRow.file_name.in_(several)
+        )
+        found: dict[str, list[int]] = {}
+        with self._sessions.reading() as session:
+            for name, image_id in session.execute(query.order_by(ImageRow.id)):
+                found.setdefault(name, []).append(image_id)
+        return found
 
     def aliases(self, image_id: int) -> list[str]:
         """The other file names of the same bytes, in alphabetical order."""

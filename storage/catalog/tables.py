@@ -138,6 +138,7 @@ class ImageRow(Base):
     width: Mapped[int]
     split: Mapped[Split]
     created_at: Mapped[datetime]
+    run_id: Mapped[str | None] = mapped_column(RUN_ID)
 
 
 class ImageAliasRow(Base):

@@ -172,8 +172,8 @@ class CocoDataset:
             written = id_of(annotation.get("image_id"))
             image_id = None if written is None else exact.get(written, loose.get(plain_id(written)))
             if image_id is None:
-                label, told = label_of(number, annotation), annotation.get("image_id")
-                told = f"{label}: its image id {told!r:.40} is not in 'images'"
+                label, given = label_of(number, annotation), annotation.get("image_id")
+                told = f"{label}: its image id {given!r:.40} is not in 'images'"
                 self.problems.append(Problem(UNKNOWN_IMAGE, told))
                 continue
             found[image_id].append((number, annotation))

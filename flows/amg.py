@@ -50,6 +50,7 @@ def run_amg(
     from engine.core.overlay import draw_masks
     from engine.core.records import Source, Stage
     from flows.collecting import Job, masks_of
+    from storage.formats.folders import told_apart
     from storage.formats.images import BadImageError, read_image, write_png
     from storage.formats.sa1b import write_sa1b
 
@@ -63,6 +64,7 @@ def run_amg(
         model=generator.segmenter.version,
     )
     output.mkdir(parents=True, exist_ok=True)
+    names = told_apart(paths)
     for number, (path, stem) in enumerate(zip(paths, _stems(paths), strict=True), start=1):
         try:
             pixels = read_image(path.read_bytes())
@@ -74,7 +76,7 @@ def run_amg(
         seconds = time.perf_counter() - began
         height, width = pixels.shape[:2]
         rows = masks_of(job, number, found, shard=0, source=Source.AUTOMATIC)
-        write_sa1b(output / f"{stem}.json", number, path.name, height, width, rows)
+        write_sa1b(output / f"{stem}.json", number, names[number - 1], height, width, rows)
         if pictures:
             overlay = draw_masks(pixels, [mask.rle for mask in found], max_side=1600)
             (output / f"{stem}.png").write_bytes(write_png(overlay))

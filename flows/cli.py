@@ -124,13 +124,14 @@ def ingest(
         )
     with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.ingest import ingest as flow
+        from flows.ingest import path_as_parameter
         from flows.inputs import print_left_out
 
         report = flow(
             str(workspace.settings.root),
             dataset,
-            str(folder.resolve()),
-            str(coco.resolve()) if coco else None,
+            path_as_parameter(folder),
+            path_as_parameter(coco) if coco else None,
             held_out,
             crowds=crowds,
             frame=frame,

@@ -8,6 +8,7 @@ usable image is quarantined with its reason and stops nothing. What else is not 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as replace_fields
@@ -16,6 +17,7 @@ from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from prefect import flow
 
@@ -73,17 +75,29 @@ def ingest(
     frame: str = "auto",
     replace_annotations: bool = False,
 ) -> dict[str, Any]:
-    """Prefect's door to `ingest_folder`."""
+    """Prefect's door to `ingest_folder`; paths as `path_as_parameter` gives them."""
     report = ingest_folder(
         open_workspace(workspace),
         dataset,
-        Path(folder),
-        Path(coco) if coco else None,
+        _path_of(folder),
+        _path_of(coco) if coco else None,
         held_out=held_out,
         conventions=Conventions(Crowds(crowds), Frame(frame)),
         replace_annotations=replace_annotations,
     )
     return report.as_dict()
+
+
+def path_as_parameter(path: Path) -> str:
+    """The path as text that Prefect can keep: a `file://` address where a name is no UTF-8."""
+    whole = path.resolve()
+    return str(whole) if as_text(whole) == whole.as_posix() else whole.as_uri()
+
+
+def _path_of(parameter: str) -> Path:
+    if parameter.startswith("file://"):
+        return Path(os.fsdecode(unquote_to_bytes(parameter.removeprefix("file://"))))
+    return Path(parameter)
 
 
 def ingest_folder(

@@ -106,7 +106,7 @@ def look_into(
     truth = None
     if coco is not None:
         truth = read_coco(coco, names, folder=folder, conventions=conventions)
-        passed_over.add_all(coco.name, truth.problems)
+        passed_over.add_all(as_text(Path(coco.name)), truth.problems)
     return Input(files, names, truth, passed_over, unreadable)
 
 

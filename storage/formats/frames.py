@@ -60,7 +60,7 @@ def polygon_frame(
     orientation: int,
     sizes_are_turned: Callable[[], bool],
 ) -> Frame:
-    """The frame of an image's polygons, UPRIGHT or STORED.
+    """The frame of an image's polygons, UPRIGHT or STORED; UPRIGHT where there are none.
 
     Args:
         annotations: the image's.
@@ -75,6 +75,8 @@ def polygon_frame(
     known = [(polygon_box(annotation), told_box(annotation)) for annotation in annotations]
     pairs = [(polygon, box) for polygon, box in known if polygon is not None]
     stored = stored_size(size, orientation)
+    if not pairs:
+        return Frame.UPRIGHT
     if stored == size:
         if any(_disagree(polygon, box, stored, orientation) for polygon, box in pairs):
             raise FrameDoubtError("boxes and polygons are turned against each other")

@@ -44,6 +44,9 @@ def test_one_set_and_several_are_scored_and_written(folder: Path, tmp_path: Path
         low, high = found[f"{name}_ci"]
         assert low <= found[name] <= high
     assert found["noc_cap"] == 9
+    (left_out,) = found["passed_over"]
+    assert (left_out["what"], left_out["examples"]) == ("images that cannot be read", ["zzz.png"])
+    assert found["problems"][0].startswith("zzz.png: ")
     assert len(found["predicted_iou_bins"]) == 10
 
     named = [f"--set=_a $b$={folder},{coco}", f"--set=[b]={folder},{coco}"]
@@ -70,6 +73,18 @@ def test_a_set_whose_file_knows_none_of_its_images_is_an_error(
     (tmp_path / "empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
     wrong = f"--set=x={folder},{tmp_path / 'empty.json'}"
     with pytest.raises(NothingToEvaluateError, match="'x': none of 2 images"):
+        CliRunner().invoke(app, ["evaluate", wrong], catch_exceptions=False)
+
+
+def test_annotations_that_are_left_out_of_a_score_are_told_with_their_reason(
+    folder: Path, tmp_path: Path
+) -> None:
+    content = json.loads((folder / "instances.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    (tmp_path / "crowds.json").write_text(json.dumps(content))
+    wrong = f"--set=x={folder},{tmp_path / 'crowds.json'}"
+    with pytest.raises(NothingToEvaluateError, match=r"scene-00\.png: annotation 1: crowd"):
         CliRunner().invoke(app, ["evaluate", wrong], catch_exceptions=False)
 
 

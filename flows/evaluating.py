@@ -184,7 +184,7 @@ class _LeftOut:
     def tell_of_folder(self, found: Input) -> None:
         """Count what no image of the folder has to do with."""
         self.problems += [f"{name}: the folder cannot be read" for name in found.unreadable]
-        self.problems += found.truth.problems if found.truth else []
+        self.problems += map(str, found.truth.problems if found.truth else ())
         self.problems += [f"{name}: annotated, but not on disk" for name in found.without_file()]
 
 

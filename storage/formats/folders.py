@@ -81,12 +81,12 @@ def _passed_over(entry: os.DirEntry[str], path: Path, inside: Path) -> str | Non
         return "hidden files and folders"
     if entry.is_dir(follow_symlinks=False):
         return None
-    if entry.is_dir():
+    if os.path.isdir(path):  # unlike DirEntry's and Path's own, these raise nothing
         return "linked folders"
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         return f"files with the suffix {suffix}" if suffix else "files without a suffix"
-    if not entry.is_file():
+    if not os.path.isfile(path):
         return "links that lead nowhere, and other things that are no files"
     if entry.is_symlink() and not path.resolve().is_relative_to(inside):
         return "links that lead out of the folder"

@@ -121,6 +121,7 @@ def test_whatever_is_not_used_is_counted_and_named_in_the_report_and_in_status(
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "e.png").symlink_to(tmp_path / "elsewhere/d.png")
     (folder / "f.png").symlink_to("nowhere")
+    (folder / "g.png").symlink_to("g.png")
     for number in range(7):
         (folder / f"note{number}.txt").touch()
     pages = [Image.new("L", (40, 30), n) for n in (10, 20, 30)]
@@ -138,7 +139,7 @@ def test_whatever_is_not_used_is_counted_and_named_in_the_report_and_in_status(
         "hidden files and folders": 1,
         "linked folders": 1,
         "links that lead out of the folder": 1,
-        "links that lead nowhere, and other things that are no files": 1,
+        "links that lead nowhere, and other things that are no files": 2,
         "files with further pages or frames": 1,
         "annotated images without a file": 1,
         "annotations of images that the file does not have": 1,

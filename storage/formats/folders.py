@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -81,13 +82,22 @@ def _passed_over(entry: os.DirEntry[str], path: Path, inside: Path) -> str | Non
         return "hidden files and folders"
     if entry.is_dir(follow_symlinks=False):
         return None
-    if os.path.isdir(path):  # unlike DirEntry's and Path's own, these raise nothing
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
         return "linked folders"
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         return f"files with the suffix {suffix}" if suffix else "files without a suffix"
-    if not os.path.isfile(path):
+    if not stat.S_ISREG(mode):
         return "links that lead nowhere, and other things that are no files"
     if entry.is_symlink() and not path.resolve().is_relative_to(inside):
         return "links that lead out of the folder"
     return None
+
+
+def _mode(path: Path) -> int:
+    """What the path leads to; 0 where it leads nowhere, in a circle, or past a closed door."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0

@@ -82,13 +82,13 @@ def _passed_over(entry: os.DirEntry[str], path: Path, inside: Path) -> str | Non
         return "hidden files and folders"
     if entry.is_dir(follow_symlinks=False):
         return None
-    mode = _mode(path)
-    if stat.S_ISDIR(mode):
+    target = _mode(path) if entry.is_symlink() else 0
+    if stat.S_ISDIR(target):
         return "linked folders"
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         return f"files with the suffix {suffix}" if suffix else "files without a suffix"
-    if not stat.S_ISREG(mode):
+    if not (stat.S_ISREG(target) or entry.is_file(follow_symlinks=False)):
         return "links that lead nowhere, and other things that are no files"
     if entry.is_symlink() and not path.resolve().is_relative_to(inside):
         return "links that lead out of the folder"
@@ -96,7 +96,7 @@ def _passed_over(entry: os.DirEntry[str], path: Path, inside: Path) -> str | Non
 
 
 def _mode(path: Path) -> int:
-    """What the path leads to; 0 where it leads nowhere, in a circle, or past a closed door."""
+    """What the link leads to; 0 where it leads nowhere, in a circle, or past a closed door."""
     try:
         return path.stat().st_mode
     except OSError:

@@ -88,6 +88,8 @@ class CocoDataset:
                 self._by_sha256[image.sha256].append(image)
         self._by_content: set[int | str] = set()
         """Ids of images that `find` knew by their content."""
+        self._only_named: set[int] = set()
+        """Numbers of images whose name a file has that is another image by its content."""
         self._turned: bool | None = None
 
     def find(self, file_name: str, picture: Picture, sha256: str | None = None) -> Found:
@@ -121,17 +123,19 @@ class CocoDataset:
         names = self._names
         if file_names_on_disk is not None:
             names = FileNames([image.file_name for image in self.images], file_names_on_disk)
-        images = [self.images[number] for number in names.without_file()]
+        images = [self.images[n] for n in sorted({*names.without_file(), *self._only_named})]
         return [i.file_name for i in images if i.image_id not in self._by_content]
 
     def _images_of(
         self, file_name: str, picture: Picture, sha256: str | None
     ) -> tuple[list[CocoImage], list[Problem]]:
+        numbers, doubt = self._names.find(file_name)
         if sha256 in self._by_sha256:
             same = self._by_sha256[sha256]
+            self._names.settle(file_name)
             self._by_content.update(image.image_id for image in same)
+            self._only_named.update(n for n in numbers if self.images[n] not in same)
             return same, []
-        numbers, doubt = self._names.find(file_name)
         if doubt is not None:
             return [], [Problem(AMBIGUOUS, doubt)]
         named = [self.images[number] for number in numbers]

@@ -64,6 +64,10 @@ class FileNames:
             return FileNames(self._names(), [file_name]).find(file_name)
         return list(self._entries.get(self._found.get(path, ""), ())), None
 
+    def settle(self, file_name: str) -> None:
+        """The file is known by other means, so that there is no doubt about it any more."""
+        self._problems.pop(plain_path(file_name), None)
+
     def without_file(self) -> list[int]:
         """Entries that mean no file, and none in doubt, in their order."""
         doubtful = {_base(_without_address(path)) for path in self._problems}
@@ -96,6 +100,8 @@ class FileNames:
             ends, entries = _by_end(deep, count), _by_end(wanted, count)
             for end, (file, *more) in ends.items():
                 candidates = entries.get(end, [])
+                whole = [entry for entry in candidates if len(wanted[entry]) == count]
+                candidates = whole or candidates  # the others disagree further up
                 if len(candidates) == 1 and not more:
                     self._found[file] = candidates[0]
                     self._free.discard(candidates[0])

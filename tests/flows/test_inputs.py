@@ -226,6 +226,7 @@ def test_two_folders_with_the_same_names_are_told_apart_in_exports_and_back(
         file = tmp_path / "out/instances.json"
         report = ingest_folder(workspace, camera, tmp_path / camera, file)
         assert report.masks == 2
+        assert counts(report) == {"annotated images without a file": 4}
         for image in workspace.catalog.images.each(dataset):
             assert places(workspace, image.id) == [found[f"{camera}/{image.file_name}"]]
 

@@ -32,9 +32,11 @@ def test_names_that_tools_made_of_a_path_find_the_file(entry: str, file: str) ->
 
 
 def test_the_folders_own_name_tells_which_of_two_is_meant() -> None:
-    entries = ["north/0001.png", "south/0001.png"]
-    names = FileNames(entries, ["0001.png"], Path("/data/south"))
-    assert names.find("0001.png") == ([1], None)
+    entries = ["north/0001.png", "south/0001.png", "old/south/0001.png"]
+    for folder, meant in (("/data/south", 1), ("/data/old/south", 2), ("/data/north", 0)):
+        names = FileNames(entries, ["0001.png"], Path(folder))
+        assert names.find("0001.png") == ([meant], None)
+        assert names.without_file() == sorted({0, 1, 2} - {meant})
 
 
 def test_an_exact_name_is_not_taken_where_the_folder_says_another() -> None:

@@ -444,7 +444,7 @@ def generated(config: GeneratorConfig, *answers: tuple[np.ndarray, float]) -> li
 
 
 WHOLE_THING = rectangles((8, 8, 40, 40))
-DUSTY = rectangles((8, 8, 40, 40), (60, 60, 62, 62))
+DUSTY = rectangles((8, 8, 40, 40), (48, 48, 50, 50))
 FRAGMENT = rectangles((10, 10, 20, 38))
 FRAGMENT_OVER = rectangles((10, 10, 42, 20))  # a little of it outside
 OTHER = rectangles((44, 8, 60, 40))

@@ -10,7 +10,7 @@ On annotated images (all objects known, else right masks count as wrong), for ea
 - kept: the share of masks that match some true one at IoU USEFUL, so what a person would keep;
 - repeats: masks an image that repeat an earlier one at IoU REPEAT;
 - specks: masks an image with stray pieces, all but the largest no more than SPECK of the mask;
-- seconds an image.
+- processor seconds an image.
 
 `--coins` is scikit-image's photograph of 24 coins; its truth is the watershed segmentation of
 scikit-image's own example.
@@ -76,9 +76,9 @@ def repeats(rles: list[RLE]) -> int:
 
 def measure(generator: MaskGenerator, images: Sequence[EvaluationImage]) -> dict[str, float]:
     """FIGURES of one preset on one set."""
-    began = time.perf_counter()
+    began = time.process_time()
     made = [generator.generate(item.image_HWC) for item in images]
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     scored = [[(m.rle, (m.predicted_iou + m.stability_score) / 2) for m in masks] for masks in made]
     recalls = score_proposals([item.truths for item in images], scored)
     kept = found = 0

@@ -38,3 +38,22 @@ def test_with_enough_of_them_own_thresholds_are_found(
     assert 0.3 <= found.min_predicted_iou <= found.confident_iou
     assert scores["recall_50"] > 0
     assert "2 held-out images" in note
+    assert "of 0.8 wanted" in note
+
+
+def test_thresholds_are_sought_for_the_precision_that_the_settings_state(
+    workspace: Workspace, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrating, "MIN_MASKS", 5)
+    monkeypatch.setattr(calibrating, "MIN_IMAGES", 2)
+    monkeypatch.setattr(workspace.settings.generator, "precision", 0.05)
+    ingest_folder(workspace, "d", scenes, scenes / "instances.json", held_out=0.6)
+    loose, scores, note = calibrated(workspace, load_sam(), "d", PARENT)
+    assert "of 0.05 wanted" in note
+    monkeypatch.setattr(workspace.settings.generator, "precision", 1.0)
+    strict, strict_scores, _ = calibrated(workspace, load_sam(), "d", PARENT)
+    assert strict_scores["precision_50"] >= scores["precision_50"]
+    assert (strict.min_predicted_iou, strict.min_stability) != (
+        loose.min_predicted_iou,
+        loose.min_stability,
+    )

@@ -23,8 +23,9 @@ def calibrated(
 ) -> tuple[Thresholds, dict[str, float], str]:
     """Thresholds for the automatic masks of a model that is to be a new version.
 
-    Wanted is the precision that the workspace's settings state. The truths have to be complete: a right mask of an object that nobody annotated counts as wrong,
-    and makes the thresholds stricter than they need be.
+    Wanted is the precision that the workspace's settings state. The truths have to be complete: a
+    right mask of an object that nobody annotated counts as wrong, and makes the thresholds stricter
+    than they need be.
 
     Returns:
         The thresholds, what they gave on the images (empty where the parent's are kept), and a

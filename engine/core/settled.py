@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from engine.core.pieces import chosen, pieces, without_pinholes
@@ -43,9 +44,17 @@ def settled(mask_HW: np.ndarray, prompt: Prompt, corner_xy: Sequence[int] = (0, 
     Returns:
         The mask of the same window.
     """
-    corner = np.asarray(corner_xy)
+    x, y, width, height = cv2.boundingRect(mask_HW.view(np.uint8))
+    found = np.zeros_like(mask_HW)
+    if width:  # nothing outside the mask's own box can change
+        part = slice(y, y + height), slice(x, x + width)
+        found[part] = _settled(mask_HW[part], prompt, np.add(corner_xy, (x, y)))
+    return found
+
+
+def _settled(mask: np.ndarray, prompt: Prompt, corner: np.ndarray) -> np.ndarray:
+    """The same for a window that is the mask's own box."""
     yes, no = (_pixels(prompt, label) - corner for label in (1, 0))
-    mask = mask_HW
     if prompt.box_xyxy is not None and not prompt.is_box_loose:
         mask = _within(mask, prompt.box_xyxy - np.tile(corner, 2), yes)
     labels, areas = pieces(mask)

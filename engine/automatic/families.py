@@ -38,7 +38,7 @@ def without_repeats(
     areas = np.array([area(rles[index]) for index in distinct], np.float64)
     among = table[np.ix_(distinct, distinct)]
     # of IoU and areas: how much of each mask, in rows, lies inside each other one
-    inside = among / (1 + among) * (areas[:, None] + areas) / areas[:, None]
+    inside = np.minimum(among / (1 + among) * (areas[:, None] + areas) / areas[:, None], 1.0)
     scores = scores_N[distinct]
     is_whole = (inside > max_inside) & (areas > areas[:, None]) & (scores >= scores[:, None])
     stays: list[int] = []  # places in `distinct`

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from engine.annotation.embeddings import EmbeddingCache
+from engine.annotation.prompting import Prompter
+from engine.annotation.schemas import Point, PredictIn
 from engine.core.clicks import center_point
 from engine.core.pieces import pieces
 from engine.core.records import Prompt
+from engine.core.rle import RLE, decode
 from engine.core.settled import settled
 from engine.sam import Embedding, Prediction, Thresholds
 from engine.sam.zoom import Ask, Zoom
 from engine.simulation.annotator import AnnotatorConfig, SimulatedAnnotator
+from storage.objects import LocalStore
 from tests.unit.fake_segmenters import AnswersTogether
 
 Rectangle = tuple[int, int, int, int]
@@ -96,6 +103,7 @@ class Dusty(AnswersTogether):
 
     def __init__(self) -> None:
         self.thresholds, self.version = Thresholds(), "dusty"
+        self.sam = SimpleNamespace(device="cpu")
 
     def embed_many(self, images: Sequence[np.ndarray], *, half: bool = False) -> list[Embedding]:
         return [Embedding(torch.zeros(1), image.shape[:2], image.shape[:2]) for image in images]
@@ -108,7 +116,28 @@ class Dusty(AnswersTogether):
         return Prediction(torch.from_numpy(logits), torch.full((len(prompts), 1), 0.9))
 
 
-def test_the_simulated_annotator_and_the_page_take_the_same_mask() -> None:
+def test_the_page_shows_and_stores_what_was_clicked_on(tmp_path: Path) -> None:
+    cache = EmbeddingCache(
+        LocalStore(tmp_path), lambda _: Dusty(), lambda _: np.zeros((*SIZE, 3), np.uint8)
+    )
+    prompter = Prompter(cache)
+
+    def shown(**asked: Any) -> np.ndarray:
+        (candidate,) = prompter.answer(
+            1, "dusty", 1, PredictIn(lease_id="0" * 32, **asked)
+        ).candidates
+        x0, y0, x1, y1 = candidate.box_xyxy
+        mask = decode(RLE(candidate.rle.size, candidate.rle.counts.encode()))
+        assert candidate.area == mask.sum() == mask[y0:y1, x0:x1].sum()
+        return mask
+
+    assert np.array_equal(shown(points=[Point(x=15, y=15, label=1)]), mask_of(LEFT))
+    box = (10.0, 10.0, 20.0, 30.0)
+    assert np.array_equal(shown(box_xyxy=box), mask_of((10, 10, 21, 30)))
+    assert np.array_equal(shown(box_xyxy=box, is_box_loose=True), mask_of(LEFT))
+
+
+def test_the_simulated_annotator_takes_the_same_mask() -> None:
     image, truth = np.zeros((*SIZE, 3), np.uint8), mask_of(LEFT)
     viewer = Zoom(Dusty(), image)
     (made,) = SimulatedAnnotator(Dusty(), AnnotatorConfig(max_clicks=1)).annotate(viewer, [truth])

@@ -132,8 +132,8 @@ def test_the_page_shows_and_stores_what_was_clicked_on(tmp_path: Path) -> None:
         return mask
 
     assert np.array_equal(shown(points=[Point(x=15, y=15, label=1)]), mask_of(LEFT))
-    box = (10.0, 10.0, 20.0, 30.0)
-    assert np.array_equal(shown(box_xyxy=box), mask_of((10, 10, 21, 30)))
+    box = (10.0, 10.0, 24.0, 30.0)
+    assert np.array_equal(shown(box_xyxy=box), mask_of((10, 10, 25, 30)))
     assert np.array_equal(shown(box_xyxy=box, is_box_loose=True), mask_of(LEFT))
 
 

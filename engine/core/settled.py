@@ -72,7 +72,7 @@ def _pixels(prompt: Prompt, label: int) -> np.ndarray:
     """Clicks with a label, int (N, 2)."""
     if prompt.points_xy is None or prompt.labels is None:
         return np.zeros((0, 2), np.int64)
-    return np.floor(prompt.points_xy[prompt.labels == label]).astype(np.int64)
+    return np.asarray(np.floor(prompt.points_xy[prompt.labels == label]), np.int64)
 
 
 def _are_inside(points_N2: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:

@@ -55,9 +55,12 @@ FIGURES = ("masks", "kept", "found", "ar_1000", "ap", "repeats", "specks", "seco
 
 def coins() -> list[EvaluationImage]:
     """The photograph of coins and its 24 true masks."""
-    grey = np.asarray(skimage.data.coins())
+    photo: Any = skimage.data.coins  # scikit-image has no types
+    edges: Any = sobel
+    flood: Any = watershed
+    grey = np.asarray(photo())
     markers = np.where(grey < 30, 1, np.where(grey > 150, 2, 0)).astype(np.int32)
-    solid = ndimage.binary_fill_holes(watershed(sobel(grey), markers) == 2)
+    solid = ndimage.binary_fill_holes(flood(edges(grey), markers) == 2)
     labels, areas = pieces(np.asarray(solid))
     truths = [encode(labels == 1 + place) for place in np.flatnonzero(areas > SMALLEST_COIN)]
     return [EvaluationImage(np.repeat(grey[:, :, None], 3, axis=2), truths)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,13 @@ def test_thresholds_are_sought_for_the_precision_that_the_settings_state(
     monkeypatch.setenv("DATAENGINE_GENERATOR__PRECISION", "0.97")
     workspace = Workspace(load_settings(workspace.settings.root))
     ingest_folder(workspace, "d", scenes, scenes / "instances.json", held_out=0.6)
-    _, scores, note = calibrated(workspace, load_sam(), "d", PARENT)
-    assert "of 0.97 wanted" in note
-    assert scores["precision_50"] >= 0.97
+    wanted = []
+
+    def calibrate(*_: Any, min_precision: float, **__: Any) -> tuple[Thresholds, dict[str, float]]:
+        wanted.append(min_precision)
+        return PARENT, {"precision_50": 0.98, "recall_50": 0.5}
+
+    monkeypatch.setattr(calibrating, "calibrate", calibrate)
+    _, _, note = calibrated(workspace, load_sam(), "d", PARENT)
+    assert wanted == [0.97]
+    assert "precision 0.98 of 0.97 wanted" in note

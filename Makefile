@@ -34,6 +34,7 @@ lint: $(READY) ## ruff, mypy, import contracts
 bench: $(READY) ## All benchmarks
 	$(BIN)/python -m tests.benchmarks.base_model --scenes 40 --json
 	$(BIN)/python -m tests.benchmarks.generator --end-to-end 60 --json
+	$(BIN)/python -m tests.benchmarks.automatic_masks --coins --json
 	$(BIN)/python -m tests.benchmarks.training --json
 	$(BIN)/python -m tests.benchmarks.annotation_load --json
 	$(BIN)/python -m tests.benchmarks.annotation_page --json

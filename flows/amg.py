@@ -138,7 +138,7 @@ def amg(
     ] = "lite",
     preset: Annotated[
         str, typer.Option(help="default, reference, sa1b or fast (docs/generation.md).")
-    ] = "reference",
+    ] = "default",
     output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("masks"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     pictures: Annotated[bool, typer.Option(help="Write overlays too.")] = True,

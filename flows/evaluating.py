@@ -31,9 +31,9 @@ HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, quick enough to do after
 every round."""
 
-_KEPT_AS = 6
-"""Number of the form in which results are kept; part of their key, so that none of another form is
-read as this one."""
+_KEPT_AS = 7
+"""Number of the way in which results are made and of the form in which they are kept; part of
+their key, so that none of another is read as this one."""
 
 
 class NothingToEvaluateError(Exception):

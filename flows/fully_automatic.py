@@ -269,7 +269,7 @@ def _read_ahead(
 
 def mask_generator(workspace: Workspace, model: str) -> MaskGenerator:
     """The generator with the workspace's settings and one model version."""
-    chosen = workspace.settings.generator.model_dump(exclude_none=True)
+    chosen = workspace.settings.generator.model_dump(exclude_none=True, exclude={"precision"})
     config = preset(chosen.pop("preset"), **chosen)
     return MaskGenerator(workspace.segmenter(model), config)
 

@@ -62,7 +62,15 @@ class GeneratorSettings(_Section):
     min_stability: float | None = Field(default=None, ge=0, le=1)
     crop_layers: int | None = Field(default=None, ge=0)
     min_region: int | None = Field(default=None, ge=0)
+    min_piece: float | None = Field(default=None, ge=0, le=1)
+    min_hole: float | None = Field(default=None, ge=0, le=1)
+    min_whole: float | None = Field(default=None, ge=0, le=1)
+    max_mask_iou: float | None = Field(default=None, ge=0, le=1)
+    max_inside: float | None = Field(default=None, ge=0, le=1)
     compile: bool | None = None
+    precision: float = Field(default=0.8, gt=0, le=1)
+    """Share of the automatic masks that shall have IoU 0.5 with a true one: every retrain looks for
+    score thresholds that reach it. No field of `GeneratorConfig`."""
 
 
 class AnnotatorSettings(_Section):
@@ -299,6 +307,7 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 [generator]
 # preset = "default"       # default, reference, sa1b (crops: slow, thorough), fast
 # points_per_side = 32
+# precision = 0.8          # share of right masks that a retrain's score thresholds aim at
 
 [annotator]
 # max_clicks = 8

@@ -63,7 +63,7 @@ class Prompter:
             points = np.array([(point.x, point.y) for point in asked.points], np.float64)
             labels = np.array([point.label for point in asked.points], np.int64)
         box = None if asked.box_xyxy is None else np.array(asked.box_xyxy, np.float64)
-        prompt = Prompt(points_xy=points, labels=labels, box_xyxy=box)
+        prompt = Prompt(points, labels, box, is_box_loose=asked.is_box_loose)
         if asked.former is not None:
             with self._lock:
                 known = self._former.get(asked.former.token)
@@ -87,7 +87,7 @@ def rle_view(rle: rle_codec.RLE) -> Rle:
 
 
 def _drawn(ready: ReadyImage, answer: Answer) -> list[Candidate]:
-    """The candidates at the image's size; each costs what it covers."""
+    """The candidates at the image's size, settled; each costs what it covers."""
     from engine.automatic.windows import Drawn, finite
 
     size, frame = ready.embedding.original_size, ready.frame(answer)
@@ -99,7 +99,7 @@ def _drawn(ready: ReadyImage, answer: Answer) -> list[Candidate]:
         mask = Drawn(np.zeros((0, 0), bool), 0, 0)
         if window is not None:
             x, y = left + window.frame_columns[0], top + window.frame_rows[0]
-            mask = Drawn(frame.draw(window) > 0, x, y).tight()
+            mask = Drawn(answer.settled(frame.draw(window) > 0, (x, y)), x, y).tight()
         rle = mask.rle(size) if mask.mask.any() else rle_codec.encode(np.zeros(size, bool))
         area, box = int(mask.mask.sum()), mask.box_xyxy if mask.mask.any() else (0, 0, 0, 0)
         found.append(Candidate(rle=rle_view(rle), area=area, box_xyxy=box, predicted_iou=score))

@@ -157,10 +157,12 @@ class Former(_Schema):
 
 
 class PredictIn(Lease):
-    """A prompt. Several candidates are worth asking for where it is one click."""
+    """A prompt. Several candidates are worth asking for where it is one click. `is_box_loose`: the
+    box is of a mask that is being corrected, and the object may reach beyond it."""
 
     points: Annotated[list[Point], Field(max_length=200)] = []
     box_xyxy: Box | None = None
+    is_box_loose: bool = False
     former: Former | None = None
     multimask: bool = False
 

@@ -60,6 +60,25 @@ class GeneratorConfig:
     min_region: int = 0
     """Pieces and holes of fewer pixels are removed; 0 leaves all."""
 
+    min_piece: float = 0.1
+    """Pieces of less than this share of a mask's largest piece are removed; 0 leaves all."""
+
+    min_hole: float = 0.01
+    """Holes of at most this share of a mask's area are filled; 0 leaves all."""
+
+    min_whole: float = 0.5
+    """Masks whose largest piece is less than this share of them are dropped: dots of a texture. 0
+    leaves all."""
+
+    max_mask_iou: float = 0.7
+    """Of two masks that overlap by more than this IoU, whatever their boxes, only the one with the
+    better mean of predicted IoU and stability stays; 1 leaves both."""
+
+    max_inside: float = 0.9
+    """A mask is a fragment, and dropped, where more than this share of it lies inside a larger one
+    whose mean of predicted IoU and stability is at least as high; 1 leaves all. A better one is a
+    part, and stays."""
+
     as_library: bool = False
     """Follow segment_anything where it departs from the paper: boxes end at their last pixel in
     NMS, so one pixel earlier; a mask of small pieces only keeps the largest instead of being
@@ -85,6 +104,11 @@ class GeneratorConfig:
             "max_box_iou",
             "max_crop_box_iou",
             "max_area",
+            "min_piece",
+            "min_hole",
+            "min_whole",
+            "max_mask_iou",
+            "max_inside",
         ):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -108,15 +132,18 @@ class GeneratorConfig:
         return asdict(self)
 
 
+_AS_PUBLISHED = GeneratorConfig(
+    min_area=0, min_piece=0.0, min_hole=0.0, min_whole=0.0, max_mask_iou=1.0, max_inside=1.0
+)
+
 PRESETS = {
     "default": GeneratorConfig(),
-    "reference": GeneratorConfig(max_area=1.0, min_area=0, as_library=True),
-    "sa1b": GeneratorConfig(
-        crop_layers=2, crop_points_divisor=2, max_area=0.95, min_area=0, min_region=100
-    ),
+    "reference": replace(_AS_PUBLISHED, max_area=1.0, as_library=True),
+    "sa1b": replace(_AS_PUBLISHED, crop_layers=2, crop_points_divisor=2, min_region=100),
     "fast": GeneratorConfig(half=True),
 }
-"""`default`: a grid over the image, without specks and whole-image masks. `reference`: what
+"""`default`: a grid over the image; every object once, in few pieces, without its fragments;
+without specks and whole-image masks. `reference`: what
 segment_anything's generator does by default. `sa1b`: what SA-1B was made with, by the paper.
 `fast`: `default` in bfloat16. Score thresholds come from the model's card in all of them."""
 

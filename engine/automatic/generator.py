@@ -3,8 +3,8 @@
 Order of work, crop by crop: embed; decode the points in batches; drop by predicted IoU before any
 mask is drawn; draw what is left on its own window, drop by stability, area and cut edges, and let
 the pixels go; NMS by box. Then, over all crops: NMS, draw the survivors again, remove small
-regions, encode. (SAM paper, appendix B.) What is kept of a candidate is its piece of the
-low-resolution logits, so memory does not grow with the image.
+regions, drop repeats and fragments, encode. (SAM paper, appendix B.) What is kept of a candidate
+is its piece of the low-resolution logits, so memory does not grow with the image.
 
 B = candidates, L = side of a low-resolution mask, H x W = image.
 """
@@ -22,7 +22,8 @@ import torch
 from engine.automatic.candidates import Bar, Candidate, doubtful, placed
 from engine.automatic.config import GeneratorConfig
 from engine.automatic.crops import Crop, crops_of, cut_off
-from engine.automatic.regions import clean
+from engine.automatic.families import without_repeats
+from engine.automatic.regions import clean, tidy
 from engine.automatic.windows import Drawn, Frame, finite
 from engine.core.boxes import nms
 from engine.core.grids import point_grid
@@ -54,6 +55,10 @@ class _View:
     frame: Frame
     crop: Crop
     size: tuple[int, int]
+
+
+_Made = tuple[Candidate, Drawn, bool]
+"""A candidate, its pixels, and whether these are others than the model drew."""
 
 
 class MaskGenerator:
@@ -193,26 +198,49 @@ class MaskGenerator:
         return boxes_N4 - np.array([0, 0, 1, 1]) if self.config.as_library else boxes_N4
 
     def _finish(self, found: list[Candidate], size: tuple[int, int]) -> list[GeneratedMask]:
-        """Draw the survivors, remove small regions, encode."""
+        """Draw the survivors, tidy them up, drop repeats and fragments, encode."""
         config = self.config
-        if not config.min_region:
-            return [_encoded(candidate, candidate.draw(), size) for candidate in found]
+        drawn = [(candidate, candidate.draw(), False) for candidate in found]
+        if config.min_region:
+            drawn = self._without_small_regions(drawn, size)
+        if config.min_piece or config.min_hole or config.min_whole:
+            drawn = self._tidied(drawn)
+        masks = [_encoded(candidate, mask, size) for candidate, mask, _ in drawn]
+        if config.max_mask_iou == config.max_inside == 1 or not masks:
+            return masks
+        scores = np.array([(mask.predicted_iou + mask.stability_score) / 2 for mask in masks])
+        rles = [mask.rle for mask in masks]
+        kept = without_repeats(rles, scores, config.max_mask_iou, config.max_inside)
+        return [masks[index] for index in kept]
+
+    def _without_small_regions(self, drawn: list[_Made], size: tuple[int, int]) -> list[_Made]:
+        config = self.config
         cleaned = []
-        for candidate in found:
-            drawn, changed = clean(
-                candidate.draw(), size, config.min_region, keep_largest=config.as_library
-            )
-            if drawn.mask.any():
-                cleaned.append((candidate, drawn, changed))
-        boxes = np.array([drawn.box_xyxy for _, drawn, _ in cleaned]).reshape(-1, 4)
-        # removing regions moves boxes, so duplicates are looked for again
+        for candidate, mask, _ in drawn:
+            made, changed = clean(mask, size, config.min_region, keep_largest=config.as_library)
+            if made.mask.any():
+                cleaned.append((candidate, made, changed))
+        return self._suppressed_again(cleaned)
+
+    def _tidied(self, drawn: list[_Made]) -> list[_Made]:
+        config = self.config
+        tidied = []
+        for candidate, mask, _ in drawn:
+            made = tidy(mask, config.min_piece, config.min_hole, config.min_whole)
+            if np.count_nonzero(made.mask) >= max(config.min_area, 1):
+                tidied.append((candidate, made, made is not mask))
+        return self._suppressed_again(tidied)
+
+    def _suppressed_again(self, drawn: list[_Made]) -> list[_Made]:
+        """Removing regions moves boxes, so duplicates are looked for again."""
+        config = self.config
+        boxes = np.array([mask.box_xyxy for _, mask, _ in drawn]).reshape(-1, 4)
         if config.as_library:
-            ranks = np.array([not changed for _, _, changed in cleaned], np.float64)
+            ranks = np.array([not changed for _, _, changed in drawn], np.float64)
         else:
-            ranks = -np.arange(len(cleaned), dtype=np.float64)
+            ranks = -np.arange(len(drawn), dtype=np.float64)
         limit = max(config.max_box_iou, config.max_crop_box_iou)
-        kept = nms(self._ends(boxes), ranks, limit)
-        return [_encoded(cleaned[index][0], cleaned[index][1], size) for index in kept]
+        return [drawn[index] for index in nms(self._ends(boxes), ranks, limit)]
 
 
 _Item = TypeVar("_Item")

@@ -1,7 +1,7 @@
-"""Small pieces and small holes of masks (SAM paper, appendix B; `remove_small_regions` of
-segment_anything/utils/amg.py).
+"""Small pieces and small holes of masks: of fewer than so many pixels (SAM paper, appendix B;
+`remove_small_regions` of segment_anything/utils/amg.py), or of a small share of the mask.
 
-Masks are bool windows (h, w) of a frame (H, W); pieces and holes are 8-connected.
+Masks are bool windows (h, w) of a frame (H, W). In `clean` pieces and holes are 8-connected.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from engine.automatic.windows import Drawn
+from engine.core.pieces import chosen, pieces, without_pinholes
 
 
 def clean(
@@ -36,6 +37,28 @@ def clean(
     if not had_holes and not had_pieces:
         return drawn, False
     return Drawn(pieces, roomy.x, roomy.y).tight(), True
+
+
+def tidy(drawn: Drawn, min_piece: float, min_hole: float, min_whole: float) -> Drawn:
+    """Fill pinholes and remove specks, by shares of the mask itself.
+
+    Args:
+        drawn: the mask on its own box.
+        min_piece: pieces of less than this share of the largest go.
+        min_hole: holes of at most this share of the mask are filled.
+        min_whole: a mask whose largest piece is less than this share of it is left empty.
+
+    Returns:
+        The mask on its own box; the very same object where nothing had to be done.
+    """
+    mask = without_pinholes(drawn.mask, min_hole) if min_hole else drawn.mask
+    labels, areas = pieces(mask)
+    if len(areas) > 1:
+        if areas.max() < min_whole * areas.sum():
+            return Drawn(np.zeros_like(mask), drawn.x, drawn.y)
+        is_kept = areas >= min_piece * areas.max()
+        mask = mask if is_kept.all() else chosen(labels, is_kept)
+    return drawn if mask is drawn.mask else Drawn(mask, drawn.x, drawn.y).tight()
 
 
 def _with_margin(drawn: Drawn, size: tuple[int, int], margin: int) -> Drawn:

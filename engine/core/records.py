@@ -47,12 +47,14 @@ class Prompt:
         labels: int array (N,), 1 = object, 0 = background; goes with points_xy.
         box_xyxy: float array (4,), half-open pixel box, or None.
         mask_logits: float array (h, w), a former low-resolution answer of the model, or None.
+        is_box_loose: the object may reach beyond the box.
     """
 
     points_xy: np.ndarray | None = None
     labels: np.ndarray | None = None
     box_xyxy: np.ndarray | None = None
     mask_logits: np.ndarray | None = None
+    is_box_loose: bool = False
 
     def __post_init__(self) -> None:
         if self.points_xy is None and self.box_xyxy is None:

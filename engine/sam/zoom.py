@@ -6,7 +6,7 @@ clicked since RITM's zoom-in (Sofiiuk et al., 2021); SAM's automatic generator d
 Here: tiles of the image, each half as large as those of the level above and overlapping by half,
 are embedded when a prompt first needs them. A box says how large its object is; after a lone click
 the first answer does, and is asked for again closer up where it is small. Corrections stay where
-the answer is that they correct.
+the answer is that they correct. Masks are settled: what the prompt cannot mean goes.
 
 B = prompts, M = outputs of a prompt, H x W = image.
 """
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from engine.core.records import Prompt
+from engine.core.settled import settled
 from engine.sam.segmenter import Embedding, Prediction, Segmenter
 
 Tile = tuple[int, int, int, int]
@@ -52,17 +53,28 @@ MAX_TILES = 96
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A prompt's candidates on one tile: logits (M, 4h, 4w), predicted IoU (M,)."""
+    """A prompt's candidates on one tile: logits (M, 4h, 4w), predicted IoU (M,). `prompt`: what was
+    asked, in pixels of the image; None where masks are to be taken as the model draws them."""
 
     tile: Tile
     embedding: Embedding
     logits_MHW: torch.Tensor
     predicted_iou_M: torch.Tensor
+    prompt: Prompt | None = None
 
     @property
     def best(self) -> int:
         """The candidate with the highest predicted IoU."""
         return int(self.predicted_iou_M.argmax())
+
+    def settled(self, mask_HW: np.ndarray, corner_xy: Sequence[int]) -> np.ndarray:
+        """A candidate's mask without what its prompt cannot mean (`engine.core.settled`).
+
+        Args:
+            mask_HW: as the model draws it, bool, a window of the image.
+            corner_xy: where the window's first pixel is in the image.
+        """
+        return mask_HW if self.prompt is None else settled(mask_HW, self.prompt, corner_xy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +105,8 @@ class Zoom:
             segmenter: the model.
             image_HWC: RGB uint8, or what gives it: called when a tile is first needed.
             whole: the image's embedding, where it is at hand.
-            is_on: False: every prompt is answered on the whole image.
+            is_on: False: every prompt is answered on the whole image, and masks are as the model
+                draws them.
             decode: stands for the segmenter's `predict_each`.
             max_tiles: embeddings that are kept.
         """
@@ -129,7 +142,7 @@ class Zoom:
         return answers
 
     def mask(self, answer: Answer, candidate: int) -> np.ndarray:
-        """A candidate over the image, bool (H, W)."""
+        """A candidate over the image, settled, bool (H, W)."""
         mask: np.ndarray = self.masks([(answer, candidate)])[0]
         return mask
 
@@ -142,7 +155,8 @@ class Zoom:
         for (x0, y0, x1, y1), rows in by_tile.items():
             logits = torch.stack([chosen[row][0].logits_MHW[chosen[row][1]] for row in rows])
             drawn = self.segmenter.masks(chosen[rows[0]][0].embedding, logits)
-            out[np.array(rows), y0:y1, x0:x1] = drawn
+            for row, mask in zip(rows, drawn, strict=True):
+                out[row, y0:y1, x0:x1] = chosen[row][0].settled(mask, (x0, y0))
         return out
 
     def _tile_of(self, item: Ask) -> Tile:
@@ -213,8 +227,14 @@ class Zoom:
         ]
         found = self._decode(batch)
         return [
-            Answer(tile, embedded[tile], answer.logits_BMHW[0], answer.predicted_iou_BM[0])
-            for tile, answer in zip(tiles, found, strict=True)
+            Answer(
+                tile,
+                embedded[tile],
+                answer.logits_BMHW[0],
+                answer.predicted_iou_BM[0],
+                item.prompt if self._is_on else None,
+            )
+            for tile, item, answer in zip(tiles, asked, found, strict=True)
         ]
 
     def _pixels(self) -> np.ndarray:

@@ -43,13 +43,14 @@ def test_an_image_becomes_an_sa1b_file_and_a_picture(scene: Path, tmp_path: Path
 
 def test_amg_pys_flags_reach_the_generator(scene: Path, tmp_path: Path) -> None:
     flags = ["--crop-n-layers", "1", "--crop-overlap-ratio", "0.25", "--min-mask-region-area", "9"]
+    flags += ["--preset", "reference"]
     code, told = run(str(scene), "--output", str(tmp_path / "out"), *FEW, *flags)
     assert code == 0
     config = told["config"]
     assert isinstance(config, dict)
     assert (config["points_per_side"], config["min_predicted_iou"]) == (4, 0.2)
     assert (config["crop_layers"], config["crop_overlap"], config["min_region"]) == (1, 0.25, 9)
-    assert config["as_library"]  # the reference preset
+    assert config["as_library"]
 
 
 def test_a_broken_image_is_told_and_stops_nothing(scene: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from flows import calibrating
 from flows.calibrating import calibrated
 from flows.evaluating import held_out_images
 from flows.ingest import ingest_folder
+from flows.settings import load_settings
 from flows.wiring import Workspace
 
 PARENT = Thresholds(min_predicted_iou=0.11, min_stability=0.22, confident_iou=0.33)
@@ -38,3 +40,24 @@ def test_with_enough_of_them_own_thresholds_are_found(
     assert 0.3 <= found.min_predicted_iou <= found.confident_iou
     assert scores["recall_50"] > 0
     assert "2 held-out images" in note
+    assert "of 0.8 wanted" in note
+
+
+def test_thresholds_are_sought_for_the_precision_that_the_settings_state(
+    workspace: Workspace, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrating, "MIN_MASKS", 5)
+    monkeypatch.setattr(calibrating, "MIN_IMAGES", 2)
+    monkeypatch.setenv("DATAENGINE_GENERATOR__PRECISION", "0.97")
+    workspace = Workspace(load_settings(workspace.settings.root))
+    ingest_folder(workspace, "d", scenes, scenes / "instances.json", held_out=0.6)
+    wanted = []
+
+    def calibrate(*_: Any, min_precision: float, **__: Any) -> tuple[Thresholds, dict[str, float]]:
+        wanted.append(min_precision)
+        return PARENT, {"precision_50": 0.98, "recall_50": 0.5}
+
+    monkeypatch.setattr(calibrating, "calibrate", calibrate)
+    _, _, note = calibrated(workspace, load_sam(), "d", PARENT)
+    assert wanted == [0.97]
+    assert "precision 0.98 of 0.97 wanted" in note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,7 +257,7 @@ def test_what_does_not_touch_is_never_matched() -> None:
         ({"box_xyxy": np.zeros((1, 4))}, r"shape \(4,\)"),
     ],
 )
-def test_a_prompt_of_the_wrong_form_is_refused(fields: dict[str, np.ndarray], reason: str) -> None:
+def test_a_prompt_of_the_wrong_form_is_refused(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Prompt(**fields)
 

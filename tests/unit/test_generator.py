@@ -278,7 +278,7 @@ def test_several_threads_find_the_same_in_the_same_order() -> None:
 
 
 def test_the_limits_of_the_generator_are_used() -> None:
-    base = GeneratorConfig(points_per_side=2, max_area=1.0, min_area=0)
+    base = GeneratorConfig(points_per_side=2, max_area=1.0, min_area=0, max_inside=1.0)
 
     def areas(config: GeneratorConfig) -> set[int]:
         return {mask.area for mask in MaskGenerator(Striped(), config).generate(IMAGE)}
@@ -399,3 +399,90 @@ def test_a_windows_run_lengths_are_the_frames(
     drawn = Drawn(window < share, int(left), int(top))
     assert drawn.rle(frame) == encode(mask)
     assert drawn.tight().rle(frame) == encode(mask)
+
+
+# repeats, fragments, specks
+
+
+def rectangles(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    found = np.zeros((64, 64), bool)
+    for x0, y0, x1, y1 in boxes:
+        found[y0:y1, x0:x1] = True
+    return found
+
+
+class Scripted(Striped):
+    """Answers one point with given masks, each with its score."""
+
+    has_half = True
+
+    def __init__(self, *answers: tuple[np.ndarray, float]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def candidates(
+        self, embedding: Embedding, points_B2: Any, min_iou: float, *, half: bool = False
+    ) -> Any:
+        masks = np.stack([mask for mask, _ in self.answers])
+        scores = torch.tensor([score for _, score in self.answers])
+        logits = torch.from_numpy(np.where(masks, 5.0, -5.0).astype(np.float32))
+        rows = torch.nonzero(scores > min_iou)[:, 0]
+        return logits[rows], scores[rows], torch.zeros(len(rows), dtype=torch.int64)
+
+
+def generated(config: GeneratorConfig, *answers: tuple[np.ndarray, float]) -> list[np.ndarray]:
+    model = Scripted(*answers)
+    found = MaskGenerator(model, replace(config, points_per_side=1)).generate(
+        np.zeros((64, 64, 3), np.uint8)
+    )
+    for mask in found:
+        drawn = decode_rle(mask.rle)
+        y, x = np.nonzero(drawn)
+        assert mask.box_xyxy == (x.min(), y.min(), x.max() + 1, y.max() + 1)
+        assert mask.area == drawn.sum()
+    return [decode_rle(mask.rle) for mask in found]
+
+
+WHOLE_THING = rectangles((8, 8, 40, 40))
+DUSTY = rectangles((8, 8, 40, 40), (48, 48, 50, 50))
+FRAGMENT = rectangles((10, 10, 20, 38))
+FRAGMENT_OVER = rectangles((10, 10, 42, 20))  # a little of it outside
+OTHER = rectangles((44, 8, 60, 40))
+DOTS = np.zeros((64, 64), bool)
+DOTS[4:60:6, 4:60:6] = DOTS[5:61:6, 4:60:6] = True
+PINPRICKED = WHOLE_THING.copy()
+PINPRICKED[12:38:8, 12:38:8] = False
+RING = rectangles((8, 8, 40, 40)) & ~rectangles((16, 16, 32, 32))
+SPLIT = rectangles((8, 8, 40, 22), (8, 26, 40, 40))
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept"),
+    [
+        ([(WHOLE_THING, 0.9), (DUSTY, 0.8)], [WHOLE_THING]),  # a speck hides no repeat
+        ([(DUSTY, 0.9), (OTHER, 0.8)], [WHOLE_THING, OTHER]),
+        ([(PINPRICKED, 0.9)], [WHOLE_THING]),
+        ([(WHOLE_THING, 0.9), (FRAGMENT, 0.8)], [WHOLE_THING]),
+        ([(WHOLE_THING, 0.9), (FRAGMENT_OVER, 0.8)], [WHOLE_THING]),
+        ([(FRAGMENT, 0.9), (WHOLE_THING, 0.8)], [FRAGMENT, WHOLE_THING]),  # a part
+        ([(DOTS, 0.9), (OTHER, 0.8)], [OTHER]),
+        ([(RING, 0.9)], [RING]),
+        ([(SPLIT, 0.9)], [SPLIT]),
+    ],
+)
+@pytest.mark.parametrize("name", ["default", "fast"])
+def test_every_object_is_kept_once_and_whole(
+    name: str, answers: list[tuple[np.ndarray, float]], kept: list[np.ndarray]
+) -> None:
+    found = generated(preset(name), *answers)
+    assert len(found) == len(kept)
+    assert all(np.array_equal(mask, wanted) for mask, wanted in zip(found, kept, strict=True))
+
+
+@pytest.mark.parametrize("name", ["reference", "sa1b"])
+def test_published_recipes_keep_specks_fragments_and_dots(name: str) -> None:
+    answers = [(WHOLE_THING, 0.9), (DUSTY, 0.85), (FRAGMENT, 0.8), (DOTS, 0.7)]
+    config = preset(name, crop_layers=0, min_region=0)
+    assert [mask.sum() for mask in generated(config, *answers)] == [
+        mask.sum() for mask, _ in answers
+    ]

@@ -1,6 +1,7 @@
 // The editor's elements: tools on the left, the canvas with its floating bar, the list on the right.
 
 import { el, svg } from "./dom.js";
+import { trustedIouOf } from "./work.js";
 
 const ICONS = {
   prompt: ["M3 2l10 6-4.2 1.2L7 13.5z"],
@@ -147,8 +148,8 @@ export function fillBar(bar, { work, selected, isFix, keys, run, choose }) {
   if (focused) bar.querySelector(`[data-action="${focused}"]`)?.focus();
 }
 
-function score({ answer, candidate }) {
-  const iou = answer?.ious[candidate];
-  if (iou === undefined || iou === null) return null;
+function score(work) {
+  const iou = trustedIouOf(work);
+  if (iou === null) return null;
   return el("span", { class: "bar-text muted", title: "What the model expects" }, `IoU ${iou.toFixed(2)}`);
 }

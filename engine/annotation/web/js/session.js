@@ -5,8 +5,8 @@ import { CURRENT_COLOUR, OWN_COLOURS, PREFILLED_COLOURS } from "./colours.js";
 import { History } from "./history.js";
 import { Mask } from "./rle.js";
 import {
-  iouOf, isWaiting, keyOf, newWork, promptOf, withAnswer, withBox, withCandidate, withPoint,
-  withStroke, workFromJson, workToJson,
+  iouOf, isWaiting, keyOf, newWork, promptOf, trustedIouOf, withAnswer, withBox, withCandidate,
+  withPoint, withStroke, workFromJson, workToJson,
 } from "./work.js";
 
 const FORMAT = 1; // of drafts
@@ -220,7 +220,7 @@ export class Session {
   #ownRow(work, note) {
     const source = work.replaces === null ? "yours" : "your fix";
     const rgb = note ? CURRENT_COLOUR : inTurn(OWN_COLOURS, work.number);
-    const text = note ?? [scoreText(iouOf(work)), source].filter(Boolean).join(" · ");
+    const text = note ?? [scoreText(trustedIouOf(work)), source].filter(Boolean).join(" · ");
     const isHidden = this.hiddenIds.has(work.id);
     return { id: work.id, title: `Mask ${work.number}`, note: text, mask: work.mask, rgb, isHidden, isRejected: false, isPrefilled: false };
   }
@@ -241,7 +241,7 @@ export class Session {
       client_id: work.id,
       rle: work.mask.toRle(),
       ...this.log.report(work.id),
-      predicted_iou: clamped(iouOf(work)),
+      predicted_iou: clamped(trustedIouOf(work)),
       replaces: work.replaces,
     };
   }

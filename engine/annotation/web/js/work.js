@@ -31,8 +31,16 @@ function composed(work) {
   return { ...work, mask };
 }
 
+/** The IoU that the model expects of its answer. */
 export function iouOf(work) {
   return work.answer?.ious[work.candidate] ?? null;
+}
+
+/** The same where it says something of the mask: of an answer to one prompt. After corrections it
+ * falls while the mask gets better, and of what was painted the model knows nothing. */
+export function trustedIouOf(work) {
+  const isFirst = work.points.length + (work.box ? 1 : 0) === 1 && !work.base;
+  return isFirst && !work.added && !work.erased ? iouOf(work) : null;
 }
 
 /** A click. The answer so far becomes the former one, to be corrected. */
@@ -84,6 +92,7 @@ export function promptOf(work) {
   return {
     points: work.points,
     box_xyxy: box,
+    is_box_loose: box !== null && !work.box,
     former: work.former,
     multimask: isFirstClick && work.points[0].label === 1,
   };

@@ -76,7 +76,7 @@ class Page {
 
   open(task) {
     this.task = task;
-    const keeper = new Autosave(task, this.me?.name ?? "", () => this.editor.draft(), {
+    const keeper = new Autosave(task, this.me?.name ?? "", (isCopy) => this.editor.draft(isCopy), {
       status: (status) => this.showStatus(status),
       offline: (isOffline) => this.banner.setOffline(isOffline),
       lost: () => this.lost(),

@@ -32,6 +32,7 @@ import { pixelOf, Prompts } from "./prompts.js";
 import { Scene } from "./scene.js";
 import { Session } from "./session.js";
 import { Strokes } from "./strokes.js";
+import { isAround, isNear } from "./subject.js";
 import { Viewport } from "./viewport.js";
 
 const HINT_SECONDS = 30;
@@ -156,6 +157,22 @@ class Editor {
     this.select(next ?? null);
   }
 
+  /** The selected mask where a click or a stroke at this place can be meant for it; null: it begins
+   * a new one. */
+  subjectAt(point) {
+    return this.#subject((box) => isNear(box, point, this.viewport.scale));
+  }
+
+  /** The same for a box. */
+  subjectOf(box) {
+    return this.#subject((own) => isAround(own, box));
+  }
+
+  #subject(isMeant) {
+    if (this.isFix || this.session.current || !this.row) return this.selected;
+    return isMeant(this.row.mask.box) ? this.selected : null;
+  }
+
   rowOf(id) {
     return this.session.rows().find((row) => row.id === id) ?? null;
   }
@@ -222,8 +239,7 @@ class Editor {
     const signature = JSON.stringify([current?.id, current?.candidate, current?.answer?.key, this.row?.id, this.row?.note]);
     if (signature === this.barSignature) return; // a press under way keeps its button
     this.barSignature = signature;
-    const choose = (i) => this.run(`candidate${i}`);
-    fillBar(this.parts.bar, { work: current, selected: this.row, isFix: this.isFix, keys: this.keys, run: this.run, choose });
+    fillBar(this.parts.bar, { work: current, selected: this.row, isFix: this.isFix, keys: this.keys, run: this.run });
   }
 
   #draw() {
@@ -290,9 +306,11 @@ class Editor {
     return this.session.current;
   }
 
-  draft() {
+  /** `withPast`: with the steps that can be undone, which are this browser's alone. */
+  draft(withPast = false) {
     this.log.tick();
-    return this.session.toDraft();
+    const draft = this.session.toDraft();
+    return withPast ? { ...draft, past: this.session.toPast() } : draft;
   }
 
   /** Schema `Submission` without the lease; what is in progress must have been finished. */

@@ -13,9 +13,9 @@ const GROUPS = {
     ["undo", "Undo", ["Ctrl+Z"]],
     ["redo", "Redo", ["Ctrl+Shift+Z", "Ctrl+Y"]],
     ["nextCandidate", "Next suggestion: whole, part, subpart", ["C"]],
-    ["candidate0", "Suggestion 1", ["1"]],
-    ["candidate1", "Suggestion 2", ["2"]],
-    ["candidate2", "Suggestion 3", ["3"]],
+    ["candidate0", "The whole", ["1"]],
+    ["candidate1", "A part", ["2"]],
+    ["candidate2", "A part of the part", ["3"]],
     ["preview", "Preview under the pointer on or off", ["P"]],
   ],
   Tools: [

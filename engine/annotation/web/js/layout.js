@@ -1,6 +1,7 @@
 // The editor's elements: tools on the left, the canvas with its floating bar, the list on the right.
 
 import { el, svg } from "./dom.js";
+import { candidatesBySize } from "./work.js";
 
 const ICONS = {
   prompt: ["M3 2l10 6-4.2 1.2L7 13.5z"],
@@ -90,23 +91,21 @@ export function buildLayout(container, keys, run, { hasList }) {
 
 const NAMES = ["Whole", "Part", "Subpart"];
 
-/** Buttons for the model's suggestions, named by their size among each other. */
-function candidateButtons({ answer, candidate }, keys, choose) {
-  const bySize = answer.masks.map((mask, i) => ({ i, area: mask?.area ?? 0 })).sort((a, b) => b.area - a.area);
-  const nameOf = (i) => NAMES[bySize.findIndex((entry) => entry.i === i)] ?? `Suggestion ${i + 1}`;
-  return answer.masks.map((mask, i) => {
-    if (!mask) return null;
+/** Buttons for the model's suggestions, the largest first. */
+function candidateButtons(work, keys, run) {
+  const { answer, candidate } = work;
+  return candidatesBySize(work).map((i, size) => {
     const score = `${Math.round(answer.ious[i] * 100)} %`;
     const attributes = {
       class: "button candidate",
       type: "button",
       "data-candidate": i,
       "aria-pressed": String(i === candidate),
-      title: `The model expects an IoU of ${answer.ious[i].toFixed(2)}${keys.hint(`candidate${i}`)}`,
-      onclick: () => choose(i),
+      title: `The model expects an IoU of ${answer.ious[i].toFixed(2)}${keys.hint(`candidate${size}`)}`,
+      onclick: () => run(`candidate${size}`),
     };
     const meter = el("span", { class: "candidate-meter", "aria-hidden": "true" }, el("span", { style: { width: score.replace(" ", "") } }));
-    return el("button", attributes, el("span", {}, `${nameOf(i)} `, el("span", { class: "candidate-score" }, score)), meter);
+    return el("button", attributes, el("span", {}, `${NAMES[size]} `, el("span", { class: "candidate-score" }, score)), meter);
   });
 }
 
@@ -119,13 +118,13 @@ function barButton(id, text, keys, run, { primary = false, disabled = false } = 
 
 /** The floating bar: what can be done with the mask in progress or the selected one. `selected` is a
  * row of the list or null. */
-export function fillBar(bar, { work, selected, isFix, keys, run, choose }) {
+export function fillBar(bar, { work, selected, isFix, keys, run }) {
   const finish = (disabled) => barButton("finish", isFix ? "Use this mask" : "Finish", keys, run, { primary: true, disabled });
   let parts;
   if (work) {
     const several = work.answer && work.answer.masks.filter(Boolean).length > 1;
     parts = [
-      several ? el("span", { class: "bar-group" }, candidateButtons(work, keys, choose)) : score(work),
+      several ? el("span", { class: "bar-group" }, candidateButtons(work, keys, run)) : score(work),
       finish(false),
       barButton("drop", "Drop", keys, run),
     ];

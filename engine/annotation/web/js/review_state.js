@@ -1,5 +1,7 @@
 // What a reviewer has said so far about the masks of one task, and how long it took. No DOM here.
 
+const KEPT_STEPS = 50; // of undo, in a draft
+
 /** Verdicts by mask, with undo. An entry is `{verdict, reason, fix}`, or absent. */
 export class Verdicts {
   constructor(masks) {
@@ -69,6 +71,7 @@ export class Verdicts {
       verdicts: Object.fromEntries(this.entries),
       seconds: Object.fromEntries(this.seconds),
       pending: this.pending,
+      steps: this.steps.slice(-KEPT_STEPS),
     };
   }
 
@@ -82,6 +85,8 @@ export class Verdicts {
       if (known.has(id) && seconds >= 0) this.seconds.set(id, seconds);
     }
     this.pending = Number(data?.pending) || 0;
+    const ofTask = (step) => step.filter(([id]) => known.has(id));
+    this.steps = (data?.steps ?? []).map(ofTask).filter((step) => step.length);
   }
 
   /** The verdicts as the server wants them. */

@@ -38,6 +38,7 @@ export class Commands {
       nextCandidate: () => this.#nextCandidate(),
       ...Object.fromEntries(candidates),
       prompt: () => this.#tool("prompt"),
+      takeAway: () => this.#takeAway(),
       brush: () => this.#tool("brush"),
       eraser: () => this.#tool("eraser"),
       smaller: () => this.#resize(-1),
@@ -82,6 +83,7 @@ export class Commands {
       return;
     }
     editor.prompts.finishSoon = false;
+    editor.isNegative = false;
     const work = session.finish();
     if (!work) {
       toast("This mask is empty. Click the object, or drop the mask with Esc.");
@@ -143,6 +145,14 @@ export class Commands {
     const { editor } = this;
     editor.tool = editor.tool === tool ? "prompt" : tool;
     if (editor.tool !== "prompt" && editor.prompts.cursor) editor.prompts.place = editor.prompts.cursor.map((value) => value + 0.5);
+    editor.update();
+  }
+
+  /** For fingers, which have no second button. */
+  #takeAway() {
+    const { editor } = this;
+    editor.isNegative = !editor.isNegative;
+    editor.tool = "prompt";
     editor.update();
   }
 

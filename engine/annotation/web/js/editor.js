@@ -55,6 +55,7 @@ class Editor {
     this.session = new Session({ width, height, prefilled: options.masks ?? [], log: this.log });
     if (options.draft) this.#restore(options.draft);
     this.tool = "prompt";
+    this.isNegative = false; // clicks say what does not belong to the object
     this.look = { isHidden: false, isSolo: false, isContour: false, hasPreview: true, opacity: 1 };
     this.selected = this.isFix ? options.masks[0].mask_id : null;
     this.#mount(width, height);
@@ -133,6 +134,8 @@ class Editor {
       strokeStart: (point, isErasing) => strokes.start(point, isErasing),
       strokeTo: (point) => strokes.to(point),
       strokeEnd: () => strokes.end(),
+      strokeDrop: () => strokes.drop(),
+      isNegative: () => this.isNegative,
       hover: (point, label) => prompts.hover(point, label),
     };
   }
@@ -209,7 +212,7 @@ class Editor {
     this.list.show(rows, session.current?.id ?? this.selected);
     this.#showCounts();
     this.#showBar();
-    const states = { preview: look.hasPreview, hide: look.isHidden, solo: look.isSolo, contour: look.isContour };
+    const states = { takeAway: this.isNegative, preview: look.hasPreview, hide: look.isHidden, solo: look.isSolo, contour: look.isContour };
     for (const tool of ["prompt", "brush", "eraser"]) states[tool] = this.tool === tool;
     for (const [name, isOn] of Object.entries(states)) parts.buttons[name].setAttribute("aria-pressed", String(isOn));
     parts.buttons.undo.disabled = !session.history.canUndo;

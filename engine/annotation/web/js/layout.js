@@ -5,6 +5,7 @@ import { candidatesBySize } from "./work.js";
 
 const ICONS = {
   prompt: ["M3 2l10 6-4.2 1.2L7 13.5z"],
+  takeAway: ["M8 14A6 6 0 108 2a6 6 0 000 12z", "M5 8h6"],
   brush: ["M13.5 2.5L8 8", "M7.6 7.6c-2.2-.3-3.2 1-3.4 2.6-.1 1.1-.6 1.900-1.7 2.5 2.7 1.300 6.4.7 6.6-2.6"],
   eraser: ["M6.5 12.5L2.5 8.5l5.5-5.5 5 5-4.5 4.5z", "M5 6l5 5", "M6.5 12.5h7"],
   undo: ["M6 3L3 6l3 3", "M3 6h6.5a3.5 3.5 0 010 7H6"],
@@ -19,19 +20,19 @@ const ICONS = {
 };
 
 const RAIL = [
-  ["prompt", "brush", "eraser"],
+  ["prompt", "takeAway", "brush", "eraser"],
   ["undo", "redo"],
   ["preview", "hide", "solo", "opacity", "contour", "fit"],
   ["help"],
 ];
 
 const TITLES = {
-  prompt: "Click and box", brush: "Brush", eraser: "Eraser", undo: "Undo", redo: "Redo",
+  prompt: "Click and box", takeAway: "Clicks take away what does not belong to the object", brush: "Brush", eraser: "Eraser", undo: "Undo", redo: "Redo",
   preview: "Preview under the pointer", hide: "Hide all masks", solo: "Only the selected mask",
   opacity: "Opacity", contour: "Outlines only", fit: "Fit the image", help: "All keys",
 };
 
-const TOGGLES = new Set(["prompt", "brush", "eraser", "preview", "hide", "solo", "contour"]);
+const TOGGLES = new Set(["prompt", "takeAway", "brush", "eraser", "preview", "hide", "solo", "contour"]);
 
 /** Only what cannot be on the page around the editor has an id. */
 const IDS = new Set(["undo", "redo", "finish"]);

@@ -52,14 +52,21 @@ export class Strokes {
     this.editor.frames.request();
   }
 
+  /** As if it had not been begun. */
+  drop() {
+    this.#stroke = null;
+    this.editor.log.turnTo(this.editor.session.current?.id ?? null);
+    this.editor.frames.request();
+  }
+
   end() {
     const stroke = this.#stroke;
-    this.#stroke = null;
     if (!stroke) return;
     if (stroke.mask.isEmpty) {
-      this.editor.log.turnTo(this.editor.session.current?.id ?? null);
+      this.drop();
       return;
     }
+    this.#stroke = null;
     const { isErasing, path } = stroke;
     this.editor.session.addStroke(stroke.work, stroke.mask, { isErasing, radius: this.radius, path });
     this.editor.selected = stroke.subject;

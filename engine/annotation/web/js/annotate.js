@@ -2,7 +2,7 @@
 
 import { api, events } from "./api.js";
 import { Autosave } from "./autosave.js";
-import { el, openDialog, toast } from "./dom.js";
+import { ask, el, openDialog, toast } from "./dom.js";
 import { mountEditor } from "./editor.js";
 import { mountHeader } from "./header.js";
 import { Keys } from "./keys.js";
@@ -294,28 +294,6 @@ class Page {
       toast(problem.message, "bad");
     }
   }
-}
-
-/** A question with one way on; resolves to whether it was taken. */
-function ask(title, text, action) {
-  return new Promise((resolve) => {
-    let answer = false;
-    const yes = () => {
-      answer = true;
-      dialog.close();
-    };
-    const dialog = openDialog(
-      title,
-      el("p", {}, text),
-      el(
-        "div",
-        { class: "dialog-actions" },
-        el("button", { class: "button", type: "button", onclick: () => dialog.close() }, "Go back"),
-        el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: yes }, action),
-      ),
-    );
-    dialog.addEventListener("close", () => resolve(answer));
-  });
 }
 
 void new Page().start();

@@ -31,6 +31,11 @@ export class Verdicts {
     if (entry) this.entries.set(id, { ...entry, ...more });
   }
 
+  /** The masks that `undo` is about. */
+  lastStep() {
+    return (this.steps.at(-1) ?? []).map(([id]) => id);
+  }
+
   /** Take back the last step; returns the masks it was about. Time spent stays spent. */
   undo() {
     const step = this.steps.pop() ?? [];

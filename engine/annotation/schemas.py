@@ -118,7 +118,8 @@ class DraftIn(Lease):
 
 class TaskView(_Schema):
     """A task that one holds, with everything the page needs. `waiting`: tasks of these kinds still
-    open. `masks`: pre-filled ones (`complete`), those to judge (`review`)."""
+    open. `masks`: pre-filled ones (`complete`), those to judge (`review`). `note`: what is special
+    about it, for whoever works on it."""
 
     id: int
     kind: TaskKind
@@ -132,6 +133,7 @@ class TaskView(_Schema):
     masks: list[MaskView]
     draft: Draft | None
     waiting: int
+    note: str | None = None
 
 
 class NextTaskView(_Schema):

@@ -76,9 +76,7 @@ class LateWork:
             config={"late_of": task.id, "masks": key, "stage": str(context.stage)},
         )
         self.queue_reviews(self._queue.get(task.id))
-        return Submitted(
-            task_id=task.id, masks=len(rows), was_known=run.config.get("masks") != key
-        )
+        return Submitted(task_id=task.id, masks=len(rows), was_known=run.config.get("masks") != key)
 
     def queue_reviews(self, task: Task) -> None:
         """Send late versions of a task that is over to a reviewer, beside the one handed in."""

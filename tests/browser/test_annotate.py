@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from engine.annotation.schemas import Point
 from engine.core import rle as rle_codec
 from engine.core.clicks import center_point
 from engine.core.metrics import iou
-from engine.core.records import Mask, Source
-from storage.catalog import TaskKind, TaskState
-from storage.masks import read_parquet
+from engine.core.records import Mask, Source, Stage
+from storage.catalog import TaskKind, TaskState, utc_now
+from storage.masks import read_parquet, write_parquet
 from storage.trajectories import read_trajectories
 from tests.annotation.site import Site, served
 from tests.browser import driver
@@ -132,7 +133,7 @@ def test_prefilled_masks_are_kept_rejected_and_fixed_and_the_rest_is_added(
     driver.open_task(page, url)
     page.wait_for_timeout(300)
     shot(page, "complete-prefilled")
-    given = site.mask_rows(0, "complete", Source.PREFILL, _stage())
+    given = site.mask_rows(0, "complete", Source.PREFILL, Stage.SEMI_AUTOMATIC)
     page.keyboard.press("Tab")  # the topmost of them
     page.keyboard.press("Delete")
     page.evaluate(f"{driver.EDITOR}.select({json.dumps(given[1].mask_id)})")
@@ -153,12 +154,6 @@ def test_prefilled_masks_are_kept_rejected_and_fixed_and_the_rest_is_added(
     assert fixed[5, 5:40].all()
     before = rle_codec.decode(given[1].rle)
     assert (fixed & before == before).all()
-
-
-def _stage() -> Any:
-    from engine.core.records import Stage
-
-    return Stage.SEMI_AUTOMATIC
 
 
 def test_a_reload_in_the_middle_loses_nothing(site: Site, url: str, page: Page) -> None:
@@ -197,6 +192,42 @@ def test_work_goes_on_while_the_server_is_away(site: Site, page: Page) -> None:
     ((_, masks),) = handed_in(site, "annotate")
     assert len(masks) == 2
     assert rle_codec.decode(masks[1].rle)[20, 22:58].all()
+
+
+def test_work_on_an_image_that_somebody_else_got_goes_to_a_reviewer(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    driver.click(page, *center_point(site.masks_of(0)[0]))
+    page.keyboard.press("Enter")
+    driver.saved(page)
+    mine = driver.decoded(driver.finished(page)[0]["rle"])
+    workspace = site.workspace
+    workspace.queue.expire(utc_now() + timedelta(hours=3))
+    bob = workspace.catalog.annotators.get_or_create("bob")
+    task = workspace.queue.lease(bob.id, kinds=[TaskKind.ANNOTATE])
+    assert task is not None and task.image_id == site.image_ids[0]
+    theirs = site.mask_rows(0, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=2)
+    workspace.objects.put("annotations/annotate/bob.parquet", write_parquet(theirs))
+    workspace.queue.submit(task.id, str(task.lease_id), "annotations/annotate/bob.parquet", {})
+
+    page.keyboard.press("b")
+    driver.drag(page, (10, 10), (60, 12))  # in progress when the page hears of it
+    page.wait_for_selector("#lease-lost")
+    assert "a reviewer sees both versions" in page.locator("#lease-lost").inner_text()
+    shot(page, "annotate-lost")
+    page.goto(f"{url}/review")
+    driver.settled(page)
+    assert "Two versions" in page.locator("#task-note").inner_text()
+    shot(page, "review-versions")
+    cards = page.locator(".mask-card").all_inner_texts()
+    assert sum("by local" in card for card in cards) == 2
+    assert len(cards) == 4
+    with Client(url) as client:
+        review = client.next_task([TaskKind.REVIEW]).task
+        assert review is not None
+        assert any((driver.decoded(m.rle.model_dump()) == mine).all() for m in review.masks)
 
 
 def test_everything_is_done_by_keyboard_alone(site: Site, url: str, page: Page) -> None:

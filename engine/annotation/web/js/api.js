@@ -123,6 +123,7 @@ export const api = {
   saveDraft: (id, body, { keepalive } = {}) => send("PUT", `${task(id)}/draft`, body, { keepalive }),
   predict: (id, body, { signal } = {}) => send("POST", `${task(id)}/predict`, body, { ...long, signal }),
   submit: (id, body) => send("POST", `${task(id)}/submit`, body, long),
+  late: (id, body) => send("POST", `${task(id)}/late`, body, long),
   judge: (id, body) => send("POST", `${task(id)}/judge`, body, long),
 
   guidelines: () => call("GET", "/api/guidelines"),

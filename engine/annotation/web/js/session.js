@@ -1,6 +1,7 @@
 // The work on one image: finished masks, the one in progress, what was rejected, and how it all came
 // to be. No drawing and no requests; the page around it asks `items`, `rows` and `submission`.
 
+import { WorkLog } from "./clock.js";
 import { CURRENT_COLOUR, OWN_COLOURS, PREFILLED_COLOURS } from "./colours.js";
 import { History } from "./history.js";
 import { idsIn, pastFromJson, pastToJson } from "./past.js";
@@ -266,12 +267,22 @@ export class Session {
     return this.#stamped.stamp;
   }
 
+  /** What a draft hands in, with what was in progress when it was written: {masks, rejected, seconds}. */
+  static submissionOf(draft) {
+    const [width, height] = draft.size;
+    const session = new Session({ width, height, prefilled: [], log: new WorkLog() });
+    session.fromDraft(draft);
+    session.finish();
+    return session.submission();
+  }
+
   toDraft() {
     const { masks, rejected, current } = this.state;
     const saved = (work, isFinished) => ({ ...workToJson(work, isFinished), log: this.log.report(work.id) });
     return {
       format: FORMAT,
       stamp: this.#stamp,
+      size: [this.width, this.height],
       number: this.#number,
       masks: masks.map((work) => saved(work, true)),
       current: current ? saved(current, false) : null,

@@ -76,7 +76,10 @@ export class TaskKeeper {
 
   /** `version`: under which the server has it, or will. */
   writeCopy(version = this.version + 1) {
-    const copy = { version, data: this.data(true), at: Date.now() };
+    this.#store({ version, data: this.data(true), at: Date.now() });
+  }
+
+  #store(copy) {
     try {
       localStorage.setItem(this.key, JSON.stringify(copy));
     } catch {
@@ -157,9 +160,30 @@ export class TaskKeeper {
     }
   }
 
+  /** The task was given away on purpose: the copy is for when it comes back, and for nothing else. */
+  setAside() {
+    const copy = readCopy(this.key);
+    if (copy) this.#store({ ...copy, isSetAside: true });
+  }
+
   forget() {
     localStorage.removeItem(this.key);
   }
+}
+
+/** Copies of work that this browser kept and that may never have reached the server: `{taskId, data,
+ * forget()}`. */
+export function keptCopies(name) {
+  const prefix = `${PREFIX}${name}-`;
+  return Object.keys(localStorage)
+    .filter((key) => key.startsWith(prefix) && /^\d+$/.test(key.slice(prefix.length)))
+    .map((key) => ({ key, copy: readCopy(key) }))
+    .filter(({ copy }) => copy && !copy.isSetAside)
+    .map(({ key, copy }) => ({
+      taskId: Number(key.slice(prefix.length)),
+      data: copy.data,
+      forget: () => localStorage.removeItem(key),
+    }));
 }
 
 function readCopy(key) {

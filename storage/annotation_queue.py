@@ -135,8 +135,8 @@ class AnnotationQueue:
         round_id: int | None = None,
         run_id: str | None = None,
     ) -> Task | None:
-        """Take the first task in the queue's order, for one annotator alone. One that was theirs until
-        the lease ran out comes before others: they may have begun it.
+        """Take the first task in the queue's order, for one annotator alone. One that was theirs
+        until the lease ran out comes before others: they may have begun it.
 
         Returns:
             The task with its `lease_id`; None when nothing is free.

@@ -206,6 +206,10 @@ class Client:
         """Start an action."""
         return self._call(JobView, "POST", f"/api/actions/{name}", {"values": values or {}})
 
+    def stop(self, job_id: str) -> JobView:
+        """Interrupt a job as Ctrl-C does; again, end it at once."""
+        return self._call(JobView, "POST", f"/api/jobs/{job_id}/stop", {})
+
     def jobs(self) -> list[JobView]:
         """What was started, the newest first."""
         return self._list(JobView, "/api/jobs")

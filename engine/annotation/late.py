@@ -1,9 +1,9 @@
 """Work that comes in after its task went to somebody else: both versions are kept, and a reviewer
 picks masks from them.
 
-A late version is a review run with masks of its own. It has no task until the other version is handed
-in; then its one task shows the masks of both. Those of the late version that are accepted become masks
-of the review run, all verdicts count as any reviewer's do.
+A late version is a review run with masks of its own. It has no task until the other version is
+handed in; then its one task shows the masks of both. Those of the late version that are accepted
+become masks of the review run; all verdicts count as any reviewer's do.
 """
 
 from __future__ import annotations
@@ -126,6 +126,6 @@ class LateWork:
 
 
 def _note(theirs: Sequence[Mask], late: Sequence[Mask]) -> str:
-    names = sorted({str(mask.annotator) for mask in (*theirs, *late)})
-    who = f" by {' and '.join(names)}"
-    return f"Two versions of one image{who}: accept the better masks, reject the others."
+    names = sorted({mask.annotator or "the model" for mask in (*theirs, *late)})
+    who = " and ".join(names)
+    return f"Two versions of one image by {who}: accept the better masks, reject the others."

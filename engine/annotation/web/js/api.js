@@ -133,6 +133,7 @@ export const api = {
   startAction: (name, values) => send("POST", action(name), { values }),
   jobs: () => call("GET", "/api/jobs"),
   job: (id) => call("GET", `/api/jobs/${encodeURIComponent(id)}`),
+  stopJob: (id) => send("POST", `/api/jobs/${encodeURIComponent(id)}/stop`, {}),
 
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */
   imageUrl: (id, side) => {

@@ -77,7 +77,8 @@ def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
     until(page, "!document.getElementById('confirm').disabled")
     page.locator("#confirm").click()
     until(page, "!document.getElementById('failures').hidden", 60)
-    assert "Retrain now failed" in page.locator("#failures").inner_text()
+    assert page.locator("#failures strong").inner_text().strip() == "Retrain now failed."
+    assert "No such command 'none such'" in page.locator("#failures").inner_text()
     page.wait_for_timeout(200)
     shot(page, "dashboard-failed")
     page.locator("#failures button").click()

@@ -234,6 +234,8 @@ export class Jobs {
 
 const endOf = (job) => Date.parse(job.finished_at ?? job.started_at);
 
+/** Of the log; messages may be framed with lines. */
 function lastLine(job) {
-  return job.log.trim().split("\n").at(-1);
+  const lines = job.log.split("\n").map((line) => line.replace(/[\u2500-\u257f]/g, "").trim());
+  return lines.findLast((line) => /[\p{L}\d]/u.test(line)) ?? "";
 }

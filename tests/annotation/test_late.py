@@ -10,7 +10,7 @@ from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import NewVerdict, TaskView
 from engine.core import rle as rle_codec
-from storage.catalog import RunState, TaskKind, VerdictKind, utc_now
+from storage.catalog import RunState, TaskKind, TaskState, VerdictKind, utc_now
 from tests.annotation.site import Site
 from tests.annotation.test_tasks import ANNOTATE, decoded, new_mask, square, taken
 
@@ -117,4 +117,4 @@ def test_work_is_late_only_where_somebody_else_has_the_task(
     ada.submit(mine, [new_mask()], seconds=1)
     same = bob.late(mine, [new_mask()], seconds=1)  # what was handed in already: nothing to pick
     assert same.masks == 1
-    assert site.workspace.queue.counts()["open"] == 2
+    assert site.workspace.queue.counts()[TaskState.OPEN] == 2

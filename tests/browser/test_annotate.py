@@ -211,6 +211,20 @@ def test_work_goes_on_while_the_server_is_away(site: Site, page: Page) -> None:
     assert rle_codec.decode(masks[1].rle)[20, 22:58].all()
 
 
+def handed_in_by_bob(site: Site, number: int) -> None:
+    """Let the lease on the nth image run out; somebody else gets the image, and hands it in."""
+    workspace = site.workspace
+    workspace.queue.expire(utc_now() + timedelta(hours=3))
+    bob = workspace.catalog.annotators.get_or_create("bob")
+    task = workspace.queue.lease(bob.id, kinds=[TaskKind.ANNOTATE])
+    assert task is not None
+    assert task.image_id == site.image_ids[number]
+    masks = site.mask_rows(number, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=2)
+    key = f"annotations/annotate/bob-{number}.parquet"
+    workspace.objects.put(key, write_parquet(masks))
+    workspace.queue.submit(task.id, str(task.lease_id), key, {})
+
+
 def test_work_on_an_image_that_somebody_else_got_goes_to_a_reviewer(
     site: Site, url: str, page: Page, shot: Shot
 ) -> None:
@@ -220,32 +234,35 @@ def test_work_on_an_image_that_somebody_else_got_goes_to_a_reviewer(
     page.keyboard.press("Enter")
     driver.saved(page)
     mine = driver.decoded(driver.finished(page)[0]["rle"])
-    workspace = site.workspace
-    workspace.queue.expire(utc_now() + timedelta(hours=3))
-    bob = workspace.catalog.annotators.get_or_create("bob")
-    task = workspace.queue.lease(bob.id, kinds=[TaskKind.ANNOTATE])
-    assert task is not None
-    assert task.image_id == site.image_ids[0]
-    theirs = site.mask_rows(0, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=2)
-    workspace.objects.put("annotations/annotate/bob.parquet", write_parquet(theirs))
-    workspace.queue.submit(task.id, str(task.lease_id), "annotations/annotate/bob.parquet", {})
-
+    handed_in_by_bob(site, 0)
     page.keyboard.press("b")
     driver.drag(page, (10, 10), (60, 12))  # in progress when the page hears of it
     page.wait_for_selector("#lease-lost")
     assert "a reviewer sees both versions" in page.locator("#lease-lost").inner_text()
     shot(page, "annotate-lost")
+
+    page.keyboard.press("Enter")
+    next_image(page, "1.png")
+    page.keyboard.press("b")
+    driver.drag(page, (10, 10), (60, 12))
+    driver.saved(page)
+    page.goto("about:blank")
+    handed_in_by_bob(site, 1)
+    driver.open_task(page, url)  # what was left in this browser is sent now
+    page.wait_for_selector("text=a reviewer picks from both")
+    assert page.locator("#file-name").inner_text() == "2.png"
+
     page.goto(f"{url}/review")
     driver.settled(page)
     assert "Two versions" in page.locator("#task-note").inner_text()
     shot(page, "review-versions")
     cards = page.locator(".mask-card").all_inner_texts()
-    assert sum("by local" in card for card in cards) == 2
-    assert len(cards) == 4
+    assert (len(cards), sum("by local" in card for card in cards)) == (4, 2)
     with Client(url) as client:
-        review = client.next_task([TaskKind.REVIEW]).task
-        assert review is not None
-        assert any((driver.decoded(m.rle.model_dump()) == mine).all() for m in review.masks)
+        found = client.next_task([TaskKind.REVIEW])
+        assert found.task is not None
+        assert any((driver.decoded(m.rle.model_dump()) == mine).all() for m in found.task.masks)
+        assert found.waiting == 1  # the other one
 
 
 def test_everything_is_done_by_keyboard_alone(site: Site, url: str, page: Page) -> None:

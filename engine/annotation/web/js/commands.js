@@ -83,7 +83,6 @@ export class Commands {
       return;
     }
     editor.prompts.finishSoon = false;
-    editor.isNegative = false;
     const work = session.finish();
     if (!work) {
       toast("This mask is empty. Click the object, or drop the mask with Esc.");

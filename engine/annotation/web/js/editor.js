@@ -206,6 +206,7 @@ class Editor {
     const rows = session.rows();
     this.row = rows.find((row) => row.id === this.selected) ?? null;
     if (!this.row && !session.current) this.selected = this.isFix ? this.selected : null;
+    if (!session.current && this.selected === null) this.isNegative = false; // there is nothing to take from
     this.items = session.items().filter((item) => !session.hiddenIds.has(item.id));
     this.layer.show(this.items);
     this.layer.setOpacity(look.isContour ? 0 : OPACITIES[look.opacity]);

@@ -182,7 +182,7 @@ def _run_and_tell(
 ) -> None:
     """Run with a progress bar; print what came of it. Exits with 1 where an image was refused."""
     errors = Console(stderr=True)
-    reporter = progress.Silent() if as_json else progress.Terminal(errors)
+    reporter = progress.Silent() if as_json else progress.on(errors)
     results = []
     with reporter.track("masks", len(paths), "image") as advance:
         for result in run_amg(generator, paths, output, pictures=pictures):

@@ -39,7 +39,8 @@ PEOPLES = (RunKind.ASSISTED_MANUAL, RunKind.SEMI_AUTOMATIC)
 class Spent:
     """What something took and made. `accepted_masks`: people's masks that no reviewer refused; of
     automatic masks the share that reviewers accepted of those they judged, None where they judged
-    none. `cost` is in the currency of the prices."""
+    none; `accepted_is_estimate` says that not all were judged. `cost` is in the currency of the
+    prices."""
 
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
@@ -50,6 +51,7 @@ class Spent:
     masks: int = 0
     judged_masks: int = 0
     accepted_masks: int | None = None
+    accepted_is_estimate: bool = False
     cost: float = 0.0
 
     @property
@@ -132,6 +134,7 @@ def total(parts: Sequence[Spent]) -> Spent:
         masks=sum(part.masks for part in parts),
         judged_masks=sum(part.judged_masks for part in parts),
         accepted_masks=sum(accepted) if accepted else None,
+        accepted_is_estimate=any(part.accepted_is_estimate for part in parts),
         cost=sum(part.cost for part in parts),
     )
 
@@ -201,6 +204,7 @@ def _spent(
         masks=masks,
         judged_masks=sums.judged,
         accepted_masks=_accepted(run, sums, masks),
+        accepted_is_estimate=run.kind == RunKind.FULLY_AUTOMATIC and 0 < sums.judged < masks,
         cost=cost,
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -35,41 +34,12 @@ TELL_SECONDS = 30.0
 """How often a flow run's log says how far it has come."""
 
 
-class RunLog(progress.Silent):
+class RunLog(progress.Lines):
     """Lines go to the flow run's log; how far long work has come, twice a minute."""
 
     def __init__(self) -> None:
-        self._log = get_run_logger()  # threads that a flow starts do not find it by themselves
-        self._shown: tuple[str, progress.Advance] | None = None
-        """Unit of the work that is told of, and what moves it."""
-
-    @contextmanager
-    def track(self, what: str, total: int | None, unit: str) -> Iterator[progress.Advance]:
-        if self._shown is not None and self._shown[0] == unit:
-            yield self._shown[1]
-            return
-        if self._shown is not None or not total:
-            yield lambda n=1, note="": None
-            return
-        began = told = time.monotonic()
-        done = 0
-
-        def advance(n: int = 1, note: str = "") -> None:
-            nonlocal told, done
-            done += n
-            if (now := time.monotonic()) - told > TELL_SECONDS:
-                told, rate = now, done / (now - began)
-                left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
-                self.say(f"{what}: {done} of {total} {unit}s, {rate:.2f} a second{left}")
-
-        self._shown = unit, advance
-        try:
-            yield advance
-        finally:
-            self._shown = None
-
-    def say(self, text: str) -> None:
-        self._log.info(Text.from_markup(text).plain)
+        log = get_run_logger()  # threads that a flow starts do not find it by themselves
+        super().__init__(lambda text: log.info(Text.from_markup(text).plain), TELL_SECONDS)
 
 
 @contextmanager

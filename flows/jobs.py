@@ -1,14 +1,17 @@
 """Commands started from the page: each a process of its own that outlives the page's server.
 
-A job is a folder under `.cache/jobs`: `job.json`, `log.txt`, and `ended.json` once it has ended.
+A job is a folder under `.cache/jobs`: `job.json`, `log.txt`, `stop` once somebody has stopped it,
+and `ended.json` once it has ended.
 `python -m flows.jobs FOLDER` runs one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -47,6 +50,18 @@ def start_job(folder: Path, job: Job, root: Path) -> None:
     (place / "process").write_text(str(process.pid))
 
 
+def stop_job(folder: Path, job: Job) -> None:
+    """Interrupt a running job as Ctrl-C does; a second time, end it at once."""
+    place = folder / job.id
+    if state_of(folder, job)[0] != "running":
+        return
+    is_again = (place / "stop").exists()
+    (place / "stop").touch()
+    group = int((place / "process").read_text())  # the job leads a group of its own
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.killpg(group, signal.SIGKILL if is_again else signal.SIGINT)
+
+
 def jobs_in(folder: Path) -> list[Job]:
     """All jobs, the newest first."""
     found = [Job(**json.loads(path.read_text())) for path in folder.glob("*/job.json")]
@@ -54,13 +69,14 @@ def jobs_in(folder: Path) -> list[Job]:
 
 
 def state_of(folder: Path, job: Job) -> tuple[str, datetime | None]:
-    """`running`, `done` or `failed`, and when it ended."""
-    ended = folder / job.id / "ended.json"
-    if ended.exists():
-        values = json.loads(ended.read_text())
-        state = "done" if values["code"] == 0 else "failed"
+    """`running`, `done`, `failed` or `stopped`, and when it ended."""
+    place = folder / job.id
+    failed = "stopped" if (place / "stop").exists() else "failed"
+    if (place / "ended.json").exists():
+        values = json.loads((place / "ended.json").read_text())
+        state = "done" if values["code"] == 0 else failed
         return state, datetime.fromisoformat(values["at"])
-    return ("running", None) if _is_alive(folder / job.id) else ("failed", None)
+    return ("running", None) if _is_alive(place) else (failed, None)
 
 
 def log_of(folder: Path, job: Job) -> str:
@@ -95,6 +111,7 @@ def main() -> None:
     """Run the job of the folder that is named."""
     place = Path(sys.argv[1])
     arguments = json.loads((place / "job.json").read_text())["arguments"]
+    signal.signal(signal.SIGINT, lambda number, frame: None)  # the command's own to answer
     code = subprocess.call([sys.executable, "-m", "flows.cli", *arguments])
     ended = place / "ended.partial"
     ended.write_text(json.dumps({"code": code, "at": datetime.now(UTC).isoformat()}))

@@ -210,12 +210,14 @@ def print_costs(costs: dict[str, Any]) -> None:
             str(row.get("runs", "")),
             str(row["images"]),
             str(row["masks"]),
-            number(row["accepted_masks"]),
+            ("~" if row["accepted_is_estimate"] else "") + number(row["accepted_masks"]),
             *hours,
             _money(row["cost"]),
             _money(row["cost_per_accepted_mask"]),
         )
     console.print(table)
+    if costs["total"]["accepted_is_estimate"]:
+        console.print("~ by the share of the judged masks that was accepted")
 
 
 def _money(value: float | None) -> str:

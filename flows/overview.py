@@ -11,6 +11,7 @@ from flows.status import round_rows
 from flows.wiring import Workspace
 from storage.annotation_queue import Task
 from storage.catalog import Dataset, Model, Run, RunState, Split, TaskKind, utc_now
+from storage.catalog.ledger import PeoplesWork
 
 RUNS = 20
 HISTORY_TASKS = 5_000
@@ -65,7 +66,9 @@ class WorkspaceReports:
 def _dataset_rows(workspace: Workspace, datasets: list[Dataset]) -> list[dict[str, Any]]:
     images, rows = workspace.catalog.images, []
     masks = {str(key[0]): n for key, n in workspace.masks.counts(("dataset",)).items()}
+    handed_in = workspace.catalog.ledger.peoples_work()
     for row in datasets:
+        work = handed_in.get(row.id, PeoplesWork())
         count = images.count(row.id)
         held_out = images.count(row.id, split=Split.HELD_OUT)
         made = masks.get(row.name, 0)
@@ -75,7 +78,10 @@ def _dataset_rows(workspace: Workspace, datasets: list[Dataset]) -> list[dict[st
                 "images": count,
                 "train": count - held_out,
                 "held_out": held_out,
+                "annotated": work.images,
+                "to_annotate": max(0, count - work.images),
                 "masks": made,
+                "masks_handed_in": work.masks,
                 "masks_per_image": made / count if count else 0.0,
             }
         )
@@ -164,9 +170,11 @@ def _run_row(workspace: Workspace, run: Run) -> dict[str, Any]:
 
 
 def _progress(workspace: Workspace, run: Run) -> float | None:
-    """Share of its shards or tasks that are done; None where a run has neither."""
+    """Share of its shards or tasks that are done, or what it told; None where nothing is known."""
     if run.state == RunState.FINISHED:
         return 1.0
+    if (told := run.metrics.get("progress")) is not None:
+        return float(told)
     totals = workspace.catalog.shards.totals(run.id)
     if totals.shards:
         return totals.committed / totals.shards

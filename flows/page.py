@@ -165,6 +165,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
         ),
         pictures=Pictures(pixels_of),
         lease_seconds=workspace.settings.people_lease_seconds,
+        draft_seconds=workspace.settings.people_draft_seconds,
         on_drained=finish,
     )
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from engine.annotation.actions import Values
 from engine.annotation.errors import RefusedError, invalid, not_found
 from engine.annotation.schemas import ActionPlan, ActionView, JobView
-from flows.jobs import Job, command_of, jobs_in, log_of, start_job, state_of
+from flows.jobs import Job, command_of, jobs_in, log_of, start_job, state_of, stop_job
 from flows.starting import is_deployed
 from flows.wiring import Workspace
 from storage.catalog import Dataset, DatasetNotFoundError, RunKind, Split, new_id
@@ -37,6 +37,10 @@ class _Action:
 def _dataset(workspace: Workspace) -> str:
     names = [row.name for row in workspace.catalog.datasets.all()]
     return names[0] if names else ""
+
+
+def _release_name(dataset: str) -> str:
+    return f"{dataset}-{datetime.now(UTC):%Y%m%d}"
 
 
 def _loop_plan(fields: Fields) -> str:
@@ -131,7 +135,7 @@ ACTIONS: dict[str, _Action] = {
     ),
     "release": _Action(
         "Make a release",
-        lambda w: {"dataset": _dataset(w), "name": f"{_dataset(w)}-{datetime.now(UTC):%Y%m%d}"},
+        lambda w: {"dataset": _dataset(w), "name": _release_name(_dataset(w))},
         lambda w, d, f: (
             f"freeze {d.name} as {f['name']}: pin the mask table's version and write COCO, SA-1B, "
             "a report and a card"
@@ -204,9 +208,22 @@ class WorkspaceActions:
         Raises:
             RefusedError: there is none.
         """
+        return self._view(self._job(job_id))
+
+    def stop(self, job_id: str) -> JobView:
+        """Interrupt one of them; a second time, end it at once.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        job = self._job(job_id)
+        stop_job(self._folder, job)
+        return self._view(job)
+
+    def _job(self, job_id: str) -> Job:
         for job in jobs_in(self._folder):
             if job.id == job_id:
-                return self._view(job)
+                return job
         raise not_found(f"no job {job_id!r}")
 
     def _arguments(self, name: str, fields: Fields) -> list[str]:
@@ -226,7 +243,11 @@ class WorkspaceActions:
         for key, value in values.items():
             if key not in fields:
                 raise invalid(f"{name} has no field {key!r}; it has {', '.join(fields)}")
+            if key == "name" and value is None:
+                continue  # after the dataset, which may be another
             fields[key] = _of_kind(key, value, fields[key])
+        if "name" in fields and not values.get("name"):
+            fields["name"] = _release_name(str(fields["dataset"]))
         return ACTIONS[name], fields
 
     def _view(self, job: Job) -> JobView:
@@ -234,8 +255,9 @@ class WorkspaceActions:
         return JobView(
             id=job.id,
             action=job.action,
+            title=ACTIONS[job.action].title if job.action in ACTIONS else job.action,
             command=command_of(job.arguments),
-            state=cast("Literal['running', 'done', 'failed']", state),
+            state=cast("Literal['running', 'done', 'failed', 'stopped']", state),
             started_at=datetime.fromisoformat(job.started_at),
             finished_at=ended,
             log=log_of(self._folder, job),

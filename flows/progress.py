@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich import filesize
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -52,6 +54,46 @@ class Silent:
 
     def say(self, text: str) -> None:
         return
+
+
+class Lines(Silent):
+    """Lines for a log: what begins, and how far long work has come."""
+
+    def __init__(self, write: Callable[[str], None], every_seconds: float) -> None:
+        self._write, self._every_seconds = write, every_seconds
+        self._shown: tuple[str, Advance] | None = None
+        """Unit of the work that is told of, and what moves it."""
+
+    @contextmanager
+    def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
+        if self._shown is not None and self._shown[0] == unit:
+            yield self._shown[1]
+            return
+        if self._shown is not None or not total:
+            yield lambda n=1, note="": None
+            return
+        amount, units = (filesize.decimal, "") if unit == "byte" else (str, f" {unit}s")
+        began = told = time.monotonic()
+        done = 0
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal told, done
+            done += n
+            if (now := time.monotonic()) - told > self._every_seconds:
+                told, rate = now, done / (now - began)
+                left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
+                more = f", {note}" if note else ""
+                self.say(f"{what}: {amount(done)} of {amount(total)}{units}{left}{more}")
+
+        self.say(f"{what}: {amount(total)}{units}")
+        self._shown = unit, advance
+        try:
+            yield advance
+        finally:
+            self._shown = None
+
+    def say(self, text: str) -> None:
+        self._write(text)
 
 
 class _Rate(ProgressColumn):
@@ -105,6 +147,15 @@ class Terminal:
 
     def say(self, text: str) -> None:
         self.console.print(text)
+
+
+LINE_SECONDS = 5.0
+"""How often a log that is no terminal says how far work has come."""
+
+
+def on(console: Console) -> Reporter:
+    """What suits a console: bars on a terminal, else lines."""
+    return Terminal(console) if console.is_terminal else Lines(console.print, LINE_SECONDS)
 
 
 _reporter: Reporter = Silent()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,13 +27,19 @@ from flows.evaluating import HeldOut, held_out
 from flows.training_masks import MaskSource
 from flows.turns import only_one
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Dataset, Model, RunKind, StaleStateError
+from storage.catalog import CatalogError, Dataset, Model, RunKind, StaleStateError
 
 log = logging.getLogger(__name__)
 
 COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
 """Held-out scores whose mean decides about promotion."""
 
+
+TELL_SECONDS = 2.0
+"""How often the catalog is told how far a training has come."""
+
+TRAINING_SHARE = 0.9
+"""Of a retrain's progress; the rest is the comparison."""
 
 COMPARED_MARK = " | "
 """Between what the comparison said and the rest of a card's note."""
@@ -131,7 +139,8 @@ def _train(
     folder.mkdir(exist_ok=True)
     resume, log = folder / f"{run_id}.pt", folder / f"{run_id}.csv"
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
-        trainer.run(on_step=_teller(advance), checkpoint=resume, every_seconds=30, log=log)
+        tell = _teller(workspace, run_id, config.steps, advance)
+        trainer.run(on_step=tell, checkpoint=resume, every_seconds=30, log=log)
     workspace.objects.put(f"training/{version}.csv", log.read_bytes())
     thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
     card = ModelCard(
@@ -157,11 +166,17 @@ def _train(
     log.unlink(missing_ok=True)
 
 
-def _teller(advance: progress.Advance) -> Callable[[Progress], None]:
-    last = 0
+def _teller(
+    workspace: Workspace, run_id: str, steps: int, advance: progress.Advance
+) -> Callable[[Progress], None]:
+    last, told = 0, time.monotonic()
 
     def tell(state: Progress) -> None:
-        nonlocal last
+        nonlocal last, told
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            with contextlib.suppress(CatalogError):  # it is for the eye, and told again soon
+                workspace.catalog.runs.tell(run_id, TRAINING_SHARE * state.step / steps)
         advance(state.step - last, f"loss {state.loss:.3f}, IoU {state.iou:.2f}")
         last = state.step
 

@@ -211,6 +211,8 @@ class Settings(BaseSettings):
     """How long a job goes on trying while the catalog or the store does not answer."""
     people_lease_seconds: float = Field(default=120.0, gt=0)
     """How long a task stays with a page that has fallen silent."""
+    people_draft_seconds: float = Field(default=7200.0, gt=0)
+    """The same where unfinished work on it is kept: somebody offline comes back to it."""
     max_pixels: int = Field(default=200_000_000, ge=1)
     """Images of more pixels are quarantined."""
     store: StoreSettings = StoreSettings()

@@ -44,13 +44,15 @@ def in_workspace(as_json: bool = False, *, orchestrated: bool = False) -> Iterat
 
     root = find_workspace()
     temporary_server.configure(root)
-    progress.use(progress.Silent() if as_json else progress.Terminal(errors))
+    progress.use(progress.Silent() if as_json else progress.on(errors))
     from flows.wiring import open_workspace
 
     opened = open_workspace(str(root))
     opened.prepare()
     with ExitStack() as stack:
         if orchestrated:
+            if not errors.is_terminal:
+                progress.current().say("starting Prefect")
             with errors.status("starting Prefect"):
                 stack.enter_context(temporary_server.server(root))
         try:

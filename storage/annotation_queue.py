@@ -135,7 +135,8 @@ class AnnotationQueue:
         round_id: int | None = None,
         run_id: str | None = None,
     ) -> Task | None:
-        """Take the first task in the queue's order, for one annotator alone.
+        """Take the first task in the queue's order, for one annotator alone. One that was theirs
+        until the lease ran out comes before others: they may have begun it.
 
         Returns:
             The task with its `lease_id`; None when nothing is free.
@@ -154,9 +155,10 @@ class AnnotationQueue:
         ]
         first = select(TaskRow.id).where(*free).limit(1).with_for_update(skip_locked=True)
         first = first.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
+        mine = first.where(TaskRow.annotator_id == annotator_id)
         now = self._clock()
         with self._catalog.session() as session:
-            while (task_id := session.scalar(first)) is not None:
+            while (task_id := session.scalar(mine) or session.scalar(first)) is not None:
                 taken = update(TaskRow).where(*free, TaskRow.id == task_id)
                 leased = count_changed(
                     session,

@@ -37,6 +37,14 @@ class Actions(Protocol):
         """What was started, the newest first."""
         ...
 
+    def stop(self, job_id: str) -> JobView:
+        """Interrupt one of them; a second time, end it at once.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        ...
+
     def job(self, job_id: str) -> JobView:
         """One of them.
 

@@ -147,13 +147,34 @@ class Client:
         rejected: Collection[str] = (),
     ) -> Submitted:
         """Hand in an `annotate` or `complete` task; again, it changes nothing."""
+        return self._hand_in("submit", task, masks, rejected, seconds)
+
+    def _hand_in(
+        self,
+        how: str,
+        task: TaskView,
+        masks: Collection[NewMask],
+        rejected: Collection[str],
+        seconds: float,
+    ) -> Submitted:
         body = {
             "lease_id": task.lease_id,
             "masks": [mask.model_dump() for mask in masks],
             "rejected": list(rejected),
             "seconds": seconds,
         }
-        return self._call(Submitted, "POST", f"/api/tasks/{task.id}/submit", body)
+        return self._call(Submitted, "POST", f"/api/tasks/{task.id}/{how}", body)
+
+    def late(
+        self,
+        task: TaskView,
+        masks: Collection[NewMask],
+        *,
+        seconds: float,
+        rejected: Collection[str] = (),
+    ) -> Submitted:
+        """The same for a task that somebody else has by now: a reviewer sees both versions."""
+        return self._hand_in("late", task, masks, rejected, seconds)
 
     def judge(self, task: TaskView, verdicts: Collection[NewVerdict]) -> Submitted:
         """Hand in a `review` task."""
@@ -184,6 +205,10 @@ class Client:
     def start(self, name: str, values: Values | None = None) -> JobView:
         """Start an action."""
         return self._call(JobView, "POST", f"/api/actions/{name}", {"values": values or {}})
+
+    def stop(self, job_id: str) -> JobView:
+        """Interrupt a job as Ctrl-C does; again, end it at once."""
+        return self._call(JobView, "POST", f"/api/jobs/{job_id}/stop", {})
 
     def jobs(self) -> list[JobView]:
         """What was started, the newest first."""

@@ -205,6 +205,12 @@ def submit(task_id: TaskId, given: Submission, visitor: Changer, service: Servic
     return service.submit(visitor.annotator, task_id, given)
 
 
+@router.post("/tasks/{task_id}/late")
+def late(task_id: TaskId, given: Submission, visitor: Changer, service: Service) -> Submitted:
+    """Hand in work on a task that somebody else has by now: a reviewer sees both versions."""
+    return service.keep_late(visitor.annotator, task_id, given)
+
+
 @router.post("/tasks/{task_id}/judge")
 def judge(task_id: TaskId, given: Judgement, visitor: Changer, service: Service) -> Submitted:
     """Hand in a `review` task."""
@@ -278,6 +284,17 @@ def job(job_id: str, visitor: Someone, request: Request) -> JobView:
     """One of them."""
     visitor.need("reviewer")
     return actions_of(request).job(job_id)
+
+
+@router.post("/jobs/{job_id}/stop")
+def stop(job_id: str, visitor: Changer, request: Request) -> JobView:
+    """Interrupt a job as Ctrl-C does; again, end it at once."""
+    visitor.need("admin")
+    found = actions_of(request).stop(job_id)
+    service_of(request).catalog.audit.add(
+        "stop", found.action, annotator_id=visitor.annotator.id, command=found.command
+    )
+    return found
 
 
 @router.get("/events", response_class=StreamingResponse)

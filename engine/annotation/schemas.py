@@ -118,7 +118,8 @@ class DraftIn(Lease):
 
 class TaskView(_Schema):
     """A task that one holds, with everything the page needs. `waiting`: tasks of these kinds still
-    open. `masks`: pre-filled ones (`complete`), those to judge (`review`)."""
+    open. `masks`: pre-filled ones (`complete`), those to judge (`review`). `note`: what is special
+    about it, for whoever works on it."""
 
     id: int
     kind: TaskKind
@@ -132,6 +133,7 @@ class TaskView(_Schema):
     masks: list[MaskView]
     draft: Draft | None
     waiting: int
+    note: str | None = None
 
 
 class NextTaskView(_Schema):
@@ -291,8 +293,10 @@ class JobView(_Schema):
 
     id: str
     action: str
+    title: str
+    """Of the action, as its button says."""
     command: str
-    state: Literal["running", "done", "failed"]
+    state: Literal["running", "done", "failed", "stopped"]
     started_at: datetime
     finished_at: datetime | None
     log: str
@@ -303,7 +307,9 @@ class Overview(_Schema):
     """What the dashboard shows; the parts are rows for tables."""
 
     datasets: list[dict[str, Any]]
-    """name, images, train, held_out, masks, masks_per_image."""
+    """name, images, train, held_out, annotated (images that people handed in), to_annotate (the
+    others), masks (of the mask table), masks_handed_in (that it has not yet: they are entered when
+    their round ends), masks_per_image."""
     loops: list[dict[str, Any]]
     """dataset, state, rounds: stage, round, state, images, masks, clicks_per_mask, ..., tasks."""
     queue: dict[str, dict[str, int]]
@@ -321,5 +327,6 @@ class Overview(_Schema):
     releases: list[dict[str, Any]]
     costs: list[dict[str, Any]] = []
     """By stage and model, the last row (stage `total`) over all: runs, cpu_seconds, gpu_seconds,
-    people_seconds, simulated_seconds, bytes, images, masks, judged_masks, accepted_masks, cost,
+    people_seconds, simulated_seconds, bytes, images, masks, judged_masks, accepted_masks,
+    accepted_is_estimate (some were not judged: reckoned by the share of those that were), cost,
     cost_per_accepted_mask (None where no mask is known to be accepted)."""

@@ -15,6 +15,7 @@ from engine.annotation import answers
 from engine.annotation.answers import TaskContext
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
+from engine.annotation.late import LateWork
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter, rle_view
 from engine.annotation.schemas import (
@@ -79,17 +80,21 @@ class AnnotationService:
         embeddings: EmbeddingCache,
         pictures: Pictures,
         lease_seconds: float = 120,
+        draft_seconds: float = 7200,
         on_drained: Callable[[str], None] = lambda run_id: None,
     ) -> None:
         """
         Args:
             lease_seconds: how long a task stays with a page that has fallen silent.
+            draft_seconds: the same where there is a draft.
             on_drained: called with the id of a run whose last task was handed in.
         """
         self.catalog, self.queue, self.objects, self.masks = catalog, queue, objects, masks
         self.embeddings, self.pictures = embeddings, pictures
         self.prompter = Prompter(embeddings)
+        self.late = LateWork(catalog, queue, objects, masks)
         self.lease_seconds, self.on_drained = lease_seconds, on_drained
+        self.draft_seconds = max(draft_seconds, lease_seconds)
         self._lock = threading.Lock()
         self._contexts: OrderedDict[tuple[int, int | None], TaskContext] = OrderedDict()
 
@@ -136,8 +141,10 @@ class AnnotationService:
             RefusedError: it is lost.
         """
         self._held(annotator, task_id, lease_id)
+        has_draft = self.catalog.drafts.has(task_id, annotator.id)
+        seconds = self.draft_seconds if has_draft else self.lease_seconds
         try:
-            return self.queue.renew(task_id, lease_id, self.lease_seconds)
+            return self.queue.renew(task_id, lease_id, seconds)
         except LeaseLostError as error:
             raise lease_lost(task_id) from error
 
@@ -151,14 +158,14 @@ class AnnotationService:
         try:
             if skip:
                 if self.queue.skip(task_id, lease_id) == TaskState.SKIPPED:  # for good
-                    self._tell_if_drained(self._task(task_id))
+                    self._over(self._task(task_id))
             else:
                 self.queue.release(task_id, lease_id)
         except LeaseLostError as error:
             raise lease_lost(task_id) from error
 
     def keep_draft(self, annotator: Annotator, task_id: int, lease_id: str, draft: Draft) -> Draft:
-        """Keep unfinished work.
+        """Keep unfinished work, and the task with it for `draft_seconds`.
 
         Raises:
             RefusedError: the task is lost, or a later draft is kept already.
@@ -166,6 +173,9 @@ class AnnotationService:
         self._held(annotator, task_id, lease_id)
         try:
             self.catalog.drafts.keep(task_id, annotator.id, draft.version, draft.data)
+            self.queue.renew(task_id, lease_id, self.draft_seconds)
+        except LeaseLostError as error:
+            raise lease_lost(task_id) from error
         except StaleStateError as error:
             raise RefusedError(409, "draft_outdated", str(error)) from error
         except ValueError as error:  # e.g. a number that is none
@@ -202,10 +212,7 @@ class AnnotationService:
             return _known(task)
         context = self._context(task)
         there = self._masks_there(task)
-        known = {mask.mask_id for mask in there}
-        answers.check_ids(given.masks, known, given.rejected)
-        gone = {*given.rejected, *(mask.replaces for mask in given.masks)}
-        kept = [_confirmed(mask, annotator.name) for mask in there if mask.mask_id not in gone]
+        kept = _confirmed(there, given, annotator.name)
         made, steps = [], []
         for place, mask in enumerate(given.masks):
             row = answers.mask_row(context, mask, f"{place:04d}-{mask.client_id}")
@@ -215,6 +222,23 @@ class AnnotationService:
         if task.kind == TaskKind.COMPLETE:
             figures |= {"prefilled": len(there), "prefilled_kept": len(kept)}
         return self._hand_in(task, [*kept, *made], steps, figures, annotator)
+
+    def keep_late(self, annotator: Annotator, task_id: int, given: Submission) -> Submitted:
+        """Keep the work of somebody who lost the task, for a reviewer to merge.
+
+        Raises:
+            RefusedError: nobody else has the task, it is not for this role, or a mask is wrong.
+        """
+        task = self._task(task_id)
+        if task.kind == TaskKind.REVIEW:
+            raise invalid(f"task {task_id} is of kind {task.kind}")
+        self._check_kinds(annotator, [task.kind])
+        kept = _confirmed(self._masks_there(task), given, annotator.name)
+        found = self.late.keep(task, self._context(task), annotator, given, kept)
+        self.catalog.audit.add(
+            "late", f"task {task.id}", annotator_id=annotator.id, masks=found.masks
+        )
+        return found
 
     def judge(self, annotator: Annotator, task_id: int, given: Judgement) -> Submitted:
         """Hand in a `review` task: verdicts on all of its masks, and better masks for the fixed.
@@ -244,6 +268,10 @@ class AnnotationService:
                 fixed = row.mask_id
             kind, seconds = str(verdict.verdict), verdict.seconds
             verdicts.append([verdict.mask_id, kind, seconds, fixed, verdict.reason])
+        if "prefill" in task.payload:  # masks that are in no table yet
+            taken = {v.mask_id for v in given.verdicts if v.verdict == VerdictKind.ACCEPT}
+            there = self._masks_there(task)
+            rows += [m for m in there if m.mask_id in taken and m.run_id == task.run_id]
         figures = answers.effort_of(fixes) | {
             "verdicts": verdicts,
             "seconds": sum(verdict.seconds for verdict in given.verdicts),
@@ -278,7 +306,7 @@ class AnnotationService:
             figures["trajectories"] = f"trajectories/tasks/{name}"
             self.objects.put(figures["trajectories"], write_trajectories(steps))
         try:
-            self.queue.submit(task.id, str(task.lease_id), key, figures)
+            submitted = self.queue.submit(task.id, str(task.lease_id), key, figures)
         except LeaseLostError as error:
             now = self._task(task.id)
             if (now.state, now.lease_id) == (TaskState.SUBMITTED, task.lease_id):
@@ -290,8 +318,14 @@ class AnnotationService:
         self.catalog.audit.add(
             "submit", f"task {task.id}", annotator_id=annotator.id, masks=len(masks)
         )
-        self._tell_if_drained(task)
+        self._over(submitted)
         return Submitted(task_id=task.id, masks=len(masks), was_known=False)
+
+    def _over(self, task: Task) -> None:
+        """What follows when nobody works on a task any more."""
+        if task.kind != TaskKind.REVIEW:
+            self.late.queue_reviews(task)
+        self._tell_if_drained(task)
 
     def _tell_if_drained(self, task: Task) -> None:
         if not self.queue.pending(str(task.run_id)):
@@ -358,8 +392,9 @@ class AnnotationService:
             )
             key = f"annotations/{task.run_id}/{task.id}-{new_id()}.parquet"
             self.objects.put(key, write_parquet([]))
-            self.queue.submit(task.id, str(task.lease_id), key, {"quarantined": str(error)})
-            self._tell_if_drained(task)
+            self._over(
+                self.queue.submit(task.id, str(task.lease_id), key, {"quarantined": str(error)})
+            )
             return False
 
     def _context(self, task: Task) -> TaskContext:
@@ -379,7 +414,7 @@ class AnnotationService:
             image_id=task.image_id,
             size=(image.height, image.width),
             dataset=self.catalog.datasets.get_by_id(task.dataset_id).name,
-            stage=Stage.FULLY_AUTOMATIC if is_review else Stage(run.kind),
+            stage=Stage(run.config.get("stage", Stage.FULLY_AUTOMATIC) if is_review else run.kind),
             round=0 if row is None else row.number,
             model=str(run.model),
             annotator=self._annotator_name(task),
@@ -396,8 +431,9 @@ class AnnotationService:
         return self.catalog.annotators.get(task.annotator_id).name
 
     def _masks_there(self, task: Task) -> list[Mask]:
-        """Pre-filled masks of a `complete` task, those to judge of a `review` task."""
-        if task.kind == TaskKind.COMPLETE:
+        """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
+        versions comes with its masks, some of which are in no table."""
+        if "prefill" in task.payload:
             return read_parquet(self.objects.get(str(task.payload["prefill"])))
         if task.kind == TaskKind.REVIEW:
             ids = list(task.payload["mask_ids"])
@@ -424,6 +460,7 @@ class AnnotationService:
             masks=[_mask_view(mask) for mask in self._masks_there(task)],
             draft=None if draft is None else Draft(version=draft.version, data=draft.data),
             waiting=counts[task.kind][str(TaskState.OPEN)],
+            note=task.payload.get("note"),
         )
 
 
@@ -433,9 +470,15 @@ def _known(task: Task) -> Submitted:
     return Submitted(task_id=task.id, masks=count, was_known=True)
 
 
-def _confirmed(mask: Mask, annotator: str) -> Mask:
-    """A pre-filled mask that the annotator let stand."""
-    return replace(mask, annotator=annotator)
+def _confirmed(there: Sequence[Mask], given: Submission, annotator: str) -> list[Mask]:
+    """The pre-filled masks that the annotator let stand.
+
+    Raises:
+        RefusedError: another mask is named than those there.
+    """
+    answers.check_ids(given.masks, {mask.mask_id for mask in there}, given.rejected)
+    gone = {*given.rejected, *(mask.replaces for mask in given.masks)}
+    return [replace(mask, annotator=annotator) for mask in there if mask.mask_id not in gone]
 
 
 def _image_view(image: Image) -> ImageView:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from storage.catalog.errors import StaleStateError
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
@@ -35,6 +35,14 @@ class Drafts:
         with self._sessions.reading() as session:
             row = session.get(DraftRow, (task_id, annotator_id))
             return None if row is None else to_record(Draft, row)
+
+    def has(self, task_id: int, annotator_id: int) -> bool:
+        """Whether the annotator has a draft of the task."""
+        query = select(DraftRow.version).where(
+            DraftRow.task_id == task_id, DraftRow.annotator_id == annotator_id
+        )
+        with self._sessions.reading() as session:
+            return session.scalar(query) is not None
 
     def keep(self, task_id: int, annotator_id: int, version: int, data: dict[str, Any]) -> None:
         """Replace the draft by a later one.

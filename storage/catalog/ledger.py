@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from storage.catalog.sessions import Sessions, pairs
@@ -57,6 +57,15 @@ class RunSums:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PeoplesWork:
+    """What people have handed in of a dataset's images. `masks`: those that no round has entered
+    into the mask table yet."""
+
+    images: int = 0
+    masks: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class QueueLine:
     """Tasks of one kind in one state, and when the oldest of them was made."""
 
@@ -82,6 +91,27 @@ class Ledger:
             _add_shards(session, found)
             _add_verdicts(session, found)
         return dict(found)
+
+    def peoples_work(self) -> dict[int, PeoplesWork]:
+        """By dataset id, those with tasks of annotation that are handed in."""
+        result, is_open = TaskRow.result, RunRow.state != RunState.FINISHED
+        made = func.coalesce(result["made"].as_integer(), 0)
+        kept = func.coalesce(result["prefilled_kept"].as_integer(), 0)
+        query = (
+            select(
+                TaskRow.dataset_id,
+                func.count(TaskRow.image_id.distinct()),
+                func.sum(case((is_open, made + kept), else_=0)),
+            )
+            .outerjoin(RunRow, RunRow.id == TaskRow.run_id)
+            .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind != TaskKind.REVIEW)
+            .group_by(TaskRow.dataset_id)
+        )
+        with self._sessions.reading() as session:
+            return {
+                dataset_id: PeoplesWork(images=images, masks=int(masks))
+                for dataset_id, images, masks in session.execute(query)
+            }
 
     def expiries(self) -> dict[str, int]:
         """How often leases ran out: of `task`s and `shard`s."""

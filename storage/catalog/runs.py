@@ -118,6 +118,14 @@ class Runs:
             count_changed(session, statement.values(**values))
             session.commit()
 
+    def tell(self, run_id: str, progress: float) -> None:
+        """Say how far a running run has come, 0 to 1; for runs that have neither shards nor tasks.
+        One that is not running is left alone."""
+        statement = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.RUNNING)
+        with self._sessions.session() as session:
+            count_changed(session, statement.values(metrics={"progress": round(progress, 3)}))
+            session.commit()
+
     def _end(self, run_id: str, state: RunState, **values: Any) -> Run:
         statement = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.RUNNING)
         with self._sessions.session() as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from engine.annotation.schemas import JobView
 from flows.jobs import Job, jobs_in, start_job, state_of
 from flows.overview import WorkspaceReports, history
 from flows.page_actions import ACTIONS, WorkspaceActions
-from storage.catalog import TaskKind
+from storage.catalog import RunKind, TaskKind
 from tests.annotation.site import Site
 from tests.annotation.test_tasks import new_mask, taken
 
@@ -41,6 +42,7 @@ def test_the_overview_shows_work_as_it_is_done(site: Site, ada: Client, rita: Cl
     found = rita.overview()
     (dataset,) = found.datasets
     assert (dataset["images"], dataset["train"], dataset["masks"]) == (3, 3, 0)
+    assert (dataset["annotated"], dataset["to_annotate"], dataset["masks_handed_in"]) == (1, 2, 2)
     assert {k: found.queue["annotate"][k] for k in ("open", "leased", "submitted")} == {
         "open": 1,
         "leased": 1,
@@ -97,6 +99,9 @@ def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
     limited = adam.plan("generate", {"limit": "2"})
     assert (limited.command[-9:], "2 of the 3" in limited.text) == ("--limit 2", True)
     assert "--new" in adam.plan("round", {"new": True}).command
+    site.workspace.catalog.datasets.get_or_create("e")
+    assert " e-2" in adam.plan("release", {"dataset": "e"}).command
+    assert " mine " in adam.plan("release", {"dataset": "e", "name": "mine"}).command
 
 
 @pytest.mark.parametrize(
@@ -156,6 +161,37 @@ def test_a_killed_job_counts_as_failed(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert state_of(tmp_path, job) == ("failed", None)
     assert jobs_in(tmp_path) == [job]
+
+
+def test_a_job_can_be_stopped_and_has_its_buttons_name(
+    site: Site, adam: Client, rita: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(folder: Path, job: Job, root: Path) -> None:
+        start_job(folder, replace(job, arguments=["annotate", "--port", "0"]), root)
+
+    monkeypatch.setattr("flows.page_actions.start_job", endless)
+    begun = adam.start("advance")
+    assert (begun.title, begun.state) == ("Take the next step", "running")
+    with pytest.raises(RefusedError, match="admin"):
+        rita.stop(begun.id)
+    actions = WorkspaceActions(site.workspace)
+    adam.stop(begun.id)
+    assert ended(actions, begun).state == "stopped"
+    assert adam.stop(begun.id).state == "stopped"  # again: it is over
+    entry = site.workspace.catalog.audit.latest(1)[0]
+    assert (entry.action, entry.subject) == ("stop", "advance")
+
+
+def test_a_run_without_parts_tells_how_far_it_has_come(site: Site) -> None:
+    runs = site.workspace.catalog.runs
+    runs.start("t", RunKind.RETRAIN, dataset_id=site.dataset_id, model="lite")
+    reports = WorkspaceReports(site.workspace)
+    assert reports.overview()["runs"][0]["progress"] is None
+    runs.tell("t", 0.4)
+    assert reports.overview()["runs"][0]["progress"] == 0.4
+    runs.finish("t", {"version": "d-1"})
+    runs.tell("t", 0.5)  # too late: what it found stays
+    assert runs.get("t").metrics == {"version": "d-1"}
 
 
 def test_there_is_no_job_of_another_name(adam: Client) -> None:

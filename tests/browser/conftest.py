@@ -45,7 +45,7 @@ def url(site: Site) -> Iterator[str]:
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """A fresh page; whatever it complains about fails the test."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 720})
+    context = chromium.new_context(viewport={"width": 1280, "height": 720}, color_scheme="dark")
     context.set_default_timeout(20_000)
     found = context.new_page()
     problems: list[str] = []

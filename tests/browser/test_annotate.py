@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from engine.annotation.schemas import Point
 from engine.core import rle as rle_codec
 from engine.core.clicks import center_point
 from engine.core.metrics import iou
-from engine.core.records import Mask, Source
-from storage.catalog import TaskKind, TaskState
-from storage.masks import read_parquet
+from engine.core.records import Mask, Source, Stage
+from storage.catalog import TaskKind, TaskState, utc_now
+from storage.masks import read_parquet, write_parquet
 from storage.trajectories import read_trajectories
 from tests.annotation.site import Site, served
 from tests.browser import driver
@@ -111,6 +112,14 @@ def test_a_box_is_drawn_by_dragging_and_candidates_are_gone_through(
         seen.add(driver.current(page).tobytes())
     assert len(seen) == 3
     assert [step["kind"] for step in driver.steps(page)] == ["click", "candidate", "candidate"]
+    areas = []
+    for key in "321123":  # the whole, a part, a part of that: as the buttons stand
+        page.keyboard.press(key)
+        areas.append(int(driver.current(page).sum()))
+        pressed = page.locator("[data-candidate][aria-pressed=true]").inner_text()
+        assert pressed.split()[0] == ("Whole", "Part", "Subpart")[int(key) - 1]
+    assert areas[0] < areas[1] < areas[2]
+    assert areas == areas[::-1]
 
 
 def test_the_preview_shows_what_a_click_would_give(site: Site, url: str, page: Page) -> None:
@@ -132,7 +141,7 @@ def test_prefilled_masks_are_kept_rejected_and_fixed_and_the_rest_is_added(
     driver.open_task(page, url)
     page.wait_for_timeout(300)
     shot(page, "complete-prefilled")
-    given = site.mask_rows(0, "complete", Source.PREFILL, _stage())
+    given = site.mask_rows(0, "complete", Source.PREFILL, Stage.SEMI_AUTOMATIC)
     page.keyboard.press("Tab")  # the topmost of them
     page.keyboard.press("Delete")
     page.evaluate(f"{driver.EDITOR}.select({json.dumps(given[1].mask_id)})")
@@ -155,12 +164,6 @@ def test_prefilled_masks_are_kept_rejected_and_fixed_and_the_rest_is_added(
     assert (fixed & before == before).all()
 
 
-def _stage() -> Any:
-    from engine.core.records import Stage
-
-    return Stage.SEMI_AUTOMATIC
-
-
 def test_a_reload_in_the_middle_loses_nothing(site: Site, url: str, page: Page) -> None:
     site.annotate()
     driver.open_task(page, url)
@@ -176,6 +179,15 @@ def test_a_reload_in_the_middle_loses_nothing(site: Site, url: str, page: Page) 
     assert [mask["rle"] for mask in after[0]] == [mask["rle"] for mask in before[0]]
     assert (after[1] == before[1]).all()
     assert after[2] == before[2]
+    page.keyboard.press("Control+z")  # the click on the second one
+    assert (driver.steps(page), len(driver.finished(page))) == ([], 1)
+    page.keyboard.press("Control+z")  # that the first one was finished
+    assert driver.finished(page) == []
+    assert (driver.current(page) == driver.decoded(before[0][0]["rle"])).all()
+    assert page.locator("[data-candidate]").count() == 3
+    for _ in range(2):
+        page.keyboard.press("Control+Shift+z")
+    assert (driver.current(page) == before[1]).all()
     driver.click(page, *center_point(first), on_object=False)  # and it can be gone on with
 
 
@@ -197,6 +209,60 @@ def test_work_goes_on_while_the_server_is_away(site: Site, page: Page) -> None:
     ((_, masks),) = handed_in(site, "annotate")
     assert len(masks) == 2
     assert rle_codec.decode(masks[1].rle)[20, 22:58].all()
+
+
+def handed_in_by_bob(site: Site, number: int) -> None:
+    """Let the lease on the nth image run out; somebody else gets the image, and hands it in."""
+    workspace = site.workspace
+    workspace.queue.expire(utc_now() + timedelta(hours=3))
+    bob = workspace.catalog.annotators.get_or_create("bob")
+    task = workspace.queue.lease(bob.id, kinds=[TaskKind.ANNOTATE])
+    assert task is not None
+    assert task.image_id == site.image_ids[number]
+    masks = site.mask_rows(number, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=2)
+    key = f"annotations/annotate/bob-{number}.parquet"
+    workspace.objects.put(key, write_parquet(masks))
+    workspace.queue.submit(task.id, str(task.lease_id), key, {})
+
+
+def test_work_on_an_image_that_somebody_else_got_goes_to_a_reviewer(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    driver.click(page, *center_point(site.masks_of(0)[0]))
+    page.keyboard.press("Enter")
+    driver.saved(page)
+    mine = driver.decoded(driver.finished(page)[0]["rle"])
+    handed_in_by_bob(site, 0)
+    page.keyboard.press("b")
+    driver.drag(page, (10, 10), (60, 12))  # in progress when the page hears of it
+    page.wait_for_selector("#lease-lost")
+    assert "a reviewer sees both versions" in page.locator("#lease-lost").inner_text()
+    shot(page, "annotate-lost")
+
+    page.keyboard.press("Enter")
+    next_image(page, "1.png")
+    page.keyboard.press("b")
+    driver.drag(page, (10, 10), (60, 12))
+    driver.saved(page)
+    page.goto("about:blank")
+    handed_in_by_bob(site, 1)
+    driver.open_task(page, url)  # what was left in this browser is sent now
+    page.wait_for_selector("text=a reviewer picks from both")
+    assert page.locator("#file-name").inner_text() == "2.png"
+
+    page.goto(f"{url}/review")
+    driver.settled(page)
+    assert "Two versions" in page.locator("#task-note").inner_text()
+    shot(page, "review-versions")
+    cards = page.locator(".mask-card").all_inner_texts()
+    assert (len(cards), sum("by local" in card for card in cards)) == (4, 2)
+    with Client(url) as client:
+        found = client.next_task([TaskKind.REVIEW])
+        assert found.task is not None
+        assert any((driver.decoded(m.rle.model_dump()) == mine).all() for m in found.task.masks)
+        assert found.waiting == 1  # the other one
 
 
 def test_everything_is_done_by_keyboard_alone(site: Site, url: str, page: Page) -> None:
@@ -267,7 +333,7 @@ def many_masks(site: Site, count: int) -> list[Mask]:
     """So many small masks, spread over the first image."""
     from dataclasses import replace
 
-    (row,) = site.mask_rows(0, "complete", Source.PREFILL, _stage(), limit=1)
+    (row,) = site.mask_rows(0, "complete", Source.PREFILL, Stage.SEMI_AUTOMATIC, limit=1)
     rng = np.random.default_rng(1)
     rows = []
     for number in range(count):

@@ -41,12 +41,13 @@ def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
     site: Site, url: str, page: Page, shot: Shot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
+    command = "status"
 
     def note(folder: object, job: object, root: object) -> None:
         from flows.jobs import start_job
 
         started.append(job.arguments)  # type: ignore[attr-defined]
-        quick = type(job)(**{**_fields(job), "arguments": ["status"]})
+        quick = type(job)(**{**_fields(job), "arguments": [command]})
         start_job(folder, quick, root)  # type: ignore[arg-type]
 
     monkeypatch.setattr("flows.page_actions.start_job", note)
@@ -69,6 +70,21 @@ def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
     page.locator("#confirm").click()
     until(page, "document.querySelector('#jobs [data-state=done]') !== null", 60)
     assert started == [["generate", "--only-new", "--dataset", "d"]]
+    assert "Generate masks" in page.locator("#jobs summary").inner_text()
+
+    command = "none such"  # fails
+    page.locator("[data-action=retrain]").click()
+    until(page, "!document.getElementById('confirm').disabled")
+    page.locator("#confirm").click()
+    until(page, "!document.getElementById('failures').hidden", 60)
+    assert page.locator("#failures strong").inner_text().strip() == "Retrain now failed."
+    assert "No such command 'none such'" in page.locator("#failures").inner_text()
+    page.wait_for_timeout(200)
+    shot(page, "dashboard-failed")
+    page.locator("#failures button").click()
+    page.reload()
+    until(page, "document.querySelector('#jobs [data-state=failed]') !== null")
+    assert page.locator("#failures").is_hidden()  # told once
 
 
 def _fields(job: object) -> dict[str, object]:

@@ -36,6 +36,11 @@ def verdicts(page: Page) -> list[str]:
     return found
 
 
+def selected(page: Page) -> str:
+    found: str = page.evaluate("document.querySelector('[aria-selected=true]').dataset.maskId")
+    return found
+
+
 def next_image(page: Page, name: str) -> None:
     until(page, f"document.getElementById('file-name').textContent === '{name}'")
     driver.settled(page)
@@ -119,7 +124,9 @@ def test_the_single_view_shows_a_mask_and_a_reload_keeps_the_verdicts(
     assert verdicts(page)[0] == "accept"
 
 
-def test_a_fix_is_what_the_reviewer_drew(site: Site, url: str, page: Page) -> None:
+def test_a_fix_is_what_the_reviewer_drew_and_no_key_drops_it_unasked(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
     site.review()
     ids = open_review(page, url)
     page.locator("#grid").focus()
@@ -136,6 +143,26 @@ def test_a_fix_is_what_the_reviewer_drew(site: Site, url: str, page: Page) -> No
     page.mouse.up()
     page.keyboard.press("Enter")
     until(page, "document.querySelectorAll('.mask-card')[0].dataset.verdict === 'fix'")
+    assert selected(page) == ids[1]  # Enter moves on, so that the next verdict is the next mask's
+    page.keyboard.press("u")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowLeft")
+    for key in ("a", "r"):
+        page.keyboard.press(key)
+        page.wait_for_selector("dialog[open]")
+        shot(page, f"review-drop-{key}")
+        page.keyboard.press("Enter")
+        until(page, "document.querySelector('dialog') === null")
+        assert verdicts(page) == ["fix", "", ""]
+    page.keyboard.press("a")
+    page.get_by_text("Accept the mask as it was").click()
+    assert verdicts(page) == ["accept", "", ""]
+    until(page, "document.getElementById('saved').textContent.startsWith('Saved')")
+    page.reload()
+    driver.settled(page)
+    page.keyboard.press("u")  # what was dropped comes back, after a reload too
+    assert verdicts(page) == ["fix", "", ""]
     page.locator("#accept-rest").click()
     page.keyboard.press("Control+Enter")
     next_image(page, "1.png")

@@ -75,6 +75,7 @@ def test_people_cost_and_the_simulated_annotator_does_not(site: Site) -> None:
     spent = _of(site.workspace, "annotate").spent
     assert (spent.people_seconds, spent.simulated_seconds) == (10.0, 10.0)
     assert (spent.images, spent.masks, spent.accepted_masks) == (2, 6, 6)
+    assert not spent.accepted_is_estimate
     assert spent.cost == pytest.approx(10.0 + 1.0 + 0.2)
     assert spent.cost_per_accepted_mask == pytest.approx(11.2 / 6)
 
@@ -93,6 +94,8 @@ def test_automatic_masks_count_by_the_share_that_reviewers_accept(site: Site) ->
     made = _of(site.workspace, "made")
     assert (made.stage, made.model) == ("fully_automatic", "lite")
     assert (made.spent.judged_masks, made.spent.accepted_masks) == (3, 6)
+    assert made.spent.accepted_is_estimate
+    assert cost_rows(site.workspace)[-1]["accepted_is_estimate"]
     assert made.spent.cpu_seconds == 50.0  # the shards' time, as no processor time is known
     assert _of(site.workspace, "review").spent.people_seconds == 9.0
 

@@ -17,6 +17,7 @@ from flows.review import review
 from flows.status import status_of
 from flows.wiring import Workspace
 from storage.catalog import LoopConflictError, ModelState, Split, VerdictKind
+from storage.catalog.runs import Runs
 from storage.formats.sa1b import read_sa1b
 from tests.flows.conftest import make_workspace, write_scenes
 
@@ -26,15 +27,30 @@ PLAN = LoopPlan(assisted_manual=1, semi_automatic=1, fully_automatic=1, images_p
 
 
 @pytest.fixture(scope="module")
-def finished(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def told() -> list[float]:
+    """How far the retrains of `finished` said they had come."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(
+    prefect_server: None, tmp_path_factory: pytest.TempPathFactory, told: list[float]
+) -> Workspace:
     """A workspace whose loop has run; the tests that share it only add to it."""
     folder = tmp_path_factory.mktemp("finished")
     scenes = write_scenes(folder / "scenes", 12)
     workspace = make_workspace(folder / "ws")
     root = str(workspace.settings.root)
     ingest(root, "d", str(scenes), str(scenes / "instances.json"))
-    data_engine(root, "d", PLAN.rounds())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.retrain.TELL_SECONDS", -1.0)
+        patch.setattr(Runs, "tell", lambda runs, run_id, progress: told.append(progress))
+        data_engine(root, "d", PLAN.rounds())
     return workspace
+
+
+def test_a_retrain_tells_how_far_it_has_come(finished: Workspace, told: list[float]) -> None:
+    assert told == [0.45, 0.9, 0.45, 0.9]  # two steps, then the comparison
 
 
 def test_the_loop_ends_in_a_release_that_other_tools_read(

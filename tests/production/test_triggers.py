@@ -269,4 +269,9 @@ def test_a_runs_log_says_how_far_it_has_come_from_any_thread(
             other(5)
         pool.submit(log.say, "[yellow]late[/yellow]").result()
     told = [record.message.partition(",")[0] for record in caplog.records]
-    assert told == ["generate: 1 of 4 images", "generate: 3 of 4 images", "late"]
+    assert told == [
+        "generate: 4 images",
+        "generate: 1 of 4 images",
+        "generate: 3 of 4 images",
+        "late",
+    ]

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from flows.progress import Terminal
+from flows.progress import Lines, Terminal, on
 
 
 def shown(total: int, unit: str) -> str:
@@ -44,3 +44,26 @@ def test_bytes_are_told_in_their_own_units() -> None:
         advance(3_000_000)
     assert "4.0/4.0 MB" in out.getvalue()
     assert "B/s" in out.getvalue()
+
+
+def test_a_log_hears_what_begins_and_how_far_it_has_come() -> None:
+    lines: list[str] = []
+    log = Lines(lines.append, every_seconds=-1)
+    with log.track("train d-2", 200, "step") as advance:
+        with log.track("a part", 7, "step") as part:
+            part(40, "loss 0.2")
+        with log.track("something else", 7, "image") as aside:
+            aside(1)
+        advance(60)
+    with log.track("vit_b", 4_000_000, "byte") as advance:
+        advance(1_000_000)
+    assert lines[0] == "train d-2: 200 steps"
+    assert lines[1].startswith("train d-2: 40 of 200 steps")
+    assert lines[1].endswith("loss 0.2")
+    assert lines[2].startswith("train d-2: 100 of")
+    assert lines[4].startswith("vit_b: 1.0 MB of 4.0 MB")
+
+
+def test_bars_are_for_terminals_alone() -> None:
+    assert isinstance(on(Console(file=io.StringIO(), force_terminal=True)), Terminal)
+    assert isinstance(on(Console(file=io.StringIO())), Lines)

@@ -2,10 +2,11 @@
 
 import { api, events } from "./api.js";
 import { Autosave } from "./autosave.js";
-import { el, openDialog, toast } from "./dom.js";
+import { ask, el, openDialog, toast } from "./dom.js";
 import { mountEditor } from "./editor.js";
 import { mountHeader } from "./header.js";
 import { Keys } from "./keys.js";
+import { sendKept, sendLate } from "./late.js";
 import { markdown } from "./markdown.js";
 import { Banner } from "./banner.js";
 
@@ -15,6 +16,9 @@ const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 15_000;
 const STATUS = { saved: "saved", saving: "saving …", changed: "saving …", offline: "offline – kept in this browser" };
 const NO_COPY = "offline – too much to keep in this browser, please leave the page open";
+
+const SENT = "What you did on it was sent all the same: a reviewer sees both versions, and picks the better masks.";
+const KEPT = "What you did on it is kept in this browser, and comes back if the image does.";
 
 const byId = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -30,7 +34,7 @@ class Page {
   }
 
   async start() {
-    this.me = await mountHeader("annotate");
+    this.name = (await mountHeader("annotate"))?.name ?? "";
     byId("submit").addEventListener("click", () => this.submit());
     byId("skip").addEventListener("click", () => this.skip());
     byId("guidelines").addEventListener("click", () => this.guidelines());
@@ -38,6 +42,7 @@ class Page {
     byId("skip").title = `To the back of the queue${this.keys.hint("skip")}`;
     byId("guidelines").title = `What a good mask is${this.keys.hint("guidelines")}`;
     await this.next();
+    await sendKept(this.name, this.task?.id);
   }
 
   /** "busy" while a click or a submission is under way. */
@@ -76,7 +81,7 @@ class Page {
 
   open(task) {
     this.task = task;
-    const keeper = new Autosave(task, this.me?.name ?? "", () => this.editor.draft(), {
+    const keeper = new Autosave(task, this.name, (isCopy) => this.editor.draft(isCopy), {
       status: (status) => this.showStatus(status),
       offline: (isOffline) => this.banner.setOffline(isOffline),
       lost: () => this.lost(),
@@ -211,7 +216,9 @@ class Page {
     if (count && !(await ask("Skip this image?", text, "Skip it"))) return;
     if (this.keeper.isDirty) await this.keeper.flush();
     const done = await this.handIn(() => api.skip(this.task.id, this.task.lease_id), true);
-    if (done) await this.next();
+    if (!done) return;
+    this.keeper.setAside();
+    await this.next();
   }
 
   /** Until the server has it, however long it is away; false where it refused. */
@@ -240,15 +247,20 @@ class Page {
     else if (isAsked && problem.status !== 401) toast(problem.message, "bad");
   }
 
-  lost() {
-    const { keeper } = this;
+  /** Somebody else has the image: what was done here goes to a reviewer beside theirs. */
+  async lost() {
+    const { keeper, editor, task } = this;
     if (!keeper || keeper.isStopped) return;
+    if (editor.session.current && !editor.session.isWaiting) editor.run("finish");
     keeper.writeCopy();
     keeper.stop();
     this.showStatus("offline");
+    const isSent = await sendLate(task.id, editor.submission());
+    if (isSent) keeper.forget();
     const dialog = openDialog(
       "This image is no longer yours",
-      el("p", {}, "It was not worked on for a while, or given to someone else. What you did on it is kept in this browser, and comes back if the image does."),
+      el("p", {}, "It was not heard of from here for a long time, and given to somebody else."),
+      el("p", {}, isSent ? SENT : KEPT),
       el(
         "div",
         { class: "dialog-actions" },
@@ -294,28 +306,6 @@ class Page {
       toast(problem.message, "bad");
     }
   }
-}
-
-/** A question with one way on; resolves to whether it was taken. */
-function ask(title, text, action) {
-  return new Promise((resolve) => {
-    let answer = false;
-    const yes = () => {
-      answer = true;
-      dialog.close();
-    };
-    const dialog = openDialog(
-      title,
-      el("p", {}, text),
-      el(
-        "div",
-        { class: "dialog-actions" },
-        el("button", { class: "button", type: "button", onclick: () => dialog.close() }, "Go back"),
-        el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: yes }, action),
-      ),
-    );
-    dialog.addEventListener("close", () => resolve(answer));
-  });
 }
 
 void new Page().start();

@@ -123,6 +123,7 @@ export const api = {
   saveDraft: (id, body, { keepalive } = {}) => send("PUT", `${task(id)}/draft`, body, { keepalive }),
   predict: (id, body, { signal } = {}) => send("POST", `${task(id)}/predict`, body, { ...long, signal }),
   submit: (id, body) => send("POST", `${task(id)}/submit`, body, long),
+  late: (id, body) => send("POST", `${task(id)}/late`, body, long),
   judge: (id, body) => send("POST", `${task(id)}/judge`, body, long),
 
   guidelines: () => call("GET", "/api/guidelines"),
@@ -132,6 +133,7 @@ export const api = {
   startAction: (name, values) => send("POST", action(name), { values }),
   jobs: () => call("GET", "/api/jobs"),
   job: (id) => call("GET", `/api/jobs/${encodeURIComponent(id)}`),
+  stopJob: (id) => send("POST", `/api/jobs/${encodeURIComponent(id)}/stop`, {}),
 
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */
   imageUrl: (id, side) => {

@@ -20,9 +20,9 @@ export class Autosave extends TaskKeeper {
     this.schedule(Math.max(WAIT_MS, this.#cost * REST_SHARE));
   }
 
-  writeCopy() {
+  writeCopy(version = this.version + 1) {
     const start = performance.now();
-    const copy = JSON.stringify({ version: this.version + 1, data: this.data(), at: Date.now() });
+    const copy = JSON.stringify({ version, data: this.data(true), at: Date.now() });
     this.#size = copy.length;
     try {
       localStorage.setItem(this.key, copy);

@@ -1,6 +1,7 @@
 // What keys and buttons do in the editor.
 
 import { toast } from "./dom.js";
+import { candidatesBySize } from "./work.js";
 
 const ZOOM_STEP = 1.3;
 const CURSOR_PX = 6; // on the screen, of one arrow key
@@ -28,7 +29,7 @@ export class Commands {
       const { viewport } = editor;
       viewport.zoomAt(viewport.width / 2, viewport.height / 2, factor);
     };
-    const candidates = [0, 1, 2].map((i) => [`candidate${i}`, () => this.#choose(i)]);
+    const candidates = [0, 1, 2].map((size) => [`candidate${size}`, () => this.#choose(size)]);
     return {
       finish: () => this.#finish(),
       drop: () => this.#drop(),
@@ -37,6 +38,7 @@ export class Commands {
       nextCandidate: () => this.#nextCandidate(),
       ...Object.fromEntries(candidates),
       prompt: () => this.#tool("prompt"),
+      takeAway: () => this.#takeAway(),
       brush: () => this.#tool("brush"),
       eraser: () => this.#tool("eraser"),
       smaller: () => this.#resize(-1),
@@ -123,21 +125,18 @@ export class Commands {
     editor.announce(kind === "undo" ? "Undone." : "Redone.");
   }
 
-  #choose(candidate) {
+  /** `size`: 0 the whole, 1 a part, 2 a part of that. */
+  #choose(size) {
     const { editor } = this;
-    if (editor.session.chooseCandidate(candidate)) editor.update();
+    const { current } = editor.session;
+    const found = current && candidatesBySize(current)[size];
+    if (found !== undefined && editor.session.chooseCandidate(found)) editor.update();
   }
 
   #nextCandidate() {
     const { current } = this.editor.session;
-    const masks = current?.answer?.masks ?? [];
-    for (let step = 1; step < masks.length; step += 1) {
-      const next = (current.candidate + step) % masks.length;
-      if (masks[next]) {
-        this.#choose(next);
-        return;
-      }
-    }
+    const bySize = current ? candidatesBySize(current) : [];
+    if (bySize.length > 1) this.#choose((bySize.indexOf(current.candidate) + 1) % bySize.length);
   }
 
   /** The same key again leads back to clicks. */
@@ -145,6 +144,14 @@ export class Commands {
     const { editor } = this;
     editor.tool = editor.tool === tool ? "prompt" : tool;
     if (editor.tool !== "prompt" && editor.prompts.cursor) editor.prompts.place = editor.prompts.cursor.map((value) => value + 0.5);
+    editor.update();
+  }
+
+  /** For fingers, which have no second button. */
+  #takeAway() {
+    const { editor } = this;
+    editor.isNegative = !editor.isNegative;
+    editor.tool = "prompt";
     editor.update();
   }
 

@@ -20,7 +20,7 @@ class Dashboard {
     this.overview = null;
     this.queue = {};
     this.shown = new Map(); // what each part was made from, so that only changes are drawn
-    this.jobs = new Jobs($("jobs"), $("jobs-panel"));
+    this.jobs = new Jobs($("jobs"), $("jobs-panel"), $("failures"), this.isAdmin);
   }
 
   async start() {

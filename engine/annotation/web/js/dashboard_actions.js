@@ -6,7 +6,9 @@ import { duration, words } from "./format.js";
 
 const PLAN_MS = 300;
 const CHOICES = { annotator: ["people", "simulated"] }; // fields with words to choose from
-const STATE_BADGES = { running: "badge-accent", done: "badge-good", failed: "badge-bad" };
+const STATE_BADGES = { running: "badge-accent", done: "badge-good", failed: "badge-bad", stopped: "badge-warn" };
+const A_DAY_MS = 86_400_000;
+const SEEN = "dataengine.failuresSeen"; // when somebody last put away the notice of failures
 
 /** Buttons for the actions; `context()` gives {datasets}, `started(job)` is told of a new job. */
 export function actionButtons(actions, context, started) {
@@ -46,6 +48,7 @@ function openAction(action, context, started) {
     el("div", { class: "dialog-actions" }, cancel, confirm),
   );
   const values = () => Object.fromEntries(inputs.map((one) => [one.name, one.value()]));
+  followDataset(inputs);
   const show = planner(action.name, values, { text, command, confirm });
   form.addEventListener("input", show.soon);
   form.addEventListener("submit", async (event) => {
@@ -64,6 +67,20 @@ function openAction(action, context, started) {
   const dialog = openDialog(action.title, form);
   inputs[0]?.input.focus();
   show.now();
+}
+
+/** A name that begins with the dataset's, as the default does, goes with it until somebody changes it. */
+function followDataset(inputs) {
+  const dataset = inputs.find((one) => one.name === "dataset")?.input;
+  const name = inputs.find((one) => one.name === "name")?.input;
+  if (!dataset || !name) return;
+  let former = dataset.value;
+  let suggested = name.value;
+  dataset.addEventListener("input", () => {
+    if (name.value === suggested && suggested.startsWith(former)) name.value = dataset.value + suggested.slice(former.length);
+    former = dataset.value;
+    suggested = name.value;
+  });
 }
 
 /** Asks the server what the action would do, a moment after the last change. */
@@ -131,11 +148,11 @@ function field(name, value, context) {
   };
 }
 
-/** The list of jobs; each keeps its place and whether it is open while its log grows. */
+/** The list of jobs; each keeps its place and whether it is open while its log grows. Failures are told
+ * of in `notice` until somebody puts that away. */
 export class Jobs {
-  constructor(root, panel) {
-    this.root = root;
-    this.panel = panel;
+  constructor(root, panel, notice, canStop) {
+    Object.assign(this, { root, panel, notice, canStop });
     this.nodes = new Map();
   }
 
@@ -165,18 +182,60 @@ export class Jobs {
     if (isOpen) node.open = true;
     this.panel.hidden = false;
     const [summary, command, log] = node.children;
+    const isRunning = job.state === "running";
     const seconds = (new Date(job.finished_at ?? Date.now()) - new Date(job.started_at)) / 1_000;
-    const when = job.state === "running" ? `for ${duration(seconds)}` : `took ${duration(seconds)}`;
-    summary.replaceChildren(
+    const when = isRunning ? `for ${duration(seconds)}` : `took ${duration(seconds)}`;
+    node.line ??= el("span");
+    node.line.replaceChildren(
       el("span", { class: `badge ${STATE_BADGES[job.state] ?? ""}` }, job.state),
-      ` ${words(job.action)} `,
-      el("span", { class: "muted small" }, when),
+      ` ${job.title} `,
+      el("span", { class: "muted small" }, when, isRunning && job.log ? ` · ${lastLine(job)}` : null),
     );
+    node.stop ??= this.stopButton(job.id);
+    node.stop.hidden = !isRunning || !this.canStop;
+    if (!summary.firstChild) summary.append(node.line, node.stop);
     node.job = job;
     node.dataset.state = job.state;
     command.textContent = job.command;
     const isAtEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
     log.textContent = job.log || "…";
     if (isAtEnd) log.scrollTop = log.scrollHeight;
+    this.tellFailures();
   }
+
+  /** The first press is Ctrl-C, a second one ends the job at once. */
+  stopButton(id) {
+    const press = async (event) => {
+      event.preventDefault(); // or the log would open and close
+      try {
+        this.update(await api.stopJob(id));
+        button.textContent = "Stop at once";
+      } catch (problem) {
+        toast(problem.message, "bad");
+      }
+    };
+    const button = el("button", { class: "button job-stop", type: "button", title: "As Ctrl-C in a terminal", onclick: press }, "Stop");
+    return button;
+  }
+
+  tellFailures() {
+    const seen = Number(localStorage.getItem(SEEN) ?? Date.now() - A_DAY_MS);
+    const failed = [...this.nodes.values()].map((node) => node.job).filter((job) => job.state === "failed" && endOf(job) > seen);
+    this.notice.hidden = failed.length === 0;
+    if (!failed.length) return;
+    const close = () => {
+      localStorage.setItem(SEEN, Math.max(...failed.map(endOf)));
+      this.tellFailures();
+    };
+    const texts = failed.map((job) => el("div", {}, el("strong", {}, `${job.title} failed. `), lastLine(job)));
+    this.notice.replaceChildren(el("div", {}, texts), el("button", { class: "button", type: "button", onclick: close }, "Seen"));
+  }
+}
+
+const endOf = (job) => Date.parse(job.finished_at ?? job.started_at);
+
+/** Of the log; messages may be framed with lines. */
+function lastLine(job) {
+  const lines = job.log.split("\n").map((line) => line.replace(/[\u2500-\u257f]/g, "").trim());
+  return lines.findLast((line) => /[\p{L}\d]/u.test(line)) ?? "";
 }

@@ -41,11 +41,13 @@ function noDatasets() {
 function panel(dataset, loop, isAdmin) {
   const facts = [
     `${count(dataset.images)} images`,
-    `${count(dataset.train)} to annotate`,
+    `${count(dataset.annotated)} annotated by people`,
+    `${count(dataset.to_annotate)} not yet`,
     `${count(dataset.held_out)} held out`,
     `${count(dataset.masks)} masks`,
-    `${decimal(dataset.masks_per_image)} per image`,
-  ];
+    dataset.masks_handed_in && `${count(dataset.masks_handed_in)} more handed in, entered when their round ends`,
+    dataset.masks && `${decimal(dataset.masks_per_image)} per image`,
+  ].filter(Boolean);
   const head = el(
     "div",
     { class: "panel-head" },

@@ -132,7 +132,7 @@ export function annotatorsTable(rows) {
   );
 }
 
-/** Share of the masks under review that were accepted; a low one stands out. */
+/** With other reviewers; a low one stands out. */
 function agreement(row) {
   const style =
     row.agreement === null || row.agreement === undefined
@@ -142,7 +142,7 @@ function agreement(row) {
         : row.agreement < 0.75
           ? "bad"
           : "";
-  return el("span", { class: style, title: "Share of the reviewed masks that were accepted" }, percent(row.agreement));
+  return el("span", { class: style, title: "Of the masks that another reviewer judged too: the share on which both said the same" }, percent(row.agreement));
 }
 
 export function modelsTable(rows) {
@@ -193,7 +193,8 @@ function shortId(id) {
 
 function progress(row) {
   if (row.error) return el("div", { class: "bad small note" }, row.error);
-  const share = row.progress ?? (row.state === "finished" ? 1 : 0);
+  const share = row.progress ?? (row.state === "finished" ? 1 : null);
+  if (share === null) return null; // nobody knows
   const fill = el("div");
   fill.style.width = `${100 * Math.min(1, share)}%`;
   return el(
@@ -235,6 +236,13 @@ export function releasesTable(rows) {
   );
 }
 
+/** Of masks that were not all judged it is a guess, and looks like one. */
+function accepted(row) {
+  if (!row.accepted_is_estimate) return count(row.accepted_masks);
+  const title = `An estimate: ${count(row.judged_masks)} of ${count(row.masks)} masks were judged, the others are reckoned like them`;
+  return el("span", { title }, `≈ ${count(row.accepted_masks)}`, el("div", { class: "muted small" }, `${count(row.judged_masks)} judged`));
+}
+
 export function costsTable(rows) {
   const columns = [
     ["Stage", (row) => words(row.stage)],
@@ -245,7 +253,7 @@ export function costsTable(rows) {
     ["GPU", (row) => duration(row.gpu_seconds), true],
     ["People", (row) => duration(row.people_seconds), true],
     ["Cost", (row) => decimal(row.cost, 2), true],
-    ["Accepted masks", (row) => count(row.accepted_masks), true],
+    ["Accepted masks", accepted, true],
     ["Cost of one", (row) => decimal(row.cost_per_accepted_mask, 4), true],
   ];
   const made = rows.filter((row) => row.stage !== "total");

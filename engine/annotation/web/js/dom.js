@@ -58,6 +58,29 @@ export function openDialog(title, ...children) {
   return dialog;
 }
 
+/** A question with one way on; resolves to whether it was taken. `isLoss`: something is lost on it, so
+ * that Enter goes back. */
+export function ask(title, text, action, { back = "Go back", isLoss = false } = {}) {
+  return new Promise((resolve) => {
+    let answer = false;
+    const yes = () => {
+      answer = true;
+      dialog.close();
+    };
+    const dialog = openDialog(
+      title,
+      el("p", {}, text),
+      el(
+        "div",
+        { class: "dialog-actions" },
+        el("button", { class: "button", type: "button", autofocus: isLoss, onclick: () => dialog.close() }, back),
+        el("button", { class: `button ${isLoss ? "button-danger" : "button-primary"}`, type: "button", autofocus: !isLoss, onclick: yes }, action),
+      ),
+    );
+    dialog.addEventListener("close", () => resolve(answer));
+  });
+}
+
 /** Table of keys for a `?` dialog: rows of [keys, what they do]. */
 export function keysTable(rows) {
   const keys = (text) => text.split(" ").map((key) => (key === "/" || key === "or" ? ` ${key} ` : el("kbd", {}, key)));

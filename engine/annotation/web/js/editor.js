@@ -32,6 +32,7 @@ import { pixelOf, Prompts } from "./prompts.js";
 import { Scene } from "./scene.js";
 import { Session } from "./session.js";
 import { Strokes } from "./strokes.js";
+import { isAround, isNear } from "./subject.js";
 import { Viewport } from "./viewport.js";
 
 const HINT_SECONDS = 30;
@@ -54,6 +55,7 @@ class Editor {
     this.session = new Session({ width, height, prefilled: options.masks ?? [], log: this.log });
     if (options.draft) this.#restore(options.draft);
     this.tool = "prompt";
+    this.isNegative = false; // clicks say what does not belong to the object
     this.look = { isHidden: false, isSolo: false, isContour: false, hasPreview: true, opacity: 1 };
     this.selected = this.isFix ? options.masks[0].mask_id : null;
     this.#mount(width, height);
@@ -132,6 +134,8 @@ class Editor {
       strokeStart: (point, isErasing) => strokes.start(point, isErasing),
       strokeTo: (point) => strokes.to(point),
       strokeEnd: () => strokes.end(),
+      strokeDrop: () => strokes.drop(),
+      isNegative: () => this.isNegative,
       hover: (point, label) => prompts.hover(point, label),
     };
   }
@@ -154,6 +158,22 @@ class Editor {
     const under = this.session.at(x, y).map((item) => item.id);
     const next = under[(under.indexOf(this.selected) + 1) % under.length];
     this.select(next ?? null);
+  }
+
+  /** The selected mask where a click or a stroke at this place can be meant for it; null: it begins
+   * a new one. */
+  subjectAt(point) {
+    return this.#subject((box) => isNear(box, point, this.viewport.scale));
+  }
+
+  /** The same for a box. */
+  subjectOf(box) {
+    return this.#subject((own) => isAround(own, box));
+  }
+
+  #subject(isMeant) {
+    if (this.isFix || this.session.current || !this.row) return this.selected;
+    return isMeant(this.row.mask.box) ? this.selected : null;
   }
 
   rowOf(id) {
@@ -186,13 +206,14 @@ class Editor {
     const rows = session.rows();
     this.row = rows.find((row) => row.id === this.selected) ?? null;
     if (!this.row && !session.current) this.selected = this.isFix ? this.selected : null;
+    if (!session.current && this.selected === null) this.isNegative = false; // there is nothing to take from
     this.items = session.items().filter((item) => !session.hiddenIds.has(item.id));
     this.layer.show(this.items);
     this.layer.setOpacity(look.isContour ? 0 : OPACITIES[look.opacity]);
     this.list.show(rows, session.current?.id ?? this.selected);
     this.#showCounts();
     this.#showBar();
-    const states = { preview: look.hasPreview, hide: look.isHidden, solo: look.isSolo, contour: look.isContour };
+    const states = { takeAway: this.isNegative, preview: look.hasPreview, hide: look.isHidden, solo: look.isSolo, contour: look.isContour };
     for (const tool of ["prompt", "brush", "eraser"]) states[tool] = this.tool === tool;
     for (const [name, isOn] of Object.entries(states)) parts.buttons[name].setAttribute("aria-pressed", String(isOn));
     parts.buttons.undo.disabled = !session.history.canUndo;
@@ -222,8 +243,7 @@ class Editor {
     const signature = JSON.stringify([current?.id, current?.candidate, current?.answer?.key, this.row?.id, this.row?.note]);
     if (signature === this.barSignature) return; // a press under way keeps its button
     this.barSignature = signature;
-    const choose = (i) => this.run(`candidate${i}`);
-    fillBar(this.parts.bar, { work: current, selected: this.row, isFix: this.isFix, keys: this.keys, run: this.run, choose });
+    fillBar(this.parts.bar, { work: current, selected: this.row, isFix: this.isFix, keys: this.keys, run: this.run });
   }
 
   #draw() {
@@ -290,9 +310,11 @@ class Editor {
     return this.session.current;
   }
 
-  draft() {
+  /** `withPast`: with the steps that can be undone, which are this browser's alone. */
+  draft(withPast = false) {
     this.log.tick();
-    return this.session.toDraft();
+    const draft = this.session.toDraft();
+    return withPast ? { ...draft, past: this.session.toPast() } : draft;
   }
 
   /** Schema `Submission` without the lease; what is in progress must have been finished. */

@@ -7,8 +7,16 @@ export class History {
   #past = [];
   #future = [];
 
-  constructor(state) {
+  /** `before` and `after`: states to go back and forth to, the nearest first. */
+  constructor(state, { before = [], after = [] } = {}) {
     this.state = state;
+    this.#past = [...before].reverse();
+    this.#future = [...after].reverse();
+  }
+
+  /** What the constructor takes. */
+  get around() {
+    return { before: [...this.#past].reverse(), after: [...this.#future].reverse() };
   }
 
   get canUndo() {

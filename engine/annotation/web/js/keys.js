@@ -13,9 +13,9 @@ const GROUPS = {
     ["undo", "Undo", ["Ctrl+Z"]],
     ["redo", "Redo", ["Ctrl+Shift+Z", "Ctrl+Y"]],
     ["nextCandidate", "Next suggestion: whole, part, subpart", ["C"]],
-    ["candidate0", "Suggestion 1", ["1"]],
-    ["candidate1", "Suggestion 2", ["2"]],
-    ["candidate2", "Suggestion 3", ["3"]],
+    ["candidate0", "The whole", ["1"]],
+    ["candidate1", "A part", ["2"]],
+    ["candidate2", "A part of the part", ["3"]],
     ["preview", "Preview under the pointer on or off", ["P"]],
   ],
   Tools: [
@@ -73,6 +73,12 @@ const MOUSE = [
   ["wheel", "zoom"],
   ["Space+drag, middle drag", "move the image"],
   ["brush: Shift or right button", "the other way: erase, or paint"],
+];
+
+const TOUCH = [
+  ["tap", "belongs to the object"],
+  ["hold, or the tool ⊖", "does not belong to it"],
+  ["two fingers", "zoom and move the image"],
 ];
 
 /** A key press by name: "Ctrl+Shift+Z", "?", "Tab". */
@@ -137,7 +143,7 @@ export class Keys {
   show() {
     const body = el("div", { class: "keys-columns" });
     const note = el("p", { class: "muted", "aria-live": "polite" }, HOW);
-    const draw = () => body.replaceChildren(...this.#tables(note, draw), mouseTable());
+    const draw = () => body.replaceChildren(...this.#tables(note, draw), fixedTable("Mouse", MOUSE), fixedTable("Touch", TOUCH));
     const reset = () => {
       this.reset();
       draw();
@@ -197,11 +203,11 @@ function shown(key) {
     .join("+");
 }
 
-function mouseTable() {
-  const rows = MOUSE.map(([how, what]) =>
+function fixedTable(title, table) {
+  const rows = table.map(([how, what]) =>
     el("div", { class: "keys-row" }, el("span", {}, what), el("span", { class: "keys-names muted" }, how)),
   );
-  return el("section", {}, el("h3", {}, "Mouse"), rows);
+  return el("section", {}, el("h3", {}, title), rows);
 }
 
 function read() {

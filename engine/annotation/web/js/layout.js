@@ -1,10 +1,11 @@
 // The editor's elements: tools on the left, the canvas with its floating bar, the list on the right.
 
 import { el, svg } from "./dom.js";
-import { trustedIouOf } from "./work.js";
+import { candidatesBySize, trustedIouOf } from "./work.js";
 
 const ICONS = {
   prompt: ["M3 2l10 6-4.2 1.2L7 13.5z"],
+  takeAway: ["M8 14A6 6 0 108 2a6 6 0 000 12z", "M5 8h6"],
   brush: ["M13.5 2.5L8 8", "M7.6 7.6c-2.2-.3-3.2 1-3.4 2.6-.1 1.1-.6 1.900-1.7 2.5 2.7 1.300 6.4.7 6.6-2.6"],
   eraser: ["M6.5 12.5L2.5 8.5l5.5-5.5 5 5-4.5 4.5z", "M5 6l5 5", "M6.5 12.5h7"],
   undo: ["M6 3L3 6l3 3", "M3 6h6.5a3.5 3.5 0 010 7H6"],
@@ -19,19 +20,19 @@ const ICONS = {
 };
 
 const RAIL = [
-  ["prompt", "brush", "eraser"],
+  ["prompt", "takeAway", "brush", "eraser"],
   ["undo", "redo"],
   ["preview", "hide", "solo", "opacity", "contour", "fit"],
   ["help"],
 ];
 
 const TITLES = {
-  prompt: "Click and box", brush: "Brush", eraser: "Eraser", undo: "Undo", redo: "Redo",
+  prompt: "Click and box", takeAway: "Clicks take away what does not belong to the object", brush: "Brush", eraser: "Eraser", undo: "Undo", redo: "Redo",
   preview: "Preview under the pointer", hide: "Hide all masks", solo: "Only the selected mask",
   opacity: "Opacity", contour: "Outlines only", fit: "Fit the image", help: "All keys",
 };
 
-const TOGGLES = new Set(["prompt", "brush", "eraser", "preview", "hide", "solo", "contour"]);
+const TOGGLES = new Set(["prompt", "takeAway", "brush", "eraser", "preview", "hide", "solo", "contour"]);
 
 /** Only what cannot be on the page around the editor has an id. */
 const IDS = new Set(["undo", "redo", "finish"]);
@@ -91,23 +92,21 @@ export function buildLayout(container, keys, run, { hasList }) {
 
 const NAMES = ["Whole", "Part", "Subpart"];
 
-/** Buttons for the model's suggestions, named by their size among each other. */
-function candidateButtons({ answer, candidate }, keys, choose) {
-  const bySize = answer.masks.map((mask, i) => ({ i, area: mask?.area ?? 0 })).sort((a, b) => b.area - a.area);
-  const nameOf = (i) => NAMES[bySize.findIndex((entry) => entry.i === i)] ?? `Suggestion ${i + 1}`;
-  return answer.masks.map((mask, i) => {
-    if (!mask) return null;
+/** Buttons for the model's suggestions, the largest first. */
+function candidateButtons(work, keys, run) {
+  const { answer, candidate } = work;
+  return candidatesBySize(work).map((i, size) => {
     const score = `${Math.round(answer.ious[i] * 100)} %`;
     const attributes = {
       class: "button candidate",
       type: "button",
       "data-candidate": i,
       "aria-pressed": String(i === candidate),
-      title: `The model expects an IoU of ${answer.ious[i].toFixed(2)}${keys.hint(`candidate${i}`)}`,
-      onclick: () => choose(i),
+      title: `The model expects an IoU of ${answer.ious[i].toFixed(2)}${keys.hint(`candidate${size}`)}`,
+      onclick: () => run(`candidate${size}`),
     };
     const meter = el("span", { class: "candidate-meter", "aria-hidden": "true" }, el("span", { style: { width: score.replace(" ", "") } }));
-    return el("button", attributes, el("span", {}, `${nameOf(i)} `, el("span", { class: "candidate-score" }, score)), meter);
+    return el("button", attributes, el("span", {}, `${NAMES[size]} `, el("span", { class: "candidate-score" }, score)), meter);
   });
 }
 
@@ -120,13 +119,13 @@ function barButton(id, text, keys, run, { primary = false, disabled = false } = 
 
 /** The floating bar: what can be done with the mask in progress or the selected one. `selected` is a
  * row of the list or null. */
-export function fillBar(bar, { work, selected, isFix, keys, run, choose }) {
+export function fillBar(bar, { work, selected, isFix, keys, run }) {
   const finish = (disabled) => barButton("finish", isFix ? "Use this mask" : "Finish", keys, run, { primary: true, disabled });
   let parts;
   if (work) {
     const several = work.answer && work.answer.masks.filter(Boolean).length > 1;
     parts = [
-      several ? el("span", { class: "bar-group" }, candidateButtons(work, keys, choose)) : score(work),
+      several ? el("span", { class: "bar-group" }, candidateButtons(work, keys, run)) : score(work),
       finish(false),
       barButton("drop", "Drop", keys, run),
     ];

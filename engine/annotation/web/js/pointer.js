@@ -1,6 +1,10 @@
 // What the pointer means: a click, a box, a stroke, or moving the image. It knows nothing of masks.
 
+import { Fingers } from "./fingers.js";
+
 const DRAG_PX = 4; // on the screen; less is a click with an unsteady hand
+const FINGER_PX = 12; // the same for a finger
+const LONG_MS = 500; // a finger that rests so long says: does not belong to it
 const DOUBLE_MS = 350;
 const WHEEL_SPEED = 0.0016;
 
@@ -8,10 +12,13 @@ export class Pointer {
   #drag = null;
   #last = null; // the last click, to recognise a double one
   #isSpaceDown = false;
+  #fingers = new Fingers();
+  #long = null; // timer of a finger that rests
 
   /** `intents`: `click(point, label)`, `doubleClick(point)`, `pick(point)`, `dragBox(box|null)`,
-   * `box(box)`, `strokeStart(point, isErasing)`, `strokeTo(point)`, `strokeEnd()`, `hover(point|null,
-   * label)`, `tool()` -> "prompt" | "brush" | "eraser". Points are image pixels with fractions. */
+   * `box(box)`, `strokeStart(point, isErasing)`, `strokeTo(point)`, `strokeEnd()`, `strokeDrop()`,
+   * `hover(point|null, label)`, `tool()` -> "prompt" | "brush" | "eraser", `isNegative()`: whether plain
+   * clicks say what does not belong to the object. Points are image pixels with fractions. */
   constructor(canvas, viewport, intents) {
     this.canvas = canvas;
     this.viewport = viewport;
@@ -23,7 +30,10 @@ export class Pointer {
     on(canvas, "pointerdown", (event) => this.#down(event));
     on(canvas, "pointermove", (event) => this.#move(event));
     on(canvas, "pointerup", (event) => this.#up(event));
-    on(canvas, "pointercancel", () => this.#cancel());
+    on(canvas, "pointercancel", (event) => {
+      this.#fingers.up(event);
+      this.#cancel();
+    });
     on(canvas, "pointerleave", () => !this.#drag && intents.hover(null, 1));
     on(canvas, "contextmenu", (event) => event.preventDefault());
     on(canvas, "wheel", (event) => this.#wheel(event), { passive: false });
@@ -42,6 +52,11 @@ export class Pointer {
   }
 
   #down(event) {
+    this.#fingers.down(event);
+    if (this.#fingers.count > 1) {
+      this.#cancel(true); // the first finger was one of two
+      return;
+    }
     if (this.#drag) return;
     this.canvas.focus({ preventScroll: true });
     event.preventDefault();
@@ -49,11 +64,23 @@ export class Pointer {
     const start = this.viewport.ofEvent(event);
     const screen = [event.clientX, event.clientY];
     const kind = this.#kindOf(event);
-    const isOther = event.button === 2 || event.shiftKey;
-    this.#drag = { kind, start, screen, last: screen, isOther, hasMoved: false };
+    const isTouch = event.pointerType === "touch";
+    const isOther = event.button === 2 || event.shiftKey || (kind === "prompt" && this.intents.isNegative());
+    const reach = isTouch ? FINGER_PX : DRAG_PX;
+    this.#drag = { kind, start, screen, last: screen, isOther, reach, hasMoved: false };
     if (kind === "stroke") {
       this.intents.strokeStart(start, (this.intents.tool() === "eraser") !== isOther);
+    } else if (kind === "prompt" && isTouch && !isOther) {
+      this.#long = setTimeout(() => this.#press(this.#drag), LONG_MS);
     }
+  }
+
+  /** A finger rests where it was put: the click is made at once, and lifting it does nothing more. */
+  #press(drag) {
+    if (!drag || drag.hasMoved) return;
+    this.#drag = null;
+    navigator.vibrate?.(20);
+    this.intents.click(drag.start, 0);
   }
 
   #kindOf(event) {
@@ -63,14 +90,19 @@ export class Pointer {
   }
 
   #move(event) {
+    const pinch = this.#fingers.move(event);
+    if (pinch) {
+      this.#pinch(pinch);
+      return;
+    }
     const point = this.viewport.ofEvent(event);
     const drag = this.#drag;
     if (!drag) {
-      this.intents.hover(point, event.shiftKey ? 0 : 1);
+      if (event.pointerType !== "touch") this.intents.hover(point, this.#labelOf(event));
       return;
     }
     const away = Math.hypot(event.clientX - drag.screen[0], event.clientY - drag.screen[1]);
-    drag.hasMoved ||= away > DRAG_PX;
+    drag.hasMoved ||= away > drag.reach;
     if (drag.kind === "pan") {
       this.viewport.pan(event.clientX - drag.last[0], event.clientY - drag.last[1]);
     } else if (drag.kind === "stroke") {
@@ -85,7 +117,19 @@ export class Pointer {
     drag.last = [event.clientX, event.clientY];
   }
 
+  #labelOf(event) {
+    return event.shiftKey || this.intents.isNegative() ? 0 : 1;
+  }
+
+  #pinch({ x, y, dx, dy, factor }) {
+    const corner = this.canvas.getBoundingClientRect();
+    this.viewport.pan(dx, dy);
+    this.viewport.zoomAt(x - corner.left, y - corner.top, factor);
+  }
+
   #up(event) {
+    this.#fingers.up(event);
+    clearTimeout(this.#long);
     const drag = this.#drag;
     if (!drag) return;
     this.#drag = null;
@@ -103,7 +147,7 @@ export class Pointer {
     const now = event.timeStamp;
     const last = this.#last;
     const isNear =
-      last && Math.hypot(drag.screen[0] - last.screen[0], drag.screen[1] - last.screen[1]) <= DRAG_PX;
+      last && Math.hypot(drag.screen[0] - last.screen[0], drag.screen[1] - last.screen[1]) <= drag.reach;
     if (isNear && !drag.isOther && now - last.at < DOUBLE_MS) {
       this.#last = null;
       this.intents.doubleClick(drag.start);
@@ -113,8 +157,10 @@ export class Pointer {
     this.intents.click(drag.start, drag.isOther ? 0 : 1);
   }
 
-  #cancel() {
-    if (this.#drag?.kind === "stroke") this.intents.strokeEnd();
+  /** `isDropped`: a stroke that is under way is not kept. */
+  #cancel(isDropped = false) {
+    clearTimeout(this.#long);
+    if (this.#drag?.kind === "stroke") this.intents[isDropped ? "strokeDrop" : "strokeEnd"]();
     this.intents.dragBox(null);
     this.#drag = null;
   }
@@ -139,10 +185,11 @@ export class Pointer {
     const corner = this.canvas.getBoundingClientRect();
     const [x, y] = [event.clientX - corner.left, event.clientY - corner.top];
     this.viewport.zoomAt(x, y, Math.exp(-delta * speed));
-    if (!this.#drag) this.intents.hover(this.viewport.toImage(x, y), event.shiftKey ? 0 : 1);
+    if (!this.#drag) this.intents.hover(this.viewport.toImage(x, y), this.#labelOf(event));
   }
 
   close() {
+    clearTimeout(this.#long);
     this.abort.abort();
   }
 }

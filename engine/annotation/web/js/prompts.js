@@ -43,10 +43,12 @@ export class Prompts {
       toast("Begin with a left click on the object; a right click then takes away what is too much.");
       return;
     }
-    this.editor.session.addPoint(this.editor.selected, point);
+    const { editor } = this;
+    editor.selected = point.label ? editor.subjectAt(point) : editor.selected;
+    editor.session.addPoint(editor.selected, point);
     this.clicked = point;
     this.finishSoon = false;
-    this.editor.update();
+    editor.update();
   }
 
   /** The click before it was no click: it is taken back, and the mask there selected. */
@@ -74,6 +76,7 @@ export class Prompts {
     const inside = (value, i) => Math.round(Math.min(limits[i], Math.max(0, value)) * 10) / 10;
     const box = corners.map(inside);
     if (box[2] - box[0] < 1 || box[3] - box[1] < 1) return;
+    editor.selected = editor.subjectOf(box);
     editor.session.setBox(editor.selected, box);
     this.clicked = null;
     this.finishSoon = false;
@@ -149,7 +152,7 @@ export class Prompts {
 
   /** Asks for what a click at the spot would give. */
   showPreview() {
-    const { session, selected } = this.editor;
+    const { session } = this.editor;
     const { spot } = this;
     if (this.#isPreviewOff) {
       // while a click is being answered, what was previewed there stands in for the answer
@@ -159,7 +162,8 @@ export class Prompts {
     }
     this.clicked = null;
     if (this.preview && !this.preview.has(spot.x, spot.y)) this.preview = null;
-    const prompt = promptOf(withPoint(session.workFor(selected), spot));
+    const subject = spot.label ? this.editor.subjectAt(spot) : this.editor.selected;
+    const prompt = promptOf(withPoint(session.workFor(subject), spot));
     // a late answer still is right where the pointer has not left the object
     const isWanted = (answer) => this.spot && (this.spot === spot || bestOf(answer).has(this.spot.x, this.spot.y));
     this.prompter.hover(prompt, isWanted);

@@ -2,7 +2,7 @@
 
 import { api, events } from "./api.js";
 import { WorkLog } from "./clock.js";
-import { toast } from "./dom.js";
+import { ask, toast } from "./dom.js";
 import { mountHeader } from "./header.js";
 import { Banner } from "./banner.js";
 import { Controls } from "./review_controls.js";
@@ -24,6 +24,7 @@ class Review {
   constructor() {
     this.task = null;
     this.fixing = null; // {mask_id, draft} while the editor is open
+    this.isAsking = false; // whether a fix may be dropped
     this.reasonFor = null; // the mask whose reject may still get a reason
     this.clock = new WorkLog();
     this.banner = new Banner($("banner"));
@@ -225,8 +226,21 @@ class Review {
     this.refresh([this.index]);
   }
 
-  accept() {
+  /** Whether the masks' verdicts may be replaced: none of them is a fix, or the reviewer gives it up. */
+  async mayReplace(ids, action) {
+    if (!ids.some((id) => this.verdicts.get(id)?.fix)) return true;
+    if (this.isAsking) return false;
+    this.isAsking = true;
+    const text = "There is a finished fix of this mask. It would be dropped.";
+    const { task } = this;
+    const isGivenUp = await ask("Drop the fix?", text, action, { back: "Keep the fix", isLoss: true });
+    this.isAsking = false;
+    return isGivenUp && this.task === task;
+  }
+
+  async accept() {
     this.closeReasons(true);
+    if (!(await this.mayReplace([this.idOf(this.index)], "Accept the mask as it was"))) return;
     this.judge("accept");
     this.goLeft();
   }
@@ -241,8 +255,9 @@ class Review {
     toast(`${ids.length} accepted. U takes it back, Ctrl+Enter submits.`);
   }
 
-  undo() {
+  async undo() {
     this.closeReasons();
+    if (!(await this.mayReplace(this.verdicts.lastStep(), "Undo the fix"))) return;
     const indices = this.verdicts.undo().map((id) => this.verdicts.ids.indexOf(id));
     if (!indices.length) return toast("Nothing to undo.");
     this.refresh(indices);
@@ -269,8 +284,9 @@ class Review {
   }
 
   /** Reject at once; the reason may follow. */
-  reject() {
+  async reject() {
     this.closeReasons(true);
+    if (!(await this.mayReplace([this.idOf(this.index)], "Reject it"))) return;
     this.judge("reject");
     this.reasonFor = this.index;
     view.askReason(
@@ -318,7 +334,7 @@ class Review {
       onDone: (fix) => {
         close();
         this.judge("fix", { fix });
-        this.look(index);
+        this.goLeft();
       },
       onClose: close,
     });

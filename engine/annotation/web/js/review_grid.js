@@ -24,7 +24,7 @@ export class Grid {
   fill(task, picture, rleOf) {
     this.sight.disconnect();
     Object.assign(this, { task, picture, rleOf, show: "overlay" });
-    this.cards = task.masks.map((mask, index) => this.card(mask, index));
+    this.cards = task.masks.map((mask, index) => this.card(task, mask, index));
     this.root.replaceChildren(...this.cards);
     this.root.scrollTop = 0;
     for (const card of this.cards) this.sight.observe(card);
@@ -45,7 +45,7 @@ export class Grid {
     this.redraw();
   }
 
-  card(mask, index) {
+  card(task, mask, index) {
     const score = mask.predicted_iou === null ? "" : mask.predicted_iou.toFixed(2);
     const card = el(
       "div",
@@ -64,6 +64,7 @@ export class Grid {
         "div",
         { class: "caption" },
         el("span", {}, String(index + 1)),
+        el("span", {}, task.note && mask.annotator ? `by ${mask.annotator}` : ""),
         el("span", { class: "reason" }),
         el("span", { title: "Predicted IoU" }, score),
       ),

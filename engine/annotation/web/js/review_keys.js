@@ -31,7 +31,7 @@ const HELP = [
   ["← → ↑ ↓", "go from mask to mask"],
   ["A", "accept"],
   ["R", "reject; then 1 to 6 for the reason, or Enter without one, or Esc to take it back"],
-  ["F", "fix it in the editor"],
+  ["F", "fix it in the editor; Enter there keeps the fix and goes on"],
   ["U", "undo the last verdict"],
   ["Shift A", "accept all masks that have no verdict yet"],
   ["N", "next mask without a verdict"],

@@ -1,6 +1,7 @@
 // One mask, large: with or without its outline, zoomed and panned, before and after a fix.
 
 import { el } from "./dom.js";
+import { Fingers } from "./fingers.js";
 import { BEFORE, OUTLINE, boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
 const SHOWS = ["overlay", "image", "mask"];
@@ -146,8 +147,16 @@ export class Single {
     this.draw();
   }
 
+  pinch({ x, y, dx, dy, factor }) {
+    const corner = this.canvas.getBoundingClientRect();
+    const step = devicePixelRatio / this.view.scale;
+    this.view = { ...this.view, x: this.view.x - dx * step, y: this.view.y - dy * step };
+    this.zoom(factor, (x - corner.left) * devicePixelRatio, (y - corner.top) * devicePixelRatio);
+  }
+
   listen() {
     const { canvas } = this;
+    const fingers = new Fingers();
     let from = null;
     canvas.addEventListener(
       "wheel",
@@ -159,10 +168,16 @@ export class Single {
       { passive: false },
     );
     canvas.addEventListener("pointerdown", (event) => {
+      fingers.down(event);
       from = { x: event.clientX, y: event.clientY, view: this.view };
       canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", (event) => {
+      const pinch = fingers.move(event);
+      if (pinch) {
+        from = null; // the finger that stays moves nothing
+        this.pinch(pinch);
+      }
       if (!from) return;
       const step = devicePixelRatio / from.view.scale;
       this.view = {
@@ -172,7 +187,12 @@ export class Single {
       };
       this.draw();
     });
-    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (from = null));
+    for (const name of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(name, (event) => {
+        fingers.up(event);
+        from = null;
+      });
+    }
     for (const button of this.root.querySelectorAll("[data-show]")) {
       button.addEventListener("click", () => this.on.show(button.dataset.show));
     }

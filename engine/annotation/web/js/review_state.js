@@ -1,5 +1,7 @@
 // What a reviewer has said so far about the masks of one task, and how long it took. No DOM here.
 
+const KEPT_STEPS = 50; // of undo, in a draft
+
 /** Verdicts by mask, with undo. An entry is `{verdict, reason, fix}`, or absent. */
 export class Verdicts {
   constructor(masks) {
@@ -27,6 +29,11 @@ export class Verdicts {
   amend(id, more) {
     const entry = this.get(id);
     if (entry) this.entries.set(id, { ...entry, ...more });
+  }
+
+  /** The masks that `undo` is about. */
+  lastStep() {
+    return (this.steps.at(-1) ?? []).map(([id]) => id);
   }
 
   /** Take back the last step; returns the masks it was about. Time spent stays spent. */
@@ -69,6 +76,7 @@ export class Verdicts {
       verdicts: Object.fromEntries(this.entries),
       seconds: Object.fromEntries(this.seconds),
       pending: this.pending,
+      steps: this.steps.slice(-KEPT_STEPS),
     };
   }
 
@@ -82,6 +90,8 @@ export class Verdicts {
       if (known.has(id) && seconds >= 0) this.seconds.set(id, seconds);
     }
     this.pending = Number(data?.pending) || 0;
+    const ofTask = (step) => step.filter(([id]) => known.has(id));
+    this.steps = (data?.steps ?? []).map(ofTask).filter((step) => step.length);
   }
 
   /** The verdicts as the server wants them. */

@@ -22,7 +22,7 @@ export async function loadPicture(image) {
 /** The parts of a task, or none of them. */
 export function showParts(isTask) {
   for (const id of ["toolbar", "grid", "commands"]) $(id).hidden = !isTask;
-  if (!isTask) for (const id of ["single", "fix", "reasons"]) $(id).hidden = true;
+  if (!isTask) for (const id of ["single", "fix", "reasons", "task-note"]) $(id).hidden = true;
   if (isTask) $("empty").hidden = true;
 }
 
@@ -33,6 +33,8 @@ export function showFacts(task, isRestored) {
   $("file-name").title = name;
   $("task-facts").textContent = [task.dataset, `${width} × ${height}`, waiting].join(" · ");
   $("saved").textContent = isRestored ? "Restored" : "";
+  $("task-note").textContent = task.note ?? "";
+  $("task-note").hidden = !task.note;
 }
 
 export function showSaved(time) {

@@ -1,8 +1,10 @@
 // The work on one image: finished masks, the one in progress, what was rejected, and how it all came
 // to be. No drawing and no requests; the page around it asks `items`, `rows` and `submission`.
 
+import { WorkLog } from "./clock.js";
 import { CURRENT_COLOUR, OWN_COLOURS, PREFILLED_COLOURS } from "./colours.js";
 import { History } from "./history.js";
+import { idsIn, pastFromJson, pastToJson } from "./past.js";
 import { Mask } from "./rle.js";
 import {
   iouOf, isWaiting, keyOf, newWork, promptOf, trustedIouOf, withAnswer, withBox, withCandidate,
@@ -21,6 +23,7 @@ const clamped = (share) => (share === null || share === undefined ? null : Math.
 
 export class Session {
   #number = 0;
+  #stamped = null;
   #event = null; // the noted event that the model has yet to answer
 
   /** `prefilled`: MaskViews; `log`: a WorkLog. */
@@ -258,11 +261,28 @@ export class Session {
     };
   }
 
+  /** Tells states apart: two drafts with the same one are of the same state. */
+  get #stamp() {
+    if (this.#stamped?.state !== this.state) this.#stamped = { state: this.state, stamp: newId() };
+    return this.#stamped.stamp;
+  }
+
+  /** What a draft hands in, with what was in progress when it was written: {masks, rejected, seconds}. */
+  static submissionOf(draft) {
+    const [width, height] = draft.size;
+    const session = new Session({ width, height, prefilled: [], log: new WorkLog() });
+    session.fromDraft(draft);
+    session.finish();
+    return session.submission();
+  }
+
   toDraft() {
     const { masks, rejected, current } = this.state;
     const saved = (work, isFinished) => ({ ...workToJson(work, isFinished), log: this.log.report(work.id) });
     return {
       format: FORMAT,
+      stamp: this.#stamp,
+      size: [this.width, this.height],
       number: this.#number,
       masks: masks.map((work) => saved(work, true)),
       current: current ? saved(current, false) : null,
@@ -271,7 +291,17 @@ export class Session {
     };
   }
 
-  /** Goes on where a draft ends; throws where it is none of this program's. */
+  /** The steps around a draft's state, and the logs of masks that only they have. */
+  toPast() {
+    const { around } = this.history;
+    const known = idsIn([this.state]);
+    const ids = [...idsIn([...around.before, ...around.after])].filter((id) => !known.has(id));
+    const logs = Object.fromEntries(ids.map((id) => [id, this.log.report(id)]));
+    return { ...pastToJson(around, this.state.masks), logs };
+  }
+
+  /** Goes on where a draft ends, with the steps around it if it comes with `past`; throws where it is
+   * none of this program's. */
   fromDraft(draft) {
     if (draft.format !== FORMAT) throw new Error(`draft of unknown format ${draft.format}`);
     const read = (json) => workFromJson(json, [this.width, this.height]);
@@ -283,8 +313,14 @@ export class Session {
     for (const json of [...draft.masks, draft.current]) if (json) this.log.restore(json.id, json.log);
     this.#number = draft.number;
     this.log.total = draft.seconds;
-    this.history = new History(state);
+    this.history = new History(state, this.#readPast(draft.past, state.masks));
     this.#settle();
+  }
+
+  #readPast(past, present) {
+    if (!past) return {};
+    for (const [id, log] of Object.entries(past.logs)) this.log.restore(id, log);
+    return pastFromJson(past, present, [this.width, this.height]);
   }
 }
 

@@ -22,15 +22,16 @@ export class Strokes {
   }
 
   start(point, isErasing) {
-    const { session, selected, size } = this.editor;
-    const hasSubject = session.current !== null || selected !== null;
+    const { session, size } = this.editor;
+    const hasSubject = session.current !== null || this.editor.selected !== null;
     if (isErasing && !hasSubject) {
       toast("Nothing to erase yet: select a mask (double click), or begin one.");
       return;
     }
     const [width, height] = size;
-    const work = session.workFor(selected);
-    this.#stroke = { work, isErasing, mask: Mask.empty(width, height), path: [] };
+    const subject = isErasing ? this.editor.selected : this.editor.subjectAt({ x: point[0], y: point[1] });
+    const work = session.workFor(subject);
+    this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [] };
     this.editor.log.turnTo(work.id); // the time of the first stroke is the mask's already
     this.editor.prompts.preview = null;
     this.to(point);
@@ -51,16 +52,24 @@ export class Strokes {
     this.editor.frames.request();
   }
 
+  /** As if it had not been begun. */
+  drop() {
+    this.#stroke = null;
+    this.editor.log.turnTo(this.editor.session.current?.id ?? null);
+    this.editor.frames.request();
+  }
+
   end() {
     const stroke = this.#stroke;
-    this.#stroke = null;
     if (!stroke) return;
     if (stroke.mask.isEmpty) {
-      this.editor.log.turnTo(this.editor.session.current?.id ?? null);
+      this.drop();
       return;
     }
+    this.#stroke = null;
     const { isErasing, path } = stroke;
     this.editor.session.addStroke(stroke.work, stroke.mask, { isErasing, radius: this.radius, path });
+    this.editor.selected = stroke.subject;
     this.editor.prompts.clicked = null;
     this.editor.update();
   }

@@ -12,7 +12,7 @@ const KEEPALIVE_LIMIT = 60_000; // browsers refuse larger requests that outlive 
 const PREFIX = "ode-draft-";
 
 /** `on`: `lost()` the lease is gone, `conflict()` another tab wrote a draft, `offline(isOffline)`,
- * `saved(time)`; `data()` gives what to keep. */
+ * `saved(time)`; `data(isCopy)` gives what to keep: a copy in this browser may have more. */
 export class TaskKeeper {
   constructor(task, name, data, on) {
     this.task = task;
@@ -35,7 +35,9 @@ export class TaskKeeper {
     const draft = this.task.draft;
     const isNewer = copy && copy.version > (draft?.version ?? 0);
     this.version = Math.max(copy?.version ?? 0, draft?.version ?? 0);
-    return (isNewer ? copy.data : draft?.data) ?? null;
+    const data = (isNewer ? copy.data : draft?.data) ?? null;
+    const isSame = data?.stamp && data.stamp === copy?.data.stamp;
+    return isSame ? { ...data, past: copy.data.past } : data;
   }
 
   start() {
@@ -74,7 +76,10 @@ export class TaskKeeper {
 
   /** `version`: under which the server has it, or will. */
   writeCopy(version = this.version + 1) {
-    const copy = { version, data: this.data(), at: Date.now() };
+    this.#store({ version, data: this.data(true), at: Date.now() });
+  }
+
+  #store(copy) {
     try {
       localStorage.setItem(this.key, JSON.stringify(copy));
     } catch {
@@ -155,9 +160,30 @@ export class TaskKeeper {
     }
   }
 
+  /** The task was given away on purpose: the copy is for when it comes back, and for nothing else. */
+  setAside() {
+    const copy = readCopy(this.key);
+    if (copy) this.#store({ ...copy, isSetAside: true });
+  }
+
   forget() {
     localStorage.removeItem(this.key);
   }
+}
+
+/** Copies of work that this browser kept and that may never have reached the server: `{taskId, data,
+ * forget()}`. */
+export function keptCopies(name) {
+  const prefix = `${PREFIX}${name}-`;
+  return Object.keys(localStorage)
+    .filter((key) => key.startsWith(prefix) && /^\d+$/.test(key.slice(prefix.length)))
+    .map((key) => ({ key, copy: readCopy(key) }))
+    .filter(({ copy }) => copy && !copy.isSetAside)
+    .map(({ key, copy }) => ({
+      taskId: Number(key.slice(prefix.length)),
+      data: copy.data,
+      forget: () => localStorage.removeItem(key),
+    }));
 }
 
 function readCopy(key) {

@@ -72,6 +72,12 @@ export function withCandidate(work, candidate) {
   return composed({ ...work, candidate });
 }
 
+/** The answer's masks that there are, the largest first: whole, part, subpart. */
+export function candidatesBySize({ answer }) {
+  const there = [...(answer?.masks ?? []).keys()].filter((i) => answer.masks[i]);
+  return there.sort((a, b) => answer.masks[b].area - answer.masks[a].area);
+}
+
 export function withStroke(work, stroke, isErasing) {
   const [to, from] = isErasing ? ["erased", "added"] : ["added", "erased"];
   const next = { ...work, [to]: work[to] ? work[to].union(stroke) : stroke };

@@ -1,0 +1,131 @@
+"""Work that comes in after its task went to somebody else: both versions are kept, and a reviewer
+picks masks from them.
+
+A late version is a review run with masks of its own. It has no task until the other version is
+handed in; then its one task shows the masks of both. Those of the late version that are accepted
+become masks of the review run; all verdicts count as any reviewer's do.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from engine.annotation import answers
+from engine.annotation.answers import TaskContext
+from engine.annotation.errors import RefusedError
+from engine.annotation.schemas import Submission, Submitted
+from engine.core.records import Mask
+from storage.annotation_queue import AnnotationQueue, NewTask, Task
+from storage.catalog import Annotator, Catalog, Run, RunKind, RunState, TaskKind, TaskState, new_id
+from storage.masks import MaskTable, read_parquet, write_parquet
+from storage.objects import ObjectNotFoundError, ObjectStore
+
+OVER = (TaskState.SUBMITTED, TaskState.SKIPPED)
+"""States of a task that nobody works on any more."""
+
+RUNS = 1_000
+"""Review runs of a dataset that are looked through, the latest ones."""
+
+
+class LateWork:
+    """Late versions of one server's tasks; safe for any number of threads."""
+
+    def __init__(
+        self, catalog: Catalog, queue: AnnotationQueue, objects: ObjectStore, masks: MaskTable
+    ) -> None:
+        self._catalog, self._queue, self._objects, self._masks = catalog, queue, objects, masks
+
+    def keep(
+        self,
+        task: Task,
+        context: TaskContext,
+        annotator: Annotator,
+        given: Submission,
+        confirmed: Sequence[Mask],
+    ) -> Submitted:
+        """Keep the annotator's version of a task that somebody else has; the first one counts.
+
+        Args:
+            context: the task's.
+            confirmed: pre-filled masks that the annotator let stand.
+
+        Raises:
+            RefusedError: nobody else has the task, or a mask is wrong.
+        """
+        if task.annotator_id == annotator.id:
+            raise RefusedError(409, "not_late", f"task {task.id} went to nobody else")
+        run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"late/{task.id}/{annotator.id}").hex
+        mine = replace(context, run_id=run_id, annotator=annotator.name)
+        rows = [
+            answers.mask_row(mine, mask, f"{place:04d}-{mask.client_id}")
+            for place, mask in enumerate(given.masks)
+        ]
+        rows += [
+            replace(mask, run_id=run_id, mask_id=f"{run_id}/{mask.image_id}/kept-{place:04d}")
+            for place, mask in enumerate(confirmed)
+        ]
+        key = f"prefill/{run_id}/{new_id()}.parquet"
+        self._objects.put(key, write_parquet(rows))
+        run = self._catalog.runs.start(
+            run_id,
+            RunKind.REVIEW,
+            dataset_id=task.dataset_id,
+            model=context.model,
+            config={"late_of": task.id, "masks": key, "stage": str(context.stage)},
+        )
+        self.queue_reviews(self._queue.get(task.id))
+        return Submitted(task_id=task.id, masks=len(rows), was_known=run.config.get("masks") != key)
+
+    def queue_reviews(self, task: Task) -> None:
+        """Send late versions of a task that is over to a reviewer, beside the one handed in."""
+        if task.state not in OVER:
+            return
+        runs = self._catalog.runs.all(dataset_id=task.dataset_id, kind=RunKind.REVIEW, limit=RUNS)
+        for run in runs:
+            if run.config.get("late_of") == task.id and run.state != RunState.FINISHED:
+                self._queue_review(task, run)
+
+    def _queue_review(self, task: Task, run: Run) -> None:
+        theirs = self._handed_in(task)
+        known = {(mask.rle.counts, mask.rle.size) for mask in theirs}
+        late = [
+            mask
+            for mask in read_parquet(self._objects.get(str(run.config["masks"])))
+            if (mask.rle.counts, mask.rle.size) not in known
+        ]
+        if not late:  # the same masks twice
+            self._catalog.runs.finish(run.id)
+            return
+        key = f"prefill/{run.id}/{new_id()}.parquet"
+        self._objects.put(key, write_parquet([*theirs, *late]))
+        payload = {
+            "mask_ids": [mask.mask_id for mask in (*theirs, *late)],
+            "prefill": key,
+            "note": _note(theirs, late),
+        }
+        review = NewTask(
+            dataset_id=task.dataset_id,
+            image_id=task.image_id,
+            kind=TaskKind.REVIEW,
+            run_id=run.id,
+            payload=payload,
+        )
+        self._queue.add([review])
+
+    def _handed_in(self, task: Task) -> list[Mask]:
+        """The masks of the version that was handed in; once its round is over, from the table."""
+        if task.result_key is None:
+            return []
+        try:
+            return read_parquet(self._objects.get(task.result_key))
+        except ObjectNotFoundError:
+            ids = [task.image_id]
+            return list(self._masks.masks(image_ids=ids, run_id=str(task.run_id)))
+
+
+def _note(theirs: Sequence[Mask], late: Sequence[Mask]) -> str:
+    names = sorted({mask.annotator or "the model" for mask in (*theirs, *late)})
+    who = " and ".join(names)
+    return f"Two versions of one image by {who}: accept the better masks, reject the others."

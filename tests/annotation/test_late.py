@@ -1,0 +1,120 @@
+"""Work of somebody who was away: how long it keeps its task, and what becomes of it after that."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from engine.annotation.client import Client
+from engine.annotation.errors import RefusedError
+from engine.annotation.schemas import NewVerdict, TaskView
+from engine.core import rle as rle_codec
+from storage.catalog import RunState, TaskKind, TaskState, VerdictKind, utc_now
+from tests.annotation.site import Site
+from tests.annotation.test_tasks import ANNOTATE, decoded, new_mask, square, taken
+
+AN_HOUR = timedelta(hours=1)
+HOURS = timedelta(hours=3)
+"""Longer than a draft keeps its task."""
+
+
+def later(site: Site, passed: timedelta) -> None:
+    """Let the leases run out that do so within this time."""
+    site.workspace.queue.expire(utc_now() + passed)
+
+
+def lost_to(site: Site, loser: Client, winner: Client, kinds: list[TaskKind]) -> TaskView:
+    """A task that one person began and another got; as the first one knows it."""
+    mine = taken(loser, kinds)
+    loser.save_draft(mine, 1, {"masks": []})
+    later(site, HOURS)
+    assert taken(winner, kinds).id == mine.id
+    return mine
+
+
+def test_begun_work_keeps_its_task_longer_than_a_lease(
+    site: Site, ada: Client, bob: Client
+) -> None:
+    site.annotate()
+    begun = taken(ada)
+    ada.save_draft(begun, 1, {"masks": ["half a mask"]})
+    ada.heartbeat(begun)  # which promises no less than the draft
+    later(site, AN_HOUR)
+    other = taken(bob)
+    assert (other.image.id, taken(ada).id) == (site.image_ids[1], begun.id)
+    later(site, AN_HOUR)  # nothing was done on this one
+    with site.client(str(bob._http.base_url), "cleo") as cleo:
+        bob_again = taken(bob)
+        assert bob_again.id == other.id  # first to whoever had it: a browser may have work on it
+        later(site, AN_HOUR)
+        assert taken(cleo).id == other.id
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_first"), [(TaskKind.ANNOTATE, True), (TaskKind.COMPLETE, False)]
+)
+def test_two_versions_of_a_task_are_both_kept_and_a_reviewer_picks(
+    site: Site, ada: Client, bob: Client, rita: Client, kind: TaskKind, is_first: bool
+) -> None:
+    site.annotate() if kind == TaskKind.ANNOTATE else site.complete()
+    mine = lost_to(site, ada, bob, [kind])
+    theirs = taken(bob, [kind])
+    rejected = [mask.mask_id for mask in mine.masks]
+    drawn = new_mask("drawn", square(31))
+    with pytest.raises(RefusedError, match="not yours"):
+        ada.submit(mine, [drawn], seconds=3)
+
+    def hand_in() -> None:
+        bob.submit(theirs, [new_mask("other")], seconds=3, rejected=rejected[1:])
+
+    if not is_first:
+        hand_in()
+    kept = ada.late(mine, [drawn], seconds=3, rejected=rejected)
+    assert (kept.masks, kept.was_known) == (1, False)
+    assert ada.late(mine, [drawn], seconds=3, rejected=rejected).was_known
+    if is_first:
+        assert rita.next_task([TaskKind.REVIEW]).task is None  # there is one version yet
+        hand_in()
+
+    review = taken(rita, [TaskKind.REVIEW])
+    assert "by ada and bob" in str(review.note)
+    assert {mask.annotator for mask in review.masks} == {"ada", "bob"}
+    late = next(mask for mask in review.masks if mask.annotator == "ada")
+    assert (decoded(late.rle) == square(31)).all()
+    rita.judge(
+        review,
+        [
+            NewVerdict(
+                mask_id=mask.mask_id,
+                verdict=VerdictKind.ACCEPT if mask is late else VerdictKind.REJECT,
+                seconds=1,
+            )
+            for mask in review.masks
+        ],
+    )
+    run_id = late.mask_id.split("/")[0]
+    catalog = site.workspace.catalog
+    for _ in range(100):
+        if catalog.runs.get(run_id).state == RunState.FINISHED:
+            break
+        rita.overview()
+    (entered,) = site.workspace.masks.masks(run_id=run_id)
+    assert (rle_codec.decode(entered.rle) == square(31)).all()
+    assert (entered.annotator, entered.stage) == ("ada", mine.stage)
+    assert catalog.verdicts.accepted_mask_ids(site.dataset_id) == {late.mask_id}
+    assert len(catalog.verdicts.rejected_mask_ids(site.dataset_id)) == len(review.masks) - 1
+
+
+def test_work_is_late_only_where_somebody_else_has_the_task(
+    site: Site, ada: Client, bob: Client
+) -> None:
+    site.annotate()
+    mine = taken(ada, ANNOTATE)
+    with pytest.raises(RefusedError) as refused:
+        ada.late(mine, [new_mask()], seconds=1)
+    assert refused.value.error == "not_late"
+    ada.submit(mine, [new_mask()], seconds=1)
+    same = bob.late(mine, [new_mask()], seconds=1)  # what was handed in already: nothing to pick
+    assert same.masks == 1
+    assert site.workspace.queue.counts()[TaskState.OPEN] == 2

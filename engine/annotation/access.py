@@ -70,6 +70,10 @@ class Sight:
     dashboard: bool
     """Whether they see the dashboard, which is about all datasets."""
 
+    def includes(self, dataset_id: int) -> bool:
+        """Whether they see this dataset."""
+        return self.datasets is None or dataset_id in self.datasets
+
 
 def sight_of(annotator: Annotator) -> Sight:
     """What the annotator sees: admins everything, others what their datasets and role allow."""

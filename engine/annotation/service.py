@@ -109,7 +109,7 @@ class AnnotationService:
         self._check_kinds(annotator, kinds)
         dataset_ids = self._datasets(annotator, dataset)
         task = self.queue.held(annotator.id, kinds=kinds)
-        if task is not None and not _sees(annotator, task.dataset_id):
+        if task is not None and not sight_of(annotator).includes(task.dataset_id):
             task = None
         while task is None:
             task = self.queue.lease(
@@ -324,12 +324,11 @@ class AnnotationService:
     def _may_see(self, annotator: Annotator, image_id: int) -> bool:
         if annotator.role not in ("reviewer", "admin"):
             held = self.queue.held(annotator.id, kinds=set(TaskKind))
-            is_held = held is not None and held.image_id == image_id
-            return is_held and _sees(annotator, held.dataset_id)
-        if sight_of(annotator).datasets is None:
-            return True
+            if held is None or held.image_id != image_id:
+                return False
+            return sight_of(annotator).includes(held.dataset_id)
         try:
-            return _sees(annotator, self.catalog.images.get(image_id).dataset_id)
+            return sight_of(annotator).includes(self.catalog.images.get(image_id).dataset_id)
         except NotFoundError:
             return False
 
@@ -343,7 +342,7 @@ class AnnotationService:
             found = self.catalog.datasets.get(name).id
         except DatasetNotFoundError:
             found = 0
-        if not found or not _sees(annotator, found):
+        if not found or not sight_of(annotator).includes(found):
             raise not_found(f"there is no dataset {name!r} for you")
         return frozenset({found})
 
@@ -365,7 +364,7 @@ class AnnotationService:
     def _seen_task(self, annotator: Annotator, task_id: int) -> Task:
         """The task; one of a dataset that is not for the annotator is told to be none."""
         task = self._task(task_id)
-        if not _sees(annotator, task.dataset_id):
+        if not sight_of(annotator).includes(task.dataset_id):
             raise not_found(f"no task with id {task_id}")
         return task
 
@@ -463,11 +462,6 @@ class AnnotationService:
             draft=None if draft is None else Draft(version=draft.version, data=draft.data),
             waiting=counts[task.kind][str(TaskState.OPEN)],
         )
-
-
-def _sees(annotator: Annotator, dataset_id: int) -> bool:
-    datasets = sight_of(annotator).datasets
-    return datasets is None or dataset_id in datasets
 
 
 def _known(task: Task) -> Submitted:

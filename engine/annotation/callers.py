@@ -4,6 +4,10 @@ not, a page of ours or of somebody else."""
 from __future__ import annotations
 
 import ipaddress
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -39,11 +43,13 @@ def is_direct(request: HTTPConnection) -> bool:
 
 
 def is_local(request: HTTPConnection) -> bool:
-    """Whether whoever sits at this machine asks: directly, by a name of this machine, and from no
-    other site's page."""
+    """Whether whoever started this server asks: directly, by a name of this machine, from no other
+    site's page, and as the same user (or root), where the system tells."""
+    if not is_direct(request):
+        return False
     hosts = [f"//{host}" for host in request.headers.getlist("host")]
     named = [*hosts, *request.headers.getlist("origin")]
-    return is_direct(request) and all(is_loopback(_host_of(address)) for address in named)
+    return all(is_loopback(_host_of(address)) for address in named) and _is_by_this_user(request)
 
 
 def is_foreign(request: HTTPConnection) -> bool:
@@ -69,3 +75,36 @@ def _host_of(address: str) -> str:
         return urlsplit(address).hostname or ""
     except ValueError:
         return ""
+
+
+def _is_by_this_user(request: HTTPConnection) -> bool:
+    """Linux says whose the other end of a connection within the machine is; elsewhere, all pass."""
+    if request.client is None or request.scope["server"] is None:
+        return False
+    ends = tuple(request.client), tuple(request.scope["server"])
+    owners = {owner for *found, owner in _connections(request.client.port) if tuple(found) == ends}
+    return owners <= {os.getuid(), 0} if owners else True
+
+
+def _connections(port: int) -> Iterator[tuple[tuple[str, int], tuple[str, int], int]]:
+    """The connections from a port: this end, the other end, and the user whose this end is."""
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = Path("/proc/net", name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            _, here, there, *_, user = line.split()[:8]
+            if here.endswith(f":{port:04X}"):
+                yield _end(here), _end(there), int(user)
+
+
+def _end(text: str) -> tuple[str, int]:
+    """An address and a port of /proc/net/tcp: words as the processor has them."""
+    address, _, port = text.partition(":")
+    data = bytes.fromhex(address)
+    if sys.byteorder == "little":
+        data = b"".join(data[at : at + 4][::-1] for at in range(0, len(data), 4))
+    found = ipaddress.ip_address(data)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found), int(port, 16)

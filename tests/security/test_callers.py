@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ FOREIGN_ORIGINS = (
 )
 
 
-asking = httpx.Client()
+asking = httpx.Client(timeout=60)
 
 
 def status(url: str, **headers: str) -> int:
@@ -64,6 +66,26 @@ def test_nobody_is_local_through_a_proxy_or_from_another_sites_page(local_url: s
 def test_a_name_that_was_made_to_point_here_reaches_nothing(local_url: str, host: str) -> None:
     for path in ("/api/me", "/annotate", "/static/css/base.css", "/metrics"):
         assert asking.get(local_url + path, headers={"Host": host}).status_code == 400, path
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as somebody else")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_another_user_of_the_machine_is_not_local(local_url: str, host: str) -> None:
+    def answer(user: int) -> bytes:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        os.seteuid(user)
+        try:
+            connection = socket.socket(family)  # belongs to whoever makes it
+        finally:
+            os.seteuid(0)
+        with connection:
+            connection.settimeout(5)
+            connection.connect((host, int(local_url.rpartition(":")[2])))
+            connection.sendall(b"GET /api/me HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            return connection.recv(1 << 16).split()[1]
+
+    assert answer(0) == b"200"
+    assert answer(65_534) == b"401"
 
 
 def test_the_first_page_sends_strangers_to_sign_in(local_url: str) -> None:
@@ -172,6 +194,6 @@ def test_an_address_that_is_none_is_refused_in_the_settings(tmp_path: Path) -> N
 
 def test_a_real_server_believes_no_header_of_a_stranger(site: Site) -> None:
     with served(site.workspace) as url:
-        answer = httpx.get(f"{url}/metrics", headers={"X-Forwarded-For": "127.0.0.1"})
+        answer = asking.get(f"{url}/metrics", headers={"X-Forwarded-For": "127.0.0.1"})
         assert answer.status_code == 403
-        assert httpx.get(f"{url}/metrics").status_code == 200
+        assert asking.get(f"{url}/metrics").status_code == 200

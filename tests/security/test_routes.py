@@ -66,7 +66,7 @@ def routes() -> dict[KEY, GuardedRoute]:
     found: dict[KEY, GuardedRoute] = {}
     for route in router.routes:
         assert isinstance(route, GuardedRoute), f"{route} has no rule"
-        (method,) = route.methods
+        (method,) = route.methods or ()
         found[method, route.path] = route
     return found
 
@@ -92,7 +92,7 @@ def answer_to(url: str, key: KEY, who: Client | None) -> httpx.Response:
     path = f"{url}/api{path}".replace("{task_id}", str(2**40)).replace("{image_id}", str(2**40))
     headers = {"X-CSRF-Token": who._csrf} if who else {}
     cookies = {COOKIE: str(who.session)} if who else {}
-    body = None if method == "GET" else {}
+    body: dict[str, str] | None = None if method == "GET" else {}
     with httpx.stream(method, path, json=body, headers=headers, cookies=cookies) as answer:
         if "event-stream" not in answer.headers["content-type"]:
             answer.read()

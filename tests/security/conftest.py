@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from engine.annotation.access import RateLimits
+from flows.page import make_app
 from flows.settings import create_workspace
 from flows.wiring import Workspace, open_workspace
 from tests.annotation.site import Site, make_site, served
@@ -56,3 +61,28 @@ def raw(url: str, head: str, body: bytes = b"", *, seconds: float = 5.0) -> tupl
         connection.sendall("\r\n".join([*head.strip().splitlines(), "", ""]).encode() + body)
         answer = connection.recv(1 << 16).decode(errors="replace")
     return int(answer.split()[1]), answer
+
+
+Ask = Callable[..., httpx.Response]
+
+
+def asker(site: Site, proxies: list[str], peer: str) -> Ask:
+    """Asks a fresh app from an address. For its limits no time goes by, however slow the machine
+    is."""
+    workspace, settings = site.workspace, site.workspace.settings
+    workspace.catalog.annotators.get_or_create("somebody")
+    page = settings.page.model_validate({"trusted_proxies": proxies})
+    workspace.settings = settings.model_copy(update={"page": page})
+    app = make_app(workspace, "0.0.0.0", [])  # noqa: S104
+    app.state.limits = RateLimits(lambda: 0.0)
+    workspace.settings = settings
+
+    def ask(method: str, path: str, **options: Any) -> httpx.Response:
+        async def request() -> httpx.Response:
+            transport = httpx.ASGITransport(app, client=(peer, 50_000))
+            async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(request())
+
+    return ask

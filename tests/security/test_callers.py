@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +14,7 @@ from engine.annotation.guards import OVER_TLS
 from flows.page import make_app
 from flows.settings import FILE_NAME, WorkspaceError, load_settings
 from tests.annotation.site import Site, served
-from tests.security.conftest import empty_workspace, raw
+from tests.security.conftest import asker, empty_workspace, raw
 
 PROXIED = (
     *("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Whatever"),
@@ -114,29 +111,6 @@ def test_people_who_are_entered_end_the_local_login_of_a_running_server(
 
 
 # proxies
-
-
-Ask = Callable[..., httpx.Response]
-
-
-def asker(site: Site, proxies: list[str], peer: str) -> Ask:
-    """Asks a fresh app from an address."""
-    workspace, settings = site.workspace, site.workspace.settings
-    workspace.catalog.annotators.get_or_create("somebody")
-    page = settings.page.model_validate({"trusted_proxies": proxies})
-    workspace.settings = settings.model_copy(update={"page": page})
-    app = make_app(workspace, "0.0.0.0", [])  # noqa: S104
-    workspace.settings = settings
-
-    def ask(method: str, path: str, **options: Any) -> httpx.Response:
-        async def request() -> httpx.Response:
-            transport = httpx.ASGITransport(app, client=(peer, 50_000))
-            async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(request())
-
-    return ask
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def routes() -> dict[KEY, GuardedRoute]:
     found: dict[KEY, GuardedRoute] = {}
     for route in router.routes:
         assert isinstance(route, GuardedRoute), f"{route} has no rule"
-        (method,) = route.methods or ()
+        (method,) = sorted(route.methods or ())
         found[method, route.path] = route
     return found
 

@@ -28,6 +28,7 @@ from flows import (
     stepping,
 )
 from flows.logs import masked
+from flows.private import for_people, private_files
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
     CrowdsOption,
@@ -239,7 +240,7 @@ app.command(
         "dataengine amg photo.jpg --output masks/",
         "dataengine amg photos/ --model sam_vit_b_01ec64.pth --preset sa1b --output masks/",
     ),
-)(amg.amg)
+)(for_people()(amg.amg))
 
 
 @app.command(epilog=example("dataengine retrain --dataset nuclei"))
@@ -292,7 +293,7 @@ app.command(
         "dataengine evaluate --set cells=cells/images,cells/instances.json "
         "--set photos=photos/images,photos/instances.json --output scores/",
     ),
-)(evaluate.evaluate)
+)(for_people()(evaluate.evaluate))
 
 
 app.add_typer(models.app, name="models")
@@ -365,10 +366,11 @@ def export(
         from flows.release import export_release, release_to_export
 
         chosen = release_to_export(workspace, name, dataset)
-        counts = export_release(workspace, chosen, out, style)
-        report = f"{chosen.key}/report.html"  # releases made before there were reports have none
-        if workspace.objects.exists(report):
-            workspace.objects.fetch(report, out / "report.html")
+        with for_people():
+            counts = export_release(workspace, chosen, out, style)
+            report = f"{chosen.key}/report.html"  # releases made before there were any have none
+            if workspace.objects.exists(report):
+                workspace.objects.fetch(report, out / "report.html")
     if as_json:
         print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
@@ -422,7 +424,8 @@ def doctor(as_json: JsonOption = False) -> None:
 def main() -> None:
     """Run a command; what the user can mend is said in one line, without a traceback."""
     try:
-        app(standalone_mode=True)
+        with private_files():
+            app(standalone_mode=True)
     except WorkspaceError as error:
         _say(error)
     except Exception as error:

@@ -184,6 +184,8 @@ def restore(
     """Bring a backup into an empty database, SQLite or PostgreSQL, whichever it came from."""
     manifest = restore_catalog(load_settings(find_workspace()).catalog_url, file)
     _tell(manifest, file, as_json, "were restored from")
+    if not as_json:
+        console.print("nobody is signed in: `dataengine annotators add NAME` makes a sign-in link")
 
 
 def _tell(manifest: Manifest, file: Path, as_json: bool, what: str) -> None:

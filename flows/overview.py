@@ -6,11 +6,12 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
+from engine.annotation.access import sight_of
 from flows.costs import cost_rows
 from flows.status import round_rows
 from flows.wiring import Workspace
 from storage.annotation_queue import Task
-from storage.catalog import Dataset, Model, Run, RunState, Split, TaskKind, utc_now
+from storage.catalog import Annotator, Dataset, Model, Run, RunState, Split, TaskKind, utc_now
 from storage.catalog.ledger import PeoplesWork
 
 RUNS = 20
@@ -115,6 +116,7 @@ def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """Everybody, with what they have handed in."""
     done = {row["annotator_id"]: row for row in workspace.queue.by_annotator()}
     agreement = workspace.catalog.verdicts.agreement()
+    names = {row.id: row.name for row in workspace.catalog.datasets.all()}
     rows = []
     for person in workspace.catalog.annotators.all():
         figures = done.get(person.id, {})
@@ -124,6 +126,7 @@ def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
                 "name": person.name,
                 "role": person.role,
                 "kind": str(person.kind),
+                "datasets": _names_of(person, names),
                 "tasks": figures.get("tasks", 0),
                 "reviews": figures.get("reviews", 0),
                 "masks": masks,
@@ -134,6 +137,12 @@ def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _names_of(person: Annotator, names: dict[int, str]) -> list[str] | None:
+    """Of the datasets they see; None: all."""
+    datasets = sight_of(person).datasets
+    return None if datasets is None else sorted(names[one] for one in datasets if one in names)
 
 
 def _model_row(model: Model) -> dict[str, Any]:

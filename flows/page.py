@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from functools import lru_cache
 from importlib import resources
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from engine.annotation.callers import is_loopback
 from flows.settings import WorkspaceError
 from flows.terminal import JsonOption, console, errors, example, in_workspace, print_json
 
@@ -45,8 +45,8 @@ def annotate(
 ) -> None:
     """Start the annotation page: annotate, complete, review, and see how things stand.
 
-    On 127.0.0.1, without anybody entered, it needs no sign-in. Any other address needs people
-    (`dataengine annotators add`); put a TLS proxy in front of it.
+    On 127.0.0.1, without anybody entered, whoever is at this machine needs no sign-in. Any other
+    address or host name needs people (`dataengine annotators add`); put a TLS proxy in front of it.
     """
     import uvicorn
 
@@ -60,6 +60,7 @@ def annotate(
             log_config=None,  # as `flows.logs` has it
             timeout_graceful_shutdown=2,
             server_header=False,
+            proxy_headers=False,  # the app believes those of the settings' proxies
         )
         server = uvicorn.Server(config)
         threading.Thread(target=_tell, args=(server, host, open_page), daemon=True).start()
@@ -87,7 +88,8 @@ def _tell(server: Any, host: str, open_page: bool) -> None:
 
 
 def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
-    """The app, with whoever may use it.
+    """The app, with whoever may use it: as long as nobody is entered, that is whoever is at this
+    machine, unless further names or another address say that others are to come.
 
     Raises:
         WorkspaceError: it would be open to others and there is nobody who could sign in.
@@ -97,33 +99,25 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
     from flows.metrics import WorkspaceCollector
     from flows.overview import WorkspaceReports
     from flows.page_actions import WorkspaceActions
-    from storage.catalog import AnnotatorKind
 
-    people = [
-        row
-        for row in workspace.catalog.annotators.all()
-        if row.kind == AnnotatorKind.PERSON and row.name != LOCAL
-    ]
-    is_local = is_loopback(host)
-    if not is_local and not people:
+    is_local = is_loopback(host) and not names
+    if not is_local and not workspace.catalog.annotators.has_people(besides=LOCAL):
         raise WorkspaceError(
-            f"on {host} others can reach the page, and nobody is entered who could sign in; add "
-            "people first: dataengine annotators add NAME --role admin"
+            f"as {', '.join(names) or host} others can reach the page, and nobody is entered who "
+            "could sign in; add people first: dataengine annotators add NAME --role admin"
         )
-    local = None
-    if is_local and not people:
-        local = workspace.catalog.annotators.get_or_create(LOCAL, role="admin")
     token = workspace.settings.operations.metrics_token
     custom = workspace.settings.root / "guidelines.md"
     packaged = resources.files("engine.annotation") / "guidelines.md"
     hosts = {"127.0.0.1", "localhost", "[::1]", host.strip("[]"), *names}
     return create_app(
         make_service(workspace),
-        Access(workspace.catalog, local=local),
+        Access(workspace.catalog, local=LOCAL if is_local else None),
         actions=WorkspaceActions(workspace),
         reports=WorkspaceReports(workspace),
         guidelines=custom.read_text() if custom.exists() else packaged.read_text(),
-        hosts=["*"] if not is_local and not names else sorted(hosts),
+        hosts=sorted(hosts) if is_loopback(host) or names else ["*"],
+        proxies=[str(network) for network in workspace.settings.page.trusted_proxies],
         collectors=[WorkspaceCollector(workspace)],
         metrics_token=token.get_secret_value() if token else None,
     )
@@ -170,44 +164,47 @@ def make_service(workspace: Workspace) -> AnnotationService:
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 @annotators.command(epilog=example("dataengine annotators add ada --role reviewer"))
 def add(
     name: Annotated[str, typer.Argument(help="Who.")],
     role: RoleOption = "annotator",
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Only of these datasets do they see anything; `*`: of all."),
+    ] = None,
     url: Annotated[
         str, typer.Option(help="Where people reach the page, for the link.")
     ] = "http://127.0.0.1:8765",
     as_json: JsonOption = False,
 ) -> None:
-    """Enter somebody, or give them another role, and print a sign-in link that works once, for
-    seven days."""
+    """Enter somebody, or give them another role or other datasets, and print a sign-in link that
+    works once, for seven days. Without --dataset somebody new sees all."""
     from engine.annotation.access import ROLES, new_link_token
 
     if role not in ROLES:
         raise typer.BadParameter(f"there are {', '.join(ROLES)}", param_hint="--role")
     with in_workspace(as_json) as workspace:
         people = workspace.catalog.annotators
+        chosen = _dataset_ids(workspace, dataset or [])  # or say that there is none
         person = people.get_or_create(name, role=role)
         if person.kind != "person" or name == LOCAL:
             raise typer.BadParameter(f"{name!r} is taken", param_hint="NAME")
+        if dataset:
+            people.set_datasets(person.id, chosen)
         people.set_role(person.id, role)
         link = f"{url.rstrip('/')}/sign-in#{new_link_token(workspace.catalog, person)}"
-        workspace.catalog.audit.add("annotator_added", name, role=role)
+        workspace.catalog.audit.add("annotator_added", name, role=role, datasets=dataset)
     if as_json:
         print_json({"name": name, "role": role, "link": link})
     else:
         errors.print(f"{name} is {role}; this link signs them in, once, within seven days:")
         print(link)
+
+
+def _dataset_ids(workspace: Workspace, names: list[str]) -> list[int] | None:
+    if "*" in names:
+        return None
+    return [workspace.catalog.datasets.get(name).id for name in names]
 
 
 @annotators.command("list", epilog=example("dataengine annotators list --json"))
@@ -220,11 +217,13 @@ def list_people(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"annotators": rows})
         return
-    table = Table("name", "role", "tasks", "masks", "s/mask", "last seen")
+    table = Table("name", "role", "datasets", "tasks", "masks", "s/mask", "last seen")
     for row in rows:
         pace = "–" if row["seconds_per_mask"] is None else f"{row['seconds_per_mask']:.1f}"
         seen = "–" if row["last_seen"] is None else f"{row['last_seen']:%Y-%m-%d %H:%M}"
-        table.add_row(row["name"], row["role"], str(row["tasks"]), str(row["masks"]), pace, seen)
+        datasets = "all" if row["datasets"] is None else ", ".join(row["datasets"]) or "none"
+        done = (str(row["tasks"]), str(row["masks"]))
+        table.add_row(row["name"], row["role"], datasets, *done, pace, seen)
     console.print(table)
 
 

@@ -9,10 +9,11 @@ started there, then from the defaults below.
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -152,6 +153,17 @@ class OperationsSettings(_Section):
     """Bearer token for `/metrics`; without one, only this machine may read them."""
 
 
+class PageSettings(_Section):
+    """The annotation page's server."""
+
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = (
+        IPv4Network("127.0.0.1/32"),
+        IPv6Network("::1/128"),
+    )
+    """Addresses or networks of proxies in front of the page. What they say in X-Forwarded-For and
+    X-Forwarded-Proto is believed: for whom requests are counted, and that cookies went over TLS."""
+
+
 class RaySettings(_Section):
     """Shards on a Ray cluster, where `runner = "ray"` (docs/scaling.md)."""
 
@@ -220,6 +232,7 @@ class Settings(BaseSettings):
     annotator: AnnotatorSettings = AnnotatorSettings()
     train: TrainSettings = TrainSettings()
     operations: OperationsSettings = OperationsSettings()
+    page: PageSettings = PageSettings()
     costs: CostSettings = CostSettings()
     production: ProductionSettings = ProductionSettings()
     runner: Literal["local", "ray"] = "local"
@@ -329,6 +342,9 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 [production]
 # retrain_after_accepted = 200  # masks accepted since the last retrain that start one; 0: never
 # retrain_after_rejected = 20   # masks rejected in a row that start one; 0: never
+
+[page]
+# trusted_proxies = ["127.0.0.1", "::1"]   # addresses or networks of proxies in front of the page
 
 [costs]                    # prices for `dataengine status`, in any one currency
 # cpu_hour = 0.05

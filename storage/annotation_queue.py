@@ -132,11 +132,15 @@ class AnnotationQueue:
         kinds: Collection[TaskKind],
         seconds: float = 600,
         dataset_id: int | None = None,
+        dataset_ids: Collection[int] | None = None,
         round_id: int | None = None,
         run_id: str | None = None,
     ) -> Task | None:
         """Take the first task in the queue's order, for one annotator alone. One that was theirs
         until the lease ran out comes before others: they may have begun it.
+
+        Args:
+            dataset_ids: only of these datasets; None: of all.
 
         Returns:
             The task with its `lease_id`; None when nothing is free.
@@ -152,6 +156,7 @@ class AnnotationQueue:
             TaskRow.state == TaskState.OPEN,
             TaskRow.kind.in_(kinds),
             *_within(dataset_id=dataset_id, round_id=round_id, run_id=run_id),
+            *_of_datasets(dataset_ids),
         ]
         first = select(TaskRow.id).where(*free).limit(1).with_for_update(skip_locked=True)
         first = first.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
@@ -190,13 +195,14 @@ class AnnotationQueue:
             return None if row is None else to_record(Task, row)
 
     def upcoming(
-        self, *, kinds: Collection[TaskKind], limit: int, dataset_id: int | None = None
+        self, *, kinds: Collection[TaskKind], limit: int, dataset_ids: Collection[int] | None = None
     ) -> list[Task]:
-        """The open tasks that will be handed out next, in the queue's order."""
+        """The open tasks that will be handed out next, in the queue's order; of these datasets, or
+        of all."""
         query = select(TaskRow).where(
             TaskRow.state == TaskState.OPEN,
             TaskRow.kind.in_(kinds),
-            *_within(dataset_id=dataset_id, round_id=None, run_id=None),
+            *_of_datasets(dataset_ids),
         )
         query = query.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id).limit(limit)
         with self._catalog.reading() as session:
@@ -334,11 +340,14 @@ class AnnotationQueue:
             found = pairs(session, query)
             return {state: found.get(state, 0) for state in TaskState}
 
-    def by_kind(self) -> dict[TaskKind, dict[str, int]]:
+    def by_kind(
+        self, *, dataset_ids: Collection[int] | None = None
+    ) -> dict[TaskKind, dict[str, int]]:
         """For each kind how many tasks are in each state, and how many seconds ago the oldest open
-        one was made (`oldest_seconds`, 0 where there is none)."""
-        counted = select(TaskRow.kind, TaskRow.state, func.count())
-        oldest = select(TaskRow.kind, func.min(TaskRow.created_at))
+        one was made (`oldest_seconds`, 0 where there is none); of these datasets, or of all."""
+        within = _of_datasets(dataset_ids)
+        counted = select(TaskRow.kind, TaskRow.state, func.count()).where(*within)
+        oldest = select(TaskRow.kind, func.min(TaskRow.created_at)).where(*within)
         oldest = oldest.where(TaskRow.state == TaskState.OPEN).group_by(TaskRow.kind)
         found: dict[TaskKind, dict[str, int]] = {
             kind: {**dict.fromkeys(map(str, TaskState), 0), "oldest_seconds": 0}
@@ -422,3 +431,7 @@ def _within(
         (TaskRow.run_id, run_id),
     )
     return [column == value for column, value in given if value is not None]
+
+
+def _of_datasets(dataset_ids: Collection[int] | None) -> list[ColumnElement[bool]]:
+    return [] if dataset_ids is None else [TaskRow.dataset_id.in_(dataset_ids)]

@@ -15,11 +15,13 @@ CHUNK_BYTES = 1024**2
 
 
 @contextlib.contextmanager
-def _staged(path: Path, write: Callable[[BinaryIO], None]) -> Iterator[Path]:
-    """A temporary file beside `path`, written and on disk, for the block to give its name."""
+def _staged(path: Path, write: Callable[[BinaryIO], None], mode: int = 0o666) -> Iterator[Path]:
+    """A temporary file beside `path`, written and on disk, for the block to give its name. It has
+    this mode, less the umask, before its first byte."""
     temporary = path.with_name(f".{uuid.uuid4().hex}")
     try:
-        with temporary.open("xb") as target:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(handle, "wb") as target:
             write(target)
             target.flush()
             os.fsync(target.fileno())
@@ -39,10 +41,14 @@ def link_new(path: Path, source: BinaryIO) -> bool:
     return True
 
 
-def replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Make or replace a local file; its folder is made if it is missing."""
+def replace(path: Path, write: Callable[[BinaryIO], None], *, mode: int = 0o666) -> None:
+    """Make or replace a local file; its folder is made if it is missing.
+
+    Args:
+        mode: of the file, less the umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _staged(path, write) as staged:
+    with _staged(path, write, mode) as staged:
         staged.replace(path)
 
 

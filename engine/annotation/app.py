@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from importlib import resources
@@ -15,12 +16,15 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from engine.annotation import routes
-from engine.annotation.access import COOKIE, Access, RateLimits
+from engine.annotation.access import COOKIE, Access, RateLimits, Sight
 from engine.annotation.actions import Actions, Reports
+from engine.annotation.admission import LARGE_AT_ONCE
+from engine.annotation.callers import is_local
 from engine.annotation.errors import RefusedError
-from engine.annotation.guards import BodyLimit, SecurityHeaders
+from engine.annotation.guards import SecurityHeaders
 from engine.annotation.live import Live
 from engine.annotation.metrics import add_metrics
 from engine.annotation.schemas import Problem
@@ -46,6 +50,7 @@ def create_app(
     reports: Reports,
     guidelines: str,
     hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+    proxies: Sequence[str] = (),
     collectors: Sequence[Collector] = (),
     metrics_token: str | None = None,
 ) -> FastAPI:
@@ -59,6 +64,8 @@ def create_app(
         guidelines: Markdown for annotators.
         hosts: names under which the server may be asked; others are refused, so that no other
             site's name can be made to point here.
+        proxies: addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are
+            believed.
         collectors: what `/metrics` tells beside the times of clicks.
         metrics_token: lets others than this machine read them.
     """
@@ -76,25 +83,28 @@ def create_app(
     state: Any = app.state
     state.service, state.access, state.limits = service, access, RateLimits()
     state.actions, state.reports, state.guidelines = actions, reports, guidelines
-    state.live = Live(lambda: _live_state(service, actions))
+    state.large = asyncio.Semaphore(LARGE_AT_ONCE)
+    state.live = Live(lambda sight: _live_state(service, actions, sight), access.still_there)
     app.include_router(routes.router, prefix="/api")
     add_metrics(app, collectors, metrics_token)
     _add_pages(app)
     _add_error_handlers(app)
-    app.add_middleware(BodyLimit)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(proxies))
     return app
 
 
-def _live_state(service: AnnotationService, actions: Actions) -> dict[str, Any]:
+def _live_state(service: AnnotationService, actions: Actions, sight: Sight) -> dict[str, Any]:
+    queue = service.queue.by_kind(dataset_ids=sight.datasets)
+    # ages change by themselves and are no news
+    told = {"queue": {kind: {**row, "oldest_seconds": 0} for kind, row in queue.items()}}
+    if not sight.dashboard:
+        return told
     jobs = {f"job:{job.id}": job.model_dump(mode="json") for job in actions.jobs()}
     summary = service.catalog.summary()
     stamp = [summary.runs, summary.rounds, summary.models, summary.releases, summary.images]
-    queue = service.queue.by_kind()
-    # ages change by themselves and are no news
-    told = {kind: {**row, "oldest_seconds": 0} for kind, row in queue.items()}
-    return {"queue": told, "overview": {"stamp": str(stamp)}, **jobs}
+    return {**told, "overview": {"stamp": str(stamp)}, **jobs}
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -113,7 +123,9 @@ def _add_pages(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     def home(request: Request) -> Response:
         try:
-            visitor = app.state.access.visitor(request.cookies.get(COOKIE))
+            visitor = app.state.access.visitor(
+                request.cookies.get(COOKIE), is_local=is_local(request)
+            )
         except RefusedError:
             return RedirectResponse("/sign-in", 303)
         first = {"annotator": "/annotate", "reviewer": "/review"}
@@ -153,7 +165,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(DatasetNotFoundError)
     async def no_dataset(request: Request, error: DatasetNotFoundError) -> JSONResponse:
-        return _problem(404, "not_found", str(error))
+        return _problem(404, "not_found", "there is no such dataset")
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s: %s", request.method, request.url.path, error)

@@ -11,6 +11,9 @@ import numpy as np
 
 from storage.formats.images import write_jpeg
 
+SIDES = (32, 64, 128, 256, 512, 1024, 1600, 2048, 4096, 8192)
+"""Longer sides that pictures are made in: many sizes of one image would drive out all others."""
+
 
 class Pictures:
     """JPEGs by image id and longer side; safe for any number of threads."""
@@ -23,7 +26,10 @@ class Pictures:
         self._recent: OrderedDict[tuple[int, int | None], bytes] = OrderedDict()
 
     def get(self, image_id: int, side: int | None) -> bytes:
-        """The image, its longer side at most `side` pixels; None: as large as it is."""
+        """The image, its longer side at most the largest of SIDES that is not above `side`; None:
+        as large as it is."""
+        if side is not None:
+            side = max(made for made in SIDES if made <= max(side, SIDES[0]))
         key = (image_id, side)
         with self._lock:
             if key in self._recent:

@@ -1,4 +1,4 @@
-"""The HTTP interface: each route checks who asks and calls one thing.
+"""The HTTP interface: each route says whom it admits and calls one thing.
 
 Functions are plain, not async: they run in threads, since the catalog and the model block.
 """
@@ -16,9 +16,9 @@ from engine.annotation.access import (
     SESSION_SECONDS,
     Rate,
     Visitor,
-    check_csrf,
 )
 from engine.annotation.actions import Actions
+from engine.annotation.admission import GuardedRoute, admits
 from engine.annotation.schemas import (
     ActionIn,
     ActionPlan,
@@ -54,11 +54,20 @@ REFUSALS = {
     503: "The catalog or the object store does not answer.",
 }
 
-SIGN_INS = Rate(burst=30, a_second=0.5)
-PROMPTS = Rate(burst=80, a_second=40)
-CHANGES = Rate(burst=60, a_second=20)
+SIGN_INS = Rate(burst=30, a_second=0.5, name="sign-in")
+PROMPTS = Rate(burst=80, a_second=40, name="prompt")
+CHANGES = Rate(burst=60, a_second=20, name="change")
+SUBMISSIONS = Rate(burst=40, a_second=4, name="submission")
+READS = Rate(burst=120, a_second=20, name="read")
+PICTURES = Rate(burst=40, a_second=8, name="picture")
 
-router = APIRouter()
+WORDS = 16 << 10
+"""Bytes of a body of ids, names and a few values."""
+PROMPT = 64 << 10
+MAX_BODY = 32 << 20
+"""Bytes of a submission, a judgement or a draft; 5,000 masks take about 10 MB."""
+
+router = APIRouter(route_class=GuardedRoute)
 TaskId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
@@ -75,25 +84,14 @@ def actions_of(request: Request) -> Actions:
 
 
 def visitor_of(request: Request) -> Visitor:
-    """Who asks, signed in or local."""
-    found: Visitor = request.app.state.access.visitor(request.cookies.get(COOKIE))
+    """Who asks, signed in or local, as the route's rule has found."""
+    found: Visitor = request.state.visitor
     return found
 
 
 def changer_of(request: Request, x_csrf_token: Annotated[str | None, Header()] = None) -> Visitor:
-    """The same for a request that changes something."""
-    visitor = visitor_of(request)
-    check_csrf(visitor, x_csrf_token)
-    request.app.state.limits.spend(f"change:{visitor.annotator.id}", CHANGES)
-    return visitor
-
-
-def prompter_of(request: Request, x_csrf_token: Annotated[str | None, Header()] = None) -> Visitor:
-    """The same for a prompt, of which there may be many: one for each place the pointer rests."""
-    visitor = visitor_of(request)
-    check_csrf(visitor, x_csrf_token)
-    request.app.state.limits.spend(f"prompt:{visitor.annotator.id}", PROMPTS)
-    return visitor
+    """The same for a request that changes something; the schema tells of its header here."""
+    return visitor_of(request)
 
 
 Service = Annotated[AnnotationService, Depends(service_of)]
@@ -115,16 +113,16 @@ def _me(visitor: Visitor) -> Me:
 
 
 @router.get("/me")
+@admits("annotator", READS)
 def me(visitor: Someone) -> Me:
     """Who is signed in."""
     return _me(visitor)
 
 
 @router.post("/sign-in")
+@admits(None, SIGN_INS, max_body=WORDS)
 def sign_in(given: SignIn, request: Request, response: Response) -> Me:
     """Use a one-time link; the session's cookie comes with the answer."""
-    host = request.client.host if request.client else "?"
-    request.app.state.limits.spend(f"sign-in:{host}", SIGN_INS)
     session, visitor = request.app.state.access.sign_in(given.token)
     response.set_cookie(
         COOKIE,
@@ -138,6 +136,7 @@ def sign_in(given: SignIn, request: Request, response: Response) -> Me:
 
 
 @router.post("/sign-out", status_code=204)
+@admits("annotator", CHANGES)
 def sign_out(visitor: Changer, request: Request, response: Response) -> None:
     """End the session."""
     if session := request.cookies.get(COOKIE):
@@ -149,46 +148,53 @@ def sign_out(visitor: Changer, request: Request, response: Response) -> None:
 
 
 @router.post("/tasks/next")
+@admits("annotator", CHANGES, max_body=WORDS)
 def next_task(given: NextTask, visitor: Changer, service: Service) -> NextTaskView:
     """Take the next task; one that is held already comes first, with its draft."""
     return service.next_task(visitor.annotator, given.kinds, given.dataset)
 
 
 @router.get("/tasks/{task_id}")
+@admits("annotator", READS)
 def task(task_id: TaskId, visitor: Someone, service: Service) -> TaskView:
     """A task that is held."""
     return service.view(visitor.annotator, task_id)
 
 
 @router.post("/tasks/{task_id}/heartbeat")
+@admits("annotator", CHANGES, max_body=WORDS)
 def heartbeat(task_id: TaskId, given: Lease, visitor: Changer, service: Service) -> LeaseTime:
     """A sign of life: hold the task for another while."""
     return LeaseTime(expires_at=service.heartbeat(visitor.annotator, task_id, given.lease_id))
 
 
 @router.post("/tasks/{task_id}/skip", status_code=204)
+@admits("annotator", CHANGES, max_body=WORDS)
 def skip(task_id: TaskId, given: Lease, visitor: Changer, service: Service) -> None:
     """Send the task to the back of the queue."""
     service.give_back(visitor.annotator, task_id, given.lease_id, skip=True)
 
 
 @router.post("/tasks/{task_id}/release", status_code=204)
+@admits("annotator", CHANGES, max_body=WORDS)
 def release(task_id: TaskId, given: Lease, visitor: Changer, service: Service) -> None:
     """Give the task back to its place in the queue."""
     service.give_back(visitor.annotator, task_id, given.lease_id, skip=False)
 
 
 @router.put("/tasks/{task_id}/draft")
+@admits("annotator", CHANGES, max_body=MAX_BODY)
 def draft(task_id: TaskId, given: DraftIn, visitor: Changer, service: Service) -> Draft:
     """Keep unfinished work."""
     return service.keep_draft(visitor.annotator, task_id, given.lease_id, given.draft)
 
 
 @router.post("/tasks/{task_id}/predict")
+@admits("annotator", PROMPTS, max_body=PROMPT)
 def predict(
     task_id: TaskId,
     given: PredictIn,
-    visitor: Annotated[Visitor, Depends(prompter_of)],
+    visitor: Changer,
     service: Service,
     request: Request,
 ) -> Prediction:
@@ -200,6 +206,7 @@ def predict(
 
 
 @router.post("/tasks/{task_id}/submit")
+@admits("annotator", SUBMISSIONS, max_body=MAX_BODY)
 def submit(task_id: TaskId, given: Submission, visitor: Changer, service: Service) -> Submitted:
     """Hand in an `annotate` or `complete` task."""
     return service.submit(visitor.annotator, task_id, given)
@@ -212,26 +219,28 @@ def late(task_id: TaskId, given: Submission, visitor: Changer, service: Service)
 
 
 @router.post("/tasks/{task_id}/judge")
+@admits("reviewer", SUBMISSIONS, max_body=MAX_BODY)
 def judge(task_id: TaskId, given: Judgement, visitor: Changer, service: Service) -> Submitted:
     """Hand in a `review` task."""
-    visitor.need("reviewer")
     return service.judge(visitor.annotator, task_id, given)
 
 
 @router.get("/images/{image_id}/pixels", response_class=Response)
+@admits("annotator", PICTURES)
 def pixels(
     image_id: Annotated[int, Path(ge=1, lt=2**63)],
     visitor: Someone,
     service: Service,
     side: Annotated[int | None, Query(ge=32, le=8192)] = None,
 ) -> Response:
-    """An image as JPEG, its longer side at most `side` pixels."""
+    """An image as JPEG, its longer side at most `side` pixels: of a few sizes, the next smaller."""
     data = service.picture(visitor.annotator, image_id, side)
     headers = {"Cache-Control": "private, max-age=86400, immutable"}
     return Response(data, media_type="image/jpeg", headers=headers)
 
 
 @router.get("/guidelines")
+@admits("annotator", READS)
 def guidelines(visitor: Someone, request: Request) -> Guidelines:
     """What annotators go by."""
     return Guidelines(markdown=request.app.state.guidelines)
@@ -241,30 +250,30 @@ def guidelines(visitor: Someone, request: Request) -> Guidelines:
 
 
 @router.get("/overview")
-def overview(visitor: Someone, request: Request) -> Overview:
+@admits("reviewer", READS, all_datasets=True)
+def overview(request: Request) -> Overview:
     """What the dashboard shows."""
-    visitor.need("reviewer")
     return Overview(**request.app.state.reports.overview())
 
 
 @router.get("/actions")
-def all_actions(visitor: Someone, request: Request) -> list[ActionView]:
+@admits("admin", READS)
+def all_actions(request: Request) -> list[ActionView]:
     """What an admin can start."""
-    visitor.need("admin")
     return actions_of(request).all()
 
 
 @router.post("/actions/{name}/plan")
+@admits("admin", CHANGES, max_body=WORDS)
 def plan(name: str, given: ActionIn, visitor: Changer, request: Request) -> ActionPlan:
     """What an action will do."""
-    visitor.need("admin")
     return actions_of(request).plan(name, given.values)
 
 
 @router.post("/actions/{name}")
+@admits("admin", CHANGES, max_body=WORDS)
 def start(name: str, given: ActionIn, visitor: Changer, request: Request) -> JobView:
     """Start an action."""
-    visitor.need("admin")
     job = actions_of(request).start(name, given.values)
     service_of(request).catalog.audit.add(
         "action", name, annotator_id=visitor.annotator.id, command=job.command
@@ -273,16 +282,16 @@ def start(name: str, given: ActionIn, visitor: Changer, request: Request) -> Job
 
 
 @router.get("/jobs")
-def jobs(visitor: Someone, request: Request) -> list[JobView]:
+@admits("reviewer", READS, all_datasets=True)
+def jobs(request: Request) -> list[JobView]:
     """What was started, the newest first."""
-    visitor.need("reviewer")
     return actions_of(request).jobs()
 
 
 @router.get("/jobs/{job_id}")
-def job(job_id: str, visitor: Someone, request: Request) -> JobView:
+@admits("reviewer", READS, all_datasets=True)
+def job(job_id: str, request: Request) -> JobView:
     """One of them."""
-    visitor.need("reviewer")
     return actions_of(request).job(job_id)
 
 
@@ -298,8 +307,9 @@ def stop(job_id: str, visitor: Changer, request: Request) -> JobView:
 
 
 @router.get("/events", response_class=StreamingResponse)
+@admits("annotator", READS)
 async def events(visitor: Someone, request: Request) -> Any:
-    """Server-sent events: `queue`, and for reviewers `job` and `overview`."""
-    everything = visitor.annotator.role != "annotator"
-    stream = request.app.state.live.stream(only=None if everything else {"queue"})
+    """Server-sent events: `queue`, and for who sees the dashboard `job` and `overview`; they end
+    with the session."""
+    stream = request.app.state.live.stream(visitor.session)
     return StreamingResponse(stream, media_type="text/event-stream")

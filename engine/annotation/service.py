@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.annotation import answers
+from engine.annotation.access import sight_of
 from engine.annotation.answers import TaskContext
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
@@ -35,9 +36,11 @@ from storage.annotation_queue import AnnotationQueue, Task
 from storage.catalog import (
     Annotator,
     Catalog,
+    DatasetNotFoundError,
     Image,
     LeaseLostError,
     NotFoundError,
+    QuotaError,
     RunKind,
     StaleStateError,
     TaskKind,
@@ -106,21 +109,23 @@ class AnnotationService:
         """The task the annotator holds, else the next free one, with its image ready.
 
         Raises:
-            RefusedError: the role does not take such tasks, or there is no such dataset.
+            RefusedError: the role does not take such tasks, or there is no such dataset for them.
         """
         self._check_kinds(annotator, kinds)
-        dataset_id = None if dataset is None else self.catalog.datasets.get(dataset).id
+        dataset_ids = self._datasets(annotator, dataset)
         task = self.queue.held(annotator.id, kinds=kinds)
+        if task is not None and not sight_of(annotator).includes(task.dataset_id):
+            task = None
         while task is None:
             task = self.queue.lease(
-                annotator.id, kinds=kinds, seconds=self.lease_seconds, dataset_id=dataset_id
+                annotator.id, kinds=kinds, seconds=self.lease_seconds, dataset_ids=dataset_ids
             )
             if task is None:
                 return NextTaskView(task=None, waiting=0)
             if not self._make_ready(task):
                 task = None
         view = self._view(task, annotator)
-        self.prefetch(kinds, dataset_id)
+        self.prefetch(kinds, dataset_ids)
         return NextTaskView(task=view, waiting=view.waiting)
 
     def view(self, annotator: Annotator, task_id: int) -> TaskView:
@@ -129,7 +134,7 @@ class AnnotationService:
         Raises:
             RefusedError: no such task, or somebody else's.
         """
-        task = self._task(task_id)
+        task = self._seen_task(annotator, task_id)
         if task.annotator_id != annotator.id or task.state != TaskState.LEASED:
             raise not_found(f"task {task_id} is not with you")
         return self._view(task, annotator)
@@ -168,7 +173,7 @@ class AnnotationService:
         """Keep unfinished work, and the task with it for `draft_seconds`.
 
         Raises:
-            RefusedError: the task is lost, or a later draft is kept already.
+            RefusedError: the task is lost, a later draft is kept already, or too much is kept.
         """
         self._held(annotator, task_id, lease_id)
         try:
@@ -178,13 +183,17 @@ class AnnotationService:
             raise lease_lost(task_id) from error
         except StaleStateError as error:
             raise RefusedError(409, "draft_outdated", str(error)) from error
+        except QuotaError as error:
+            raise RefusedError(413, "draft_quota", str(error)) from error
         except ValueError as error:  # e.g. a number that is none
             raise invalid(f"the draft cannot be kept: {error}") from error
         return draft
 
-    def prefetch(self, kinds: Collection[TaskKind], dataset_id: int | None = None) -> None:
+    def prefetch(
+        self, kinds: Collection[TaskKind], dataset_ids: Collection[int] | None = None
+    ) -> None:
         """Make the images of the next tasks ready in the background."""
-        for task in self.queue.upcoming(kinds=kinds, limit=AHEAD, dataset_id=dataset_id):
+        for task in self.queue.upcoming(kinds=kinds, limit=AHEAD, dataset_ids=dataset_ids):
             self.embeddings.prefetch(self._context(task).model, [task.image_id])
 
     # prompts
@@ -281,7 +290,7 @@ class AnnotationService:
     def _to_hand_in(
         self, annotator: Annotator, task_id: int, lease_id: str, *, review: bool
     ) -> Task:
-        task = self._task(task_id)
+        task = self._seen_task(annotator, task_id)
         if (task.kind == TaskKind.REVIEW) != review:
             raise invalid(f"task {task_id} is of kind {task.kind}")
         mine = (task.lease_id, task.annotator_id) == (lease_id, annotator.id)
@@ -339,16 +348,37 @@ class AnnotationService:
         Raises:
             RefusedError: it is not there, or not for this person.
         """
-        if annotator.role not in ("reviewer", "admin"):
-            held = self.queue.held(annotator.id, kinds=set(TaskKind))
-            if held is None or held.image_id != image_id:
-                raise not_found(f"image {image_id} is not one of yours")
+        if not self._may_see(annotator, image_id):
+            raise not_found(f"image {image_id} is not one of yours")
         try:
             return self.pictures.get(image_id, side)
         except (NotFoundError, ObjectNotFoundError, BadImageError) as error:
             raise not_found(f"image {image_id}: {error}") from error
 
+    def _may_see(self, annotator: Annotator, image_id: int) -> bool:
+        if annotator.role not in ("reviewer", "admin"):
+            held = self.queue.held(annotator.id, kinds=set(TaskKind))
+            if held is None or held.image_id != image_id:
+                return False
+            return sight_of(annotator).includes(held.dataset_id)
+        try:
+            return sight_of(annotator).includes(self.catalog.images.get(image_id).dataset_id)
+        except NotFoundError:
+            return False
+
     # inside
+
+    def _datasets(self, annotator: Annotator, name: str | None) -> frozenset[int] | None:
+        """Ids of the datasets to take a task from: the one that is named, else all they see."""
+        if name is None:
+            return sight_of(annotator).datasets
+        try:
+            found = self.catalog.datasets.get(name).id
+        except DatasetNotFoundError:
+            found = 0
+        if not found or not sight_of(annotator).includes(found):
+            raise not_found(f"there is no dataset {name!r} for you")
+        return frozenset({found})
 
     def _check_kinds(self, annotator: Annotator, kinds: Collection[TaskKind]) -> None:
         refused = set(kinds) - KINDS.get(annotator.role, set())
@@ -365,10 +395,17 @@ class AnnotationService:
         except TaskNotFoundError as error:
             raise not_found(str(error)) from error
 
+    def _seen_task(self, annotator: Annotator, task_id: int) -> Task:
+        """The task; one of a dataset that is not for the annotator is told to be none."""
+        task = self._task(task_id)
+        if not sight_of(annotator).includes(task.dataset_id):
+            raise not_found(f"no task with id {task_id}")
+        return task
+
     def _held(self, annotator: Annotator, task_id: int, lease_id: str) -> Task:
         """The task, if the annotator has it. One whose lease has run out but that nobody else has
         taken counts as held, as it does for the queue."""
-        task = self._task(task_id)
+        task = self._seen_task(annotator, task_id)
         mine = (task.lease_id, task.annotator_id) == (lease_id, annotator.id)
         if not mine or task.state not in (TaskState.LEASED, TaskState.OPEN):
             raise lease_lost(task_id)
@@ -446,7 +483,7 @@ class AnnotationService:
         context = self._context(task)
         image = self.catalog.images.get(task.image_id)
         draft = self.catalog.drafts.get(task.id, annotator.id)
-        counts = self.queue.by_kind()
+        counts = self.queue.by_kind(dataset_ids=sight_of(annotator).datasets)
         return TaskView(
             id=task.id,
             kind=task.kind,

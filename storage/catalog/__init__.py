@@ -16,6 +16,7 @@ from storage.catalog.errors import (
     LeaseLostError,
     LoopConflictError,
     NotFoundError,
+    QuotaError,
     StaleStateError,
     TaskNotFoundError,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "NewVerdict",
     "NotFoundError",
     "Quarantined",
+    "QuotaError",
     "Release",
     "ReleaseState",
     "Round",

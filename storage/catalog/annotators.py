@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +24,8 @@ class Annotator:
     kind: AnnotatorKind
     role: str
     created_at: datetime
+    datasets: list[int] | None = None
+    """Ids of those whose tasks and images are for them; None: all."""
 
 
 class Annotators:
@@ -68,6 +71,15 @@ class Annotators:
             NotFoundError: no such annotator.
         """
         self._set(annotator_id, role=role)
+
+    def set_datasets(self, annotator_id: int, dataset_ids: Collection[int] | None) -> None:
+        """Say of which datasets an annotator sees tasks and images; None: of all.
+
+        Raises:
+            NotFoundError: no such annotator.
+        """
+        chosen = None if dataset_ids is None else sorted(set(dataset_ids))
+        self._set(annotator_id, datasets=chosen)
 
     def set_token(
         self, annotator_id: int, token_hash: str | None, seconds: float | None = None
@@ -120,6 +132,14 @@ class Annotators:
         with self._sessions.reading() as session:
             row = session.scalars(query).one_or_none()
             return None if row is None else to_record(Annotator, row)
+
+    def has_people(self, *, besides: str) -> bool:
+        """Whether people are entered, one of this name aside."""
+        query = select(AnnotatorRow.id).where(
+            AnnotatorRow.kind == AnnotatorKind.PERSON, AnnotatorRow.name != besides
+        )
+        with self._sessions.reading() as session:
+            return session.scalar(query.limit(1)) is not None
 
     def all(self) -> list[Annotator]:
         """All annotators, by name."""

@@ -17,12 +17,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import JSON, Connection, DateTime, Engine, MetaData, Table, func, select, text
+from sqlalchemy import (
+    JSON,
+    Connection,
+    DateTime,
+    Engine,
+    MetaData,
+    Table,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy import inspect as inspect_database
 
 from storage.catalog import schema
 from storage.catalog.errors import CatalogError, CatalogNotMigratedError
 from storage.catalog.sessions import typed_errors
+from storage.catalog.tables import AnnotatorRow, SignInRow
 from storage.local_files import replace
 
 FORMAT = 1
@@ -75,8 +88,8 @@ def write_backup(engine: Engine, path: Path) -> Manifest:
     with typed_errors(engine):
         if schema.revision(engine) is None:
             raise CatalogNotMigratedError(f"there is no catalog in {engine.url} yet")
-        replace(path, lambda target: manifest.append(_write(engine, target)))
-    path.chmod(0o600)  # who did what is nobody else's business
+        # who did what is nobody else's business
+        replace(path, lambda target: manifest.append(_write(engine, target)), mode=0o600)
     return manifest[0]
 
 
@@ -93,7 +106,8 @@ def read_manifest(path: Path) -> Manifest:
 
 def restore_backup(engine: Engine, path: Path) -> Manifest:
     """Bring a backup into an empty database and its tables to this code's schema, in one
-    transaction: what fails leaves the database empty.
+    transaction: what fails leaves the database empty. Nobody is signed in then, and no sign-in link
+    works: since the backup they may have been ended or used.
 
     Raises:
         BackupError: the database has tables, or the file is none of ours or damaged.
@@ -110,6 +124,8 @@ def restore_backup(engine: Engine, path: Path) -> Manifest:
             upgrade(manifest.revision)
             _fill(connection, archive, manifest, path)
             upgrade("head")
+            connection.execute(delete(SignInRow))
+            connection.execute(update(AnnotatorRow).values(token_hash=None, token_expires_at=None))
         return manifest
 
 

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Text, cast, delete, func, select, update
+from sqlalchemy.orm import Session
 
-from storage.catalog.errors import StaleStateError
+from storage.catalog.errors import QuotaError, StaleStateError
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.tables import DraftRow
+
+QUOTA = 128 << 20
+"""Characters that the drafts of one annotator may take, as JSON. A usual one takes 100,000."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +53,7 @@ class Drafts:
 
         Raises:
             StaleStateError: one of this version or a later one is kept already.
+            QuotaError: with it, the annotator's drafts take more than QUOTA.
             ConstraintError: no such task or annotator.
             ValueError: the data is not JSON.
         """
@@ -62,6 +67,11 @@ class Drafts:
                     raise StaleStateError(
                         f"a draft of task {task_id} as late as version {version} is kept already"
                     )
+            if _kept(session, annotator_id) > QUOTA:
+                raise QuotaError(
+                    f"your unfinished work takes more than {QUOTA >> 20} MiB: hand in some of it, "
+                    "then go on here"
+                )
             session.commit()
 
     def drop(self, task_id: int) -> None:
@@ -69,3 +79,9 @@ class Drafts:
         with self._sessions.session() as session:
             session.execute(delete(DraftRow).where(DraftRow.task_id == task_id))
             session.commit()
+
+
+def _kept(session: Session, annotator_id: int) -> int:
+    """Characters of all of an annotator's drafts."""
+    size = func.sum(func.length(cast(DraftRow.data, Text)))
+    return session.scalar(select(size).where(DraftRow.annotator_id == annotator_id)) or 0

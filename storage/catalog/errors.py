@@ -50,6 +50,11 @@ class StaleStateError(CatalogError):
     again and decide anew; do not retry blindly. A web app answers 409."""
 
 
+class QuotaError(CatalogError):
+    """Somebody keeps more than their share. Nothing was changed: they finish or drop some of it
+    first. A web app answers 413."""
+
+
 class LeaseLostError(CatalogError):
     """The lease ran out and somebody else took the work, or it was given back or handed in
     before. Throw the result away and lease again. A web app answers 409."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from sqlalchemy import delete, select
@@ -37,14 +38,19 @@ class SignIns:
 
     def find(self, token_hash: str) -> Annotator | None:
         """Who is signed in with the token of this hash; None where nobody is, or not any more."""
+        return self.find_all([token_hash]).get(token_hash)
+
+    def find_all(self, token_hashes: Collection[str]) -> dict[str, Annotator]:
+        """The same for several, by hash; those with whom nobody is signed in are left out."""
         query = (
-            select(AnnotatorRow)
-            .join(SignInRow, SignInRow.annotator_id == AnnotatorRow.id)
-            .where(SignInRow.token_hash == token_hash, SignInRow.expires_at > self._sessions.now())
+            select(SignInRow.token_hash, AnnotatorRow)
+            .join(AnnotatorRow, SignInRow.annotator_id == AnnotatorRow.id)
+            .where(
+                SignInRow.token_hash.in_(token_hashes), SignInRow.expires_at > self._sessions.now()
+            )
         )
         with self._sessions.reading() as session:
-            row = session.scalars(query).one_or_none()
-            return None if row is None else to_record(Annotator, row)
+            return {hash_: to_record(Annotator, row) for hash_, row in session.execute(query)}
 
     def end(self, token_hash: str) -> None:
         """Sign out; nothing happens where nobody is signed in."""

@@ -298,6 +298,8 @@ class AnnotatorRow(Base):
     token_hash: Mapped[str | None] = mapped_column(String(128), unique=True)
     token_expires_at: Mapped[datetime | None]
     role: Mapped[str] = mapped_column(String(32))
+    datasets: Mapped[list[int] | None]
+    """Ids of those they see; NULL: all."""
     created_at: Mapped[datetime]
 
 

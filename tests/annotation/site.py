@@ -170,7 +170,9 @@ def served(workspace: Workspace, *, local: bool = False, port: int = 0) -> Itera
     if not local:
         workspace.catalog.annotators.get_or_create("somebody")
     app = make_app(workspace, "127.0.0.1", [])
-    config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, port=port, log_level="error", timeout_graceful_shutdown=1, proxy_headers=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -9,10 +9,12 @@ import httpx
 import pytest
 
 from engine.annotation.access import LINK_SECONDS, Access, Rate, RateLimits, hashed, new_link_token
+from engine.annotation.callers import is_loopback
 from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
-from engine.annotation.guards import HEADERS, MAX_BODY
-from flows.page import is_loopback, make_app
+from engine.annotation.guards import HEADERS
+from engine.annotation.routes import MAX_BODY
+from flows.page import make_app
 from flows.settings import WorkspaceError
 from storage.catalog import AnnotatorKind, TaskKind, open_catalog
 from tests.annotation.site import Site, served

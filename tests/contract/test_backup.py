@@ -105,6 +105,27 @@ def test_a_backup_restores_every_row_into_either_database(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_restore_revives_no_session_and_no_sign_in_link(
+    servers: dict[str, DatabaseServer], tmp_path: Path, kind: str
+) -> None:
+    with open_catalog(servers[kind].migrated()) as old, open_catalog(servers[kind].empty()) as new:
+        for name in ("ada", "bob"):
+            person = old.annotators.get_or_create(name, role="reviewer")
+            old.annotators.set_token(person.id, name * 10, 3600)
+            old.sign_ins.start(person.id, name, 3600)
+        write_backup(old.engine, tmp_path / "catalog.backup")
+        restore_backup(new.engine, tmp_path / "catalog.backup")
+        assert new.sign_ins.find_all(["ada", "bob"]) == {}
+        assert new.annotators.take_token("ada" * 10) is None
+        found = new.annotators.find("bob")
+        assert found is not None
+        assert found.role == "reviewer"
+        # what others are given afterwards works
+        new.annotators.set_token(found.id, "fresh", 3600)
+        assert new.annotators.take_token("fresh") == found
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_backup_sees_one_moment_of_the_database(
     servers: dict[str, DatabaseServer],
     tmp_path: Path,

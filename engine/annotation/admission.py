@@ -1,0 +1,132 @@
+"""Each route says whom it is for, how often and with how large a body; all of that is checked
+before a byte of the body is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from engine.annotation.access import COOKIE, Rate, check_csrf
+from engine.annotation.callers import address_of, is_foreign, is_local
+from engine.annotation.errors import RefusedError
+
+EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
+
+LARGE = 1 << 20
+"""Bytes of a body of which few are taken at a time: as Python objects it may be 25 times that."""
+LARGE_AT_ONCE = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """What a route asks of a request. role: None for whoever comes. max_body: bytes.
+    all_datasets: only for those who see all of them."""
+
+    role: str | None
+    rate: Rate
+    max_body: int = 0
+    all_datasets: bool = False
+
+
+def admits(
+    role: str | None, rate: Rate, *, max_body: int = 0, all_datasets: bool = False
+) -> Callable[[EndpointT], EndpointT]:
+    """Give a route's function its rule."""
+    rule = Rule(role=role, rate=rate, max_body=max_body, all_datasets=all_datasets)
+
+    def given(endpoint: EndpointT) -> EndpointT:
+        endpoint.rule = rule  # type: ignore[attr-defined]
+        return endpoint
+
+    return given
+
+
+class GuardedRoute(APIRoute):
+    """A route with a rule; one whose function has none cannot be made."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        self.rule: Rule = endpoint.rule  # type: ignore[attr-defined]
+        super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own, which reads the body first of all, behind the rule."""
+        handle, rule = super().get_route_handler(), self.rule
+
+        async def guarded(request: Request) -> Response:
+            await run_in_threadpool(_admit, request, rule)
+            if not rule.max_body:
+                return await handle(request)
+            request = await _with_body(request, rule.max_body)
+            if len(await request.body()) <= LARGE:
+                return await handle(request)
+            large: asyncio.Semaphore = request.app.state.large
+            async with large:
+                return await handle(request)
+
+        return guarded
+
+
+def _admit(request: Request, rule: Rule) -> None:
+    """Let the request in, and note as whose. Not async: the catalog blocks.
+
+    Raises:
+        RefusedError: it does not meet the rule.
+    """
+    if is_foreign(request):
+        raise RefusedError(403, "foreign", "this is not for pages of other sites")
+    state = request.app.state
+    if rule.role is None:
+        state.limits.spend(address_of(request), rule.rate)
+        return
+    visitor = state.access.visitor(request.cookies.get(COOKIE), is_local=is_local(request))
+    state.limits.spend(str(visitor.annotator.id), rule.rate)
+    if request.method != "GET":
+        check_csrf(visitor, request.headers.get("x-csrf-token"))
+    visitor.need(rule.role)
+    if rule.all_datasets:
+        visitor.need_all_datasets()
+    request.state.visitor = visitor
+
+
+async def _with_body(request: Request, limit: int) -> Request:
+    """The request with its body read.
+
+    Raises:
+        RefusedError: it has more bytes, whether it says so first or not, or ends too early.
+    """
+    said = request.headers.get("content-length", "0")
+    if not said.isdigit() or int(said) > limit:
+        raise _too_large(limit)
+    found = Request(request.scope, _at_most(request.receive, limit))
+    try:
+        await found.body()
+    except ClientDisconnect as error:
+        raise RefusedError(400, "cut_short", "the request ended before its time") from error
+    return found
+
+
+def _at_most(receive: Receive, limit: int) -> Receive:
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise _too_large(limit)
+        return message
+
+    return counted
+
+
+def _too_large(limit: int) -> RefusedError:
+    size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+    return RefusedError(413, "too_large", f"such a request may have at most {size}")

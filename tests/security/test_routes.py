@@ -1,0 +1,178 @@
+"""Every route with everybody: what the app has is compared with what is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from engine.annotation.access import COOKIE
+from engine.annotation.admission import GuardedRoute
+from engine.annotation.client import Client
+from engine.annotation.routes import MAX_BODY, PROMPT, WORDS, router
+from flows.page import make_app
+from tests.annotation.site import Site
+from tests.security.conftest import raw
+
+KEY = tuple[str, str]
+
+RULES: dict[KEY, tuple[str | None, str, int]] = {
+    ("GET", "/me"): ("annotator", "read", 0),
+    ("POST", "/sign-in"): (None, "sign-in", WORDS),
+    ("POST", "/sign-out"): ("annotator", "change", 0),
+    ("POST", "/tasks/next"): ("annotator", "change", WORDS),
+    ("GET", "/tasks/{task_id}"): ("annotator", "read", 0),
+    ("POST", "/tasks/{task_id}/heartbeat"): ("annotator", "change", WORDS),
+    ("POST", "/tasks/{task_id}/skip"): ("annotator", "change", WORDS),
+    ("POST", "/tasks/{task_id}/release"): ("annotator", "change", WORDS),
+    ("PUT", "/tasks/{task_id}/draft"): ("annotator", "change", MAX_BODY),
+    ("POST", "/tasks/{task_id}/predict"): ("annotator", "prompt", PROMPT),
+    ("POST", "/tasks/{task_id}/submit"): ("annotator", "submission", MAX_BODY),
+    ("POST", "/tasks/{task_id}/judge"): ("reviewer", "submission", MAX_BODY),
+    ("GET", "/images/{image_id}/pixels"): ("annotator", "picture", 0),
+    ("GET", "/guidelines"): ("annotator", "read", 0),
+    ("GET", "/overview"): ("reviewer", "read", 0),
+    ("GET", "/actions"): ("admin", "read", 0),
+    ("POST", "/actions/{name}/plan"): ("admin", "change", WORDS),
+    ("POST", "/actions/{name}"): ("admin", "change", WORDS),
+    ("GET", "/jobs"): ("reviewer", "read", 0),
+    ("GET", "/jobs/{job_id}"): ("reviewer", "read", 0),
+    ("GET", "/events"): ("annotator", "read", 0),
+}
+"""Role, what is counted, largest body."""
+
+ALL_DATASETS = {("GET", "/overview"), ("GET", "/jobs"), ("GET", "/jobs/{job_id}")}
+
+BESIDES = {
+    *("/", "/annotate", "/review", "/dashboard", "/sign-in", "/static", "/favicon.ico"),
+    *("/api/openapi.json", "/metrics"),
+}
+"""What is there beside the interface: pages that say nothing, and metrics, which have a guard."""
+
+PEOPLE = {
+    "annotator": ("annotator", None),
+    "annotator of some datasets": ("annotator", ["d"]),
+    "reviewer": ("reviewer", None),
+    "reviewer of some datasets": ("reviewer", ["d"]),
+    "admin": ("admin", None),
+}
+LADDER = ("annotator", "reviewer", "admin")
+
+
+def routes() -> dict[KEY, GuardedRoute]:
+    """The interface's routes as they are."""
+    found: dict[KEY, GuardedRoute] = {}
+    for route in router.routes:
+        assert isinstance(route, GuardedRoute), f"{route} has no rule"
+        (method,) = sorted(route.methods or ())
+        found[method, route.path] = route
+    return found
+
+
+@pytest.fixture(scope="module")
+def people(site: Site, url: str) -> Iterator[dict[str, Client]]:
+    """One of each kind, signed in."""
+    catalog = site.workspace.catalog
+    with ExitStack() as stack:
+        found = {}
+        for who, (role, datasets) in PEOPLE.items():
+            found[who] = stack.enter_context(site.client(url, who, role))
+            person = catalog.annotators.find(who)
+            assert person is not None
+            ids = None if datasets is None else [catalog.datasets.get(n).id for n in datasets]
+            catalog.annotators.set_datasets(person.id, ids)
+        yield found
+
+
+def answer_to(url: str, key: KEY, who: Client | None) -> httpx.Response:
+    """What is answered to an empty request of somebody, who is signed in anew to sign out."""
+    method, path = key
+    path = f"{url}/api{path}".replace("{task_id}", str(2**40)).replace("{image_id}", str(2**40))
+    headers = {"X-CSRF-Token": who._csrf} if who else {}
+    cookies = {COOKIE: str(who.session)} if who else {}
+    body: dict[str, str] | None = None if method == "GET" else {}
+    with httpx.stream(method, path, json=body, headers=headers, cookies=cookies) as answer:
+        if "event-stream" not in answer.headers["content-type"]:
+            answer.read()
+        return answer
+
+
+def test_the_app_has_the_routes_that_are_meant_and_no_other(site: Site) -> None:
+    found = routes()
+    rules = {key: route.rule for key, route in found.items()}
+    told = {key: (rule.role, rule.rate.name, rule.max_body) for key, rule in rules.items()}
+    assert told == RULES
+    assert {key for key, rule in rules.items() if rule.all_datasets} == ALL_DATASETS
+    app = make_app(site.workspace, "127.0.0.1", [])
+    served = {
+        (method.upper(), path.removeprefix("/api"))
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    }
+    assert served == set(RULES)
+    paths = {path for route in app.routes if (path := getattr(route, "path", None)) is not None}
+    flat = {f"/api{path}" for _, path in RULES}  # older versions of FastAPI list them here
+    assert paths - flat == BESIDES
+
+
+@pytest.mark.parametrize("who", [None, *PEOPLE])
+def test_every_route_lets_in_whom_it_is_for(
+    url: str, people: dict[str, Client], who: str | None
+) -> None:
+    for key, (role, _, _) in RULES.items():
+        if key == ("POST", "/sign-out") and who is not None:
+            continue  # it would: the others come later
+        answer = answer_to(url, key, people[who] if who else None)
+        if role is None:
+            expected = 422  # no token was sent
+        elif who is None:
+            expected = 401
+        else:
+            mine, datasets = PEOPLE[who]
+            is_low = LADDER.index(mine) < LADDER.index(role)
+            is_partial = key in ALL_DATASETS and datasets is not None
+            expected = 403 if is_low or is_partial else 0
+        if expected:
+            assert answer.status_code == expected, (key, answer.status_code)
+        else:  # let in: there is no such thing, or the request is no good, but it was looked at
+            assert answer.status_code in (200, 404, 422), (key, answer.status_code, answer.text)
+        assert b"secret" not in getattr(answer, "_content", b"") or who in ("reviewer", "admin")
+
+
+@pytest.mark.parametrize("key", [key for key, (_, _, size) in RULES.items() if size])
+def test_nobody_gets_a_body_read_before_they_are_let_in(
+    url: str, people: dict[str, Client], key: KEY
+) -> None:
+    method, path = key
+    path = path.replace("{task_id}", "1").replace("{name}", "retrain")
+    role, _, size = RULES[key]
+    head = f"{method} /api{path} HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+    unsent = f"{head}Content-Length: 1000\n"
+    too_large = f"{head}Content-Length: {size + 1}\n"
+    if role is None:
+        assert raw(url, too_large)[0] == 413
+        return
+    assert raw(url, unsent)[0] == 401
+    assert raw(url, too_large)[0] == 401
+    admin = people["admin"]
+    cookie = f"Cookie: {COOKIE}={admin.session}\n"
+    assert raw(url, unsent + cookie)[0] == 403, "without the CSRF token"
+    signed = f"{cookie}X-CSRF-Token: {admin._csrf}\n"
+    assert raw(url, too_large + signed)[0] == 413
+    with pytest.raises(TimeoutError):  # that is: it waits for the body
+        raw(url, unsent + signed, seconds=0.1)
+    assert raw(url, f"{unsent}{signed}Sec-Fetch-Site: cross-site\n")[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/tasks/next"])
+def test_a_body_that_hides_its_size_is_cut_off(
+    url: str, people: dict[str, Client], path: str
+) -> None:
+    admin = people["admin"]
+    head = (
+        f"POST /api{path} HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked\n"
+        f"Cookie: {COOKIE}={admin.session}\nX-CSRF-Token: {admin._csrf}\n"
+    )
+    assert raw(url, head, b"%x\r\n%s\r\n" % (WORDS + 1, b"[" * (WORDS + 1)))[0] == 413

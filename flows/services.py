@@ -33,6 +33,7 @@ HEALTH_SECONDS = 3.0
 SOCKET_PATH = 100
 """Characters that a Unix socket's path may have; the systems' limits are 104 to 108."""
 HOST = "127.0.0.1"
+CORS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 HERE = "/proc/self/cwd"
 """A process's own folder on Linux, under a path that needs no permission of the folders above."""
 
@@ -247,6 +248,7 @@ def prefect_server(port: int, auth: str) -> Service:
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_API_URL": f"{url}/api",
             SERVER_LOGIN: auth,
+            CORS: os.environ.get(CORS) or f"{url},http://localhost:{port}",
         },
     )
 

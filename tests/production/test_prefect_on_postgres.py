@@ -18,7 +18,6 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import events
 from flows.settings import FILE_NAME
@@ -142,7 +141,7 @@ def test_prefect_on_debians_postgresql_runs_what_triggers_and_schedules_start(
             assert not list(root.glob(".prefect/*.db"))
 
             workspace = open_workspace(str(root))
-            with temporary_settings({PREFECT_API_URL: production.api}):
+            with production.in_use():
                 assert events.emit(workspace, events.MODEL_PROMOTED, {"version": "lite"})
             done = dataengine(root, "schedule", "sweep", "--cron", "0 4 * * 0", "--json")
             assert done.returncode == 0, done.stderr

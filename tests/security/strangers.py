@@ -13,7 +13,7 @@ from tests.production.running import processes_of
 
 LISTENS = "0A"
 FOREIGN = "https://foreign.example"
-PATHS = ("/", "/buckets/dataengine/kept", "/dir/assign", "/dir/status", "/status")
+PATHS = ("/", "/dataengine/kept", "/buckets/dataengine/kept", "/dir/assign", "/status")
 METHODS = ("GET", "PUT", "POST", "DELETE")
 
 

@@ -106,7 +106,7 @@ def main() -> int:
     """Print the findings; the exit code says whether there are any."""
     lock, source = Path(sys.argv[1]), Path(sys.argv[2])
     locked, read, newest = locked_in(lock), 0, ""
-    found = []
+    found: list[Finding] = []
     for record in records_of(source):
         read, newest = read + 1, max(newest, str(record.get("modified", "")))
         found += findings_in(record, locked)

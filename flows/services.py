@@ -102,7 +102,7 @@ def postgres(root: Path) -> Service:
     user: str | None = server.system_user
     # Another user may not pass the folders above, and they stay so: a process that is in its folder
     # needs none of them.
-    at = str(data) if user is None else HERE
+    at = HERE if user and sys.platform == "linux" else str(data)
     _make_cluster(server.bin_path / "initdb", data, at, user)
     sockets = _socket_folder(data, user)
     url = f"postgresql+psycopg://postgres@/{DATABASE}?host={sockets}"
@@ -131,7 +131,14 @@ def _make_cluster(initdb: Path, data: Path, at: str, user: str | None) -> None:
     options = ["--auth=trust", "--encoding=utf8", "--username=postgres", f"--pgdata={at}"]
     try:
         subprocess.run(
-            [initdb, *options], cwd=data, user=user, check=True, capture_output=True, text=True
+            [initdb, *options],
+            cwd=data,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+            check=True,
+            capture_output=True,
+            text=True,
         )
     except PermissionError as error:
         raise WorkspaceError(

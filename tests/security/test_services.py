@@ -4,6 +4,7 @@ reaches every port, and by a web page in the browser of the one who works here."
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 from pathlib import Path
@@ -165,8 +166,11 @@ def test_keys_and_logins_are_in_files_of_the_user_and_in_no_command_line(
 
 
 def test_the_folders_above_a_workspace_stay_closed(attacked: Production) -> None:
-    """As root too, where PostgreSQL runs as a user who may not pass them."""
+    """As root too, where PostgreSQL runs as a user who may not pass them, in no group of root's."""
     assert stat.S_IMODE(attacked.root.parent.stat().st_mode) == 0o700
+    data = attacked.root / SERVICES / "postgres" / "base"
+    is_roots = (data.stat().st_uid == 0, data.stat().st_gid == 0)
+    assert is_roots == (False, False) or os.geteuid() != 0
     assert open_workspace(str(attacked.root)).catalog.datasets.all() == []
 
 

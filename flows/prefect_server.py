@@ -28,14 +28,13 @@ from starlette.responses import PlainTextResponse
 from flows.orchestrator import SERVER_LOGIN
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY_VIOLATION = 1008
 
 
-def create_app(names: Iterable[str] = ()) -> FastAPI:
+def create_app(names: Iterable[str] = ()) -> OwnPagesOnly:
     """What `prefect server start` serves, for requests to 127.0.0.1, localhost or one of `names`.
 
     Pages of the server itself may send requests, and those of PREFECT_SERVER_CORS_ALLOWED_ORIGINS;
@@ -46,9 +45,8 @@ def create_app(names: Iterable[str] = ()) -> FastAPI:
     from prefect.settings import PREFECT_SERVER_CORS_ALLOWED_ORIGINS
 
     origins = frozenset(PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value().split(",")) - {"*"}
-    app = create(ignore_cache=True)
-    app.add_middleware(OwnPagesOnly, names=frozenset([*LOOPBACK, *names]), origins=origins)
-    return app
+    # Around the app, not in it: the server asks itself too, by a name of its own.
+    return OwnPagesOnly(create(), frozenset([*LOOPBACK, *names]), origins)
 
 
 class OwnPagesOnly:

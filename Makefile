@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := .cache/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench base-model pictures sbom audit clean
+.PHONY: help setup demo test lint bench base-model pictures sbom audit lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,9 +61,11 @@ sbom: $(READY) $(TOOLS)/.ready ## List what is installed, with licences, as Cycl
 	$(TOOLS)/bin/cyclonedx-py environment --gather-license-texts --output-reproducible \
 		--pyproject pyproject.toml --output-file sbom.json $(BIN)/python
 
-audit: $(TOOLS)/.ready ## Look the locked packages up among known vulnerabilities; needs PyPI's JSON API
-	$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --requirement requirements.lock || \
-		{ echo "vulnerable packages, or not all could be looked up: see above" >&2; exit 1; }
+audit: $(READY) $(TOOLS)/.ready ## Look the locked packages up among known vulnerabilities, at PyPI or in ADVISORIES=copy
+	sh infra/audit.sh $(BIN)/python $(TOOLS)/bin/pip-audit "$(ADVISORIES)"
+
+lock: $(READY) ## Write what the image installs with its sums into infra/image.lock; needs PyPI
+	sh infra/lock.sh $(BIN)/python
 
 clean: ## Remove the demo and caches, not .venv
 	rm -rf demo .cache .mypy_cache .ruff_cache .pytest_cache

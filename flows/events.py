@@ -78,7 +78,7 @@ def emit(workspace: Workspace, event: str, payload: dict[str, Any], **labels: st
         "payload": payload,
     }
     try:
-        answer = httpx.post(f"{url}/events", json=[body], timeout=SEND_SECONDS, **login())
+        answer = httpx.post(f"{url}/events", json=[body], timeout=SEND_SECONDS, **login(root))
         answer.raise_for_status()
     except httpx.HTTPError as error:
         log.warning("event %s was not sent, `dataengine advance` catches up: %s", event, error)

@@ -66,6 +66,8 @@ def _run(command: list[str], stop: signal.Signals, user: str | None, end: thread
         command,
         stdin=subprocess.DEVNULL,
         user=user,
+        group=user,  # and none of this one's groups
+        extra_groups=None if user is None else [],
         start_new_session=True,
         preexec_fn=_dying_with_parent(stop),
     )

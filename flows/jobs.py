@@ -8,15 +8,25 @@ and `ended.json` once it has ended.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import shlex
 import signal
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from flows.processes import environment, python
+from storage.local_files import replace
+
+log = logging.getLogger("dataengine.jobs")
 
 LOG_BYTES = 8_000
 """Of a log's end that is shown."""
@@ -36,15 +46,15 @@ def start_job(folder: Path, job: Job, root: Path) -> None:
     """Run `dataengine` with the job's arguments in the workspace `root`, in the background."""
     place = folder / job.id
     place.mkdir(parents=True)
-    (place / "job.json").write_text(json.dumps(asdict(job)))
-    with (place / "log.txt").open("wb") as log:
+    _write(place / "job.json", asdict(job))
+    with (place / "log.txt").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.jobs", str(place)],
+            python("flows.jobs", str(place)),
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             cwd=root,
-            env={**os.environ, "DATAENGINE_WORKSPACE": str(root)},
+            env=environment(root),
             start_new_session=True,  # Ctrl-C at the page's server does not stop a training
         )
     (place / "process").write_text(str(process.pid))
@@ -63,9 +73,22 @@ def stop_job(folder: Path, job: Job) -> None:
 
 
 def jobs_in(folder: Path) -> list[Job]:
-    """All jobs, the newest first."""
-    found = [Job(**json.loads(path.read_text())) for path in folder.glob("*/job.json")]
-    return sorted(found, key=lambda job: (job.started_at, job.id), reverse=True)
+    """All jobs, the newest first; one whose file cannot be read is left out."""
+    return sorted(_readable(folder), key=lambda job: (job.started_at, job.id), reverse=True)
+
+
+def _readable(folder: Path) -> Iterator[Job]:
+    for path in folder.glob("*/job.json"):
+        try:
+            yield Job(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s is no job's file, and left out: %s", path, error)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    """Whole or not at all: others read it at any time."""
+    source = io.BytesIO(json.dumps(values).encode())
+    replace(path, lambda file: shutil.copyfileobj(source, file))
 
 
 def state_of(folder: Path, job: Job) -> tuple[str, datetime | None]:
@@ -112,10 +135,8 @@ def main() -> None:
     place = Path(sys.argv[1])
     arguments = json.loads((place / "job.json").read_text())["arguments"]
     signal.signal(signal.SIGINT, lambda number, frame: None)  # the command's own to answer
-    code = subprocess.call([sys.executable, "-m", "flows.cli", *arguments])
-    ended = place / "ended.partial"
-    ended.write_text(json.dumps({"code": code, "at": datetime.now(UTC).isoformat()}))
-    ended.rename(place / "ended.json")
+    code = subprocess.call(python("flows.cli", *arguments))
+    _write(place / "ended.json", {"code": code, "at": datetime.now(UTC).isoformat()})
 
 
 if __name__ == "__main__":

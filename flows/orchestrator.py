@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ from flows.settings import SERVICES
 
 STATE_FILE = f"{SERVICES}/state.json"
 """What `dataengine up` says of its services while it runs."""
+SERVER_LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
+"""Variable that tells a Prefect server what user and password it wants."""
+AUTH_FILE = f"{SERVICES}/prefect.auth"
+"""User and password of that server, as `user:password`; readable by its user only."""
 LOCK_FILE = f"{SERVICES}/up.lock"
 LOOK_SECONDS = 2.0
 KNOCK_SECONDS = 10.0
@@ -30,23 +35,53 @@ class UnreachableError(Exception):
 def api_url(root: Path) -> str | None:
     """The server's URL as this process has it: in Prefect's settings where Prefect is loaded (they
     know of temporary servers), in the environment, or from a `dataengine up` that is running."""
-    if "prefect.settings" in sys.modules:
-        from prefect.settings import PREFECT_API_URL
-
-        if PREFECT_API_URL.value():
-            return str(PREFECT_API_URL.value()).rstrip("/")
-    named = os.environ.get("PREFECT_API_URL")
+    named = _told("PREFECT_API_URL")
     return named.rstrip("/") if named else url_of_services(root)
 
 
-def login() -> dict[str, Any]:
-    """For httpx, what a server with a password or key wants: PREFECT_API_AUTH_STRING,
-    PREFECT_API_KEY."""
+def _told(name: str) -> str:
+    """A setting of Prefect's that holds in this process; empty where there is none."""
+    if "prefect.settings" in sys.modules:
+        from prefect import settings
+
+        value = getattr(settings, name).value()
+        if value:
+            return str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
+    return os.environ.get(name, "")
+
+
+def auth_string(root: Path) -> str:
+    """`user:password` for the server that `api_url` finds; empty where it wants none. That of a
+    `dataengine up` is sent to its own server only."""
+    return _told("PREFECT_API_AUTH_STRING") if _told("PREFECT_API_URL") else own_auth(root)
+
+
+def own_auth(root: Path) -> str:
+    """`user:password` of this workspace's `dataengine up`; empty before the first one."""
+    try:
+        return (root / AUTH_FILE).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def auth_to_want(known: str = "") -> str:
+    """`user:password` for a server that is about to start: that of PREFECT_SERVER_API_AUTH_STRING,
+    else the known one, else a fresh one."""
+    return os.environ.get(SERVER_LOGIN) or known or f"dataengine:{secrets.token_urlsafe(24)}"
+
+
+def basic(auth: str) -> tuple[str, str] | None:
+    """`user:password` for httpx; None where it is none."""
+    user, found, password = auth.partition(":")
+    return (user, password) if found else None
+
+
+def login(root: Path) -> dict[str, Any]:
+    """For httpx, what the server in use wants: user and password, or PREFECT_API_KEY."""
     key = os.environ.get("PREFECT_API_KEY")
-    name, found, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     return {
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
-        "auth": (name, password) if found else None,
+        "auth": basic(auth_string(root)),
     }
 
 
@@ -54,7 +89,7 @@ def url_of_services(root: Path) -> str | None:
     """The URL of the server that `dataengine up` has started here, while that answers."""
     url = services_state(root).get("prefect_api_url")
     try:
-        if url and httpx.get(f"{url}/health", timeout=LOOK_SECONDS, **login()).is_success:
+        if url and httpx.get(f"{url}/health", timeout=LOOK_SECONDS).is_success:
             return str(url)
     except httpx.HTTPError:
         return None
@@ -97,12 +132,20 @@ def connected(root: Path) -> Iterator[str]:
             "no Prefect server: start one with `dataengine up` in this workspace, or set "
             "PREFECT_API_URL"
         )
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: url}), refused_in_a_line():
+    with using(url, auth_string(root)), refused_in_a_line():
         # Prefect's client tries for minutes, which is right where a server is busy only.
-        httpx.get(f"{url}/health", timeout=KNOCK_SECONDS, **login())
+        httpx.get(f"{url}/health", timeout=KNOCK_SECONDS, **login(root))
         yield url
+
+
+@contextmanager
+def using(url: str, auth: str) -> Iterator[None]:
+    """Run the body with Prefect's client on this server, with this `user:password` or without."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    told: dict[Any, Any] = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth or None}
+    with temporary_settings(told):
+        yield
 
 
 @contextmanager
@@ -117,6 +160,11 @@ def refused_in_a_line() -> Iterator[None]:
     try:
         yield
     except PrefectHTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise UnreachableError(
+                "Prefect's server wants another user and password: set PREFECT_API_AUTH_STRING to "
+                f"user:password (a `dataengine up` keeps its own in {AUTH_FILE})"
+            ) from error
         raise UnreachableError(f"Prefect refuses: {error.response.text[:300]}") from error
     except httpx.HTTPError as error:
         raise UnreachableError(

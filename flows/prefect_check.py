@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from flows.orchestrator import api_url
+from flows.orchestrator import api_url, login
 
 SECONDS = 10.0
 """How long the server may take to answer."""
@@ -24,7 +23,7 @@ def look(root: Path, pool: str) -> tuple[str, str, str]:
     url = api_url(root)
     if url is None:
         return "no server; commands start one of their own", "", "ok"
-    with httpx.Client(base_url=url, headers=_headers(), auth=_auth(), timeout=SECONDS) as client:
+    with httpx.Client(base_url=url, timeout=SECONDS, **login(root)) as client:
         _get(client, "/health")
         theirs, ours = str(_get(client, "/admin/version")), version("prefect")
         if theirs != ours:
@@ -58,14 +57,3 @@ def _get(client: httpx.Client, path: str) -> Any:
     answer = client.get(path)
     answer.raise_for_status()
     return answer.json()
-
-
-def _headers() -> dict[str, str]:
-    key = os.environ.get("PREFECT_API_KEY")
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def _auth() -> tuple[str, str] | None:
-    """Of a server that wants a user and a password (`PREFECT_API_AUTH_STRING`)."""
-    user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
-    return (user, password) if colon else None

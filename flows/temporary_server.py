@@ -20,7 +20,8 @@ from pathlib import Path
 
 import httpx
 
-from flows.orchestrator import url_of_services
+from flows.orchestrator import SERVER_LOGIN, auth_to_want, own_auth, url_of_services, using
+from flows.processes import environment, python
 
 START_SECONDS = 120.0
 
@@ -69,31 +70,30 @@ def _started(root: Path) -> Iterator[None]:
         yield
         return
     if running := url_of_services(root):
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        with temporary_settings({PREFECT_API_URL: running}):
+        with using(running, own_auth(root)):
             yield
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
+    # What it is told, the worker of a later `dataengine up` would do: nobody else may tell it.
+    auth = auth_to_want()
+    more = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", SERVER_LOGIN: auth}
     log = root / ".prefect" / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.temporary_server", str(port)],
+            python("flows.temporary_server", str(port)),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"},
+            env=environment(root, **more),
             start_new_session=True,  # Ctrl-C reaches the command first, which then stops us
         )
     try:
         _wait(url, process, log)
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        with temporary_settings({PREFECT_API_URL: url}):
+        with using(url, auth):
             yield
     finally:
         assert process.stdin is not None
@@ -122,18 +122,14 @@ def _serve(port: int) -> None:
     """The server's own process: serve until standard input closes."""
     import uvicorn
 
+    from flows.prefect_server import create_app
+
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
         os._exit(0)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    uvicorn.run(
-        "prefect.server.api.server:create_app",
-        factory=True,
-        host="127.0.0.1",
-        port=port,
-        log_level="error",
-    )
+    uvicorn.run(create_app(), host="127.0.0.1", port=port, log_level="error")
 
 
 if __name__ == "__main__":

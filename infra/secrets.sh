@@ -7,10 +7,10 @@ folder="$(dirname "$0")/secrets"
 mkdir -p "$folder"
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 write() { if [ ! -e "$folder/$1" ]; then printf '%s' "$2" > "$folder/$1"; chmod 0444 "$folder/$1"; fi; }
-write postgres_password "$(random)"
-password="$(cat "$folder/postgres_password")"
-write database_url "postgresql+psycopg://dataengine:$password@postgres/dataengine"
-write prefect_database_url "postgresql+asyncpg://dataengine:$password@postgres/prefect"
+for name in postgres_password catalog_password prefect_password; do write "$name" "$(random)"; done
+write database_url "postgresql+psycopg://dataengine:$(cat "$folder/catalog_password")@postgres/dataengine"
+write prefect_database_url "postgresql+asyncpg://prefect:$(cat "$folder/prefect_password")@postgres/prefect"
+write prefect_auth "dataengine:$(random)"
 write s3_access_key "$(random)"
 write s3_secret_key "$(random)"
 write metrics_token "$(random)"

@@ -52,6 +52,18 @@ def replace(path: Path, write: Callable[[BinaryIO], None], *, mode: int = 0o666)
         staged.replace(path)
 
 
+def write_private(path: Path, text: str) -> None:
+    """Make or replace a local file that nobody else can read, from its first byte."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

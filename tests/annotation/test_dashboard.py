@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import shutil
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -192,6 +196,31 @@ def test_a_run_without_parts_tells_how_far_it_has_come(site: Site) -> None:
     runs.finish("t", {"version": "d-1"})
     runs.tell("t", 0.5)  # too late: what it found stays
     assert runs.get("t").metrics == {"version": "d-1"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"id": "other"}'])
+def test_a_job_that_cannot_be_read_does_not_hide_the_others(text: str, tmp_path: Path) -> None:
+    job = Job(id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00")
+    for name, content in ((job.id, json.dumps(asdict(job))), ("torn", text)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "job.json").write_text(content)
+    assert jobs_in(tmp_path) == [job]
+
+
+def test_a_job_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after some bytes of its file."""
+
+    def torn(source: IO[bytes], target: IO[bytes]) -> None:
+        target.write(source.read(5))
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(shutil, "copyfileobj", torn)
+    job = Job(id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00")
+    with pytest.raises(OSError, match="no space"):
+        start_job(tmp_path, job, tmp_path)
+    assert list((tmp_path / "j").iterdir()) == []
 
 
 def test_there_is_no_job_of_another_name(adam: Client) -> None:

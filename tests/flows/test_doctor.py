@@ -21,6 +21,7 @@ from flows import prefect_check, progress
 from flows.cli import app
 from flows.doctor import check_workspace
 from flows.operations import backup_catalog, restore_catalog
+from flows.orchestrator import login
 from flows.settings import FILE_NAME
 from flows.wiring import Workspace
 from storage.catalog import RunKind, TaskKind, utc_now
@@ -159,21 +160,24 @@ def test_the_prefect_server_is_asked_for_version_and_workers(
 ) -> None:
     """A real server, and a worker's sign of life."""
     url = str(PREFECT_API_URL.value())
+    nobodys = httpx.post(f"{url}/work_pools/", json={"name": "dataengine", "type": "process"})
+    assert nobodys.status_code == 401  # what it is told, a later worker would do
+    client = httpx.Client(base_url=url, **login(_root(site)))
 
     def found() -> dict[str, Any]:
         return _checks(site)["prefect"]
 
     assert "no work pool 'dataengine'" in found()["detail"]
-    httpx.post(f"{url}/work_pools/", json={"name": "dataengine", "type": "process"})
+    client.post("/work_pools/", json={"name": "dataengine", "type": "process"})
     assert "no worker" in found()["detail"]
     assert found()["level"] == "look"
-    httpx.post(f"{url}/work_pools/dataengine/workers/heartbeat", json={"name": "w"})
+    client.post("/work_pools/dataengine/workers/heartbeat", json={"name": "w"})
     assert found()["level"] == "ok"
     assert "1 workers" in found()["detail"]
     monkeypatch.setattr(prefect_check, "version", lambda name: "3.0.0")
     assert found()["level"] == "wrong"
     assert "prefect==" in found()["do"]
-    httpx.delete(f"{url}/work_pools/dataengine")
+    client.delete("/work_pools/dataengine")
 
 
 def test_the_command_fails_where_something_is_wrong(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import temporary_server
 from flows.settings import FILE_NAME
@@ -28,6 +27,18 @@ retrain_after_rejected = 2
 rescore_images = 2
 """
 
+TRAPS = ("flows", "prefect", "uvicorn", "json", "sqlalchemy", "sitecustomize")
+"""Modules that our processes import, and that somebody has put into the workspace too."""
+SPRUNG = "sprung"
+"""File that a trap makes when it is imported."""
+
+
+def set_traps(root: Path) -> None:
+    """Put them there."""
+    for name in TRAPS:
+        sprung = f"open({str(root / SPRUNG)!r}, 'a').write({name!r})"
+        (root / f"{name}.py").write_text(f"{sprung}\nraise ImportError({name!r})\n")
+
 
 @pytest.fixture(scope="session")
 def started() -> Iterator[Production]:
@@ -36,6 +47,7 @@ def started() -> Iterator[Production]:
         root = Path(folder).resolve() / "ws"
         root.mkdir()
         (root / FILE_NAME).write_text(TOML.replace("held_out = 0.3", "held_out = 0") + PRODUCTION)
+        set_traps(root)
         scenes = write_scenes(root / "scenes", 8)
         with running(root) as production:
             done = dataengine(root, "ingest", str(scenes), "--dataset", "d", "--json")
@@ -50,7 +62,7 @@ def started() -> Iterator[Production]:
 def production(started: Production) -> Iterator[Production]:
     """The same, with this process's flows on its Prefect server."""
     temporary_server.configure(started.root)
-    with temporary_settings({PREFECT_API_URL: started.api}):
+    with started.in_use():
         yield started
 
 

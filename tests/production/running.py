@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+from flows.orchestrator import basic, own_auth, using
+from flows.processes import python
 
 START_SECONDS = 150.0
 PATIENCE = 90.0
@@ -48,7 +50,7 @@ def environment() -> dict[str, str]:
 def dataengine(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the workspace."""
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        python("flows.cli", *arguments),
         cwd=root,
         env=environment(),
         capture_output=True,
@@ -90,17 +92,28 @@ class Production:
         return f"{self.services['prefect']['url']}/api"
 
     @property
+    def login(self) -> tuple[str, str] | None:
+        """User and password for it."""
+        return basic(own_auth(self.root))
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Run the body with this process's flows on its Prefect server."""
+        with using(self.api, own_auth(self.root)):
+            yield
+
+    @property
     def page(self) -> str:
         """URL of the annotation page."""
         return str(self.services["page"]["url"])
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         """The flow runs of a deployment, by its full name."""
-        made = httpx.get(f"{self.api}/deployments/name/{deployment}", timeout=10).json()
-        wanted = {"deployments": {"id": {"any_": [made["id"]]}}, "limit": 100}
-        found: list[dict[str, Any]] = httpx.post(
-            f"{self.api}/flow_runs/filter", json=wanted, timeout=10
-        ).json()
+        with httpx.Client(auth=self.login, timeout=10) as client:
+            made = client.get(f"{self.api}/deployments/name/{deployment}").json()
+            wanted = {"deployments": {"id": {"any_": [made["id"]]}}, "limit": 100}
+            answer = client.post(f"{self.api}/flow_runs/filter", json=wanted)
+        found: list[dict[str, Any]] = answer.json()
         return found
 
     def triggered(self, deployment: str) -> list[dict[str, Any]]:
@@ -128,7 +141,7 @@ def running(
     out, log = root / "up.json", root / "up.log"
     with out.open("wb") as output, log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "up", "--json", *arguments],
+            python("flows.cli", "up", "--json", *arguments),
             cwd=root,
             env={**environment(), **(variables or {})},
             stdout=output,

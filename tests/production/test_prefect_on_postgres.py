@@ -18,7 +18,6 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import events
 from flows.settings import FILE_NAME
@@ -31,9 +30,11 @@ from tests.services import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-PREFECT_SQL = Path(__file__).parents[2] / "infra" / "postgres" / "prefect.sql"
+SQL = Path(__file__).parents[2] / "infra" / "postgres"
+ROLES = {"prefect": "prefect.sql", "dataengine": "catalog.sql"}
+"""What makes each role, and its database of the same name."""
 DEBIANS = Path("/usr/lib/postgresql")
-USER = "dataengine"
+SUPERUSER = "postgres"
 WITHOUT = ("--without", "postgres", "--without", "s3", "--without", "page")
 
 
@@ -47,12 +48,12 @@ class Database:
     @property
     def url(self) -> str:
         """As Prefect wants it."""
-        return f"postgresql+asyncpg://{USER}:{self.password}@127.0.0.1:{self.port}/prefect"
+        return f"postgresql+asyncpg://prefect:{self.password}@127.0.0.1:{self.port}/prefect"
 
-    def ask(self, question: LiteralString, database: str = "prefect") -> Any:
+    def ask(self, question: LiteralString, database: str = "prefect", user: str = SUPERUSER) -> Any:
         """The first value of the first row."""
         with psycopg.connect(
-            f"host=127.0.0.1 port={self.port} user={USER} dbname={database} connect_timeout=3",
+            f"host=127.0.0.1 port={self.port} user={user} dbname={database} connect_timeout=3",
             password=self.password,
         ) as connection:
             row = connection.execute(question).fetchone()
@@ -88,7 +89,7 @@ def running_cluster() -> Iterator[Database]:
             word.chmod(0o644)  # in a folder that only that user can enter
         subprocess.run(
             [
-                *(folder_of_programs / "initdb", f"--pgdata={data}", f"--username={USER}"),
+                *(folder_of_programs / "initdb", f"--pgdata={data}", f"--username={SUPERUSER}"),
                 *(f"--pwfile={word}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync"),
             ],
             cwd=folder,
@@ -116,15 +117,30 @@ def running_cluster() -> Iterator[Database]:
             server.wait(timeout=30)
 
 
-def make_prefects_database(database: Database) -> None:
-    """As compose does, by the file that it mounts."""
-    address = f"host=127.0.0.1 port={database.port} user={USER} dbname=postgres"
-    subprocess.run(
-        [programs() / "psql", "-v", "ON_ERROR_STOP=1", "-f", PREFECT_SQL, address],
-        env={**os.environ, "PGPASSWORD": database.password},
-        check=True,
-        capture_output=True,
-    )
+def make_databases(database: Database, folder: Path) -> None:
+    """As compose does, by the files that it mounts."""
+    address = f"host=127.0.0.1 port={database.port} user={SUPERUSER} dbname=postgres"
+    (folder / "password").write_text(database.password)
+    secret = {"PGPASSWORD": database.password, "PASSWORD_FILE": str(folder / "password")}
+    for file in ROLES.values():
+        subprocess.run(
+            [programs() / "psql", "-v", "ON_ERROR_STOP=1", "-f", SQL / file, address],
+            env={**os.environ, **secret},
+            check=True,
+            capture_output=True,
+        )
+
+
+def test_each_role_has_its_own_database_and_no_other(tmp_path: Path) -> None:
+    with running_cluster() as database:
+        make_databases(database, tmp_path)
+        for role in ROLES:
+            assert database.ask("SELECT 1", role, user=role) == 1
+            is_super = "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles "
+            assert database.ask(is_super + "WHERE rolname = current_user", role, user=role) is False
+            for other in set(ROLES) - {role}:
+                with pytest.raises(psycopg.OperationalError, match="permission denied"):
+                    database.ask("SELECT 1", other, user=role)
 
 
 def test_prefect_on_debians_postgresql_runs_what_triggers_and_schedules_start(
@@ -134,7 +150,8 @@ def test_prefect_on_debians_postgresql_runs_what_triggers_and_schedules_start(
     root.mkdir()
     (root / FILE_NAME).write_text(TOML + PRODUCTION)
     with running_cluster() as database:
-        make_prefects_database(database)
+        (tmp_path / "sql").mkdir()
+        make_databases(database, tmp_path / "sql")
         address = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.url}
         with running(root, *WITHOUT, variables=address) as production:
             assert "Debian" in database.ask("SELECT version()")
@@ -142,7 +159,7 @@ def test_prefect_on_debians_postgresql_runs_what_triggers_and_schedules_start(
             assert not list(root.glob(".prefect/*.db"))
 
             workspace = open_workspace(str(root))
-            with temporary_settings({PREFECT_API_URL: production.api}):
+            with production.in_use():
                 assert events.emit(workspace, events.MODEL_PROMOTED, {"version": "lite"})
             done = dataengine(root, "schedule", "sweep", "--cron", "0 4 * * 0", "--json")
             assert done.returncode == 0, done.stderr

@@ -22,10 +22,11 @@ from engine.core.rle import encode
 from flows import cli, deployed, events
 from flows.deployments import DEPLOYMENTS
 from flows.ingest import ingest_folder
-from flows.orchestrator import UnreachableError, api_url
+from flows.orchestrator import UnreachableError, api_url, auth_string, login, using
+from flows.processes import python
 from flows.production import check_fits
 from flows.rescoring import rescore_dataset
-from flows.services import read_services_file, write_services_file
+from flows.services import prefect_auth, read_services_file, write_services_file
 from flows.settings import FILE_NAME, SERVICES_FILE, WorkspaceError, load_settings
 from flows.turns import only_one
 from flows.wiring import Workspace
@@ -118,6 +119,36 @@ def test_a_wrong_cron_is_named(
     assert isinstance(error, WorkspaceError)
     assert repr(cron) in str(error)
     assert "\n" not in str(error)
+
+
+def test_prefects_server_does_not_start_without_a_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    done = subprocess.run(
+        python("flows.prefect_server"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "set PREFECT_SERVER_API_AUTH_STRING to user:password" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_login_of_up_goes_to_its_own_server_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
+        monkeypatch.delenv(name, raising=False)
+    made_up = prefect_auth(tmp_path)
+    assert prefect_auth(tmp_path) == made_up  # once
+    assert auth_string(tmp_path) == made_up
+    with using("http://127.0.0.1:9/api", ""):
+        assert auth_string(tmp_path) == ""
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example/api")
+    assert login(tmp_path)["auth"] is None
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:word:of:mine")
+    assert login(tmp_path)["auth"] == ("me", "word:of:mine")
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "chosen:by the user")
+    assert prefect_auth(tmp_path) == "chosen:by the user"
 
 
 def test_what_up_leaves_behind_is_no_server(empty: Workspace) -> None:

@@ -34,6 +34,7 @@ from storage.catalog import (
     VerdictKind,
     new_id,
 )
+from tests.production.conftest import SPRUNG
 from tests.production.running import Production, dataengine, processes_of, running, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -229,6 +230,12 @@ def test_a_cron_schedule_has_made_masks(production: Production, workspace: Works
     assert paused.returncode == 0
     stages = workspace.masks.counts(("stage", "run_id"))
     assert len({run for stage, run in stages if stage == str(Stage.FULLY_AUTOMATIC)}) >= 2
+
+
+def test_a_module_in_the_workspace_was_imported_by_no_process(production: Production) -> None:
+    """Not by a service, nor by what a worker or a button has started."""
+    assert (production.root / "prefect.py").exists()
+    assert not (production.root / SPRUNG).exists()
 
 
 def test_ctrl_c_ends_every_process_and_the_data_is_there_again(production: Production) -> None:

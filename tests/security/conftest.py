@@ -1,9 +1,11 @@
-"""A page that people are entered at, one that nobody is, and ways to ask them from outside."""
+"""A page that people are entered at, one that nobody is, one `dataengine up`, and ways to ask them
+from outside."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ import pytest
 
 from engine.annotation.access import RateLimits
 from flows.page import make_app
-from flows.settings import create_workspace
+from flows.settings import FILE_NAME, create_workspace
 from flows.wiring import Workspace, open_workspace
 from tests.annotation.site import Site, make_site, served
+from tests.flows.conftest import TOML
+from tests.production.conftest import PRODUCTION
+from tests.production.running import Production, running
 
 
 @pytest.fixture(scope="package")
@@ -86,3 +91,15 @@ def asker(site: Site, proxies: list[str], peer: str) -> Ask:
         return asyncio.run(request())
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def attacked() -> Iterator[Production]:
+    """Its services run. The folder above it is for its user only, and is not to be opened."""
+    with tempfile.TemporaryDirectory(prefix="up") as folder:
+        Path(folder).chmod(0o700)
+        root = Path(folder).resolve() / "ws"
+        root.mkdir()
+        (root / FILE_NAME).write_text(TOML + PRODUCTION)
+        with running(root) as production:
+            yield production

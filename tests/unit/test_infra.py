@@ -21,6 +21,8 @@ import pytest
 import typer
 import yaml
 from fastapi import FastAPI
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from engine.annotation.app import PAGES
@@ -183,9 +185,10 @@ def test_a_command_and_its_options_exist(
         assert set(options) <= set(re.findall(r"--[a-z-]+", prefect_worker_help))
         assert words[words.index("--pool") + 1] == ProductionSettings().work_pool
     else:
-        assert words[:4] == ["python", "-m", "uvicorn", "--factory"]
-        module, _, function = words[4].partition(":")
-        assert callable(getattr(import_module(module), function))
+        assert words[:2] == ["python", "-m"]
+        assert callable(import_module(words[2]).main)
+        told = getsource(import_module(words[2]).main)
+        assert all(f'"{word}"' in told for word in words[3:] if word.startswith("--"))
 
 
 # Compose
@@ -217,9 +220,71 @@ def test_services_are_reached_from_this_machine_only_and_have_what_they_name() -
                 assert Path(value).name in item["secrets"], (name, variable)
             host = re.match(r"https?://([^:/]+)", str(value))
             assert host is None or host[1] in {*services, "127.0.0.1"}, (name, variable)
-    assert services["postgres"]["environment"]["POSTGRES_DB"] == DATABASE
-    assert f"-bucket={BUCKET}" in services["seaweedfs"]["command"][0]
+    assert f"CREATE DATABASE {DATABASE} " in (INFRA / "postgres" / "catalog.sql").read_text()
+    assert services["worker"]["environment"]["DATAENGINE_STORE__URI"] == f"s3://{BUCKET}"
     assert (INFRA / COMPOSE["services"]["page"]["build"]["dockerfile"].split("/", 1)[1]).is_file()
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_a_service_is_limited_cannot_write_its_image_and_has_no_way_out(name: str) -> None:
+    item = COMPOSE["services"][name]
+    assert item["read_only"] is True
+    assert item["cap_drop"] == ["ALL"]
+    assert item["security_opt"] == ["no-new-privileges:true"]  # and Docker's own seccomp profile
+    assert {"mem_limit", "cpus", "pids_limit"} <= set(item)
+    for network in item["networks"]:
+        chosen = COMPOSE["networks"][network]
+        masquerades = "com.docker.network.bridge.enable_ip_masquerade"
+        assert chosen.get("internal") or chosen["driver_opts"][masquerades] == "false"
+    assert ("published" in item["networks"]) == ("ports" in item)
+    shared = [set(item["networks"]) & set(COMPOSE["services"][other]["networks"])
+              for other in item.get("depends_on", {})]  # fmt: skip
+    assert all(shared)
+
+
+def test_of_the_object_store_only_s3_is_reached_from_other_containers() -> None:
+    (script,) = COMPOSE["services"]["seaweedfs"]["command"]
+    words = re.search(r"exec weed (.*)", script.replace("\\\n", " "))
+    assert words is not None
+    given = dict(word.partition("=")[::2] for word in words[1].split())
+    assert given["-ip.bind"] == "127.0.0.1"
+    assert given["-s3.ip.bind"] == "0.0.0.0"  # noqa: S104
+    assert (given["-s3.port.iceberg"], given["-s3.port.lance"]) == ("0", "0")
+    assert (given["-s3.allowedOrigins"], given["-filer.allowedOrigins"]) == ("", "")
+
+
+def test_others_images_can_be_had_by_digest(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text("#!/bin/sh\necho sha256:$(echo $4 | tr -dc a-z)\n")
+    (tmp_path / "docker").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", str(INFRA / "digests.sh")], env={"PATH": path}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    told = dict(line.split("=") for line in done.stdout.splitlines())
+    text = (INFRA / "compose.yaml").read_text() + _dockerfile()
+    assert set(told) == set(re.findall(r"\b[A-Z]+_DIGEST\b", text))
+    assert told["POSTGRES_DIGEST"] == "@sha256:postgresbookworm"
+    assert told["PYTHON_DIGEST"] == "@sha256:pythonslimbookworm"
+
+
+def test_what_the_image_installs_is_pinned_by_version_and_sum() -> None:
+    locked = dict(
+        line.split("==") for line in (INFRA.parent / "requirements.lock").read_text().split()
+    )
+    known = {canonicalize_name(name): version for name, version in locked.items()}
+    rows = [line.split() for line in (INFRA / "image.lock").read_text().splitlines()]
+    for pin, *sums in rows:
+        name, _, version = pin.partition("==")
+        assert known.get(canonicalize_name(name), version) == version
+        assert sums
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", sum) for sum in sums)
+    pinned = {row[0].partition("==")[0] for row in rows}
+    project = tomllib.loads((INFRA.parent / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *project["optional-dependencies"]["ray"]]
+    wanted = {canonicalize_name(Requirement(need).name) for need in needs}
+    assert wanted - pinned == {"torch", "torchvision"}
+    assert "pip install --require-hashes --no-deps --requirement image.lock" in _dockerfile()
 
 
 def test_secrets_are_made_up_once(tmp_path: Path) -> None:
@@ -229,7 +294,13 @@ def test_secrets_are_made_up_once(tmp_path: Path) -> None:
     wanted = {Path(item["file"]).name for item in COMPOSE["secrets"].values()}
     assert set(made) == wanted
     assert len(set(made.values())) == len(made)
-    assert made["postgres_password"] in made["database_url"]
+    for role, name, url in (
+        ("dataengine", "catalog", "database_url"),
+        ("prefect", "prefect", "prefect_database_url"),
+    ):
+        assert f"//{role}:{made[f'{name}_password']}@" in made[url]
+    assert made["postgres_password"] not in made["database_url"] + made["prefect_database_url"]
+    assert made["prefect_auth"].startswith("dataengine:")
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     subprocess.run(["sh", script], check=True)
     assert {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()} == made
@@ -244,10 +315,6 @@ def test_the_image_is_built_in_stages_and_is_nobodys_root() -> None:
     assert re.findall(r"^USER (.*)$", text, re.M) == ["10001:10001"]
     assert "HEALTHCHECK" in text
     assert "ARG VARIANT=cpu" in text
-    project = tomllib.loads((INFRA.parent / "pyproject.toml").read_text())["project"]
-    extras = re.search(r'"\.\[([a-z,-]+)\]"', text)
-    assert extras is not None
-    assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
     pinned = (INFRA.parent / "requirements.lock").read_text()
     assert len(re.findall(r"^(?:torch|torchvision)==", pinned, re.M)) == 2
     ignored = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
@@ -330,11 +397,37 @@ def test_a_container_is_limited_and_told_by_what_exists(where: str) -> None:
     assert {"cpu", "memory"} <= set(item["resources"]["requests"])
     assert item["securityContext"]["allowPrivilegeEscalation"] is False
     assert item["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert item["securityContext"]["readOnlyRootFilesystem"] is True
     named = {_name(other) for other in _of_kind("ConfigMap", "Secret")}
     for row in item.get("envFrom", []):
         ((kind, reference),) = row.items()
         kind = {"configMapRef": "ConfigMap", "secretRef": "Secret"}[kind]
         assert f"{kind}/{reference['name']}" in named
+
+
+def test_the_server_and_those_who_ask_it_are_told_one_login() -> None:
+    told = {(where, name): value for where, name, value in _variables()}
+    server = told["Secret/prefect", "PREFECT_SERVER_API_AUTH_STRING"]
+    assert told["Secret/dataengine", "PREFECT_API_AUTH_STRING"] == server
+    assert told["compose/prefect", "PREFECT_SERVER_API_AUTH_STRING"].endswith("/prefect_auth")
+    for asker in ("init", "worker", "page"):
+        path = told[f"compose/{asker}", "PREFECT_API_AUTH_STRING"]
+        assert path == told["compose/prefect", "PREFECT_SERVER_API_AUTH_STRING"]
+
+
+@pytest.mark.parametrize("source", ["compose", "k8s"])
+def test_prefect_answers_to_the_name_that_it_is_asked_by(source: str) -> None:
+    told = {(where, name): value for where, name, value in _variables()}
+    where = "compose/worker" if source == "compose" else "ConfigMap/dataengine"
+    asked = httpx.URL(told[where, "PREFECT_API_URL"]).host
+    (container,) = TEMPLATES["Deployment/prefect"]["spec"]["containers"]
+    command = (
+        COMPOSE["services"]["prefect"]["command"] if source == "compose" else container["command"]
+    )
+    assert command[command.index("--name") + 1] == asked
+    if source == "k8s":
+        for probe in _probes("prefect").values():
+            assert probe["httpHeaders"] == [{"name": "Host", "value": "localhost"}]
 
 
 def test_selectors_match_and_ports_are_open() -> None:
@@ -352,19 +445,45 @@ def test_selectors_match_and_ports_are_open() -> None:
 
 
 def test_the_network_policies_are_about_pods_and_ports_that_exist() -> None:
-    everybody = [item for item in _of_kind("NetworkPolicy") if not item["spec"]["podSelector"]]
-    assert [item["spec"].get("ingress") for item in everybody] == [None]
-    for item in _of_kind("NetworkPolicy"):
-        if item in everybody:
-            continue
-        selected = _selected(item["spec"]["podSelector"]["matchLabels"])
-        assert selected, _name(item)
-        numbers = {port["containerPort"] for pod in selected for port in _ports(pod)}
-        for rule in item["spec"]["ingress"]:
-            assert {port["port"] for port in rule.get("ports", [])} <= numbers
+    policies = {item["metadata"]["name"]: item["spec"] for item in _of_kind("NetworkPolicy")}
+    nobody = policies.pop("nobody")
+    assert nobody == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert not policies.pop("dns")["podSelector"]
+    for name, spec in policies.items():
+        chosen = list(_label_choices(spec["podSelector"]))
+        selected = [pod for labels in chosen for pod in _selected(labels)]
+        assert len(selected) >= len(chosen) > 0, name
+        assert {"ingress": "Ingress", "egress": "Egress"}.items() >= {
+            (way.lower(), way) for way in spec["policyTypes"]
+        }
+        for rule in spec.get("ingress", []):
+            assert _numbers(rule) <= _open_ports(selected)
             for source in rule["from"]:
                 for labels in _label_choices(source.get("podSelector", {})):
                     assert _selected(labels), labels
+        for rule in spec.get("egress", []):
+            for target in rule.get("to", []):
+                (labels,) = _label_choices(target["podSelector"])
+                assert _numbers(rule) <= _open_ports(_selected(labels)), name
+
+
+def test_whoever_may_be_reached_may_be_asked_by_the_same_pods() -> None:
+    """What comes in at one end has to go out at the other."""
+    policies = {item["metadata"]["name"]: item["spec"] for item in _of_kind("NetworkPolicy")}
+    (askers,) = policies["to-prefect"]["podSelector"]["matchExpressions"]
+    (asked,) = policies["prefect"]["ingress"][0]["from"][0]["podSelector"]["matchExpressions"]
+    assert askers == asked
+    assert {"page", "worker", "setup", "ray", "prefect"} == {
+        pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in TEMPLATES.values()
+    }
+
+
+def _numbers(rule: Document) -> set[int]:
+    return {port["port"] for port in rule.get("ports", [])}
+
+
+def _open_ports(pods: list[Document]) -> set[int]:
+    return {port["containerPort"] for pod in pods for port in _ports(pod)}
 
 
 def _selected(labels: dict[str, str]) -> list[Document]:

@@ -13,8 +13,8 @@ import json
 import logging
 import os
 import shlex
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -213,6 +213,7 @@ def submit(task_id: TaskId, given: Submission, visitor: Changer, service: Servic
 
 
 @router.post("/tasks/{task_id}/late")
+@admits("annotator", SUBMISSIONS, max_body=MAX_BODY)
 def late(task_id: TaskId, given: Submission, visitor: Changer, service: Service) -> Submitted:
     """Hand in work on a task that somebody else has by now: a reviewer sees both versions."""
     return service.keep_late(visitor.annotator, task_id, given)
@@ -296,9 +297,9 @@ def job(job_id: str, request: Request) -> JobView:
 
 
 @router.post("/jobs/{job_id}/stop")
+@admits("admin", CHANGES)
 def stop(job_id: str, visitor: Changer, request: Request) -> JobView:
     """Interrupt a job as Ctrl-C does; again, end it at once."""
-    visitor.need("admin")
     found = actions_of(request).stop(job_id)
     service_of(request).catalog.audit.add(
         "stop", found.action, annotator_id=visitor.annotator.id, command=found.command

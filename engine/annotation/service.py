@@ -238,7 +238,7 @@ class AnnotationService:
         Raises:
             RefusedError: nobody else has the task, it is not for this role, or a mask is wrong.
         """
-        task = self._task(task_id)
+        task = self._seen_task(annotator, task_id)
         if task.kind == TaskKind.REVIEW:
             raise invalid(f"task {task_id} is of kind {task.kind}")
         self._check_kinds(annotator, [task.kind])

@@ -30,6 +30,7 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("PUT", "/tasks/{task_id}/draft"): ("annotator", "change", MAX_BODY),
     ("POST", "/tasks/{task_id}/predict"): ("annotator", "prompt", PROMPT),
     ("POST", "/tasks/{task_id}/submit"): ("annotator", "submission", MAX_BODY),
+    ("POST", "/tasks/{task_id}/late"): ("annotator", "submission", MAX_BODY),
     ("POST", "/tasks/{task_id}/judge"): ("reviewer", "submission", MAX_BODY),
     ("GET", "/images/{image_id}/pixels"): ("annotator", "picture", 0),
     ("GET", "/guidelines"): ("annotator", "read", 0),
@@ -39,6 +40,7 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("POST", "/actions/{name}"): ("admin", "change", WORDS),
     ("GET", "/jobs"): ("reviewer", "read", 0),
     ("GET", "/jobs/{job_id}"): ("reviewer", "read", 0),
+    ("POST", "/jobs/{job_id}/stop"): ("admin", "change", 0),
     ("GET", "/events"): ("annotator", "read", 0),
 }
 """Role, what is counted, largest body."""

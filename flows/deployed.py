@@ -28,7 +28,7 @@ from flows.rescoring import rescore_dataset
 from flows.retrain import retrain
 from flows.review import queue_review, sample_masks, start_review
 from flows.wiring import Workspace, open_workspace
-from storage.catalog import Dataset, RunKind, RunState
+from storage.catalog import Dataset, RunKind
 
 SWEEPER = "flows.operations"
 TELL_SECONDS = 30.0
@@ -92,7 +92,7 @@ def generate_dataset(workspace: str, dataset: str, limit: int | None = None) -> 
     with opened(workspace) as found:
         row = found.catalog.datasets.get(dataset)
         unfinished = found.catalog.runs.all(
-            dataset_id=row.id, kind=RunKind.FULLY_AUTOMATIC, state=RunState.RUNNING
+            dataset_id=row.id, kind=RunKind.FULLY_AUTOMATIC, unfinished=True
         )
         for run in unfinished:
             if run.round_id is None and run.id != _run_id():

@@ -22,6 +22,7 @@ from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
 from flows import costs, progress
 from flows.patience import patiently
+from flows.turns import guarded
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import NewImage, RunKind, Split, new_id
 from storage.formats.coco import CocoDataset, read_coco
@@ -106,13 +107,15 @@ def ingest_folder(
         report.problems += [f"{name}: annotated, but not on disk" for name in truth.missing(names)]
     batch = _Batch(workspace, dataset, row.id, run.id, truth, share, report)
     with (
+        guarded(workspace, run.id),
         costs.spending(workspace, run.id),
         progress.current().track("ingest", len(files), "image") as advance,
     ):
         pairs = iter(zip(files, names, strict=True))
         for shard, group in enumerate(_groups(pairs, BATCH)):
             batch.take(shard, group, advance)
-    workspace.catalog.runs.finish(run.id, {**report.as_dict(), "problems": len(report.problems)})
+        figures = {**report.as_dict(), "problems": len(report.problems)}
+        workspace.catalog.runs.finish(run.id, figures)
     return report
 
 

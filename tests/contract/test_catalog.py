@@ -100,7 +100,7 @@ def test_two_processes_may_migrate_at_once(empty_database_url: str) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         revisions = [pool.submit(migrate) for _ in range(2)]
-        assert [future.result() for future in revisions] == ["0004", "0004"]
+        assert [future.result() for future in revisions] == ["0005", "0005"]
 
 
 def test_sqlite_writes_ahead_and_enforces_foreign_keys(catalog: Catalog) -> None:

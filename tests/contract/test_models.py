@@ -165,7 +165,7 @@ def test_a_catalog_made_before_promotions_were_kept_goes_on(empty_database_url: 
             config = Config(attributes={"connection": connection})
             config.set_main_option("script_location", str(MIGRATIONS))
             command.downgrade(config, "0001")
-        assert catalog.migrate() == "0004"
+        assert catalog.migrate() == "0005"
         catalog.models.promote("v2", expected_current="v1")
         assert catalog.models.roll_back(expected_current="v2").version == "v1"
 

@@ -243,7 +243,9 @@ def retrain(
 def review(
     dataset: DatasetOption = "default",
     images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the sample; another one each time by default.")
+    ] = None,
     annotator: Annotated[
         str, typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`.")
     ] = "simulated",
@@ -261,6 +263,8 @@ def review(
         console.print(
             f"{figures['judged']} masks judged: {figures['accept']} accepted, "
             f"{figures['fix']} fixed, {figures['reject']} rejected"
+            if figures["judged"]
+            else "no automatic mask is left that no reviewer was asked about"
         )
 
 
@@ -323,6 +327,20 @@ def release(
         print_json(card)
     else:
         console.print(f"release {name}: {card['masks']} masks on {card['images']} images")
+        _tell_statuses(card)
+
+
+def _tell_statuses(counts: dict[str, Any]) -> None:
+    """What is known of the dataset's images; releases made by older versions do not say."""
+    statuses = counts.get("statuses")
+    if statuses is None:
+        return
+    console.print(f"{statuses['annotated']} images annotated, {statuses['generated']} generated")
+    if statuses["neither"]:
+        console.print(
+            f"{statuses['neither']} images neither annotated nor generated: exports leave them out "
+            "without --all-images"
+        )
 
 
 @app.command(epilog=example("dataengine export latest --format coco --out out/"))
@@ -333,6 +351,10 @@ def export(
     dataset: Annotated[
         str | None, typer.Option(help="Whose latest release; needed with several datasets.")
     ] = None,
+    all_images: Annotated[
+        bool,
+        typer.Option("--all-images", help="Also images neither annotated nor generated, as empty."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a release and its report into a folder. `latest` releases the dataset first if it
@@ -341,7 +363,7 @@ def export(
         from flows.release import export_release, release_to_export
 
         chosen = release_to_export(workspace, name, dataset)
-        counts = export_release(workspace, chosen, out, style)
+        counts = export_release(workspace, chosen, out, style, all_images=all_images)
         report = f"{chosen.key}/report.html"  # releases made before there were reports have none
         if workspace.objects.exists(report):
             workspace.objects.fetch(report, out / "report.html")
@@ -349,6 +371,7 @@ def export(
         print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
         console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
+        _tell_statuses(counts)
 
 
 @app.command(epilog=example("dataengine demo", "make demo"))

@@ -1,8 +1,13 @@
-"""The mask table as training data: which masks a retrain learns from, and how often."""
+"""The mask table as training data: which masks a retrain learns from, and how often.
+
+`training_masks` is the one definition, for the command, the button, the triggers and the loop.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -10,22 +15,54 @@ import cv2
 import numpy as np
 
 from engine.core import rle as rle_codec
-from engine.core.records import PEOPLES, Source
+from engine.core.records import PEOPLES, Mask, Source
 from engine.core.rle import RLE
 from engine.simulation.scenes import generate_scene
 from engine.training.config import TrainConfig
 from engine.training.samples import Example
 from engine.training.trainer import NoMasksError
 from flows.wiring import Workspace
-from storage.catalog import Dataset, Split
+from storage.catalog import Dataset, Image, Split
 
 MAX_SIDE = 768
 """Training images are kept in memory at most this large; `lite` sees 384 pixels."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingMask:
+    """A mask that a retrain learns from. `is_confirmed`: a person made it, let it stand, or
+    accepted it in review; else the model made it and nobody has judged it."""
+
+    mask: Mask
+    is_confirmed: bool
+
+
+def training_masks(
+    workspace: Workspace, dataset: Dataset, table_version: int | None
+) -> Iterator[TrainingMask]:
+    """What a retrain of the dataset trains on: masks that people made or let stand, fixes among
+    them, and automatic masks that reviewers accepted; those that nobody has judged only with
+    `[train] automatic`. Rejected masks, masks that another one supersedes, and masks on held-out
+    images never."""
+    verdicts = workspace.catalog.verdicts
+    rejected = verdicts.rejected_mask_ids(dataset.id)
+    accepted = verdicts.accepted_mask_ids(dataset.id)
+    trained_on = set(workspace.catalog.images.ids(dataset.id, split=Split.TRAIN))
+    everything = workspace.settings.train.automatic
+    for source in (*PEOPLES, Source.AUTOMATIC) if accepted or everything else PEOPLES:
+        for mask in workspace.masks.masks(
+            dataset=dataset.name, source=source, version=table_version, current_only=True
+        ):
+            is_confirmed = source in PEOPLES or mask.mask_id in accepted
+            if mask.image_id not in trained_on or mask.mask_id in rejected:
+                continue
+            if is_confirmed or everything:
+                yield TrainingMask(mask, is_confirmed)
+
+
 class MaskSource:
-    """Draws training examples from the mask table at one version: people's masks on images of the
-    training split, the newest run's more often, mixed with generated scenes."""
+    """Draws training examples from the mask table at one version: `training_masks`, confirmed ones
+    and the newest run's more often, mixed with generated scenes."""
 
     def __init__(
         self,
@@ -37,35 +74,32 @@ class MaskSource:
     ) -> None:
         self._workspace, self._config = workspace, config
         self._rles: dict[int, list[RLE]] = {}
-        counts: Counter[tuple[int, str]] = Counter()
+        self._sources: Counter[str] = Counter()
         newest: set[int] = set()
-        rejected = workspace.catalog.verdicts.rejected_mask_ids(dataset.id)
-        automatic = workspace.settings.train.automatic
-        for source in (*PEOPLES, Source.AUTOMATIC) if automatic else PEOPLES:
-            for mask in workspace.masks.masks(
-                dataset=dataset.name, source=source, version=table_version, current_only=True
-            ):
-                if mask.mask_id in rejected:
-                    continue
-                self._rles.setdefault(mask.image_id, []).append(mask.rle)
-                counts[mask.image_id, source] += 1
-                if mask.run_id == newest_run and source in PEOPLES:
-                    newest.add(mask.image_id)
+        confirmed: set[int] = set()
+        for found in training_masks(workspace, dataset, table_version):
+            mask = found.mask
+            self._rles.setdefault(mask.image_id, []).append(mask.rle)
+            self._sources[mask.source] += 1
+            if found.is_confirmed:
+                confirmed.add(mask.image_id)
+            if mask.run_id == newest_run and mask.source in PEOPLES:
+                newest.add(mask.image_id)
         rows = workspace.catalog.images.get_many(sorted(self._rles))
-        self._images = {row.id: row for row in rows if row.split == Split.TRAIN}
+        self._images: dict[int, Image] = {row.id: row for row in rows}
         self._all = sorted(self._images)
         self._newest = [image_id for image_id in self._all if image_id in newest]
-        self._sources: Counter[str] = Counter()
-        for (image_id, drawn_by), count in counts.items():
-            if image_id in self._images:
-                self._sources[drawn_by] += count
-        by_people = [any(counts[i, source] for source in PEOPLES) for i in self._all]
-        weights = np.where(by_people, workspace.settings.train.oversampling, 1.0)
+        weights = np.where(
+            [image_id in confirmed for image_id in self._all],
+            workspace.settings.train.oversampling,
+            1.0,
+        )
         self._chances = np.cumsum(weights / weights.sum())
         self._example = lru_cache(maxsize=256)(self._load)
         if not self._all:
             raise NoMasksError(
-                f"dataset {dataset.name!r} has no masks on training images yet; annotate some first"
+                f"dataset {dataset.name!r} has no masks on training images yet that people made or "
+                "confirmed: annotate some, or accept automatic ones in a review"
             )
 
     def counts(self) -> dict[str, Any]:

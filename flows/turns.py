@@ -46,6 +46,11 @@ def review_turn(dataset_id: int) -> str:
     return f"review/{dataset_id}"
 
 
+def release_turn(name: str) -> str:
+    """Name of the lock on building a release."""
+    return f"release/{name}"
+
+
 @contextmanager
 def turn(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of that name while the body works. A thread that has it already keeps it; a

@@ -203,9 +203,17 @@ class CocoWriter:
         return self
 
     def add_image(
-        self, image_id: int, file_name: str, height: int, width: int, masks: Iterable[Mask]
+        self,
+        image_id: int,
+        file_name: str,
+        height: int,
+        width: int,
+        masks: Iterable[Mask],
+        *,
+        status: str | None = None,
     ) -> None:
-        """Write one image and all its masks, or nothing of it if one does not fit.
+        """Write one image and all its masks, or nothing of it if one does not fit; `status`, where
+        it is given, is a field of the image.
 
         Annotation ids count from 1, because COCOeval takes 0 for "no match".
 
@@ -219,6 +227,8 @@ class CocoWriter:
         if image_id in self._image_ids:
             raise ValueError(f"image id {image_id} was written before")
         image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+        if status is not None:
+            image["status"] = status
         lines = [
             _line(_annotation_of(mask, image_id, self._written + number, (height, width)))
             for number, mask in enumerate(masks, start=1)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +23,7 @@ from flows import (
     models,
     operations,
     page,
+    plans,
     production,
     schedules,
     starting,
@@ -131,50 +134,47 @@ def ingest(
 def run(
     dataset: DatasetOption = "default",
     annotator: Annotated[
-        str,
-        typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`."),
-    ] = "simulated",
+        str | None,
+        typer.Option(help="simulated, from ground truth (default); or people, at the page."),
+    ] = None,
     rounds: Annotated[
-        str, typer.Option(help="Rounds of stage 1, 2 and (default 1) 3, e.g. 2,1 or 2,1,1.")
-    ] = "2,1",
-    images_per_round: Annotated[int, typer.Option(min=1, help="Images each round takes.")] = 60,
+        str | None,
+        typer.Option(help="Rounds of stage 1, 2 and (default 1) 3, e.g. 2,1 (default) or 2,1,1."),
+    ] = None,
+    images_per_round: Annotated[
+        int | None, typer.Option(min=1, help="Images each round takes (default 60).")
+    ] = None,
     new: Annotated[bool, typer.Option(help="Start anew where this plan is finished.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the loop: annotate, retrain, pre-fill, retrain, generate.
 
-    Started again after it was stopped, in whatever way, it goes on where it was.
+    Started again after it was stopped, in whatever way, it goes on where it was: a loop that is
+    under way keeps its plan, which need not be given again.
     """
-    _check_annotator(annotator)
-    counts = _rounds(rounds)
+    with _usage("--annotator"):
+        plans.check_annotator(annotator or "simulated")
+    with _usage("--rounds"):
+        plans.parse_rounds(rounds or "2,1")
+    given = plans.PlanWords(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
     with in_workspace(as_json, orchestrated=True) as workspace:
-        from flows.data_engine import LoopPlan, data_engine
+        from flows.data_engine import data_engine
 
-        plan = LoopPlan(
-            assisted_manual=counts[0],
-            semi_automatic=counts[1],
-            fully_automatic=counts[2],
-            images_per_round=images_per_round,
-            annotator=annotator,
-        )
-        rows = data_engine(str(workspace.settings.root), dataset, plan.rounds(), new)
+        plan = plans.loop_plan(workspace, dataset, given)
+        rows = data_engine(str(workspace.settings.root), dataset, plan, new)
     if as_json:
         print_json({"rounds": rows})
     else:
         _print_rounds(rows)
 
 
-def _check_annotator(name: str) -> None:
-    if name not in ("simulated", "people"):
-        raise typer.BadParameter("simulated or people", param_hint="--annotator")
-
-
-def _rounds(text: str) -> tuple[int, int, int]:
-    parts = text.split(",")
-    if len(parts) not in (2, 3) or not all(part.strip().isdigit() for part in parts):
-        raise typer.BadParameter(f"expected two or three numbers like 2,1, got {text!r}")
-    numbers = [int(part) for part in parts]
-    return numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else 1
+@contextmanager
+def _usage(option: str) -> Iterator[None]:
+    """A value that cannot be understood is told as one of the option."""
+    try:
+        yield
+    except plans.BadPlanError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 @app.command(
@@ -252,7 +252,8 @@ def review(
     as_json: JsonOption = False,
 ) -> None:
     """Send a sample of automatic masks to the review queue, and wait until it is judged."""
-    _check_annotator(annotator)
+    with _usage("--annotator"):
+        plans.check_annotator(annotator)
     with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.review import review as flow
 

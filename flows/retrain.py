@@ -49,7 +49,7 @@ def retrain(
 def run_retrain(
     workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
 ) -> dict[str, Any]:
-    """Train `version` from the current model on the dataset's masks (`training_masks`), in a turn
+    """Train `version` from the current model on the dataset's masks (`TrainingRule`), in a turn
     of the dataset's loop.
 
     Safe to call again, and from several processes: one trains, from its checkpoint where it was

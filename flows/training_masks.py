@@ -1,12 +1,11 @@
 """The mask table as training data: which masks a retrain learns from, and how often.
 
-`training_masks` is the one definition, for the command, the button, the triggers and the loop.
+`TrainingRule` is the one definition, for the command, the button, the triggers and the loop.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 
 from engine.core import rle as rle_codec
-from engine.core.records import PEOPLES, Mask, Source
+from engine.core.records import PEOPLES, Source
 from engine.core.rle import RLE
 from engine.simulation.scenes import generate_scene
 from engine.training.config import TrainConfig
@@ -29,40 +28,70 @@ MAX_SIDE = 768
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingMask:
-    """A mask that a retrain learns from. `is_confirmed`: a person made it, let it stand, or
-    accepted it in review; else the model made it and nobody has judged it."""
+class TrainingRule:
+    """What a retrain of a dataset trains on, on images of the training split: masks that people
+    made or let stand, fixes among them, and automatic masks that reviewers accepted; those that
+    nobody has judged only with `[train] automatic`. Rejected ones never."""
 
-    mask: Mask
-    is_confirmed: bool
+    images: frozenset[int]
+    accepted: frozenset[str]
+    rejected: frozenset[str]
+    everything: bool
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Whose masks can be among them."""
+        automatic = self.accepted or self.everything
+        return (*PEOPLES, Source.AUTOMATIC) if automatic else PEOPLES
+
+    def takes(self, mask_id: str, image_id: int, source: Source) -> bool:
+        """Whether a mask that no other one supersedes is trained on."""
+        wanted = self.everything or self.is_confirmed(mask_id, source)
+        return wanted and image_id in self.images and mask_id not in self.rejected
+
+    def is_confirmed(self, mask_id: str, source: Source) -> bool:
+        """Whether a person made it, let it stand, or accepted it in review."""
+        return source in PEOPLES or mask_id in self.accepted
 
 
-def training_masks(
-    workspace: Workspace, dataset: Dataset, table_version: int | None
-) -> Iterator[TrainingMask]:
-    """What a retrain of the dataset trains on: masks that people made or let stand, fixes among
-    them, and automatic masks that reviewers accepted; those that nobody has judged only with
-    `[train] automatic`. Rejected masks, masks that another one supersedes, and masks on held-out
-    images never."""
+def training_rule(workspace: Workspace, dataset: Dataset) -> TrainingRule:
+    """The rule with what reviewers have said so far."""
     verdicts = workspace.catalog.verdicts
-    rejected = verdicts.rejected_mask_ids(dataset.id)
-    accepted = verdicts.accepted_mask_ids(dataset.id)
-    trained_on = set(workspace.catalog.images.ids(dataset.id, split=Split.TRAIN))
-    everything = workspace.settings.train.automatic
-    for source in (*PEOPLES, Source.AUTOMATIC) if accepted or everything else PEOPLES:
-        for mask in workspace.masks.masks(
-            dataset=dataset.name, source=source, version=table_version, current_only=True
+    return TrainingRule(
+        images=frozenset(workspace.catalog.images.ids(dataset.id, split=Split.TRAIN)),
+        accepted=frozenset(verdicts.accepted_mask_ids(dataset.id)),
+        rejected=frozenset(verdicts.rejected_mask_ids(dataset.id)),
+        everything=workspace.settings.train.automatic,
+    )
+
+
+def trained_on(workspace: Workspace, dataset: Dataset) -> str:
+    """How many masks a retrain would train on now, for people."""
+    rule = training_rule(workspace, dataset)
+    images: set[int] = set()
+    masks = confirmed = 0
+    for source in rule.sources:
+        for batch in workspace.masks.scan(
+            dataset=dataset.name,
+            source=source,
+            current_only=True,
+            columns=["mask_id", "image_id"],
         ):
-            is_confirmed = source in PEOPLES or mask.mask_id in accepted
-            if mask.image_id not in trained_on or mask.mask_id in rejected:
-                continue
-            if is_confirmed or everything:
-                yield TrainingMask(mask, is_confirmed)
+            for row in batch.to_pylist():
+                if rule.takes(row["mask_id"], row["image_id"], source):
+                    images.add(row["image_id"])
+                    masks += 1
+                    confirmed += rule.is_confirmed(row["mask_id"], source)
+    rest = f" and {masks - confirmed} that nobody has judged," if masks > confirmed else ""
+    return (
+        f"{confirmed} masks that people made or confirmed, accepted automatic ones among them,"
+        f"{rest} on {len(images)} training images"
+    )
 
 
 class MaskSource:
-    """Draws training examples from the mask table at one version: `training_masks`, confirmed ones
-    and the newest run's more often, mixed with generated scenes."""
+    """Draws training examples from the mask table at one version: what `TrainingRule` takes,
+    confirmed ones and the newest run's more often, mixed with generated scenes."""
 
     def __init__(
         self,
@@ -77,14 +106,19 @@ class MaskSource:
         self._sources: Counter[str] = Counter()
         newest: set[int] = set()
         confirmed: set[int] = set()
-        for found in training_masks(workspace, dataset, table_version):
-            mask = found.mask
-            self._rles.setdefault(mask.image_id, []).append(mask.rle)
-            self._sources[mask.source] += 1
-            if found.is_confirmed:
-                confirmed.add(mask.image_id)
-            if mask.run_id == newest_run and mask.source in PEOPLES:
-                newest.add(mask.image_id)
+        rule = training_rule(workspace, dataset)
+        for source in rule.sources:
+            for mask in workspace.masks.masks(
+                dataset=dataset.name, source=source, version=table_version, current_only=True
+            ):
+                if not rule.takes(mask.mask_id, mask.image_id, source):
+                    continue
+                self._rles.setdefault(mask.image_id, []).append(mask.rle)
+                self._sources[source] += 1
+                if rule.is_confirmed(mask.mask_id, source):
+                    confirmed.add(mask.image_id)
+                if mask.run_id == newest_run and source in PEOPLES:
+                    newest.add(mask.image_id)
         rows = workspace.catalog.images.get_many(sorted(self._rles))
         self._images: dict[int, Image] = {row.id: row for row in rows}
         self._all = sorted(self._images)

@@ -83,7 +83,7 @@ class BodyLimit:
 async def _too_large(send: Send) -> None:
     problem: dict[str, Any] = {
         "error": "too_large",
-        "message": f"a request may have at most {MAX_BODY >> 20} MiB",
+        "message": f"A request may have at most {MAX_BODY >> 20} MiB.",
     }
     start = {
         "type": "http.response.start",

@@ -242,10 +242,10 @@ def overview(visitor: Someone, request: Request) -> Overview:
 
 
 @router.get("/actions")
-def all_actions(visitor: Someone, request: Request) -> list[ActionView]:
-    """What an admin can start."""
+def all_actions(visitor: Someone, request: Request, dataset: str | None = None) -> list[ActionView]:
+    """What an admin can start; the fields have the values that suit the dataset."""
     visitor.need("admin")
-    return actions_of(request).all()
+    return actions_of(request).all(dataset)
 
 
 @router.post("/actions/{name}/plan")

@@ -61,9 +61,28 @@ function openAction(action, context, started) {
       show.problem(problem);
     }
   });
+  followDataset(action.name, inputs, show);
   const dialog = openDialog(action.title, form);
   inputs[0]?.input.focus();
   show.now();
+}
+
+/** Where another dataset is chosen, fields that nobody has changed take its values. */
+function followDataset(name, inputs, show) {
+  const dataset = inputs.find((one) => one.name === "dataset");
+  const changed = new Set(["dataset"]);
+  for (const one of inputs) one.input.addEventListener("input", () => changed.add(one.name));
+  dataset?.input.addEventListener("change", async () => {
+    const chosen = dataset.value();
+    try {
+      const fresh = (await api.actions(chosen)).find((one) => one.name === name);
+      if (chosen !== dataset.value()) return;
+      for (const one of inputs) if (!changed.has(one.name)) one.set(fresh.fields[one.name]);
+      show.soon();
+    } catch (problem) {
+      show.problem(problem);
+    }
+  });
 }
 
 /** Asks the server what the action would do, a moment after the last change. */
@@ -127,6 +146,10 @@ function field(name, value, context) {
     name,
     input,
     value: read,
+    set: (fresh) => {
+      if (input.type === "checkbox") input.checked = fresh;
+      else input.value = fresh ?? "";
+    },
     label: el("label", { class: "field", for: id }, el("span", {}, words(name)), input),
   };
 }

@@ -52,7 +52,9 @@ DatasetOption = Annotated[str, typer.Option(help="Name of the dataset.")]
 
 
 def _print_rounds(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="rounds", header_style="bold")
+    sets = dict.fromkeys(row["scored_on"] for row in rows if row["scored_on"])
+    caption = f"mIoU on {', then on '.join(sets)}" if sets else None
+    table = Table(title="rounds", header_style="bold", caption=caption)
     for name in ("stage", "round", "images", "masks", "masks/image", "clicks/mask", "s/mask"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for name in ("model", "mIoU 1 click", "mIoU 3 clicks"):

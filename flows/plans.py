@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from engine.core.records import Stage
-from storage.catalog import LoopConflictError, LoopState
-
 if TYPE_CHECKING:
     from flows.wiring import Workspace
     from storage.catalog import Loop
 
+STAGES = ("assisted_manual", "semi_automatic", "fully_automatic")
 ANNOTATORS = ("simulated", "people")
 MAX_ROUNDS = 1_000
 """Of one loop."""
@@ -71,14 +69,16 @@ def loop_under_way(workspace: Workspace, dataset: str) -> Loop | None:
     Raises:
         DatasetNotFoundError: there is no such dataset.
     """
+    from storage.catalog import LoopState
+
     loop = workspace.catalog.loops.latest(workspace.catalog.datasets.get(dataset).id)
     return loop if loop is not None and loop.state != LoopState.FINISHED else None
 
 
 def words_of(plan: Sequence[dict[str, Any]]) -> PlanWords:
     """A plan in words."""
-    stages = Counter(entry["stage"] for entry in plan)
-    numbers = [stages[stage] for stage in Stage if stage != Stage.GROUND_TRUTH]
+    stages = Counter(str(entry["stage"]) for entry in plan)
+    numbers = [stages[stage] for stage in STAGES]
     by_people = any(entry.get("annotator") == "people" for entry in plan)
     return PlanWords(
         rounds=",".join(map(str, numbers)),
@@ -98,6 +98,7 @@ def loop_plan(
         DatasetNotFoundError: there is no such dataset.
     """
     from flows.data_engine import LoopPlan
+    from storage.catalog import LoopConflictError
 
     if given.rounds is not None:
         given = replace(given, rounds=",".join(map(str, parse_rounds(given.rounds))))

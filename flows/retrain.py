@@ -215,7 +215,8 @@ def _describe(
     workspace: Workspace, candidate: Model, current: Model, after: HeldOut, reason: str
 ) -> None:
     """Written before the promotion, so that no version is current without it."""
-    scores = {**candidate.card.get("scores", {}), "held_out": after.scores}
+    card = workspace.catalog.models.get(candidate.version).card
+    scores = {**card.get("scores", {}), "held_out": after.scores}
     # describing it again, after a stop, does not say it twice
     before = str(candidate.card["note"]).rpartition(COMPARED_MARK)[2]
     note = f"Against {current.version}: {reason}.{COMPARED_MARK}{before}"
@@ -237,6 +238,8 @@ def verdict(
         return False, "no held-out image with known masks to compare on"
     old, new = (np.mean([held.scores[name] for name in COMPARED]) for held in (before, after))
     text = f"mean held-out IoU {new:.3f} against {old:.3f}"
+    if "set" in after.scores:
+        text += f" on {after.scores['set']}"
     gain = paired_gain(before.by_image, after.by_image, COMPARED, confidence)
     if confidence == 0:
         text += f", gain {gain.mean:+.3f}"

@@ -164,10 +164,13 @@ def pull(
 
 
 def _finish(workspace: Workspace, model: Model, promote: bool, as_json: bool) -> None:
+    from flows.scored import compared_set
+
     promotion = _promote(workspace, model.version) if promote else None
     if as_json:
         source = model.card["source"]
-        print_json({**_row(model), "source": source, "promotion": promotion})
+        row = _row(model, compared_set(workspace.catalog.models.all()))
+        print_json({**row, "source": source, "promotion": promotion})
         return
     told_by = model.card["source"]["architecture_told_by"]
     console.print(f"{model.version} is there: {model.architecture}, by {told_by}", markup=False)

@@ -6,7 +6,7 @@ next one who asks after its lease has run out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, delete, select, update
@@ -43,19 +43,20 @@ class Locks:
             The lock, with the `lease_id` to renew and release it; None where somebody else has it.
         """
         now = self._sessions.now()
-        values = {
-            "name": name,
-            "lease_id": new_id(),
-            "owner": owner,
-            "expires_at": now + timedelta(seconds=seconds),
-        }
+        lock = Lock(
+            name=name,
+            lease_id=new_id(),
+            owner=owner,
+            expires_at=now + timedelta(seconds=seconds),
+        )
+        values = asdict(lock)
         silent = and_(LockRow.name == name, LockRow.expires_at <= now)
         with self._sessions.session() as session:
             taken = bool(insert_new(session, LockRow, [values])) or bool(
                 count_changed(session, update(LockRow).where(silent).values(**values))
             )
             session.commit()
-        return Lock(**values) if taken else None
+        return lock if taken else None
 
     def renew(self, lock: Lock, seconds: float) -> None:
         """Hold the lock for so many seconds from now.

@@ -8,6 +8,7 @@ from storage.catalog import (
     Catalog,
     Dataset,
     LeaseLostError,
+    Release,
     ReleaseState,
     RunKind,
     RunState,
@@ -77,13 +78,17 @@ def test_a_run_is_silent_when_neither_a_beat_nor_a_lease_of_it_holds(
 def test_a_failed_release_is_built_again_from_the_same_version(
     catalog: Catalog, dataset: Dataset
 ) -> None:
-    first = {"dataset_id": dataset.id, "table_version": 3, "key": "releases/d-1"}
-    catalog.releases.start("d-1", **first)
+    def start(version: int) -> Release:
+        return catalog.releases.start(
+            "d-1", dataset_id=dataset.id, table_version=version, key="releases/d-1"
+        )
+
+    start(3)
     assert [release.name for release in catalog.releases.building()] == ["d-1"]
     failed = catalog.releases.fail("d-1", "the disk is full")
     assert (failed.state, failed.card) == (ReleaseState.FAILED, {"error": "the disk is full"})
     assert catalog.releases.latest(dataset.id) is None
-    again = catalog.releases.start("d-1", **{**first, "table_version": 9})
+    again = start(9)
     assert (again.state, again.table_version, again.card) == (ReleaseState.BUILDING, 3, {})
     assert catalog.releases.finish("d-1", {"masks": 1}).state == ReleaseState.DONE
     assert catalog.releases.fail("d-1", "too late").state == ReleaseState.DONE

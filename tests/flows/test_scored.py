@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.core.rle import encode
+from engine.evaluation.bootstrap import ByImage
 from flows import evaluating
 from flows.overview import WorkspaceReports
 from flows.scored import SCENES, UNNAMED, compared_set, score_row
@@ -86,7 +87,7 @@ def test_a_score_goes_onto_the_cards_of_all_versions_that_it_compares(
     truths = [(1, [encode(np.ones((2, 2), bool))])]
     monkeypatch.setattr(evaluating, "_held_out", lambda *_: truths)
     figures = {"masks": 1, "images": 1, "miou_1_click": 0.274}
-    by_image = evaluating.ByImage(("x",), np.zeros((1, 1)), np.ones((1, 1))).as_dict()
+    by_image = ByImage(("x",), np.zeros((1, 1)), np.ones((1, 1))).as_dict()
     kept = {"scores": figures, "by_image": by_image}
     monkeypatch.setattr(evaluating, "_score_held_out", lambda *_: kept)
     first, _ = evaluating.held_out(workspace, ["lite", "d-1"], "d")

@@ -34,7 +34,7 @@ from flows.collecting import Job
 from flows.evaluating import HeldOut
 from flows.rounds import job_of, open_round
 from flows.turns import BusyError, guarded, loop_turn, turn
-from flows.wiring import Workspace
+from flows.wiring import Workspace, open_workspace
 from storage.catalog import (
     Dataset,
     NewImage,
@@ -88,12 +88,13 @@ def _plain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fully_automatic, "generate_shard", fully_automatic.generate_shard.fn)
     generator = SimpleNamespace(
         segmenter=SimpleNamespace(thresholds=SimpleNamespace(confident_iou=0.5)),
-        generate=lambda pixels: time.sleep(0.01) or [],
+        generate=lambda pixels: [],
     )
     for module in (semi_automatic, fully_automatic):
         monkeypatch.setattr(module, "mask_generator", lambda *_: generator)
-    filled = semi_automatic.write_parquet
-    monkeypatch.setattr(semi_automatic, "write_parquet", lambda m: filled(m) + b"%d" % time_ns())
+    monkeypatch.setattr(
+        semi_automatic, "write_parquet", lambda masks: write_parquet(masks) + b"%d" % time_ns()
+    )
     for module in (assisted_manual, semi_automatic, review, rescoring):
         monkeypatch.setattr(module, "make_embeddings", lambda *_: None)
     for module in (data_engine, review):
@@ -119,7 +120,7 @@ def people_needed(workspace: Workspace, job: Job, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def opened(root: str) -> Iterator[Workspace]:
-    yield data_engine.open_workspace(root)
+    yield open_workspace(root)
 
 
 def train(workspace: Workspace, dataset: Dataset, version: str, parent: Any, *_: Any) -> None:

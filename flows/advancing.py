@@ -16,6 +16,7 @@ from flows.judged import due_events, judged_since_retrain
 from flows.rescoring import rescore_dataset
 from flows.retrain import retrain
 from flows.review import finish_if_judged
+from flows.turns import BusyError, loop_turn, turn
 from storage.catalog import LoopState, RoundState, RunKind, RunState
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def retrain_if_due(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
         return {"retrained": None, "reason": "no reason for a retrain"}
     version = f"{dataset.name}-verdict-{judged.latest}"
     try:
-        result = retrain(str(workspace.settings.root), dataset.name, version)
-    except NoMasksError as error:
+        with turn(workspace, loop_turn(dataset.id), wait=False):
+            result = retrain(str(workspace.settings.root), dataset.name, version)
+    except (NoMasksError, BusyError) as error:
         return {"retrained": None, "reason": str(error)}
     return {"retrained": result["version"], "promoted": result["promoted"], "reason": reasons[0]}
 
@@ -56,8 +58,9 @@ def advance_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
     loop goes on where nobody has an open task, a retrain or a comparison that is due is done.
 
     Returns:
-        `dataset`, `reviews` finished, `loop` (`none`, `finished`, `waiting` for people), `tasks`
-        that wait for people, and what `retrain_if_due` and `rescore_dataset` did.
+        `dataset`, `reviews` finished, `loop` (`none`, `finished`, `waiting` for people, `busy`:
+        another process is at it), `tasks` that wait for people, and what `retrain_if_due` and
+        `rescore_dataset` did.
     """
     reviews = _finish_reviews(workspace, dataset)
     loop = _advance_loop(workspace, dataset)
@@ -72,7 +75,7 @@ def advance_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
 
 def _finish_reviews(workspace: Workspace, dataset: Dataset) -> int:
     runs = workspace.catalog.runs
-    found = runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, state=RunState.RUNNING, limit=RUNS)
+    found = runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, unfinished=True, limit=RUNS)
     for run in found:
         finish_if_judged(workspace, run.id)
     return sum(runs.get(run.id).state == RunState.FINISHED for run in found)
@@ -82,9 +85,14 @@ def _advance_loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
     loop = workspace.catalog.loops.latest(dataset.id)
     if loop is None:
         return {"loop": "none", "tasks": 0}
-    if loop.state != LoopState.FINISHED and not _people_are_at_it(workspace, loop):
-        data_engine(str(workspace.settings.root), dataset.name, loop.plan, wait=False)
-        loop = workspace.catalog.loops.get(loop.id)
+    try:
+        # looked at again afterwards: who came meanwhile and found us at it, left it to us
+        while loop.state != LoopState.FINISHED and not _people_are_at_it(workspace, loop):
+            data_engine(str(workspace.settings.root), dataset.name, loop.plan, wait=False)
+            loop = workspace.catalog.loops.get(loop.id)
+    except BusyError as error:
+        progress.current().say(f"the loop of {dataset.name}: {error}")
+        return {"loop": "busy", "tasks": _tasks_left(workspace, loop)}
     if loop.state == LoopState.FINISHED:
         return {"loop": "finished", "tasks": 0}
     left = _tasks_left(workspace, loop)

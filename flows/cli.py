@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +24,7 @@ from flows import (
     models,
     operations,
     page,
+    plans,
     production,
     schedules,
     starting,
@@ -53,7 +56,9 @@ DatasetOption = Annotated[str, typer.Option(help="Name of the dataset.")]
 
 
 def _print_rounds(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="rounds", header_style="bold")
+    sets = dict.fromkeys(row["scored_on"] for row in rows if row["scored_on"])
+    caption = f"mIoU on {', then on '.join(sets)}" if sets else None
+    table = Table(title="rounds", header_style="bold", caption=caption)
     for name in ("stage", "round", "images", "masks", "masks/image", "clicks/mask", "s/mask"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for name in ("model", "mIoU 1 click", "mIoU 3 clicks"):
@@ -153,50 +158,47 @@ def ingest(
 def run(
     dataset: DatasetOption = "default",
     annotator: Annotated[
-        str,
-        typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`."),
-    ] = "simulated",
+        str | None,
+        typer.Option(help="simulated, from ground truth (default); or people, at the page."),
+    ] = None,
     rounds: Annotated[
-        str, typer.Option(help="Rounds of stage 1, 2 and (default 1) 3, e.g. 2,1 or 2,1,1.")
-    ] = "2,1",
-    images_per_round: Annotated[int, typer.Option(min=1, help="Images each round takes.")] = 60,
+        str | None,
+        typer.Option(help="Rounds of stage 1, 2 and (default 1) 3, e.g. 2,1 (default) or 2,1,1."),
+    ] = None,
+    images_per_round: Annotated[
+        int | None, typer.Option(min=1, help="Images each round takes (default 60).")
+    ] = None,
     new: Annotated[bool, typer.Option(help="Start anew where this plan is finished.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the loop: annotate, retrain, pre-fill, retrain, generate.
 
-    Started again after it was stopped, in whatever way, it goes on where it was.
+    Started again after it was stopped, in whatever way, it goes on where it was: a loop that is
+    under way keeps its plan, which need not be given again.
     """
-    _check_annotator(annotator)
-    counts = _rounds(rounds)
+    with _usage("--annotator"):
+        plans.check_annotator(annotator or "simulated")
+    with _usage("--rounds"):
+        plans.parse_rounds(rounds or "2,1")
+    given = plans.PlanWords(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
     with in_workspace(as_json, orchestrated=True) as workspace:
-        from flows.data_engine import LoopPlan, data_engine
+        from flows.data_engine import data_engine
 
-        plan = LoopPlan(
-            assisted_manual=counts[0],
-            semi_automatic=counts[1],
-            fully_automatic=counts[2],
-            images_per_round=images_per_round,
-            annotator=annotator,
-        )
-        rows = data_engine(str(workspace.settings.root), dataset, plan.rounds(), new)
+        plan = plans.loop_plan(workspace, dataset, given)
+        rows = data_engine(str(workspace.settings.root), dataset, plan, new)
     if as_json:
         print_json({"rounds": rows})
     else:
         _print_rounds(rows)
 
 
-def _check_annotator(name: str) -> None:
-    if name not in ("simulated", "people"):
-        raise typer.BadParameter("simulated or people", param_hint="--annotator")
-
-
-def _rounds(text: str) -> tuple[int, int, int]:
-    parts = text.split(",")
-    if len(parts) not in (2, 3) or not all(part.strip().isdigit() for part in parts):
-        raise typer.BadParameter(f"expected two or three numbers like 2,1, got {text!r}")
-    numbers = [int(part) for part in parts]
-    return numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else 1
+@contextmanager
+def _usage(option: str) -> Iterator[None]:
+    """A value that cannot be understood is told as one of the option."""
+    try:
+        yield
+    except plans.BadPlanError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 @app.command(
@@ -265,14 +267,17 @@ def retrain(
 def review(
     dataset: DatasetOption = "default",
     images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the sample; another one each time by default.")
+    ] = None,
     annotator: Annotated[
         str, typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`.")
     ] = "simulated",
     as_json: JsonOption = False,
 ) -> None:
     """Send a sample of automatic masks to the review queue, and wait until it is judged."""
-    _check_annotator(annotator)
+    with _usage("--annotator"):
+        plans.check_annotator(annotator)
     with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.review import review as flow
 
@@ -283,6 +288,8 @@ def review(
         console.print(
             f"{figures['judged']} masks judged: {figures['accept']} accepted, "
             f"{figures['fix']} fixed, {figures['reject']} rejected"
+            if figures["judged"]
+            else "no automatic mask is left that no reviewer was asked about"
         )
 
 
@@ -348,6 +355,20 @@ def release(
         print_json(card)
     else:
         console.print(f"release {name}: {card['masks']} masks on {card['images']} images")
+        _tell_statuses(card)
+
+
+def _tell_statuses(counts: dict[str, Any]) -> None:
+    """What is known of the dataset's images; releases made by older versions do not say."""
+    statuses = counts.get("statuses")
+    if statuses is None:
+        return
+    console.print(f"{statuses['annotated']} images annotated, {statuses['generated']} generated")
+    if statuses["neither"]:
+        console.print(
+            f"{statuses['neither']} images neither annotated nor generated: exports leave them out "
+            "without --all-images"
+        )
 
 
 @app.command(epilog=example("dataengine export latest --format coco --out out/"))
@@ -358,6 +379,10 @@ def export(
     dataset: Annotated[
         str | None, typer.Option(help="Whose latest release; needed with several datasets.")
     ] = None,
+    all_images: Annotated[
+        bool,
+        typer.Option("--all-images", help="Also images neither annotated nor generated, as empty."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a release and its report into a folder. `latest` releases the dataset first if it
@@ -367,7 +392,7 @@ def export(
 
         chosen = release_to_export(workspace, name, dataset)
         with for_people():
-            counts = export_release(workspace, chosen, out, style)
+            counts = export_release(workspace, chosen, out, style, all_images=all_images)
             report = f"{chosen.key}/report.html"  # releases made before there were any have none
             if workspace.objects.exists(report):
                 workspace.objects.fetch(report, out / "report.html")
@@ -375,6 +400,7 @@ def export(
         print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
         console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
+        _tell_statuses(counts)
 
 
 @app.command(epilog=example("dataengine demo", "make demo"))

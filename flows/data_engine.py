@@ -15,19 +15,23 @@ from prefect import flow
 from engine.core.records import Stage
 from flows import progress
 from flows.assisted_manual import assisted_manual
-from flows.collecting import PEOPLE, SIMULATED
+from flows.collecting import PEOPLE, SIMULATED, wait_for_people
 from flows.evaluating import held_out_scores
 from flows.fully_automatic import fully_automatic
 from flows.patience import patiently
 from flows.retrain import retrain
-from flows.rounds import open_round
+from flows.rounds import job_of, open_round
 from flows.semi_automatic import semi_automatic
 from flows.status import round_rows
+from flows.turns import guarded, loop_turn, turn
 from flows.wiring import Workspace, open_workspace
-from storage.catalog import Loop, LoopState, Round, RoundState, StaleStateError
+from storage.catalog import Loop, LoopState, Round, RoundState, StaleStateError, TaskKind
 
 STAGES = {Stage.ASSISTED_MANUAL: assisted_manual, Stage.SEMI_AUTOMATIC: semi_automatic}
 """Those in which people may take part."""
+
+TASKS = {Stage.ASSISTED_MANUAL: TaskKind.ANNOTATE, Stage.SEMI_AUTOMATIC: TaskKind.COMPLETE}
+"""What their tasks ask for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,45 +81,53 @@ def data_engine(
     """Run the plan's rounds, or what is left of them; without `wait`, up to where people are
     needed: their tasks are queued then, and the next call goes on once they are handed in.
 
+    One process at a time works on a dataset's loop. Nothing is held while people are waited for.
+
     Returns:
         A row a round, as `round_rows`.
+
+    Raises:
+        BusyError: another process is at the loop, and `wait` is off.
     """
     opened = open_workspace(workspace)
     row = opened.catalog.datasets.get(dataset)
     loop = opened.catalog.loops.start_or_resume(row.id, plan, new=new)
     if loop.state != LoopState.FINISHED:
         rounds = opened.catalog.rounds.for_loop(loop.id)
-        if all(_through_outages(opened, dataset, loop, item.id, wait) for item in rounds):
+        if all(_is_done(opened, dataset, loop, item.id, wait) for item in rounds):
             opened.catalog.loops.finish(loop.id)
     return round_rows(opened, loop.id)
 
 
-def _through_outages(
-    workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait: bool
-) -> bool:
-    """Whether the round is done; where the catalog or the store was away, it is gone on with."""
+def _is_done(workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait: bool) -> bool:
+    """Whether the round is done after what could be done; where the catalog or the store was away,
+    it is gone on with."""
 
-    def finish() -> Round:
-        row = workspace.catalog.rounds.get(round_id)
-        return finish_round(workspace, dataset, loop, row, wait=wait)
+    def step() -> Round:
+        with turn(workspace, loop_turn(loop.dataset_id), wait=wait):
+            row = workspace.catalog.rounds.get(round_id)
+            return finish_round(workspace, dataset, loop, row)
 
-    return patiently(workspace.settings.outage_seconds, finish).state == RoundState.DONE
+    while (row := patiently(workspace.settings.outage_seconds, step)).state != RoundState.DONE:
+        if not wait:
+            return False
+        wait_for_people(workspace, job_of(workspace, row), TASKS[Stage(row.stage)])
+    return True
 
 
-def finish_round(
-    workspace: Workspace, dataset: str, loop: Loop, row: Round, *, wait: bool = True
-) -> Round:
-    """Take one round from wherever it is to done; without `wait`, it stays opened while people
-    are at its tasks. Several processes may do so at once."""
+def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> Round:
+    """Take one round from wherever it is to done; it stays opened while people are at its
+    tasks."""
     root = str(workspace.settings.root)
     if row.state in (RoundState.PLANNED, RoundState.OPENED):
         row = open_round(workspace, row)
         progress.current().say(f"[bold]{row.stage} round {row.number}[/bold] with {row.model_in}")
-        scores = held_out_scores(workspace, str(row.model_in), dataset)
-        figures = _stage(root, row, wait)
-        if figures is None:
-            return row
-        workspace.catalog.runs.finish(str(row.run_id), figures)
+        with guarded(workspace, str(row.run_id)):
+            scores = held_out_scores(workspace, str(row.model_in), dataset)
+            figures = _stage(root, row)
+            if figures is None:
+                return row
+            workspace.catalog.runs.finish(str(row.run_id), figures)
         metrics = {**figures, "held_out": scores}
         row = _move(workspace, row, RoundState.OPENED, RoundState.COLLECTED, metrics=metrics)
     if row.state == RoundState.COLLECTED:
@@ -138,11 +150,11 @@ def finish_round(
     return row
 
 
-def _stage(root: str, row: Round, wait: bool) -> dict[str, Any] | None:
+def _stage(root: str, row: Round) -> dict[str, Any] | None:
     """The round's figures; None where it waits for people."""
     if row.stage == Stage.FULLY_AUTOMATIC:
         return fully_automatic(root, row.id)
-    return STAGES[Stage(row.stage)](root, row.id, wait)
+    return STAGES[Stage(row.stage)](root, row.id, False)
 
 
 def _move(

@@ -20,12 +20,12 @@ from rich.text import Text
 
 from flows import progress
 from flows.advancing import advance_dataset, retrain_if_due
-from flows.collecting import make_embeddings
 from flows.fully_automatic import generate, images_without_masks
 from flows.release import NothingToReleaseError, release
 from flows.rescoring import rescore_dataset
 from flows.retrain import retrain
-from flows.review import queue_review, sample_masks, start_review
+from flows.review import finish_review, queue_sample, start_review
+from flows.turns import guarded
 from flows.wiring import Workspace, open_workspace
 from storage.catalog import Dataset, RunKind, RunState
 
@@ -93,14 +93,12 @@ def retrain_dataset(workspace: str, dataset: str, only_if_due: bool = False) -> 
 def review_sample(workspace: str, dataset: str, images: int = 20) -> dict[str, Any]:
     """Queue automatic masks of random images for people to judge at the annotation page."""
     with opened(workspace) as found:
-        seed = int(_started().timestamp())
-        sample = sample_masks(found, dataset, images, seed, with_truth=False)
-        if not sample:
-            return {"images": 0, "masks": 0}
         job = start_review(found, dataset, _run_id())
-        make_embeddings(found, job, sorted(sample))
-        queue_review(found, job, sample)
-        return {"images": len(sample), "masks": sum(map(len, sample.values()))}
+        with guarded(found, job.run_id):
+            asked = queue_sample(found, job, images, None, with_truth=False)
+            if not asked:
+                found.catalog.runs.finish(job.run_id, finish_review(found, job))
+        return {"images": len(asked), "masks": sum(asked.values())}
 
 
 @flow(name="release-dataset")

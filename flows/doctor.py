@@ -14,7 +14,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from flows import prefect_check
+from flows import prefect_check, stale
 from flows.logs import masked, secrets_of
 from flows.settings import WorkspaceError, load_settings
 from flows.terminal import console
@@ -198,6 +198,19 @@ def _leases(workspace: Workspace) -> Found:
     return Found(detail)
 
 
+def _runs(workspace: Workspace) -> Found:
+    found = stale.find(workspace)
+    named = found.as_dict().items()
+    told = [f"{len(names)} {kind} that nobody is at" for kind, names in named if names]
+    if told:
+        do = "`dataengine sweep --delete` closes them; started again, they go on where they can"
+        return Found("; ".join(told), do, "look")
+    if found.handed_in:
+        detail = f"{len(found.handed_in)} runs whose tasks are handed in"
+        return Found(detail, "`dataengine advance` finishes them", "look")
+    return Found("somebody is at all that are running, or they wait for people")
+
+
 def _quarantine(workspace: Workspace) -> Found:
     found = workspace.catalog.ledger.quarantined()
     if not found:
@@ -221,6 +234,7 @@ CHECKS: tuple[tuple[str, Check, str], ...] = (
     ("clock", _clock, "check that the database answers"),
     ("versions", _versions, "install the package again"),
     ("leases", _leases, "check the catalog first"),
+    ("runs", _runs, "check the catalog first"),
     ("quarantine", _quarantine, "check the catalog first"),
 )
 

@@ -61,7 +61,8 @@ def held_out_scores(workspace: Workspace, version: str, dataset: str) -> dict[st
 def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> list[HeldOut]:
     """Scores of model versions on the same held-out images with known truth.
 
-    Which images those are is part of the key under which each result is kept.
+    Which images those are is part of the key under which each result is kept, and of the `set` that
+    the scores name. They go onto the versions' cards.
     """
     chosen = _held_out(workspace, dataset)
     named = json.dumps(
@@ -79,13 +80,22 @@ def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> lis
             kept = json.dumps(_score_held_out(workspace, version, chosen), sort_keys=True)
             workspace.objects.put(key, kept.encode())
         values = json.loads(workspace.objects.get(key))
-        found.append(HeldOut(values["scores"], ByImage.from_dict(values["by_image"])))
+        scores = {**values["scores"], "set": _name_of(dataset, values["scores"], digest)}
+        if scores["masks"]:
+            workspace.catalog.models.add_scores(version, scores["set"], scores)
+        found.append(HeldOut(scores, ByImage.from_dict(values["by_image"])))
     return found
 
 
 def _digest(truths: Sequence[RLE]) -> str:
     """Of the masks themselves: annotations may be replaced by as many others."""
     return hashlib.sha256(b"".join(sorted(rle.counts for rle in truths))).hexdigest()[:16]
+
+
+def _name_of(dataset: str, scores: dict[str, Any], digest: str) -> str:
+    """Of a set of held-out images; another one's differs, even where their numbers are the same."""
+    images, masks = scores["images"], scores["masks"]
+    return f"{dataset}: {images} held-out images, {masks} masks (set {digest[:6]})"
 
 
 def _score_held_out(

@@ -17,6 +17,7 @@ def is_users(error: Exception) -> bool:
     from flows.rounds import NoImagesError
     from flows.scaling import ScaleOutError
     from flows.temporary_server import OrchestratorError
+    from flows.turns import BusyError
     from storage.catalog import CatalogError
     from storage.downloads import DownloadError
     from storage.formats.coco import BadAnnotationsError
@@ -26,6 +27,7 @@ def is_users(error: Exception) -> bool:
         error,
         (
             BadAnnotationsError,
+            BusyError,
             CatalogError,
             CheckpointError,
             DownloadError,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +25,7 @@ from flows import costs, logs, progress, scaling
 from flows.collecting import Job, masks_of
 from flows.patience import kept_alive, patiently
 from flows.rounds import job_of
+from flows.turns import guarded, owner
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import (
     CatalogError,
@@ -73,9 +72,10 @@ def generate(
     """
     opened = open_workspace(workspace)
     run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new)
-    chosen = planned_images(opened, run) if image_ids is None else image_ids[:limit]
-    figures = generate_run(opened, _job_of_run(opened, run.id), chosen)
-    opened.catalog.runs.finish(run.id, figures)
+    with guarded(opened, run.id):
+        chosen = planned_images(opened, run) if image_ids is None else image_ids[:limit]
+        figures = generate_run(opened, _job_of_run(opened, run.id), chosen)
+        opened.catalog.runs.finish(run.id, figures)
     return figures
 
 
@@ -129,7 +129,7 @@ def next_shard(workspace: Workspace, run_id: str) -> int | None:
         free.
     """
     shards = workspace.catalog.shards
-    shard = shards.lease(run_id, _owner(), workspace.settings.lease_seconds)
+    shard = shards.lease(run_id, owner(), workspace.settings.lease_seconds)
     if shard is None:
         return None
     images = len(shard.image_ids)
@@ -287,7 +287,3 @@ def _job_of_run(workspace: Workspace, run_id: str) -> Job:
         round=0,
         model=str(run.model),
     )
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"

@@ -27,6 +27,7 @@ from engine.core.rle import RLE
 from flows import costs, progress
 from flows.inputs import NOT_NAMED, Input, look_into
 from flows.patience import patiently
+from flows.turns import guarded
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import NewImage, RunKind, Split, new_id
 from storage.formats.coco import CocoDataset
@@ -137,13 +138,14 @@ def ingest_folder(
     )
     share = workspace.settings.held_out if held_out is None else held_out
     work = _Ingest(workspace, dataset, row.id, run.id, share, found)
-    with costs.spending(workspace, run.id):
+    report = work.report
+    with guarded(workspace, run.id), costs.spending(workspace, run.id):
         work.images()
         if found.truth is not None:
             work.annotations(found.truth, replace=replace_annotations)
-    report = work.report
-    report.passed_over = found.passed_over.rows()
-    workspace.catalog.runs.finish(run.id, {**report.as_dict(), "problems": len(report.problems)})
+        report.passed_over = found.passed_over.rows()
+        figures = {**report.as_dict(), "problems": len(report.problems)}
+        workspace.catalog.runs.finish(run.id, figures)
     return report
 
 

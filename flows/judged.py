@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flows import events
-from storage.catalog import RunKind, RunState, VerdictKind
+from storage.catalog import RunKind, RunState, Split, VerdictKind
 
 if TYPE_CHECKING:
     from flows.wiring import Workspace
@@ -23,7 +23,7 @@ class Judged:
     """What reviewers have said of a dataset since its last retrain began."""
 
     accepted: int
-    """Masks whose latest verdict is accept."""
+    """Masks whose latest verdict is accept, on images that are trained on."""
     rejected_in_a_row: int
     """How many of the latest verdicts are reject, with none of another kind between them."""
     latest: int
@@ -68,13 +68,14 @@ def judged_since_retrain(workspace: Workspace, dataset: Dataset) -> Judged:
     verdicts.sort(key=lambda verdict: verdict.id)
     fresh = [verdict for verdict in verdicts if verdict.created_at >= since]
     last = {verdict.mask_id: verdict.verdict for verdict in fresh}
+    accepted = workspace.catalog.verdicts.accepted_mask_ids(dataset.id, split=Split.TRAIN)
     in_a_row = 0
     for verdict in reversed(fresh):
         if verdict.verdict != VerdictKind.REJECT:
             break
         in_a_row += 1
     return Judged(
-        accepted=sum(kind == VerdictKind.ACCEPT for kind in last.values()),
+        accepted=len(accepted & last.keys()),
         rejected_in_a_row=in_a_row,
         latest=fresh[-1].id if fresh else 0,
     )

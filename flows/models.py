@@ -36,19 +36,26 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
 def list_models(as_json: JsonOption = False) -> None:
     """List model versions, the newest first."""
     with in_workspace(as_json) as workspace:
-        rows = [_row(model) for model in workspace.catalog.models.all()]
+        from flows.scored import compared_set
+
+        found = workspace.catalog.models.all()
+        compared = compared_set(found)
+        rows = [_row(model, compared) for model in found]
     if as_json:
         print_json({"models": rows})
         return
     columns = ("version", "state", "architecture", "parent", "mask table", "made")
-    table = Table(*columns, "held-out mIoU, 1 click")
+    table = Table(*columns, "mIoU, 1 click", caption=f"mIoU on {compared}" if compared else None)
     for row in rows:
-        *values, score = row.values()
+        *values, score, _ = row.values()
         table.add_row(*(number(value) for value in values), number(score, ".3f"))
     console.print(table)
 
 
-def _row(model: Model) -> dict[str, Any]:
+def _row(model: Model, compared: str | None) -> dict[str, Any]:
+    from flows.scored import score_row
+
+    scores = score_row(model, compared)
     return {
         "version": model.version,
         "state": str(model.state),
@@ -56,17 +63,9 @@ def _row(model: Model) -> dict[str, Any]:
         "parent": model.parent,
         "table_version": model.table_version,
         "created_at": model.created_at.isoformat(timespec="seconds"),
-        "miou_1_click": _held_out_score(model.card.get("scores", {})),
+        "miou_1_click": scores["miou_1_click"],
+        "scored_on": scores["scored_on"],
     }
-
-
-def _held_out_score(scores: dict[str, Any]) -> float | None:
-    """A retrain scores on the dataset's held-out images, the shipped model was on scenes."""
-    for name in ("held_out", "held_out_scenes"):
-        found: float | None = scores.get(name, {}).get("miou_1_click")
-        if found is not None:
-            return found
-    return None
 
 
 @app.command(epilog=example("dataengine models show lite"))
@@ -165,10 +164,13 @@ def pull(
 
 
 def _finish(workspace: Workspace, model: Model, promote: bool, as_json: bool) -> None:
+    from flows.scored import compared_set
+
     promotion = _promote(workspace, model.version) if promote else None
     if as_json:
         source = model.card["source"]
-        print_json({**_row(model), "source": source, "promotion": promotion})
+        row = _row(model, compared_set(workspace.catalog.models.all()))
+        print_json({**row, "source": source, "promotion": promotion})
         return
     told_by = model.card["source"]["architecture_told_by"]
     console.print(f"{model.version} is there: {model.architecture}, by {told_by}", markup=False)

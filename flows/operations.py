@@ -25,14 +25,16 @@ DeleteOption = Annotated[bool, typer.Option("--delete", help="Delete; without it
 
 def sweep_workspace(workspace: Workspace, delete: bool = False) -> dict[str, Any]:
     """Find, and delete if asked, objects that nothing refers to and that are older than
-    `orphan_days`.
+    `orphan_days`; find, and close if asked, runs and releases that nobody is at any more.
 
     Returns:
-        `kinds` (objects and bytes by prefix), `objects`, `bytes`, `deleted`.
+        `kinds` (objects and bytes by prefix), `objects`, `bytes`, `deleted`; `stale`: the runs and
+        releases, which have failed now where `delete` is on.
 
     Raises:
         StorageError, CatalogError: the store or the catalog does not answer; do it again.
     """
+    from flows import stale
     from storage.sweep import sweep as sweep_store
 
     report = sweep_store(
@@ -43,7 +45,11 @@ def sweep_workspace(workspace: Workspace, delete: bool = False) -> dict[str, Any
     )
     if delete and report.objects:
         workspace.catalog.audit.add("sweep", objects=report.objects, bytes=report.bytes)
-    return {**asdict(report), "objects": report.objects, "bytes": report.bytes}
+    left = stale.find(workspace)
+    if delete:
+        stale.close(workspace, left)
+    found = {**asdict(report), "objects": report.objects, "bytes": report.bytes}
+    return {**found, "stale": left.as_dict()}
 
 
 def compact_workspace(workspace: Workspace, delete: bool = True) -> dict[str, Any]:
@@ -133,7 +139,8 @@ def restore_catalog(url: str, path: Path) -> Manifest:
 
 
 def sweep(delete: DeleteOption = False, as_json: JsonOption = False) -> None:
-    """Find objects that nothing refers to any more, and delete them with `--delete`."""
+    """Find objects that nothing refers to any more, and runs that nobody is at; delete those and
+    close these with `--delete`."""
     with in_workspace(as_json) as workspace:
         found = sweep_workspace(workspace, delete)
     if as_json:
@@ -146,6 +153,10 @@ def sweep(delete: DeleteOption = False, as_json: JsonOption = False) -> None:
         console.print(table)
     what = "deleted" if delete else "would be deleted with --delete"
     console.print(f"{found['objects']} objects, {found['bytes'] / 2**20:.1f} MiB {what}")
+    for kind, names in found["stale"].items():
+        if names:
+            done = "have failed now" if delete else "would fail with --delete"
+            console.print(f"{len(names)} {kind} that nobody is at {done}: {', '.join(names)}")
 
 
 def compact(as_json: JsonOption = False) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.annotation.access import sight_of
 from flows.costs import cost_rows
+from flows.scored import compared_set, score_row
 from flows.status import round_rows
 from flows.wiring import Workspace
 from storage.annotation_queue import Task
@@ -44,7 +45,7 @@ class WorkspaceReports:
             "loops": [found for row in datasets if (found := _loop(workspace, row))],
             "queue": {str(kind): row for kind, row in workspace.queue.by_kind().items()},
             "annotators": annotator_rows(workspace),
-            "models": [_model_row(model) for model in catalog.models.all()],
+            "models": _model_rows(catalog.models.all()),
             "runs": [_run_row(workspace, run) for run in catalog.runs.all(limit=RUNS)],
             "history": history(workspace.queue.latest(HISTORY_TASKS, kinds=MAKING)),
             "verdicts": dict(verdicts),
@@ -145,19 +146,19 @@ def _names_of(person: Annotator, names: dict[int, str]) -> list[str] | None:
     return None if datasets is None else sorted(names[one] for one in datasets if one in names)
 
 
-def _model_row(model: Model) -> dict[str, Any]:
-    scores = model.card.get("scores", {})
-    found = scores.get("held_out") or scores.get("held_out_scenes") or {}
+def _model_rows(models: list[Model]) -> list[dict[str, Any]]:
+    compared = compared_set(models)
+    return [_model_row(model, compared) for model in models]
+
+
+def _model_row(model: Model, compared: str | None) -> dict[str, Any]:
     return {
         "version": model.version,
         "state": str(model.state),
         "architecture": model.architecture,
         "parent": model.parent,
         "created_at": model.created_at,
-        "scored_on": "held-out images" if "held_out" in scores else "generated scenes",
-        "miou_1_click": found.get("miou_1_click"),
-        "miou_3_clicks": found.get("miou_3_clicks"),
-        "miou_box": found.get("miou_box"),
+        **score_row(model, compared),
         "note": model.card.get("note", ""),
     }
 

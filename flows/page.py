@@ -129,7 +129,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
     from engine.annotation.embeddings import EmbeddingCache
     from engine.annotation.pictures import Pictures
     from engine.annotation.service import AnnotationService
-    from storage.catalog import RunKind, RunState
+    from storage.catalog import RunKind
 
     def pixels_of(image_id: int) -> Any:
         return workspace.pixels(workspace.catalog.images.get(image_id))
@@ -144,7 +144,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
         # in a thread: whoever handed in the last task need not wait for the commit
         threading.Thread(target=run_drained, args=(workspace, run_id), daemon=True).start()
 
-    for run in workspace.catalog.runs.all(kind=RunKind.REVIEW, state=RunState.RUNNING):
+    for run in workspace.catalog.runs.all(kind=RunKind.REVIEW, unfinished=True):
         finish(run.id)  # drained while no server was there
     return AnnotationService(
         catalog=workspace.catalog,

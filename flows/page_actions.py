@@ -7,7 +7,7 @@ a worker of the pool does the work, wherever that runs, and the job follows it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
@@ -17,7 +17,15 @@ from engine.annotation.schemas import ActionPlan, ActionView, JobView
 from flows.jobs import Job, command_of, jobs_in, log_of, start_job, state_of, stop_job
 from flows.starting import is_deployed
 from flows.wiring import Workspace
-from storage.catalog import Dataset, DatasetNotFoundError, RunKind, Split, new_id
+from storage.catalog import (
+    Dataset,
+    DatasetNotFoundError,
+    LoopConflictError,
+    RoundState,
+    RunKind,
+    Split,
+    new_id,
+)
 
 Fields = dict[str, Any]
 
@@ -25,7 +33,8 @@ Fields = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class _Action:
     title: str
-    defaults: Callable[[Workspace], Fields]
+    defaults: Callable[[Workspace, str], Fields]
+    """The fields with their values for a dataset."""
     told: Callable[[Workspace, Dataset, Fields], str]
     """What it will do, in a sentence."""
     options: tuple[str, ...] = ()
@@ -39,17 +48,42 @@ def _dataset(workspace: Workspace) -> str:
     return names[0] if names else ""
 
 
-def _release_name(dataset: str) -> str:
-    return f"{dataset}-{datetime.now(UTC):%Y%m%d}"
+def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
+    """Those of the loop that is under way, else of a first one for people."""
+    from flows.plans import PlanWords, loop_under_way, words_of
+
+    loop = loop_under_way(workspace, dataset) if dataset else None
+    words = PlanWords(rounds="2,1,1", images_per_round=20, annotator="people")
+    plan = asdict(words_of(loop.plan) if loop else words)
+    return {"dataset": dataset, **plan, "new": False}
 
 
-def _loop_plan(fields: Fields) -> str:
-    people = fields["annotator"] == "people"
-    who = "people at this page" if people else "the simulated annotator"
+def _loop_plan(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    from flows.plans import BadPlanError, PlanWords, loop_plan, loop_under_way, told, words_of
+
+    given = PlanWords(**{name: fields[name] for name in PlanWords.__dataclass_fields__})
+    try:
+        plan = loop_plan(workspace, dataset.name, given)
+    except (BadPlanError, LoopConflictError) as error:
+        raise invalid(str(error)) from error
+    begins = "go through"
+    if (loop := loop_under_way(workspace, dataset.name)) is not None:
+        states = [row.state for row in workspace.catalog.rounds.for_loop(loop.id)]
+        begins = f"continue the loop, {states.count(RoundState.DONE)} of {len(states)} done:"
     return (
-        f"go through {fields['rounds']} rounds of stages 1, 2, 3 with at most "
-        f"{fields['images_per_round']} images a round, annotated by {who}; the model is retrained "
-        "after each round of stages 1 and 2"
+        f"{begins} {told(words_of(plan))}; the model is retrained after each round of stages 1 "
+        "and 2"
+    )
+
+
+def _retrain_plan(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    from flows.training_masks import trained_on
+
+    held_out = workspace.catalog.images.count(dataset.id, split=Split.HELD_OUT)
+    return (
+        f"train a new version from {workspace.current_model().version} on "
+        f"{trained_on(workspace, dataset)} of {dataset.name}; it becomes current only if it is "
+        f"surely better on held-out images ({held_out} are there)"
     )
 
 
@@ -73,14 +107,8 @@ def _options(fields: Fields, *names: str) -> list[str]:
 ACTIONS: dict[str, _Action] = {
     "round": _Action(
         "Start or continue the loop",
-        lambda w: {
-            "dataset": _dataset(w),
-            "rounds": "2,1,1",
-            "images_per_round": 20,
-            "annotator": "people",
-            "new": False,
-        },
-        lambda w, d, f: _loop_plan(f),
+        _loop_fields,
+        _loop_plan,
         arguments=lambda f: [
             *("run", "--dataset", f["dataset"], "--rounds", str(f["rounds"])),
             *("--images-per-round", str(f["images_per_round"]), "--annotator", f["annotator"]),
@@ -89,34 +117,30 @@ ACTIONS: dict[str, _Action] = {
     ),
     "retrain": _Action(
         "Retrain now",
-        lambda w: {"dataset": _dataset(w)},
-        lambda w, d, f: (
-            f"train a new version from {w.current_model().version} on all masks that people made "
-            f"or confirmed in {d.name}; it becomes current only if it is surely better on held-out "
-            f"images ({w.catalog.images.count(d.id, split=Split.HELD_OUT)} are there)"
-        ),
+        lambda w, d: {"dataset": d},
+        _retrain_plan,
         ("dataset",),
     ),
     "generate": _Action(
         "Generate masks",
-        lambda w: {"dataset": _dataset(w), "limit": None},
+        lambda w, d: {"dataset": d, "limit": None},
         _generate_plan,
         ("dataset", "limit"),
         lambda f: ["generate", "--only-new", *_options(f, "dataset", "limit")],
     ),
     "review": _Action(
         "Sample a review",
-        lambda w: {"dataset": _dataset(w), "images": 20, "annotator": "people"},
+        lambda w, d: {"dataset": d, "images": 20, "annotator": "people"},
         lambda w, d, f: (
-            f"send automatic masks of at most {f['images']} random images of {d.name} to the "
-            "review queue"
+            f"send automatic masks that no reviewer was asked about, of at most {f['images']} "
+            f"random images of {d.name}, to the review queue"
         ),
         ("dataset", "images"),
         lambda f: ["review", *_options(f, "dataset", "images", "annotator")],
     ),
     "advance": _Action(
         "Take the next step",
-        lambda w: {"dataset": _dataset(w)},
+        lambda w, d: {"dataset": d},
         lambda w, d, f: (
             f"take {d.name} as far as it goes without people: enter reviews that are judged, go on "
             "with a round whose tasks are handed in, retrain where that is due"
@@ -125,7 +149,7 @@ ACTIONS: dict[str, _Action] = {
     ),
     "rescore": _Action(
         "Compare with the new model",
-        lambda w: {"dataset": _dataset(w)},
+        lambda w, d: {"dataset": d},
         lambda w, d, f: (
             f"ask {w.current_model().version} again for old automatic masks of at most "
             f"{w.settings.production.rescore_images} images of {d.name}, and send those on which "
@@ -135,7 +159,7 @@ ACTIONS: dict[str, _Action] = {
     ),
     "release": _Action(
         "Make a release",
-        lambda w: {"dataset": _dataset(w), "name": _release_name(_dataset(w))},
+        lambda w, d: {"dataset": d, "name": f"{d}-{datetime.now(UTC):%Y%m%d}"},
         lambda w, d, f: (
             f"freeze {d.name} as {f['name']}: pin the mask table's version and write COCO, SA-1B, "
             "a report and a card"
@@ -157,12 +181,18 @@ class WorkspaceActions:
         self._workspace = workspace
         self._folder = workspace.cache / "jobs"
 
-    def all(self) -> list[ActionView]:
-        """What there is."""
+    def all(self, dataset: str | None = None) -> list[ActionView]:
+        """What there is, with the values of the fields for a dataset; for the first by default."""
         return [
-            ActionView(name=name, title=action.title, fields=action.defaults(self._workspace))
+            ActionView(name=name, title=action.title, fields=self._fields(action, dataset))
             for name, action in ACTIONS.items()
         ]
+
+    def _fields(self, action: _Action, dataset: Any) -> Fields:
+        try:
+            return action.defaults(self._workspace, str(dataset or _dataset(self._workspace)))
+        except DatasetNotFoundError as error:
+            raise invalid(f"{error}; bring images in with `dataengine ingest` first") from error
 
     def plan(self, name: str, values: Values) -> ActionPlan:
         """What the action will do.
@@ -239,15 +269,13 @@ class WorkspaceActions:
         """The action, and its fields with values of the defaults' kinds."""
         if name not in ACTIONS:
             raise not_found(f"no action {name!r}; there are {', '.join(ACTIONS)}")
-        fields = ACTIONS[name].defaults(self._workspace)
+        fields = self._fields(ACTIONS[name], values.get("dataset"))
         for key, value in values.items():
             if key not in fields:
                 raise invalid(f"{name} has no field {key!r}; it has {', '.join(fields)}")
-            if key == "name" and value is None:
-                continue  # after the dataset, which may be another
+            if key == "name" and not value:
+                continue  # the default of its dataset stays
             fields[key] = _of_kind(key, value, fields[key])
-        if "name" in fields and not values.get("name"):
-            fields["name"] = _release_name(str(fields["dataset"]))
         return ACTIONS[name], fields
 
     def _view(self, job: Job) -> JobView:
@@ -279,6 +307,8 @@ def _of_kind(name: str, value: Any, default: Any) -> Any:
             raise invalid(f"{name} must be at least 1, got {number}")
         return number
     text = str(value or "").strip()
+    if name == "annotator" and text not in ("people", "simulated"):
+        raise invalid(f"the annotator is people or simulated, got {text!r}")
     # an argument that looks like an option, or that no process can be given
     if not text or text.startswith("-") or not text.isprintable():
         raise invalid(f"{name} cannot be {text!r}")

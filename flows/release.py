@@ -4,7 +4,8 @@ It pins a version of the mask table. Under `releases/<name>/` it has `instances.
 `sa1b.tar` (SA-1B's JSON files, one an image, as SA-1B itself is shipped) and `report.html`.
 
 Its masks are, image by image: what people made or confirmed; then automatic masks that were not
-rejected and do not repeat one that is in already.
+rejected and do not repeat one that is in already. Its images are those that people annotated or a
+model was run on; of the others it tells how many there are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import json
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -26,10 +29,12 @@ from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
 from flows import costs, progress
 from flows.image_names import ImageNames
+from flows.release_status import Status, image_statuses
 from flows.reporting import write_report
 from flows.status import round_rows
+from flows.turns import guarded, reason_of, release_turn, turn
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Dataset, Image, Release, RunKind, VerdictKind, new_id
+from storage.catalog import CatalogError, Dataset, Image, Release, RunKind, VerdictKind
 from storage.formats.coco import CocoWriter
 from storage.formats.sa1b import write_sa1b
 
@@ -52,12 +57,18 @@ class ReleasedImage:
 
     image: Image
     masks: list[Mask]
+    status: Status
 
 
 @flow(name="release")
 def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
     """Freeze the dataset under `name`; finishing an unfinished one, repeating a finished one."""
     opened = open_workspace(workspace)
+    with turn(opened, release_turn(name)):
+        return _released(opened, dataset, name)
+
+
+def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
     row = opened.catalog.datasets.get(dataset)
     version = opened.masks.version()
     if version is None or not opened.masks.counts(("stage",), dataset=dataset):
@@ -68,9 +79,14 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
     if begun.state == "done":
         return begun.card
     run = opened.catalog.runs.start(
-        new_id(), RunKind.RELEASE, dataset_id=row.id, code_version=code_version()
+        uuid.uuid5(uuid.NAMESPACE_URL, f"release/{row.id}/{name}").hex,
+        RunKind.RELEASE,
+        dataset_id=row.id,
+        code_version=code_version(),
     )
     with (
+        _failing(opened, name),
+        guarded(opened, run.id),
         costs.spending(opened, run.id),
         tempfile.TemporaryDirectory(prefix="dataengine-") as temporary,
     ):
@@ -80,11 +96,24 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
         _tar(folder / "sa1b", folder / "sa1b.tar")
         write_report(opened, dataset, _summary(opened, row, name), folder / "report.html")
         for file in FILES:
-            opened.objects.put_file(f"{begun.key}/{file}", folder / file)
-    card = _card(opened, row, begun, counts)
-    opened.catalog.releases.finish(name, card)
-    opened.catalog.runs.finish(run.id, counts)
+            key = f"{begun.key}/{file}"
+            opened.objects.delete(key)  # of a building that was broken off
+            opened.objects.put_file(key, folder / file)
+        card = _card(opened, row, begun, counts)
+        opened.catalog.releases.finish(name, card)
+        opened.catalog.runs.finish(run.id, counts)
     return card
+
+
+@contextmanager
+def _failing(workspace: Workspace, name: str) -> Iterator[None]:
+    """A release whose building ends with an error, or is stopped, has failed."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(CatalogError):  # then it goes on being built, and `sweep` closes it
+            workspace.catalog.releases.fail(name, reason_of(error))
+        raise
 
 
 def _tar(folder: Path, path: Path) -> None:
@@ -126,21 +155,21 @@ def _card(
     }
 
 
-def released_images(
-    workspace: Workspace, dataset_id: int, table_version: int
-) -> Iterator[ReleasedImage]:
+def released_images(workspace: Workspace, begun: Release) -> Iterator[ReleasedImage]:
     """The release's images and masks, image by image, in order of id; images without masks too."""
-    dropped = workspace.catalog.verdicts.rejected_mask_ids(dataset_id)
-    images = workspace.catalog.images.each(dataset_id)
+    status_of = image_statuses(workspace, begun)
+    dropped = workspace.catalog.verdicts.rejected_mask_ids(begun.dataset_id)
+    images = workspace.catalog.images.each(begun.dataset_id)
     while page := list(islice(images, PAGE)):
         by_image: dict[int, list[Mask]] = {image.id: [] for image in page}
         for mask in workspace.masks.masks(
-            image_ids=list(by_image), version=table_version, current_only=True
+            image_ids=list(by_image), version=begun.table_version, current_only=True
         ):
             if mask.mask_id not in dropped and mask.area > 0:
                 by_image[mask.image_id].append(mask)
         for image in page:
-            yield ReleasedImage(image, without_repeats(by_image[image.id]))
+            masks = without_repeats(by_image[image.id])
+            yield ReleasedImage(image, masks, status_of(image.id, by_image[image.id]))
 
 
 def without_repeats(masks: list[Mask]) -> list[Mask]:
@@ -185,12 +214,15 @@ def release_to_export(workspace: Workspace, name: str, dataset: str | None) -> R
 
 
 def export_release(
-    workspace: Workspace, begun: Release, folder: Path, style: str
+    workspace: Workspace, begun: Release, folder: Path, style: str, *, all_images: bool = False
 ) -> dict[str, Any]:
     """Write a release into a folder: `instances.json` (coco), or `<name>.json` an image (sa1b).
+    Images that nobody annotated and no model was run on are left out, unless `all_images` is on:
+    a training would take them for images without objects.
 
     Returns:
-        images, masks, masks per stage and source, models.
+        images, masks, masks per stage and source, models; `statuses`: how many of the dataset's
+        images have each `Status`.
 
     Raises:
         ValueError: the format is unknown.
@@ -199,8 +231,9 @@ def export_release(
         raise ValueError(f"unknown format {style!r}; there are {', '.join(FORMATS)}")
     folder.mkdir(parents=True, exist_ok=True)
     counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
+    counts["statuses"] = dict.fromkeys(map(str, Status), 0)
     total = workspace.catalog.images.count(begun.dataset_id)
-    found = released_images(workspace, begun.dataset_id, begun.table_version)
+    found = _exported(released_images(workspace, begun), counts, all_images)
     names = ImageNames(workspace, begun.dataset_id)
     with progress.current().track(f"export {style}", total, "image") as advance:
         if style == "coco":
@@ -214,6 +247,7 @@ def export_release(
                         image.width,
                         item.masks,
                         sha256=image.sha256,
+                        status=str(item.status),
                     )
                     _count(counts, item)
                     advance()
@@ -227,11 +261,22 @@ def export_release(
                     image.height,
                     image.width,
                     item.masks,
+                    status=str(item.status),
                 )
                 _count(counts, item)
                 advance()
     (folder / "release.json").write_text(json.dumps({**begun.card, **counts}, indent=2))
     return counts
+
+
+def _exported(
+    found: Iterator[ReleasedImage], counts: dict[str, Any], all_images: bool
+) -> Iterator[ReleasedImage]:
+    """Those that an export has; all are counted by status."""
+    for item in found:
+        counts["statuses"][str(item.status)] += 1
+        if all_images or item.status != Status.NEITHER:
+            yield item
 
 
 def _count(counts: dict[str, Any], item: ReleasedImage) -> None:

@@ -84,6 +84,9 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         "Held-out scores belong to the model a round worked with; those images are never trained "
         "on.",
     ]
+    sets = dict.fromkeys(row["scored_on"] for row in summary["rounds"] if row.get("scored_on"))
+    if sets:
+        notes.append(f"Held-out scores are on {', later on '.join(sets)}.")
     final = summary.get("final")
     if final and final.get("masks"):
         notes.append(

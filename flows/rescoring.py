@@ -18,6 +18,7 @@ from engine.core.rle import iou_matrix
 from flows import progress
 from flows.collecting import make_embeddings
 from flows.review import MASKS_PER_IMAGE, queue_review, start_review
+from flows.turns import BusyError, guarded, review_turn, turn
 from flows.wiring import Workspace, code_version
 from storage.catalog import Dataset, RunKind, RunState
 from storage.formats.images import BadImageError
@@ -29,14 +30,23 @@ def rescore_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | 
 
     Returns:
         `model`, `images` and `masks` compared, `disagreements`, and `queued` images; None where
-        there is nothing to compare or that was done before.
+        there is nothing to compare, that was done before, or another process is at it.
     """
+    try:
+        with turn(workspace, review_turn(dataset.id), wait=False):
+            return _rescored(workspace, dataset)
+    except BusyError as error:
+        progress.current().say(f"comparing old masks of {dataset.name}: {error}")
+        return None
+
+
+def _rescored(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
     model = workspace.current_model().version
     name = f"rescore/{dataset.id}/{model}"
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, name).hex
     found = workspace.catalog.runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, limit=10_000)
     known = {run.id: run for run in found}
-    if run_id in known and (known[run_id].state != RunState.RUNNING or _queued(workspace, run_id)):
+    if run_id in known and (known[run_id].state == RunState.FINISHED or _queued(workspace, run_id)):
         return None
     sample = old_masks(workspace, dataset, model)
     if not sample:
@@ -49,6 +59,13 @@ def rescore_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | 
         config={"rescore": True, **workspace.settings.production.model_dump(include=SETTINGS)},
         code_version=code_version(),
     )
+    with guarded(workspace, run_id):
+        return _compared(workspace, dataset, model, run_id, sample)
+
+
+def _compared(
+    workspace: Workspace, dataset: Dataset, model: str, run_id: str, sample: dict[int, list[Mask]]
+) -> dict[str, Any]:
     differing = disagreements(workspace, model, sample)
     job = start_review(workspace, dataset.name, run_id)
     figures = {
@@ -74,8 +91,8 @@ SETTINGS = {"rescore_images", "rescore_min_iou"}
 
 
 def old_masks(workspace: Workspace, dataset: Dataset, model: str) -> dict[int, list[Mask]]:
-    """A random sample of automatic masks that another model made and nobody rejected, by image:
-    MASKS_PER_IMAGE at most of each. The same for the same model and table."""
+    """A random sample of automatic masks that another model made and no reviewer was asked about,
+    by image: MASKS_PER_IMAGE at most of each. The same for the same model and table."""
     wanted = workspace.settings.production.rescore_images
     rng = np.random.default_rng(list(f"{dataset.id}/{model}".encode()))
     counts = workspace.masks.counts(
@@ -83,12 +100,12 @@ def old_masks(workspace: Workspace, dataset: Dataset, model: str) -> dict[int, l
     )
     known = sorted({int(str(image)) for image, made_by in counts if made_by != model})
     chosen = sorted(rng.permutation(known)[:wanted].tolist())
-    rejected = workspace.catalog.verdicts.rejected_mask_ids(dataset.id)
+    asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
     found: dict[int, list[Mask]] = {}
     for mask in workspace.masks.masks(
         dataset=dataset.name, source=Source.AUTOMATIC, image_ids=chosen, current_only=True
     ):
-        if mask.model != model and mask.point_xy is not None and mask.mask_id not in rejected:
+        if mask.model != model and mask.point_xy is not None and mask.mask_id not in asked:
             found.setdefault(mask.image_id, []).append(mask)
     return {
         image_id: [masks[i] for i in sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])]

@@ -20,12 +20,12 @@ from engine.evaluation.bootstrap import paired_gain
 from engine.sam import ModelCard, load_checkpoint, save_checkpoint
 from engine.sam.segmenter import half_is_faster
 from engine.training.config import TrainConfig
-from engine.training.trainer import NoMasksError, Progress, Trainer
+from engine.training.trainer import Progress, Trainer
 from flows import costs, events, progress
 from flows.calibrating import calibrated
 from flows.evaluating import HeldOut, held_out
 from flows.training_masks import MaskSource
-from flows.turns import only_one
+from flows.turns import guarded, loop_turn, only_one, turn
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import CatalogError, Dataset, Model, RunKind, StaleStateError
 
@@ -57,7 +57,8 @@ def retrain(
 def run_retrain(
     workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
 ) -> dict[str, Any]:
-    """Train `version` from the current model on all masks people made or confirmed so far.
+    """Train `version` from the current model on the dataset's masks (`TrainingRule`), in a turn
+    of the dataset's loop.
 
     Safe to call again, and from several processes: one trains, from its checkpoint where it was
     stopped, and a version that exists already is only compared.
@@ -75,6 +76,13 @@ def run_retrain(
     Raises:
         NoMasksError: there is nothing to train on.
     """
+    with turn(workspace, loop_turn(dataset.id)):
+        return _retrained(workspace, dataset, version, newest_run)
+
+
+def _retrained(
+    workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
+) -> dict[str, Any]:
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset.id}/{version}").hex
     known = {model.version: model for model in workspace.catalog.models.all()}
     if version in known:
@@ -88,16 +96,13 @@ def run_retrain(
         config=train_config(workspace).as_dict(),
         code_version=code_version(),
     )
-    try:
+    with guarded(workspace, run_id):
         with only_one(workspace, run_id) as is_to_train:
             if is_to_train:
                 log.info("training begins", extra={"run_id": run_id, "model": version})
                 with costs.spending(workspace, run_id):
                     _train(workspace, dataset, version, parent, run_id, newest_run)
-    except NoMasksError as error:
-        workspace.catalog.runs.fail(run_id, str(error))
-        raise
-    return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
+        return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
 
 
 def train_config(workspace: Workspace) -> TrainConfig:
@@ -225,7 +230,8 @@ def _describe(
     workspace: Workspace, candidate: Model, current: Model, after: HeldOut, reason: str
 ) -> None:
     """Written before the promotion, so that no version is current without it."""
-    scores = {**candidate.card.get("scores", {}), "held_out": after.scores}
+    card = workspace.catalog.models.get(candidate.version).card
+    scores = {**card.get("scores", {}), "held_out": after.scores}
     # describing it again, after a stop, does not say it twice
     before = str(candidate.card["note"]).rpartition(COMPARED_MARK)[2]
     note = f"Against {current.version}: {reason}.{COMPARED_MARK}{before}"
@@ -247,6 +253,8 @@ def verdict(
         return False, "no held-out image with known masks to compare on"
     old, new = (np.mean([held.scores[name] for name in COMPARED]) for held in (before, after))
     text = f"mean held-out IoU {new:.3f} against {old:.3f}"
+    if "set" in after.scores:
+        text += f" on {after.scores['set']}"
     gain = paired_gain(before.by_image, after.by_image, COMPARED, confidence)
     if confidence == 0:
         text += f", gain {gain.mean:+.3f}"

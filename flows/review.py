@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
-from engine.core.records import Mask, Stage
+from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.zoom import Zoom
 from flows.collecting import (
@@ -27,6 +27,7 @@ from flows.collecting import (
     work_off,
 )
 from flows.judged import tell_verdicts
+from flows.turns import guarded, review_turn, turn
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.annotation_queue import NewTask, Task
 from storage.catalog import (
@@ -45,6 +46,9 @@ MASKS_PER_IMAGE = 12
 FIXABLE_IOU = 0.5
 """From here on a mask is worth fixing."""
 
+LOOKED_AT = 256
+"""Images whose masks are read at once, to find some that nobody was asked about."""
+
 
 @flow(name="review")
 def review(
@@ -52,24 +56,42 @@ def review(
     dataset: str,
     images: int,
     run_id: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     annotator: str = SIMULATED,
 ) -> dict[str, Any]:
     """Queue a sample and have it judged, by the simulated annotator or by `people`. The simulated
     one gets images with ground truth only."""
     opened = open_workspace(workspace)
     job = start_review(opened, dataset, run_id or new_id())
-    sample = sample_masks(opened, dataset, images, seed, with_truth=annotator == SIMULATED)
-    if annotator == PEOPLE:
-        make_embeddings(opened, job, sorted(sample))
-        queue_review(opened, job, sample)
-        wait_for_people(opened, job, TaskKind.REVIEW)
-    else:
-        queue_review(opened, job, sample)
-        work_off(opened, job, TaskKind.REVIEW, sorted(sample), _reviewer(opened, job))
-    figures = finish_review(opened, job)
-    opened.catalog.runs.finish(job.run_id, figures)
+    with guarded(opened, job.run_id):
+        chosen = queue_sample(opened, job, images, seed, with_truth=annotator == SIMULATED)
+        if annotator == PEOPLE:
+            wait_for_people(opened, job, TaskKind.REVIEW)
+        else:
+            work_off(opened, job, TaskKind.REVIEW, sorted(chosen), _reviewer(opened, job))
+        figures = finish_review(opened, job)
+        opened.catalog.runs.finish(job.run_id, figures)
     return figures
+
+
+def queue_sample(
+    workspace: Workspace, job: Job, images: int, seed: int | None, *, with_truth: bool
+) -> dict[int, int]:
+    """Draw a sample (`sample_masks`) and queue it, once for the run; without a seed, each run draws
+    another one.
+
+    Returns:
+        How many masks of which image are asked about.
+    """
+    with turn(workspace, review_turn(job.dataset_id)):
+        if not workspace.catalog.verdicts.asked_in_run(job.run_id):
+            chosen = list(job.run_id.encode()) if seed is None else seed
+            sample = sample_masks(workspace, job.dataset, images, chosen, with_truth=with_truth)
+            if not with_truth:  # people do not wait for the model
+                make_embeddings(workspace, job, sorted(sample))
+            queue_review(workspace, job, sample)
+    asked = workspace.catalog.verdicts.asked_in_run(job.run_id)
+    return {image_id: len(names) for image_id, names in asked.items()}
 
 
 def start_review(workspace: Workspace, dataset: str, run_id: str) -> Job:
@@ -91,25 +113,40 @@ def start_review(workspace: Workspace, dataset: str, run_id: str) -> Job:
 
 
 def sample_masks(
-    workspace: Workspace, dataset: str, images: int, seed: int, *, with_truth: bool = True
+    workspace: Workspace,
+    dataset: str,
+    images: int,
+    seed: int | list[int],
+    *,
+    with_truth: bool = True,
 ) -> dict[int, list[Mask]]:
-    """Automatic masks of random images, MASKS_PER_IMAGE of each, by image; `with_truth`: of images
-    with ground truth only."""
+    """Automatic masks of random images that no reviewer was asked about yet, MASKS_PER_IMAGE of
+    each at most, by image; `with_truth`: of images with ground truth only."""
     rng = np.random.default_rng(seed)
-    counts = workspace.masks.counts(("image_id",), dataset=dataset, stage=Stage.FULLY_AUTOMATIC)
+    row = workspace.catalog.datasets.get(dataset)
+    asked = workspace.catalog.verdicts.asked_mask_ids(row.id)
+    counts = workspace.masks.counts(("image_id",), dataset=dataset, source=Source.AUTOMATIC)
     known = sorted({int(str(key[0])) for key in counts})
     if with_truth:
         known = sorted(set(known) & workspace.images_with_truth(dataset))
-    chosen = sorted(rng.permutation(known)[:images].tolist())
-    found: dict[int, list[Mask]] = {}
-    for mask in workspace.masks.masks(
-        dataset=dataset, stage=Stage.FULLY_AUTOMATIC, image_ids=chosen, current_only=True
-    ):
-        found.setdefault(mask.image_id, []).append(mask)
-    return {
-        image_id: [masks[i] for i in sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])]
-        for image_id, masks in sorted(found.items())
-    }
+    order = rng.permutation(known).tolist()
+    chosen: dict[int, list[Mask]] = {}
+    size = max(images, LOOKED_AT)
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        found: dict[int, list[Mask]] = {}
+        for mask in workspace.masks.masks(
+            dataset=dataset, source=Source.AUTOMATIC, image_ids=part, current_only=True
+        ):
+            if mask.mask_id not in asked:
+                found.setdefault(mask.image_id, []).append(mask)
+        for image_id in [i for i in part if i in found][: images - len(chosen)]:
+            masks = found[image_id]
+            picked = sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])
+            chosen[image_id] = [masks[index] for index in picked]
+        if len(chosen) == images:
+            break
+    return dict(sorted(chosen.items()))
 
 
 def queue_review(workspace: Workspace, job: Job, sample: dict[int, list[Mask]]) -> None:
@@ -170,7 +207,8 @@ def finish_if_judged(workspace: Workspace, run_id: str) -> None:
     if run.kind != RunKind.REVIEW or not any(counts.values()) or workspace.queue.pending(run_id):
         return
     job = start_review(workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id)
-    workspace.catalog.runs.finish(run_id, finish_review(workspace, job))
+    with guarded(workspace, run_id):
+        workspace.catalog.runs.finish(run_id, finish_review(workspace, job))
 
 
 def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:

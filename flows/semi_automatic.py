@@ -5,6 +5,7 @@ For now the pre-filled masks are the automatic generator's most confident ones.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +38,7 @@ from storage.annotation_queue import NewTask, Task
 from storage.catalog import Image, Round, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
-from storage.objects import ObjectNotFoundError
+from storage.objects import ObjectExistsError, ObjectNotFoundError
 
 
 @flow(name="semi-automatic")
@@ -87,7 +88,8 @@ def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
                     found = []  # whoever takes the task quarantines the image
                 sure = [mask for mask in found if mask.predicted_iou >= least]
                 masks = masks_of(job, image.id, sure, shard=0, source=Source.PREFILL)
-                workspace.objects.put(key, write_parquet(masks))
+                with contextlib.suppress(ObjectExistsError):  # another process was faster
+                    workspace.objects.put(key, write_parquet(masks))
             workspace.queue.add(
                 [
                     NewTask(

@@ -79,6 +79,7 @@ def round_rows(workspace: Workspace, loop_id: int) -> list[dict[str, Any]]:
                 "model_after": row.model_out,
                 "miou_1_click": scores.get("miou_1_click"),
                 "miou_3_clicks": scores.get("miou_3_clicks"),
+                "scored_on": scores.get("set"),
             }
         )
     return rows

@@ -32,7 +32,11 @@ def advance(dataset: DatasetOption = None, as_json: JsonOption = False) -> None:
 
 
 def _told(row: dict[str, Any]) -> str:
-    loop = row["loop"] if row["loop"] != "waiting" else f"{row['tasks']} images wait for people"
+    told = {
+        "waiting": f"{row['tasks']} images wait for people",
+        "busy": "another process is at it and goes on by itself",
+    }
+    loop = told.get(row["loop"], row["loop"])
     retrained = row["retrain"]["retrained"]
     return (
         f"{row['dataset']}: loop: {loop}; reviews finished: {row['reviews']}; "

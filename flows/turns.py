@@ -1,19 +1,129 @@
-"""Work that one process at a time may do: a run with a single shard, whose lease decides."""
+"""Whose turn it is: work that one process at a time may do, and runs that somebody is at.
+
+A run that is done once has a single shard, whose lease decides (`only_one`). A step that may be
+taken again and again, such as the loop's next one, has a lock (`turn`). Every run is `guarded`."""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
+from flows import progress
 from flows.patience import kept_alive
 from flows.wiring import Workspace
-from storage.catalog import LeaseLostError
+from storage.catalog import CatalogError, LeaseLostError, Lock
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
+
+_held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
+"""Names of the locks that the calling thread has, so that a step may be a part of a larger one."""
+
+
+class BusyError(Exception):
+    """Another process is at this step, which can wait: nothing was changed."""
+
+
+def owner() -> str:
+    """This process, for people to read."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def loop_turn(dataset_id: int) -> str:
+    """Name of the lock on a dataset's loop: on its rounds and its retrains."""
+    return f"loop/{dataset_id}"
+
+
+def review_turn(dataset_id: int) -> str:
+    """Name of the lock on drawing masks of a dataset for a review."""
+    return f"review/{dataset_id}"
+
+
+def release_turn(name: str) -> str:
+    """Name of the lock on building a release."""
+    return f"release/{name}"
+
+
+@contextmanager
+def turn(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of that name while the body works. A thread that has it already keeps it; a
+    holder that falls silent for `lease_seconds` loses it.
+
+    Raises:
+        BusyError: another process has it, and `wait` is off.
+    """
+    held = _held.get()
+    if name in held:
+        yield
+        return
+    locks, seconds = workspace.catalog.locks, workspace.settings.lease_seconds
+    lock = _take(workspace, name, wait)
+    before = _held.set(held | {name})
+    try:
+        with kept_alive(partial(locks.renew, lock, seconds), seconds):
+            yield
+    finally:
+        _held.reset(before)
+        try:
+            locks.release(lock)
+        except CatalogError as error:  # then it is free when its lease runs out
+            log.warning("the lock %s was not given back: %s", name, error)
+
+
+def _take(workspace: Workspace, name: str, wait: bool) -> Lock:
+    locks, seconds = workspace.catalog.locks, workspace.settings.lease_seconds
+    is_said = False
+    while (lock := locks.take(name, owner(), seconds)) is None:
+        holder = locks.holder(name)
+        if holder is not None and not wait:
+            raise BusyError(f"process {holder.owner} is at it")
+        if holder is not None and not is_said:
+            progress.current().say(f"waiting for process {holder.owner}, which is at it")
+            is_said = True
+        time.sleep(min(LOOK_SECONDS, seconds / 4))
+    return lock
+
+
+@contextmanager
+def guarded(workspace: Workspace, run_id: str) -> Iterator[None]:
+    """Around everything that a run does: as long as the body works the catalog knows that somebody
+    is at the run, and where it ends with an error the run has failed, with the reason.
+
+    A run that is stopped (Ctrl-C) stays running where it has shards or tasks to go on with. A
+    failed run is running again when it is started again.
+    """
+    runs, seconds = workspace.catalog.runs, workspace.settings.lease_seconds
+    beat = partial(runs.beat, run_id, seconds)
+    try:
+        beat()
+        with kept_alive(beat, seconds):
+            yield
+    except BaseException as error:
+        try:
+            if isinstance(error, Exception) or not _can_go_on(workspace, run_id):
+                runs.fail(run_id, reason_of(error))
+        except CatalogError as trouble:
+            log.warning("run %s: that it failed could not be noted: %s", run_id, trouble)
+        raise
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a run failed, for its row."""
+    if not isinstance(error, Exception):
+        return "stopped"
+    return str(error) or type(error).__name__
+
+
+def _can_go_on(workspace: Workspace, run_id: str) -> bool:
+    in_shards = workspace.catalog.shards.totals(run_id).images
+    return in_shards > 0 or any(workspace.queue.counts(run_id=run_id).values())
 
 
 @contextmanager
@@ -31,7 +141,7 @@ def only_one(workspace: Workspace, run_id: str) -> Iterator[bool]:
     shards.plan(run_id, [[]])
     began = time.monotonic()
     while shards.remaining(run_id):
-        shard = shards.lease(run_id, f"{socket.gethostname()}:{os.getpid()}", seconds)
+        shard = shards.lease(run_id, owner(), seconds)
         if shard is None:
             time.sleep(min(LOOK_SECONDS, seconds / 4))
             continue

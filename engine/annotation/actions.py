@@ -13,8 +13,8 @@ Values = dict[str, str | int | float | bool | None]
 class Actions(Protocol):
     """Things that can be started, and what became of them."""
 
-    def all(self) -> list[ActionView]:
-        """What there is."""
+    def all(self, dataset: str | None = None) -> list[ActionView]:
+        """What there is, with the values of the fields for a dataset; for the first by default."""
         ...
 
     def plan(self, name: str, values: Values) -> ActionPlan:

@@ -23,7 +23,7 @@ from engine.annotation.access import COOKIE, Access, RateLimits, Sight
 from engine.annotation.actions import Actions, Reports
 from engine.annotation.admission import LARGE_AT_ONCE
 from engine.annotation.callers import is_local
-from engine.annotation.errors import RefusedError
+from engine.annotation.errors import RefusedError, sentence
 from engine.annotation.guards import SecurityHeaders
 from engine.annotation.live import Live
 from engine.annotation.metrics import add_metrics
@@ -33,6 +33,12 @@ from storage.catalog import CatalogUnavailableError, DatasetNotFoundError
 from storage.objects import StorageUnavailableError
 
 log = logging.getLogger(__name__)
+
+HTTP = {
+    404: ("not_found", "there is nothing at this address"),
+    405: ("method", "this address takes requests of another kind"),
+}
+"""What requests that fit no route are told."""
 
 PAGES = {
     "/annotate": "annotate.html",
@@ -139,7 +145,7 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _problem(status: int, error: str, message: str, headers: Any = None) -> JSONResponse:
-    body = Problem(error=error, message=message).model_dump()
+    body = Problem(error=error, message=sentence(message)).model_dump()
     return JSONResponse(body, status, headers=headers)
 
 
@@ -155,13 +161,12 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def wrong(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return _problem(422, "invalid", f"{place}: {first['msg']}")
+        return _problem(422, "invalid", f"the request's {place} is wrong: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        words = {404: "not_found", 405: "method"}
-        word = words.get(error.status_code, "refused")
-        return _problem(error.status_code, word, str(error.detail), error.headers)
+        word, message = HTTP.get(error.status_code, ("refused", str(error.detail)))
+        return _problem(error.status_code, word, message, error.headers)
 
     @app.exception_handler(DatasetNotFoundError)
     async def no_dataset(request: Request, error: DatasetNotFoundError) -> JSONResponse:

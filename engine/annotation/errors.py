@@ -12,6 +12,14 @@ class RefusedError(Exception):
         self.status, self.error, self.message = status, error, message
 
 
+def sentence(message: str) -> str:
+    """The message as people read it: it begins with a capital, unless its first word is a name, and
+    ends with a full stop."""
+    first = message.split(" ", 1)[0]
+    begun = message[:1].upper() + message[1:] if first.isalpha() else message
+    return begun if begun.endswith((".", "!", "?")) else f"{begun}."
+
+
 def invalid(message: str) -> RefusedError:
     """The request's content is wrong."""
     return RefusedError(422, "invalid", message)

@@ -259,9 +259,9 @@ def overview(request: Request) -> Overview:
 
 @router.get("/actions")
 @admits("admin", READS)
-def all_actions(request: Request) -> list[ActionView]:
-    """What an admin can start."""
-    return actions_of(request).all()
+def all_actions(request: Request, dataset: str | None = None) -> list[ActionView]:
+    """What an admin can start; the fields have the values that suit the dataset."""
+    return actions_of(request).all(dataset)
 
 
 @router.post("/actions/{name}/plan")

@@ -318,7 +318,8 @@ class Overview(_Schema):
     """name, role, tasks, reviews, masks, seconds_per_mask, masks_per_hour, last_seen; agreement:
     of the masks that another reviewer judged too, the share on which both said the same."""
     models: list[dict[str, Any]]
-    """version, state, parent, created_at, miou_1_click, miou_3_clicks, note."""
+    """version, state, parent, created_at, note; miou_1_click, miou_3_clicks: on the one set that
+    versions are compared on; scored_on: that set, or another one with other_miou_1_click."""
     runs: list[dict[str, Any]]
     """id, kind, state, started_at, finished_at, progress (0 to 1), images, masks, error."""
     history: list[dict[str, Any]]

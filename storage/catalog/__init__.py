@@ -21,6 +21,7 @@ from storage.catalog.errors import (
     TaskNotFoundError,
 )
 from storage.catalog.images import AddedImages, Image, NewImage
+from storage.catalog.locks import Lock
 from storage.catalog.loops import Loop
 from storage.catalog.models import Model
 from storage.catalog.quarantine import Quarantined
@@ -63,6 +64,7 @@ __all__ = [
     "Draft",
     "Image",
     "LeaseLostError",
+    "Lock",
     "Loop",
     "LoopConflictError",
     "LoopState",

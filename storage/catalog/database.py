@@ -16,6 +16,7 @@ from storage.catalog.datasets import Datasets
 from storage.catalog.drafts import Drafts
 from storage.catalog.images import Images
 from storage.catalog.ledger import Ledger
+from storage.catalog.locks import Locks
 from storage.catalog.loops import Loops
 from storage.catalog.models import Models
 from storage.catalog.quarantine import Quarantine
@@ -68,6 +69,7 @@ class Catalog(Sessions):
         self.rounds = Rounds(self)
         self.runs = Runs(self)
         self.shards = Shards(self)
+        self.locks = Locks(self)
         self.annotators = Annotators(self)
         self.sign_ins = SignIns(self)
         self.drafts = Drafts(self)

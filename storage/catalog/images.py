@@ -13,8 +13,15 @@ from sqlalchemy.orm import Session
 
 from storage.catalog.errors import NotFoundError
 from storage.catalog.sessions import Sessions, insert_new, to_record
-from storage.catalog.states import Split
-from storage.catalog.tables import ImageAliasRow, ImageRow, RoundImageRow, RoundRow
+from storage.catalog.states import Split, TaskKind, TaskState
+from storage.catalog.tables import (
+    ImageAliasRow,
+    ImageRow,
+    RoundImageRow,
+    RoundRow,
+    RunRow,
+    TaskRow,
+)
 
 IN_LIMIT = 1_000
 """Values in one IN (...) list."""
@@ -211,6 +218,20 @@ class Images:
             yield from page
             after = page[-1]
             left = None if left is None else left - len(page)
+
+    def annotated_ids(self, dataset_id: int, *, before: datetime) -> set[int]:
+        """Ids of the images that were annotated or completed in runs that had finished by then,
+        whether or not anything was found on them."""
+        query = select(TaskRow.image_id).join(RunRow, RunRow.id == TaskRow.run_id)
+        query = query.where(
+            TaskRow.dataset_id == dataset_id,
+            TaskRow.kind.in_((TaskKind.ANNOTATE, TaskKind.COMPLETE)),
+            TaskRow.state == TaskState.SUBMITTED,
+            TaskRow.result["quarantined"].as_string().is_(None),
+            RunRow.finished_at <= before,
+        )
+        with self._sessions.reading() as session:
+            return set(session.scalars(query))
 
     def count(self, dataset_id: int, *, split: Split | None = None) -> int:
         """How many images the dataset has, in one split or in all."""

@@ -73,8 +73,8 @@ class Loops:
         for loop in loops:
             if loop.state == LoopState.RUNNING and loop.plan != plan:
                 raise LoopConflictError(
-                    f"dataset {dataset_id} has the unfinished loop {loop.id} with another plan: "
-                    f"{json.dumps(loop.plan)}"
+                    f"dataset {dataset_id} has the unfinished loop {loop.id} with another plan of "
+                    f"{len(loop.plan)} rounds; finish that one first"
                 )
         for loop in loops:
             if loop.plan == plan and (loop.state == LoopState.RUNNING or not new):

@@ -108,6 +108,21 @@ class Models:
             session.commit()
             return to_record(Model, row)
 
+    def add_scores(self, version: str, name: str, scores: Mapping[str, Any]) -> None:
+        """Put a version's scores on a set of images, which has that name, onto its card.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        with self._sessions.session() as session:
+            row = session.get(ModelRow, version, with_for_update=True)
+            if row is None:
+                raise NotFoundError(f"no model version {version!r}")
+            known = row.card.get("scores", {})
+            sets = {other: value for other, value in known.get("sets", {}).items() if other != name}
+            row.card = {**row.card, "scores": {**known, "sets": {**sets, name: dict(scores)}}}
+            session.commit()
+
     def current(self) -> Model | None:
         """The promoted model; None before the first promotion."""
         query = select(ModelRow).where(ModelRow.state == ModelState.CURRENT)

@@ -36,7 +36,7 @@ class Releases:
 
     def start(self, name: str, *, dataset_id: int, table_version: int, key: str) -> Release:
         """Start building a release, or resume it: a known name keeps the table version and key
-        it was started with, so build from those of the answer.
+        it was started with, so build from those of the answer. A failed one is building again.
 
         Raises:
             AlreadyExistsError: the name belongs to another dataset.
@@ -53,6 +53,9 @@ class Releases:
         }
         with self._sessions.session() as session:
             insert_new(session, ReleaseRow, [values])
+            failed = (ReleaseRow.name == name, ReleaseRow.state == ReleaseState.FAILED)
+            again = update(ReleaseRow).where(*failed, ReleaseRow.dataset_id == dataset_id)
+            count_changed(session, again.values(state=ReleaseState.BUILDING, card={}))
             row = session.get_one(ReleaseRow, name)
             if row.dataset_id != dataset_id:
                 raise AlreadyExistsError(
@@ -67,10 +70,21 @@ class Releases:
         Raises:
             NotFoundError: no such release.
         """
+        return self._end(name, ReleaseState.DONE, card)
+
+    def fail(self, name: str, error: str) -> Release:
+        """Record why a release that was being built is not complete; its card says so.
+
+        Raises:
+            NotFoundError: no such release.
+        """
+        return self._end(name, ReleaseState.FAILED, {"error": error})
+
+    def _end(self, name: str, state: ReleaseState, card: dict[str, Any]) -> Release:
         building = (ReleaseRow.name == name, ReleaseRow.state == ReleaseState.BUILDING)
         with self._sessions.session() as session:
             statement = update(ReleaseRow).where(*building)
-            count_changed(session, statement.values(state=ReleaseState.DONE, card=card))
+            count_changed(session, statement.values(state=state, card=card))
             session.commit()
         return self.get(name)
 
@@ -90,6 +104,13 @@ class Releases:
         """The dataset's newest complete release."""
         done = [release for release in self.all(dataset_id) if release.state == ReleaseState.DONE]
         return done[0] if done else None
+
+    def building(self) -> list[Release]:
+        """Releases of all datasets that are being built, or whose building was broken off."""
+        query = select(ReleaseRow).where(ReleaseRow.state == ReleaseState.BUILDING)
+        with self._sessions.reading() as session:
+            rows = session.scalars(query.order_by(ReleaseRow.created_at, ReleaseRow.name))
+            return [to_record(Release, row) for row in rows]
 
     def all(self, dataset_id: int) -> list[Release]:
         """The dataset's releases, the newest first."""

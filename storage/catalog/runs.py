@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select, update
 
 from storage.catalog.errors import AlreadyExistsError, NotFoundError, StaleStateError
 from storage.catalog.sessions import Sessions, count_changed, insert_new, pairs, to_record
-from storage.catalog.states import RunKind, RunState
-from storage.catalog.tables import RunRow
+from storage.catalog.states import RunKind, RunState, ShardState
+from storage.catalog.tables import RunRow, ShardRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +33,8 @@ class Run:
     cpu_seconds: float
     gpu_seconds: float
     """What its processes spent so far, as far as they lived to tell (`spend`)."""
+    alive_until: datetime | None = None
+    """Until when a process is known to be at it (`beat`)."""
 
 
 class Runs:
@@ -126,6 +128,31 @@ class Runs:
             count_changed(session, statement.values(metrics={"progress": round(progress, 3)}))
             session.commit()
 
+    def beat(self, run_id: str, seconds: float) -> None:
+        """Show that a process is at the run, and will show so again within so many seconds."""
+        alive = self._sessions.now() + timedelta(seconds=seconds)
+        statement = update(RunRow).where(RunRow.id == run_id).values(alive_until=alive)
+        with self._sessions.session() as session:
+            count_changed(session, statement)
+            session.commit()
+
+    def silent(self, since: datetime) -> list[Run]:
+        """Running runs that have shown no sign of life since then, the oldest first: no beat, and
+        no lease on a shard that still holds. Runs that wait for people are among them."""
+        held = select(ShardRow.run_id).where(
+            ShardRow.run_id == RunRow.id,
+            ShardRow.state == ShardState.LEASED,
+            ShardRow.lease_expires_at > since,
+        )
+        query = select(RunRow).where(
+            RunRow.state == RunState.RUNNING,
+            func.coalesce(RunRow.alive_until, RunRow.started_at) < since,
+            ~held.exists(),
+        )
+        with self._sessions.reading() as session:
+            rows = session.scalars(query.order_by(RunRow.started_at, RunRow.id))
+            return [to_record(Run, row) for row in rows]
+
     def _end(self, run_id: str, state: RunState, **values: Any) -> Run:
         statement = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.RUNNING)
         with self._sessions.session() as session:
@@ -157,9 +184,10 @@ class Runs:
         kind: RunKind | None = None,
         state: RunState | None = None,
         round_id: int | None = None,
+        unfinished: bool = False,
         limit: int = 100,
     ) -> list[Run]:
-        """Runs, the latest first."""
+        """Runs, the latest first; `unfinished`: running and failed ones, which can go on."""
         query = select(RunRow).order_by(RunRow.started_at.desc(), RunRow.id).limit(limit)
         if dataset_id is not None:
             query = query.where(RunRow.dataset_id == dataset_id)
@@ -169,6 +197,8 @@ class Runs:
             query = query.where(RunRow.state == state)
         if round_id is not None:
             query = query.where(RunRow.round_id == round_id)
+        if unfinished:
+            query = query.where(RunRow.state != RunState.FINISHED)
         with self._sessions.reading() as session:
             return [to_record(Run, row) for row in session.scalars(query)]
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from storage.catalog.errors import LeaseLostError
 from storage.catalog.sessions import Sessions, count_changed, insert_new, new_id, to_record
 from storage.catalog.states import RunKind, ShardState
-from storage.catalog.tables import RunRow, ShardRow
+from storage.catalog.tables import QuarantineRow, RunRow, ShardRow
 
 PLAN_ROWS = 500
 """Shards written at once by `plan`."""
@@ -216,6 +216,23 @@ class Shards:
             for ids in session.scalars(query.execution_options(yield_per=PLAN_ROWS)):
                 found.update(ids)
         return found
+
+    def committed_images(self, dataset_id: int, kind: RunKind, *, table_version: int) -> set[int]:
+        """Ids of the dataset's images whose shard, of any run of this kind, is in that version of
+        the mask table; without those that were quarantined."""
+        query = select(ShardRow.image_ids).join(RunRow, RunRow.id == ShardRow.run_id)
+        query = query.where(
+            RunRow.dataset_id == dataset_id,
+            RunRow.kind == kind,
+            ShardRow.state == ShardState.COMMITTED,
+            ShardRow.table_version <= table_version,
+        )
+        broken = select(QuarantineRow.image_id).where(QuarantineRow.dataset_id == dataset_id)
+        found: set[int] = set()
+        with self._sessions.reading() as session:
+            for ids in session.scalars(query.execution_options(yield_per=PLAN_ROWS)):
+                found.update(ids)
+            return found.difference(session.scalars(broken))
 
     def totals(self, run_id: str) -> ShardTotals:
         """How far the run has come."""

@@ -99,7 +99,9 @@ class VerdictKind(StrEnum):
 
 
 class ReleaseState(StrEnum):
-    """A release is done once its files and its card are complete."""
+    """A release is done once its files and its card are complete. One that failed is built again
+    when it is asked for again."""
 
     BUILDING = "building"
     DONE = "done"
+    FAILED = "failed"

@@ -269,6 +269,18 @@ class RunRow(Base):
     error: Mapped[str | None]
     cpu_seconds: Mapped[float] = mapped_column(server_default="0")
     gpu_seconds: Mapped[float] = mapped_column(server_default="0")
+    alive_until: Mapped[datetime | None]
+
+
+class LockRow(Base):
+    """Work that one process at a time may do, and who is at it."""
+
+    __tablename__ = "locks"
+
+    name: Mapped[str] = mapped_column(String(300), primary_key=True)
+    lease_id: Mapped[str] = mapped_column(String(32))
+    owner: Mapped[str]
+    expires_at: Mapped[datetime]
 
 
 class ShardRow(Base):

@@ -11,8 +11,11 @@ from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import aliased
 
 from storage.catalog.sessions import Sessions, insert_new, pairs, to_record
-from storage.catalog.states import VerdictKind
-from storage.catalog.tables import TaskRow, VerdictRow
+from storage.catalog.states import Split, TaskKind, TaskState, VerdictKind
+from storage.catalog.tables import ImageRow, TaskRow, VerdictRow
+
+ROWS = 500
+"""Tasks that are read at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +82,22 @@ class Verdicts:
         with self._sessions.reading() as session:
             return [to_record(Verdict, row) for row in session.scalars(query)]
 
-    def accepted_mask_ids(self, dataset_id: int) -> set[str]:
-        """Masks whose latest verdict is accept."""
-        return self._mask_ids(dataset_id, VerdictKind.ACCEPT)
+    def accepted_mask_ids(self, dataset_id: int, *, split: Split | None = None) -> set[str]:
+        """Masks whose latest verdict is accept; of the images of one split, or of all."""
+        return self._mask_ids(dataset_id, VerdictKind.ACCEPT, split)
+
+    def asked_mask_ids(self, dataset_id: int) -> set[str]:
+        """Masks that reviewers have judged, or that are in the review queue."""
+        query = select(TaskRow.payload).where(
+            TaskRow.dataset_id == dataset_id,
+            TaskRow.kind == TaskKind.REVIEW,
+            TaskRow.state != TaskState.SKIPPED,
+        )
+        judged = _latest(dataset_id, VerdictRow.mask_id)
+        with self._sessions.reading() as session:
+            queued = session.scalars(query.execution_options(yield_per=ROWS))
+            found = {str(name) for row in queued for name in row.get("mask_ids", [])}
+            return found.union(session.scalars(judged))
 
     def rejected_mask_ids(self, dataset_id: int) -> set[str]:
         """Masks whose latest verdict is reject. Fixed masks are in `fixes`."""
@@ -114,8 +130,23 @@ class Verdicts:
             found = pairs(session, query)
             return {verdict: found.get(verdict, 0) for verdict in VerdictKind}
 
-    def _mask_ids(self, dataset_id: int, verdict: VerdictKind) -> set[str]:
+    def asked_in_run(self, run_id: str) -> dict[int, list[str]]:
+        """The masks that the tasks of a review run ask about, by image."""
+        query = select(TaskRow.image_id, TaskRow.payload).where(
+            TaskRow.run_id == run_id, TaskRow.kind == TaskKind.REVIEW
+        )
+        with self._sessions.reading() as session:
+            rows = session.execute(query.order_by(TaskRow.image_id)).all()
+            return {image_id: payload["mask_ids"] for image_id, payload in rows}
+
+    def _mask_ids(
+        self, dataset_id: int, verdict: VerdictKind, split: Split | None = None
+    ) -> set[str]:
         query = _latest(dataset_id, VerdictRow.mask_id).where(VerdictRow.verdict == verdict)
+        if split is not None:
+            query = query.join(TaskRow, TaskRow.id == VerdictRow.task_id)
+            query = query.join(ImageRow, ImageRow.id == TaskRow.image_id)
+            query = query.where(ImageRow.split == split)
         with self._sessions.reading() as session:
             return set(session.scalars(query))
 

@@ -273,8 +273,10 @@ class CocoWriter:
         masks: Iterable[Mask],
         *,
         sha256: str | None = None,
+        status: str | None = None,
     ) -> None:
-        """Write one image and all its masks, or nothing of it if one does not fit.
+        """Write one image and all its masks, or nothing of it if one does not fit; `status`, where
+        it is given, is a field of the image.
 
         Annotation ids count from 1, because COCOeval takes 0 for "no match". The SHA-256 of the
         image file is a field of our own: by it the file is known under any name.
@@ -290,6 +292,8 @@ class CocoWriter:
             raise ValueError(f"image id {image_id} was written before")
         image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
         image |= {"sha256": sha256} if sha256 else {}
+        if status is not None:
+            image["status"] = status
         lines = [
             _line(_annotation_of(mask, image_id, self._written + number, (height, width)))
             for number, mask in enumerate(masks, start=1)

@@ -67,6 +67,7 @@ def sa1b_record(
     masks: Iterable[Mask],
     *,
     missing_score: float | None = None,
+    status: str | None = None,
 ) -> dict[str, Any]:
     """The content of an image's SA-1B file, made of what JSON knows only.
 
@@ -77,6 +78,7 @@ def sa1b_record(
         width: in pixels.
         masks: its masks.
         missing_score: stands for scores that a mask does not have; see the module.
+        status: where it is given, a field of the image.
 
     Raises:
         ValueError: a mask's size is not (height, width), or a score is not a finite number.
@@ -91,6 +93,7 @@ def sa1b_record(
             "width": int(width),
             "height": int(height),
             "file_name": file_name,
+            **({} if status is None else {"status": status}),
         },
         "annotations": annotations,
     }
@@ -105,6 +108,7 @@ def write_sa1b(
     masks: Iterable[Mask],
     *,
     missing_score: float | None = None,
+    status: str | None = None,
 ) -> None:
     """Write an image's SA-1B file; it appears under its name only once it is whole.
 
@@ -112,7 +116,9 @@ def write_sa1b(
         ValueError: as `sa1b_record`.
         OSError: the file cannot be written.
     """
-    record = sa1b_record(image_id, file_name, height, width, masks, missing_score=missing_score)
+    record = sa1b_record(
+        image_id, file_name, height, width, masks, missing_score=missing_score, status=status
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -116,7 +116,7 @@ def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
         ("generate", {"limit": "many"}, "whole number"),
         ("generate", {"colour": "red"}, "no field"),
         ("release", {"name": "--help"}, "cannot be"),
-        ("format-disk", {}, "no action"),
+        ("format-disk", {}, "No action"),
     ],
 )
 def test_wrong_values_start_nothing(

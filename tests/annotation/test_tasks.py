@@ -299,7 +299,7 @@ def test_what_is_wrong_with_a_submission_is_said_and_nothing_is_stored(
         "cannot be read": [new_mask().model_copy(update={"rle": too_long})],
         "is empty": [new_mask("m", np.zeros(SIZE, bool))],
         "same client_id": [new_mask("m"), new_mask("m")],
-        "not a mask of this task": [new_mask("m", replaces="somebody's")],
+        "Not a mask of this task": [new_mask("m", replaces="somebody's")],
     }
     for message, masks in wrong.items():
         with pytest.raises(RefusedError, match=message) as refused:

@@ -178,7 +178,7 @@ def test_compaction_keeps_what_releases_and_models_were_made_from(site: Site) ->
     )
 
     def of_release() -> list[str]:
-        found = released_images(workspace, site.dataset_id, release.table_version)
+        found = released_images(workspace, release)
         return [mask.mask_id for item in found for mask in item.masks]
 
     before = of_release()
@@ -226,7 +226,13 @@ def test_the_commands_tell_what_they_did(
 ) -> None:
     site.review()
     monkeypatch.setenv("DATAENGINE_WORKSPACE", str(site.workspace.settings.root))
-    assert _run("sweep") == {"kinds": {}, "objects": 0, "bytes": 0, "deleted": False}
+    assert _run("sweep") == {
+        "kinds": {},
+        "objects": 0,
+        "bytes": 0,
+        "deleted": False,
+        "stale": {"runs": [], "releases": []},
+    }
     assert _run("compact")["masks"]["files_after"] == 1
     file = tmp_path / "catalog.backup"
     assert _run("backup", str(file))["rows"]["images"] == 3

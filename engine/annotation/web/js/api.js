@@ -128,7 +128,9 @@ export const api = {
 
   guidelines: () => call("GET", "/api/guidelines"),
   overview: () => call("GET", "/api/overview"),
-  actions: () => call("GET", "/api/actions"),
+  /** The fields of the actions have the values that suit the dataset, the first one by default. */
+  actions: (dataset = null) =>
+    call("GET", dataset === null ? "/api/actions" : `/api/actions?dataset=${encodeURIComponent(dataset)}`),
   planAction: (name, values) => send("POST", `${action(name)}/plan`, { values }),
   startAction: (name, values) => send("POST", action(name), { values }),
   jobs: () => call("GET", "/api/jobs"),

@@ -160,7 +160,7 @@ function chartsOf(history, models) {
       empty,
     }),
     chart({
-      title: scored.some((row) => row.scored_on === "generated scenes") ? "IoU on generated scenes" : "Held-out IoU",
+      title: scored.length ? `IoU on ${scored[0].scored_on}` : "Held-out IoU",
       series: [
         { name: "1 click", style: 1, points: scores("miou_1_click") },
         { name: "3 clicks", style: 2, points: scores("miou_3_clicks") },
@@ -172,14 +172,11 @@ function chartsOf(history, models) {
   ];
 }
 
-/** Models by age with their scores. Scores on different images are not to be compared: those on
- * held-out images are shown, where there are any. */
+/** Models by age that were scored on the set they are compared on; the current one is among them. */
 function comparable(models) {
-  const scored = models.filter((row) => typeof row.miou_1_click === "number" || typeof row.miou_3_clicks === "number");
-  const onHeldOut = scored.filter((row) => row.scored_on !== "generated scenes");
-  return [...(onHeldOut.length ? onHeldOut : scored)].sort(
-    (a, b) => Date.parse(a.created_at) - Date.parse(b.created_at),
-  );
+  return models
+    .filter((row) => typeof row.miou_1_click === "number" || typeof row.miou_3_clicks === "number")
+    .sort((a, b) => Date.parse(a.created_at) - Date.parse(b.created_at));
 }
 
 const me = await mountHeader("dashboard");

@@ -48,7 +48,6 @@ function openAction(action, context, started) {
     el("div", { class: "dialog-actions" }, cancel, confirm),
   );
   const values = () => Object.fromEntries(inputs.map((one) => [one.name, one.value()]));
-  followDataset(inputs);
   const show = planner(action.name, values, { text, command, confirm });
   form.addEventListener("input", show.soon);
   form.addEventListener("submit", async (event) => {
@@ -64,22 +63,27 @@ function openAction(action, context, started) {
       show.problem(problem);
     }
   });
+  followDataset(action.name, inputs, show);
   const dialog = openDialog(action.title, form);
   inputs[0]?.input.focus();
   show.now();
 }
 
-/** A name that begins with the dataset's, as the default does, goes with it until somebody changes it. */
-function followDataset(inputs) {
-  const dataset = inputs.find((one) => one.name === "dataset")?.input;
-  const name = inputs.find((one) => one.name === "name")?.input;
-  if (!dataset || !name) return;
-  let former = dataset.value;
-  let suggested = name.value;
-  dataset.addEventListener("input", () => {
-    if (name.value === suggested && suggested.startsWith(former)) name.value = dataset.value + suggested.slice(former.length);
-    former = dataset.value;
-    suggested = name.value;
+/** Where another dataset is chosen, fields that nobody has changed take its values. */
+function followDataset(name, inputs, show) {
+  const dataset = inputs.find((one) => one.name === "dataset");
+  const changed = new Set(["dataset"]);
+  for (const one of inputs) one.input.addEventListener("input", () => changed.add(one.name));
+  dataset?.input.addEventListener("change", async () => {
+    const chosen = dataset.value();
+    try {
+      const fresh = (await api.actions(chosen)).find((one) => one.name === name);
+      if (chosen !== dataset.value()) return;
+      for (const one of inputs) if (!changed.has(one.name)) one.set(fresh.fields[one.name]);
+      show.soon();
+    } catch (problem) {
+      show.problem(problem);
+    }
   });
 }
 
@@ -144,6 +148,10 @@ function field(name, value, context) {
     name,
     input,
     value: read,
+    set: (fresh) => {
+      if (input.type === "checkbox") input.checked = fresh;
+      else input.value = fresh ?? "";
+    },
     label: el("label", { class: "field", for: id }, el("span", {}, words(name)), input),
   };
 }

@@ -170,7 +170,7 @@ function retrainStep(row) {
   const kept = row.model_after === row.model ? "kept as it was" : row.model_after;
   const text = isDone ? (kept ?? DASH) : isNow ? "now" : "";
   const title = row.miou_1_click
-    ? `The round worked with ${row.model}: held-out IoU ${score(row.miou_1_click)} after 1 click`
+    ? `The round worked with ${row.model}: IoU ${score(row.miou_1_click)} after 1 click on ${row.scored_on ?? "held-out images"}`
     : null;
   return el(
     "li",

@@ -150,15 +150,19 @@ export function modelsTable(rows) {
     ["Version", (row) => el("span", {}, row.version, row.note && el("div", { class: "muted small note" }, row.note))],
     ["State", (row) => el("span", { class: `badge ${MODEL_BADGES[row.state] ?? ""}` }, row.state)],
     ["From", (row) => row.parent],
-    [
-      "IoU 1 click",
-      (row) => el("span", { title: row.scored_on && `On ${row.scored_on}` }, score(row.miou_1_click)),
-      true,
-    ],
+    ["IoU 1 click", (row) => score(row.miou_1_click), true],
     ["IoU 3 clicks", (row) => score(row.miou_3_clicks), true],
+    ["Scored on", scoredOn],
     ["Made", (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
   ];
   return section("Models", rows, columns, "No model yet.", "dataengine models import FILE --name NAME --promote");
+}
+
+/** A score on another set than the others' is not in their column: it stands here, with its set. */
+function scoredOn(row) {
+  const isOther = typeof row.other_miou_1_click === "number";
+  const text = isOther ? `${row.scored_on}: ${score(row.other_miou_1_click)} after 1 click` : row.scored_on;
+  return text && el("span", { class: "muted small" }, text);
 }
 
 export function runsTable(rows) {

@@ -1,0 +1,89 @@
+"""Locks: work that one process at a time may do, such as a step of a dataset's loop.
+
+A lock is a lease under a name. Who holds it renews it; a holder that falls silent loses it to the
+next one who asks after its lease has run out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, delete, select, update
+
+from storage.catalog.errors import LeaseLostError
+from storage.catalog.sessions import Sessions, count_changed, insert_new, new_id, to_record
+from storage.catalog.tables import LockRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lock:
+    """A lock that is held. `owner` is for people to read."""
+
+    name: str
+    lease_id: str
+    owner: str
+    expires_at: datetime
+
+
+class Locks:
+    """Reached as `catalog.locks`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def take(self, name: str, owner: str, seconds: float) -> Lock | None:
+        """Take a lock that is free, or whose holder has fallen silent.
+
+        Args:
+            owner: who takes it, for people to read.
+            seconds: how long it holds; renew it in time.
+
+        Returns:
+            The lock, with the `lease_id` to renew and release it; None where somebody else has it.
+        """
+        now = self._sessions.now()
+        lock = Lock(
+            name=name,
+            lease_id=new_id(),
+            owner=owner,
+            expires_at=now + timedelta(seconds=seconds),
+        )
+        values = asdict(lock)
+        silent = and_(LockRow.name == name, LockRow.expires_at <= now)
+        with self._sessions.session() as session:
+            taken = bool(insert_new(session, LockRow, [values])) or bool(
+                count_changed(session, update(LockRow).where(silent).values(**values))
+            )
+            session.commit()
+        return lock if taken else None
+
+    def renew(self, lock: Lock, seconds: float) -> None:
+        """Hold the lock for so many seconds from now.
+
+        Raises:
+            LeaseLostError: somebody else has it.
+        """
+        expires = self._sessions.now() + timedelta(seconds=seconds)
+        held = and_(LockRow.name == lock.name, LockRow.lease_id == lock.lease_id)
+        with self._sessions.session() as session:
+            changed = count_changed(session, update(LockRow).where(held).values(expires_at=expires))
+            session.commit()
+        if not changed:
+            raise LeaseLostError(f"the lock {lock.name} is held by somebody else by now")
+
+    def release(self, lock: Lock) -> None:
+        """Give the lock back; nothing happens where somebody else has it by now."""
+        held = and_(LockRow.name == lock.name, LockRow.lease_id == lock.lease_id)
+        with self._sessions.session() as session:
+            session.execute(delete(LockRow).where(held))
+            session.commit()
+
+    def holder(self, name: str) -> Lock | None:
+        """Who holds the lock; None where nobody does, or has fallen silent."""
+        query = select(LockRow).where(
+            LockRow.name == name, LockRow.expires_at > self._sessions.now()
+        )
+        with self._sessions.reading() as session:
+            row = session.scalars(query).one_or_none()
+            return None if row is None else to_record(Lock, row)

@@ -25,7 +25,7 @@ from flows.patience import patiently
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import NewImage, RunKind, Split, new_id
 from storage.formats.coco import CocoDataset, read_coco
-from storage.formats.images import BadImageError, inspect_image, list_images
+from storage.formats.images import FLAT, BadImageError, inspect_image, list_images
 
 BATCH = 100
 """Images entered into the catalog at once."""
@@ -35,8 +35,8 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(slots=True)
 class IngestReport:
-    """What became of the files. problems: files that were quarantined and annotations that were
-    dropped, and why."""
+    """What became of the files. problems: files that were quarantined, images to look at, and
+    annotations that were dropped, and why."""
 
     files: int = 0
     added: int = 0
@@ -164,6 +164,8 @@ class _Batch:
             raise BadImageError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
         data = path.read_bytes()
         info = inspect_image(data, max_pixels=self.workspace.settings.max_pixels)
+        if info.is_flat:
+            self.report.problems.append(f"{name}: {FLAT}")
         digest = hashlib.sha256(data).hexdigest()
         key = f"images/{digest[:2]}/{digest}{info.extension}"
         patiently(self.patience, lambda: self.workspace.objects.put(key, data))

@@ -33,6 +33,8 @@ EXTENSIONS = {
     "JPEG2000": ".jp2",
     "AVIF": ".avif",
 }
+MAX_SIDES = {"JPEG": 65_500, "AVIF": 32_768}
+"""Pixels a side that the libraries below take: libjpeg (the format ends at 65,535), libavif."""
 _KNOWN_OTHERS = (
     (0, b"%PDF", "a PDF document"),
     (0, b"8BPS", "a Photoshop file"),
@@ -128,6 +130,7 @@ def _decode(data: bytes, max_pixels: int, min_side: int) -> Decoded:
         return _read(kind, lambda: samples.read_tiff(data, layout), layout.orientation)
     image = _open(kind, data, layout)
     _check_size(image.width, image.height, max_pixels, min_side)
+    _check_sides(kind, image.size)
     is_deep = _is_deep(kind, data, image)
     _load(kind, data, image)
     orientation = _orientation(image)  # in PNG the tag may stand behind the pixels
@@ -200,6 +203,8 @@ def _open(kind: str, data: bytes, layout: TiffLayout | None = None) -> ImageFile
     except _BOMBS:
         raise
     except Exception as e:  # damaged files make the plugins raise nearly anything
+        if kind == "AVIF" and (start := data.find(b"ispe")) >= 0:
+            _check_sides(kind, struct.unpack_from(">II", data.ljust(start + 16), start + 8))
         if layout is not None and "unknown pixel mode" in str(e):
             raise BadImageError(f"{kind} with {layout} is not supported") from e
         raise BadImageError(
@@ -287,6 +292,15 @@ def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None
         )
     if min(width, height) < min_side:
         raise BadImageError(f"too small: {width} x {height} pixels, each side needs {min_side}")
+
+
+def _check_sides(kind: str, size: tuple[int, ...]) -> None:
+    most = MAX_SIDES.get(kind)
+    if most is not None and max(size) > most:
+        raise BadImageError(
+            f"too large: {size[0]} x {size[1]}, a {kind} is read up to {most:,} pixels a side; save"
+            " it as PNG or TIFF"
+        )
 
 
 def _orientation(image: Image.Image) -> int:

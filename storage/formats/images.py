@@ -29,9 +29,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from storage.formats.decoding import EXTENSIONS, BadImageError, decode
+from storage.formats.decoding import EXTENSIONS, MAX_SIDES, BadImageError, decode
 
 __all__ = [
+    "FLAT",
+    "JPEG_MAX_SIDE",
     "BadImageError",
     "ImageInfo",
     "inspect_image",
@@ -44,7 +46,9 @@ __all__ = [
 
 MAX_PIXELS = 200_000_000
 MIN_SIDE = 2
-JPEG_MAX_SIDE = 65_535
+JPEG_MAX_SIDE = MAX_SIDES["JPEG"]
+FLAT = "nearly all of it is one colour as read; look whether it is shown right (docs/inputs.md)"
+"""What is said of an image that `is_flat`; it is used like any other."""
 
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".dib"),
@@ -118,7 +122,7 @@ def write_jpeg(image_HWC: np.ndarray, quality: int = 92) -> bytes:
     """Encode RGB uint8 (H, W, 3) as JPEG (4:2:0 chroma); `quality` in 1 to 100.
 
     Raises:
-        ValueError: not such an array, such a quality, or a side beyond JPEG's 65,535 pixels.
+        ValueError: not such an array, such a quality, or a side beyond libjpeg's 65,500 pixels.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"JPEG quality must be in 1 to 100, got {quality}")
@@ -171,7 +175,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     seen = image.convert("RGBA")
-    if seen.getchannel("A").getextrema()[1] != 255:  # it would hide all there is: no real alpha
+    least, most = seen.getchannel("A").getextrema()
+    if least == 255 or most != 255:  # it hides nothing, or all there is, and then is no real alpha
         return seen.convert("RGB")
     white = Image.new("RGBA", seen.size, "white")
     return Image.alpha_composite(white, seen).convert("RGB")

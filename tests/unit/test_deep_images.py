@@ -304,6 +304,21 @@ def test_deep_colours_beyond_opencvs_sides_are_refused_by_name() -> None:
     assert "1,048,576 pixels a side" in refusal(data)
 
 
+@pytest.mark.parametrize(
+    ("kind", "side", "most"), [("JPEG", 65_501, "65,500"), ("AVIF", 32_769, "32,768")]
+)
+def test_sides_beyond_a_formats_library_are_refused_by_name(
+    kind: str, side: int, most: str
+) -> None:
+    out = BytesIO()
+    Image.new("RGB", (300, 40)).save(out, kind)
+    form = ">H" if kind == "JPEG" else ">I"
+    data = out.getvalue().replace(struct.pack(form, 300), struct.pack(form, side), 1)
+    reason = refusal(data)
+    assert f"{side} x 40" in reason
+    assert most in reason
+
+
 # --- nearly one colour ---
 
 

@@ -44,6 +44,19 @@ def configure(root: Path) -> None:
         os.environ.setdefault(name, value)
 
 
+def database_of_home() -> dict[str, str]:
+    """For the environment of Prefect's server: the URL of the database in its home, where Prefect,
+    which does not quote, would name another file."""
+    given = {name for name in os.environ if name.endswith("_DATABASE_CONNECTION_URL")}
+    if "PREFECT_SERVER_DATABASE_DRIVER" in os.environ or any("PREFECT" in name for name in given):
+        return {}
+    from storage.catalog import sqlite_url
+
+    path, driver = Path(os.environ["PREFECT_HOME"]).expanduser() / "prefect.db", "sqlite+aiosqlite"
+    url = sqlite_url(path, driver)
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url} if url != f"{driver}:///{path}" else {}
+
+
 @contextmanager
 def server(root: Path) -> Iterator[None]:
     """Run the body with a server: the one in PREFECT_API_URL, that of a running `dataengine up`,
@@ -86,7 +99,12 @@ def _started(root: Path) -> Iterator[None]:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"},
+            env={
+                **os.environ,
+                **database_of_home(),
+                "PREFECT_UI_ENABLED": "0",
+                "PREFECT__SERVER_EPHEMERAL": "1",
+            },
             start_new_session=True,  # Ctrl-C reaches the command first, which then stops us
         )
     try:

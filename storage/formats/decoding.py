@@ -86,16 +86,16 @@ def decode(data: bytes, max_pixels: int, min_side: int) -> Decoded:
     Raises:
         BadImageError: empty, no image, cut off or damaged, too large, too small, or unsupported.
     """
-    with _our_limit(max_pixels):
-        try:
-            try:
-                return _decode(data, max_pixels, min_side)
-            except BadImageError as error:
-                if "MAX_TEXT" not in error.reason:
-                    raise
-            return _decode(_without_text(data), max_pixels, min_side)
-        except _BOMBS as error:
-            raise BadImageError(f"too large: {_limit(max_pixels)}") from error
+    try:
+        with _our_limit(max_pixels):
+            return _decode(data, max_pixels, min_side)
+    except _BOMBS as error:
+        raise BadImageError(f"too large: {_limit(max_pixels)}") from error
+    except BadImageError as error:
+        shorter = _without_text(data) if "MAX_TEXT" in error.reason else data
+        if len(shorter) == len(data):
+            raise
+    return decode(shorter, max_pixels, min_side)
 
 
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -131,7 +131,7 @@ def _decode(data: bytes, max_pixels: int, min_side: int) -> Decoded:
     image = _open(kind, data, layout)
     _check_size(image.width, image.height, max_pixels, min_side)
     _check_sides(kind, image.size)
-    is_deep = _is_deep(kind, data, image)
+    is_deep = _is_deep(kind, data, image, layout)
     _load(kind, data, image)
     orientation = _orientation(image)  # in PNG the tag may stand behind the pixels
     if is_deep:
@@ -212,14 +212,14 @@ def _open(kind: str, data: bytes, layout: TiffLayout | None = None) -> ImageFile
         ) from e
 
 
-def _is_deep(kind: str, data: bytes, image: ImageFile.ImageFile) -> bool:
+def _is_deep(kind: str, data: bytes, image: ImageFile.ImageFile, layout: TiffLayout | None) -> bool:
     """Whether it has more than 8 bits a band, of which Pillow would keep the high ones, or none
     within reasonable time."""
     if kind == "PPM":
         return any(_ppm_maximum(tile.args) > 255 for tile in image.tile)
     if image.mode in _GREY_DEEP:
         return False
-    if kind == "PNG":
+    if kind == "PNG" or (kind == "TIFF" and layout is None):
         return any(";16" in str(tile.args) for tile in image.tile)
     return kind == "JPEG2000" and _jpeg2000_bits(data) > 8
 

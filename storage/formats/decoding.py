@@ -179,6 +179,8 @@ def _read(kind: str, read: Callable[[], Image.Image], orientation: int) -> Decod
         return Decoded(read(), kind, orientation)
     except UnreadableError as error:
         raise BadImageError(f"the {kind} file cannot be shown: {error}") from error
+    except Exception as e:  # damaged files make the libraries give nearly anything
+        raise BadImageError(f"the {kind} file is cut off or damaged ({e})") from e
 
 
 def _kind(data: bytes) -> str:

@@ -126,6 +126,10 @@ def read_tiff(data: bytes, layout: TiffLayout) -> Image.Image:
     if layout.format not in _NUMBERS:
         raise UnreadableError(f"{layout}: such numbers are no picture; save their size or phase")
     samples_HWC = _tiff_samples(data, layout)
+    if samples_HWC.shape != (layout.height, layout.width, layout.bands):
+        raise UnreadableError(f"{layout}: cut off or damaged ({samples_HWC.shape} values)")
+    if samples_HWC.dtype == np.bool_:
+        samples_HWC = samples_HWC * np.uint8(255)
     colours = layout.colours
     colour = samples_HWC[..., colours] if len(colours) > 1 else samples_HWC[..., colours[0]]
     alpha = None if layout.alpha is None else _as_alpha(samples_HWC[..., layout.alpha])

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from storage.formats.images import (
@@ -285,6 +287,30 @@ def test_a_deep_tiff_has_the_limits_that_others_have() -> None:
     reason = refusal(data, max_pixels=100)
     assert "too large: 96 x 60" in reason
     assert "max_pixels" in reason
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["rgb", "planes", "bits", "ppm"]), st.data())
+def test_whatever_bytes_are_damaged_only_bad_image_errors_come_out(
+    kind: str, data: st.DataObject
+) -> None:
+    small = bands(4)[:8, :9]
+    raw = bytearray(
+        {
+            "rgb": lambda: tiff(small, photometric="rgb", extrasamples=["unassalpha"]),
+            "planes": lambda: tiff(planes(small), planarconfig="separate", compression="zlib"),
+            "bits": lambda: tiff(small[..., :1].repeat(3, axis=2) > 0, photometric="minisblack"),
+            "ppm": lambda: b"P6\n9 8\n65535\n" + small[..., :3].astype(">u2").tobytes(),
+        }[kind]()
+    )
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        info = inspect_image(bytes(raw), max_pixels=100_000)
+    except BadImageError:
+        return
+    assert read_image(bytes(raw), max_pixels=100_000).shape == (info.height, info.width, 3)
 
 
 # --- limits of the libraries below ---

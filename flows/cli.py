@@ -29,7 +29,7 @@ from flows import (
     stepping,
 )
 from flows.logs import masked
-from flows.settings import FILE_NAME, WorkspaceError, create_workspace, find_workspace
+from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
     JsonOption,
     console,
@@ -83,7 +83,7 @@ def init(
     workspace = open_workspace(str(root))
     workspace.prepare()
     if not (uri := workspace.settings.store_uri).startswith(str(root)):
-        console.print(f"its images and masks go to {uri}: [store] in {FILE_NAME}", markup=False)
+        console.print(f"its images and masks go to {uri} (uri under [store])", markup=False)
     where = shlex.quote(str(folder))
     told = f"workspace {root} is ready; next: cd {where} && dataengine ingest FOLDER"
     console.print(told, markup=False)

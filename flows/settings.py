@@ -300,9 +300,7 @@ def _check_name(root: Path) -> None:
         ) from error
 
 
-STORE_LINE = '# uri = "store"            # a folder here, or s3://bucket/prefix'
-TEMPLATE = (
-    """# A data-engine workspace. Every value can be overridden by a DATAENGINE_* variable,
+TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATAENGINE_* variable,
 # e.g. DATAENGINE_TRAIN__STEPS=50. What is commented out shows the default.
 
 # database_url = "postgresql+psycopg://user@host/dataengine"   # default: catalog.db in this folder
@@ -314,9 +312,7 @@ TEMPLATE = (
 # runner = "local"         # ray: stage 3's shards go to a Ray cluster, see [ray]
 
 [store]
-"""
-    + STORE_LINE
-    + """
+# uri = "store"            # a folder here, or s3://bucket/prefix
 # endpoint_url = "https://..."
 
 [generator]
@@ -348,7 +344,6 @@ TEMPLATE = (
 # person_hour = 20.0
 # gb_month = 0.025
 """
-)
 
 
 def create_workspace(root: Path) -> Path:
@@ -377,5 +372,5 @@ def _with_store(template: str, root: Path) -> str:
     place = str(Path(data).resolve() / "dataengine" / name)
     if unfit_for_tables(place):
         return template  # whoever opens the workspace is told
-    said = f"uri = {json.dumps(place, ensure_ascii=False)}  # deltalake takes no {unfit} in a path"
-    return template.replace(STORE_LINE, said)
+    said = f"# deltalake takes no {unfit} in a path\nuri = {json.dumps(place, ensure_ascii=False)}"
+    return template.replace('# uri = "store"', said)

@@ -47,8 +47,12 @@ def configure(root: Path) -> None:
 def database_of_home() -> dict[str, str]:
     """For the environment of Prefect's server: the URL of the database in its home, where Prefect,
     which does not quote, would name another file."""
-    given = {name for name in os.environ if name.endswith("_DATABASE_CONNECTION_URL")}
-    if "PREFECT_SERVER_DATABASE_DRIVER" in os.environ or any("PREFECT" in name for name in given):
+    named = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
+    chosen = any(
+        name.startswith(named) and name.endswith(("_CONNECTION_URL", "_DRIVER"))
+        for name in os.environ
+    )
+    if chosen or "PREFECT_HOME" not in os.environ:
         return {}
     from storage.catalog import sqlite_url
 

@@ -28,12 +28,14 @@ JOBLESS = "amg"
 
 @dataclass(frozen=True, slots=True)
 class AmgResult:
-    """What one image gave: masks and seconds of generating, or why it was refused."""
+    """What one image gave: masks, seconds of generating and what to look at, or why it was
+    refused."""
 
     path: str
     masks: int = 0
     seconds: float = 0.0
     error: str | None = None
+    note: str | None = None
 
 
 def run_amg(
@@ -51,7 +53,7 @@ def run_amg(
     from engine.core.records import Source, Stage
     from flows.collecting import Job, masks_of
     from storage.formats.folders import told_apart
-    from storage.formats.images import BadImageError, read_image, write_png
+    from storage.formats.images import FLAT, BadImageError, is_flat, read_image, write_png
     from storage.formats.sa1b import write_sa1b
 
     job = Job(
@@ -80,7 +82,8 @@ def run_amg(
         if pictures:
             overlay = draw_masks(pixels, [mask.rle for mask in found], max_side=1600)
             (output / f"{stem}.png").write_bytes(write_png(overlay))
-        yield AmgResult(str(path), len(found), seconds)
+        note = FLAT if is_flat(pixels) else None
+        yield AmgResult(str(path), len(found), seconds, note=note)
 
 
 def _stems(paths: list[Path]) -> list[str]:
@@ -189,8 +192,10 @@ def _run_and_tell(
             results.append(result)
             advance(1, f"{result.masks} masks")
     failed = [result for result in results if result.error]
-    for result in failed:
-        errors.print(f"[yellow]{result.path}: {result.error}[/yellow]", highlight=False)
+    noted = [result for result in results if result.note]
+    for result in failed + noted:
+        text = f"{result.path}: {result.error or result.note}"
+        errors.print(text, style="yellow", markup=False, highlight=False)
     done = [result for result in results if not result.error]
     summary = {
         "model": generator.segmenter.version,
@@ -199,6 +204,7 @@ def _run_and_tell(
         "masks": sum(result.masks for result in done),
         "seconds": sum(result.seconds for result in done),
         "failed": [{"path": result.path, "reason": result.error} for result in failed],
+        "notes": [{"path": result.path, "note": result.note} for result in noted],
         "config": generator.config.as_dict(),
     }
     if as_json:

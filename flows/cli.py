@@ -5,6 +5,7 @@ Flows and torch are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -81,8 +83,13 @@ def init(
     root = create_workspace(folder)
     from flows.wiring import open_workspace
 
-    open_workspace(str(root)).prepare()
-    console.print(f"workspace {root} is ready; next: cd {folder} && dataengine ingest FOLDER")
+    workspace = open_workspace(str(root))
+    workspace.prepare()
+    if not (uri := workspace.settings.store_uri).startswith(str(root)):
+        console.print(f"its images and masks go to {uri} (uri under [store])", markup=False)
+    where = shlex.quote(str(folder))
+    told = f"workspace {root} is ready; next: cd {where} && dataengine ingest FOLDER"
+    console.print(told, markup=False)
 
 
 @app.command(
@@ -436,7 +443,7 @@ def main() -> None:
 def _say(error: Exception) -> None:
     width = shutil.get_terminal_size().columns
     text = masked(str(error))
-    errors.print(f"[red]error:[/red] {text}", highlight=False, width=max(width, 80))
+    errors.print(f"[red]error:[/red] {escape(text)}", highlight=False, width=max(width, 80))
     sys.exit(1)
 
 

@@ -8,9 +8,12 @@ started there, then from the defaults below.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -233,7 +236,11 @@ class Settings(BaseSettings):
     @property
     def catalog_url(self) -> str:
         """The catalog's database."""
-        return self.database_url or f"sqlite:///{self.root / 'catalog.db'}"
+        if self.database_url:
+            return self.database_url
+        from storage.catalog import sqlite_url
+
+        return sqlite_url(self.root / "catalog.db")
 
     @property
     def store_uri(self) -> str:
@@ -272,6 +279,7 @@ def load_settings(root: Path) -> Settings:
     path = root / FILE_NAME
     if not path.is_file():
         raise WorkspaceError(f"{path} does not exist; make it with `dataengine init {root}`")
+    _check_name(root)
     _toml_being_read = path
     try:
         return Settings(root=root.resolve())
@@ -279,6 +287,17 @@ def load_settings(root: Path) -> Settings:
         raise WorkspaceError(f"{path} or a {PREFIX}* variable is wrong: {error}") from error
     finally:
         _toml_being_read = None
+
+
+def _check_name(root: Path) -> None:
+    """Any other name will do."""
+    try:
+        str(root.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise WorkspaceError(
+            f"the path {str(root.resolve())!r} is not UTF-8, which catalogs and mask tables "
+            "need; rename the folder"
+        ) from error
 
 
 TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATAENGINE_* variable,
@@ -328,9 +347,30 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 
 
 def create_workspace(root: Path) -> Path:
-    """Make the folder and its `dataengine.toml`; an existing one stays as it is."""
+    """Make the folder and its `dataengine.toml`; an existing one stays as it is.
+
+    Raises:
+        WorkspaceError: the folder's path is not UTF-8.
+    """
+    _check_name(root)
     root.mkdir(parents=True, exist_ok=True)
     path = root / FILE_NAME
     if not path.exists():
-        path.write_text(TEMPLATE)
+        path.write_text(_with_store(TEMPLATE, root.resolve()), encoding="utf-8")
     return root.resolve()
+
+
+def _with_store(template: str, root: Path) -> str:
+    """Where masks cannot lie in the folder, the user's data folder holds the store."""
+    from storage.objects import unfit_for_tables
+
+    unfit = unfit_for_tables(str(root))
+    if not unfit:
+        return template
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    name = f"{re.sub(r'[^a-zA-Z0-9.-]+', '_', root.name)[:40]}-{uuid4().hex[:12]}"
+    place = str(Path(data).resolve() / "dataengine" / name)
+    if unfit_for_tables(place):
+        return template  # whoever opens the workspace is told
+    said = f"# deltalake takes no {unfit} in a path\nuri = {json.dumps(place, ensure_ascii=False)}"
+    return template.replace('# uri = "store"', said)

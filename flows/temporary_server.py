@@ -44,6 +44,23 @@ def configure(root: Path) -> None:
         os.environ.setdefault(name, value)
 
 
+def database_of_home() -> dict[str, str]:
+    """For the environment of Prefect's server: the URL of the database in its home, where Prefect,
+    which does not quote, would name another file."""
+    named = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
+    chosen = any(
+        name.startswith(named) and name.endswith(("_CONNECTION_URL", "_DRIVER"))
+        for name in os.environ
+    )
+    if chosen or "PREFECT_HOME" not in os.environ:
+        return {}
+    from storage.catalog import sqlite_url
+
+    path, driver = Path(os.environ["PREFECT_HOME"]).expanduser() / "prefect.db", "sqlite+aiosqlite"
+    url = sqlite_url(path, driver)
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url} if url != f"{driver}:///{path}" else {}
+
+
 @contextmanager
 def server(root: Path) -> Iterator[None]:
     """Run the body with a server: the one in PREFECT_API_URL, that of a running `dataengine up`,
@@ -86,7 +103,12 @@ def _started(root: Path) -> Iterator[None]:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"},
+            env={
+                **os.environ,
+                **database_of_home(),
+                "PREFECT_UI_ENABLED": "0",
+                "PREFECT__SERVER_EPHEMERAL": "1",
+            },
             start_new_session=True,  # Ctrl-C reaches the command first, which then stops us
         )
     try:

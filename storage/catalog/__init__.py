@@ -26,7 +26,7 @@ from storage.catalog.quarantine import Quarantined
 from storage.catalog.releases import Release
 from storage.catalog.rounds import Round
 from storage.catalog.runs import Run
-from storage.catalog.sessions import Clock, new_id, utc_now
+from storage.catalog.sessions import Clock, new_id, sqlite_url, utc_now
 from storage.catalog.shards import Shard, ShardTotals
 from storage.catalog.states import (
     AnnotatorKind,
@@ -91,5 +91,6 @@ __all__ = [
     "VerdictKind",
     "new_id",
     "open_catalog",
+    "sqlite_url",
     "utc_now",
 ]

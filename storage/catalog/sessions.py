@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import uuid4
@@ -27,7 +28,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import Session
 
@@ -76,6 +77,11 @@ class DatabaseClock:
 def new_id() -> str:
     """A fresh random id of 32 hex digits, for runs and leases."""
     return uuid4().hex
+
+
+def sqlite_url(path: Path, driver: str = "sqlite") -> str:
+    """The URL of an SQLite file, quoted as SQLAlchemy reads it back, whatever its name is."""
+    return URL.create(driver, database=str(path)).render_as_string()
 
 
 def connect(url: str) -> Engine:

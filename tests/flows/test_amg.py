@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -80,3 +81,13 @@ def test_a_wrong_setting_is_named(scene: Path, tmp_path: Path, flags: list[str],
     result = CliRunner().invoke(app, ["amg", str(scene), "--output", str(tmp_path), *flags])
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_an_image_that_is_nearly_one_colour_is_named(scene: Path, tmp_path: Path) -> None:
+    blank = tmp_path / "[b]lank.png"
+    blank.write_bytes(write_png(np.full((64, 64, 3), 255, np.uint8)))
+    code, told = run(str(blank), str(scene), "--output", str(tmp_path / "out"), *FEW)
+    assert code == 0
+    (note,) = cast("list[dict[str, str]]", told["notes"])
+    assert note["path"] == str(blank)
+    assert "one colour" in note["note"]

@@ -40,9 +40,11 @@ bench: $(READY) ## All benchmarks
 	$(BIN)/python -m tests.benchmarks.races --json
 	$(BIN)/python -m tests.benchmarks.scale --json
 
-base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/)
+base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/); DATA="FOLDER ..." adds photographs
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[base-model]"
-	$(BIN)/torchrun --standalone --nproc-per-node 2 -m engine.training.base_model --folder .cache
+	mkdir -p .cache
+	$(if $(DATA),test -e .cache/photos.npz || $(BIN)/python -m engine.training.pack $(DATA) --out .cache/photos.npz)
+	$(BIN)/python -m engine.training.base_model --folder .cache $(if $(DATA),--photos .cache/photos.npz)
 
 pictures: $(READY) ## Take the pictures of docs/ anew, by the browser tests
 	$(BIN)/python -m pytest tests/browser

@@ -143,11 +143,11 @@ def _placed_prompts(
     if prompts.mask_logits_B1HW is None:
         image: torch.Tensor = embeddings_ICHW + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         if len(image) > 1:
-            image = image[prompts.image_index_B]
+            image = image.index_select(0, prompts.image_index_B)
         if prompts.boxes_B4 is None:
             return image
     else:
-        image = embeddings_ICHW[prompts.image_index_B]
+        image = embeddings_ICHW.index_select(0, prompts.image_index_B)
         image = image + encoder.mask_downscaling(prompts.mask_logits_B1HW)
     grid = (int(image.shape[-2]), int(image.shape[-1]))
     points, labels = prompts.points_BN2, prompts.labels_BN

@@ -67,7 +67,7 @@ class Trainer:
     def __init__(self, sam: Any, config: TrainConfig, source: ExampleSource) -> None:
         self.sam, self.config, self.source = sam, config, source
         self.optimizer = torch.optim.AdamW(
-            _parameter_groups(sam, config), betas=(0.9, 0.999), weight_decay=config.weight_decay
+            parameter_groups(sam, config), betas=(0.9, 0.999), weight_decay=config.weight_decay
         )
         self.rank, self.processes = process_rank()
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -313,7 +313,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _parameter_groups(sam: Any, config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(sam: Any, config: TrainConfig) -> list[dict[str, Any]]:
     """Trunk, neck and decoder with their rates; what is frozen loses its gradient."""
     depths = [_part_of_encoder(name) for name, _ in sam.named_parameters()]
     deepest = max((depth for depth in depths if depth is not None and depth < _NECK), default=0)
@@ -331,7 +331,7 @@ def _parameter_groups(sam: Any, config: TrainConfig) -> list[dict[str, Any]]:
             share = config.encoder_rate * config.layer_decay ** (deepest - depth)
         by_rate.setdefault(share, []).append(value)
     return [
-        {"params": values, "lr": 0.0, "peak": config.learning_rate * share}
+        {"params": values, "lr": 0.0, "peak": config.learning_rate * share, "share": share}
         for share, values in sorted(by_rate.items())
         if share > 0
     ]

@@ -1,0 +1,281 @@
+"""Images and masks that lie in memory, for trainings that draw thousands of views a minute.
+
+Every image stands at the top left of a square canvas of `SIDE` pixels; masks are bits on the same
+canvas. N images, M masks, S = SIDE. An image's masks are a slice of the M: people's (or exact)
+masks first, then regions; the last slot of a complete image is what is covered by any mask.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from engine.core.rle import RLE, decode
+from engine.simulation.scenes import generate_scene
+from engine.training.pack import SIDE, SetRule
+from engine.training.regions import MAX_LEAVES
+
+COARSE = 4
+"""Pixels of the canvas a cell of the coarse masks, which say where a mask is."""
+
+MIN_LEAF = 250
+"""Pixels from which on one of the finest regions is a mask of its own."""
+
+SCENE_SIDE = 384
+REGION_SHARE = 0.45
+"""How often a photograph's mask is drawn from its regions instead of its objects."""
+
+LARGEST_REGION = 0.45
+"""Regions of a larger share of the canvas are left out: one of three answers would always be one
+of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """One image: canvas (S, S, 3) uint8, its size, masks packed along x (m, S, S / 8), coarse
+    (m, S / COARSE, S / COARSE) bool, weights (m,), how many are objects, and the rule."""
+
+    canvas: np.ndarray
+    size: tuple[int, int]
+    packed: np.ndarray
+    coarse: np.ndarray
+    weights: np.ndarray
+    objects: int
+    set_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoPool:
+    """Everything a training draws from.
+
+    Attributes:
+        canvas_NSSC: uint8. sizes_N2: (H, W). share_N: how often an image is drawn, adds up to 1.
+        is_complete_N, has_up_N: of its set's rule.
+        first_N1: where an image's masks begin. objects_N: how many of them are objects.
+        packed_MSB: bits along x. coarse_MCC: bool. weight_M: float. box_M4: half-open XYXY pixels.
+    """
+
+    canvas_NSSC: np.ndarray
+    sizes_N2: np.ndarray
+    share_N: np.ndarray
+    is_complete_N: np.ndarray
+    has_up_N: np.ndarray
+    first_N1: np.ndarray
+    objects_N: np.ndarray
+    packed_MSB: np.ndarray
+    coarse_MCC: np.ndarray
+    weight_M: np.ndarray
+    box_M4: np.ndarray
+
+
+def _stacked(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    out = np.zeros((len(masks), SIDE, SIDE), bool)
+    for row, mask in enumerate(masks):
+        out[row, : size[0], : size[1]] = mask
+    return out
+
+
+def _loaded(
+    image: np.ndarray,
+    objects: list[np.ndarray],
+    regions: list[np.ndarray],
+    rule: SetRule,
+    set_name: str,
+) -> _Loaded:
+    size = (image.shape[0], image.shape[1])
+    canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
+    canvas[: size[0], : size[1]] = image
+    masks = [*objects, *regions]
+    if rule.is_complete:
+        covered = np.zeros(size, bool)
+        for mask in objects:
+            covered |= mask
+        masks.append(covered)
+    stacked = _stacked(masks, size)
+    area = (len(masks), SIDE // COARSE, COARSE, SIDE // COARSE, COARSE)
+    coarse = stacked.reshape(area).mean(axis=(2, 4), dtype=np.float32) >= 0.5
+    ends = len(objects), len(objects) + len(regions)
+    weights = _weights(ends[0], _region_weights(coarse[ends[0] : ends[1]], coarse[: ends[0]]))
+    if rule.is_complete:
+        weights = np.append(weights, np.float32(0))
+    return _Loaded(
+        canvas, size, np.packbits(stacked, axis=2), coarse, weights, len(objects), set_name
+    )
+
+
+def _region_weights(regions: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """How often each region is drawn, from coarse masks (r, C, C) and (o, C, C): the smaller the
+    oftener, parts of objects oftener still, and none that is nearly everything."""
+    share = regions.mean(axis=(1, 2))
+    weights = np.select([share < 0.1, share < 0.25, share < LARGEST_REGION], [1.0, 0.5, 0.2], 0.0)
+    area = np.maximum(regions.sum(axis=(1, 2)), 1)
+    for one in objects:
+        inside = (regions & one).sum(axis=(1, 2)) / area
+        is_part = (inside > 0.9) & (area < 0.7 * one.sum())
+        weights = np.where(is_part, np.maximum(weights, 2.0), weights)
+    return weights.astype(np.float32)
+
+
+def _weights(objects: int, of_regions: np.ndarray) -> np.ndarray:
+    """How often each mask is drawn: objects alike, regions by their weights."""
+    total = float(of_regions.sum())
+    share = (REGION_SHARE if objects else 1.0) if total else 0.0
+    of_objects = np.full(objects, (1 - share) / max(objects, 1), np.float32)
+    return np.concatenate([of_objects, of_regions * (share / max(total, 1e-9))])
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """One image of a pack, as bytes."""
+
+    pixels: bytes
+    size: tuple[int, int]
+    counts: list[bytes]
+    leaves: bytes
+    members: np.ndarray
+    set_name: str
+    rule: SetRule
+
+
+def _load_photo(stored: _Stored) -> _Loaded:
+    with Image.open(io.BytesIO(stored.pixels)) as opened:
+        image = np.array(opened.convert("RGB"))
+    objects = [decode(RLE(stored.size, counts)) for counts in stored.counts]
+    regions: list[np.ndarray] = []
+    if stored.leaves:
+        with Image.open(io.BytesIO(stored.leaves)) as opened:
+            leaves = np.array(opened)
+        alone = np.eye(MAX_LEAVES, dtype=bool)[
+            np.bincount(leaves.ravel(), minlength=MAX_LEAVES) >= MIN_LEAF
+        ]
+        members = np.unique(np.concatenate([stored.members, alone]), axis=0)
+        regions = [row[leaves] for row in members]
+    return _loaded(image, objects, regions, stored.rule, stored.set_name)
+
+
+def _stored(path: Path) -> Iterator[_Stored]:
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files}
+    rules = {n: SetRule(**r) for n, r in json.loads(content["names"].tobytes()).items()}
+    names = list(rules)
+    members = np.unpackbits(content["members_RL"], axis=1).astype(bool)
+    objects = np.searchsorted(content["image_T"], np.arange(len(content["set_N"]) + 1))
+    regions = np.searchsorted(content["image_R"], np.arange(len(content["set_N"]) + 1))
+
+    def piece(name: str, start: str, index: int) -> bytes:
+        begin, end = content[start][index : index + 2]
+        return bytes(content[name][begin:end].tobytes())
+
+    for index, number in enumerate(content["set_N"].tolist()):
+        rows = slice(regions[index], regions[index + 1])
+        height, width = content["sizes_N2"][index].tolist()
+        yield _Stored(
+            piece("pixels", "pixel_start_N1", index),
+            (height, width),
+            [
+                piece("counts", "count_start_T1", t)
+                for t in range(objects[index], objects[index + 1])
+            ],
+            piece("leaves", "leaf_start_N1", index),
+            members[rows],
+            names[number],
+            rules[names[number]],
+        )
+
+
+SCENES = "generated scenes"
+_SCENE_RULE = SetRule(is_complete=True, has_up=False)
+
+
+def scene_size(seed: int, side: int) -> tuple[int, int]:
+    """(H, W) of a scene: two thirds are square, the others up to twice as long as wide."""
+    rng = np.random.default_rng([seed, 77])
+    if rng.random() < 0.67:
+        return side, side
+    short = round(side * rng.uniform(0.5, 0.95))
+    return (side, short) if rng.random() < 0.5 else (short, side)
+
+
+def _load_scene(seed: int) -> _Loaded:
+    scene = generate_scene(seed, scene_size(seed, SCENE_SIDE))
+    return _loaded(scene.image_HWC, list(scene.masks), [], _SCENE_RULE, SCENES)
+
+
+def load_pool(
+    pack: Path | None, scenes: Iterable[int], *, scene_share: float, workers: int | None = None
+) -> PhotoPool:
+    """Read a pack and paint scenes.
+
+    Args:
+        pack: a file of `engine.training.pack`; None: scenes alone.
+        scenes: their seeds.
+        scene_share: how often a scene is drawn instead of a photograph.
+        workers: processes; as many as there are cores.
+    """
+    cv2.setNumThreads(1)
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        painted = pool.map(_load_scene, scenes, chunksize=8)
+        photos = pool.map(_load_photo, _stored(pack), chunksize=4) if pack else iter(())
+        found = [*photos, *painted]
+    found = [item for item in found if len(item.weights) and item.weights.sum() > 0]
+    rules = _rules(pack)
+    return _joined(found, rules, scene_share if pack else 1.0)
+
+
+def set_names(pack: Path) -> list[str]:
+    """The sets of a pack."""
+    return [name for name in _rules(pack) if name != SCENES]
+
+
+def _rules(pack: Path | None) -> dict[str, SetRule]:
+    rules = {SCENES: _SCENE_RULE}
+    if pack:
+        with np.load(pack) as file:
+            rules |= {n: SetRule(**r) for n, r in json.loads(file["names"].tobytes()).items()}
+    return rules
+
+
+def _joined(found: list[_Loaded], rules: dict[str, SetRule], scene_share: float) -> PhotoPool:
+    names = [item.set_name for item in found]
+    count = {name: names.count(name) for name in set(names)}
+    photo_shares = sum(rules[name].share for name in count if name != SCENES) or 1.0
+    share = np.array(
+        [
+            (
+                scene_share
+                if name == SCENES
+                else (1 - scene_share) * rules[name].share / photo_shares
+            )
+            / count[name]
+            for name in names
+        ]
+    )
+    packed = np.concatenate([item.packed for item in found])
+    coarse = np.concatenate([item.coarse for item in found])
+    return PhotoPool(
+        canvas_NSSC=np.stack([item.canvas for item in found]),
+        sizes_N2=np.array([item.size for item in found], np.int32),
+        share_N=share / share.sum(),
+        is_complete_N=np.array([rules[name].is_complete for name in names]),
+        has_up_N=np.array([rules[name].has_up for name in names]),
+        first_N1=np.cumsum([0, *(len(item.weights) for item in found)]),
+        objects_N=np.array([item.objects for item in found], np.int32),
+        packed_MSB=packed,
+        coarse_MCC=coarse,
+        weight_M=np.concatenate([item.weights for item in found]),
+        box_M4=np.stack([_box(mask) for mask in coarse]) * COARSE,
+    )
+
+
+def _box(coarse: np.ndarray) -> np.ndarray:
+    x, y, w, h = cv2.boundingRect(coarse.view(np.uint8))
+    return np.array([x, y, x + w, y + h], np.int32)

@@ -1,0 +1,215 @@
+"""The loop that trains on a pool of photographs and scenes: on a GPU in minutes, on a CPU in hours.
+
+It ends after a number of steps or of seconds, whichever comes first; the learning rate follows how
+far it has come. Its checkpoint holds weights, averages, the optimiser and the seconds so far.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.training.config import TrainConfig
+from engine.training.photo_pool import PhotoPool
+from engine.training.render import Renderer
+from engine.training.step import prompt_plan
+from engine.training.trainer import DivergedError, parameter_groups
+from engine.training.view_plan import BOX, Plan, ViewConfig, plans
+from engine.training.view_step import ViewStep
+
+CHECKED_EVERY = 25
+"""Steps between looks at the loss: reading it makes the GPU wait."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewTraining:
+    """One training.
+
+    Attributes:
+        views: how views are drawn.
+        config: rates, losses and corrections; `steps` ends it.
+        seconds: ends it as well.
+        frozen_share: share of the training at whose beginning the trunk stays as it is.
+        workers: processes that draw plans.
+    """
+
+    views: ViewConfig
+    config: TrainConfig
+    seconds: float = math.inf
+    frozen_share: float = 0.0
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ViewProgress:
+    """step, share of the training in [0, 1], means of loss and of the first answers' IoU since the
+    last report, images a second, seconds."""
+
+    step: int
+    share: float
+    loss: float
+    iou: float
+    rate: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Tally:
+    loss: list[torch.Tensor] = field(default_factory=list)
+    iou: list[torch.Tensor] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+
+class ViewTrainer:
+    """Trains `sam` in place; the averaged weights are put into it at the end."""
+
+    def __init__(self, sam: Any, pool: PhotoPool, training: ViewTraining) -> None:
+        self.sam, self.pool, self.training = sam, pool, training
+        config = training.config
+        groups = parameter_groups(sam, config)
+        is_cuda = sam.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=(0.9, 0.999), weight_decay=config.weight_decay, fused=is_cuda
+        )
+        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.average = [p.detach().clone() for p in self._trained]
+        self.renderer = Renderer(pool, sam, training.views.size)
+        self.autocast = is_cuda or config.precision == "bfloat16"
+        self.one_step = ViewStep(
+            sam,
+            iou_weight=config.iou_weight,
+            box_noise=config.box_noise,
+            autocast=self.autocast,
+        )
+        self.step, self.seconds = 0, 0.0
+
+    @property
+    def share(self) -> float:
+        """How far the training has come, in [0, 1]."""
+        training = self.training
+        return min(1.0, max(self.step / training.config.steps, self.seconds / training.seconds))
+
+    def run(
+        self,
+        *,
+        on_report: Callable[[ViewProgress], None] | None = None,
+        checkpoint: Path | None = None,
+        every_seconds: float = 120.0,
+        until: int | None = None,
+    ) -> None:
+        """Do what is left of the training.
+
+        Args:
+            on_report: called every CHECKED_EVERY steps.
+            checkpoint: file to resume from, if it exists, and to save to.
+            every_seconds: how often to save.
+            until: step to stop at, with the training unfinished.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        if checkpoint is not None and checkpoint.exists():
+            self.load(checkpoint)
+        self.sam.train()
+        began, before = time.monotonic(), self.seconds
+        saved, tally = began, _Tally()
+        source = plans(
+            self.pool,
+            self.training.views,
+            self.training.config.seed,
+            self.step,
+            self.training.workers,
+        )
+        for plan in source:
+            if self.share >= 1 or self.step == until:
+                break
+            loss, iou = self._one_step(plan)
+            tally.loss.append(loss)
+            tally.iou.append(iou)
+            self.seconds = before + time.monotonic() - began
+            if self.step % CHECKED_EVERY == 0 or self.share >= 1:
+                self._report(tally, on_report)
+                tally = _Tally()
+            if checkpoint is not None and time.monotonic() - saved > every_seconds:
+                self.save(checkpoint)
+                saved = time.monotonic()
+        if checkpoint is not None:
+            self.save(checkpoint)
+        if self.share < 1:
+            return
+        self.use_average()
+        self.sam.eval()
+
+    def _one_step(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+        config = self.training.config
+        rng = np.random.default_rng([config.seed, self.step, 1])
+        device = self.sam.device
+        generator = torch.Generator(device=device)
+        generator.manual_seed(int(rng.integers(2**62)))
+        kinds = plan.kind_BG.flatten()
+        clicks = torch.nonzero(kinds != BOX)[:, 0].to(device)
+        boxes = torch.nonzero(kinds == BOX)[:, 0].to(device)
+        views = self.renderer.draw(plan, generator)
+        self._set_rates()
+        self.optimizer.zero_grad(set_to_none=True)
+        corrections = prompt_plan(config, rng)
+        loss, iou = self.one_step.run(views, (clicks, boxes), corrections, generator)
+        torch.nn.utils.clip_grad_norm_(self._trained, config.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self._trained], 1 - decay)
+        return loss, iou
+
+    def _set_rates(self) -> None:
+        config, share = self.training.config, self.share
+        warm = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
+        factor = warm * 0.5 * (1 + math.cos(math.pi * share))
+        for group in self.optimizer.param_groups:
+            is_trunk = group["share"] < 1
+            frozen = is_trunk and share < self.training.frozen_share
+            group["lr"] = 0.0 if frozen else factor * group["peak"]
+
+    def _report(self, tally: _Tally, on_report: Callable[[ViewProgress], None] | None) -> None:
+        loss = float(torch.stack(tally.loss).mean())
+        if not math.isfinite(loss):
+            raise DivergedError(f"loss is {loss} near step {self.step}; lower learning_rate")
+        if on_report is not None:
+            images = len(tally.loss) * self.training.views.images
+            rate = images / (time.monotonic() - tally.since)
+            iou = float(torch.stack(tally.iou).mean())
+            on_report(ViewProgress(self.step, self.share, loss, iou, rate, self.seconds))
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Put the averaged weights into the model."""
+        for value, average in zip(self._trained, self.average, strict=True):
+            value.copy_(average)
+
+    def save(self, path: Path) -> None:
+        """Write the state to go on from."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.sam.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a saved state."""
+        state = torch.load(path, map_location=self.sam.device, weights_only=True)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.sam.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -31,6 +31,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
+from storage.outputs import OutputFolder
+
 MAX_PIXELS = 200_000_000
 MIN_SIDE = 2
 
@@ -178,7 +180,8 @@ def list_images(root: Path) -> Iterator[Path]:
     """Every file below `root` whose suffix is an image's, in any case, sorted by path.
 
     Nothing is opened, so broken files are listed too. Hidden files and folders are skipped, linked
-    folders are not entered, and linked files count only where they lead to a file inside `root`.
+    folders are not entered, linked files count only where they lead to a file inside `root`, and
+    pictures that this project wrote there (`storage.outputs`) are passed over.
 
     Raises:
         NotADirectoryError: root is not a folder.
@@ -191,13 +194,19 @@ def list_images(root: Path) -> Iterator[Path]:
 def _walk(folder: Path, inside: Path) -> Iterator[Path]:
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
+    outputs = OutputFolder(folder)
     for entry in entries:
         path = folder / entry.name
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(path, inside)
-        elif path.suffix.lower() in _SUFFIXES and entry.is_file() and _stays(path, inside):
+        elif (
+            path.suffix.lower() in _SUFFIXES
+            and entry.is_file()
+            and _stays(path, inside)
+            and not outputs.is_ours(entry.name)
+        ):
             yield path
 
 

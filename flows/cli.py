@@ -247,7 +247,7 @@ def retrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train on the collected masks; promote the result if it is better on held-out images."""
-    name = version or f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}" if version is None else version
     goes_on = GOES_ON if version else f"the same command with --version {name} goes on where it was"
     with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
         from flows.retrain import retrain as flow
@@ -338,13 +338,18 @@ def release(
 ) -> None:
     """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
     with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+        from flows.release import is_released
         from flows.release import release as flow
 
+        was_done = is_released(workspace, name)
         card = flow(str(workspace.settings.root), dataset, name)
     if as_json:
-        print_json(card)
-    else:
-        console.print(f"release {name}: {card['masks']} masks on {card['images']} images")
+        print_json({**card, "made_before": was_done})
+        return
+    told = f"release {name}: {card['masks']} masks on {card['images']} images"
+    if was_done:
+        told += f", as it was made at {card['created_at']}; what came since needs a new name"
+    console.print(told, markup=False, soft_wrap=True)
 
 
 @app.command(epilog=example("dataengine export latest --format coco --out out/"))

@@ -28,7 +28,16 @@ from flows import costs, progress
 from flows.reporting import write_report
 from flows.status import round_rows
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Dataset, Image, Release, RunKind, VerdictKind, new_id
+from storage.catalog import (
+    Dataset,
+    Image,
+    NotFoundError,
+    Release,
+    ReleaseState,
+    RunKind,
+    VerdictKind,
+    new_id,
+)
 from storage.formats.coco import CocoWriter
 from storage.formats.sa1b import write_sa1b
 from storage.outputs import OutputFolder
@@ -66,7 +75,7 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
     begun = opened.catalog.releases.start(
         name, dataset_id=row.id, table_version=version, key=f"releases/{name}"
     )
-    if begun.state == "done":
+    if begun.state == ReleaseState.DONE:
         return begun.card
     run = opened.catalog.runs.start(
         new_id(), RunKind.RELEASE, dataset_id=row.id, code_version=code_version()
@@ -86,6 +95,14 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
     opened.catalog.releases.finish(name, card)
     opened.catalog.runs.finish(run.id, counts)
     return card
+
+
+def is_released(workspace: Workspace, name: str) -> bool:
+    """Whether a release of that name is done, so that making it again changes nothing."""
+    try:
+        return workspace.catalog.releases.get(name).state == ReleaseState.DONE
+    except NotFoundError:
+        return False
 
 
 def _tar(folder: Path, path: Path) -> None:

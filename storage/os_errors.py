@@ -32,6 +32,21 @@ ADVICE = {
 """By error number; an error that is not here is no user's to mend."""
 
 
+SQLITE_ADVICE = {
+    "readonly database": _RIGHTS,
+    "unable to open database": "check that its folder exists, and who may write there",
+    "database or disk is full": _ROOM,
+    "disk I/O error": _AGAIN,
+}
+"""By what SQLite says."""
+
+
+def sqlite_sentence(file: str, said: str) -> str:
+    """What SQLite said of a database, and what to do where that is known."""
+    advice = [advice for words, advice in SQLITE_ADVICE.items() if words in said]
+    return "; ".join([f"{file}: {said}", *advice])
+
+
 def sentence_of(error: OSError) -> str | None:
     """The error in one line; None where there is no file or nothing that a user could do."""
     if error.errno not in ADVICE or error.filename is None:

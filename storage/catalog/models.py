@@ -16,6 +16,7 @@ from storage.catalog.errors import (
     NotFoundError,
     StaleStateError,
 )
+from storage.catalog.names import check_name
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.states import ModelState
 from storage.catalog.tables import ModelRow, PromotionRow
@@ -62,6 +63,7 @@ class Models:
 
         Raises:
             AlreadyExistsError: the version exists with another checkpoint.
+            BadNameError: there is none, and none can be named so.
         """
         values = {
             "version": version,
@@ -74,7 +76,9 @@ class Models:
             "created_at": self._sessions.now(),
         }
         with self._sessions.session() as session:
-            insert_new(session, ModelRow, [values])
+            if session.get(ModelRow, version) is None:
+                check_name("model", version)
+                insert_new(session, ModelRow, [values])
             row = session.get_one(ModelRow, version)
             if row.key != key:
                 raise AlreadyExistsError(f"model {version!r} exists already, with key {row.key!r}")

@@ -54,7 +54,7 @@ def sentence_of(error: OSError) -> str | None:
     what = error.strerror or errno.errorcode[error.errno]
     name = error.filename
     path = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return f"{path}: {what[:1].lower()}{what[1:]}; {ADVICE[error.errno]}"
+    return f"{path}: {what}; {ADVICE[error.errno]}"
 
 
 @contextlib.contextmanager

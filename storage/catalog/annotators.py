@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 
 from storage.catalog.errors import NotFoundError
-from storage.catalog.names import check_name
+from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.states import AnnotatorKind
 from storage.catalog.tables import AnnotatorRow
@@ -44,9 +44,8 @@ class Annotators:
         named = select(AnnotatorRow).where(AnnotatorRow.name == name)
         values = {"name": name, "kind": kind, "role": role, "created_at": self._sessions.now()}
         with self._sessions.session() as session:
-            if session.scalars(named).one_or_none() is None:
-                check_name("annotator", name)
-                insert_new(session, AnnotatorRow, [values])
+            check_new_name("annotator", name, lambda: session.scalars(named).first() is not None)
+            insert_new(session, AnnotatorRow, [values])
             row = session.scalars(named).one()
             session.commit()
             return to_record(Annotator, row)

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import select
 
 from storage.catalog.errors import DatasetNotFoundError
-from storage.catalog.names import check_name
+from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Sessions, insert_new, to_record
 from storage.catalog.tables import DatasetRow
 
@@ -36,9 +36,8 @@ class Datasets:
         """
         named = select(DatasetRow).where(DatasetRow.name == name)
         with self._sessions.session() as session:
-            if session.scalars(named).one_or_none() is None:
-                values = {"name": check_name("dataset", name), "created_at": self._sessions.now()}
-                insert_new(session, DatasetRow, [values])
+            check_new_name("dataset", name, lambda: session.scalars(named).first() is not None)
+            insert_new(session, DatasetRow, [{"name": name, "created_at": self._sessions.now()}])
             row = session.scalars(named).one()
             session.commit()
             return to_record(Dataset, row)

@@ -16,7 +16,7 @@ from storage.catalog.errors import (
     NotFoundError,
     StaleStateError,
 )
-from storage.catalog.names import check_name
+from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.states import ModelState
 from storage.catalog.tables import ModelRow, PromotionRow
@@ -76,9 +76,8 @@ class Models:
             "created_at": self._sessions.now(),
         }
         with self._sessions.session() as session:
-            if session.get(ModelRow, version) is None:
-                check_name("model", version)
-                insert_new(session, ModelRow, [values])
+            check_new_name("model", version, lambda: session.get(ModelRow, version) is not None)
+            insert_new(session, ModelRow, [values])
             row = session.get_one(ModelRow, version)
             if row.key != key:
                 raise AlreadyExistsError(f"model {version!r} exists already, with key {row.key!r}")

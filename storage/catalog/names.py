@@ -7,6 +7,7 @@ there was the rule keeps its name: only new names are checked.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
 from storage.catalog.errors import BadNameError
 
@@ -29,10 +30,21 @@ def check_name(kind: str, name: str) -> str:
             an end, has a slash, a backslash, a control or an invisible character, or is written
             with separate accents, so that another name could look the same.
     """
-    if (wrong := _wrong(kind, name)) is not None:
-        shown = name if len(name) <= 60 else f"{name[:60]}..."
-        raise BadNameError(f"{shown!r} cannot be the name of a {kind}: {wrong}")
+    check_new_name(kind, name, lambda: False)
     return name
+
+
+def check_new_name(kind: str, name: str, is_known: Callable[[], bool]) -> None:
+    """As `check_name`, where nothing of that name is known yet."""
+    if (wrong := _wrong(kind, name)) is None or (_is_text(name) and is_known()):
+        return
+    shown = name if len(name) <= 60 else f"{name[:60]}..."
+    raise BadNameError(f"{shown!r} cannot be the name of a {kind}: {wrong}")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a database can be asked for it."""
+    return "\0" not in name and name.encode(errors="replace").decode() == name
 
 
 def _wrong(kind: str, name: str) -> str | None:

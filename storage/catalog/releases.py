@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from storage.catalog.errors import AlreadyExistsError, NotFoundError
-from storage.catalog.names import check_name
+from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.states import ReleaseState
 from storage.catalog.tables import ReleaseRow
@@ -54,9 +54,8 @@ class Releases:
             "created_at": self._sessions.now(),
         }
         with self._sessions.session() as session:
-            if session.get(ReleaseRow, name) is None:
-                check_name("release", name)
-                insert_new(session, ReleaseRow, [values])
+            check_new_name("release", name, lambda: session.get(ReleaseRow, name) is not None)
+            insert_new(session, ReleaseRow, [values])
             row = session.get_one(ReleaseRow, name)
             if row.dataset_id != dataset_id:
                 raise AlreadyExistsError(

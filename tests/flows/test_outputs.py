@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.core.records import Source, Stage
-from flows import progress
+from flows import progress, temporary_server
 from flows.cli import app, main
 from flows.evaluate import FILES
 from flows.release import export_release
@@ -175,3 +177,29 @@ def test_settings_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path.write_text("[train\n")
     with pytest.raises(WorkspaceError, match=r"is not TOML: .*line 1"):
         load_settings(tmp_path)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_release_made_again_says_that_it_is_the_old_one(
+    released: tuple[Site, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, begun = released
+    monkeypatch.chdir(site.workspace.settings.root)
+    monkeypatch.setattr(temporary_server, "server", lambda _: contextlib.nullcontext())
+    card = {"masks": 1, "images": 3, "created_at": "2026-01-01T00:00:00+00:00"}
+    site.workspace.catalog.releases.finish(begun.name, card)
+    told = CliRunner().invoke(app, ["release", begun.name, "--dataset", "d"]).stdout
+    assert "as it was made at 2026-01-01" in told
+    assert "needs a new name" in told
+
+
+def test_a_server_that_ends_at_once_is_not_said_to_be_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(sys, "executable", "false")
+    with (
+        pytest.raises(temporary_server.OrchestratorError, match="ended at its start with code 1"),
+        temporary_server.server(tmp_path),
+    ):
+        pass

@@ -34,7 +34,7 @@ ADVICE = {
 
 SQLITE_ADVICE = {
     "readonly database": _RIGHTS,
-    "unable to open database": "check that its folder exists, and who may write there",
+    "unable to open database": "check that its folder exists and that it may be written to",
     "database or disk is full": _ROOM,
     "disk I/O error": _AGAIN,
 }

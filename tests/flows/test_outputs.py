@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 from engine.core.records import Source, Stage
 from flows import progress, temporary_server
 from flows.cli import app, main
+from flows.demo_setup import NotTheDemoError, prepare_demo
 from flows.evaluate import FILES
 from flows.release import export_release
 from flows.settings import FILE_NAME, WorkspaceError, load_settings
 from storage.catalog import Release
 from storage.formats.images import write_png
-from storage.outputs import OutputExistsError
+from storage.outputs import OutputExistsError, OutputFolder
 from tests.annotation.site import Site, make_site
 from tests.flows.conftest import make_workspace
 
@@ -203,3 +204,16 @@ def test_a_server_that_ends_at_once_is_not_said_to_be_slow(
         temporary_server.server(tmp_path),
     ):
         pass
+
+
+def test_an_earlier_demo_is_replaced_but_not_what_somebody_put_there(tmp_path: Path) -> None:
+    root = prepare_demo(tmp_path / "demo")
+    OutputFolder(root / "out").write("instances.json", "{}")
+    (root / "store").mkdir()
+    assert prepare_demo(root) == root
+    assert not (root / "out").exists()
+    OutputFolder(root / "out").write("instances.json", "{}")
+    (root / "out" / "notes.txt").write_bytes(THEIRS)
+    with pytest.raises(NotTheDemoError, match="out is not of the demo; move it away"):
+        prepare_demo(root)
+    assert (root / "out" / "notes.txt").read_bytes() == THEIRS

@@ -9,8 +9,10 @@ from flows.settings import FILE_NAME, create_workspace
 from storage.outputs import LIST, written_by_us
 
 MARKER = ".dataengine-demo"
-OWN = (FILE_NAME, "catalog.db", "catalog.db-shm", "catalog.db-wal", "store", "input")
-OWN += ("report.html", "summary.json")
+OWN = (
+    *(FILE_NAME, "catalog.db", "catalog.db-shm", "catalog.db-wal", "store", "input"),
+    *("report.html", "summary.json"),
+)
 """What a demo and its commands make in its folder, beside hidden files and exports."""
 
 TOML = """# The demo's workspace; made anew by `make demo`.

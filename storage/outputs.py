@@ -69,12 +69,13 @@ class OutputFolder:
         missing, or ours and made from the same. One that is too long for a name is cut."""
         endings = list(suffixes)
         room = MAX_SEGMENT_BYTES - max(len(ending) for ending in endings)
-        for number in itertools.count(1):
-            tail = "" if number == 1 else f"-{number}"
-            chosen = _cut(stem, room - len(tail)) + tail
-            if all(self._is_free(chosen + ending, of) for ending in endings):
-                return chosen
-        raise AssertionError("numbers do not end")
+        tails = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+        stems = (_cut(stem, room - len(tail)) + tail for tail in tails)
+        return next(
+            chosen
+            for chosen in stems
+            if all(self._is_free(chosen + ending, of) for ending in endings)
+        )
 
     @contextlib.contextmanager
     def writing(self, name: str, of: str = "") -> Iterator[Path]:
@@ -112,9 +113,9 @@ class OutputFolder:
         if known.get(sha256) == of:
             return
         known[sha256] = of
-        line = json.dumps({"name": name, "sha256": sha256, "of": of}) + "\n"
+        line = json.dumps({"name": name, "sha256": sha256, "of": of})
         with (self.folder / LIST).open("ab") as file:  # in one write: processes may share a folder
-            file.write(line.encode())
+            file.write(f"\n{line}".encode())  # the end of the line before may be missing
 
 
 def replace_own(
@@ -142,7 +143,7 @@ def written_by_us(paths: Iterable[Path]) -> set[Path]:
 
 
 def _read_list(folder: Path) -> dict[str, dict[str, str]]:
-    """By name, what each content was made from. A line that is cut short is passed over."""
+    """By name, what each content was made from. Empty lines, and one cut short, are passed over."""
     known: dict[str, dict[str, str]] = {}
     try:
         lines = (folder / LIST).read_bytes().splitlines()

@@ -81,9 +81,10 @@ def test_a_run_that_was_killed_leaves_files_that_are_still_ours(tmp_path: Path) 
     assert (tmp_path / "a.json").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == [LIST, "a.json"]
     with (tmp_path / LIST).open("a") as file:
-        file.write('{"name": "a.js')
-    OutputFolder(tmp_path).write("a.json", "new")
-    assert (tmp_path / "a.json").read_text() == "new"
+        file.write('\n{"name": "a.js')
+    for content in ("new", "newer"):
+        OutputFolder(tmp_path).write("a.json", content)
+        assert (tmp_path / "a.json").read_text() == content
 
 
 def test_our_pictures_are_nobodys_input_also_in_a_copy_of_the_folder(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from flows import (
 from flows.logs import masked
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
+    GOES_ON,
     CrowdsOption,
     FrameOption,
     JsonOption,
@@ -129,7 +130,7 @@ def ingest(
         raise typer.BadParameter(
             "give the annotations with --coco", param_hint="--replace-annotations"
         )
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
         from flows.ingest import ingest as flow
         from flows.ingest import path_as_parameter
         from flows.inputs import print_left_out
@@ -175,7 +176,7 @@ def run(
     """
     _check_annotator(annotator)
     counts = _rounds(rounds)
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
         from flows.data_engine import LoopPlan, data_engine
 
         plan = LoopPlan(
@@ -215,20 +216,37 @@ def generate(
         bool, typer.Option("--only-new", help="Only images that no such run has been over.")
     ] = False,
     resume: Annotated[str | None, typer.Option(help="Id of a run to go on with.")] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Begin anew where the same command was stopped.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make masks of everything in a dataset's images with the current model (stage 3)."""
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    """Make masks of everything in a dataset's images with the current model (stage 3).
+
+    Given again after it was stopped, in whatever way, it goes on where it was.
+    """
+    goes_on = "the same command without --new goes on where it was" if new else GOES_ON
+    with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
         from flows.fully_automatic import generate as flow
+        from flows.fully_automatic import unfinished_generate
         from storage.catalog import new_id
 
-        run_id = resume or new_id()
-        if resume is None:
-            workspace.catalog.datasets.get(dataset)  # or say that there is none
-            errors.print(f"run {run_id}; go on after a stop with --resume {run_id}")
-        else:
+        if resume is not None:
+            run_id = resume
             run_row = workspace.catalog.runs.get(resume)
             dataset = workspace.catalog.datasets.get_by_id(run_row.dataset_id).name
+        else:
+            begun = unfinished_generate(workspace, dataset, limit=limit, only_new=only_new)
+            if begun is None or new:
+                run_id = new_id()
+                errors.print(f"run {run_id}")
+            else:
+                run_id = begun.id
+                done = workspace.catalog.shards.totals(run_id)
+                errors.print(
+                    f"going on with run {run_id}: {done.committed_images} of {done.images} images "
+                    "are done; --new begins anew"
+                )
         root = str(workspace.settings.root)
         figures = flow(root, run_id, dataset, limit=limit, only_new=only_new)
     if as_json:
@@ -256,8 +274,9 @@ def retrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train on the collected masks; promote the result if it is better on held-out images."""
-    name = version or f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    name = f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}" if version is None else version
+    goes_on = GOES_ON if version else f"the same command with --version {name} goes on where it was"
+    with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
         from flows.retrain import retrain as flow
 
         result = flow(str(workspace.settings.root), dataset, name)
@@ -279,7 +298,9 @@ def review(
 ) -> None:
     """Send a sample of automatic masks to the review queue, and wait until it is judged."""
     _check_annotator(annotator)
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    waits = "what is queued stays, and `dataengine advance` enters it once it is judged"
+    stopped = waits if annotator == "people" else None
+    with in_workspace(as_json, orchestrated=True, after_stop=stopped) as workspace:
         from flows.review import review as flow
 
         figures = flow(str(workspace.settings.root), dataset, images, None, seed, annotator)
@@ -346,14 +367,19 @@ def release(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+        from flows.release import is_released
         from flows.release import release as flow
 
+        was_done = is_released(workspace, name)
         card = flow(str(workspace.settings.root), dataset, name)
     if as_json:
-        print_json(card)
-    else:
-        console.print(f"release {name}: {card['masks']} masks on {card['images']} images")
+        print_json({**card, "made_before": was_done})
+        return
+    told = f"release {name}: {card['masks']} masks on {card['images']} images"
+    if was_done:
+        told += f", as it was made at {card['created_at']}; what came since needs a new name"
+    console.print(told, markup=False, soft_wrap=True)
 
 
 @app.command(epilog=example("dataengine export latest --format coco --out out/"))
@@ -373,9 +399,6 @@ def export(
 
         chosen = release_to_export(workspace, name, dataset)
         counts = export_release(workspace, chosen, out, style)
-        report = f"{chosen.key}/report.html"  # releases made before there were reports have none
-        if workspace.objects.exists(report):
-            workspace.objects.fetch(report, out / "report.html")
     if as_json:
         print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
@@ -431,19 +454,19 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except WorkspaceError as error:
-        _say(error)
+        _say(str(error))
     except Exception as error:
-        from flows.failures import is_users
+        from flows.failures import told_in_a_line
 
-        if not is_users(error):
+        if (told := told_in_a_line(error)) is None:
             raise
-        _say(error)
+        _say(told)
 
 
-def _say(error: Exception) -> None:
+def _say(text: str) -> None:
     width = shutil.get_terminal_size().columns
-    text = masked(str(error))
-    errors.print(f"[red]error:[/red] {escape(text)}", highlight=False, width=max(width, 80))
+    line = f"[red]error:[/red] {escape(masked(text))}"
+    errors.print(line, highlight=False, width=max(width, 80))
     sys.exit(1)
 
 

@@ -17,7 +17,15 @@ from engine.annotation.schemas import ActionPlan, ActionView, JobView
 from flows.jobs import Job, command_of, jobs_in, log_of, start_job, state_of
 from flows.starting import is_deployed
 from flows.wiring import Workspace
-from storage.catalog import Dataset, DatasetNotFoundError, RunKind, Split, new_id
+from storage.catalog import (
+    BadNameError,
+    Dataset,
+    DatasetNotFoundError,
+    RunKind,
+    Split,
+    check_name,
+    new_id,
+)
 
 Fields = dict[str, Any]
 
@@ -168,9 +176,13 @@ class WorkspaceActions:
         """
         action, fields = self._checked(name, values)
         try:
+            if name == "release":
+                check_name("release", str(fields["name"]))
             dataset = self._workspace.catalog.datasets.get(str(fields["dataset"]))
         except DatasetNotFoundError as error:
             raise invalid(f"{error}; bring images in with `dataengine ingest` first") from error
+        except BadNameError as error:
+            raise invalid(str(error)) from error
         text = action.told(self._workspace, dataset, fields)
         return ActionPlan(
             text=text[0].upper() + text[1:] + ".",

@@ -25,7 +25,7 @@ from flows.evaluating import HeldOut, held_out
 from flows.training_masks import MaskSource
 from flows.turns import only_one
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Dataset, Model, RunKind, StaleStateError
+from storage.catalog import Dataset, Model, RunKind, StaleStateError, check_name
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,13 @@ def run_retrain(
 
     Raises:
         NoMasksError: there is nothing to train on.
+        BadNameError: no version can be named so.
     """
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset.id}/{version}").hex
     known = {model.version: model for model in workspace.catalog.models.all()}
     if version in known:
         return _compare(workspace, dataset, run_id, known[version])
+    check_name("model", version)
     parent = workspace.current_model()
     workspace.catalog.runs.start(
         run_id,

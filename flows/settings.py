@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -177,6 +179,18 @@ class CostSettings(_Section):
     """Of the object store; 10^9 bytes, 30 days."""
 
 
+class _TomlFile(TomlConfigSettingsSource):
+    """A file of settings; the byte order mark that some editors put before UTF-8 is no error."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        try:
+            return tomllib.loads(file_path.read_text("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise WorkspaceError(f"{file_path} is not UTF-8 text: save it as that") from error
+        except tomllib.TOMLDecodeError as error:
+            raise WorkspaceError(f"{file_path} is not TOML: {error}") from error
+
+
 class Settings(BaseSettings):
     """All settings of one workspace, read once."""
 
@@ -229,8 +243,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         root = (_toml_being_read or Path()).parent
-        toml = TomlConfigSettingsSource(settings_cls, _toml_being_read)
-        services = TomlConfigSettingsSource(settings_cls, root / SERVICES_FILE)
+        toml = _TomlFile(settings_cls, _toml_being_read)
+        services = _TomlFile(settings_cls, root / SERVICES_FILE)
         return init_settings, env_settings, toml, services
 
     @property
@@ -283,10 +297,17 @@ def load_settings(root: Path) -> Settings:
     _toml_being_read = path
     try:
         return Settings(root=root.resolve())
-    except (ValidationError, ValueError) as error:
+    except ValidationError as error:
+        wrong = "; ".join(_told(each["loc"], each["msg"]) for each in error.errors())
+        raise WorkspaceError(f"{path} or a {PREFIX}* variable is wrong: {wrong}") from error
+    except ValueError as error:
         raise WorkspaceError(f"{path} or a {PREFIX}* variable is wrong: {error}") from error
     finally:
         _toml_being_read = None
+
+
+def _told(place: tuple[int | str, ...], what: str) -> str:
+    return f"{'.'.join(map(str, place))}: {what[:1].lower()}{what[1:]}"
 
 
 def _check_name(root: Path) -> None:

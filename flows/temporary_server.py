@@ -130,14 +130,19 @@ def _started(root: Path) -> Iterator[None]:
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+        if (code := process.poll()) is not None:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2] or "no word why"
+            raise OrchestratorError(
+                f"Prefect's server ended at its start with code {code}: {last}; see {log}"
+            )
         try:
             if httpx.get(f"{url}/health", timeout=5).status_code == 200:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)
-    raise OrchestratorError(f"Prefect's server did not start within {START_SECONDS:.0f} s: {log}")
+    raise OrchestratorError(
+        f"Prefect's server did not start within {START_SECONDS:.0f} s; see {log}"
+    )
 
 
 def _serve(port: int) -> None:

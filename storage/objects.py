@@ -25,6 +25,7 @@ from botocore.config import Config
 
 from storage.keys import check_key, check_prefix, is_key
 from storage.local_files import CHUNK_BYTES, link_new, replace
+from storage.os_errors import sentence_of
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -484,7 +485,7 @@ def _local_errors(key: str, absent: type[StorageError] = ObjectNotFoundError) ->
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise absent(f"no object {key!r}") from error
     except OSError as error:
-        raise StorageError(f"{key!r}: {error}") from error
+        raise StorageError(sentence_of(error) or f"{key!r}: {error}") from error
 
 
 def _same(source: BinaryIO, chunks: Iterator[bytes]) -> bool:

@@ -7,6 +7,7 @@ from storage.catalog.datasets import Dataset
 from storage.catalog.drafts import Draft
 from storage.catalog.errors import (
     AlreadyExistsError,
+    BadNameError,
     CatalogError,
     CatalogNotMigratedError,
     CatalogTooNewError,
@@ -22,6 +23,7 @@ from storage.catalog.errors import (
 from storage.catalog.images import AddedImages, Image, NewImage
 from storage.catalog.loops import Loop
 from storage.catalog.models import Model
+from storage.catalog.names import check_name
 from storage.catalog.quarantine import Quarantined
 from storage.catalog.releases import Release
 from storage.catalog.rounds import Round
@@ -50,6 +52,7 @@ __all__ = [
     "Annotator",
     "AnnotatorKind",
     "AuditEntry",
+    "BadNameError",
     "Catalog",
     "CatalogError",
     "CatalogNotMigratedError",
@@ -89,6 +92,7 @@ __all__ = [
     "TaskState",
     "Verdict",
     "VerdictKind",
+    "check_name",
     "new_id",
     "open_catalog",
     "sqlite_url",

@@ -33,8 +33,9 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from sqlalchemy.orm import Session
 
 from storage.catalog import schema
-from storage.catalog.errors import CatalogUnavailableError, ConstraintError
+from storage.catalog.errors import BadNameError, CatalogUnavailableError, ConstraintError
 from storage.catalog.tables import Base
+from storage.os_errors import sqlite_sentence
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -206,9 +207,12 @@ def typed_errors(engine: Engine) -> Iterator[None]:
     except IntegrityError as error:
         raise ConstraintError(f"the database refused a row: {error.orig}") from error
     except OperationalError as error:
-        raise CatalogUnavailableError(f"the catalog {engine.url}: {error.orig}") from error
+        told = sqlite_sentence(f"the catalog {engine.url}", str(error.orig))
+        raise CatalogUnavailableError(told) from error
     except DataError as error:
         raise ValueError(f"a value cannot be stored: {error.orig}") from error
+    except UnicodeEncodeError as error:
+        raise BadNameError(f"{error.object!r} has bytes that are no UTF-8 text") from error
     except DBAPIError:
         raise
     except StatementError as error:

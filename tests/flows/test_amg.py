@@ -25,6 +25,11 @@ def scene(tmp_path: Path) -> Path:
     return path
 
 
+def written(folder: Path) -> list[str]:
+    """Names of what a user sees in the folder."""
+    return sorted(path.name for path in folder.glob("[!.]*"))
+
+
 def run(*arguments: str) -> tuple[int, dict[str, object]]:
     result = CliRunner().invoke(app, ["amg", *arguments, "--json"])
     lines = result.stdout.strip().splitlines()
@@ -61,7 +66,7 @@ def test_a_broken_image_is_told_and_stops_nothing(scene: Path, tmp_path: Path) -
     assert code == 1
     assert told["images"] == 1
     assert [failed["path"] for failed in told["failed"]] == [str(bad)]  # type: ignore[attr-defined]
-    assert sorted(path.name for path in out.iterdir()) == ["scene.json"]
+    assert written(out) == ["scene.json"]
 
 
 def test_two_images_of_one_name_do_not_overwrite_each_other(scene: Path, tmp_path: Path) -> None:
@@ -70,7 +75,7 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(scene: Path, tmp_pat
     other.write_bytes(write_png(np.full((64, 64, 3), 80, np.uint8)))
     out = tmp_path / "out"
     run(str(scene), str(other), "--output", str(out), "--no-pictures", *FEW)
-    assert sorted(path.name for path in out.iterdir()) == ["scene-2.json", "scene.json"]
+    assert written(out) == ["scene-2.json", "scene.json"]
 
 
 @pytest.mark.parametrize(

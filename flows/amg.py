@@ -7,6 +7,7 @@ file an image, with a picture beside it.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,31 +29,38 @@ JOBLESS = "amg"
 
 @dataclass(frozen=True, slots=True)
 class AmgResult:
-    """What one image gave: masks and seconds of generating, or why it was refused."""
+    """What one image gave: masks, seconds of generating and what to look at, or why it was
+    refused."""
 
     path: str
     masks: int = 0
     seconds: float = 0.0
     error: str | None = None
+    note: str | None = None
 
 
 def run_amg(
     generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool = True
 ) -> Iterator[AmgResult]:
-    """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing.
+    """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing. The stem is
+    the image's own, with a number where another image or a file that is not ours has it.
 
     Args:
         generator: model and settings.
         paths: of image files.
         output: folder; made where it is missing.
         pictures: write the overlays too.
+
+    Raises:
+        OSError: a result cannot be written.
     """
     from engine.core.overlay import draw_masks
     from engine.core.records import Source, Stage
     from flows.collecting import Job, masks_of
     from storage.formats.folders import told_apart
-    from storage.formats.images import BadImageError, read_image, write_png
+    from storage.formats.images import FLAT, BadImageError, is_flat, read_image, write_png
     from storage.formats.sa1b import write_sa1b
+    from storage.outputs import OutputFolder
 
     job = Job(
         run_id=JOBLESS,
@@ -63,9 +71,9 @@ def run_amg(
         round=0,
         model=generator.segmenter.version,
     )
-    output.mkdir(parents=True, exist_ok=True)
+    folder = OutputFolder(output)
     names = told_apart(paths)
-    for number, (path, stem) in enumerate(zip(paths, _stems(paths), strict=True), start=1):
+    for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
         try:
             pixels = read_image(path.read_bytes())
         except (BadImageError, OSError) as error:
@@ -76,22 +84,15 @@ def run_amg(
         seconds = time.perf_counter() - began
         height, width = pixels.shape[:2]
         rows = masks_of(job, number, found, shard=0, source=Source.AUTOMATIC)
-        write_sa1b(output / f"{stem}.json", number, names[number - 1], height, width, rows)
+        source = os.path.relpath(path, output)
+        stem = folder.fresh_stem(path.stem, (".json", ".png") if pictures else (".json",), source)
+        with folder.writing(f"{stem}.json", source) as fresh:
+            write_sa1b(fresh, number, name, height, width, rows)
         if pictures:
             overlay = draw_masks(pixels, [mask.rle for mask in found], max_side=1600)
-            (output / f"{stem}.png").write_bytes(write_png(overlay))
-        yield AmgResult(str(path), len(found), seconds)
-
-
-def _stems(paths: list[Path]) -> list[str]:
-    """Names for the outputs: the images' own, with a number where two share one."""
-    seen: dict[str, int] = {}
-    stems = []
-    for path in paths:
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        count = seen[path.stem]
-        stems.append(path.stem if count == 1 else f"{path.stem}-{count}")
-    return stems
+            folder.write(f"{stem}.png", write_png(overlay), source)
+        note = FLAT if is_flat(pixels) else None
+        yield AmgResult(str(path), len(found), seconds, note=note)
 
 
 def _load_generator(
@@ -111,19 +112,24 @@ def _load_generator(
     return MaskGenerator(load_segmenter(model, torch_device(device)), config)
 
 
-def _files(inputs: list[Path]) -> list[Path]:
-    """The images named, and those in the folders named."""
+def _files(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The images named, and those in the folders named, each once; and the files named that are
+    pictures of an earlier run, as `*.png` names them too."""
     from storage.formats.folders import list_images
+    from storage.outputs import written_by_us
 
     found: list[Path] = []
+    named: list[Path] = []
     for path in inputs:
         if path.is_dir():
             found += list_images(path)
         elif path.exists():
             found.append(path)
+            named.append(path)
         else:
             raise typer.BadParameter(f"{path} does not exist", param_hint="IMAGE")
-    return found
+    ours = written_by_us(named)
+    return [path for path in dict.fromkeys(found) if path not in ours], sorted(ours)
 
 
 _Flag = typer.Option(rich_help_panel=PANEL)
@@ -172,7 +178,10 @@ def amg(
         "crop_points_divisor": crop_n_points_downscale_factor,
         "min_region": min_mask_region_area,
     }
-    paths = _files(images)
+    paths, passed_over = _files(images)
+    if passed_over:
+        told = f"{len(passed_over)} files passed over, as this command wrote them"
+        Console(stderr=True).print(f"{told}: {passed_over[0]} ...", markup=False, highlight=False)
     generator = _load_generator(model, device, preset, changes)
     _run_and_tell(generator, paths, output, pictures=pictures, as_json=as_json)
 
@@ -189,8 +198,10 @@ def _run_and_tell(
             results.append(result)
             advance(1, f"{result.masks} masks")
     failed = [result for result in results if result.error]
-    for result in failed:
-        errors.print(f"[yellow]{result.path}: {result.error}[/yellow]", highlight=False)
+    noted = [result for result in results if result.note]
+    for result in failed + noted:
+        text = f"{result.path}: {result.error or result.note}"
+        errors.print(text, style="yellow", markup=False, highlight=False)
     done = [result for result in results if not result.error]
     summary = {
         "model": generator.segmenter.version,
@@ -199,6 +210,7 @@ def _run_and_tell(
         "masks": sum(result.masks for result in done),
         "seconds": sum(result.seconds for result in done),
         "failed": [{"path": result.path, "reason": result.error} for result in failed],
+        "notes": [{"path": result.path, "note": result.note} for result in noted],
         "config": generator.config.as_dict(),
     }
     if as_json:

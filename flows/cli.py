@@ -5,6 +5,7 @@ Flows and torch are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -34,6 +36,7 @@ from flows.logs import masked
 from flows.private import for_people, private_files
 from flows.settings import WorkspaceError, create_workspace, find_workspace
 from flows.terminal import (
+    GOES_ON,
     CrowdsOption,
     FrameOption,
     JsonOption,
@@ -87,8 +90,13 @@ def init(
     root = create_workspace(folder)
     from flows.wiring import open_workspace
 
-    open_workspace(str(root)).prepare()
-    console.print(f"workspace {root} is ready; next: cd {folder} && dataengine ingest FOLDER")
+    workspace = open_workspace(str(root))
+    workspace.prepare()
+    if not (uri := workspace.settings.store_uri).startswith(str(root)):
+        console.print(f"its images and masks go to {uri} (uri under [store])", markup=False)
+    where = shlex.quote(str(folder))
+    told = f"workspace {root} is ready; next: cd {where} && dataengine ingest FOLDER"
+    console.print(told, markup=False)
 
 
 @app.command(
@@ -128,7 +136,7 @@ def ingest(
         raise typer.BadParameter(
             "give the annotations with --coco", param_hint="--replace-annotations"
         )
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
         from flows.ingest import ingest as flow
         from flows.ingest import path_as_parameter
         from flows.inputs import print_left_out
@@ -181,7 +189,7 @@ def run(
     with _usage("--rounds"):
         plans.parse_rounds(rounds or "2,1")
     given = plans.PlanWords(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
         from flows.data_engine import data_engine
 
         plan = plans.loop_plan(workspace, dataset, given)
@@ -211,20 +219,37 @@ def generate(
         bool, typer.Option("--only-new", help="Only images that no such run has been over.")
     ] = False,
     resume: Annotated[str | None, typer.Option(help="Id of a run to go on with.")] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Begin anew where the same command was stopped.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make masks of everything in a dataset's images with the current model (stage 3)."""
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    """Make masks of everything in a dataset's images with the current model (stage 3).
+
+    Given again after it was stopped, in whatever way, it goes on where it was.
+    """
+    goes_on = "the same command without --new goes on where it was" if new else GOES_ON
+    with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
         from flows.fully_automatic import generate as flow
+        from flows.fully_automatic import unfinished_generate
         from storage.catalog import new_id
 
-        run_id = resume or new_id()
-        if resume is None:
-            workspace.catalog.datasets.get(dataset)  # or say that there is none
-            errors.print(f"run {run_id}; go on after a stop with --resume {run_id}")
-        else:
+        if resume is not None:
+            run_id = resume
             run_row = workspace.catalog.runs.get(resume)
             dataset = workspace.catalog.datasets.get_by_id(run_row.dataset_id).name
+        else:
+            begun = unfinished_generate(workspace, dataset, limit=limit, only_new=only_new)
+            if begun is None or new:
+                run_id = new_id()
+                errors.print(f"run {run_id}")
+            else:
+                run_id = begun.id
+                done = workspace.catalog.shards.totals(run_id)
+                errors.print(
+                    f"going on with run {run_id}: {done.committed_images} of {done.images} images "
+                    "are done; --new begins anew"
+                )
         root = str(workspace.settings.root)
         figures = flow(root, run_id, dataset, limit=limit, only_new=only_new)
     if as_json:
@@ -252,8 +277,9 @@ def retrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train on the collected masks; promote the result if it is better on held-out images."""
-    name = version or f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    name = f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}" if version is None else version
+    goes_on = GOES_ON if version else f"the same command with --version {name} goes on where it was"
+    with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
         from flows.retrain import retrain as flow
 
         result = flow(str(workspace.settings.root), dataset, name)
@@ -278,7 +304,9 @@ def review(
     """Send a sample of automatic masks to the review queue, and wait until it is judged."""
     with _usage("--annotator"):
         plans.check_annotator(annotator)
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    waits = "what is queued stays, and `dataengine advance` enters it once it is judged"
+    stopped = waits if annotator == "people" else None
+    with in_workspace(as_json, orchestrated=True, after_stop=stopped) as workspace:
         from flows.review import review as flow
 
         figures = flow(str(workspace.settings.root), dataset, images, None, seed, annotator)
@@ -347,15 +375,20 @@ def release(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+        from flows.release import is_released
         from flows.release import release as flow
 
+        was_done = is_released(workspace, name)
         card = flow(str(workspace.settings.root), dataset, name)
     if as_json:
-        print_json(card)
-    else:
-        console.print(f"release {name}: {card['masks']} masks on {card['images']} images")
-        _tell_statuses(card)
+        print_json({**card, "made_before": was_done})
+        return
+    told = f"release {name}: {card['masks']} masks on {card['images']} images"
+    if was_done:
+        told += f", as it was made at {card['created_at']}; what came since needs a new name"
+    console.print(told, markup=False, soft_wrap=True)
+    _tell_statuses(card)
 
 
 def _tell_statuses(counts: dict[str, Any]) -> None:
@@ -393,9 +426,6 @@ def export(
         chosen = release_to_export(workspace, name, dataset)
         with for_people():
             counts = export_release(workspace, chosen, out, style, all_images=all_images)
-            report = f"{chosen.key}/report.html"  # releases made before there were any have none
-            if workspace.objects.exists(report):
-                workspace.objects.fetch(report, out / "report.html")
     if as_json:
         print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
@@ -453,19 +483,19 @@ def main() -> None:
         with private_files():
             app(standalone_mode=True)
     except WorkspaceError as error:
-        _say(error)
+        _say(str(error))
     except Exception as error:
-        from flows.failures import is_users
+        from flows.failures import told_in_a_line
 
-        if not is_users(error):
+        if (told := told_in_a_line(error)) is None:
             raise
-        _say(error)
+        _say(told)
 
 
-def _say(error: Exception) -> None:
+def _say(text: str) -> None:
     width = shutil.get_terminal_size().columns
-    text = masked(str(error))
-    errors.print(f"[red]error:[/red] {text}", highlight=False, width=max(width, 80))
+    line = f"[red]error:[/red] {escape(masked(text))}"
+    errors.print(line, highlight=False, width=max(width, 80))
     sys.exit(1)
 
 

@@ -6,8 +6,14 @@ import shutil
 from pathlib import Path
 
 from flows.settings import FILE_NAME, create_workspace
+from storage.outputs import LIST, written_by_us
 
 MARKER = ".dataengine-demo"
+OWN = (
+    *(FILE_NAME, "catalog.db", "catalog.db-shm", "catalog.db-wal", "store", "input"),
+    *("report.html", "summary.json"),
+)
+"""What a demo and its commands make in its folder, beside hidden files and exports."""
 
 TOML = """# The demo's workspace; made anew by `make demo`.
 held_out = 0.2
@@ -27,7 +33,8 @@ evaluation_masks = 10
 
 
 class NotTheDemoError(Exception):
-    """The folder is not an earlier demo, so it is not deleted. Move it away."""
+    """The folder is not an earlier demo, or more than that, so it is not deleted. The message says
+    what to move away."""
 
 
 def prepare_demo(root: Path) -> Path:
@@ -39,8 +46,17 @@ def prepare_demo(root: Path) -> Path:
     if root.exists():
         if not (root / MARKER).exists() and any(root.iterdir()):
             raise NotTheDemoError(f"{root} is not an earlier demo; move it away")
+        for path in root.iterdir():
+            if path.name not in OWN and not path.name.startswith(".") and not _is_export(path):
+                raise NotTheDemoError(f"{path} is not of the demo; move it away")
         shutil.rmtree(root)
     root.mkdir(parents=True)
     (root / MARKER).touch()
     (root / FILE_NAME).write_text(TOML)
     return create_workspace(root)
+
+
+def _is_export(path: Path) -> bool:
+    """Whether the folder has nothing but files that a command wrote."""
+    files = {file for file in path.rglob("*") if file.name != LIST and not file.is_dir()}
+    return path.is_dir() and files == written_by_us(files)

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from flows import progress
 from flows.advancing import advance_dataset, retrain_if_due
-from flows.fully_automatic import generate, images_without_masks
+from flows.fully_automatic import RUNS, generate, images_without_masks
 from flows.release import NothingToReleaseError, release
 from flows.rescoring import rescore_dataset
 from flows.retrain import retrain
@@ -61,11 +61,10 @@ def generate_dataset(workspace: str, dataset: str, limit: int | None = None) -> 
     cut short are finished first."""
     with opened(workspace) as found:
         row = found.catalog.datasets.get(dataset)
-        unfinished = found.catalog.runs.all(
-            dataset_id=row.id, kind=RunKind.FULLY_AUTOMATIC, state=RunState.RUNNING
-        )
-        for run in unfinished:
-            if run.round_id is None and run.id != _run_id():
+        kind = RunKind.FULLY_AUTOMATIC
+        for run in found.catalog.runs.all(dataset_id=row.id, kind=kind, limit=RUNS):
+            is_cut_short = run.round_id is None and run.state != RunState.FINISHED
+            if is_cut_short and run.id != _run_id():
                 generate(workspace, run.id, dataset)
         if next(images_without_masks(found, row), None) is None:
             return {"images": 0, "masks": 0}

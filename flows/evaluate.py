@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.terminal import CrowdsOption, FrameOption, JsonOption, console, in_workspace, print_json
+from storage.outputs import OutputFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,6 +82,8 @@ def evaluate(
     chosen = [
         replace(item, conventions=conventions) for item in chosen_sets(images, coco, sets or [])
     ]
+    if output is not None:
+        OutputFolder(output).refuse_others(FILES)  # before the work
     with in_workspace(as_json) as workspace:
         from flows.evaluating import evaluate_sets
         from flows.fully_automatic import mask_generator
@@ -176,12 +179,17 @@ def _sets(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def write(result: dict[str, Any], folder: Path) -> None:
     """Write FILES into a folder, which is made where it is missing: the result, mean IoU over
-    clicks with intervals, and true over predicted IoU."""
+    clicks with intervals, and true over predicted IoU.
+
+    Raises:
+        OutputExistsError: a file of these names is there that is not ours.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILES[0]).write_text(json.dumps(result, indent=2))
+    outputs = OutputFolder(folder)
+    outputs.refuse_others(FILES)
+    outputs.write(FILES[0], json.dumps(result, indent=2))
     for name, draw in zip(FILES[1:], (_draw_clicks, _draw_reliability), strict=True):
         figure = Figure(figsize=(6, 4.5), layout="constrained")
         FigureCanvasAgg(figure)
@@ -193,7 +201,8 @@ def write(result: dict[str, Any], folder: Path) -> None:
         for text in axes.legend(frameon=False).get_texts():
             text.set_parse_math(False)
         axes.set_title(result["model"], parse_math=False)
-        figure.savefig(folder / name, dpi=150)
+        with outputs.writing(name) as fresh:
+            figure.savefig(fresh, format="png", dpi=150)
 
 
 def _draw_clicks(axes: Axes, scores: dict[str, Any], *, color: str, label: str) -> None:

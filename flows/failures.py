@@ -1,10 +1,19 @@
-"""Which errors are told in one line because their message says what to do."""
+"""Which errors are told in one line, because the line says what to do."""
 
 from __future__ import annotations
 
 
-def is_users(error: Exception) -> bool:
-    """True for the domain errors of every layer; anything else is a bug and keeps its traceback."""
+def told_in_a_line(error: Exception) -> str | None:
+    """What the user is told: of the domain errors of every layer their message, of errors of the
+    operating system the file and what to do. None: it is a bug and keeps its traceback."""
+    from storage.os_errors import sentence_of
+
+    if isinstance(error, OSError):
+        return sentence_of(error)
+    return str(error) if _is_domains(error) else None
+
+
+def _is_domains(error: Exception) -> bool:
     from engine.sam.checkpoint import CheckpointError
     from engine.training.trainer import TrainingError
     from flows.demo_setup import NotTheDemoError
@@ -22,6 +31,7 @@ def is_users(error: Exception) -> bool:
     from storage.downloads import DownloadError
     from storage.formats.coco import BadAnnotationsError
     from storage.objects import StorageError
+    from storage.outputs import OutputExistsError
 
     return isinstance(
         error,
@@ -38,6 +48,7 @@ def is_users(error: Exception) -> bool:
             NothingToReleaseError,
             OrchestratorError,
             OutageError,
+            OutputExistsError,
             ScaleOutError,
             ServiceError,
             StorageError,

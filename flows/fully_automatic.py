@@ -35,6 +35,7 @@ from storage.catalog import (
     Round,
     Run,
     RunKind,
+    RunState,
     Shard,
     ShardTotals,
 )
@@ -42,6 +43,9 @@ from storage.formats.images import BadImageError
 from storage.objects import ObjectNotFoundError
 
 log = logging.getLogger(__name__)
+
+RUNS = 1_000
+"""Runs that are looked through for one to go on with, the latest ones."""
 
 
 @flow(name="fully-automatic")
@@ -88,13 +92,30 @@ def start_generate(
         RunKind.FULLY_AUTOMATIC,
         dataset_id=workspace.catalog.datasets.get(dataset).id,
         model=workspace.current_model().version,
-        config={
-            **workspace.settings.generator.model_dump(),
-            "limit": limit,
-            "only_new": only_new,
-        },
+        config=_config(workspace, limit, only_new),
         code_version=code_version(),
     )
+
+
+def _config(workspace: Workspace, limit: int | None, only_new: bool) -> dict[str, Any]:
+    settings = workspace.settings.generator.model_dump()
+    return {**settings, "limit": limit, "only_new": only_new}
+
+
+def unfinished_generate(
+    workspace: Workspace, dataset: str, *, limit: int | None, only_new: bool
+) -> Run | None:
+    """The run that the same `generate` began last, with the same settings and the current model, if
+    it is not finished: whatever stopped it, the rest of its shards can be worked on."""
+    wanted = _config(workspace, limit, only_new), workspace.current_model().version
+    for run in workspace.catalog.runs.all(
+        dataset_id=workspace.catalog.datasets.get(dataset).id,
+        kind=RunKind.FULLY_AUTOMATIC,
+        limit=RUNS,
+    ):
+        if run.round_id is None and (run.config, run.model) == wanted:
+            return None if run.state == RunState.FINISHED else run
+    return None
 
 
 def planned_images(workspace: Workspace, run: Run) -> Iterator[int]:

@@ -20,11 +20,8 @@ from engine.sam.checkpoint import (
 from engine.sam.state_dicts import CheckpointError, StateDict, read_state_dict
 from flows import progress
 from flows.wiring import Workspace, code_version
-from storage.catalog import AlreadyExistsError, Model, NotFoundError
+from storage.catalog import AlreadyExistsError, BadNameError, Model, NotFoundError, check_name
 from storage.downloads import check_address, fetch, sha256_of
-
-VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What an imported version may be called: it names folders and files."""
 
 
 class ImportRefusedError(Exception):
@@ -76,7 +73,8 @@ def import_model(
     if not path.is_file():
         raise CheckpointError(f"{path} is no file")
     card = find_card(path) if path.suffix == ".safetensors" else None
-    version = free_name(workspace, name or (card.version if card else path.stem))
+    default = card.version if card else path.stem
+    version = free_name(workspace, default if name is None else name)
     found = read_state_dict(path, card.architecture if card else None)
     digest = sha256_of(path)
     source = {"file": path.name, "sha256": digest, "architecture_told_by": found.told_by}
@@ -112,10 +110,10 @@ def free_name(workspace: Workspace, name: str) -> str:
         ImportRefusedError: it is no name for a version.
         AlreadyExistsError: a version has it.
     """
-    if not VERSION.fullmatch(name):
-        raise ImportRefusedError(
-            f"{name!r} cannot be a version: give --name, up to 100 letters, digits, '.', '_', '-'"
-        )
+    try:
+        check_name("model", name)
+    except BadNameError as error:
+        raise ImportRefusedError(f"{error} (--name)") from error
     if _held(workspace, name) is not None:
         raise AlreadyExistsError(f"there is a model version {name!r}; give another --name")
     return name
@@ -161,7 +159,8 @@ def pull(
     expected = (sha256 or PUBLIC[architecture].sha256).lower()
     if not re.fullmatch(r"[0-9a-f]{64}", expected):
         raise ImportRefusedError(f"--sha256 takes 64 hex digits, got {sha256!r}")
-    source, version = url or PUBLIC[architecture].url, name or architecture
+    source = url or PUBLIC[architecture].url
+    version = architecture if name is None else name
     check_address(source)
     held = _held(workspace, version)
     if held is not None and held.card.get("source", {}).get("sha256") == expected:

@@ -34,7 +34,7 @@ from storage.formats.coco import CocoDataset
 from storage.formats.coco_annotations import Conventions, Crowds, Picture
 from storage.formats.folders import as_text
 from storage.formats.frames import Frame
-from storage.formats.images import BadImageError, inspect_image
+from storage.formats.images import FLAT, BadImageError, inspect_image
 
 PAGES = "files with further pages or frames (the first is used)"
 KEPT = "images that have other annotations already (--replace-annotations takes the new ones)"
@@ -46,8 +46,9 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(slots=True)
 class IngestReport:
-    """What became of the files. problems: files that were quarantined and annotations that were
-    left out or look wrong, and why. passed_over: whatever was not used, as `PassedOver.rows`."""
+    """What became of the files. problems: files that were quarantined, images to look at, and
+    annotations that were left out or look wrong, and why. passed_over: whatever was not used, as
+    `PassedOver.rows`."""
 
     files: int = 0
     added: int = 0
@@ -237,6 +238,8 @@ class _Ingest:
             raise BadImageError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
         data = path.read_bytes()
         info = inspect_image(data, max_pixels=self.workspace.settings.max_pixels)
+        if info.is_flat:
+            self.report.problems.append(f"{name}: {FLAT}")
         digest = hashlib.sha256(data).hexdigest()
         key = f"images/{digest[:2]}/{digest}{info.extension}"
         patiently(self.patience, lambda: self.workspace.objects.put(key, data))

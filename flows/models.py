@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.terminal import JsonOption, console, example, in_workspace, number, print_json
+from flows.terminal import GOES_ON, JsonOption, console, example, in_workspace, number, print_json
 
 if TYPE_CHECKING:
     from flows.wiring import Workspace
@@ -156,7 +156,7 @@ def pull(
 
     Stopped in whatever way, the same command goes on where it was.
     """
-    with in_workspace(as_json) as workspace:
+    with in_workspace(as_json, after_stop=GOES_ON) as workspace:
         from flows.importing import pull as fetch_and_import
 
         model = fetch_and_import(workspace, architecture, name=name, url=url, sha256=sha256)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.settings import WorkspaceError, find_workspace, load_settings
+from flows.settings import find_workspace, load_settings
 from flows.terminal import JsonOption, console, example, in_workspace, number, print_json
 
 if TYPE_CHECKING:
@@ -174,15 +174,12 @@ def compact(as_json: JsonOption = False) -> None:
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="File to write; an earlier one is replaced.")],
+    file: Annotated[Path, typer.Argument(help="File to write; an earlier backup is replaced.")],
     as_json: JsonOption = False,
 ) -> None:
     """Write the whole catalog to one compressed file, beside running work."""
     url = load_settings(find_workspace()).catalog_url
-    try:
-        manifest = backup_catalog(url, file.resolve())
-    except OSError as error:
-        raise WorkspaceError(f"{file} cannot be written: {error}") from error
+    manifest = backup_catalog(url, file.resolve())
     _tell(manifest, file, as_json, "are in")
 
 

@@ -18,12 +18,14 @@ from flows.jobs import Job, command_of, jobs_in, log_of, start_job, state_of, st
 from flows.starting import is_deployed
 from flows.wiring import Workspace
 from storage.catalog import (
+    BadNameError,
     Dataset,
     DatasetNotFoundError,
     LoopConflictError,
     RoundState,
     RunKind,
     Split,
+    check_name,
     new_id,
 )
 
@@ -202,9 +204,13 @@ class WorkspaceActions:
         """
         action, fields = self._checked(name, values)
         try:
+            if name == "release":
+                check_name("release", str(fields["name"]))
             dataset = self._workspace.catalog.datasets.get(str(fields["dataset"]))
         except DatasetNotFoundError as error:
             raise invalid(f"{error}; bring images in with `dataengine ingest` first") from error
+        except BadNameError as error:
+            raise invalid(str(error)) from error
         text = action.told(self._workspace, dataset, fields)
         return ActionPlan(
             text=text[0].upper() + text[1:] + ".",

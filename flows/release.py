@@ -34,16 +34,27 @@ from flows.reporting import write_report
 from flows.status import round_rows
 from flows.turns import guarded, reason_of, release_turn, turn
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import CatalogError, Dataset, Image, Release, RunKind, VerdictKind
+from storage.catalog import (
+    CatalogError,
+    Dataset,
+    Image,
+    NotFoundError,
+    Release,
+    ReleaseState,
+    RunKind,
+    VerdictKind,
+)
 from storage.formats.coco import CocoWriter
 from storage.formats.sa1b import write_sa1b
+from storage.outputs import OutputFolder
 
 REPEATED_IOU = 0.7
 """A mask that overlaps one already in by this much says nothing new."""
 
 PAGE = 200
 FORMATS = ("coco", "sa1b")
-FILES = ("instances.json", "sa1b.tar", "report.html")
+COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
+FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
 """What a release has in the object store, beside its row in the catalog."""
 
 
@@ -76,7 +87,7 @@ def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
     begun = opened.catalog.releases.start(
         name, dataset_id=row.id, table_version=version, key=f"releases/{name}"
     )
-    if begun.state == "done":
+    if begun.state == ReleaseState.DONE:
         return begun.card
     run = opened.catalog.runs.start(
         uuid.uuid5(uuid.NAMESPACE_URL, f"release/{row.id}/{name}").hex,
@@ -94,7 +105,7 @@ def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
         counts = export_release(opened, begun, folder, "coco")
         export_release(opened, begun, folder / "sa1b", "sa1b")
         _tar(folder / "sa1b", folder / "sa1b.tar")
-        write_report(opened, dataset, _summary(opened, row, name), folder / "report.html")
+        write_report(opened, dataset, _summary(opened, row, name), folder / REPORT_FILE)
         for file in FILES:
             key = f"{begun.key}/{file}"
             opened.objects.delete(key)  # of a building that was broken off
@@ -114,6 +125,14 @@ def _failing(workspace: Workspace, name: str) -> Iterator[None]:
         with suppress(CatalogError):  # then it goes on being built, and `sweep` closes it
             workspace.catalog.releases.fail(name, reason_of(error))
         raise
+
+
+def is_released(workspace: Workspace, name: str) -> bool:
+    """Whether a release of that name is done, so that making it again changes nothing."""
+    try:
+        return workspace.catalog.releases.get(name).state == ReleaseState.DONE
+    except NotFoundError:
+        return False
 
 
 def _tar(folder: Path, path: Path) -> None:
@@ -216,9 +235,9 @@ def release_to_export(workspace: Workspace, name: str, dataset: str | None) -> R
 def export_release(
     workspace: Workspace, begun: Release, folder: Path, style: str, *, all_images: bool = False
 ) -> dict[str, Any]:
-    """Write a release into a folder: `instances.json` (coco), or `<name>.json` an image (sa1b).
-    Images that nobody annotated and no model was run on are left out, unless `all_images` is on:
-    a training would take them for images without objects.
+    """Write a release into a folder: `instances.json` (coco), or `<name>.json` an image (sa1b); and
+    its report, where it has one. Images that nobody annotated and no model was run on are left out,
+    unless `all_images` is on: a training would take them for images without objects.
 
     Returns:
         images, masks, masks per stage and source, models; `statuses`: how many of the dataset's
@@ -226,10 +245,13 @@ def export_release(
 
     Raises:
         ValueError: the format is unknown.
+        OutputExistsError: a file in the folder has a name that is needed, and is not ours; none was
+            replaced.
     """
     if style not in FORMATS:
         raise ValueError(f"unknown format {style!r}; there are {', '.join(FORMATS)}")
-    folder.mkdir(parents=True, exist_ok=True)
+    outputs = OutputFolder(folder)
+    outputs.refuse_others(_export_names(workspace, begun, style))
     counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
     counts["statuses"] = dict.fromkeys(map(str, Status), 0)
     total = workspace.catalog.images.count(begun.dataset_id)
@@ -237,7 +259,10 @@ def export_release(
     names = ImageNames(workspace, begun.dataset_id)
     with progress.current().track(f"export {style}", total, "image") as advance:
         if style == "coco":
-            with CocoWriter(folder / "instances.json", description=begun.name) as writer:
+            with (
+                outputs.writing(COCO_FILE) as fresh,
+                CocoWriter(fresh, description=begun.name) as writer,
+            ):
                 for item in found:
                     image = item.image
                     writer.add_image(
@@ -254,18 +279,23 @@ def export_release(
         else:
             for item in found:
                 image = item.image
-                write_sa1b(
-                    folder / f"sa_{image.id}.json",
-                    image.id,
-                    names.of(image),
-                    image.height,
-                    image.width,
-                    item.masks,
-                    status=str(item.status),
-                )
+                with outputs.writing(f"sa_{image.id}.json") as fresh:
+                    write_sa1b(
+                        fresh,
+                        image.id,
+                        names.of(image),
+                        image.height,
+                        image.width,
+                        item.masks,
+                        status=str(item.status),
+                    )
                 _count(counts, item)
                 advance()
-    (folder / "release.json").write_text(json.dumps({**begun.card, **counts}, indent=2))
+    outputs.write(CARD_FILE, json.dumps({**begun.card, **counts}, indent=2))
+    report = f"{begun.key}/{REPORT_FILE}"  # missing while it is built, and in the oldest releases
+    if workspace.objects.exists(report):
+        with outputs.writing(REPORT_FILE) as fresh:
+            workspace.objects.fetch(report, fresh)
     return counts
 
 
@@ -277,6 +307,15 @@ def _exported(
         counts["statuses"][str(item.status)] += 1
         if all_images or item.status != Status.NEITHER:
             yield item
+
+
+def _export_names(workspace: Workspace, begun: Release, style: str) -> Iterator[str]:
+    """Of the files that an export writes."""
+    yield from (CARD_FILE, REPORT_FILE)
+    if style == "coco":
+        yield COCO_FILE
+    else:
+        yield from (f"sa_{i}.json" for i in workspace.catalog.images.ids(begun.dataset_id))
 
 
 def _count(counts: dict[str, Any], item: ReleasedImage) -> None:

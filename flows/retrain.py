@@ -27,7 +27,14 @@ from flows.evaluating import HeldOut, held_out
 from flows.training_masks import MaskSource
 from flows.turns import guarded, loop_turn, only_one, turn
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import CatalogError, Dataset, Model, RunKind, StaleStateError
+from storage.catalog import (
+    CatalogError,
+    Dataset,
+    Model,
+    RunKind,
+    StaleStateError,
+    check_name,
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +82,7 @@ def run_retrain(
 
     Raises:
         NoMasksError: there is nothing to train on.
+        BadNameError: no version can be named so.
     """
     with turn(workspace, loop_turn(dataset.id)):
         return _retrained(workspace, dataset, version, newest_run)
@@ -87,6 +95,7 @@ def _retrained(
     known = {model.version: model for model in workspace.catalog.models.all()}
     if version in known:
         return _compare(workspace, dataset, run_id, known[version])
+    check_name("model", version)
     parent = workspace.current_model()
     workspace.catalog.runs.start(
         run_id,

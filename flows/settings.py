@@ -8,10 +8,15 @@ started there, then from the defaults below.
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import tomllib
+from importlib.resources.abc import Traversable
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
@@ -194,6 +199,18 @@ class CostSettings(_Section):
     """Of the object store; 10^9 bytes, 30 days."""
 
 
+class _TomlFile(TomlConfigSettingsSource):
+    """A file of settings; the byte order mark that some editors put before UTF-8 is no error."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        try:
+            return tomllib.loads(file_path.read_text("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise WorkspaceError(f"{file_path} is not UTF-8 text: save it as that") from error
+        except tomllib.TOMLDecodeError as error:
+            raise WorkspaceError(f"{file_path} is not TOML: {error}") from error
+
+
 class Settings(BaseSettings):
     """All settings of one workspace, read once."""
 
@@ -249,14 +266,18 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         root = (_toml_being_read or Path()).parent
-        toml = TomlConfigSettingsSource(settings_cls, _toml_being_read)
-        services = TomlConfigSettingsSource(settings_cls, root / SERVICES_FILE)
+        toml = _TomlFile(settings_cls, _toml_being_read)
+        services = _TomlFile(settings_cls, root / SERVICES_FILE)
         return init_settings, env_settings, toml, services
 
     @property
     def catalog_url(self) -> str:
         """The catalog's database."""
-        return self.database_url or f"sqlite:///{self.root / 'catalog.db'}"
+        if self.database_url:
+            return self.database_url
+        from storage.catalog import sqlite_url
+
+        return sqlite_url(self.root / "catalog.db")
 
     @property
     def store_uri(self) -> str:
@@ -295,13 +316,32 @@ def load_settings(root: Path) -> Settings:
     path = root / FILE_NAME
     if not path.is_file():
         raise WorkspaceError(f"{path} does not exist; make it with `dataengine init {root}`")
+    _check_name(root)
     _toml_being_read = path
     try:
         return Settings(root=root.resolve())
-    except (ValidationError, ValueError) as error:
+    except ValidationError as error:
+        wrong = "; ".join(_told(each["loc"], each["msg"]) for each in error.errors())
+        raise WorkspaceError(f"{path} or a {PREFIX}* variable is wrong: {wrong}") from error
+    except ValueError as error:
         raise WorkspaceError(f"{path} or a {PREFIX}* variable is wrong: {error}") from error
     finally:
         _toml_being_read = None
+
+
+def _told(place: tuple[int | str, ...], what: str) -> str:
+    return f"{'.'.join(map(str, place))}: {what[:1].lower()}{what[1:]}"
+
+
+def _check_name(root: Path) -> None:
+    """Any other name will do."""
+    try:
+        str(root.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise WorkspaceError(
+            f"the path {str(root.resolve())!r} is not UTF-8, which catalogs and mask tables "
+            "need; rename the folder"
+        ) from error
 
 
 TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATAENGINE_* variable,
@@ -355,9 +395,30 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 
 
 def create_workspace(root: Path) -> Path:
-    """Make the folder and its `dataengine.toml`; an existing one stays as it is."""
+    """Make the folder and its `dataengine.toml`; an existing one stays as it is.
+
+    Raises:
+        WorkspaceError: the folder's path is not UTF-8.
+    """
+    _check_name(root)
     root.mkdir(parents=True, exist_ok=True)
     path = root / FILE_NAME
     if not path.exists():
-        path.write_text(TEMPLATE)
+        path.write_text(_with_store(TEMPLATE, root.resolve()), encoding="utf-8")
     return root.resolve()
+
+
+def _with_store(template: str, root: Path) -> str:
+    """Where masks cannot lie in the folder, the user's data folder holds the store."""
+    from storage.objects import unfit_for_tables
+
+    unfit = unfit_for_tables(str(root))
+    if not unfit:
+        return template
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    name = f"{re.sub(r'[^a-zA-Z0-9.-]+', '_', root.name)[:40]}-{uuid4().hex[:12]}"
+    place = str(Path(data).resolve() / "dataengine" / name)
+    if unfit_for_tables(place):
+        return template  # whoever opens the workspace is told
+    said = f"# deltalake takes no {unfit} in a path\nuri = {json.dumps(place, ensure_ascii=False)}"
+    return template.replace('# uri = "store"', said)

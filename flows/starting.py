@@ -54,8 +54,10 @@ def parameters_of(kind: str, given: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         WorkspaceError: the flow has no such parameter, or needs a dataset.
+        BadNameError: no release can be named so.
     """
     from flows import deployed
+    from storage.catalog import check_name
 
     flow = getattr(deployed, DEPLOYMENTS[kind].function)
     known = set(inspect.signature(flow.fn).parameters) - {"workspace", "only_if_due"}
@@ -64,6 +66,8 @@ def parameters_of(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         raise WorkspaceError(f"{kind} has no --{wrong[0]}")
     if DEPLOYMENTS[kind].of_dataset and "dataset" not in chosen:
         raise WorkspaceError(f"{kind} needs a --dataset")
+    if kind == "release" and "name" in chosen:
+        check_name("release", str(chosen["name"]))
     return chosen
 
 

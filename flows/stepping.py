@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.terminal import JsonOption, console, example, in_workspace, number, print_json
+from flows.terminal import GOES_ON, JsonOption, console, example, in_workspace, number, print_json
 
 DatasetOption = Annotated[str | None, typer.Option(help="Name of a dataset; all by default.")]
 
@@ -20,7 +20,7 @@ def advance(dataset: DatasetOption = None, as_json: JsonOption = False) -> None:
     Enters reviews that are judged, goes on with a round whose tasks are all handed in, retrains
     and compares where that is due. Where nothing is, it does nothing; so it may run at any time.
     """
-    with in_workspace(as_json, orchestrated=True) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
         from flows.deployed import advance_loop
 
         rows = advance_loop(str(workspace.settings.root), dataset)

@@ -45,6 +45,23 @@ def configure(root: Path) -> None:
         os.environ.setdefault(name, value)
 
 
+def database_of_home() -> dict[str, str]:
+    """For the environment of Prefect's server: the URL of the database in its home, where Prefect,
+    which does not quote, would name another file."""
+    named = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
+    chosen = any(
+        name.startswith(named) and name.endswith(("_CONNECTION_URL", "_DRIVER"))
+        for name in os.environ
+    )
+    if chosen or "PREFECT_HOME" not in os.environ:
+        return {}
+    from storage.catalog import sqlite_url
+
+    path, driver = Path(os.environ["PREFECT_HOME"]).expanduser() / "prefect.db", "sqlite+aiosqlite"
+    url = sqlite_url(path, driver)
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url} if url != f"{driver}:///{path}" else {}
+
+
 @contextmanager
 def server(root: Path) -> Iterator[None]:
     """Run the body with a server: the one in PREFECT_API_URL, that of a running `dataengine up`,
@@ -88,7 +105,7 @@ def _started(root: Path) -> Iterator[None]:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env=environment(root, **more),
+            env=environment(root, **database_of_home(), **more),
             start_new_session=True,  # Ctrl-C reaches the command first, which then stops us
         )
     try:
@@ -108,14 +125,19 @@ def _started(root: Path) -> Iterator[None]:
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+        if (code := process.poll()) is not None:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2] or "no word why"
+            raise OrchestratorError(
+                f"Prefect's server ended at its start with code {code}: {last}; see {log}"
+            )
         try:
             if httpx.get(f"{url}/health", timeout=5).status_code == 200:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)
-    raise OrchestratorError(f"Prefect's server did not start within {START_SECONDS:.0f} s: {log}")
+    raise OrchestratorError(
+        f"Prefect's server did not start within {START_SECONDS:.0f} s; see {log}"
+    )
 
 
 def _serve(port: int) -> None:

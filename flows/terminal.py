@@ -32,14 +32,25 @@ FrameOption = Annotated[
 ]
 
 
+GOES_ON = "the same command goes on where it was"
+
+
 def example(*lines: str) -> str:
     """The end of a command's help."""
     return "**Example**\n\n" + "\n\n".join(f"`{line}`" for line in lines)
 
 
 @contextmanager
-def in_workspace(as_json: bool = False, *, orchestrated: bool = False) -> Iterator[Workspace]:
-    """The workspace around the current folder, ready for use."""
+def in_workspace(
+    as_json: bool = False, *, orchestrated: bool = False, after_stop: str | None = None
+) -> Iterator[Workspace]:
+    """The workspace around the current folder, ready for use.
+
+    Args:
+        as_json: nothing but the result is to be printed.
+        orchestrated: the body runs flows.
+        after_stop: what is said after Ctrl-C, of how to go on.
+    """
     from flows import temporary_server
 
     root = find_workspace()
@@ -58,7 +69,8 @@ def in_workspace(as_json: bool = False, *, orchestrated: bool = False) -> Iterat
         try:
             yield opened
         except KeyboardInterrupt:
-            errors.print("stopped; the same command goes on where it was")
+            told = "stopped" if after_stop is None else f"stopped; {after_stop}"
+            errors.print(told, markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(130) from None
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import boto3.session
 from botocore import exceptions as boto_errors
@@ -24,12 +25,23 @@ from botocore.config import Config
 
 from storage.keys import check_key, check_prefix, is_key
 from storage.local_files import CHUNK_BYTES, link_new, replace
+from storage.os_errors import sentence_of
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 MAX_S3_PUT_BYTES = 5 * 1024**3
 """S3's limit for an object that is put in one request, as a conditional write has to be."""
+
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_NOT_FOR_DELTA = re.compile(rf"{_ESCAPE.pattern}|[\[\]\\^|\x00-\x1f\x7f\ud800-\udfff]")
+"""deltalake 1.6 decodes a path twice, and has it in a URL that may not hold the others; links do
+not help, as it resolves them."""
+
+
+def unfit_for_tables(path: str) -> str:
+    """What in a folder's path keeps Delta tables from lying there; empty where nothing does."""
+    return " ".join(repr(part).strip("'") for part in sorted(set(_NOT_FOR_DELTA.findall(path))))
 
 
 class StorageError(Exception):
@@ -123,7 +135,11 @@ class ObjectStore(Protocol):
         """The object's address, `file:///...` or `s3://...`; it holds no secret."""
 
     def delta_uri(self, key: str) -> str:
-        """The address of a Delta table kept under this key, as deltalake takes it."""
+        """The address of a Delta table kept under this key, as deltalake takes it.
+
+        Raises:
+            StorageError: deltalake cannot work at this place.
+        """
 
     def delta_options(self) -> dict[str, str]:
         """deltalake's `storage_options` for this store. They hold the secret key: do not log."""
@@ -185,7 +201,13 @@ class LocalStore:
         return self._path(key).as_uri()
 
     def delta_uri(self, key: str) -> str:
-        return str(self._path(key))
+        path = str(self._path(key))
+        if unfit := unfit_for_tables(path):
+            raise StorageError(
+                f"{path!r} cannot hold mask tables: deltalake takes no {unfit} in a path; rename"
+                " the folder, or keep the store elsewhere (uri under [store])"
+            )
+        return path
 
     def delta_options(self) -> dict[str, str]:
         return {}
@@ -310,7 +332,13 @@ class S3Store:
         return f"s3://{self.bucket}/{self._key(key)}"
 
     def delta_uri(self, key: str) -> str:
-        return self.uri(key)
+        whole = self._key(key)
+        if found := _ESCAPE.search(whole):
+            raise StorageError(
+                f"{self.uri(key)} cannot hold mask tables: deltalake takes no {found[0]} in a key;"
+                " use another prefix (uri under [store])"
+            )
+        return f"s3://{self.bucket}/{quote(whole)}"
 
     def delta_options(self) -> dict[str, str]:
         options = {
@@ -395,7 +423,7 @@ def open_store(
             raise ValueError("an empty store address; expected a folder or s3://bucket/prefix")
         return LocalStore(Path(uri).expanduser())
     if scheme == "file" and rest.startswith("/"):
-        return LocalStore(Path(unquote(rest)))
+        return LocalStore(Path(unquote(rest, errors="surrogateescape")))
     bucket, _, prefix = rest.partition("/")
     if scheme != "s3" or not bucket:
         raise ValueError(f"bad store address {uri!r}; expected a folder or s3://bucket/prefix")
@@ -457,7 +485,7 @@ def _local_errors(key: str, absent: type[StorageError] = ObjectNotFoundError) ->
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise absent(f"no object {key!r}") from error
     except OSError as error:
-        raise StorageError(f"{key!r}: {error}") from error
+        raise StorageError(sentence_of(error) or f"{key!r}: {error}") from error
 
 
 def _same(source: BinaryIO, chunks: Iterator[bytes]) -> bool:

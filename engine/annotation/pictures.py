@@ -9,7 +9,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from storage.formats.images import write_jpeg
+from storage.formats.images import JPEG_MAX_SIDE, write_jpeg
 
 SIDES = (32, 64, 128, 256, 512, 1024, 1600, 2048, 4096, 8192)
 """Longer sides that pictures are made in: many sizes of one image would drive out all others."""
@@ -27,7 +27,7 @@ class Pictures:
 
     def get(self, image_id: int, side: int | None) -> bytes:
         """The image, its longer side at most the largest of SIDES that is not above `side`; None:
-        as large as it is."""
+        as large as a JPEG can be."""
         if side is not None:
             side = max(made for made in SIDES if made <= max(side, SIDES[0]))
         key = (image_id, side)
@@ -35,7 +35,7 @@ class Pictures:
             if key in self._recent:
                 self._recent.move_to_end(key)
                 return self._recent[key]
-        made = write_jpeg(_at_most(self._pixels_of(image_id), side))
+        made = write_jpeg(_at_most(self._pixels_of(image_id), side or JPEG_MAX_SIDE))
         with self._lock:
             self._recent[key] = made
             while sum(map(len, self._recent.values())) > self._capacity and len(self._recent) > 1:
@@ -43,9 +43,9 @@ class Pictures:
         return made
 
 
-def _at_most(image_HWC: np.ndarray, side: int | None) -> np.ndarray:
+def _at_most(image_HWC: np.ndarray, side: int) -> np.ndarray:
     height, width = image_HWC.shape[:2]
-    if side is None or max(height, width) <= side:
+    if max(height, width) <= side:
         return image_HWC
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

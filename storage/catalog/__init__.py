@@ -7,6 +7,7 @@ from storage.catalog.datasets import Dataset
 from storage.catalog.drafts import Draft
 from storage.catalog.errors import (
     AlreadyExistsError,
+    BadNameError,
     CatalogError,
     CatalogNotMigratedError,
     CatalogTooNewError,
@@ -24,11 +25,12 @@ from storage.catalog.images import AddedImages, Image, NewImage
 from storage.catalog.locks import Lock
 from storage.catalog.loops import Loop
 from storage.catalog.models import Model
+from storage.catalog.names import check_name
 from storage.catalog.quarantine import Quarantined
 from storage.catalog.releases import Release
 from storage.catalog.rounds import Round
 from storage.catalog.runs import Run
-from storage.catalog.sessions import Clock, new_id, utc_now
+from storage.catalog.sessions import Clock, new_id, sqlite_url, utc_now
 from storage.catalog.shards import Shard, ShardTotals
 from storage.catalog.states import (
     AnnotatorKind,
@@ -52,6 +54,7 @@ __all__ = [
     "Annotator",
     "AnnotatorKind",
     "AuditEntry",
+    "BadNameError",
     "Catalog",
     "CatalogError",
     "CatalogNotMigratedError",
@@ -93,7 +96,9 @@ __all__ = [
     "TaskState",
     "Verdict",
     "VerdictKind",
+    "check_name",
     "new_id",
     "open_catalog",
+    "sqlite_url",
     "utc_now",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 
 from storage.catalog.errors import NotFoundError
+from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.states import AnnotatorKind
 from storage.catalog.tables import AnnotatorRow
@@ -41,14 +42,14 @@ class Annotators:
         are kept.
 
         Raises:
-            ValueError: the name is empty.
+            BadNameError: there is none, and nobody can be named so.
         """
-        if not name.strip():
-            raise ValueError("an annotator needs a name")
+        named = select(AnnotatorRow).where(AnnotatorRow.name == name)
         values = {"name": name, "kind": kind, "role": role, "created_at": self._sessions.now()}
         with self._sessions.session() as session:
+            check_new_name("annotator", name, lambda: session.scalars(named).first() is not None)
             insert_new(session, AnnotatorRow, [values])
-            row = session.scalars(select(AnnotatorRow).where(AnnotatorRow.name == name)).one()
+            row = session.scalars(named).one()
             session.commit()
             return to_record(Annotator, row)
 

@@ -36,7 +36,7 @@ from storage.catalog import schema
 from storage.catalog.errors import CatalogError, CatalogNotMigratedError
 from storage.catalog.sessions import typed_errors
 from storage.catalog.tables import AnnotatorRow, SignInRow
-from storage.local_files import replace
+from storage.outputs import replace_own
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -77,9 +77,10 @@ class Manifest:
 
 
 def write_backup(engine: Engine, path: Path) -> Manifest:
-    """Write all rows into `path`, which is replaced whole or not at all.
+    """Write all rows into `path`; an earlier backup there is replaced whole or not at all.
 
     Raises:
+        OutputExistsError: something else has that name.
         CatalogNotMigratedError: there is no catalog in the database.
         CatalogUnavailableError: the database could not be read.
         OSError: the file cannot be written.
@@ -89,7 +90,9 @@ def write_backup(engine: Engine, path: Path) -> Manifest:
         if schema.revision(engine) is None:
             raise CatalogNotMigratedError(f"there is no catalog in {engine.url} yet")
         # who did what is nobody else's business
-        replace(path, lambda target: manifest.append(_write(engine, target)), mode=0o600)
+        replace_own(
+            path, lambda target: manifest.append(_write(engine, target)), _is_backup, mode=0o600
+        )
     return manifest[0]
 
 
@@ -102,6 +105,14 @@ def read_manifest(path: Path) -> Manifest:
     """
     with _opened(path) as archive:
         return _manifest(archive, path)
+
+
+def _is_backup(path: Path) -> bool:
+    try:
+        read_manifest(path)
+    except (BackupError, OSError):
+        return False
+    return True
 
 
 def restore_backup(engine: Engine, path: Path) -> Manifest:

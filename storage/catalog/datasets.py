@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import select
 
 from storage.catalog.errors import DatasetNotFoundError
+from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Sessions, insert_new, to_record
 from storage.catalog.tables import DatasetRow
 
@@ -31,13 +32,13 @@ class Datasets:
         """The dataset of that name, made if there is none.
 
         Raises:
-            ValueError: the name is empty.
+            BadNameError: there is none, and none can be named so.
         """
-        if not name.strip():
-            raise ValueError("a dataset needs a name")
+        named = select(DatasetRow).where(DatasetRow.name == name)
         with self._sessions.session() as session:
+            check_new_name("dataset", name, lambda: session.scalars(named).first() is not None)
             insert_new(session, DatasetRow, [{"name": name, "created_at": self._sessions.now()}])
-            row = session.scalars(select(DatasetRow).where(DatasetRow.name == name)).one()
+            row = session.scalars(named).one()
             session.commit()
             return to_record(Dataset, row)
 

@@ -45,6 +45,10 @@ class AlreadyExistsError(CatalogError):
     """The name or id is taken by something else. Choose a fresh one."""
 
 
+class BadNameError(CatalogError, ValueError):
+    """A new thing cannot be named so. The message says what is wrong: give another name."""
+
+
 class StaleStateError(CatalogError):
     """The row is no longer in the state the caller expected: somebody else changed it. Read it
     again and decide anew; do not retry blindly. A web app answers 409."""

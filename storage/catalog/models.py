@@ -16,6 +16,7 @@ from storage.catalog.errors import (
     NotFoundError,
     StaleStateError,
 )
+from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.states import ModelState
 from storage.catalog.tables import ModelRow, PromotionRow
@@ -62,6 +63,7 @@ class Models:
 
         Raises:
             AlreadyExistsError: the version exists with another checkpoint.
+            BadNameError: there is none, and none can be named so.
         """
         values = {
             "version": version,
@@ -74,6 +76,7 @@ class Models:
             "created_at": self._sessions.now(),
         }
         with self._sessions.session() as session:
+            check_new_name("model", version, lambda: session.get(ModelRow, version) is not None)
             insert_new(session, ModelRow, [values])
             row = session.get_one(ModelRow, version)
             if row.key != key:

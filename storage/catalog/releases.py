@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from storage.catalog.errors import AlreadyExistsError, NotFoundError
+from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
 from storage.catalog.states import ReleaseState
 from storage.catalog.tables import ReleaseRow
@@ -40,6 +41,7 @@ class Releases:
 
         Raises:
             AlreadyExistsError: the name belongs to another dataset.
+            BadNameError: there is none, and none can be named so.
             ConstraintError: no such dataset.
         """
         values = {
@@ -52,6 +54,7 @@ class Releases:
             "created_at": self._sessions.now(),
         }
         with self._sessions.session() as session:
+            check_new_name("release", name, lambda: session.get(ReleaseRow, name) is not None)
             insert_new(session, ReleaseRow, [values])
             failed = (ReleaseRow.name == name, ReleaseRow.state == ReleaseState.FAILED)
             again = update(ReleaseRow).where(*failed, ReleaseRow.dataset_id == dataset_id)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import uuid4
@@ -27,13 +28,14 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import Session
 
 from storage.catalog import schema
-from storage.catalog.errors import CatalogUnavailableError, ConstraintError
+from storage.catalog.errors import BadNameError, CatalogUnavailableError, ConstraintError
 from storage.catalog.tables import Base
+from storage.os_errors import sqlite_sentence
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -76,6 +78,11 @@ class DatabaseClock:
 def new_id() -> str:
     """A fresh random id of 32 hex digits, for runs and leases."""
     return uuid4().hex
+
+
+def sqlite_url(path: Path, driver: str = "sqlite") -> str:
+    """The URL of an SQLite file, quoted as SQLAlchemy reads it back, whatever its name is."""
+    return URL.create(driver, database=str(path)).render_as_string()
 
 
 def connect(url: str) -> Engine:
@@ -200,9 +207,12 @@ def typed_errors(engine: Engine) -> Iterator[None]:
     except IntegrityError as error:
         raise ConstraintError(f"the database refused a row: {error.orig}") from error
     except OperationalError as error:
-        raise CatalogUnavailableError(f"the catalog {engine.url}: {error.orig}") from error
+        told = sqlite_sentence(f"the catalog {engine.url}", str(error.orig))
+        raise CatalogUnavailableError(told) from error
     except DataError as error:
         raise ValueError(f"a value cannot be stored: {error.orig}") from error
+    except UnicodeEncodeError as error:
+        raise BadNameError(f"{error.object!r} has bytes that are no UTF-8 text") from error
     except DBAPIError:
         raise
     except StatementError as error:

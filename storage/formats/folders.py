@@ -9,18 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from storage.formats.images import SUFFIXES
+from storage.outputs import LIST, OutputFolder
 
 Skipped = Callable[[Path, str], None]
 """Told of what is passed over: its path, and what kind of thing it is."""
 
 UNREADABLE = "folders that cannot be read"
+OURS = "files that dataengine wrote"
 
 
 def list_images(root: Path, skipped: Skipped | None = None) -> Iterator[Path]:
     """Every file below `root` whose suffix is an image's, in any case, sorted by path.
 
     Nothing is opened, so broken files are listed too. Hidden files and folders are skipped, linked
-    folders are not entered, and linked files count only where they lead to a file inside `root`.
+    folders are not entered, linked files count only where they lead to a file inside `root`, and
+    pictures that this project wrote there (`storage.outputs`) are passed over.
 
     Args:
         root: the folder.
@@ -32,7 +35,7 @@ def list_images(root: Path, skipped: Skipped | None = None) -> Iterator[Path]:
     """
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
-    return _walk(root, _entries(root), root.resolve(), skipped)
+    return _walk(root, _Listing(root), root.resolve(), skipped)
 
 
 def as_text(path: Path) -> str:
@@ -49,20 +52,25 @@ def told_apart(paths: Sequence[Path]) -> list[str]:
     return [as_text(path.resolve().relative_to(shared)) for path in paths]
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)
+class _Listing:
+    """What lies in a folder, and which of it we wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        with os.scandir(folder) as found:
+            self.entries = sorted(found, key=lambda entry: entry.name)
+        self._outputs = OutputFolder(folder)
+
+    def is_ours(self, name: str) -> bool:
+        return name == LIST or self._outputs.is_ours(name)
 
 
-def _walk(
-    folder: Path, entries: list[os.DirEntry[str]], inside: Path, skipped: Skipped | None
-) -> Iterator[Path]:
-    for entry in entries:
+def _walk(folder: Path, listing: _Listing, inside: Path, skipped: Skipped | None) -> Iterator[Path]:
+    for entry in listing.entries:
         path = folder / entry.name
-        kind = _passed_over(entry, path, inside)
+        kind = OURS if listing.is_ours(entry.name) else _passed_over(entry, path, inside)
         if kind is None and entry.is_dir(follow_symlinks=False):
             try:
-                below = _entries(path)
+                below = _Listing(path)
             except OSError:
                 if skipped is None:
                     raise

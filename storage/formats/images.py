@@ -1,73 +1,57 @@
 """Image files in and out: check the bytes completely, read them as RGB, write them.
 
 Whatever a file holds, the rest of the project sees RGB uint8 of shape (H, W, 3), in [0, 255],
-turned upright as its EXIF orientation says. The choices made on the way:
+turned upright as its EXIF orientation says. The one rule (docs/inputs.md has it for users):
 
-- More than 8 bits per channel (16-bit, 32-bit, float; grey or colour): stretched so that the 0.1
-  and 99.9 percentiles of the whole image become 0 and 255. Keeping the high byte would turn a
-  microscope image that uses 1 % of its range black; the price is that absolute brightness is lost.
-- Transparency: composited on white, which is how viewers and web pages show such files.
+- Colour: the bands that the file calls red, green and blue; of a TIFF whose bands have no colours
+  the first three, of fewer than three the first as grey. Further bands are passed over.
+- Alpha: only the band that the file calls alpha, and only where some pixel is opaque; the picture
+  is then composited on white, which is how viewers and web pages show such files.
+- Range: 8 bits stay as they are. More than 8 (16-bit, 32-bit, float; grey or colour) are stretched
+  so that the 0.1 and 99.9 percentiles of what is seen, all colours together, become 0 and 255.
+  Keeping the high byte would turn a microscope image that uses 1 % of its range black; the price
+  is that absolute brightness is lost.
+- Inverted: a TIFF whose zero is white.
 - CMYK, YCbCr, HSV: Pillow's formulas; embedded colour profiles are not applied.
 - Several frames or pages: the first one.
-
-Pillow's plugins are called directly rather than through `Image.open`, because that one raises or
-warns by the process-wide `Image.MAX_IMAGE_PIXELS`; here each call has its own limit, decided from
-the header, and the global is left alone. Pillow still applies its own limit (178,956,970 pixels
-unless changed) while decoding TIFF and WebP.
 
 H = height, W = width, C = channels.
 """
 
 from __future__ import annotations
 
-import codecs
 from dataclasses import dataclass
 from io import BytesIO
 
-import cv2
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
+
+from storage.formats.decoding import EXTENSIONS, MAX_SIDES, BadImageError, count_pages, decode
+
+__all__ = [
+    "FLAT",
+    "JPEG_MAX_SIDE",
+    "BadImageError",
+    "ImageInfo",
+    "inspect_image",
+    "is_flat",
+    "read_image",
+    "write_jpeg",
+    "write_png",
+]
 
 MAX_PIXELS = 200_000_000
 MIN_SIDE = 2
+JPEG_MAX_SIDE = MAX_SIDES["JPEG"]
+FLAT = "nearly all of it is one colour as read; look whether it is shown right (docs/inputs.md)"
+"""What is said of an image that `is_flat`; it is used like any other."""
 
-_EXTENSIONS = {
-    "JPEG": ".jpg",
-    "PNG": ".png",
-    "TIFF": ".tif",
-    "WEBP": ".webp",
-    "GIF": ".gif",
-    "BMP": ".bmp",
-    "PPM": ".ppm",
-    "JPEG2000": ".jp2",
-    "AVIF": ".avif",
-    "MPO": ".jpg",  # several JPEGs in one file, as phones write them: the JPEG plugin opens it
-}
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".dib"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".heic", ".heif"),
 )
 """Of files that are taken for images."""
-_KNOWN_OTHERS = (
-    (0, b"%PDF", "a PDF document"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"%!PS", "a PostScript file"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x00\x00\x01\x00", "an icon file"),
-    (0, b"\x89HDF", "an HDF5 file"),
-    (0, b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
-    (4, b"ftyphei", "a HEIC photo; convert it to JPEG"),
-    (4, b"ftypmif1", "a HEIC photo; convert it to JPEG"),
-    (4, b"ftyp", "a video"),
-    (128, b"DICM", "a DICOM file; export it as PNG or TIFF"),
-)
-_GREY_DEEP = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-_COLOUR_8BIT = frozenset(
-    ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-)
-_PERCENTILES = (0.1, 99.9)
-_SAMPLES = 4_000_000
-_ORIENTATION_TAG = 0x0112
+_FLAT_LEVELS, _FLAT_SHARE = 16, 0.999
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,20 +63,12 @@ _UPRIGHT = {
 }
 
 
-class BadImageError(ValueError):
-    """These bytes are no usable image. `reason` says why in words for the person who sent the file:
-    show it to them, put the file aside, and go on with the others."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What an image file holds. `height` and `width` are pixels after EXIF orientation, `format` is
     Pillow's name ("JPEG"), `extension` the usual one with its dot (".jpg"), `orientation` EXIF's
-    1 to 8, as the stored pixels are turned; `pages` counts frames too, of which one is read."""
+    1 to 8, as the stored pixels are turned; `pages` counts frames too, of which one is read;
+    `is_flat` as the function of that name says."""
 
     height: int
     width: int
@@ -100,17 +76,7 @@ class ImageInfo:
     extension: str
     orientation: int = 1
     pages: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    image: Image.Image
-    orientation: int
-    """What is still to be done to `image`: EXIF's 1 to 8."""
-    stored_orientation: int
-    """The file's own, before Pillow turned `image` (it does so for TIFF)."""
-    deep_colour: bool
-    """The file has 16 bits per colour channel, of which Pillow kept 8."""
+    is_flat: bool = False
 
 
 def inspect_image(
@@ -123,13 +89,20 @@ def inspect_image(
     Raises:
         BadImageError: empty, no image, cut off or damaged, too large, too small, or unsupported.
     """
-    decoded = _decode(data, max_pixels, min_side)
-    height, width = decoded.image.height, decoded.image.width
+    decoded = decode(data, max_pixels, min_side)
+    width, height = decoded.image.size
     if decoded.orientation >= 5:
         height, width = width, height
-    kind = str(decoded.image.format)
-    turned, pages = decoded.stored_orientation, _pages(decoded.image)
-    return ImageInfo(height, width, kind, _EXTENSIONS[kind], turned, pages)
+    kind = decoded.format
+    return ImageInfo(
+        height,
+        width,
+        kind,
+        EXTENSIONS[kind],
+        orientation=decoded.stored_orientation,
+        pages=count_pages(data, kind),
+        is_flat=_is_flat(_on_white(decoded.image)),
+    )
 
 
 def read_image(
@@ -140,30 +113,29 @@ def read_image(
     Raises:
         BadImageError: as `inspect_image`.
     """
-    decoded = _decode(data, max_pixels, min_side)
-    image, orientation = decoded.image, decoded.orientation
-    if image.mode in _GREY_DEEP:
-        image = Image.fromarray(_stretch(np.asarray(image)))
-    elif decoded.deep_colour:
-        deep = _read_deep_colour(data)
-        if deep is not None:
-            image, orientation = deep, decoded.stored_orientation
-    image = _on_white(image)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
+    decoded = decode(data, max_pixels, min_side)
+    image = _on_white(decoded.image)
+    if decoded.orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[decoded.orientation])
     return np.array(image)
+
+
+def is_flat(image_HWC: np.ndarray) -> bool:
+    """Whether RGB uint8 (H, W, 3) is nearly of one colour: there may be nothing on it, or its file
+    is of a kind that is not shown well."""
+    return _is_flat(Image.fromarray(image_HWC))
 
 
 def write_jpeg(image_HWC: np.ndarray, quality: int = 92) -> bytes:
     """Encode RGB uint8 (H, W, 3) as JPEG (4:2:0 chroma); `quality` in 1 to 100.
 
     Raises:
-        ValueError: not such an array, such a quality, or a side beyond JPEG's 65,535 pixels.
+        ValueError: not such an array, such a quality, or a side beyond libjpeg's 65,500 pixels.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"JPEG quality must be in 1 to 100, got {quality}")
-    if max(image_HWC.shape, default=0) > 65_535:
-        raise ValueError(f"JPEG sides end at 65,535 pixels, got shape {image_HWC.shape}")
+    if max(image_HWC.shape, default=0) > JPEG_MAX_SIDE:
+        raise ValueError(f"JPEG sides end at {JPEG_MAX_SIDE:,} pixels, got shape {image_HWC.shape}")
     return _write(image_HWC, "JPEG", quality=quality)
 
 
@@ -176,140 +148,23 @@ def write_png(image_HWC: np.ndarray) -> bytes:
     return _write(image_HWC, "PNG")
 
 
-def _decode(data: bytes, max_pixels: int, min_side: int) -> _Decoded:
-    image = _open(data)
-    _check_size(image, max_pixels, min_side)
-    kind = _name(image)
-    # Pillow keeps only the high byte of 16-bit colour; the raw mode is known until it is decoded.
-    deep_colour = image.mode not in _GREY_DEEP and any(";16" in str(t.args) for t in image.tile)
-    stored = _orientation(image)
-    try:
-        if kind == "PNG":  # Pillow stops once it has all rows, before the checksum of the pixels
-            _open(data).verify()
-        image.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise BadImageError(f"too large: {e}") from e
-    except Exception as e:  # damaged files make the plugins raise nearly anything
-        raise BadImageError(f"the {kind} file is cut off or damaged ({e})") from e
-    if image.mode not in _GREY_DEEP | _COLOUR_8BIT:
-        raise BadImageError(f"{kind} with the colour mode {image.mode} is not supported")
-    left = _orientation(image)
-    # In PNG the tag may stand behind the pixels, in TIFF it is gone once Pillow has applied it.
-    return _Decoded(image, left, stored if stored != 1 else left, deep_colour)
-
-
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header only, with the plugin that recognises the first bytes."""
-    if not data:
-        raise BadImageError("the file is empty")
-    Image.init()
-    for kind in _EXTENSIONS:
-        if kind == "MPO" or kind not in Image.OPEN:
-            continue
-        factory, accepts = Image.OPEN[kind]
-        answer = accepts is None or accepts(data[:16])
-        if not answer or isinstance(answer, str):  # a string says what the plugin lacks
-            continue
-        try:
-            return factory(BytesIO(data), "")
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-            raise BadImageError(f"too large: {e}") from e
-        except Exception as e:  # damaged files make the plugins raise nearly anything
-            raise BadImageError(
-                f"the {kind} file is cut off, damaged, or of an unsupported kind ({e})"
-            ) from e
-    raise BadImageError(_what_else(data))
-
-
-def _what_else(data: bytes) -> str:
-    for offset, signature, name in _KNOWN_OTHERS:
-        if data.startswith(signature, offset):
-            return f"not a supported image: the file is {name}"
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(data[:512])
-    except UnicodeDecodeError:
-        text = ""
-    if "<svg" in text:
-        return "not a supported image: the file is an SVG drawing; export it as PNG"
-    if text and "\x00" not in text:
-        return f"not an image: the file holds text ({text[:40]!r})"
-    return "not an image: the file starts like no image format that is known here"
-
-
-def _check_size(image: Image.Image, max_pixels: int, min_side: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise BadImageError(
-            f"too large: {width} x {height} = {width * height:,} pixels,"
-            f" at most {max_pixels:,} are read"
-        )
-    if min(width, height) < min_side:
-        raise BadImageError(f"too small: {width} x {height} pixels, each side needs {min_side}")
-
-
-def _name(image: ImageFile.ImageFile) -> str:
-    return "JPEG" if image.format == "MPO" else str(image.format)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8; 1 where there is none or the block is damaged (the pixels may be fine)."""
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # Pillow raises several kinds here, and viewers ignore them all
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _pages(image: Image.Image) -> int:
-    """Pages or frames; the second picture of a phone's JPEG is a preview, and does not count."""
-    if image.format in ("JPEG", "MPO"):
-        return 1
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # damaged pages behind the first one: the plugins raise nearly anything
-        return 1
-
-
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     seen = image.convert("RGBA")
+    least, most = seen.getchannel("A").getextrema()
+    if least == 255 or most != 255:  # it hides nothing, or all there is, and then is no real alpha
+        return seen.convert("RGB")
     white = Image.new("RGBA", seen.size, "white")
     return Image.alpha_composite(white, seen).convert("RGB")
 
 
-def _read_deep_colour(data: bytes) -> Image.Image | None:
-    """16-bit colour, stretched to 8 bits and not turned; None where OpenCV cannot read it."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        return None
-    colour_HWC = _stretch(pixels[..., :3])[..., ::-1]
-    if pixels.shape[2] == 4:
-        alpha_HW1 = (pixels[..., 3:] // 256).astype(np.uint8)
-        colour_HWC = np.concatenate([colour_HWC, alpha_HW1], axis=2)
-    return Image.fromarray(np.ascontiguousarray(colour_HWC))
-
-
-def _stretch(values: np.ndarray) -> np.ndarray:
-    """Map numbers of shape (H, W) or (H, W, C) to uint8, the low and high percentile to 0 and 255.
-
-    The percentiles are those of at most about four million evenly spaced pixels. NaN becomes 0; an
-    image of one value becomes black.
-    """
-    step = max(1, int(np.sqrt(values.size / _SAMPLES)))
-    sample = values[::step, ::step].astype(np.float64).ravel()
-    sample = sample[np.isfinite(sample)]
-    low, high = np.percentile(sample, _PERCENTILES) if len(sample) else (0.0, 0.0)
-    if high <= low:  # nearly all pixels are alike: the few others are the content
-        finite = values[np.isfinite(values)].astype(np.float64)
-        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
-    out = np.zeros(values.shape, np.uint8)
-    if high <= low:
-        return out
-    for top in range(0, len(values), 512):  # in bands: as float64 the whole is eight times larger
-        band = (values[top : top + 512].astype(np.float64) - low) * (255.0 / (high - low))
-        out[top : top + 512] = np.nan_to_num(np.clip(band, 0, 255), nan=0.0).round()
-    return out
+def _is_flat(image: Image.Image) -> bool:
+    """Whether in each channel of RGB nearly all pixels are within a few levels."""
+    levels = np.reshape(image.histogram(), (3, 256))
+    below = np.cumsum(np.pad(levels, ((0, 0), (1, 0))), axis=1)
+    within = below[:, _FLAT_LEVELS:] - below[:, :-_FLAT_LEVELS]
+    return bool(within.max(axis=1).min() >= _FLAT_SHARE * below[0, -1])
 
 
 def _write(image_HWC: np.ndarray, kind: str, **options: int) -> bytes:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.keys import check_key
+from storage.masks import MaskTable
 from storage.objects import (
     LocalStore,
     ObjectExistsError,
@@ -359,3 +360,18 @@ def test_a_local_write_that_fails_leaves_nothing(
     with pytest.raises(StorageError, match="No space left"):
         store.put("a", b"1")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_prefix_of_any_characters_holds_objects_and_masks(s3: S3Server) -> None:
+    prefix = "a b#c?d [e]|f^g {h} 100% +&=;,@:!~()'\"<>` 猫"
+    keys = (s3.endpoint_url, s3.region, s3.access_key, s3.secret_key)
+    store = S3Store(s3.bucket, prefix, *keys)
+    store.put("x/y", b"1")
+    MaskTable(store).commit([], run_id="r", shard=0)
+    assert MaskTable(store).committed("r", 0)
+    found = [info.key for info in store.list()]
+    assert "x/y" in found
+    assert any(key.startswith("masks/_delta_log/") for key in found)
+    escaped = S3Store(s3.bucket, "my%20data", *keys)
+    with pytest.raises(StorageError, match="deltalake takes no %20"):
+        MaskTable(escaped)

@@ -70,7 +70,8 @@ def make_workspace(folder: Path) -> Workspace:
 @pytest.fixture(scope="package")  # later tests want none, or their own
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The same temporary server that the command line uses."""
-    with temporary_server.server(tmp_path_factory.mktemp("prefect")):
+    # a folder as people name them: what becomes a URL has to be quoted
+    with temporary_server.server(tmp_path_factory.mktemp("pre%66ect? #1 [猫] &+=;,:'")):
         yield
 
 

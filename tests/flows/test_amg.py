@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,6 +23,11 @@ def scene(tmp_path: Path) -> Path:
     path = tmp_path / "scene.png"
     path.write_bytes(write_png(generate_scene(5, (96, 128)).image_HWC))
     return path
+
+
+def written(folder: Path) -> list[str]:
+    """Names of what a user sees in the folder."""
+    return sorted(path.name for path in folder.glob("[!.]*"))
 
 
 def run(*arguments: str) -> tuple[int, dict[str, object]]:
@@ -61,7 +67,7 @@ def test_a_broken_image_is_told_and_stops_nothing(scene: Path, tmp_path: Path) -
     assert code == 1
     assert told["images"] == 1
     assert [failed["path"] for failed in told["failed"]] == [str(bad)]  # type: ignore[attr-defined]
-    assert sorted(path.name for path in out.iterdir()) == ["scene.json"]
+    assert written(out) == ["scene.json"]
 
 
 def test_two_images_of_one_name_do_not_overwrite_each_other(scene: Path, tmp_path: Path) -> None:
@@ -70,7 +76,7 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(scene: Path, tmp_pat
     other.write_bytes(write_png(np.full((64, 64, 3), 80, np.uint8)))
     out = tmp_path / "out"
     run(str(scene), str(other), "--output", str(out), "--no-pictures", *FEW)
-    assert sorted(path.name for path in out.iterdir()) == ["scene-2.json", "scene.json"]
+    assert written(out) == ["scene-2.json", "scene.json"]
 
 
 @pytest.mark.parametrize(
@@ -81,3 +87,13 @@ def test_a_wrong_setting_is_named(scene: Path, tmp_path: Path, flags: list[str],
     result = CliRunner().invoke(app, ["amg", str(scene), "--output", str(tmp_path), *flags])
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_an_image_that_is_nearly_one_colour_is_named(scene: Path, tmp_path: Path) -> None:
+    blank = tmp_path / "[b]lank.png"
+    blank.write_bytes(write_png(np.full((64, 64, 3), 255, np.uint8)))
+    code, told = run(str(blank), str(scene), "--output", str(tmp_path / "out"), *FEW)
+    assert code == 0
+    (note,) = cast("list[dict[str, str]]", told["notes"])
+    assert note["path"] == str(blank)
+    assert "one colour" in note["note"]

@@ -57,7 +57,7 @@ def test_one_set_and_several_are_scored_and_written(folder: Path, tmp_path: Path
     assert several.exit_code == 0
     assert "[b]" in several.stdout
     assert "mean of 2 sets" in several.stdout
-    assert sorted(path.name for path in output.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in output.glob("[!.]*")) == sorted(FILES)
     written = json.loads((output / FILES[0]).read_text())
     assert set(written["sets"]) == {"_a $b$", "[b]"}
     both = written["sets"]["[b]"]

@@ -1,16 +1,28 @@
-"""`generate` plans over all images of a dataset, some, or those that are new."""
+"""`generate` plans over all images of a dataset, some, or those that are new, and goes on with what
+was stopped."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from flows import fully_automatic
-from flows.fully_automatic import generate, next_shard, plan_shards, planned_images, start_generate
+from flows import fully_automatic, temporary_server
+from flows.cli import app
+from flows.fully_automatic import (
+    generate,
+    next_shard,
+    plan_shards,
+    planned_images,
+    start_generate,
+    unfinished_generate,
+)
 from flows.ingest import ingest_folder
 from flows.wiring import Workspace
-from storage.catalog import LeaseLostError, ShardState
+from storage.catalog import LeaseLostError, RunKind, RunState, ShardState
 
 pytestmark = pytest.mark.slow
 
@@ -74,3 +86,62 @@ def test_a_shard_lost_to_another_worker_is_no_failure(
     monkeypatch.setattr(fully_automatic, "work_shard", lost)
     assert next_shard(workspace, "run") == 0
     assert next_shard(workspace, "run") is None  # it is still the other one's
+
+
+def test_only_the_last_run_of_the_same_command_is_gone_on_with(
+    workspace: Workspace, images: list[int]
+) -> None:
+    runs = workspace.catalog.runs
+
+    def found(limit: int | None = None, only_new: bool = False) -> str | None:
+        run = unfinished_generate(workspace, "d", limit=limit, only_new=only_new)
+        return None if run is None else run.id
+
+    assert found() is None
+    start_generate(workspace, "a", "d", limit=None, only_new=False)
+    start_generate(workspace, "few", "d", limit=2, only_new=False)
+    runs.fail("few", "stopped")
+    assert (found(), found(limit=2)) == ("a", "few")  # whether it says that it failed or not
+    assert (found(limit=3), found(only_new=True)) == (None, None)
+    start_generate(workspace, "b", "d", limit=None, only_new=False)
+    runs.finish("b", {})
+    assert found() is None  # the images have masks of b now
+    config = {**runs.get("a").config, "points_per_side": 5}
+    kind = RunKind.FULLY_AUTOMATIC
+    runs.start("other settings", kind, dataset_id=1, model="lite", config=config)
+    runs.start("other model", kind, dataset_id=1, model="x", config=runs.get("a").config)
+    assert found() is None
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_same_command_after_ctrl_c_goes_on_and_makes_no_mask_twice(
+    workspace: Workspace, images: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace.settings.root)
+    monkeypatch.setattr(temporary_server, "server", lambda _: contextlib.nullcontext())
+    work, worked = fully_automatic.work_shard, 0
+
+    def stopped_at_the_second(*given: Any) -> None:
+        nonlocal worked
+        worked += 1
+        if worked == 2:
+            raise KeyboardInterrupt
+        work(*given)
+
+    monkeypatch.setattr(fully_automatic, "work_shard", stopped_at_the_second)
+    command = ["generate", "--dataset", "d", "--limit", "4"]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 130
+    assert "the same command goes on" in first.stderr
+    second = CliRunner().invoke(app, command)
+    assert second.exit_code == 0, second.output
+    assert "2 of 4 images" in second.stderr
+
+    assert {run.state for run in workspace.catalog.runs.all(kind=RunKind.FULLY_AUTOMATIC)} == {
+        RunState.FINISHED
+    }
+    made_by: dict[object, set[object]] = {}
+    for image, run in workspace.masks.counts(("image_id", "run_id")):
+        made_by.setdefault(image, set()).add(run)
+    assert set(made_by) <= set(images[:4])
+    assert {len(runs) for runs in made_by.values()} == {1}

@@ -134,6 +134,19 @@ def test_annotations_that_do_not_fit_are_reported_and_the_others_kept(
     assert len(workspace.truths_of([1])[1]) == 1
 
 
+def test_an_image_that_is_nearly_one_colour_comes_in_and_is_named(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "blank.png").write_bytes(_bytes(Image.new("RGB", (40, 30), "white"), "PNG"))
+    (folder / "good.png").write_bytes(_bytes(_picture(), "PNG"))
+    report = ingest_folder(workspace, "d", folder)
+    assert (report.added, report.quarantined) == (2, 0)
+    (problem,) = report.problems
+    assert problem.startswith("blank.png: nearly all of it is one colour")
+
+
 def test_an_outage_of_the_store_is_waited_for(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

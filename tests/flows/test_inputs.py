@@ -23,6 +23,7 @@ from flows.ingest import IngestReport, imported_mask, ingest_folder, path_as_par
 from flows.release import export_release
 from flows.status import status_of
 from flows.wiring import Workspace
+from storage.outputs import OutputFolder
 
 SIZE = (30, 40)
 
@@ -124,6 +125,7 @@ def test_whatever_is_not_used_is_counted_and_named_in_the_report_and_in_status(
     (folder / "g.png").symlink_to("g.png")
     for number in range(7):
         (folder / f"note{number}.txt").touch()
+    OutputFolder(folder).write("overlay.png", (folder / "a.png").read_bytes())
     pages = [Image.new("L", (40, 30), n) for n in (10, 20, 30)]
     pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
     file = coco(folder / "instances.json", {"a.png": [0, 10], "gone.png": [0]})
@@ -137,6 +139,7 @@ def test_whatever_is_not_used_is_counted_and_named_in_the_report_and_in_status(
         "files with the suffix .txt": 7,
         "images that the annotations do not name": 2,
         "hidden files and folders": 1,
+        "files that dataengine wrote": 2,
         "linked folders": 1,
         "links that lead out of the folder": 1,
         "links that lead nowhere, and other things that are no files": 2,
@@ -149,7 +152,7 @@ def test_whatever_is_not_used_is_counted_and_named_in_the_report_and_in_status(
     ingest_folder(workspace, "d", tmp_path / "elsewhere")
     assert status_of(workspace)["passed_over"] == {"d": report.passed_over}
     ingest_folder(workspace, "d", folder)
-    assert len(status_of(workspace)["passed_over"]["d"]) == 7  # what the last one of it left out
+    assert len(status_of(workspace)["passed_over"]["d"]) == 8  # what the last one of it left out
 
 
 def test_odd_names_come_in_escaped_and_folders_that_cannot_be_read_are_quarantined(
@@ -224,7 +227,7 @@ def test_two_folders_with_the_same_names_are_told_apart_in_exports_and_back(
     }
     for dataset, camera in enumerate(cameras, start=2):
         file = tmp_path / "out/instances.json"
-        report = ingest_folder(workspace, camera, tmp_path / camera, file)
+        report = ingest_folder(workspace, f"from {dataset}", tmp_path / camera, file)
         assert report.masks == 2
         assert counts(report) == {"annotated images without a file": 4}
         for image in workspace.catalog.images.each(dataset):

@@ -105,7 +105,7 @@ def test_a_file_of_this_project_keeps_its_card(workspace: Workspace) -> None:
         import_model(workspace, shipped_path())
 
 
-@pytest.mark.parametrize("name", ["a b", "../lite", ".hidden", "x" * 101])
+@pytest.mark.parametrize("name", ["a/b", "../lite", ".hidden", "x" * 300, ""])
 def test_a_version_is_not_given_any_name(workspace: Workspace, pth: Path, name: str) -> None:
     with pytest.raises(ImportRefusedError, match="--name"):
         import_model(workspace, pth, name)

@@ -173,10 +173,15 @@ def test_only_the_given_limit_counts_and_pillows_own_stays_as_it_was(
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_pillows_limit_while_decoding_is_a_bad_image_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = saved(Image.fromarray(NOISE), "TIFF")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "GIF", "PNG", "JPEG"])
+def test_pillows_limit_below_ours_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    data = saved(Image.fromarray(NOISE), kind)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert "too large" in reason(data)
+    assert read_image(data).shape == NOISE.shape
+    assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_an_image_of_one_pixel_is_too_small() -> None:
@@ -222,6 +227,7 @@ def test_exif_orientation_is_applied_to_size_and_pixels(kind: str, orientation: 
     expected = turn[orientation](smooth())
     info, image = inspect_image(data), read_image(data)
     assert (info.height, info.width) == expected.shape[:2] == image.shape[:2]
+    assert info.orientation == orientation
     assert np.abs(image.astype(int) - expected).mean() < 5
 
 
@@ -275,8 +281,11 @@ def test_a_transparent_palette_colour_becomes_white() -> None:
 
 
 def test_grey_with_a_transparent_value_is_composited_too() -> None:
-    image = read_image(saved(Image.new("L", (6, 4), 7), "PNG", transparency=7))
-    assert (image == 255).all()
+    grey = np.full((4, 6), 7, np.uint8)
+    grey[0] = 9
+    image = read_image(saved(Image.fromarray(grey), "PNG", transparency=7))
+    assert (image[0] == 9).all()
+    assert (image[1:] == 255).all()
 
 
 def test_the_first_frame_of_a_moving_gif_and_the_first_page_of_a_tiff_count() -> None:
@@ -285,13 +294,20 @@ def test_the_first_frame_of_a_moving_gif_and_the_first_page_of_a_tiff_count() ->
     tiff = saved(pages[0], "TIFF", save_all=True, append_images=[Image.new("RGB", (99, 88))])
     assert (read_image(gif) == [255, 0, 0]).all()
     assert (read_image(tiff) == [255, 0, 0]).all()
-    assert inspect_image(tiff) == ImageInfo(4, 6, "TIFF", ".tif", pages=2)
+    assert inspect_image(tiff) == ImageInfo(4, 6, "TIFF", ".tif", pages=2, is_flat=True)
 
 
 def test_a_phones_picture_of_several_jpegs_is_a_jpeg() -> None:
     pages = [Image.fromarray(smooth()), Image.fromarray(smooth() // 2)]
     info = inspect_image(saved(pages[0], "MPO", save_all=True, append_images=pages[1:]))
-    assert (info.height, info.width, info.extension) == (40, 60, ".jpg")
+    assert (info.height, info.width, info.extension, info.pages) == (40, 60, ".jpg", 1)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_pages_and_frames_are_counted(kind: str) -> None:
+    pages = [Image.fromarray(np.roll(smooth(), shift, 1)) for shift in (0, 9, 20)]
+    assert inspect_image(saved(pages[0], kind)).pages == 1
+    assert inspect_image(saved(pages[0], kind, save_all=True, append_images=pages[1:])).pages == 3
 
 
 # --- more than 8 bits ---
@@ -404,8 +420,8 @@ def test_writing_anything_but_rgb_uint8_is_refused(wrong: np.ndarray) -> None:
 
 
 def test_jpegs_own_limits_are_named() -> None:
-    with pytest.raises(ValueError, match="65,535"):
-        write_jpeg(np.zeros((2, 65_536, 3), np.uint8))
+    with pytest.raises(ValueError, match="65,500"):
+        write_jpeg(np.zeros((2, 65_501, 3), np.uint8))
     with pytest.raises(ValueError, match="quality"):
         write_jpeg(NOISE, quality=0)
 

@@ -40,7 +40,6 @@ from storage.catalog import (
     ShardTotals,
 )
 from storage.formats.images import BadImageError
-from storage.objects import ObjectNotFoundError
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +240,7 @@ def _shard_masks(
     for image, pixels in _read_ahead(workspace, workspace.catalog.images.get_many(shard.image_ids)):
         try:
             found = generator.generate(pixels.result())
-        except (BadImageError, ObjectNotFoundError) as error:
+        except BadImageError as error:
             workspace.catalog.quarantine.add(
                 job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
             )

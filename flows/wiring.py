@@ -21,7 +21,7 @@ from storage.annotation_queue import AnnotationQueue
 from storage.catalog import Catalog, Image, Model, open_catalog
 from storage.formats.images import read_image
 from storage.masks import MaskTable
-from storage.objects import open_store
+from storage.objects import named_by_catalog, open_store
 
 if TYPE_CHECKING:
     from engine.sam import Segmenter
@@ -105,7 +105,8 @@ class Workspace:
         path = self.cache / "models" / f"{version}.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.objects.fetch(model.key, path)
+            with named_by_catalog():
+                self.objects.fetch(model.key, path)
         return path
 
     def device(self) -> str:
@@ -117,9 +118,11 @@ class Workspace:
 
         Raises:
             BadImageError: the bytes are no image any more.
-            StorageError: they cannot be fetched.
+            StorageError: they cannot be fetched, or are not there.
         """
-        return read_image(self.objects.get(image.key), max_pixels=self.settings.max_pixels)
+        with named_by_catalog():
+            data = self.objects.get(image.key)
+        return read_image(data, max_pixels=self.settings.max_pixels)
 
     def truths_of(self, image_ids: Sequence[int]) -> dict[int, list[RLE]]:
         """The true masks of images, in one scan; images without any are left out."""

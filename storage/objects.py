@@ -8,6 +8,7 @@ No key may be a folder of another one ("a" beside "a/b"): a file system cannot h
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -28,6 +29,12 @@ from storage.local_files import CHUNK_BYTES, link_new, replace
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
+_AWAY = (
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EBUSY),
+    *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN),
+)
+"""Errors of a disk or a network drive that does not answer."""
+
 MAX_S3_PUT_BYTES = 5 * 1024**3
 """S3's limit for an object that is put in one request, as a conditional write has to be."""
 
@@ -47,6 +54,27 @@ class ObjectExistsError(StorageError):
 
 class StorageUnavailableError(StorageError):
     """The store did not answer, or answered that it is busy: the caller tries again later."""
+
+
+class ObjectMissingError(StorageUnavailableError):
+    """The catalog names an object that the store does not have. Of an image that says nothing: the
+    store may not be mounted, or be another one. The caller waits as for any other outage."""
+
+
+@contextlib.contextmanager
+def named_by_catalog() -> Iterator[None]:
+    """Around reading an object that the catalog names.
+
+    Raises:
+        ObjectMissingError: it is not there.
+    """
+    try:
+        yield
+    except ObjectNotFoundError as error:
+        raise ObjectMissingError(
+            f"{error}, though the catalog names it: is the store mounted, and the right one? "
+            "An image that is lost for good comes back by ingesting its file again"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +163,15 @@ class LocalStore:
 
     Symbolic links below the root are refused by every method, with StorageError, and not listed.
     That keeps a link from leading outside; it is no defence against a local user who can swap
-    folders for links while a call runs.
+    folders for links while a call runs. A folder that is gone, or is another one than before (the
+    disk is not mounted any more), is refused with StorageUnavailableError.
     """
 
     root: Path
 
     def __post_init__(self) -> None:
         self.root = self.root.resolve()
+        self._seen: tuple[int, int] | None = None
 
     def put(self, key: str, data: bytes) -> None:
         self._put(key, lambda: io.BytesIO(data))
@@ -172,6 +202,7 @@ class LocalStore:
             return path.stat().st_size
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        self._check_root()
         folder, slash, _ = check_prefix(prefix).rpartition("/")
         return self._walk(self._path(folder) if folder else self.root, folder + slash, prefix)
 
@@ -190,7 +221,24 @@ class LocalStore:
     def delta_options(self) -> dict[str, str]:
         return {}
 
+    def _check_root(self) -> None:
+        """Note which folder the root is, or make sure that it still is that one."""
+        try:
+            found = self.root.stat()
+        except OSError as error:
+            if self._seen is None:
+                return  # it is made at the first write
+            raise StorageUnavailableError(f"{self.root} is gone: is it mounted?") from error
+        now = (found.st_dev, found.st_ino)
+        self._seen = self._seen or now
+        if now != self._seen:
+            raise StorageUnavailableError(
+                f"{self.root} is another folder than before: is the disk mounted? "
+                "If it was moved on purpose, start this process again"
+            )
+
     def _path(self, key: str) -> Path:
+        self._check_root()
         path = self.root.joinpath(check_key(key))
         try:
             straight = path.resolve() == path
@@ -457,7 +505,8 @@ def _local_errors(key: str, absent: type[StorageError] = ObjectNotFoundError) ->
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise absent(f"no object {key!r}") from error
     except OSError as error:
-        raise StorageError(f"{key!r}: {error}") from error
+        away = error.errno in _AWAY
+        raise (StorageUnavailableError if away else StorageError)(f"{key!r}: {error}") from error
 
 
 def _same(source: BinaryIO, chunks: Iterator[bytes]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from flows.requeue import requeue
 from flows.settings import WorkspaceError, find_workspace, load_settings
 from flows.terminal import JsonOption, console, example, in_workspace, number, print_json
 
@@ -229,6 +230,7 @@ def register(app: typer.Typer) -> None:
         (sweep, ("dataengine sweep", "dataengine sweep --delete")),
         (compact, ("dataengine compact",)),
         (backup, ("dataengine backup catalog-$(date +%F).backup",)),
+        (requeue, ("dataengine requeue --dataset photos",)),
         (restore, ("dataengine restore catalog-2026-01-31.backup",)),
     ):
         app.command(command.__name__, epilog=example(*lines))(command)

@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,7 @@ def _staged(path: Path, write: Callable[[BinaryIO], None]) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def link_new(path: Path, source: BinaryIO) -> bool:
@@ -41,13 +42,22 @@ def link_new(path: Path, source: BinaryIO) -> bool:
 
 def replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Make or replace a local file; its folder is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with _staged(path, write) as staged:
         staged.replace(path)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing; they are on disk then."""
+    missing = list(takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync(made.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,7 +12,7 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from botocore import exceptions as boto_errors
 from botocore.config import Config
 
 from storage.keys import check_key, check_prefix, is_key
-from storage.local_files import CHUNK_BYTES, link_new, replace
+from storage.local_files import CHUNK_BYTES, link_new, make_folder, replace, sync
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -147,6 +147,10 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens if there is none."""
 
+    def sync(self, keys: Iterable[str]) -> None:
+        """Have on disk what others than this class wrote under these keys, and the folders it is
+        in; keys without an object are passed over. What `put` and `put_file` wrote is."""
+
     def uri(self, key: str) -> str:
         """The object's address, `file:///...` or `s3://...`; it holds no secret."""
 
@@ -212,6 +216,18 @@ class LocalStore:
             if path.is_file():
                 path.unlink(missing_ok=True)
 
+    def sync(self, keys: Iterable[str]) -> None:
+        folders: set[Path] = set()
+        top = self.root.parent  # deltalake makes the root, too
+        for key in keys:
+            path = self._path(key)
+            with _local_errors(key), contextlib.suppress(FileNotFoundError):
+                sync(path)
+                folders |= {folder for folder in path.parents if folder.is_relative_to(top)}
+        for folder in sorted(folders, reverse=True):
+            with _local_errors(str(folder)):
+                sync(folder)
+
     def uri(self, key: str) -> str:
         return self._path(key).as_uri()
 
@@ -223,14 +239,15 @@ class LocalStore:
 
     def _check_root(self) -> None:
         """Note which folder the root is, or make sure that it still is that one."""
+        seen = self._seen  # before looking: a thread may make the folder meanwhile
         try:
             found = self.root.stat()
         except OSError as error:
-            if self._seen is None:
+            if seen is None:
                 return  # it is made at the first write
             raise StorageUnavailableError(f"{self.root} is gone: is it mounted?") from error
         now = (found.st_dev, found.st_ino)
-        self._seen = self._seen or now
+        self._seen = seen or now
         if now != self._seen:
             raise StorageUnavailableError(
                 f"{self.root} is another folder than before: is the disk mounted? "
@@ -252,9 +269,10 @@ class LocalStore:
         path = self._path(key)
         with _local_errors(key, absent=StorageError):
             if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 with open_source() as source:
                     if link_new(path, source):
+                        self._check_root()
                         return
             with path.open("rb") as held, open_source() as source:
                 if not _same(source, iter(lambda: held.read(CHUNK_BYTES), b"")):
@@ -353,6 +371,9 @@ class S3Store:
     def delete(self, key: str) -> None:
         with _s3_errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """S3 has it before it answers."""
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self._key(key)}"

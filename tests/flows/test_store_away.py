@@ -22,6 +22,9 @@ PATIENCE = "DATAENGINE_OUTAGE_SECONDS"
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    small = {"POINTS_PER_SIDE": "3", "MIN_PREDICTED_IOU": "0.1", "MIN_STABILITY": "0.1"}
+    for name, value in small.items():
+        monkeypatch.setenv(f"DATAENGINE_GENERATOR__{name}", value)
     monkeypatch.setenv(PATIENCE, "0")
     return make_site(tmp_path / "ws", images=2, size=(64, 96))
 

@@ -89,6 +89,7 @@ def start_generate(
         model=workspace.current_model().version,
         config={
             **workspace.settings.generator.model_dump(),
+            "settings": workspace.settings.shaping(),
             "limit": limit,
             "only_new": only_new,
         },
@@ -128,6 +129,7 @@ def next_shard(workspace: Workspace, run_id: str) -> int | None:
         free.
     """
     shards = workspace.catalog.shards
+    workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
     shard = shards.lease(run_id, _owner(), workspace.settings.lease_seconds)
     if shard is None:
         return None
@@ -179,6 +181,7 @@ def generate_run(workspace: Workspace, job: Job, image_ids: Iterable[int] = ()) 
 def plan_shards(workspace: Workspace, run_id: str, image_ids: Iterable[int]) -> ShardTotals:
     """Cut a run into shards, unless it has some; `image_ids` is read a part at a time."""
     shards = workspace.catalog.shards
+    workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
     shards.plan(run_id, _cut(image_ids, workspace.settings.shard_images))
     return shards.totals(run_id)
 

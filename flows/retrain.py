@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import tempfile
 import uuid
@@ -25,7 +27,7 @@ from flows.evaluating import HeldOut, held_out
 from flows.training_masks import MaskSource
 from flows.turns import only_one
 from flows.wiring import Workspace, code_version, open_workspace
-from storage.catalog import Dataset, Model, RunKind, StaleStateError
+from storage.catalog import Dataset, Model, NotFoundError, Run, RunKind, StaleStateError
 
 log = logging.getLogger(__name__)
 
@@ -70,22 +72,30 @@ def run_retrain(
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset.id}/{version}").hex
     known = {model.version: model for model in workspace.catalog.models.all()}
     if version in known:
+        with contextlib.suppress(NotFoundError):  # of another dataset's retrain, or imported
+            workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
         return _compare(workspace, dataset, run_id, known[version])
     parent = workspace.current_model()
-    workspace.catalog.runs.start(
+    run = workspace.catalog.runs.start(
         run_id,
         RunKind.RETRAIN,
         dataset_id=dataset.id,
         model=parent.version,
-        config=train_config(workspace).as_dict(),
+        config={
+            **train_config(workspace).as_dict(),
+            "settings": workspace.settings.shaping(),
+            "table_version": workspace.masks.version(),
+        },
         code_version=code_version(),
     )
+    workspace = workspace.as_started(run)
+    parent = workspace.catalog.models.get(str(run.model))
     try:
         with only_one(workspace, run_id) as is_to_train:
             if is_to_train:
                 log.info("training begins", extra={"run_id": run_id, "model": version})
                 with costs.spending(workspace, run_id):
-                    _train(workspace, dataset, version, parent, run_id, newest_run)
+                    _train(workspace, dataset, version, parent, run, newest_run)
     except NoMasksError as error:
         workspace.catalog.runs.fail(run_id, str(error))
         raise
@@ -118,21 +128,23 @@ def _train(
     dataset: Dataset,
     version: str,
     parent: Model,
-    run_id: str,
+    run: Run,
     newest_run: str | None,
 ) -> None:
     """Train, write the checkpoint, enter it as a candidate."""
     sam, parent_card = load_checkpoint(workspace.checkpoint(parent.version), workspace.device())
     config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
-    table_version = workspace.masks.version()
+    table_version = run.config.get("table_version", workspace.masks.version())
     source = MaskSource(workspace, dataset, table_version, newest_run, config)
     trainer = Trainer(sam, config, source.draw)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
-    resume, log = folder / f"{run_id}.pt", folder / f"{run_id}.csv"
+    resume, log = folder / f"{run.id}.pt", folder / f"{run.id}.csv"
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
         trainer.run(on_step=_teller(advance), checkpoint=resume, every_seconds=30, log=log)
-    workspace.objects.put(f"training/{version}.csv", log.read_bytes())
+    losses = log.read_bytes()  # with timings: another attempt's are others
+    name = hashlib.sha256(losses).hexdigest()[:16]
+    workspace.objects.put(f"training/{version}-{name}.csv", losses)
     thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
     card = ModelCard(
         version=version,

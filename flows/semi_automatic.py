@@ -5,6 +5,7 @@ For now the pre-filled masks are the automatic generator's most confident ones.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +38,7 @@ from storage.annotation_queue import NewTask, Task
 from storage.catalog import Image, Round, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
-from storage.objects import named_by_catalog
+from storage.objects import ObjectExistsError, named_by_catalog
 
 
 @flow(name="semi-automatic")
@@ -58,6 +59,7 @@ def run_semi_automatic(
         The round's figures; None where people still have tasks of it and `wait` is off.
     """
     job = job_of(workspace, row)
+    workspace = workspace.as_started(workspace.catalog.runs.get(job.run_id))
     image_ids = workspace.catalog.rounds.image_ids(row.id)
     if job.annotator == PEOPLE:
         make_embeddings(workspace, job, image_ids)
@@ -87,7 +89,8 @@ def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
                     found = []  # whoever takes the task quarantines the image
                 sure = [mask for mask in found if mask.predicted_iou >= least]
                 masks = masks_of(job, image.id, sure, shard=0, source=Source.PREFILL)
-                workspace.objects.put(key, write_parquet(masks))
+                with contextlib.suppress(ObjectExistsError):  # another process was faster
+                    workspace.objects.put(key, write_parquet(masks))
             workspace.queue.add(
                 [
                     NewTask(

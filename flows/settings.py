@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -174,6 +174,10 @@ class CostSettings(_Section):
     """Of the object store; 10^9 bytes, 30 days."""
 
 
+SHAPING = {"generator", "annotator", "train", "max_pixels", "shard_images"}
+"""Settings of which a run's results depend. Those that say where and how fast it works are none."""
+
+
 class Settings(BaseSettings):
     """All settings of one workspace, read once."""
 
@@ -229,6 +233,19 @@ class Settings(BaseSettings):
         toml = TomlConfigSettingsSource(settings_cls, _toml_being_read)
         services = TomlConfigSettingsSource(settings_cls, root / SERVICES_FILE)
         return init_settings, env_settings, toml, services
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings that what a run makes depends on, for its row: it goes on with them."""
+        return self.model_dump(mode="json", include=SHAPING)
+
+    def shaped(self, kept: dict[str, Any]) -> Settings:
+        """These settings, but with those that a run was started with (`shaping`)."""
+        sections = {name: getattr(self, name) for name in SHAPING & kept.keys()}
+        values = {
+            name: type(now).model_validate(kept[name]) if isinstance(now, _Section) else kept[name]
+            for name, now in sections.items()
+        }
+        return self.model_copy(update=values)
 
     @property
     def catalog_url(self) -> str:

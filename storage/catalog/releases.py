@@ -61,8 +61,11 @@ class Releases:
             session.commit()
             return to_record(Release, row)
 
-    def finish(self, name: str, card: dict[str, Any]) -> Release:
-        """Declare a release complete; finishing it again keeps the first card.
+    def finish(self, name: str, card: dict[str, Any], *, key: str | None = None) -> Release:
+        """Declare a release complete; finishing it again keeps the first card and files.
+
+        Args:
+            key: the folder that its files are in, where it is another one than it was started with.
 
         Raises:
             NotFoundError: no such release.
@@ -70,7 +73,10 @@ class Releases:
         building = (ReleaseRow.name == name, ReleaseRow.state == ReleaseState.BUILDING)
         with self._sessions.session() as session:
             statement = update(ReleaseRow).where(*building)
-            count_changed(session, statement.values(state=ReleaseState.DONE, card=card))
+            values = {"state": ReleaseState.DONE, "card": card}
+            if key is not None:
+                values["key"] = key
+            count_changed(session, statement.values(**values))
             session.commit()
         return self.get(name)
 

@@ -1,6 +1,6 @@
 """A release: a frozen version of a dataset, with exports, a report and a card.
 
-It pins a version of the mask table. Under `releases/<name>/<run>/` it has `instances.json` (COCO),
+It pins a version of the mask table. Under `releases/<name>/<id>/` it has `instances.json` (COCO),
 `sa1b.tar` (SA-1B's JSON files, one an image, as SA-1B itself is shipped) and `report.html`.
 
 Its masks are, image by image: what people made or confirmed; then automatic masks that were not
@@ -79,7 +79,7 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
         export_release(opened, begun, folder / "sa1b", "sa1b")
         _tar(folder / "sa1b", folder / "sa1b.tar")
         write_report(opened, dataset, _summary(opened, row, name), folder / "report.html")
-        key = f"{begun.key}/{run.id}"  # of this attempt: one that was cut short left other files
+        key = f"{begun.key}/{new_id()}"  # of this attempt: one that was cut short left other files
         for file in FILES:
             opened.objects.put_file(f"{key}/{file}", folder / file)
     card = _card(opened, row, begun, counts)

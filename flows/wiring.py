@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -85,7 +86,9 @@ class Workspace:
     def add_model(self, path: Path, card: dict[str, Any]) -> None:
         """Store a checkpoint, object first, and enter it as a candidate. Its key has the content's
         hash, so that what an attempt left that was cut short is not taken for it."""
-        key = f"models/{card['version']}/{sha256_of(path)[:16]}.safetensors"
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"models/{card['version']}/{content[:16]}.safetensors"
         self.objects.put_file(key, path)
         self.catalog.models.add(
             card["version"],

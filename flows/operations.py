@@ -85,7 +85,8 @@ def compact_workspace(workspace: Workspace, delete: bool = True) -> dict[str, An
 
 def _readable_for(workspace: Workspace) -> timedelta:
     """How long all versions stay: as the settings say, and from when the oldest training or release
-    began that still runs."""
+    began that a process is at."""
+    from flows.turns import at_work
     from storage.catalog import RunKind, RunState
 
     now = workspace.catalog.now()
@@ -93,6 +94,7 @@ def _readable_for(workspace: Workspace) -> timedelta:
         now - run.started_at + CLOCKS
         for kind in (RunKind.RETRAIN, RunKind.RELEASE)
         for run in workspace.catalog.runs.all(kind=kind, state=RunState.RUNNING, limit=1_000)
+        if at_work(workspace, run)
     ]
     return max([timedelta(days=workspace.settings.operations.vacuum_days), *ages])
 

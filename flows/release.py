@@ -28,6 +28,7 @@ from flows import costs, progress
 from flows.image_names import ImageNames
 from flows.reporting import write_report
 from flows.status import round_rows
+from flows.turns import only_one
 from flows.wiring import Workspace, code_version, open_workspace
 from storage.catalog import Dataset, Image, Release, RunKind, VerdictKind, new_id
 from storage.formats.coco import CocoWriter
@@ -71,6 +72,7 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
         new_id(), RunKind.RELEASE, dataset_id=row.id, code_version=code_version()
     )
     with (
+        only_one(opened, run.id),  # so that its lease says that somebody is at it
         costs.spending(opened, run.id),
         tempfile.TemporaryDirectory(prefix="dataengine-") as temporary,
     ):

@@ -7,11 +7,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 
 from flows.patience import kept_alive
 from flows.wiring import Workspace
-from storage.catalog import LeaseLostError
+from storage.catalog import LeaseLostError, Run, RunState
 
 LOOK_SECONDS = 0.5
 
@@ -47,6 +48,16 @@ def only_one(workspace: Workspace, run_id: str) -> Iterator[bool]:
         shards.commit(run_id, 0, lease, masks=0, table_version=None, seconds=took)
         return
     yield False
+
+
+def at_work(workspace: Workspace, run: Run) -> bool:
+    """Whether a process is at the run. Its leases decide: a process that is killed leaves the run
+    as running. One that was silent for `outage_seconds` is taken for dead."""
+    if run.state != RunState.RUNNING:
+        return False
+    since = workspace.catalog.now() - timedelta(seconds=workspace.settings.outage_seconds)
+    until = workspace.catalog.shards.leased_until(run.id)
+    return run.started_at > since or (until is not None and until > since)
 
 
 def _give_back(workspace: Workspace, run_id: str, lease: str) -> None:

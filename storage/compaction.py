@@ -255,7 +255,8 @@ def _merge(store: ObjectStore, prefix: str, group: Sequence[_File]) -> int:
     rows = _sorted_rows(store, prefix, group)
     now = int(datetime.now(UTC).timestamp() * 1000)
     added = write_file(store, prefix, rows, data_change=False)
-    actions = [added, *(RemoveAction(file.path, False, now, file.size, {}) for file in group)]
+    actions: list[AddAction | RemoveAction] = [added]
+    actions += [RemoveAction(file.path, False, now, file.size, {}) for file in group]
     if _commit(store, prefix, actions, {file.path for file in group}):
         return int(rows.num_rows)
     store.delete(f"{prefix}/{added.path}")

@@ -84,7 +84,6 @@ def run_retrain(
         config={
             **train_config(workspace).as_dict(),
             "settings": workspace.settings.shaping(),
-            "table_version": workspace.masks.version(),
         },
         code_version=code_version(),
     )
@@ -134,12 +133,15 @@ def _train(
     """Train, write the checkpoint, enter it as a candidate."""
     sam, parent_card = load_checkpoint(workspace.checkpoint(parent.version), workspace.device())
     config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
-    table_version = run.config.get("table_version", workspace.masks.version())
-    source = MaskSource(workspace, dataset, table_version, newest_run, config)
-    trainer = Trainer(sam, config, source.draw)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
-    resume, log = folder / f"{run.id}.pt", folder / f"{run.id}.csv"
+    resume, log, drawn = (folder / f"{run.id}.{end}" for end in ("pt", "csv", "version"))
+    table_version = workspace.masks.version()
+    if resume.exists() and drawn.exists():  # it goes on with the masks that it began with
+        table_version = int(drawn.read_text())
+    source = MaskSource(workspace, dataset, table_version, newest_run, config)
+    drawn.write_text(str(table_version))
+    trainer = Trainer(sam, config, source.draw)
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
         trainer.run(on_step=_teller(advance), checkpoint=resume, every_seconds=30, log=log)
     losses = log.read_bytes()  # with timings: another attempt's are others
@@ -167,6 +169,7 @@ def _train(
         workspace.add_model(path, card.as_dict())
     resume.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
+    drawn.unlink(missing_ok=True)
 
 
 def _teller(advance: progress.Advance) -> Callable[[Progress], None]:

@@ -45,6 +45,7 @@ def run_assisted_manual(
         The round's figures; None where people still have tasks of it and `wait` is off.
     """
     job = job_of(workspace, row)
+    workspace = workspace.as_started(workspace.catalog.runs.get(job.run_id))
     image_ids = workspace.catalog.rounds.image_ids(row.id)
     if job.annotator == PEOPLE:
         make_embeddings(workspace, job, image_ids)

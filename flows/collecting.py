@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ from storage.annotation_queue import Task
 from storage.catalog import AnnotatorKind, CatalogError, Image, LeaseLostError, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
-from storage.objects import ObjectNotFoundError
+from storage.objects import named_by_catalog
 from storage.trajectories import join_trajectories
 
 log = logging.getLogger(__name__)
@@ -159,7 +161,7 @@ def make_embeddings(workspace: Workspace, job: Job, image_ids: Collection[int]) 
         for image in images:
             key = embedding_key(job.model, image.id)
             if not workspace.objects.exists(key):
-                with contextlib.suppress(BadImageError, ObjectNotFoundError):
+                with contextlib.suppress(BadImageError):
                     make_embedding(workspace.objects, segmenter, key, workspace.pixels(image))
             advance()
 
@@ -178,8 +180,8 @@ def _answer_task(
         kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
     ):
         try:
-            pixels = workspace.pixels(image)
-        except (BadImageError, ObjectNotFoundError) as error:
+            pixels = patiently(workspace.settings.outage_seconds, partial(workspace.pixels, image))
+        except BadImageError as error:
             workspace.catalog.quarantine.add(
                 job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
             )
@@ -261,27 +263,36 @@ def masks_of(
 
 def commit_answers(workspace: Workspace, job: Job) -> dict[str, Any]:
     """Put all submitted answers of the run into the mask table; the round's figures."""
+    workspace.queue.assign_shards(job.run_id, workspace.settings.shard_images)
     tasks = list(workspace.queue.submitted(job.run_id))
-    size = workspace.settings.shard_images
     with progress.current().track("commit masks", len(tasks), "image") as advance:
-        for shard, start in enumerate(range(0, len(tasks), size)):
-            group = tasks[start : start + size]
-            if not workspace.masks.committed(job.run_id, shard):
-                _keep_trajectories(workspace, job, shard, group)
-                masks = [
-                    replace(mask, shard=shard)
-                    for task in group
-                    for mask in read_parquet(workspace.objects.get(str(task.result_key)))
-                ]
-                workspace.masks.commit(masks, run_id=job.run_id, shard=shard)
+        by_shard = sorted(tasks, key=lambda task: (task.shard or 0, task.id))
+        for shard, members in groupby(by_shard, key=lambda task: task.shard or 0):
+            group = list(members)
+            answers = _answers(workspace, job, shard, group)  # read if they are not there yet
+            workspace.masks.commit(answers, run_id=job.run_id, shard=shard)
             advance(len(group))
     return _figures(tasks)
+
+
+def _answers(workspace: Workspace, job: Job, shard: int, tasks: Sequence[Task]) -> Iterator[Mask]:
+    """The masks of a shard's answers, after the one object of how they came to be."""
+    _keep_trajectories(workspace, job, shard, tasks)
+    for task in tasks:
+        for mask in read_parquet(_object_of(workspace, str(task.result_key))):
+            yield replace(mask, shard=shard)
+
+
+def _object_of(workspace: Workspace, key: str) -> bytes:
+    """What a task's row names."""
+    with named_by_catalog():
+        return workspace.objects.get(key)
 
 
 def _keep_trajectories(workspace: Workspace, job: Job, shard: int, tasks: Sequence[Task]) -> None:
     """Make one object of what people's answers of a shard say of how they came to be."""
     keys = [(task.result or {}).get("trajectories") for task in tasks]
-    found = [workspace.objects.get(key) for key in keys if key]
+    found = [_object_of(workspace, key) for key in keys if key]
     if found:
         data = join_trajectories(found)
         workspace.objects.put(f"trajectories/{job.run_id}/{shard}.parquet", data)

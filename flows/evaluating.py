@@ -3,6 +3,7 @@ of images with COCO annotations."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from storage.catalog import Dataset, Split
 from storage.formats.coco import CocoDataset, Found
 from storage.formats.coco_annotations import Conventions, Picture
 from storage.formats.images import BadImageError, inspect_image, read_image
+from storage.objects import ObjectExistsError
 
 HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, quick enough to do after
@@ -78,7 +80,8 @@ def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> lis
         key = f"evaluations/{dataset}/{version}/{digest}.json"
         if not workspace.objects.exists(key):
             kept = json.dumps(_score_held_out(workspace, version, chosen), sort_keys=True)
-            workspace.objects.put(key, kept.encode())
+            with contextlib.suppress(ObjectExistsError):  # another process was faster
+                workspace.objects.put(key, kept.encode())
         values = json.loads(workspace.objects.get(key))
         scores = {**values["scores"], "set": _name_of(dataset, values["scores"], digest)}
         if scores["masks"]:

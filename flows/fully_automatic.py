@@ -40,7 +40,6 @@ from storage.catalog import (
     ShardTotals,
 )
 from storage.formats.images import BadImageError
-from storage.objects import ObjectNotFoundError
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def start_generate(
         RunKind.FULLY_AUTOMATIC,
         dataset_id=workspace.catalog.datasets.get(dataset).id,
         model=workspace.current_model().version,
-        config=_config(workspace, limit, only_new),
+        config={**_config(workspace, limit, only_new), "settings": workspace.settings.shaping()},
         code_version=code_version(),
     )
 
@@ -113,7 +112,8 @@ def unfinished_generate(
         kind=RunKind.FULLY_AUTOMATIC,
         limit=RUNS,
     ):
-        if run.round_id is None and (run.config, run.model) == wanted:
+        config = {name: value for name, value in run.config.items() if name != "settings"}
+        if run.round_id is None and (config, run.model) == wanted:
             return None if run.state == RunState.FINISHED else run
     return None
 
@@ -150,6 +150,7 @@ def next_shard(workspace: Workspace, run_id: str) -> int | None:
         free.
     """
     shards = workspace.catalog.shards
+    workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
     shard = shards.lease(run_id, owner(), workspace.settings.lease_seconds)
     if shard is None:
         return None
@@ -201,6 +202,7 @@ def generate_run(workspace: Workspace, job: Job, image_ids: Iterable[int] = ()) 
 def plan_shards(workspace: Workspace, run_id: str, image_ids: Iterable[int]) -> ShardTotals:
     """Cut a run into shards, unless it has some; `image_ids` is read a part at a time."""
     shards = workspace.catalog.shards
+    workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
     shards.plan(run_id, _cut(image_ids, workspace.settings.shard_images))
     return shards.totals(run_id)
 
@@ -262,7 +264,7 @@ def _shard_masks(
     for image, pixels in _read_ahead(workspace, workspace.catalog.images.get_many(shard.image_ids)):
         try:
             found = generator.generate(pixels.result())
-        except (BadImageError, ObjectNotFoundError) as error:
+        except BadImageError as error:
             workspace.catalog.quarantine.add(
                 job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
             )

@@ -84,7 +84,7 @@ def import_model(
     with tempfile.TemporaryDirectory(prefix="import-", dir=workspace.cache) as fresh:
         stored = Path(fresh) / "model.safetensors"
         save_tensors(found.tensors, card, stored)
-        workspace.add_model(stored, card.as_dict(), stem=digest)
+        workspace.add_model(stored, card.as_dict())
     return workspace.catalog.models.get(version)
 
 

@@ -7,15 +7,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flows import events
+from flows.turns import at_work
 from storage.catalog import RunKind, RunState, Split, VerdictKind
 
 if TYPE_CHECKING:
     from flows.wiring import Workspace
-    from storage.catalog import Dataset, Verdict
+    from storage.catalog import Dataset, Run, Verdict
 
 RUNS = 1_000
 """Runs of a kind that are looked through, the latest ones."""
 EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+def _has_trained(workspace: Workspace, run: Run) -> bool:
+    """Whether a running retrain has made its model, which may only have to be compared."""
+    totals = workspace.catalog.shards.totals(run.id)
+    return run.state == RunState.RUNNING and 0 < totals.shards == totals.committed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +60,12 @@ def due_events(workspace: Workspace, judged: Judged) -> list[str]:
 
 
 def judged_since_retrain(workspace: Workspace, dataset: Dataset) -> Judged:
-    """Verdicts of the dataset's reviews since its last retrain that did not fail."""
+    """Verdicts of the dataset's reviews since its last retrain that has trained, or is at it."""
     runs = workspace.catalog.runs
     began = [
         run.started_at
         for run in runs.all(dataset_id=dataset.id, kind=RunKind.RETRAIN, limit=RUNS)
-        if run.state != RunState.FAILED
+        if run.state == RunState.FINISHED or at_work(workspace, run) or _has_trained(workspace, run)
     ]
     since = max(began, default=EARLIEST)
     verdicts: list[Verdict] = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from flows.requeue import requeue
 from flows.settings import find_workspace, load_settings
 from flows.terminal import JsonOption, console, example, in_workspace, number, print_json
 
@@ -90,7 +91,8 @@ def compact_workspace(workspace: Workspace, delete: bool = True) -> dict[str, An
 
 def _readable_for(workspace: Workspace) -> timedelta:
     """How long all versions stay: as the settings say, and from when the oldest training or release
-    began that still runs."""
+    began that a process is at."""
+    from flows.turns import at_work
     from storage.catalog import RunKind, RunState
 
     now = workspace.catalog.now()
@@ -98,6 +100,7 @@ def _readable_for(workspace: Workspace) -> timedelta:
         now - run.started_at + CLOCKS
         for kind in (RunKind.RETRAIN, RunKind.RELEASE)
         for run in workspace.catalog.runs.all(kind=kind, state=RunState.RUNNING, limit=1_000)
+        if at_work(workspace, run)
     ]
     return max([timedelta(days=workspace.settings.operations.vacuum_days), *ages])
 
@@ -241,6 +244,7 @@ def register(app: typer.Typer) -> None:
         (sweep, ("dataengine sweep", "dataengine sweep --delete")),
         (compact, ("dataengine compact",)),
         (backup, ("dataengine backup catalog-$(date +%F).backup",)),
+        (requeue, ("dataengine requeue --dataset photos",)),
         (restore, ("dataengine restore catalog-2026-01-31.backup",)),
     ):
         app.command(command.__name__, epilog=example(*lines))(command)

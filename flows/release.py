@@ -1,6 +1,6 @@
 """A release: a frozen version of a dataset, with exports, a report and a card.
 
-It pins a version of the mask table. Under `releases/<name>/` it has `instances.json` (COCO),
+It pins a version of the mask table. Under `releases/<name>/<id>/` it has `instances.json` (COCO),
 `sa1b.tar` (SA-1B's JSON files, one an image, as SA-1B itself is shipped) and `report.html`.
 
 Its masks are, image by image: what people made or confirmed; then automatic masks that were not
@@ -43,6 +43,7 @@ from storage.catalog import (
     ReleaseState,
     RunKind,
     VerdictKind,
+    new_id,
 )
 from storage.formats.coco import CocoWriter
 from storage.formats.sa1b import write_sa1b
@@ -106,12 +107,11 @@ def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
         export_release(opened, begun, folder / "sa1b", "sa1b")
         _tar(folder / "sa1b", folder / "sa1b.tar")
         write_report(opened, dataset, _summary(opened, row, name), folder / REPORT_FILE)
+        key = f"{begun.key}/{new_id()}"  # of this attempt: one that was cut short left other files
         for file in FILES:
-            key = f"{begun.key}/{file}"
-            opened.objects.delete(key)  # of a building that was broken off
-            opened.objects.put_file(key, folder / file)
+            opened.objects.put_file(f"{key}/{file}", folder / file)
         card = _card(opened, row, begun, counts)
-        opened.catalog.releases.finish(name, card)
+        card = opened.catalog.releases.finish(name, card, key=key).card
         opened.catalog.runs.finish(run.id, counts)
     return card
 

@@ -8,6 +8,7 @@ person looks at the image.
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from engine.core.records import Mask, Prompt, Source, Stage
 from engine.core.rle import iou_matrix
 from flows import progress
 from flows.collecting import make_embeddings
+from flows.patience import patiently
 from flows.review import MASKS_PER_IMAGE, queue_review, start_review
 from flows.turns import BusyError, guarded, review_turn, turn
 from flows.wiring import Workspace, code_version
 from storage.catalog import Dataset, RunKind, RunState
 from storage.formats.images import BadImageError
-from storage.objects import ObjectNotFoundError
 
 
 def rescore_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
@@ -118,13 +119,14 @@ def disagreements(
 ) -> dict[int, list[Mask]]:
     """The sample's masks that no answer of the model, asked for the same point, is like."""
     least = workspace.settings.production.rescore_min_iou
+    patience = workspace.settings.outage_seconds
     differing: dict[int, list[Mask]] = {}
     images = workspace.catalog.images.get_many(list(sample))
     with progress.current().track("compare", len(images), "image") as advance:
         for image in images:
             try:
-                pixels = workspace.pixels(image)
-            except (BadImageError, ObjectNotFoundError):
+                pixels = patiently(patience, partial(workspace.pixels, image))
+            except BadImageError:
                 pixels = None  # whoever works on the image next quarantines it
             if pixels is not None:
                 best = best_ious(workspace, model, pixels, sample[image.id])

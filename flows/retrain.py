@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import tempfile
 import time
@@ -31,6 +32,8 @@ from storage.catalog import (
     CatalogError,
     Dataset,
     Model,
+    NotFoundError,
+    Run,
     RunKind,
     StaleStateError,
     check_name,
@@ -94,23 +97,30 @@ def _retrained(
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset.id}/{version}").hex
     known = {model.version: model for model in workspace.catalog.models.all()}
     if version in known:
+        with contextlib.suppress(NotFoundError):  # of another dataset's retrain, or imported
+            workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
         return _compare(workspace, dataset, run_id, known[version])
     check_name("model", version)
     parent = workspace.current_model()
-    workspace.catalog.runs.start(
+    run = workspace.catalog.runs.start(
         run_id,
         RunKind.RETRAIN,
         dataset_id=dataset.id,
         model=parent.version,
-        config=train_config(workspace).as_dict(),
+        config={
+            **train_config(workspace).as_dict(),
+            "settings": workspace.settings.shaping(),
+        },
         code_version=code_version(),
     )
+    workspace = workspace.as_started(run)
+    parent = workspace.catalog.models.get(str(run.model))
     with guarded(workspace, run_id):
         with only_one(workspace, run_id) as is_to_train:
             if is_to_train:
                 log.info("training begins", extra={"run_id": run_id, "model": version})
                 with costs.spending(workspace, run_id):
-                    _train(workspace, dataset, version, parent, run_id, newest_run)
+                    _train(workspace, dataset, version, parent, run, newest_run)
         return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
 
 
@@ -140,22 +150,27 @@ def _train(
     dataset: Dataset,
     version: str,
     parent: Model,
-    run_id: str,
+    run: Run,
     newest_run: str | None,
 ) -> None:
     """Train, write the checkpoint, enter it as a candidate."""
     sam, parent_card = load_checkpoint(workspace.checkpoint(parent.version), workspace.device())
     config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
-    table_version = workspace.masks.version()
-    source = MaskSource(workspace, dataset, table_version, newest_run, config)
-    trainer = Trainer(sam, config, source.draw)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
-    resume, log = folder / f"{run_id}.pt", folder / f"{run_id}.csv"
+    resume, log, drawn = (folder / f"{run.id}.{end}" for end in ("pt", "csv", "version"))
+    table_version = workspace.masks.version()
+    if resume.exists() and drawn.exists():  # it goes on with the masks that it began with
+        table_version = int(drawn.read_text())
+    source = MaskSource(workspace, dataset, table_version, newest_run, config)
+    drawn.write_text(str(table_version))
+    trainer = Trainer(sam, config, source.draw)
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
-        tell = _teller(workspace, run_id, config.steps, advance)
+        tell = _teller(workspace, run.id, config.steps, advance)
         trainer.run(on_step=tell, checkpoint=resume, every_seconds=30, log=log)
-    workspace.objects.put(f"training/{version}.csv", log.read_bytes())
+    losses = log.read_bytes()  # with timings: another attempt's are others
+    name = hashlib.sha256(losses).hexdigest()[:16]
+    workspace.objects.put(f"training/{version}-{name}.csv", losses)
     thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
     card = ModelCard(
         version=version,
@@ -178,6 +193,7 @@ def _train(
         workspace.add_model(path, card.as_dict())
     resume.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
+    drawn.unlink(missing_ok=True)
 
 
 def _teller(

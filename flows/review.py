@@ -63,6 +63,7 @@ def review(
     one gets images with ground truth only."""
     opened = open_workspace(workspace)
     job = start_review(opened, dataset, run_id or new_id())
+    opened = opened.as_started(opened.catalog.runs.get(job.run_id))
     with guarded(opened, job.run_id):
         chosen = queue_sample(opened, job, images, seed, with_truth=annotator == SIMULATED)
         if annotator == PEOPLE:
@@ -99,7 +100,12 @@ def start_review(workspace: Workspace, dataset: str, run_id: str) -> Job:
     row = workspace.catalog.datasets.get(dataset)
     model = workspace.current_model().version
     run = workspace.catalog.runs.start(
-        run_id, RunKind.REVIEW, dataset_id=row.id, model=model, code_version=code_version()
+        run_id,
+        RunKind.REVIEW,
+        dataset_id=row.id,
+        model=model,
+        config={"settings": workspace.settings.shaping()},
+        code_version=code_version(),
     )
     return Job(
         run_id=run.id,

@@ -48,7 +48,10 @@ def open_round(workspace: Workspace, row: Round) -> Round:
         dataset_id=row.dataset_id,
         round_id=row.id,
         model=row.model_in,
-        config=workspace.catalog.loops.get(row.loop_id).plan[row.position],
+        config={
+            **workspace.catalog.loops.get(row.loop_id).plan[row.position],
+            "settings": workspace.settings.shaping(),
+        },
         code_version=code_version(),
     )
     return row

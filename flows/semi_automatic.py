@@ -38,7 +38,7 @@ from storage.annotation_queue import NewTask, Task
 from storage.catalog import Image, Round, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
-from storage.objects import ObjectExistsError, ObjectNotFoundError
+from storage.objects import ObjectExistsError, named_by_catalog
 
 
 @flow(name="semi-automatic")
@@ -59,6 +59,7 @@ def run_semi_automatic(
         The round's figures; None where people still have tasks of it and `wait` is off.
     """
     job = job_of(workspace, row)
+    workspace = workspace.as_started(workspace.catalog.runs.get(job.run_id))
     image_ids = workspace.catalog.rounds.image_ids(row.id)
     if job.annotator == PEOPLE:
         make_embeddings(workspace, job, image_ids)
@@ -84,7 +85,7 @@ def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
             if not workspace.objects.exists(key):
                 try:
                     found = generator.generate(workspace.pixels(image))
-                except (BadImageError, ObjectNotFoundError):
+                except BadImageError:
                     found = []  # whoever takes the task quarantines the image
                 sure = [mask for mask in found if mask.predicted_iou >= least]
                 masks = masks_of(job, image.id, sure, shard=0, source=Source.PREFILL)
@@ -111,7 +112,8 @@ def _annotator(workspace: Workspace, job: Job) -> Any:
     def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
         """Keep what is right, reject what is wrong, add the most prominent of the rest."""
         config = annotator.config
-        given = read_parquet(workspace.objects.get(task.payload["prefill"]))
+        with named_by_catalog():
+            given = read_parquet(workspace.objects.get(task.payload["prefill"]))
         overlap = iou_matrix([mask.rle for mask in given], truths)
         pairs = match(overlap, config.accept_iou)
         kept = [_confirmed(given[index]) for index, _ in pairs]

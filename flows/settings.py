@@ -199,6 +199,10 @@ class CostSettings(_Section):
     """Of the object store; 10^9 bytes, 30 days."""
 
 
+SHAPING = {"generator", "annotator", "train", "max_pixels", "shard_images"}
+"""Settings of which a run's results depend. Those that say where and how fast it works are none."""
+
+
 class _TomlFile(TomlConfigSettingsSource):
     """A file of settings; the byte order mark that some editors put before UTF-8 is no error."""
 
@@ -269,6 +273,19 @@ class Settings(BaseSettings):
         toml = _TomlFile(settings_cls, _toml_being_read)
         services = _TomlFile(settings_cls, root / SERVICES_FILE)
         return init_settings, env_settings, toml, services
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings that what a run makes depends on, for its row: it goes on with them."""
+        return self.model_dump(mode="json", include=SHAPING)
+
+    def shaped(self, kept: dict[str, Any]) -> Settings:
+        """These settings, but with those that a run was started with (`shaping`)."""
+        sections = {name: getattr(self, name) for name in SHAPING & kept.keys()}
+        values = {
+            name: type(now).model_validate(kept[name]) if isinstance(now, _Section) else kept[name]
+            for name, now in sections.items()
+        }
+        return self.model_copy(update=values)
 
     @property
     def catalog_url(self) -> str:

@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from functools import partial
 
 from flows import progress
 from flows.patience import kept_alive
 from flows.wiring import Workspace
-from storage.catalog import CatalogError, LeaseLostError, Lock
+from storage.catalog import CatalogError, LeaseLostError, Lock, Run, RunState
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,16 @@ def only_one(workspace: Workspace, run_id: str) -> Iterator[bool]:
         shards.commit(run_id, 0, lease, masks=0, table_version=None, seconds=took)
         return
     yield False
+
+
+def at_work(workspace: Workspace, run: Run) -> bool:
+    """Whether a process is at the run. Its leases and signs of life decide: a process that is
+    killed leaves the run as running. One that was silent for `outage_seconds` is taken for dead."""
+    if run.state != RunState.RUNNING:
+        return False
+    since = workspace.catalog.now() - timedelta(seconds=workspace.settings.outage_seconds)
+    signs = (run.started_at, run.alive_until, workspace.catalog.shards.leased_until(run.id))
+    return any(sign is not None and sign > since for sign in signs)
 
 
 def _give_back(workspace: Workspace, run_id: str, lease: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -18,10 +20,10 @@ from engine.core.rle import RLE
 from flows import logs
 from flows.settings import Settings, load_settings
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Catalog, Image, Model, open_catalog
+from storage.catalog import Catalog, Image, Model, Run, open_catalog
 from storage.formats.images import read_image
 from storage.masks import MaskTable
-from storage.objects import open_store
+from storage.objects import named_by_catalog, open_store
 
 if TYPE_CHECKING:
     from engine.sam import Segmenter
@@ -46,6 +48,18 @@ class Workspace:
         self.masks = MaskTable(self.objects)
         self.truths = MaskTable(self.objects, prefix="ground_truth")
         """Masks that came with the images: what simulated annotators and scores go by."""
+        self._loader = self
+        """Whose models are kept loaded: the same for all workspaces `as_started`."""
+
+    def as_started(self, run: Run) -> Workspace:
+        """The workspace with the settings that a run was started with: they may have been changed
+        between a stop and its going on. Runs of before they were kept have those of today."""
+        kept = run.config.get("settings")
+        if not kept:
+            return self
+        found = copy.copy(self)
+        found.settings = self.settings.shaped(kept)
+        return found
 
     @property
     def cache(self) -> Path:
@@ -69,12 +83,13 @@ class Workspace:
             self.add_model(shipped_path(), card.as_dict())
         self.catalog.models.promote(card.version, expected_current=None)
 
-    def add_model(self, path: Path, card: dict[str, Any], *, stem: str = "model") -> None:
-        """Store a checkpoint, object first, and enter it as a candidate. Its object has the name
-        `stem`; one of that name is taken for the same checkpoint."""
-        key = f"models/{card['version']}/{stem}.safetensors"
-        if not self.objects.exists(key):
-            self.objects.put_file(key, path)
+    def add_model(self, path: Path, card: dict[str, Any]) -> None:
+        """Store a checkpoint, object first, and enter it as a candidate. Its key has the content's
+        hash, so that what an attempt left that was cut short is not taken for it."""
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"models/{card['version']}/{content[:16]}.safetensors"
+        self.objects.put_file(key, path)
         self.catalog.models.add(
             card["version"],
             architecture=card["architecture"],
@@ -97,15 +112,16 @@ class Workspace:
 
     def segmenter(self, version: str | None = None) -> Segmenter:
         """The model version, loaded; the current one where none is named. Two are kept."""
-        return _load_segmenter(self, version or self.current_model().version)
+        return _load_segmenter(self._loader, version or self.current_model().version)
 
     def checkpoint(self, version: str) -> Path:
         """A local copy of a model version's file."""
         model = self.catalog.models.get(version)
-        path = self.cache / "models" / f"{version}.safetensors"
+        path = self.cache / model.key
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.objects.fetch(model.key, path)
+            with named_by_catalog():
+                self.objects.fetch(model.key, path)
         return path
 
     def device(self) -> str:
@@ -117,9 +133,11 @@ class Workspace:
 
         Raises:
             BadImageError: the bytes are no image any more.
-            StorageError: they cannot be fetched.
+            StorageError: they cannot be fetched, or are not there.
         """
-        return read_image(self.objects.get(image.key), max_pixels=self.settings.max_pixels)
+        with named_by_catalog():
+            data = self.objects.get(image.key)
+        return read_image(data, max_pixels=self.settings.max_pixels)
 
     def truths_of(self, image_ids: Sequence[int]) -> dict[int, list[RLE]]:
         """The true masks of images, in one scan; images without any are left out."""

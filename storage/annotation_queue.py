@@ -1,8 +1,8 @@
 """The annotation queue: tasks are leased to one annotator at a time.
 
-The order is: fewest skips, then highest priority, then first in. A lease that expires makes its
-task free again, but counts until somebody else has taken the task: late work is not thrown away
-while nobody else has begun.
+The order is: fewest skips, then highest priority, then first in; when enough people have skipped a
+task it leaves the queue. A lease that expires makes its task free again, but counts until somebody
+else has taken the task: late work is not thrown away while nobody else has begun.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog.database import Catalog
@@ -25,8 +25,8 @@ from storage.catalog.sessions import (
     pairs,
     to_record,
 )
-from storage.catalog.states import TaskKind, TaskState
-from storage.catalog.tables import TaskRow
+from storage.catalog.states import RunState, TaskKind, TaskState
+from storage.catalog.tables import RunRow, TaskRow
 
 PAGE = 500
 """Tasks read at once by `submitted`."""
@@ -60,6 +60,8 @@ class Task:
     state: TaskState
     priority: int
     skips: int
+    skipped_by: list[int] | None
+    """Ids of the annotators who passed it on."""
     lease_id: str | None
     annotator_id: int | None
     lease_expires_at: datetime | None
@@ -69,6 +71,8 @@ class Task:
     payload: dict[str, Any]
     result_key: str | None
     result: dict[str, Any] | None
+    shard: int | None
+    """Of the mask table, in which the answer is committed (`assign_shards`)."""
     created_at: datetime
     leased_at: datetime | None
     submitted_at: datetime | None
@@ -81,7 +85,7 @@ class AnnotationQueue:
         """
         Args:
             clock: the catalog's by default.
-            max_skips: a task skipped so often leaves the queue for good (`skipped`).
+            max_skips: a task that so many people have skipped leaves the queue (`skipped`).
 
         Raises:
             ValueError: max_skips is below 1.
@@ -261,8 +265,8 @@ class AnnotationQueue:
         return self.get(task_id)
 
     def skip(self, task_id: int, lease_id: str) -> TaskState:
-        """Send a task to the back of the queue, behind all that were skipped less often; after
-        `max_skips` times it leaves the queue.
+        """Send a task to the back of the queue, behind all that were skipped less often; when
+        `max_skips` people have done so, however often each, it leaves the queue.
 
         Returns:
             `open`, or `skipped` if it has left the queue.
@@ -271,11 +275,13 @@ class AnnotationQueue:
             LeaseLostError: somebody else has the task, or it was handed in.
             TaskNotFoundError: no such task.
         """
-        over = TaskRow.skips + 1 >= self._max_skips
-        state = case((over, TaskState.SKIPPED.value), else_=TaskState.OPEN.value)
-        values = {"state": state, "skips": TaskRow.skips + 1}
+        task = self.get(task_id)  # while the lease holds, nobody else skips it
+        people = sorted({*(task.skipped_by or ()), task.annotator_id or 0})
+        over = len(people) >= self._max_skips
+        state = TaskState.SKIPPED if over else TaskState.OPEN
+        values = {"state": state, "skips": TaskRow.skips + 1, "skipped_by": people}
         self._change(task_id, lease_id, values | _GIVEN_BACK)
-        return self.get(task_id).state
+        return state
 
     def release(self, task_id: int, lease_id: str) -> None:
         """Give a task back to its place in the queue.
@@ -285,6 +291,51 @@ class AnnotationQueue:
             TaskNotFoundError: no such task.
         """
         self._change(task_id, lease_id, {"state": TaskState.OPEN} | _GIVEN_BACK)
+
+    def requeue(self, dataset_id: int) -> int:
+        """Open the tasks again that left the queue without an answer: those that too many people
+        have skipped, and those whose image was quarantined. Runs that have ended stay as they are.
+
+        Returns:
+            How many.
+        """
+        going_on = select(RunRow.id).where(RunRow.state != RunState.FINISHED)
+        quarantined = and_(
+            TaskRow.state == TaskState.SUBMITTED,
+            TaskRow.shard.is_(None),
+            TaskRow.result["quarantined"].as_string().is_not(None),
+        )
+        statement = update(TaskRow).where(
+            TaskRow.dataset_id == dataset_id,
+            TaskRow.run_id.in_(going_on),
+            or_(TaskRow.state == TaskState.SKIPPED, quarantined),
+        )
+        fresh = {"state": TaskState.OPEN, "skips": 0, "submitted_at": None}
+        unanswered = dict.fromkeys(("skipped_by", "result_key", "result"))
+        with self._catalog.session() as session:
+            values = fresh | unanswered | _GIVEN_BACK
+            count = count_changed(session, statement.values(**values))
+            session.commit()
+            return count
+
+    def assign_shards(self, run_id: str, size: int) -> None:
+        """Say which shard of the mask table each submitted answer of the run belongs to: `size` of
+        them to one, in the order of their ids. Said once: an answer that has a shard keeps it, and
+        those that came in later get shards of their own.
+        """
+        of_run = TaskRow.run_id == run_id
+        waiting = and_(of_run, TaskRow.state == TaskState.SUBMITTED, TaskRow.shard.is_(None))
+        with self._catalog.session() as session:
+            # One at a time: two with different sizes must not mix their shards.
+            session.scalar(select(RunRow.id).where(RunRow.id == run_id).with_for_update())
+            last = session.scalar(select(func.max(TaskRow.shard)).where(of_run))
+            ids = session.scalars(select(TaskRow.id).where(waiting).order_by(TaskRow.id)).all()
+            first = 0 if last is None else last + 1
+            for shard, start in enumerate(range(0, len(ids), size), first):
+                part = ids[start : start + size]
+                chosen = TaskRow.id.between(part[0], part[-1])
+                count_changed(session, update(TaskRow).where(waiting, chosen).values(shard=shard))
+            session.commit()
 
     def _change(self, task_id: int, lease_id: str, values: dict[str, Any]) -> None:
         statement = update(TaskRow).where(

@@ -8,11 +8,9 @@ as its files are there. `vacuum` deletes the files that only old versions need, 
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -22,8 +20,9 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from storage.mask_rows import ROW_GROUP_ROWS, SCHEMA
-from storage.masks import TABLE_PROPERTIES, delta_errors
+from storage.mask_files import sync_log, write_file
+from storage.mask_rows import SCHEMA
+from storage.masks import delta_errors
 from storage.objects import ObjectStore, StorageError, StorageUnavailableError
 
 TARGET_BYTES = 64 << 20
@@ -121,6 +120,7 @@ def compact(
     if rows:
         with delta_errors(store.delta_uri(prefix)):
             table.create_checkpoint()  # so that opening reads one file instead of the whole log
+        sync_log(store, prefix, [table.version()])
     return Compacted(
         version=table.version(), files_before=before, files_after=len(_files(table)), rows=rows
     )
@@ -222,10 +222,10 @@ def _rewrites(table: DeltaTable) -> Iterator[tuple[int, datetime]]:
     """Versions that may have removed files, and when."""
     with delta_errors(table.table_uri):
         entries = table.history()
-    for entry in entries:
+    for place, entry in enumerate(entries, 1):
         if entry.get(_MARK) or entry["operation"] not in _APPENDING:
             time = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
-            yield int(entry["version"]), time
+            yield len(entries) - place, time  # its own numbers are wrong beside commits
 
 
 def _removed_in(store: ObjectStore, prefix: str, version: int) -> set[str]:
@@ -253,26 +253,13 @@ def _merge(store: ObjectStore, prefix: str, group: Sequence[_File]) -> int:
     """Replace the files by one; how many rows it has. 0 where somebody else replaced one of them
     meanwhile."""
     rows = _sorted_rows(store, prefix, group)
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows,
-        sink,
-        compression="zstd",
-        compression_level=3,
-        row_group_size=ROW_GROUP_ROWS,
-        write_page_index=True,
-    )
-    data, name = bytes(sink.getvalue()), f"part-{uuid.uuid4()}-c000.zstd.parquet"
-    store.put(f"{prefix}/{name}", data)
     now = int(datetime.now(UTC).timestamp() * 1000)
-    actions: list[AddAction | RemoveAction] = [
-        RemoveAction(file.path, False, now, file.size, {}) for file in group
-    ]
-    stats = json.dumps(_statistics(rows))
-    actions.append(AddAction(name, len(data), {}, now, data_change=False, stats=stats))
+    added = write_file(store, prefix, rows, data_change=False)
+    actions: list[AddAction | RemoveAction] = [added]
+    actions += [RemoveAction(file.path, False, now, file.size, {}) for file in group]
     if _commit(store, prefix, actions, {file.path for file in group}):
         return int(rows.num_rows)
-    store.delete(f"{prefix}/{name}")
+    store.delete(f"{prefix}/{added.path}")
     return 0
 
 
@@ -294,23 +281,6 @@ def _sorted_rows(store: ObjectStore, prefix: str, group: Sequence[_File]) -> pa.
     keys = pa.table({"image_id": joined.column("image_id"), "place": place})
     order = pc.sort_indices(keys, [("image_id", "ascending"), ("place", "ascending")])
     return joined.take(order)
-
-
-def _statistics(rows: pa.Table) -> dict[str, Any]:
-    """What the log keeps of a file, so that scans can leave it out."""
-    names = TABLE_PROPERTIES["delta.dataSkippingStatsColumns"].split(",")
-    least: dict[str, Any] = {}
-    most: dict[str, Any] = {}
-    for name in names:
-        found = pc.min_max(rows.column(name)).as_py()
-        if found["min"] is not None:
-            least[name], most[name] = found["min"], found["max"]
-    return {
-        "numRecords": rows.num_rows,
-        "minValues": least,
-        "maxValues": most,
-        "nullCount": {name: rows.column(name).null_count for name in names},
-    }
 
 
 def _commit(
@@ -335,7 +305,8 @@ def _commit(
                         custom_metadata={_MARK: "compact"}, max_commit_retries=0
                     ),
                 )
-                return True
+            sync_log(store, prefix, [table.version()])
+            return True
         except CommitFailedError:
             continue  # a shard was committed meanwhile
     raise StorageUnavailableError(f"{prefix}: lost {ATTEMPTS} commit races in a row")

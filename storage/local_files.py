@@ -8,6 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +35,7 @@ def _staged(path: Path, write: Callable[[BinaryIO], None], mode: int = 0o666) ->
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync(path.parent)
 
 
 def link_new(path: Path, source: BinaryIO) -> bool:
@@ -61,7 +62,7 @@ def replace(path: Path, write: Callable[[BinaryIO], None], *, mode: int = 0o666)
     Args:
         mode: of the file, less the umask.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with _staged(path, write, mode) as staged:
         staged.replace(path)
 
@@ -78,8 +79,17 @@ def write_private(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing; they are on disk then."""
+    missing = list(takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync(made.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

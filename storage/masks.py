@@ -16,13 +16,14 @@ from typing import Any, TypedDict, Unpack
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
 
 from engine.core.records import Mask, Source, Stage
+from storage.mask_files import STATISTICS, sync_log, version_of, write_file
 from storage.mask_rows import (
     MAX_INT32,
-    ROW_GROUP_ROWS,
     SCHEMA,
     from_batch,
     read_parquet,
@@ -46,10 +47,7 @@ TABLE_PROPERTIES = {
     "delta.appendOnly": "true",
     # A pinned version has to stay readable: by default the log forgets after 30 days.
     "delta.enableExpiredLogCleanup": "false",
-    # Only what scans filter by: the log keeps these columns' ranges for each file.
-    "delta.dataSkippingStatsColumns": (
-        "mask_id,image_id,dataset,stage,round,run_id,source,predicted_iou,supersedes"
-    ),
+    "delta.dataSkippingStatsColumns": ",".join(STATISTICS),
 }
 COMMIT_ATTEMPTS = 20
 REFUSALS = ("privileges", "NoSuchBucket", "RequestTimeTooSkewed", "os error 28", "No space left")
@@ -83,14 +81,17 @@ class MaskTable:
 
     def __init__(self, store: ObjectStore, prefix: str = "masks") -> None:
         self.uri = store.delta_uri(prefix)
+        self._store, self._prefix = store, prefix
         self._options = store.delta_options()
+        self._durable = -1  # the newest version whose log is known to be on disk
 
     def __repr__(self) -> str:
         return f"MaskTable({self.uri!r})"
 
     def commit(self, masks: Iterable[Mask], *, run_id: str, shard: int) -> int:
         """Append a shard's masks in one commit, unless this (run, shard) was committed before:
-        then `masks` is not read. No masks at all still mark the shard as committed.
+        then `masks` is not read. No masks at all still mark the shard as committed. What is
+        committed is on disk when this returns.
 
         Returns:
             A version of the table that holds them: the one they were committed as.
@@ -99,38 +100,52 @@ class MaskTable:
             ValueError: a mask is not of this run and shard, comes twice, or `to_batch` refuses it.
         """
         transaction = Transaction(_transaction_id(run_id, shard), 1)
-        batch: pa.RecordBatch | None = None
+        added: list[AddAction | RemoveAction] | None = None
         for _ in range(COMMIT_ATTEMPTS):
             # Delta refuses a transaction that was committed after this snapshot, so what is
             # checked and what is written to have to be the same one.
             table = self._open() or self._create()
-            with delta_errors(self.uri):
-                if table.transaction_version(transaction.app_id) is not None:
-                    return _version_of(table, run_id, shard)
-            if batch is None:
-                batch = _shard_batch(masks, run_id, shard)
+            if self._has(table, transaction.app_id):
+                return self._settled(run_id, shard)
+            if added is None:
+                added = self._written(_shard_batch(masks, run_id, shard))
             with delta_errors(self.uri), contextlib.suppress(CommitFailedError):
-                write_deltalake(
-                    table,
-                    batch,
-                    mode="append",
-                    writer_properties=WriterProperties(
-                        compression="ZSTD", compression_level=3, max_row_group_size=ROW_GROUP_ROWS
-                    ),
+                table.create_write_transaction(
+                    added,
+                    "append",
+                    table.schema(),
                     commit_properties=CommitProperties(
-                        custom_metadata={"run_id": run_id, "shard": shard},
-                        app_transactions=[transaction],
+                        {"run_id": run_id, "shard": shard}, app_transactions=[transaction]
                     ),
                 )
-                return table.version()
+                return self._settled(run_id, shard)
         raise StorageUnavailableError(f"{self.uri}: lost {COMMIT_ATTEMPTS} commit races in a row")
+
+    def _has(self, table: DeltaTable, transaction_id: str) -> bool:
+        with delta_errors(self.uri):
+            return table.transaction_version(transaction_id) is not None
+
+    def _written(self, batch: pa.RecordBatch) -> list[AddAction | RemoveAction]:
+        if not batch.num_rows:
+            return []
+        rows = pa.Table.from_batches([batch])
+        return [write_file(self._store, self._prefix, rows, data_change=True)]
+
+    def _settled(self, run_id: str, shard: int) -> int:
+        """The version of a committed shard, with the log on disk: all of it, as other processes may
+        have been killed before they had their part of it there."""
+        table = self._open()
+        if table is None:
+            raise StorageUnavailableError(f"{self.uri} is gone: is the store mounted?")
+        newest = table.version()
+        sync_log(self._store, self._prefix, range(self._durable + 1, newest + 1))
+        self._durable = max(self._durable, newest)
+        return version_of(self._store, self._prefix, table, run_id, shard)
 
     def committed(self, run_id: str, shard: int) -> bool:
         """Whether this shard's masks are in the table."""
         table = self._open()
-        name = _transaction_id(run_id, shard)
-        with delta_errors(self.uri):
-            return table is not None and table.transaction_version(name) is not None
+        return table is not None and self._has(table, _transaction_id(run_id, shard))
 
     def version(self) -> int | None:
         """The newest version, which is what a training run or a release pins; None without a
@@ -218,7 +233,8 @@ class MaskTable:
             raise ValueError(f"version is {version}, expected 0 or more")
         with delta_errors(self.uri):
             try:
-                return DeltaTable(self.uri, version=version, storage_options=self._options)
+                uri = self._store.delta_uri(self._prefix)  # or the store says that it is away
+                return DeltaTable(uri, version=version, storage_options=self._options)
             except TableNotFoundError:
                 if version is None:
                     return None
@@ -336,16 +352,6 @@ def _transaction_id(run_id: str, shard: int) -> str:
     if not run_id or not 0 <= shard <= MAX_INT32:
         raise ValueError(f"run {run_id!r}, shard {shard}: expected a name and a number from 0")
     return f"{run_id}/{shard}"
-
-
-def _version_of(table: DeltaTable, run_id: str, shard: int) -> int:
-    """The version in which a shard was committed, searched backwards from the newest."""
-    newest = table.version()
-    for limit in (64, 1024, None):
-        for entry in table.history(limit):
-            if entry.get("run_id") == run_id and entry.get("shard") == shard:
-                return int(entry["version"])
-    return newest
 
 
 def _shard_batch(masks: Iterable[Mask], run_id: str, shard: int) -> pa.RecordBatch:

@@ -8,11 +8,12 @@ No key may be a folder of another one ("a" beside "a/b"): a file system cannot h
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +25,17 @@ from botocore import exceptions as boto_errors
 from botocore.config import Config
 
 from storage.keys import check_key, check_prefix, is_key
-from storage.local_files import CHUNK_BYTES, link_new, replace
+from storage.local_files import CHUNK_BYTES, link_new, make_folder, replace, sync
 from storage.os_errors import sentence_of
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+
+_AWAY = (
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EBUSY),
+    *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN),
+)
+"""Errors of a disk or a network drive that does not answer."""
 
 MAX_S3_PUT_BYTES = 5 * 1024**3
 """S3's limit for an object that is put in one request, as a conditional write has to be."""
@@ -59,6 +66,27 @@ class ObjectExistsError(StorageError):
 
 class StorageUnavailableError(StorageError):
     """The store did not answer, or answered that it is busy: the caller tries again later."""
+
+
+class ObjectMissingError(StorageUnavailableError):
+    """The catalog names an object that the store does not have. Of an image that says nothing: the
+    store may not be mounted, or be another one. The caller waits as for any other outage."""
+
+
+@contextlib.contextmanager
+def named_by_catalog() -> Iterator[None]:
+    """Around reading an object that the catalog names.
+
+    Raises:
+        ObjectMissingError: it is not there.
+    """
+    try:
+        yield
+    except ObjectNotFoundError as error:
+        raise ObjectMissingError(
+            f"{error}, though the catalog names it: is the store mounted, and the right one? "
+            "An image that is lost for good comes back by ingesting its file again"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +159,10 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens if there is none."""
 
+    def sync(self, keys: Iterable[str]) -> None:
+        """Have on disk what others than this class wrote under these keys, and the folders it is
+        in; keys without an object are passed over. What `put` and `put_file` wrote is."""
+
     def uri(self, key: str) -> str:
         """The object's address, `file:///...` or `s3://...`; it holds no secret."""
 
@@ -151,13 +183,15 @@ class LocalStore:
 
     Symbolic links below the root are refused by every method, with StorageError, and not listed.
     That keeps a link from leading outside; it is no defence against a local user who can swap
-    folders for links while a call runs.
+    folders for links while a call runs. A folder that is gone, or is another one than before (the
+    disk is not mounted any more), is refused with StorageUnavailableError.
     """
 
     root: Path
 
     def __post_init__(self) -> None:
         self.root = self.root.resolve()
+        self._seen: tuple[int, int] | None = None
 
     def put(self, key: str, data: bytes) -> None:
         self._put(key, lambda: io.BytesIO(data))
@@ -188,6 +222,7 @@ class LocalStore:
             return path.stat().st_size
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        self._check_root()
         folder, slash, _ = check_prefix(prefix).rpartition("/")
         return self._walk(self._path(folder) if folder else self.root, folder + slash, prefix)
 
@@ -196,6 +231,18 @@ class LocalStore:
         with _local_errors(key):
             if path.is_file():
                 path.unlink(missing_ok=True)
+
+    def sync(self, keys: Iterable[str]) -> None:
+        folders: set[Path] = set()
+        top = self.root.parent  # deltalake makes the root, too
+        for key in keys:
+            path = self._path(key)
+            with _local_errors(key), contextlib.suppress(FileNotFoundError):
+                sync(path)
+                folders |= {folder for folder in path.parents if folder.is_relative_to(top)}
+        for folder in sorted(folders, reverse=True):
+            with _local_errors(str(folder)):
+                sync(folder)
 
     def uri(self, key: str) -> str:
         return self._path(key).as_uri()
@@ -212,7 +259,25 @@ class LocalStore:
     def delta_options(self) -> dict[str, str]:
         return {}
 
+    def _check_root(self) -> None:
+        """Note which folder the root is, or make sure that it still is that one."""
+        seen = self._seen  # before looking: a thread may make the folder meanwhile
+        try:
+            found = self.root.stat()
+        except OSError as error:
+            if seen is None:
+                return  # it is made at the first write
+            raise StorageUnavailableError(f"{self.root} is gone: is it mounted?") from error
+        now = (found.st_dev, found.st_ino)
+        self._seen = seen or now
+        if now != self._seen:
+            raise StorageUnavailableError(
+                f"{self.root} is another folder than before: is the disk mounted? "
+                "If it was moved on purpose, start this process again"
+            )
+
     def _path(self, key: str) -> Path:
+        self._check_root()
         path = self.root.joinpath(check_key(key))
         try:
             straight = path.resolve() == path
@@ -226,9 +291,10 @@ class LocalStore:
         path = self._path(key)
         with _local_errors(key, absent=StorageError):
             if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 with open_source() as source:
                     if link_new(path, source):
+                        self._check_root()
                         return
             with path.open("rb") as held, open_source() as source:
                 if not _same(source, iter(lambda: held.read(CHUNK_BYTES), b"")):
@@ -327,6 +393,9 @@ class S3Store:
     def delete(self, key: str) -> None:
         with _s3_errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """S3 has it before it answers."""
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self._key(key)}"
@@ -485,7 +554,8 @@ def _local_errors(key: str, absent: type[StorageError] = ObjectNotFoundError) ->
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise absent(f"no object {key!r}") from error
     except OSError as error:
-        raise StorageError(sentence_of(error) or f"{key!r}: {error}") from error
+        kind = StorageUnavailableError if error.errno in _AWAY else StorageError
+        raise kind(sentence_of(error) or f"{key!r}: {error}") from error
 
 
 def _same(source: BinaryIO, chunks: Iterator[bytes]) -> bool:

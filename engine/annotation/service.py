@@ -3,6 +3,7 @@ a submission. No HTTP here."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
@@ -36,6 +37,7 @@ from storage.annotation_queue import AnnotationQueue, Task
 from storage.catalog import (
     Annotator,
     Catalog,
+    CatalogError,
     DatasetNotFoundError,
     Image,
     LeaseLostError,
@@ -51,7 +53,7 @@ from storage.catalog import (
 )
 from storage.formats.images import BadImageError
 from storage.masks import MaskTable, read_parquet, write_parquet
-from storage.objects import ObjectNotFoundError, ObjectStore
+from storage.objects import ObjectStore, named_by_catalog
 from storage.trajectories import TrajectoryStep, write_trajectories
 
 log = logging.getLogger(__name__)
@@ -122,7 +124,7 @@ class AnnotationService:
             )
             if task is None:
                 return NextTaskView(task=None, waiting=0)
-            if not self._make_ready(task):
+            if not self._is_ready(task):
                 task = None
         view = self._view(task, annotator)
         self.prefetch(kinds, dataset_ids)
@@ -352,7 +354,7 @@ class AnnotationService:
             raise not_found(f"image {image_id} is not one of yours")
         try:
             return self.pictures.get(image_id, side)
-        except (NotFoundError, ObjectNotFoundError, BadImageError) as error:
+        except (NotFoundError, BadImageError) as error:
             raise not_found(f"image {image_id}: {error}") from error
 
     def _may_see(self, annotator: Annotator, image_id: int) -> bool:
@@ -411,14 +413,24 @@ class AnnotationService:
             raise lease_lost(task_id)
         return task
 
+    def _is_ready(self, task: Task) -> bool:
+        """Whether a task that was just taken can be worked on; where the image or the model cannot
+        be had at the moment, it is given back."""
+        try:
+            return self._make_ready(task)
+        except BaseException:
+            with contextlib.suppress(CatalogError):  # else it is free when its lease runs out
+                self.queue.release(task.id, str(task.lease_id))
+            raise
+
     def _make_ready(self, task: Task) -> bool:
-        """Have the task's image ready; False where it is broken: it is quarantined, and the task
-        is handed in without masks."""
+        """Have the task's image ready; False where its bytes are no image: it is quarantined, and
+        the task is handed in without masks."""
         context = self._context(task)
         try:
             self.embeddings.get(context.model, task.image_id)
             return True
-        except (BadImageError, ObjectNotFoundError) as error:
+        except BadImageError as error:
             image = self.catalog.images.get(task.image_id)
             self.catalog.quarantine.add(
                 task.dataset_id,
@@ -471,7 +483,8 @@ class AnnotationService:
         """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
         versions comes with its masks, some of which are in no table."""
         if "prefill" in task.payload:
-            return read_parquet(self.objects.get(str(task.payload["prefill"])))
+            with named_by_catalog():
+                return read_parquet(self.objects.get(str(task.payload["prefill"])))
         if task.kind == TaskKind.REVIEW:
             ids = list(task.payload["mask_ids"])
             found = self.masks.masks(image_ids=[task.image_id], mask_ids=ids)

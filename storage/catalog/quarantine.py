@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
+from storage.catalog.images import IN_LIMIT
 from storage.catalog.sessions import Sessions, insert_new, pairs, to_record
 from storage.catalog.tables import QuarantineRow
 
@@ -66,6 +68,25 @@ class Quarantine:
         with self._sessions.reading() as session:
             rows = session.scalars(query.order_by(QuarantineRow.id.desc()).limit(limit))
             return [to_record(Quarantined, row) for row in rows]
+
+    def of_images(self, dataset_id: int, *, stage: str) -> list[Quarantined]:
+        """The images that a stage set aside."""
+        query = select(QuarantineRow).where(
+            QuarantineRow.dataset_id == dataset_id,
+            QuarantineRow.stage == stage,
+            QuarantineRow.image_id.is_not(None),
+        )
+        with self._sessions.reading() as session:
+            rows = session.scalars(query.order_by(QuarantineRow.id))
+            return [to_record(Quarantined, row) for row in rows]
+
+    def forget(self, ids: Sequence[int]) -> None:
+        """Take what was set aside back: it is being worked on again."""
+        with self._sessions.session() as session:
+            for start in range(0, len(ids), IN_LIMIT):
+                part = ids[start : start + IN_LIMIT]
+                session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(part)))
+            session.commit()
 
     def counts(self, dataset_id: int) -> dict[str, int]:
         """How many files were set aside for each reason, the most frequent reason first."""

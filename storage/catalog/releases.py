@@ -67,13 +67,16 @@ class Releases:
             session.commit()
             return to_record(Release, row)
 
-    def finish(self, name: str, card: dict[str, Any]) -> Release:
-        """Declare a release complete; finishing it again keeps the first card.
+    def finish(self, name: str, card: dict[str, Any], *, key: str | None = None) -> Release:
+        """Declare a release complete; finishing it again keeps the first card and files.
+
+        Args:
+            key: the folder that its files are in, where it is another one than it was started with.
 
         Raises:
             NotFoundError: no such release.
         """
-        return self._end(name, ReleaseState.DONE, card)
+        return self._end(name, ReleaseState.DONE, card, key)
 
     def fail(self, name: str, error: str) -> Release:
         """Record why a release that was being built is not complete; its card says so.
@@ -83,11 +86,16 @@ class Releases:
         """
         return self._end(name, ReleaseState.FAILED, {"error": error})
 
-    def _end(self, name: str, state: ReleaseState, card: dict[str, Any]) -> Release:
+    def _end(
+        self, name: str, state: ReleaseState, card: dict[str, Any], key: str | None = None
+    ) -> Release:
         building = (ReleaseRow.name == name, ReleaseRow.state == ReleaseState.BUILDING)
         with self._sessions.session() as session:
             statement = update(ReleaseRow).where(*building)
-            count_changed(session, statement.values(state=state, card=card))
+            values = {"state": state, "card": card}
+            if key is not None:
+                values["key"] = key
+            count_changed(session, statement.values(**values))
             session.commit()
         return self.get(name)
 

@@ -207,6 +207,15 @@ class Shards:
         with self._sessions.reading() as session:
             return session.scalar(query) or 0
 
+    def leased_until(self, run_id: str) -> datetime | None:
+        """When the last of the run's leases runs out, or ran out without being taken over; None
+        where none is out."""
+        query = select(func.max(ShardRow.lease_expires_at)).where(
+            ShardRow.run_id == run_id, ShardRow.state == ShardState.LEASED
+        )
+        with self._sessions.reading() as session:
+            return session.scalar(query)
+
     def planned_images(self, dataset_id: int, kind: RunKind) -> set[int]:
         """Ids of the dataset's images that are in a shard of any run of this kind."""
         query = select(ShardRow.image_ids).join(RunRow, RunRow.id == ShardRow.run_id)

@@ -86,6 +86,8 @@ _WORDS: tuple[type[StrEnum], ...] = (
     *(AnnotatorKind, LoopState, ModelState, ReleaseState, RoundState, RunKind, RunState),
     *(ShardState, Split, Stage, TaskKind, TaskState, VerdictKind),
 )
+MASK_ID = String(200)
+"""`RUN/IMAGE/NAME`; a fix's name has the page's id of it."""
 BIG_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
 RUN_ID = String(32)
 
@@ -359,6 +361,7 @@ class TaskRow(Base):
     state: Mapped[TaskState]
     priority: Mapped[int]
     skips: Mapped[int]
+    skipped_by: Mapped[list[int] | None]
     lease_id: Mapped[str | None] = mapped_column(String(32))
     annotator_id: Mapped[int | None] = mapped_column(ForeignKey("annotators.id"))
     lease_expires_at: Mapped[datetime | None]
@@ -367,6 +370,7 @@ class TaskRow(Base):
     payload: Mapped[dict[str, Any]]
     result_key: Mapped[str | None]
     result: Mapped[dict[str, Any] | None]
+    shard: Mapped[int | None]
     created_at: Mapped[datetime]
     leased_at: Mapped[datetime | None]
     submitted_at: Mapped[datetime | None]
@@ -397,12 +401,12 @@ class VerdictRow(Base):
     )
 
     id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
-    mask_id: Mapped[str] = mapped_column(String(64))
+    mask_id: Mapped[str] = mapped_column(MASK_ID)
     task_id: Mapped[int] = mapped_column(BIG_ID, ForeignKey("tasks.id"))
     verdict: Mapped[VerdictKind]
     annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
     seconds: Mapped[float]
-    fixed_mask_id: Mapped[str | None] = mapped_column(String(64))
+    fixed_mask_id: Mapped[str | None] = mapped_column(MASK_ID)
     reason: Mapped[str | None]
     created_at: Mapped[datetime]
 

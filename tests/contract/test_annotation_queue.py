@@ -233,21 +233,59 @@ def test_submitting_twice_keeps_the_first_result(
     )
 
 
-def test_a_skipped_task_waits_behind_all_others_and_leaves_after_three_skips(
-    queue: AnnotationQueue, world: World, catalog: Catalog, ada: int
+def test_a_skipped_task_waits_behind_all_others_and_leaves_after_three_people_skipped_it(
+    queue: AnnotationQueue, world: World, catalog: Catalog, ada: int, bob: int
 ) -> None:
+    eve = catalog.annotators.get_or_create("eve").id
     catalog.runs.start("urgent", RunKind.ASSISTED_MANUAL, dataset_id=world.dataset.id)
     queue.add(tasks_for(world, 1, run_id="urgent", priority=5))
     queue.add(tasks_for(world, 2))
     urgent, lease_id = take(queue, ada)
     assert queue.skip(urgent.id, lease_id) == TaskState.OPEN
     assert [take(queue, ada)[0].run_id for _ in range(2)] == ["run", "run"]
-    for state in (TaskState.OPEN, TaskState.SKIPPED):
-        again, lease_id = take(queue, ada)
+    for person in (ada, ada, bob, ada, bob):  # ever the same two
+        again, lease_id = take(queue, person)
         assert again.id == urgent.id
-        assert queue.skip(again.id, lease_id) == state
+        assert queue.skip(again.id, lease_id) == TaskState.OPEN
+    again, lease_id = take(queue, eve)
+    assert queue.skip(again.id, lease_id) == TaskState.SKIPPED
     assert queue.lease(ada, kinds=[TaskKind.ANNOTATE]) is None
     assert queue.pending("urgent") == 0
+
+
+def test_requeued_are_skipped_and_quarantined_tasks_and_no_others(
+    catalog: Catalog, world: World, ada: int
+) -> None:
+    queue = AnnotationQueue(catalog, max_skips=1)
+    catalog.runs.start("over", RunKind.ASSISTED_MANUAL, dataset_id=world.dataset.id)
+    queue.add(tasks_for(world, 1, run_id="over"))
+    queue.add(tasks_for(world, 5))
+    queue.skip(*_ids(take(queue, ada)))
+    catalog.runs.finish("over")
+    skipped, broken, committed, answered, _ = (take(queue, ada) for _ in range(5))
+    queue.skip(*_ids(skipped))
+    queue.submit(*_ids(committed), "a", {"quarantined": "no image"})
+    queue.assign_shards("run", 20)
+    queue.submit(*_ids(broken), "b", {"quarantined": "no image"})
+    queue.submit(*_ids(answered), "c", {"made": 2})
+    assert [queue.requeue(world.dataset.id) for _ in range(2)] == [2, 0]
+    assert {take(queue, ada)[0].id for _ in range(2)} == {skipped[0].id, broken[0].id}
+    assert queue.get(broken[0].id).result is None
+
+
+def _ids(taken: tuple[Task, str]) -> tuple[int, str]:
+    return taken[0].id, taken[1]
+
+
+def test_an_answer_stays_in_its_shard_whatever_size_shards_have_later(
+    queue: AnnotationQueue, world: World, ada: int
+) -> None:
+    queue.add(tasks_for(world, 7))
+    for size, answered in ((2, 5), (3, 0), (1, 2)):
+        for _ in range(answered):
+            queue.submit(*_ids(take(queue, ada)), "key")
+        queue.assign_shards("run", size)
+    assert [task.shard for task in queue.submitted("run")] == [0, 0, 1, 1, 2, 3, 4]
 
 
 def test_a_released_task_keeps_its_place(queue: AnnotationQueue, world: World, ada: int) -> None:

@@ -432,7 +432,7 @@ def test_filters_work_on_every_store(table: MaskTable) -> None:
 def test_a_filter_skips_files_without_opening_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.masks.ROW_GROUP_ROWS", 1024)
+    monkeypatch.setattr("storage.mask_files.ROW_GROUP_ROWS", 1024)
     store = LocalStore(tmp_path)
     table = MaskTable(store)
     for shard in range(2):

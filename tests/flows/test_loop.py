@@ -161,13 +161,13 @@ def test_generate_makes_masks_of_every_image_once(workspace: Workspace, scenes: 
     assert again["masks"] == first["masks"] == sum(workspace.masks.counts().values())
 
 
-def test_an_image_lost_from_the_store_is_quarantined_and_stops_nothing(
+def test_an_image_whose_bytes_have_gone_bad_is_quarantined_and_stops_nothing(
     workspace: Workspace, scenes: Path
 ) -> None:
     root = str(workspace.settings.root)
     ingest(root, "d", str(scenes), held_out=0.0)
     images = workspace.catalog.images.page(1)[:3]
-    workspace.objects.delete(images[1].key)
+    (workspace.settings.root / "store" / images[1].key).write_bytes(b"no image")
     generate(root, "run-1", "d", [image.id for image in images])
     assert [row.image_id for row in workspace.catalog.quarantine.all(1)] == [images[1].id]
     assert (images[1].id,) not in workspace.masks.counts(("image_id",))

@@ -1,0 +1,221 @@
+"""Every flow, killed after any one of its writes, ends well when it is given again."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.orm import Session
+
+from engine.core.records import Source, Stage
+from engine.sam.checkpoint import load_checkpoint, shipped_path
+from engine.simulation.scenes import generate_scene
+from engine.training.trainer import Trainer
+from flows import evaluating, fully_automatic, release, retrain
+from flows.fully_automatic import next_shard, plan_shards, start_generate
+from flows.importing import import_model
+from flows.review import finish_if_judged
+from flows.wiring import Workspace, open_workspace
+from storage.catalog import AlreadyExistsError, ReleaseState, RunKind, RunState, TaskKind
+from storage.masks import write_parquet
+from storage.objects import LocalStore
+from tests.annotation.site import Site, make_site
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is written any more, whoever catches this."""
+
+
+class Killer:
+    """Counts what is written to the store and the catalog, and ends it after so many writes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.left: float = float("inf")
+        for owner, names in ((LocalStore, ("put", "put_file", "delete")), (Session, ("commit",))):
+            for name in names:
+                patch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, write: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any, **more: Any) -> Any:
+            if current_thread() is not main_thread():  # a lease that is renewed
+                return write(*given, **more)
+            if self.left <= 0:
+                raise Killed
+            written = write(*given, **more)
+            self.left -= 1
+            if self.left <= 0:
+                raise Killed
+            return written
+
+        return counted
+
+
+def _release(workspace: Workspace) -> None:
+    release.release.fn(str(workspace.settings.root), "d", "d-1")
+
+
+def _released(workspace: Workspace) -> None:
+    found = workspace.catalog.releases.get("d-1")
+    assert found.state == ReleaseState.DONE
+    assert found.card["masks"] == 4
+    assert {info.key for info in workspace.objects.list(f"{found.key}/")} == {
+        f"{found.key}/{name}" for name in release.FILES
+    }
+
+
+def _retrain(workspace: Workspace) -> None:
+    dataset = workspace.catalog.datasets.get("d")
+    retrain.run_retrain(workspace, dataset, "d-2", None)
+
+
+def _retrained(workspace: Workspace) -> None:
+    model = workspace.catalog.models.get("d-2")
+    assert "Against lite" in model.card["note"]
+    assert workspace.checkpoint("d-2").stat().st_size == workspace.objects.size(model.key)
+    (run,) = workspace.catalog.runs.all(kind=RunKind.RETRAIN)
+    assert run.state == RunState.FINISHED
+
+
+def _import(workspace: Workspace) -> None:
+    try:
+        import_model(workspace, shipped_path(), "mine")
+    except AlreadyExistsError:  # it was all done but for the answer
+        assert workspace.objects.exists(workspace.catalog.models.get("mine").key)
+
+
+def _imported(workspace: Workspace) -> None:
+    assert workspace.segmenter("mine").version == "mine"
+
+
+def _generate(workspace: Workspace) -> None:
+    start_generate(workspace, "run", "d", limit=None, only_new=False)
+    plan_shards(workspace, "run", workspace.catalog.images.ids(1))
+    while workspace.catalog.shards.remaining("run"):
+        if next_shard(workspace, "run") is None:
+            time.sleep(0.05)
+
+
+def _generated(workspace: Workspace) -> None:
+    assert workspace.catalog.shards.totals("run").masks == 2
+    assert sum(workspace.masks.counts(run_id="run").values()) == 2
+
+
+def _judge(workspace: Workspace) -> None:
+    finish_if_judged(workspace, "review")
+
+
+def _judged(workspace: Workspace) -> None:
+    assert workspace.catalog.runs.get("review").metrics["judged"] == 4
+    assert sum(workspace.catalog.verdicts.counts(1).values()) == 4
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with masks of people's and automatic ones, and a review that is handed in."""
+    site = make_site(tmp_path_factory.mktemp("killed") / "ws", images=2, size=(64, 96))
+    workspace = site.workspace
+    path = workspace.settings.root / "dataengine.toml"
+    path.write_text(f"lease_seconds = 0.2\n{path.read_text()}")
+    site.start_run("people", RunKind.ASSISTED_MANUAL)
+    made = site.mask_rows(0, "people", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=2)
+    made += site.mask_rows(1, "people", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=2)
+    workspace.masks.commit(made, run_id="people", shard=0)
+    site.start_run("review", RunKind.REVIEW)
+    site.add_tasks(TaskKind.REVIEW, "review")
+    rita = workspace.catalog.annotators.get_or_create("rita", role="reviewer")
+    _hand_in(site, rita.id, [mask.mask_id for mask in made])
+    workspace.catalog.close()
+    return workspace.settings.root
+
+
+def _hand_in(site: Site, person: int, ids: list[str]) -> None:
+    queue, objects = site.workspace.queue, site.workspace.objects
+    while task := queue.lease(person, kinds=[TaskKind.REVIEW]):
+        objects.put(f"annotations/review/{task.id}.parquet", write_parquet([]))
+        mine = [name for name in ids if f"/{task.image_id}/" in name]
+        verdicts = [[name, "accept", 1.0, None] for name in mine]
+        key = f"annotations/review/{task.id}.parquet"
+        queue.submit(task.id, str(task.lease_id), key, {"verdicts": verdicts})
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long is left out; what two attempts never make alike stays so."""
+
+    def report(workspace: Workspace, dataset: str, summary: Any, path: Path) -> None:
+        path.write_text(uuid4().hex)
+
+    def train(self: Trainer, *, log: Path, checkpoint: Path, **more: Any) -> None:
+        log.write_text(f"step,seconds\n1,{time.perf_counter_ns()}\n")
+        checkpoint.write_bytes(b"")
+
+    def scores(workspace: Workspace, version: str, chosen: Any) -> dict[str, Any]:
+        nothing = {"scores": {"masks": 0, "version": version, "by": uuid4().hex}}
+        return {**nothing, "by_image": {"names": ["x"], "totals": [], "counts": []}}
+
+    def masks(workspace: Workspace, job: Any, shard: Any, advance: Any) -> list[Any]:
+        rows = Site(workspace, 1, shard.image_ids, scenes).mask_rows
+        return [
+            row
+            for number in range(len(shard.image_ids))
+            for row in rows(number, "run", Source.AUTOMATIC, Stage.FULLY_AUTOMATIC, limit=1)
+        ]
+
+    def save(sam: Any, card: Any, path: Path) -> None:
+        path.write_bytes(uuid4().bytes)
+
+    loaded = load_checkpoint(shipped_path())
+    scenes = [generate_scene(31_000_000 + number, (64, 96)) for number in range(2)]
+    monkeypatch.setattr(release, "write_report", report)
+    monkeypatch.setattr(Trainer, "run", train)
+    monkeypatch.setattr(evaluating, "_score_held_out", scores)
+    monkeypatch.setattr(retrain, "load_checkpoint", lambda path, device: loaded)
+    monkeypatch.setattr(retrain, "save_checkpoint", save)
+    monkeypatch.setattr(retrain, "calibrated", lambda w, s, d, parent: (parent, {}, ""))
+    monkeypatch.setattr(fully_automatic, "_shard_masks", masks)
+
+
+FLOWS = {
+    "release": (_release, _released, 5),
+    "retrain": (_retrain, _retrained, 8),
+    "add_model": (_import, _imported, 2),
+    "generate": (_generate, _generated, 5),
+    "review": (_judge, _judged, 3),
+}
+"""How a flow is given, what must be true in the end, and the fewest writes it can have."""
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", FLOWS)
+def test_killed_after_any_write_a_flow_ends_well_when_given_again(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run, check, least = FLOWS[name]
+    killer = Killer(monkeypatch)
+    for writes in count(1):
+        workspace = _copied(template, tmp_path / str(writes))
+        killer.left = writes
+        try:
+            run(workspace)
+            is_through = True
+        except Killed:
+            is_through = False
+        killer.left = float("inf")
+        run(workspace)
+        check(workspace)
+        workspace.catalog.close()
+        if is_through:
+            break
+    assert writes > least, "not all writes are counted"
+
+
+def _copied(template: Path, root: Path) -> Workspace:
+    shutil.copytree(template, root)
+    return open_workspace(str(root))

@@ -279,7 +279,7 @@ class WorkspaceActions:
         for key, value in values.items():
             if key not in fields:
                 raise invalid(f"{name} has no field {key!r}; it has {', '.join(fields)}")
-            if key == "name" and not value:
+            if key == "name" and value is None:
                 continue  # the default of its dataset stays
             fields[key] = _of_kind(key, value, fields[key])
         return ACTIONS[name], fields

@@ -49,6 +49,10 @@ app = typer.Typer(
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
 DatasetOption = Annotated[str, typer.Option(help="Name of the dataset.")]
+MODEL_CHOICE = """\
+its model is the shipped lite; for photographs take a public one:
+  on a CPU  dataengine models pull mobile_sam --promote   (41 MB)
+  on a GPU  dataengine models pull vit_h --promote        (2.6 GB)"""
 
 
 def _print_rounds(rows: list[dict[str, Any]]) -> None:
@@ -83,6 +87,7 @@ def init(
 
     open_workspace(str(root)).prepare()
     console.print(f"workspace {root} is ready; next: cd {folder} && dataengine ingest FOLDER")
+    console.print(MODEL_CHOICE)
 
 
 @app.command(

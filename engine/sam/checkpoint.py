@@ -36,6 +36,9 @@ __all__ = [
 SHIPPED = "lite"
 """Name of the model version that comes with the package."""
 
+STATISTICS = ("running_mean", "running_var")
+"""How the names of a batch norm's statistics end."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thresholds:
@@ -90,13 +93,13 @@ class ModelCard:
 
 
 def save_checkpoint(sam: Any, card: ModelCard, path: Path, *, half: bool = True) -> None:
-    """Write weights and card; `half` stores parameters as float16, which load as float32. What is
-    not trained, as batch norms' statistics, may exceed float16's range and stays as it is."""
-    trained = {name for name, _ in sam.named_parameters()}
+    """Write weights and card; `half` stores float16, which loads as float32, but for the statistics
+    of batch norms, which may exceed its range."""
     tensors = {}
     for name, value in sam.state_dict().items():
         stored = value.detach().cpu()
-        tensors[name] = stored.half() if half and name in trained else stored
+        halved = half and stored.is_floating_point() and not name.endswith(STATISTICS)
+        tensors[name] = stored.half() if halved else stored
     save_tensors(tensors, card, path)
 
 

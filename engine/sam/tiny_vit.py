@@ -14,6 +14,7 @@ B = images, C = channels, H = W = positions of a stage, N = positions of a windo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from segment_anything.modeling.common import LayerNorm2d
@@ -72,7 +73,7 @@ class ConvNorm(nn.Sequential):
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        conv, norm = self.c, self.bn
+        conv, norm = self.c, cast(Any, self.bn)  # its statistics may be None elsewhere
         gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight, bias = conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from engine.core.records import Prompt
 from engine.sam import Segmenter, Thresholds
 from engine.sam.build import build_sam
-from engine.sam.tiny_vit import TinyVit
 from engine.simulation.scenes import generate_scene
 
 torch.set_num_threads(1)
@@ -68,16 +66,14 @@ def ours(theirs: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def small(mobile_sam: Any, theirs: Any) -> nn.Module:
+def small(mobile_sam: Any, theirs: Any) -> Any:
     """Their encoder for images of SMALL."""
     widths, heads = [64, 128, 160, 320], [2, 4, 5, 10]
     encoder = mobile_sam.modeling.TinyViT(
         img_size=SMALL, embed_dims=widths, num_heads=heads, drop_path_rate=0.0
     )
     encoder.load_state_dict(theirs.image_encoder.state_dict())
-    encoder.train().eval()
-    found: nn.Module = encoder
-    return found
+    return encoder.train().eval()
 
 
 def assert_close(mine: torch.Tensor, other: torch.Tensor) -> None:
@@ -87,13 +83,14 @@ def assert_close(mine: torch.Tensor, other: torch.Tensor) -> None:
 
 def as_grid(tokens: torch.Tensor) -> torch.Tensor:
     """(B, H x W, C) as (B, C, H, W)."""
-    side = int(tokens.shape[1] ** 0.5)
-    return tokens.transpose(1, 2).unflatten(2, (side, side))
+    images, places, channels = tokens.shape
+    side = int(places**0.5)
+    return tokens.transpose(1, 2).reshape(images, channels, side, side)
 
 
 @torch.inference_mode()
 def test_every_module_answers_as_theirs_does(small: Any, ours: Any) -> None:
-    encoder: TinyVit = ours.image_encoder
+    encoder = ours.image_encoder
     torch.manual_seed(1)
     image = torch.randn(2, 3, SMALL, SMALL)
     x = small.patch_embed(image)

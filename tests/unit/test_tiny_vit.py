@@ -84,8 +84,8 @@ def test_training_moves_weights_and_leaves_statistics_and_the_unused_classifier(
     vit_t: Any, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in vit_t.state_dict().items()}
-    modes = set()
-    norms = [module for module in vit_t.modules() if isinstance(module, nn.BatchNorm2d)]
+    modes: set[bool] = set()
+    norms: list[Any] = [module for module in vit_t.modules() if isinstance(module, nn.BatchNorm2d)]
     config = replace(CONFIG, frozen_stages=-1, drop_path=0.2)
     trainer = Trainer(vit_t, config, draw)
     trainer.run(on_step=lambda _: modes.update(norm.training for norm in norms))

@@ -33,7 +33,7 @@ def vit_t() -> Any:
 
 def test_it_is_as_large_as_the_public_checkpoint(vit_t: Any) -> None:
     stored = sum(value.numel() * value.element_size() for value in vit_t.state_dict().values())
-    assert stored == 40_561_032  # of the file's 40,728,226 bytes; the rest is its table of contents
+    assert stored == 40_561_032  # the file has 40,728,226 bytes, with its table of contents
 
 
 @torch.inference_mode()

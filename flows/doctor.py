@@ -124,7 +124,7 @@ def _masks(workspace: Workspace) -> Found:
 
 def _model(workspace: Workspace) -> Found:
     from engine.core.records import Prompt
-    from engine.sam import SHIPPED
+    from engine.sam.checkpoint import SHIPPED
 
     model = workspace.catalog.models.current()
     if model is None:

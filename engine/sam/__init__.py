@@ -1,17 +1,9 @@
 """The promptable model."""
 
-from engine.sam.checkpoint import (
-    SHIPPED,
-    ModelCard,
-    Thresholds,
-    load_checkpoint,
-    load_sam,
-    save_checkpoint,
-)
+from engine.sam.checkpoint import ModelCard, Thresholds, load_checkpoint, load_sam, save_checkpoint
 from engine.sam.segmenter import Embedding, Prediction, Segmenter, load_segmenter
 
 __all__ = [
-    "SHIPPED",
     "Embedding",
     "ModelCard",
     "Prediction",

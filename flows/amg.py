@@ -140,7 +140,8 @@ def amg(
         list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")
     ],
     model: Annotated[
-        str, typer.Option("--model", "--checkpoint", help="lite, or a .safetensors or .pth file.")
+        str,
+        typer.Option("--model", "--checkpoint", help="lite, or a .safetensors, .pth or .pt file."),
     ] = "lite",
     preset: Annotated[
         str, typer.Option(help="default, reference, sa1b or fast (docs/generation.md).")

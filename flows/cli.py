@@ -6,7 +6,6 @@ Flows and torch are imported inside the commands, so that `--help` is quick.
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +55,10 @@ app = typer.Typer(
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
 DatasetOption = Annotated[str, typer.Option(help="Name of the dataset.")]
+MODEL_CHOICE = """\
+its model is the shipped lite; for photographs take a public one:
+  on a CPU  dataengine models pull mobile_sam --promote   (41 MB)
+  on a GPU  dataengine models pull vit_h --promote        (2.6 GB)"""
 
 
 def _print_rounds(rows: list[dict[str, Any]]) -> None:
@@ -97,6 +100,7 @@ def init(
     where = shlex.quote(str(folder))
     told = f"workspace {root} is ready; next: cd {where} && dataengine ingest FOLDER"
     console.print(told, markup=False)
+    console.print(MODEL_CHOICE)
 
 
 @app.command(
@@ -493,9 +497,7 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    width = shutil.get_terminal_size().columns
-    line = f"[red]error:[/red] {escape(masked(text))}"
-    errors.print(line, highlight=False, width=max(width, 80))
+    errors.print(f"[red]error:[/red] {escape(masked(text))}", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 

@@ -124,6 +124,7 @@ def _masks(workspace: Workspace) -> Found:
 
 def _model(workspace: Workspace) -> Found:
     from engine.core.records import Prompt
+    from engine.sam.checkpoint import SHIPPED
 
     model = workspace.catalog.models.current()
     if model is None:
@@ -138,7 +139,10 @@ def _model(workspace: Workspace) -> Found:
             f"{model.version} answers with {scores.ravel().tolist()}",
             "`dataengine models rollback`; the checkpoint or the device is broken",
         )
-    return Found(f"{model.version} on {workspace.device()} answers")
+    device = workspace.device()
+    better = device == "cpu" and model.version == SHIPPED
+    advice = "for photographs: `dataengine models pull mobile_sam --promote`" if better else ""
+    return Found(f"{model.version} on {device} answers", advice)
 
 
 def _prefect(workspace: Workspace) -> Found:

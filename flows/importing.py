@@ -30,14 +30,20 @@ class ImportRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """A checkpoint that Meta publishes. The six digits in its name begin its MD5."""
+    """A checkpoint that its makers publish. The six digits in the names of Meta's begin their
+    MD5; MobileSAM's address is of one commit, so its file never changes."""
 
     url: str
     sha256: str
 
 
 _META = "https://dl.fbaipublicfiles.com/segment_anything"
+_MOBILE_SAM = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM"
 PUBLIC = {
+    "mobile_sam": PublicModel(  # of the architecture vit_t; 40,728,226 bytes
+        f"{_MOBILE_SAM}/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
+        "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+    ),
     "vit_b": PublicModel(
         f"{_META}/sam_vit_b_01ec64.pth",
         "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
@@ -51,13 +57,14 @@ PUBLIC = {
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
     ),
 }
-"""Addresses as in https://github.com/facebookresearch/segment-anything#model-checkpoints."""
+"""Name for `pull` -> checkpoint. Meta's addresses are as in
+https://github.com/facebookresearch/segment-anything#model-checkpoints."""
 
 
 def import_model(
     workspace: Workspace, path: Path, name: str | None = None, *, url: str | None = None
 ) -> Model:
-    """Enter a `.pth` or `.safetensors` file as a candidate; its weights are stored unchanged.
+    """Enter a `.pth`, `.pt` or `.safetensors` file as a candidate. Its weights stay as they are.
 
     Args:
         workspace: where.
@@ -89,10 +96,11 @@ def import_model(
 
 
 def _new_card(found: StateDict) -> ModelCard:
-    if found.architecture in PUBLIC:
-        thresholds, whose = Thresholds(), "SAM's own"
+    shipped = read_card(shipped_path())
+    if found.architecture == shipped.architecture:
+        thresholds, whose = shipped.thresholds, "the shipped model's"
     else:
-        thresholds, whose = read_card(shipped_path()).thresholds, "the shipped model's"
+        thresholds, whose = Thresholds(), "SAM's own"
     return ModelCard(
         version="",
         architecture=found.architecture,
@@ -128,7 +136,7 @@ def _held(workspace: Workspace, name: str) -> Model | None:
 
 def pull(
     workspace: Workspace,
-    architecture: str,
+    public: str,
     *,
     name: str | None = None,
     url: str | None = None,
@@ -141,33 +149,33 @@ def pull(
 
     Args:
         workspace: where.
-        architecture: a key of PUBLIC.
-        name: of the version; default: the architecture.
-        url: another source of a `.pth` file.
-        sha256: of that source's file, in hex; default: that of Meta's file.
+        public: a key of PUBLIC.
+        name: of the version; default: that key.
+        url: another source of the file.
+        sha256: of that source's file, in hex; default: that of the published file.
         wait_s: see `storage.downloads.fetch`.
 
     Raises:
         DownloadError: it cannot be fetched, or is another file.
-        ImportRefusedError: architecture, name or sha256 is none.
+        ImportRefusedError: there is no such public checkpoint, or name or sha256 is none.
         AlreadyExistsError: there is a version of that name with other weights.
         CheckpointError: the file does not fit the architecture.
     """
-    if architecture not in PUBLIC:
+    if public not in PUBLIC:
         known = ", ".join(PUBLIC)
-        raise ImportRefusedError(f"{architecture!r} is not published; there are {known}")
-    expected = (sha256 or PUBLIC[architecture].sha256).lower()
+        raise ImportRefusedError(f"{public!r} is not published; there are {known}")
+    expected = (sha256 or PUBLIC[public].sha256).lower()
     if not re.fullmatch(r"[0-9a-f]{64}", expected):
         raise ImportRefusedError(f"--sha256 takes 64 hex digits, got {sha256!r}")
-    source = url or PUBLIC[architecture].url
-    version = architecture if name is None else name
+    source = url or PUBLIC[public].url
+    version = public if name is None else name
     check_address(source)
     held = _held(workspace, version)
     if held is not None and held.card.get("source", {}).get("sha256") == expected:
         return held
     free_name(workspace, version)
-    path = workspace.cache / "downloads" / f"{architecture}-{expected[:16]}.pth"
-    _fetch_with_bar(source, path, expected, architecture, wait_s)
+    path = workspace.cache / "downloads" / f"{public}-{expected[:16]}.pth"
+    _fetch_with_bar(source, path, expected, public, wait_s)
     model = import_model(workspace, path, version, url=source)
     path.unlink()
     return model

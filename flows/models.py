@@ -24,7 +24,7 @@ PromoteOption = Annotated[bool, typer.Option("--promote", help="Make it the curr
 
 @app.callback(
     invoke_without_command=True,
-    epilog=example("dataengine models", "dataengine models pull vit_b --promote"),
+    epilog=example("dataengine models", "dataengine models pull mobile_sam --promote"),
 )
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
     """List model versions; show, promote, roll back, import or pull one."""
@@ -119,17 +119,18 @@ def rollback(as_json: JsonOption = False) -> None:
     "import",
     epilog=example(
         "dataengine models import sam_vit_b_01ec64.pth",
+        "dataengine models import mobile_sam.pt --promote",
         "dataengine models import weights.safetensors --name cells-1 --promote",
     ),
 )
 def import_file(
-    file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file of SAM's weights.")],
+    file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file of weights.")],
     name: NameOption = None,
     promote: PromoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version from a file: segment_anything's own .pth, or safetensors with or without a
-    card. Nothing in the file is ever run."""
+    """Make a version from a file: segment_anything's own .pth, MobileSAM's .pt, or safetensors with
+    or without a card. Nothing in the file is ever run."""
     with in_workspace(as_json) as workspace:
         from flows.importing import import_model
 
@@ -138,29 +139,32 @@ def import_file(
 
 @app.command(
     epilog=example(
-        "dataengine models pull vit_b",
+        "dataengine models pull mobile_sam --promote",
         "dataengine models pull vit_h --url http://mirror/sam_vit_h_4b8939.pth --promote",
     )
 )
 def pull(
-    architecture: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
-    url: Annotated[str | None, typer.Option(help="Another source of the .pth file.")] = None,
+    model: Annotated[str, typer.Argument(help="mobile_sam, vit_b, vit_l or vit_h.")],
+    url: Annotated[str | None, typer.Option(help="Another source of that file.")] = None,
     sha256: Annotated[
-        str | None, typer.Option(help="Of that file, where it is not the one Meta published.")
+        str | None, typer.Option(help="Of that file, where it is not the published one.")
     ] = None,
     name: NameOption = None,
     promote: PromoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch one of SAM's public checkpoints (375 MB, 1.2 GB, 2.6 GB), check it, import it.
+    """Fetch a public checkpoint, check it, import it: MobileSAM (41 MB), or SAM's own (375 MB,
+    1.2 GB, 2.6 GB).
+
+    For photographs take mobile_sam on a CPU, vit_h on a GPU.
 
     Stopped in whatever way, the same command goes on where it was.
     """
     with in_workspace(as_json, after_stop=GOES_ON) as workspace:
         from flows.importing import pull as fetch_and_import
 
-        model = fetch_and_import(workspace, architecture, name=name, url=url, sha256=sha256)
-        _finish(workspace, model, promote, as_json)
+        version = fetch_and_import(workspace, model, name=name, url=url, sha256=sha256)
+        _finish(workspace, version, promote, as_json)
 
 
 def _finish(workspace: Workspace, model: Model, promote: bool, as_json: bool) -> None:

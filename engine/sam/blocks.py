@@ -8,6 +8,7 @@ from segment_anything.modeling.image_encoder import Block
 from torch import nn
 
 from engine.sam.lite import InvertedResidual
+from engine.sam.tiny_vit import Mlp, WindowAttention
 
 
 def residual_blocks(encoder: Any) -> list[nn.Module]:
@@ -15,5 +16,6 @@ def residual_blocks(encoder: Any) -> list[nn.Module]:
     return [
         module
         for module in encoder.modules()
-        if isinstance(module, Block) or (isinstance(module, InvertedResidual) and module.has_skip)
+        if isinstance(module, Block | WindowAttention | Mlp)
+        or (isinstance(module, InvertedResidual) and module.has_skip)
     ]

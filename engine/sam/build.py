@@ -1,4 +1,5 @@
-"""Names to models: `lite` here, `vit_b`, `vit_l` and `vit_h` as segment_anything builds them.
+"""Names to models: `lite` and MobileSAM's `vit_t` here, `vit_b`, `vit_l` and `vit_h` as
+segment_anything builds them.
 
 Every model is segment_anything's own `Sam`, so its `SamPredictor` and `SamAutomaticMaskGenerator`
 run on each of them.
@@ -17,7 +18,14 @@ from engine.sam.torchvision_ops import ensure_torchvision
 ensure_torchvision()
 
 from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l  # noqa: E402
-from segment_anything.modeling import MaskDecoder, Sam, TwoWayTransformer  # noqa: E402
+from segment_anything.modeling import (  # noqa: E402
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+
+from engine.sam import tiny_vit  # noqa: E402
 
 __all__ = ["ARCHITECTURES", "Sam", "build_sam"]
 
@@ -40,18 +48,31 @@ def _build_lite() -> Any:
     prompt_encoder = DrawnPromptEncoder(EMBED_DIM, (grid, grid), (IMAGE_SIZE, IMAGE_SIZE))
     frequencies = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     frequencies.copy_(_spread_frequencies(frequencies.shape[1]))
-    mask_decoder = MaskDecoder(
-        num_multimask_outputs=3,
-        transformer=TwoWayTransformer(depth=2, embedding_dim=EMBED_DIM, mlp_dim=512, num_heads=8),
-        transformer_dim=EMBED_DIM,
-        iou_head_depth=3,
-        iou_head_hidden_dim=128,
-    )
+    mask_decoder = _mask_decoder(EMBED_DIM, mlp_dim=512, iou_hidden=128)
     return Sam(LiteEncoder(), prompt_encoder, mask_decoder, PIXEL_MEAN, PIXEL_STD)
+
+
+def _build_vit_t() -> Any:
+    side, channels = tiny_vit.IMAGE_SIZE, tiny_vit.EMBED_DIM
+    grid = side // tiny_vit.STRIDE
+    prompt_encoder = PromptEncoder(channels, (grid, grid), (side, side), mask_in_chans=16)
+    mask_decoder = _mask_decoder(channels, mlp_dim=2048, iou_hidden=256)
+    return Sam(tiny_vit.TinyVit(side), prompt_encoder, mask_decoder, PIXEL_MEAN, PIXEL_STD)
+
+
+def _mask_decoder(channels: int, *, mlp_dim: int, iou_hidden: int) -> Any:
+    return MaskDecoder(
+        num_multimask_outputs=3,
+        transformer=TwoWayTransformer(2, channels, num_heads=8, mlp_dim=mlp_dim),
+        transformer_dim=channels,
+        iou_head_depth=3,
+        iou_head_hidden_dim=iou_hidden,
+    )
 
 
 ARCHITECTURES = {
     "lite": _build_lite,
+    "vit_t": _build_vit_t,
     "vit_b": build_sam_vit_b,
     "vit_l": build_sam_vit_l,
     "vit_h": build_sam_vit_h,

@@ -1,7 +1,7 @@
 """Checkpoints: weights as safetensors, the model's card in the file's own header.
 
 One file is one model version; it never changes after it was written. No pickle is ever read except
-segment_anything's own `.pth` files, and those with `weights_only=True`.
+segment_anything's own `.pth` files and MobileSAM's `.pt`, and those with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.sam.build import ARCHITECTURES, build_sam
 from engine.sam.drawn_prompts import DRAWING
-from engine.sam.state_dicts import CheckpointError, Tensors, read_state_dict
+from engine.sam.state_dicts import TORCH_SUFFIXES, CheckpointError, Tensors, read_state_dict
 
 __all__ = [
     "SHIPPED",
@@ -35,6 +35,9 @@ __all__ = [
 
 SHIPPED = "lite"
 """Name of the model version that comes with the package."""
+
+STATISTICS = ("running_mean", "running_var")
+"""How the names of a batch norm's statistics end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,11 +93,13 @@ class ModelCard:
 
 
 def save_checkpoint(sam: Any, card: ModelCard, path: Path, *, half: bool = True) -> None:
-    """Write weights and card; `half` stores float16, which loads as float32."""
+    """Write weights and card; `half` stores float16, which loads as float32, but for the statistics
+    of batch norms, which may exceed its range."""
     tensors = {}
     for name, value in sam.state_dict().items():
         stored = value.detach().cpu()
-        tensors[name] = stored.half() if half and stored.is_floating_point() else stored
+        halved = half and stored.is_floating_point() and not name.endswith(STATISTICS)
+        tensors[name] = stored.half() if halved else stored
     save_tensors(tensors, card, path)
 
 
@@ -164,7 +169,7 @@ def shipped_path() -> Path:
 
 def load_sam(model: str | Path = SHIPPED, device: str = "cpu") -> Any:
     """segment_anything's own `Sam` for the shipped model, a checkpoint of this project, or a `.pth`
-    file as Meta's are.
+    or `.pt` file as Meta's and MobileSAM's are.
 
     Raises:
         CheckpointError: no such model, or the file does not fit.
@@ -172,7 +177,7 @@ def load_sam(model: str | Path = SHIPPED, device: str = "cpu") -> Any:
     if str(model) == SHIPPED:
         return load_checkpoint(shipped_path(), device)[0]
     path = Path(model)
-    if path.suffix != ".pth":
+    if path.suffix not in TORCH_SUFFIXES:
         return load_checkpoint(path, device)[0]
     found = read_state_dict(path)
     sam = build_sam(found.architecture)

@@ -26,6 +26,7 @@ from engine.sam.checkpoint import (
     shipped_path,
 )
 from engine.sam.decode import PromptBatch, decode, decode_undrawn, positions, preprocess
+from engine.sam.state_dicts import TORCH_SUFFIXES
 
 MAX_UPSAMPLED = 1 << 26
 """Floats that may be alive at once while logits are brought to image size (256 MiB)."""
@@ -318,13 +319,13 @@ def _form(prompt: Prompt) -> tuple[int, bool, bool]:
 
 
 def load_segmenter(model: str | Path = SHIPPED, device: str = "cpu") -> Segmenter:
-    """A model ready for use, by the names `load_sam` knows; one of Meta's has SAM's thresholds.
+    """A model ready for use, by the names `load_sam` knows; a public one has SAM's thresholds.
 
     Raises:
         CheckpointError: no such model, or the file does not fit.
     """
     path = shipped_path() if str(model) == SHIPPED else Path(model)
-    if path.suffix == ".pth":
+    if path.suffix in TORCH_SUFFIXES:
         return Segmenter(load_sam(path, device), version=path.stem, thresholds=Thresholds())
     sam, card = load_checkpoint(path, device)
     return Segmenter(sam, version=card.version, thresholds=card.thresholds)

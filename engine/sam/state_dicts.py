@@ -18,6 +18,15 @@ from engine.sam.build import ARCHITECTURES, build_sam
 VITS = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
 """Width and depth of the image encoder -> architecture, as in segment_anything's build_sam.py."""
 
+TINY_VITS = {320: "vit_t"}
+"""Width of a TinyViT's last stage -> architecture: of TinyViT's 5M, 11M and 21M, MobileSAM's."""
+
+NAMES = {"vit_t": "vit_t|(?i:mobile[_-]?sam)", "vit_b": "vit_b", "vit_l": "vit_l", "vit_h": "vit_h"}
+"""Architecture -> what says so in a file's name, where no letter follows."""
+
+TORCH_SUFFIXES = (".pth", ".pt")
+"""Endings of files that `torch.save` wrote."""
+
 Tensors = Mapping[str, torch.Tensor]
 """Weights by the names that they have in a `Sam`."""
 
@@ -40,8 +49,8 @@ class StateDict:
 
 
 def read_state_dict(path: Path, architecture: str | None = None) -> StateDict:
-    """The weights of a `.safetensors` or a `.pth` file. Large files are mapped into memory, not
-    copied.
+    """The weights of a `.safetensors`, `.pth` or `.pt` file. Large files are mapped into memory,
+    not copied.
 
     Args:
         architecture: what the file's card says, None where it has none.
@@ -69,16 +78,18 @@ def read_state_dict(path: Path, architecture: str | None = None) -> StateDict:
 
 def find_architecture(file_name: str, tensors: Tensors) -> tuple[str, str]:
     """Which architecture weights are of, and what told: the file's name where it says one of
-    vit_b, vit_l and vit_h, as Meta's do, else the tensors' shapes.
+    vit_t, vit_b, vit_l and vit_h, as Meta's do, or mobile_sam, else the tensors' shapes.
 
     Raises:
         CheckpointError: neither tells.
     """
-    named = set(re.findall(r"vit_[blh](?![a-z])", file_name))
+    named = [one for one, said in NAMES.items() if re.search(f"({said})(?![a-z])", file_name)]
     if len(named) == 1:
-        return named.pop(), "the file's name"
+        return named[0], "the file's name"
     if "image_encoder.stem.weight" in tensors:
         return "lite", "the names of its tensors"
+    if "image_encoder.patch_embed.seq.0.c.weight" in tensors:
+        return _find_tiny_vit(file_name, tensors)
     positions = tensors.get("image_encoder.pos_embed")
     width = 0 if positions is None else positions.shape[-1]
     blocks = [re.match(r"image_encoder\.blocks\.(\d+)\.", name) for name in tensors]
@@ -86,9 +97,20 @@ def find_architecture(file_name: str, tensors: Tensors) -> tuple[str, str]:
     if (width, depth) in VITS:
         return VITS[width, depth], f"its encoder of {depth} blocks, {width} wide"
     encoder = f"an encoder of {depth} blocks, {width} wide" if depth else "no image encoder of SAM"
-    raise CheckpointError(
-        f"{file_name} has {encoder}; the known architectures are {', '.join(ARCHITECTURES)}"
-    )
+    raise _unknown(file_name, encoder)
+
+
+def _find_tiny_vit(file_name: str, tensors: Tensors) -> tuple[str, str]:
+    neck = tensors.get("image_encoder.neck.0.weight")
+    width = 0 if neck is None else neck.shape[1]
+    if width in TINY_VITS:
+        return TINY_VITS[width], f"its TinyViT, {width} wide at its end"
+    raise _unknown(file_name, f"a TinyViT that is {width} wide at its end")
+
+
+def _unknown(file_name: str, encoder: str) -> CheckpointError:
+    known = ", ".join(ARCHITECTURES)
+    return CheckpointError(f"{file_name} has {encoder}; the known architectures are {known}")
 
 
 def misfits(tensors: Tensors, architecture: str) -> str:

@@ -348,6 +348,6 @@ def _part_of_encoder(name: str) -> int | None:
     parts = name.split(".")
     if parts[1] in ("stem", "patch_embed", "pos_embed"):
         return 0
-    if parts[1] in ("stages", "blocks"):
+    if parts[1] in ("stages", "blocks", "layers"):  # of lite, segment_anything's ViT, TinyViT
         return 1 + int(parts[2])
     return _NECK

@@ -73,8 +73,9 @@ class Site:
         return rows
 
     def start_run(self, run_id: str, kind: RunKind) -> None:
+        model = self.workspace.current_model().version
         self.workspace.catalog.runs.start(
-            run_id, kind, dataset_id=self.dataset_id, model="lite", code_version="test"
+            run_id, kind, dataset_id=self.dataset_id, model=model, code_version="test"
         )
 
     def add_tasks(

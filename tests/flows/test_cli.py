@@ -72,7 +72,10 @@ def test_a_new_workspace_has_a_model_and_is_healthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = CliRunner()
-    assert runner.invoke(app, ["init", str(tmp_path / "ws")]).exit_code == 0
+    made = runner.invoke(app, ["init", str(tmp_path / "ws")])
+    assert made.exit_code == 0
+    for choice in ("lite", "pull mobile_sam", "pull vit_h"):
+        assert choice in made.stdout
     monkeypatch.chdir(tmp_path / "ws")
     status = json.loads(runner.invoke(app, ["status", "--json"]).stdout)
     keys = {"datasets", "images", "masks", "rounds", "models", "tasks", "runs", "releases"}

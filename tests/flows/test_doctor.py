@@ -70,6 +70,7 @@ def test_a_healthy_workspace_passes_every_check_and_stays_as_it_is(site: Site) -
     assert set(found) == ALL
     assert {check["level"] for check in found.values()} == {"ok"}, found
     assert found["current model"]["detail"] == "lite on cpu answers"
+    assert "pull mobile_sam" in found["current model"]["do"]  # lite, on a CPU
     assert found["mask table"]["detail"] == "version 1"
     assert sorted(info.key for info in site.workspace.objects.list()) == before
 

@@ -157,7 +157,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         checkpoint.write_bytes(b"")
 
     def scores(workspace: Workspace, version: str, chosen: Any) -> dict[str, Any]:
-        nothing = {"scores": {"masks": 0, "version": version, "by": uuid4().hex}}
+        nothing = {"scores": {"images": 0, "masks": 0, "version": version, "by": uuid4().hex}}
         return {**nothing, "by_image": {"names": ["x"], "totals": [], "counts": []}}
 
     def masks(workspace: Workspace, job: Any, shard: Any, advance: Any) -> list[Any]:

@@ -21,7 +21,8 @@ from tests.annotation.site import Site, make_site
 
 ELSEWHERE = {
     *("root", "database_url", "log", "device", "store", "operations", "costs", "production"),
-    *("lease_seconds", "outage_seconds", "people_lease_seconds", "runner", "ray"),
+    *("lease_seconds", "outage_seconds", "people_lease_seconds", "people_draft_seconds"),
+    *("runner", "ray", "page"),
     "held_out",  # of an ingest, whose images say themselves in which split they are
 }
 """Settings that say where, how fast and for how much work is done."""
@@ -37,7 +38,8 @@ def _leaves() -> dict[str, str]:
         value = getattr(now, section)
         values = dict(value) if isinstance(value, BaseModel) else {"": value}
         for name, held in values.items():
-            other = {"preset": "fast", "precision": "float32"}.get(name, OTHER.get(type(held), 1))
+            words = {"preset": "fast", "precision": "float32"} if isinstance(held, str) else {}
+            other = words.get(name, OTHER.get(type(held), 1))
             key = f"{section}__{name}".strip("_").upper()
             found[f"DATAENGINE_{key}"] = str(other)
     return found

@@ -160,7 +160,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture_cannot_be_built() -> None:
-    with pytest.raises(ValueError, match=r"'resnet'.*lite, vit_b, vit_l, vit_h"):
+    with pytest.raises(ValueError, match=r"'resnet'.*lite, vit_t, vit_b, vit_l, vit_h"):
         build_sam("resnet")
 
 

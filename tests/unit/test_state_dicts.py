@@ -44,6 +44,31 @@ def test_metas_file_names_tell_the_architecture() -> None:
         assert find_architecture(name, {}) == (name[4:9], "the file's name")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["mobile_sam.pt", "mobile_sam-6dbb90523a35330f.pth", "MobileSAM_vit_t.pt", "mobile-sam.pth"],
+)
+def test_mobile_sams_file_names_tell_vit_t(name: str) -> None:
+    assert find_architecture(name, {}) == ("vit_t", "the file's name")
+
+
+def test_a_name_that_says_two_things_leaves_it_to_the_shapes() -> None:
+    found = find_architecture("mobile_sam_or_vit_b.pt", on_meta("vit_b"))
+    assert found == ("vit_b", "its encoder of 12 blocks, 768 wide")
+    assert find_architecture("mobile_sampler.pt", on_meta("lite"))[0] == "lite"
+
+
+def test_another_tiny_vit_than_mobile_sams_is_told_by_its_width() -> None:
+    tensors = on_meta("vit_t")
+    assert find_architecture("x", tensors) == ("vit_t", "its TinyViT, 320 wide at its end")
+    wider = torch.empty(256, 448, 1, 1, device="meta")
+    with pytest.raises(CheckpointError, match="a TinyViT that is 448 wide"):
+        find_architecture("x", tensors | {"image_encoder.neck.0.weight": wider})
+    without = {name: value for name, value in tensors.items() if ".neck." not in name}
+    with pytest.raises(CheckpointError, match="a TinyViT that is 0 wide"):
+        find_architecture("x", without)
+
+
 def test_an_encoder_of_unknown_size_is_told_by_its_size() -> None:
     tensors = on_meta("vit_b")
     del tensors["image_encoder.blocks.11.norm1.weight"]

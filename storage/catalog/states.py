@@ -103,3 +103,11 @@ class ReleaseState(StrEnum):
 
     BUILDING = "building"
     DONE = "done"
+
+
+class ErasureKind(StrEnum):
+    """What is deleted everywhere."""
+
+    IMAGES = "images"
+    DATASET = "dataset"
+    PERSON = "person"

@@ -98,6 +98,21 @@ def read_manifest(path: Path) -> Manifest:
         return _manifest(archive, path)
 
 
+def first_values(path: Path, table: str) -> set[str]:
+    """Of each row of a table in the backup, the first column; empty where it has no such table.
+
+    Raises:
+        BackupError: the file is no backup, or the table is damaged.
+        OSError: it cannot be read.
+    """
+    with _opened(path) as archive:
+        held = _manifest(archive, path).tables.get(table)
+        if held is None:
+            return set()
+        with readable(f"table {table}"), archive.open(f"{table}.jsonl") as file:
+            return {str(row_of(line)[0]) for line in lines_of(file, held.rows)}
+
+
 def restore_backup(engine: Engine, path: Path) -> Manifest:
     """Bring a backup into an empty database and its tables to this code's schema, in one
     transaction: what fails leaves the database empty.

@@ -78,6 +78,12 @@ def head() -> str:
     return str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
 
 
+def is_known(found: str) -> bool:
+    """Whether this code has a migration to that revision."""
+    scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
+    return found in {script.revision for script in scripts}
+
+
 def check(engine: Engine) -> None:
     """Make sure that the database has exactly this code's schema.
 

@@ -54,7 +54,7 @@ def forget_images(
         words: file names that go from free text.
     """
     with sessions.session() as session:
-        for ids in _batches(sorted(image_ids), BATCH):
+        for ids in _batches(sorted(image_ids)):
             tasks = select(TaskRow.id).where(TaskRow.image_id.in_(ids))
             _delete_tasks(session, tasks)
             for table in (ImageAliasRow, RoundImageRow, QuarantineRow):
@@ -161,7 +161,7 @@ def _withdraw(session: Session, names: Collection[str], images: int, at: str) ->
 
 def _scrub(session: Session, words: Sequence[str], instead: str) -> None:
     """Put `instead` for whole words in what is kept as free text."""
-    for some in _batches(sorted({word for word in words if word}, key=len, reverse=True), BATCH):
+    for some in _batches(sorted({word for word in words if word}, key=len, reverse=True)):
         pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, some))})(?![\w-])")
         for table, columns in _FREE_TEXT:
             for row in _rows(session, table):

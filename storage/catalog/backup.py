@@ -202,6 +202,8 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
         found = Manifest(**values, tables=tables)
         if not all(isinstance(value, str) for value in (found.revision, found.created_at)):
             raise ValueError("revision and created_at are text")
+        if found.revision == "head":
+            raise ValueError("head is no revision")
         for name, table in tables.items():
             columns = table.columns
             if not isinstance(columns, list) or len(columns) != len(set(columns)):

@@ -115,7 +115,7 @@ def of_dataset(catalog: Catalog, dataset: Dataset) -> Erasure:
         releases = select(ReleaseRow.name, ReleaseRow.key)
         rows = session.execute(releases.where(ReleaseRow.dataset_id == dataset.id)).all()
     inner = of_images(catalog, dataset, ids).work
-    work = {**asdict(inner), "runs": found, "releases": dict(map(tuple, rows))}
+    work = {**asdict(inner), "runs": found, "releases": {row.name: row.key for row in rows}}
     target = {"dataset": dataset.id, "created_at": dataset.created_at.isoformat()}
     return Erasure(id=new_id(), kind=ErasureKind.DATASET, target=target, work=Work(**work))
 

@@ -35,6 +35,16 @@ from storage.catalog.errors import CatalogNotMigratedError
 from storage.catalog.sessions import typed_errors
 from storage.local_files import replace
 
+__all__ = [
+    "BackupError",
+    "Manifest",
+    "TableManifest",
+    "first_values",
+    "read_manifest",
+    "restore_backup",
+    "write_backup",
+]
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 PAGE = 1_000

@@ -61,8 +61,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
             for mask in site.mask_rows(shard, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL)
         ]
         step = TrajectoryStep(
-            **{"mask_id": rows[0].mask_id, "image_id": image_id, "run_id": "annotate"},
-            **{"task_id": task.id, "annotator": NAME, "step": 0, "kind": "click", "at": 0.5},
+            mask_id=rows[0].mask_id,
+            image_id=image_id,
+            run_id="annotate",
+            task_id=task.id,
+            annotator=NAME,
+            step=0,
+            kind="click",
+            at=0.5,
         )
         name = f"annotate/{task.id}-{task.lease_id}.parquet"
         store.put(f"annotations/{name}", write_parquet(rows))

@@ -21,6 +21,7 @@ from rich.text import Text
 from flows import (
     amg,
     deployments,
+    erasing,
     evaluate,
     models,
     operations,
@@ -339,6 +340,7 @@ app.add_typer(models.app, name="models")
 app.command("annotate", epilog=page.annotate_help)(page.annotate)
 app.add_typer(page.annotators, name="annotators")
 operations.register(app)
+app.add_typer(erasing.app, name="erase")
 app.command("up", epilog=production.up_help)(production.up)
 app.command("deploy", epilog=deployments.deploy_help)(deployments.deploy)
 app.command("start", epilog=starting.start_help)(starting.start)

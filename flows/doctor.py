@@ -19,7 +19,9 @@ from flows.logs import masked, secrets_of
 from flows.settings import WorkspaceError, load_settings
 from flows.terminal import console
 from flows.wiring import Workspace
+from storage import erasures, generations
 from storage.catalog import new_id, utc_now
+from storage.catalog.network_drives import network_drive
 from storage.compaction import table_size
 
 MAX_CLOCK_SECONDS = 2.0
@@ -92,6 +94,26 @@ def _catalog(workspace: Workspace) -> Found:
         raise TroubleError("there is no catalog yet", "`dataengine init .`, or restore a backup")
     catalog.check()
     return Found(f"revision {found} at {catalog.engine.url}")
+
+
+def _sqlite(workspace: Workspace) -> Found:
+    engine = workspace.catalog.engine
+    if engine.dialect.name != "sqlite":
+        return Found("PostgreSQL")
+    kind = network_drive(Path(str(engine.url.database)))
+    if kind is None:
+        return Found("SQLite, on a disk of this machine")
+    do = "`dataengine backup`, a database_url on a local disk or PostgreSQL, `dataengine restore`"
+    return Found(f"SQLite on a network drive ({kind}) can lose data", do, "look")
+
+
+def _generation(workspace: Workspace) -> Found:
+    generations.check(workspace.catalog, workspace.objects)
+    pending = erasures.pending(workspace.catalog, workspace.objects)
+    if pending:
+        do = "`dataengine erase pending` finishes them"
+        return Found(f"{len(pending)} erasures are not finished", do, "wrong")
+    return Found("catalog and store know each other; no erasure is unfinished")
 
 
 def _store(workspace: Workspace) -> Found:
@@ -231,6 +253,13 @@ CHECKS: tuple[tuple[str, Check, str], ...] = (
         "command, e.g. `dataengine status`: make a `dataengine backup` first",
     ),
     ("object store", _store, "check [store]: address, keys, and that this machine may write there"),
+    ("catalog's disk", _sqlite, "check database_url"),
+    (
+        "generation",
+        _generation,
+        "restore a newer backup into an empty database, or see docs/maintenance.md; do not "
+        "`sweep --delete` before",
+    ),
     ("mask table", _masks, "check the store; `masks/_delta_log` and its files must be readable"),
     ("current model", _model, "`dataengine models list`, then `dataengine models rollback`"),
     ("prefect", _prefect, "start the server (`dataengine up`) or unset PREFECT_API_URL"),

@@ -17,6 +17,7 @@ from flows.terminal import JsonOption, console, example, in_workspace, number, p
 if TYPE_CHECKING:
     from flows.wiring import Workspace
     from storage.catalog.backup import Manifest
+    from storage.objects import ObjectStore
 
 CLOCKS = timedelta(hours=1)
 """How much longer than needed versions stay readable: whoever wrote them may have another clock."""
@@ -36,8 +37,11 @@ def sweep_workspace(workspace: Workspace, delete: bool = False) -> dict[str, Any
         StorageError, CatalogError: the store or the catalog does not answer; do it again.
     """
     from flows import stale
+    from storage import generations
     from storage.sweep import sweep as sweep_store
 
+    if delete:  # what a forgotten row names looks like an orphan
+        generations.check(workspace.catalog, workspace.objects)
     report = sweep_store(
         workspace.catalog,
         workspace.objects,
@@ -124,18 +128,39 @@ def backup_catalog(url: str, path: Path) -> Manifest:
         return manifest
 
 
-def restore_catalog(url: str, path: Path) -> Manifest:
+def restore_catalog(
+    url: str, path: Path, store: ObjectStore | None = None, *, beside_newer: bool = False
+) -> Manifest:
     """Bring a backup into the empty database at `url`.
+
+    Args:
+        store: what the catalog belongs to; it has to be as old as the backup.
+        beside_newer: or it may be newer, and what was done since is lost to the catalog.
 
     Raises:
         BackupError: the database is not empty, or the file is damaged or none.
+        CatalogBehindError: the store has gone on since the backup; nothing was changed.
         CatalogError: the database does not answer, or the backup is of newer code.
+        StorageError: the store does not answer.
     """
+    from storage import generations
     from storage.catalog import open_catalog
-    from storage.catalog.backup import restore_backup
+    from storage.catalog.backup import first_values, restore_backup
 
+    unknown = None
+    if store is not None:
+        marks = first_values(path, "generations")
+        unknown = generations.unknown_to(lambda: marks, store)
+    if unknown is not None and not beside_newer:
+        raise generations.CatalogBehindError(
+            f"{path}: {unknown}. Nothing was changed. Restore a newer backup; where there is none, "
+            "--beside-newer-store restores this one (docs/maintenance.md)"
+        )
     with open_catalog(url) as catalog:
-        return restore_backup(catalog.engine, path)
+        manifest = restore_backup(catalog.engine, path)
+        if unknown is not None:
+            generations.accept(catalog, unknown.ids)
+        return manifest
 
 
 # commands
@@ -190,12 +215,28 @@ def restore(
     file: Annotated[
         Path, typer.Argument(help="A file of `dataengine backup`.", exists=True, dir_okay=False)
     ],
+    beside_newer_store: Annotated[
+        bool,
+        typer.Option(
+            "--beside-newer-store", help="Though the store has gone on since: that work is lost."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring a backup into an empty database, SQLite or PostgreSQL, whichever it came from."""
-    manifest = restore_catalog(load_settings(find_workspace()).catalog_url, file)
+    """Bring a backup into an empty database, SQLite or PostgreSQL, whichever it came from, and
+    erase again what was erased since."""
+    from flows.erasing import erase_pending
+    from flows.wiring import Workspace
+
+    workspace = Workspace(load_settings(find_workspace()))
+    manifest = restore_catalog(
+        workspace.settings.catalog_url, file, workspace.objects, beside_newer=beside_newer_store
+    )
     _tell(manifest, file, as_json, "were restored from")
+    erased = erase_pending(workspace)
     if not as_json:
+        if erased:
+            console.print(f"{len(erased)} erasures were done again")
         console.print("nobody is signed in: `dataengine annotators add NAME` makes a sign-in link")
 
 

@@ -216,7 +216,7 @@ def release_to_export(workspace: Workspace, name: str, dataset: str | None) -> R
         CatalogError: no such release or dataset.
     """
     if name != "latest":
-        return workspace.catalog.releases.get(name)
+        return _whole(workspace.catalog.releases.get(name))
     if dataset is None:
         named = [str(key[0]) for key in workspace.masks.counts(("dataset",))]
         if len(named) != 1:
@@ -229,7 +229,17 @@ def release_to_export(workspace: Workspace, name: str, dataset: str | None) -> R
     if latest is None:
         release(str(workspace.settings.root), dataset, f"{dataset}-1")
         latest = workspace.catalog.releases.get(f"{dataset}-1")
-    return latest
+    return _whole(latest)
+
+
+def _whole(found: Release) -> Release:
+    """The release, unless something that was in it has been erased."""
+    if "erased" in found.card:
+        raise NothingToReleaseError(
+            f"release {found.name!r} was withdrawn: {found.card['erased']['images']} of its images "
+            "were erased; make another one with `dataengine release NAME`"
+        )
+    return found
 
 
 def export_release(

@@ -15,10 +15,18 @@ import tomllib
 from importlib.resources.abc import Traversable
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -145,12 +153,17 @@ class ProductionSettings(_Section):
     """An old mask that none of the new model's answers overlaps by this much goes to review."""
 
 
+AtLeastAnHour = Annotated[float, AfterValidator(lambda days: max(days, 1 / 24))]
+"""Days; less than an hour counts as an hour: what a worker has written and not yet named, or is
+reading, is not to be deleted."""
+
+
 class OperationsSettings(_Section):
     """Sweeping, compaction, metrics."""
 
-    orphan_days: float = Field(default=1.0, ge=0)
+    orphan_days: AtLeastAnHour = Field(default=1.0, ge=0)
     """Objects that nothing refers to are swept once they are older than this."""
-    vacuum_days: float = Field(default=7.0, ge=0)
+    vacuum_days: AtLeastAnHour = Field(default=7.0, ge=0)
     """How long every version of the mask table stays readable; pinned ones stay for good."""
     min_free_gib: float = Field(default=1.0, ge=0)
     """Free disk below which `dataengine doctor` complains."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import shutil
 import subprocess
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,19 @@ from engine.core.malloc import keep_freed_memory
 from engine.core.rle import RLE
 from flows import logs
 from flows.settings import Settings, load_settings
+from storage import generations
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Catalog, Image, Model, Run, open_catalog
+from storage.catalog import Catalog, Image, Model, Run, open_catalog, schema, utc_now
+from storage.catalog.backup import write_backup
 from storage.formats.images import read_image
+from storage.keys import check_key
 from storage.masks import MaskTable
 from storage.objects import named_by_catalog, open_store
 
 if TYPE_CHECKING:
     from engine.sam import Segmenter
+
+log = logging.getLogger(__name__)
 
 
 class Workspace:
@@ -44,6 +50,7 @@ class Workspace:
             timeout_seconds=settings.store.timeout_seconds,
         )
         self.catalog: Catalog = open_catalog(settings.catalog_url)
+        self.catalog.runs.before_new = partial(generations.advance, self.catalog, self.objects)
         self.queue = AnnotationQueue(self.catalog)
         self.masks = MaskTable(self.objects)
         self.truths = MaskTable(self.objects, prefix="ground_truth")
@@ -69,11 +76,32 @@ class Workspace:
         return folder
 
     def prepare(self) -> None:
-        """Bring the catalog to this code's schema and make the shipped model current if no model
-        is. Safe to call again."""
+        """Bring the catalog to this code's schema, after a backup of it as it was, and make the
+        shipped model current if no model is. Safe to call again.
+
+        Raises:
+            OSError: the backup cannot be written; the catalog stays as it is.
+        """
+        found = self.catalog.revision()
+        if found not in (None, schema.head()):
+            self._back_up(str(found))
         self.catalog.migrate()
         if self.catalog.models.current() is None:
             self._add_shipped_model()
+
+    @property
+    def backups(self) -> Path:
+        """Where backups lie that were made without being asked for."""
+        return self.settings.root / "backups"
+
+    def _back_up(self, revision: str) -> None:
+        """Before a migration. A catalog of newer code is left to `migrate`, which refuses it."""
+        if not schema.is_known(revision):
+            return
+        self.backups.mkdir(mode=0o700, exist_ok=True)
+        path = self.backups / f"before-upgrade-{revision}-{utc_now():%Y%m%dT%H%M%SZ}.backup"
+        write_backup(self.catalog.engine, path)
+        log.warning("the catalog is brought forward; as it was, it is in %s", path)
 
     def _add_shipped_model(self) -> None:
         from engine.sam.checkpoint import read_card, shipped_path
@@ -117,7 +145,7 @@ class Workspace:
     def checkpoint(self, version: str) -> Path:
         """A local copy of a model version's file."""
         model = self.catalog.models.get(version)
-        path = self.cache / model.key
+        path = self.cache / check_key(model.key)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with named_by_catalog():

@@ -69,7 +69,9 @@ class Vacuumed:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class DataFile:
+    """A data file of a version, as its log has it."""
+
     path: str
     size: int
     rows: int
@@ -83,10 +85,10 @@ def table_size(store: ObjectStore, prefix: str = "masks") -> TableSize:
     Raises:
         StorageError: the table cannot be read.
     """
-    table = _open(store, prefix)
+    table = open_table(store, prefix)
     if table is None:
         return TableSize()
-    files = _files(table)
+    files = files_of(table)
     return TableSize(
         version=table.version(),
         files=len(files),
@@ -109,20 +111,20 @@ def compact(
     """
     if target_bytes < 1:
         raise ValueError(f"target_bytes is {target_bytes}, expected 1 or more")
-    table = _open(store, prefix)
+    table = open_table(store, prefix)
     if table is None:
         return Compacted(version=None)
-    before, rows = len(_files(table)), 0
-    for group in _groups(_files(table), target_bytes):
+    before, rows = len(files_of(table)), 0
+    for group in _groups(files_of(table), target_bytes):
         rows += _merge(store, prefix, group)
-    table = _open(store, prefix)
+    table = open_table(store, prefix)
     assert table is not None
     if rows:
         with delta_errors(store.delta_uri(prefix)):
             table.create_checkpoint()  # so that opening reads one file instead of the whole log
         sync_log(store, prefix, [table.version()])
     return Compacted(
-        version=table.version(), files_before=before, files_after=len(_files(table)), rows=rows
+        version=table.version(), files_before=before, files_after=len(files_of(table)), rows=rows
     )
 
 
@@ -144,7 +146,7 @@ def vacuum(
     Raises:
         StorageError: the log or a pinned version cannot be read; nothing was deleted.
     """
-    table = _open(store, prefix)
+    table = open_table(store, prefix)
     if table is None:
         return Vacuumed(files=0, bytes=0, kept_versions=[])
     since = (now or datetime.now(UTC)) - younger_than
@@ -156,7 +158,7 @@ def vacuum(
             kept.add(version - 1)
     needed = set[str]()
     for version in kept:
-        needed |= _paths(store, prefix, version)
+        needed |= paths_of(store, prefix, version)
     candidates, sizes = removed - needed, {}
     for info in store.list(f"{prefix}/"):
         if (path := info.key.removeprefix(f"{prefix}/")) in candidates:
@@ -172,16 +174,17 @@ def known_files(store: ObjectStore, prefix: str = "masks") -> set[str]:
     Raises:
         StorageError: the log cannot be read.
     """
-    table = _open(store, prefix)
+    table = open_table(store, prefix)
     if table is None:
         return set()
-    found = {file.path for file in _files(table)}
+    found = {file.path for file in files_of(table)}
     for version, _ in _rewrites(table):
         found |= _removed_in(store, prefix, version)
     return found
 
 
-def _open(store: ObjectStore, prefix: str, version: int | None = None) -> DeltaTable | None:
+def open_table(store: ObjectStore, prefix: str, version: int | None = None) -> DeltaTable | None:
+    """The table, as it is now or was at a version; None where there is none."""
     with delta_errors(store.delta_uri(prefix)):
         try:
             return DeltaTable(
@@ -191,7 +194,7 @@ def _open(store: ObjectStore, prefix: str, version: int | None = None) -> DeltaT
             return None
 
 
-def _files(table: DeltaTable) -> list[_File]:
+def files_of(table: DeltaTable) -> list[DataFile]:
     """The version's files, by the smallest image id in them."""
     with delta_errors(table.table_uri):
         rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
@@ -201,7 +204,7 @@ def _files(table: DeltaTable) -> list[_File]:
             raise StorageError(f"{table.table_uri}: {row['path']} has no row count in the log")
         first, last = row.get("min.image_id"), row.get("max.image_id")
         found.append(
-            _File(
+            DataFile(
                 path=unquote(row["path"]),
                 size=int(row["size_bytes"]),
                 rows=int(row["num_records"]),
@@ -212,10 +215,11 @@ def _files(table: DeltaTable) -> list[_File]:
     return sorted(found, key=lambda file: (file.first_image, file.path))
 
 
-def _paths(store: ObjectStore, prefix: str, version: int) -> set[str]:
-    table = _open(store, prefix, version)
+def paths_of(store: ObjectStore, prefix: str, version: int) -> set[str]:
+    """The data files of a version that the table has."""
+    table = open_table(store, prefix, version)
     assert table is not None
-    return {file.path for file in _files(table)}
+    return {file.path for file in files_of(table)}
 
 
 def _rewrites(table: DeltaTable) -> Iterator[tuple[int, datetime]]:
@@ -234,9 +238,9 @@ def _removed_in(store: ObjectStore, prefix: str, version: int) -> set[str]:
     return {unquote(action["remove"]["path"]) for action in actions if "remove" in action}
 
 
-def _groups(files: Sequence[_File], target_bytes: int) -> Iterator[list[_File]]:
+def _groups(files: Sequence[DataFile], target_bytes: int) -> Iterator[list[DataFile]]:
     """Neighbours by image among the small files, about `target_bytes` together."""
-    group: list[_File] = []
+    group: list[DataFile] = []
     for file in files:
         if file.size * 2 > target_bytes:
             continue
@@ -249,28 +253,45 @@ def _groups(files: Sequence[_File], target_bytes: int) -> Iterator[list[_File]]:
         yield group
 
 
-def _merge(store: ObjectStore, prefix: str, group: Sequence[_File]) -> int:
+def _merge(store: ObjectStore, prefix: str, group: Sequence[DataFile]) -> int:
     """Replace the files by one; how many rows it has. 0 where somebody else replaced one of them
     meanwhile."""
-    rows = _sorted_rows(store, prefix, group)
+    rows = sorted_rows(store, prefix, group)
+    return int(rows.num_rows) if put_instead(store, prefix, group, rows, "compact") else 0
+
+
+def put_instead(
+    store: ObjectStore, prefix: str, group: Sequence[DataFile], rows: pa.Table, mark: str
+) -> bool:
+    """Let one file of these rows, or none where there are none, take the place of the group; False
+    where somebody else replaced one of them meanwhile."""
     now = int(datetime.now(UTC).timestamp() * 1000)
-    added = write_file(store, prefix, rows, data_change=False)
-    actions: list[AddAction | RemoveAction] = [added]
-    actions += [RemoveAction(file.path, False, now, file.size, {}) for file in group]
-    if _commit(store, prefix, actions, {file.path for file in group}):
-        return int(rows.num_rows)
-    store.delete(f"{prefix}/{added.path}")
-    return 0
+    actions: list[AddAction | RemoveAction] = [
+        RemoveAction(file.path, False, now, file.size, {}) for file in group
+    ]
+    added = write_file(store, prefix, rows, data_change=False) if rows.num_rows else None
+    if added is not None:
+        actions.append(added)
+    if _commit(store, prefix, actions, {file.path for file in group}, mark):
+        return True
+    if added is not None:
+        store.delete(f"{prefix}/{added.path}")
+    return False
 
 
-def _sorted_rows(store: ObjectStore, prefix: str, group: Sequence[_File]) -> pa.Table:
+def read_file(store: ObjectStore, key: str, columns: list[str] | None = None) -> pa.Table:
+    """A file's rows, or these columns of them."""
+    try:
+        return pq.read_table(pa.BufferReader(store.get(key)), schema=SCHEMA, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{key} is no file of masks: {error}") from error
+
+
+def sorted_rows(store: ObjectStore, prefix: str, group: Sequence[DataFile]) -> pa.Table:
     """All rows of the files by image, then in the order they had."""
     parts = []
     for file in group:
-        try:
-            part = pq.read_table(pa.BufferReader(store.get(f"{prefix}/{file.path}")), schema=SCHEMA)
-        except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"{prefix}/{file.path} is no file of masks: {error}") from error
+        part = read_file(store, f"{prefix}/{file.path}")
         if part.num_rows != file.rows:
             raise StorageError(
                 f"{prefix}/{file.path} has {part.num_rows} rows, the log says {file.rows}"
@@ -288,12 +309,13 @@ def _commit(
     prefix: str,
     actions: Sequence[AddAction | RemoveAction],
     replaced: set[str],
+    mark: str,
 ) -> bool:
     """Commit against exactly the version that was looked at: Delta's own retries would not notice
     that another compaction has replaced the same files, and their masks would be there twice."""
     for _ in range(ATTEMPTS):
-        table = _open(store, prefix)
-        if table is None or not replaced <= {file.path for file in _files(table)}:
+        table = open_table(store, prefix)
+        if table is None or not replaced <= {file.path for file in files_of(table)}:
             return False
         try:
             with delta_errors(store.delta_uri(prefix)):
@@ -302,7 +324,7 @@ def _commit(
                     "append",
                     table.schema(),
                     commit_properties=CommitProperties(
-                        custom_metadata={_MARK: "compact"}, max_commit_retries=0
+                        custom_metadata={_MARK: mark}, max_commit_retries=0
                     ),
                 )
             sync_log(store, prefix, [table.version()])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 from sqlalchemy import (
     JSON,
     Connection,
-    DateTime,
     Engine,
     MetaData,
     Table,
@@ -31,23 +30,40 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import inspect as inspect_database
+from sqlalchemy.exc import DataError, IntegrityError
 
 from storage.catalog import schema
-from storage.catalog.errors import CatalogError, CatalogNotMigratedError
+from storage.catalog.backup_values import (
+    BackupError,
+    check_words,
+    lines_of,
+    read_json,
+    readable,
+    reader_of,
+    row_of,
+)
+from storage.catalog.errors import CatalogNotMigratedError
 from storage.catalog.sessions import typed_errors
 from storage.catalog.tables import AnnotatorRow, SignInRow
 from storage.outputs import replace_own
+
+__all__ = [
+    "BackupError",
+    "Manifest",
+    "TableManifest",
+    "first_values",
+    "read_manifest",
+    "restore_backup",
+    "write_backup",
+]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 PAGE = 1_000
 """Rows that are held in memory at once."""
+PAGE_BYTES = 16 << 20
+"""And about so many bytes of them."""
 _VERSION_TABLE = "alembic_version"
-
-
-class BackupError(CatalogError):
-    """The file is no backup, is damaged, or the target is not empty; nothing was changed. The
-    message says which: take another file, or an empty database."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +131,21 @@ def _is_backup(path: Path) -> bool:
     return True
 
 
+def first_values(path: Path, table: str) -> set[str]:
+    """Of each row of a table in the backup, the first column; empty where it has no such table.
+
+    Raises:
+        BackupError: the file is no backup, or the table is damaged.
+        OSError: it cannot be read.
+    """
+    with _opened(path) as archive:
+        held = _manifest(archive, path).tables.get(table)
+        if held is None:
+            return set()
+        with readable(f"table {table}"), archive.open(f"{table}.jsonl") as file:
+            return {str(row_of(line)[0]) for line in lines_of(file, held.rows)}
+
+
 def restore_backup(engine: Engine, path: Path) -> Manifest:
     """Bring a backup into an empty database and its tables to this code's schema, in one
     transaction: what fails leaves the database empty. Nobody is signed in then, and no sign-in link
@@ -137,6 +168,7 @@ def restore_backup(engine: Engine, path: Path) -> Manifest:
             upgrade("head")
             connection.execute(delete(SignInRow))
             connection.execute(update(AnnotatorRow).values(token_hash=None, token_expires_at=None))
+            check_words(connection)
         return manifest
 
 
@@ -195,17 +227,25 @@ def _plain(value: Any) -> Any:
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise BackupError(f"{path} is no backup, or was cut short: {error}") from error
 
 
 def _manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
-    try:
-        values = json.loads(archive.read(MANIFEST))
+    with readable(f"the list of tables in {path}"):
+        values = read_json(archive, MANIFEST)
         tables = {name: TableManifest(**table) for name, table in values.pop("tables").items()}
         found = Manifest(**values, tables=tables)
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise BackupError(f"{path} is no backup of a catalog: {error}") from error
+        if not all(isinstance(value, str) for value in (found.revision, found.created_at)):
+            raise ValueError("revision and created_at are text")
+        if found.revision == "head":
+            raise ValueError("head is no revision")
+        for name, table in tables.items():
+            columns = table.columns
+            if not isinstance(columns, list) or len(columns) != len(set(columns)):
+                raise ValueError(f"the columns of {name!r} are no list, or one comes twice")
+            if type(table.rows) is not int or table.rows < 0:
+                raise ValueError(f"the rows of {name!r} are no number")
     if found.format != FORMAT:
         raise BackupError(
             f"{path} has format {found.format}, this code reads {FORMAT}: use newer code"
@@ -245,18 +285,23 @@ def _fill_table(
 ) -> None:
     if unknown := set(held.columns) - set(table.columns.keys()):
         raise BackupError(f"table {table.name} has no column {sorted(unknown)[0]!r}")
-    readers = [_reader(table, name, connection.engine) for name in held.columns]
+    postgresql = _is_postgresql(connection.engine)
+    readers = [reader_of(table, name, postgresql) for name in held.columns]
     digest, count = hashlib.sha256(), 0
-    for page in _pages(archive, table.name, digest):
-        rows = [
-            {
-                name: None if value is None else read(value)
-                for name, read, value in zip(held.columns, readers, json.loads(line), strict=True)
-            }
-            for line in page
-        ]
-        connection.execute(table.insert(), rows)
-        count += len(rows)
+    with readable(f"table {table.name}"), archive.open(f"{table.name}.jsonl") as file:
+        for page in _pages(lines_of(file, held.rows), digest):
+            rows = [
+                {
+                    name: None if value is None else read(value)
+                    for name, read, value in zip(held.columns, readers, row_of(line), strict=True)
+                }
+                for line in page
+            ]
+            try:
+                connection.execute(table.insert(), rows)
+            except (IntegrityError, DataError) as error:
+                raise ValueError(str(error.orig)) from error
+            count += len(rows)
     if (digest.hexdigest(), count) != (held.sha256, held.rows):
         raise BackupError(
             f"table {table.name} is damaged: {count} rows, sha256 {digest.hexdigest()}; expected "
@@ -264,29 +309,18 @@ def _fill_table(
         )
 
 
-def _pages(archive: zipfile.ZipFile, name: str, digest: Any) -> Iterator[list[bytes]]:
-    page: list[bytes] = []
-    try:
-        with archive.open(f"{name}.jsonl") as file:
-            for line in file:
-                digest.update(line)
-                page.append(line)
-                if len(page) == PAGE:
-                    yield page
-                    page = []
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise BackupError(f"table {name} is damaged: {error}") from error
+def _pages(lines: Iterator[bytes], digest: Any) -> Iterator[list[bytes]]:
+    """Some rows at a time, also by size: a few may be large."""
+    page, size = list[bytes](), 0
+    for line in lines:
+        digest.update(line)
+        page.append(line)
+        size += len(line)
+        if len(page) == PAGE or size > PAGE_BYTES:
+            yield page
+            page, size = [], 0
     if page:
         yield page
-
-
-def _reader(table: Table, name: str, engine: Engine) -> Callable[[Any], Any]:
-    """What turns a value of the file into one of the column."""
-    if isinstance(table.columns[name].type, DateTime):
-        if _is_postgresql(engine):
-            return datetime.fromisoformat
-        return lambda value: datetime.fromisoformat(value).replace(tzinfo=None)
-    return lambda value: value
 
 
 def _go_on_counting(connection: Connection, tables: MetaData) -> None:

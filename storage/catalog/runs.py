@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,6 +43,8 @@ class Runs:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self.before_new: Callable[[], None] = lambda: None
+        """Called before a run of a new id is entered; what it raises keeps the run out."""
 
     def start(
         self,
@@ -76,6 +79,10 @@ class Runs:
             "started_at": self._sessions.now(),
             "metrics": {},
         }
+        with self._sessions.reading() as session:
+            is_new = session.get(RunRow, run_id) is None
+        if is_new:
+            self.before_new()
         again = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.FAILED)
         with self._sessions.session() as session:
             if not insert_new(session, RunRow, [values]):

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from storage.catalog.errors import CatalogNotMigratedError, CatalogTooNewError
+from storage.catalog.network_drives import check_drive
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_240_315_001
@@ -37,9 +38,15 @@ def migrate(engine: Engine) -> str:
 @contextmanager
 def migrating(engine: Engine) -> Iterator[tuple[Connection, Callable[[str], str]]]:
     """One transaction in which nobody else migrates, and the function that brings the tables to a
-    revision (or `head`) in it; it returns the revision and raises as `migrate`."""
+    revision (or `head`) in it; it returns the revision and raises as `migrate`.
+
+    Raises:
+        NetworkDriveError: an SQLite file would be made on a network drive.
+    """
     if engine.dialect.name == "sqlite":
-        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(str(engine.url.database))
+        check_drive(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         _use_write_ahead_log(engine)
     with engine.execution_options(writes=True).begin() as connection:
         if engine.dialect.name == "postgresql":
@@ -64,6 +71,17 @@ def revision(engine: Engine) -> str | None:
         return None  # connecting would create an empty file
     with engine.connect() as connection:
         return _current(connection)
+
+
+def head() -> str:
+    """The revision that this code needs."""
+    return str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
+
+
+def is_known(found: str) -> bool:
+    """Whether this code has a migration to that revision."""
+    scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
+    return found in {script.revision for script in scripts}
 
 
 def check(engine: Engine) -> None:

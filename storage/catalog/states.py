@@ -105,3 +105,11 @@ class ReleaseState(StrEnum):
     BUILDING = "building"
     DONE = "done"
     FAILED = "failed"
+
+
+class ErasureKind(StrEnum):
+    """What is deleted everywhere."""
+
+    IMAGES = "images"
+    DATASET = "dataset"
+    PERSON = "person"

@@ -34,6 +34,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from engine.core.records import Stage
 from storage.catalog.states import (
     AnnotatorKind,
+    ErasureKind,
     LoopState,
     ModelState,
     ReleaseState,
@@ -84,7 +85,7 @@ def _words(enum: type[StrEnum]) -> Enum:
 
 _WORDS: tuple[type[StrEnum], ...] = (
     *(AnnotatorKind, LoopState, ModelState, ReleaseState, RoundState, RunKind, RunState),
-    *(ShardState, Split, Stage, TaskKind, TaskState, VerdictKind),
+    *(ErasureKind, ShardState, Split, Stage, TaskKind, TaskState, VerdictKind),
 )
 MASK_ID = String(200)
 """`RUN/IMAGE/NAME`; a fix's name has the page's id of it."""
@@ -422,3 +423,26 @@ class ReleaseRow(Base):
     key: Mapped[str]
     card: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+class GenerationRow(Base):
+    """A mark of the store that this catalog knows; see `generations`."""
+
+    __tablename__ = "generations"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    at: Mapped[datetime]
+
+
+class ErasureRow(Base):
+    """Something that is to be deleted everywhere. `work` is what has to be looked for, names among
+    it, and gone once the erasure is finished; `target` has no names and stays."""
+
+    __tablename__ = "erasures"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    kind: Mapped[ErasureKind]
+    target: Mapped[dict[str, Any]]
+    work: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]

@@ -158,9 +158,9 @@ def test_two_compactions_and_a_worker_at_once_lose_and_double_nothing(
 def test_a_file_that_another_compaction_replaced_is_not_replaced_again(
     store: ObjectStore, table: MaskTable
 ) -> None:
-    delta = compaction._open(store, "masks")
+    delta = compaction.open_table(store, "masks")
     assert delta is not None
-    group = compaction._files(delta)  # looked at before the other one commits
+    group = compaction.files_of(delta)  # looked at before the other one commits
     compact(store)
     files = _files(store)
     assert compaction._merge(store, "masks", group) == 0
@@ -171,7 +171,7 @@ def test_a_file_that_another_compaction_replaced_is_not_replaced_again(
 def test_a_commit_in_between_is_noticed(
     store: ObjectStore, table: MaskTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, opened = compaction._open, []
+    real, opened = compaction.open_table, []
 
     def racing(*arguments: object) -> DeltaTable | None:
         found: DeltaTable | None = real(*arguments)  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ def test_a_commit_in_between_is_noticed(
             table.commit([a_mask(500, shard=20)], run_id="run", shard=20)
         return found
 
-    monkeypatch.setattr(compaction, "_open", racing)
+    monkeypatch.setattr(compaction, "open_table", racing)
     compact(store)
     assert len(_by_id(table)) == 25
     assert table_size(store).files == 2
@@ -189,7 +189,7 @@ def test_a_commit_in_between_is_noticed(
 def test_a_compaction_in_between_is_noticed(
     store: ObjectStore, table: MaskTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, opened = compaction._open, []
+    real, opened = compaction.open_table, []
 
     def racing(*arguments: object) -> DeltaTable | None:
         found: DeltaTable | None = real(*arguments)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def test_a_compaction_in_between_is_noticed(
             compact(store)
         return found
 
-    monkeypatch.setattr(compaction, "_open", racing)
+    monkeypatch.setattr(compaction, "open_table", racing)
     assert compact(store).rows == 0
     assert len(_by_id(table)) == 24
     assert table_size(store).files == 1

@@ -1,0 +1,221 @@
+"""Rows that go, or lose a name, where something is erased. Each function is one transaction and can
+be called again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine, delete, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from storage.catalog.sessions import Sessions, typed_errors
+from storage.catalog.states import ShardState, TaskState
+from storage.catalog.tables import (
+    AnnotatorRow,
+    AuditRow,
+    DatasetRow,
+    DraftRow,
+    ImageAliasRow,
+    ImageRow,
+    LoopRow,
+    QuarantineRow,
+    ReleaseRow,
+    RoundImageRow,
+    RoundRow,
+    RunRow,
+    ShardRow,
+    SignInRow,
+    TaskRow,
+    VerdictRow,
+)
+
+ItemT = TypeVar("ItemT")
+
+BATCH = 500
+"""Ids named in one statement."""
+_FREE_TEXT: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (AuditRow, ("subject", "detail")),
+    (RunRow, ("config", "metrics", "error")),
+    (VerdictRow, ("reason",)),
+)
+"""Columns that repeat names in their text."""
+
+
+def forget_images(
+    sessions: Sessions, image_ids: Collection[int], releases: Collection[str], words: Sequence[str]
+) -> None:
+    """Delete images and all that is about them; say on the releases' cards that they are gone.
+
+    Args:
+        words: file names that go from free text.
+    """
+    with sessions.session() as session:
+        for ids in _batches(sorted(image_ids)):
+            tasks = select(TaskRow.id).where(TaskRow.image_id.in_(ids))
+            _delete_tasks(session, tasks)
+            for table in (ImageAliasRow, RoundImageRow, QuarantineRow):
+                session.execute(delete(table).where(table.image_id.in_(ids)))
+            session.execute(delete(ImageRow).where(ImageRow.id.in_(ids)))
+        for names in _batches(words):
+            session.execute(delete(QuarantineRow).where(QuarantineRow.path.in_(names)))
+        _forget_in_shards(session, set(image_ids))
+        _withdraw(session, releases, len(image_ids), sessions.now().isoformat(timespec="seconds"))
+        _scrub(session, words, "erased")
+        session.commit()
+
+
+def forget_dataset(sessions: Sessions, dataset_id: int, name: str) -> None:
+    """Delete a dataset with all that belongs to it, its runs and releases among it."""
+    images = select(ImageRow.id).where(ImageRow.dataset_id == dataset_id)
+    runs = select(RunRow.id).where(RunRow.dataset_id == dataset_id)
+    with sessions.session() as session:
+        _delete_tasks(session, select(TaskRow.id).where(TaskRow.dataset_id == dataset_id))
+        session.execute(delete(ShardRow).where(ShardRow.run_id.in_(runs)))
+        for table in (ImageAliasRow, RoundImageRow):
+            session.execute(delete(table).where(table.image_id.in_(images)))
+        for owned in (QuarantineRow, RunRow, RoundRow, LoopRow, ImageRow, ReleaseRow):
+            session.execute(delete(owned).where(owned.dataset_id == dataset_id))
+        session.execute(delete(DatasetRow).where(DatasetRow.id == dataset_id))
+        # an id may be given again: whoever saw this dataset is not to see that one
+        for person in session.scalars(select(AnnotatorRow)):
+            if person.datasets and dataset_id in person.datasets:
+                person.datasets = [one for one in person.datasets if one != dataset_id]
+        _scrub(session, [name], "erased")
+        session.commit()
+
+
+def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: str) -> None:
+    """Give a person a name that says nothing, sign them out, and free what they hold. What they
+    did stays, under that name."""
+    mine = TaskRow.annotator_id == annotator_id
+    freed = {"state": TaskState.OPEN, "lease_id": None, "annotator_id": None}
+    with sessions.session() as session:
+        session.execute(
+            update(TaskRow)
+            .where(mine, TaskRow.state.in_([TaskState.LEASED, TaskState.OPEN]))
+            .values(**freed, lease_expires_at=None)
+        )
+        for table in (SignInRow, DraftRow):
+            session.execute(delete(table).where(table.annotator_id == annotator_id))
+        session.execute(
+            update(AnnotatorRow)
+            .where(AnnotatorRow.id == annotator_id)
+            .values(name=pseudonym, token_hash=None, token_expires_at=None)
+        )
+        _scrub(session, [name], pseudonym)
+        session.commit()
+
+
+def rename_results(sessions: Sessions, renamed: dict[str, str]) -> None:
+    """Let tasks name the objects that have taken the place of others."""
+    with sessions.session() as session:
+        for old, new in renamed.items():
+            session.execute(update(TaskRow).where(TaskRow.result_key == old).values(result_key=new))
+            row = session.scalars(
+                select(TaskRow).where(TaskRow.result["trajectories"].as_string() == old)
+            ).one_or_none()
+            if row is not None:
+                row.result = {**(row.result or {}), "trajectories": new}
+        session.commit()
+
+
+def shrink(engine: Engine) -> None:
+    """Take deleted rows out of an SQLite file, where they lie until their place is needed.
+    PostgreSQL does so by itself, in its own time."""
+    if engine.dialect.name != "sqlite":
+        return
+    with typed_errors(engine):
+        raw = engine.raw_connection()
+        try:
+            raw.cursor().execute("VACUUM")
+            raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except engine.dialect.loaded_dbapi.OperationalError as error:
+            raise OperationalError("VACUUM", None, error) from error
+        finally:
+            raw.close()
+
+
+def _batches(items: Iterable[ItemT]) -> Iterator[list[ItemT]]:
+    left = iter(items)
+    while batch := list(islice(left, BATCH)):
+        yield batch
+
+
+def _delete_tasks(session: Session, tasks: Any) -> None:
+    for table in (DraftRow, VerdictRow):
+        session.execute(delete(table).where(table.task_id.in_(tasks)))
+    session.execute(delete(TaskRow).where(TaskRow.id.in_(tasks)))
+
+
+def _forget_in_shards(session: Session, image_ids: set[int]) -> None:
+    for row in session.scalars(select(ShardRow)).partitions(BATCH):
+        for shard in row:
+            if image_ids & set(shard.image_ids):
+                shard.image_ids = [i for i in shard.image_ids if i not in image_ids]
+
+
+def _withdraw(session: Session, names: Collection[str], images: int, at: str) -> None:
+    for row in session.scalars(select(ReleaseRow).where(ReleaseRow.name.in_(names))):
+        row.card = {**row.card, "erased": {"images": images, "at": at}}
+
+
+def _scrub(session: Session, words: Sequence[str], instead: str) -> None:
+    """Put `instead` for whole words in what is kept as free text."""
+    for some in _batches(sorted({word for word in words if word}, key=len, reverse=True)):
+        pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, some))})(?![\w-])")
+        for table, columns in _FREE_TEXT:
+            for row in _rows(session, table):
+                for column in columns:
+                    value = getattr(row, column)
+                    clean = _cleaned(value, lambda text: pattern.sub(instead, text))  # noqa: B023
+                    if clean != value:
+                        setattr(row, column, clean)
+
+
+def _rows(session: Session, table: Any) -> Iterator[Any]:
+    for page in session.scalars(select(table).order_by(table.id)).partitions(BATCH):
+        yield from page
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    """The value with each text in it made clean."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(key): _cleaned(item, clean) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item, clean) for item in value]
+    return value
+
+
+def busy_with(
+    sessions: Sessions, *, dataset_id: int, image_ids: Collection[int] | None = None
+) -> list[str]:
+    """What is at work on images of a dataset at this moment, as words: tasks and shards whose lease
+    holds. All images count where none are named."""
+    now = sessions.now()
+    tasks = select(TaskRow.id, TaskRow.image_id).where(
+        TaskRow.dataset_id == dataset_id,
+        TaskRow.state == TaskState.LEASED,
+        TaskRow.lease_expires_at > now,
+    )
+    shards = select(ShardRow).join(RunRow, RunRow.id == ShardRow.run_id)
+    shards = shards.where(
+        RunRow.dataset_id == dataset_id,
+        ShardRow.lease_expires_at > now,
+        ShardRow.state == ShardState.LEASED,
+    )
+    with sessions.reading() as session:
+        held = [
+            f"task {task}"
+            for task, image in session.execute(tasks)
+            if image_ids is None or image in image_ids
+        ]
+        for shard in session.scalars(shards):
+            if image_ids is None or not shard.image_ids or set(shard.image_ids) & set(image_ids):
+                held.append(f"run {shard.run_id}")
+    return held

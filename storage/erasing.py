@@ -1,0 +1,159 @@
+"""What an erasure takes out of the object store. Each step may be done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from uuid import NAMESPACE_OID, uuid5
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.catalog.states import ErasureKind
+from storage.erasures import Erasure
+from storage.masks import MaskTable
+from storage.objects import ObjectExistsError, ObjectStore, StorageError
+from storage.rewriting import KEYS, purge, rewrite
+from storage.sweep import TABLES
+
+LOOSE = ("annotations/", "prefill/", "trajectories/")
+"""Prefixes of Parquet files beside the tables; they have `image_id` and `annotator` as those do."""
+
+Change = Callable[[pa.Table], pa.Table | None]
+"""Rows as they are to be; None where nothing is to be changed."""
+
+
+def change_of(erasure: Erasure) -> Change:
+    """What an erasure makes of rows."""
+    work = erasure.work
+    if erasure.kind == ErasureKind.PERSON:
+        return lambda rows: _renamed(rows, work.name, work.pseudonym)
+    ids = pa.array(work.image_ids, pa.int64())
+    dataset = work.name if erasure.kind == ErasureKind.DATASET else None
+
+    def without(rows: pa.Table) -> pa.Table | None:
+        hit = pc.is_in(rows.column("image_id"), ids)
+        if dataset is not None and "dataset" in rows.column_names:
+            hit = pc.or_(hit, pc.equal(rows.column("dataset"), dataset))
+        return rows.filter(pc.invert(hit)) if pc.any(hit).as_py() else None
+
+    return without
+
+
+def _renamed(rows: pa.Table, name: str, pseudonym: str) -> pa.Table | None:
+    place = rows.column_names.index("annotator")
+    column = rows.column(place)
+    hit = pc.fill_null(pc.equal(column, name), False)
+    if not pc.any(hit).as_py():
+        return None
+    return rows.set_column(place, rows.schema.field(place), pc.if_else(hit, pseudonym, column))
+
+
+def erase_rows(store: ObjectStore, erasure: Erasure) -> dict[str, int]:
+    """Write the tables' newest versions without the rows, or the name, and delete what older
+    versions have of them.
+
+    Returns:
+        `files_rewritten` and `files_deleted`, of both tables.
+
+    Raises:
+        StorageError: the store does not answer or a file cannot be read; do it again.
+    """
+    change, rewritten, deleted = change_of(erasure), 0, 0
+    only = erasure.work.image_ids if erasure.kind == ErasureKind.IMAGES else None
+    for table in TABLES:
+        rewritten += rewrite(store, table, change, only)
+        deleted += len(purge(store, table, lambda rows: change(rows) is not None))
+    return {"files_rewritten": rewritten, "files_deleted": deleted}
+
+
+def count_rows(store: ObjectStore, erasure: Erasure) -> int:
+    """How many masks of both tables' newest versions are concerned."""
+    change, count = change_of(erasure), 0
+    person = erasure.kind == ErasureKind.PERSON
+    for table in TABLES:
+        for batch in MaskTable(store, table).scan(columns=KEYS):
+            rows = pa.Table.from_batches([batch])
+            if person:
+                hit = pc.equal(rows.column("annotator"), erasure.work.name)
+                count += pc.sum(hit).as_py() or 0
+            elif (left := change(rows)) is not None:
+                count += rows.num_rows - left.num_rows
+    return count
+
+
+def erase_loose(store: ObjectStore, erasure: Erasure) -> dict[str, str]:
+    """Take the rows, or the name, out of answers, pre-filled masks and trajectories.
+
+    Returns:
+        New keys of answers and trajectories by the old ones, for the tasks that name them. The old
+        objects are there until `drop` is called.
+
+    Raises:
+        StorageError: as for `erase_rows`.
+    """
+    change, renamed = change_of(erasure), dict[str, str]()
+    for prefix in LOOSE:
+        for info in list(store.list(prefix)):
+            if not info.key.endswith(".parquet"):
+                continue
+            rows = change(_read(store, info.key))
+            if rows is None:
+                continue
+            if rows.num_rows == 0:
+                store.delete(info.key)
+                continue
+            key = _instead(info.key, erasure.id)
+            sink = pa.BufferOutputStream()
+            pq.write_table(rows, sink, compression="zstd", compression_level=3)
+            try:
+                store.put(key, bytes(sink.getvalue()))
+            except ObjectExistsError:  # of an attempt that was cut short, by another Arrow
+                store.delete(key)
+                store.put(key, bytes(sink.getvalue()))
+            renamed[info.key] = key
+    return renamed
+
+
+def _instead(key: str, erasure_id: str) -> str:
+    """The key that takes a key's place: as long however often that happens, of the same task."""
+    path = PurePosixPath(key)
+    first = path.stem.partition("-")[0]
+    return str(path.with_name(f"{first}-{uuid5(NAMESPACE_OID, erasure_id + key).hex}.parquet"))
+
+
+def drop(store: ObjectStore, keys: list[str]) -> None:
+    """Delete objects."""
+    for key in keys:
+        store.delete(key)
+
+
+def objects_of(store: ObjectStore, erasure: Erasure, shared: set[str]) -> Iterator[str]:
+    """Keys of the objects that are about nothing else: pixels, embeddings, scores, releases.
+
+    Args:
+        shared: keys of pixels that other images have too.
+    """
+    work = erasure.work
+    if erasure.kind == ErasureKind.PERSON:
+        return
+    yield from (key for key in work.keys if key not in shared)
+    ids = set(map(str, work.image_ids))
+    for info in store.list("embeddings/"):
+        if info.key.rpartition("/")[2].partition(".")[0] in ids:
+            yield info.key
+    prefixes = [f"{key}/" for key in work.releases.values()]
+    for run in work.runs:
+        prefixes += [f"{prefix}{run}/" for prefix in (*LOOSE, "trajectories/tasks/")]
+    if work.name:
+        prefixes.append(f"evaluations/{work.name}/")
+    for prefix in prefixes:
+        yield from (info.key for info in store.list(prefix))
+
+
+def _read(store: ObjectStore, key: str) -> pa.Table:
+    try:
+        return pq.read_table(pa.BufferReader(store.get(key)))
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{key} is no Parquet file: {error}") from error

@@ -1,0 +1,248 @@
+"""Erasing for good: images, datasets, and people's names.
+
+An erasure is first written down, in the catalog with all that has to be looked for, and in the
+store, under `erasures/`, without a name. Then it goes through steps that can each be done again, so
+whoever is killed goes on with `finish`. The note in the store outlives the catalog: an older backup
+brings back what was erased, and `pending` finds it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import or_, select, update
+
+from storage.catalog.annotators import Annotator
+from storage.catalog.database import Catalog
+from storage.catalog.datasets import Dataset
+from storage.catalog.errors import CatalogError
+from storage.catalog.sessions import insert_new, new_id
+from storage.catalog.states import ErasureKind
+from storage.catalog.tables import (
+    AnnotatorRow,
+    DatasetRow,
+    ErasureRow,
+    ImageAliasRow,
+    ImageRow,
+    ReleaseRow,
+    RunRow,
+)
+from storage.objects import ObjectStore
+
+PREFIX = "erasures/"
+BATCH = 500
+
+
+class BusyError(CatalogError):
+    """Somebody is at work on what is to be erased. Nothing was changed: wait, or stop them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What an erasure looks for."""
+
+    dataset_id: int | None = None
+    annotator_id: int | None = None
+    name: str = ""
+    """Of the dataset that the images are in or that goes itself, or of the person."""
+    pseudonym: str = ""
+    image_ids: list[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    """Of the images' objects."""
+    words: list[str] = field(default_factory=list)
+    """The images' file names."""
+    runs: list[str] = field(default_factory=list)
+    """Of a dataset that goes."""
+    releases: dict[str, str] = field(default_factory=dict)
+    """Names and keys of releases that the images are in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Erasure:
+    """One erasure. `target` says without names what it is about."""
+
+    id: str
+    kind: ErasureKind
+    target: dict[str, Any]
+    work: Work
+
+
+def of_images(catalog: Catalog, dataset: Dataset, image_ids: Collection[int]) -> Erasure:
+    """The erasure of some images of a dataset; those it does not have are left out."""
+    query = select(ImageRow).where(ImageRow.dataset_id == dataset.id)
+    with catalog.reading() as session:
+        rows: list[ImageRow] = []
+        for some in _batches(sorted(set(image_ids))):
+            rows += session.scalars(query.where(ImageRow.id.in_(some)))
+        ids = [row.id for row in rows]
+        words = {row.file_name for row in rows}
+        for some in _batches(ids):
+            names = select(ImageAliasRow.file_name).where(ImageAliasRow.image_id.in_(some))
+            words.update(session.scalars(names))
+        first = min((row.created_at for row in rows), default=None)
+        releases = select(ReleaseRow).where(ReleaseRow.dataset_id == dataset.id)
+        held = {
+            row.name: row.key
+            for row in session.scalars(releases)
+            if first is not None and row.created_at >= first
+        }
+    return Erasure(
+        id=new_id(),
+        kind=ErasureKind.IMAGES,
+        target={"dataset": dataset.id, "images": [[row.id, row.sha256] for row in rows]},
+        work=Work(
+            dataset_id=dataset.id,
+            name=dataset.name,
+            image_ids=ids,
+            keys=[row.key for row in rows],
+            words=sorted(words),
+            releases=held,
+        ),
+    )
+
+
+def of_dataset(catalog: Catalog, dataset: Dataset) -> Erasure:
+    """The erasure of a dataset with its images, masks, runs and releases."""
+    with catalog.reading() as session:
+        images = session.scalars(select(ImageRow.id).where(ImageRow.dataset_id == dataset.id))
+        ids = list(images)
+        runs = session.scalars(select(RunRow.id).where(RunRow.dataset_id == dataset.id))
+        found = list(runs)
+        releases = select(ReleaseRow.name, ReleaseRow.key)
+        rows = session.execute(releases.where(ReleaseRow.dataset_id == dataset.id)).all()
+    inner = of_images(catalog, dataset, ids).work
+    work = {**asdict(inner), "runs": found, "releases": {row.name: row.key for row in rows}}
+    target = {"dataset": dataset.id, "created_at": dataset.created_at.isoformat()}
+    return Erasure(id=new_id(), kind=ErasureKind.DATASET, target=target, work=Work(**work))
+
+
+def of_person(annotator: Annotator) -> Erasure:
+    """The erasure of a person's name; what they did stays, under a name that says nothing."""
+    erasure_id = new_id()
+    return Erasure(
+        id=erasure_id,
+        kind=ErasureKind.PERSON,
+        target={"annotator": annotator.id, "created_at": annotator.created_at.isoformat()},
+        work=_of_person(annotator, erasure_id),
+    )
+
+
+def _of_person(annotator: Annotator, erasure_id: str) -> Work:
+    pseudonym = f"erased-{erasure_id[:12]}"
+    return Work(annotator_id=annotator.id, name=annotator.name, pseudonym=pseudonym)
+
+
+def ids_named(catalog: Catalog, dataset_id: int, file_name: str) -> list[int]:
+    """The dataset's images that came in under this name."""
+    mine = select(ImageRow.id).where(ImageRow.dataset_id == dataset_id)
+    other = select(ImageAliasRow.image_id).where(ImageAliasRow.file_name == file_name)
+    named = or_(ImageRow.file_name == file_name, ImageRow.id.in_(other))
+    with catalog.reading() as session:
+        return list(session.scalars(mine.where(named).order_by(ImageRow.id)))
+
+
+def begin(catalog: Catalog, objects: ObjectStore, erasure: Erasure) -> Erasure:
+    """Write an erasure down; the one that is under way already, where there is one of the same.
+
+    Raises:
+        StorageError, CatalogError: it may be written down or not; begin again.
+    """
+    for other in unfinished(catalog):
+        if (other.kind, other.target) == (erasure.kind, erasure.target):
+            erasure = other
+    values = {"id": erasure.id, "kind": erasure.kind, "target": erasure.target}
+    row = {**values, "work": asdict(erasure.work), "created_at": catalog.now()}
+    with catalog.session() as session:
+        insert_new(session, ErasureRow, [row])
+        session.commit()
+    objects.put(PREFIX + erasure.id, json.dumps(values, sort_keys=True).encode())
+    return erasure
+
+
+def unfinished(catalog: Catalog) -> list[Erasure]:
+    """Those that the catalog knows, the oldest first."""
+    query = select(ErasureRow).where(ErasureRow.finished_at.is_(None))
+    with catalog.reading() as session:
+        return [
+            Erasure(id=row.id, kind=row.kind, target=row.target, work=Work(**(row.work or {})))
+            for row in session.scalars(query.order_by(ErasureRow.created_at, ErasureRow.id))
+        ]
+
+
+def pending(catalog: Catalog, objects: ObjectStore) -> list[str]:
+    """Ids of erasures that are not finished, as far as this catalog knows.
+
+    Raises:
+        StorageError: the store cannot be listed.
+    """
+    noted = [info.key.removeprefix(PREFIX) for info in objects.list(PREFIX)]
+    with catalog.reading() as session:
+        done = select(ErasureRow.id).where(ErasureRow.finished_at.is_not(None))
+        finished = set(session.scalars(done))
+    known = [erasure.id for erasure in unfinished(catalog)]
+    return known + [name for name in noted if name not in finished and name not in known]
+
+
+def take_up(catalog: Catalog, objects: ObjectStore, erasure_id: str) -> Erasure:
+    """An erasure that is not finished. One that only the store knows, as after an older backup was
+    restored, is about what the backup brought back of it.
+
+    Raises:
+        ObjectNotFoundError: there is none of this id.
+    """
+    for erasure in unfinished(catalog):
+        if erasure.id == erasure_id:
+            return erasure
+    noted = json.loads(objects.get(PREFIX + erasure_id))
+    kind, target = ErasureKind(noted["kind"]), noted["target"]
+    found = _brought_back(catalog, erasure_id, kind, target)
+    return Erasure(id=erasure_id, kind=kind, target=target, work=found)
+
+
+def _brought_back(
+    catalog: Catalog, erasure_id: str, kind: ErasureKind, target: dict[str, Any]
+) -> Work:
+    """What of a target is in the catalog: by its id, if that is of the same thing still."""
+    if kind == ErasureKind.PERSON:
+        with catalog.reading() as session:
+            person = session.get(AnnotatorRow, target["annotator"])
+        if person is None or not _same(person.created_at, target):
+            return Work()
+        return _of_person(catalog.annotators.get(person.id), erasure_id)
+    with catalog.reading() as session:
+        dataset = session.get(DatasetRow, target["dataset"])
+    if dataset is None:
+        return Work()
+    if kind == ErasureKind.DATASET:
+        if not _same(dataset.created_at, target):
+            return Work()
+        return of_dataset(catalog, catalog.datasets.get_by_id(dataset.id)).work
+    ids = []
+    with catalog.reading() as session:
+        for image_id, digest in target["images"]:
+            row = session.get(ImageRow, image_id)
+            if row is not None and row.sha256 == digest and row.dataset_id == dataset.id:
+                ids.append(image_id)
+    if not ids:
+        return Work()
+    return of_images(catalog, catalog.datasets.get_by_id(dataset.id), ids).work
+
+
+def _same(created_at: datetime, target: dict[str, Any]) -> bool:
+    return created_at == datetime.fromisoformat(target["created_at"])
+
+
+def finish(catalog: Catalog, erasure_id: str) -> None:
+    """Note that an erasure is through, and forget what it looked for."""
+    done = update(ErasureRow).where(ErasureRow.id == erasure_id)
+    with catalog.session() as session:
+        session.execute(done.values(finished_at=catalog.now(), work=None))
+        session.commit()
+
+
+def _batches(ids: Sequence[int]) -> list[Sequence[int]]:
+    return [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]

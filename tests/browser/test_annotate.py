@@ -16,7 +16,7 @@ from engine.core import rle as rle_codec
 from engine.core.clicks import center_point
 from engine.core.metrics import iou
 from engine.core.records import Mask, Source, Stage
-from storage.catalog import TaskKind, TaskState, utc_now
+from storage.catalog import AnnotatorKind, TaskKind, TaskState, utc_now
 from storage.masks import read_parquet, write_parquet
 from storage.trajectories import read_trajectories
 from tests.annotation.site import Site, served
@@ -215,7 +215,8 @@ def handed_in_by_bob(site: Site, number: int) -> None:
     """Let the lease on the nth image run out; somebody else gets the image, and hands it in."""
     workspace = site.workspace
     workspace.queue.expire(utc_now() + timedelta(hours=3))
-    bob = workspace.catalog.annotators.get_or_create("bob")
+    # no person: people who are entered end the login without a name
+    bob = workspace.catalog.annotators.get_or_create("bob", kind=AnnotatorKind.SIMULATED)
     task = workspace.queue.lease(bob.id, kinds=[TaskKind.ANNOTATE])
     assert task is not None
     assert task.image_id == site.image_ids[number]

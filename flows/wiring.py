@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from engine.core.malloc import keep_freed_memory
 from engine.core.rle import RLE
 from flows import logs
+from flows.patience import patiently
 from flows.settings import Settings, load_settings
 from storage import generations
 from storage.annotation_queue import AnnotationQueue
@@ -50,7 +51,8 @@ class Workspace:
             timeout_seconds=settings.store.timeout_seconds,
         )
         self.catalog: Catalog = open_catalog(settings.catalog_url)
-        self.catalog.runs.before_new = partial(generations.advance, self.catalog, self.objects)
+        mark = partial(generations.advance, self.catalog, self.objects)
+        self.catalog.runs.before_new = partial(patiently, settings.outage_seconds, mark)
         self.queue = AnnotationQueue(self.catalog)
         self.masks = MaskTable(self.objects)
         self.truths = MaskTable(self.objects, prefix="ground_truth")

@@ -61,6 +61,9 @@ def test_a_killed_retrain_is_due_again_for_the_verdicts_that_started_it(
 def test_dead_runs_do_not_hold_vacuum_back(
     site: Site, kind: RunKind, silent: int, vacuumed: int
 ) -> None:
+    settings = site.workspace.settings
+    at_once = settings.operations.model_copy(update={"vacuum_days": 0.0})  # not an hour, its least
+    site.workspace.settings = settings.model_copy(update={"operations": at_once})
     _begin(site, kind, silent)
     rows = site.workspace.masks.masks(run_id="made", image_ids=site.image_ids[:1])
     again = [replace(row, mask_id=f"more/{row.mask_id}", run_id="more") for row in rows]

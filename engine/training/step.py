@@ -135,6 +135,17 @@ def _normalised(sam: Any, images_BSSC: torch.Tensor, samples: Sequence[Sample]) 
     return normed
 
 
+def feed_back(masks: torch.Tensor, scores: torch.Tensor, single: bool) -> torch.Tensor:
+    """The answer a user would see, as logits (B, 1, h, h), detached; bounded, as SAM 2's are,
+    so that a sure answer can still be corrected."""
+    if single:
+        chosen = masks[:, :1]
+    else:
+        best = 1 + scores[:, 1:].argmax(dim=1)
+        chosen = masks[torch.arange(len(masks), device=masks.device), best][:, None]
+    return chosen.detach().clamp(-32, 32)
+
+
 class _Rows:
     """The masks of one step that start with the same form of prompt."""
 
@@ -196,7 +207,7 @@ class _Rows:
                 best = iou[:, :1] if single else iou[:, 1:]
                 first_iou = float(best.max(dim=1).values.mean())
             if iteration < len(plan):
-                logits = self._feed_back(masks, scores, single)
+                logits = feed_back(masks, scores, single)
                 if plan[iteration]:
                     size = sam.image_encoder.img_size
                     clicks.add(*self._correct(logits, targets, size, generator))
@@ -214,16 +225,6 @@ class _Rows:
         wanted = torch.where(self.background[:, None], torch.zeros_like(iou), iou)
         quality = ((scores - wanted) ** 2).mean(dim=1) * 4
         return (drawn + self.config.iou_weight * quality).mean(), iou
-
-    def _feed_back(self, masks: torch.Tensor, scores: torch.Tensor, single: bool) -> torch.Tensor:
-        """The answer a user would see, as logits (B, 1, h, h), detached; bounded, as SAM 2's are,
-        so that a sure answer can still be corrected."""
-        if single:
-            chosen = masks[:, :1]
-        else:
-            best = 1 + scores[:, 1:].argmax(dim=1)
-            chosen = masks[torch.arange(len(masks), device=masks.device), best][:, None]
-        return chosen.detach().clamp(-32, 32)
 
     def _correct(
         self,

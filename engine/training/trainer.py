@@ -253,16 +253,7 @@ class Trainer:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        temporary = path.with_suffix(".partial")
-        try:
-            torch.save(state, temporary)
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            temporary.unlink(missing_ok=True)
-            raise CheckpointFileError(
-                f"{path} could not be written: {error}; the last one is kept. Make room and run "
-                "again: training goes on from there"
-            ) from error
+        write_state(path, state)
 
     def load(self, path: Path) -> None:
         """Go back to where `save` was.
@@ -270,17 +261,12 @@ class Trainer:
         Raises:
             CheckpointFileError: the file is damaged, or of another model or configuration.
         """
-        try:
-            state = torch.load(path, map_location=self.sam.device, weights_only=True)
+        with reading_state(path, self.sam.device) as state:
             self.sam.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average = state["average"]
             self.step, self.seconds = state["step"], state["seconds"]
             self.loss, self.iou = state["loss"], state["iou"]
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
-            raise CheckpointFileError(
-                f"{path} cannot be resumed from: {error!r}; delete it to train from the start"
-            ) from error
 
 
 def process_rank() -> tuple[int, int]:
@@ -311,6 +297,39 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
         return 0.1 ** sum(step >= drop * config.steps for drop in config.drops)
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a training resumes from; the old file stays until the new one is whole.
+
+    Raises:
+        CheckpointFileError: no space, or no permission; the old file is as it was.
+    """
+    temporary = path.with_suffix(".partial")
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise CheckpointFileError(
+            f"{path} could not be written: {error}; the last one is kept. Make room and run "
+            "again: training resumes from there"
+        ) from error
+
+
+@contextmanager
+def reading_state(path: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """What `write_state` wrote, for the block to take up.
+
+    Raises:
+        CheckpointFileError: the file is damaged, or does not fit the model or the optimiser.
+    """
+    try:
+        yield torch.load(path, map_location=device, weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+        raise CheckpointFileError(
+            f"{path} cannot be resumed from: {error!r}; delete it to train from the start"
+        ) from error
 
 
 def parameter_groups(sam: Any, config: TrainConfig) -> list[dict[str, Any]]:

@@ -19,12 +19,7 @@ from torch.nn import functional as F
 
 from engine.sam.decode import PromptBatch, decode_undrawn
 from engine.training.render import Views
-
-SPREAD_WEIGHT = 0.05
-"""Weight of the three outputs' mean loss beside the matched one: keeps all three alive."""
-
-SINGLE_WEIGHT = 0.3
-"""Weight of the single-mask output for a lone click, where it is not the one that counts."""
+from engine.training.step import SINGLE_WEIGHT, SPREAD_WEIGHT, feed_back
 
 MATCHED_SHARE = 0.2
 """Share of the predicted IoU's target that is the IoU with the best of the masks under the click;
@@ -213,7 +208,7 @@ class ViewStep:
                 best = iou[:, 0] if single else iou[:, 1:].max(dim=1).values
                 first_iou = (best * counted).sum()
             if iteration < len(plan):
-                logits = self._feed_back(masks, scores, single)
+                logits = feed_back(masks, scores, single)
                 if plan[iteration]:
                     points, labels = self._corrected(logits, targets, points, labels, generator)
         return total, first_iou
@@ -301,15 +296,6 @@ class ViewStep:
         quality = ((scores - aim) ** 2).mean(dim=1) * 4
         loss: torch.Tensor = drawn + self.iou_weight * quality
         return loss, wanted
-
-    def _feed_back(self, masks: torch.Tensor, scores: torch.Tensor, single: bool) -> torch.Tensor:
-        """The answer a user would see, as logits (R, 1, h, h); bounded, as SAM 2's are."""
-        if single:
-            chosen = masks[:, :1]
-        else:
-            best = 1 + scores[:, 1:].argmax(dim=1)
-            chosen = masks[torch.arange(len(masks), device=masks.device), best][:, None]
-        return chosen.detach().clamp(-32, 32)
 
     def _corrected(
         self,

@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.sam.segmenter import half_is_faster
 from engine.training.config import TrainConfig
 from engine.training.photo_pool import PhotoPool
 from engine.training.render import Renderer
 from engine.training.step import prompt_plan
-from engine.training.trainer import DivergedError, parameter_groups
+from engine.training.trainer import (
+    DivergedError,
+    parameter_groups,
+    reading_state,
+    write_state,
+)
 from engine.training.view_plan import BOX, Plan, ViewConfig, plans
 from engine.training.view_step import ViewStep
 
@@ -81,12 +87,11 @@ class ViewTrainer:
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = [p.detach().clone() for p in self._trained]
         self.renderer = Renderer(pool, sam, training.views.size)
-        self.autocast = is_cuda or config.precision == "bfloat16"
         self.one_step = ViewStep(
             sam,
             iou_weight=config.iou_weight,
             box_noise=config.box_noise,
-            autocast=self.autocast,
+            autocast=half_is_faster(sam.device.type),
         )
         self.step, self.seconds = 0, 0.0
 
@@ -194,7 +199,11 @@ class ViewTrainer:
             value.copy_(average)
 
     def save(self, path: Path) -> None:
-        """Write the state to go on from."""
+        """Write the state to resume from.
+
+        Raises:
+            CheckpointFileError: no space, or no permission; the old file is as it was.
+        """
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -202,14 +211,16 @@ class ViewTrainer:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        write_state(path, state)
 
     def load(self, path: Path) -> None:
-        """Go on from a saved state."""
-        state = torch.load(path, map_location=self.sam.device, weights_only=True)
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.sam.load_state_dict(state["model"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Resume from a saved state.
+
+        Raises:
+            CheckpointFileError: the file is damaged, or of another model or configuration.
+        """
+        with reading_state(path, self.sam.device) as state:
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.sam.load_state_dict(state["model"])
+            self.average = state["average"]
+            self.optimizer.load_state_dict(state["optimizer"])

@@ -173,7 +173,7 @@ class EvaluationSet:
 
 
 @dataclass(slots=True)
-class _LeftOut:
+class LeftOut:
     """What of a set is not scored: images, and whatever else, as `ingest` tells it."""
 
     passed_over: PassedOver
@@ -204,7 +204,7 @@ class _LeftOut:
 @dataclass(frozen=True, slots=True)
 class _SetScores:
     images: int
-    left_out: _LeftOut
+    left_out: LeftOut
     clicks: ClickScores
     proposals: ProposalScores
 
@@ -272,11 +272,11 @@ def _score_set(
 ) -> _SetScores:
     found = look_into(chosen.images, chosen.coco, chosen.conventions)
     pairs = list(zip(found.files, found.names, strict=True))[:limit]
-    reporter, left_out = progress.current(), _LeftOut(found.passed_over)
+    reporter, left_out = progress.current(), LeftOut(found.passed_over)
     with reporter.track(f"{chosen.name}: clicks", len(pairs), "image") as advance:
         images = (
             EvaluationImage(pixels, rles)
-            for pixels, rles in _annotated(pairs, found.truth, left_out, advance)
+            for pixels, rles in annotated(pairs, found.truth, left_out, advance)
         )
         clicks = evaluate_clicks(segmenter, images)
     left_out.tell_of_folder(found)
@@ -289,20 +289,22 @@ def _score_set(
     truths: list[list[RLE]] = []
     made: list[list[tuple[RLE, float]]] = []
     with reporter.track(f"{chosen.name}: automatic masks", len(pairs), "image") as advance:
-        again = _LeftOut(PassedOver())
-        for pixels, rles in _annotated(pairs, found.truth, again, advance):
+        again = LeftOut(PassedOver())
+        for pixels, rles in annotated(pairs, found.truth, again, advance):
             truths.append(rles)
             masks = generator.generate(pixels)
             made.append([(m.rle, (m.predicted_iou + m.stability_score) / 2) for m in masks])
     return _SetScores(len(truths), left_out, clicks, evaluate_proposals(truths, made))
 
 
-def _annotated(
+def annotated(
     pairs: Sequence[tuple[Path, str]],
     truth: CocoDataset | None,
-    left_out: _LeftOut,
+    left_out: LeftOut,
     advance: progress.Advance,
 ) -> Iterable[tuple[Any, list[RLE]]]:
+    """Pixels, RGB uint8 (H, W, 3), and masks of each image that has any; the others are told to
+    `left_out`. `advance` is called once an image."""
     for path, name in pairs:
         try:
             data = path.read_bytes()

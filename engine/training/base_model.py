@@ -4,7 +4,7 @@
     make base-model DATA="photos/a photos/b"             # COCO-style folders as well (docs/lite.md)
     python -m engine.training.base_model --photos photos.npz --device cuda --seconds 480
 
-It resumes where it was stopped. Photographs come as a file of `engine.training.pack`; scenes are
+It resumes where it was stopped. Photographs come as a file of `flows.pack_photos`; scenes are
 those of `engine.simulation.scenes` (seeds from 0 up). `--only train` ends with the weights,
 `--only finish` calibrates and scores them: a GPU machine needs no more than the first.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -29,14 +30,15 @@ from engine.evaluation.calibration import calibrate
 from engine.evaluation.clicks import EvaluationImage, evaluate_clicks
 from engine.sam import ModelCard, Segmenter, Thresholds, load_checkpoint, save_checkpoint
 from engine.sam.build import build_sam
-from engine.sam.checkpoint import SHIPPED, shipped_path
+from engine.sam.checkpoint import SHIPPED, CheckpointError, shipped_path
 from engine.simulation.scenes import generate_scene
 from engine.simulation.textures import TEXTURE_PHOTOS
 from engine.training.config import TrainConfig
 from engine.training.photo_pool import load_pool, scene_size, set_names
+from engine.training.trainer import TrainingError
 from engine.training.trunk import imagenet_weights, load_trunk
 from engine.training.view_plan import ViewConfig
-from engine.training.view_trainer import ViewProgress, ViewTrainer, ViewTraining
+from engine.training.view_trainer import USED, ViewProgress, ViewTrainer, ViewTraining
 
 SEED = 20261123
 HELD_OUT_FIRST_SEED = 10_000_000
@@ -49,15 +51,11 @@ IMAGES = 64
 """Images of a step on a GPU. A CPU takes fewer (`--images`) and more steps."""
 
 RECIPE = TrainConfig(
-    images_per_step=IMAGES,
-    image_size=384,
-    precision="bfloat16",
     refinements=3,
     learning_rate=6e-4,
     encoder_rate=0.25,
     frozen_stages=-1,
     warmup_steps=150,
-    mask_loss="balanced",
     iou_weight=2.0,
     ema_decay=0.998,
     seed=SEED,
@@ -99,7 +97,6 @@ def train(given: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         config=replace(
             RECIPE,
             steps=given.steps,
-            images_per_step=given.images,
             learning_rate=given.rate,
             frozen_encoder=given.decoder_only,
         ),
@@ -111,7 +108,7 @@ def train(given: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     given.folder.mkdir(parents=True, exist_ok=True)
     trainer.run(on_report=_report, checkpoint=given.folder / "base-model.pt", every_seconds=90)
     told = {
-        "recipe": training.config.as_dict(),
+        "recipe": {name: getattr(training.config, name) for name in USED},
         "views": asdict(training.views),
         "steps": trainer.step,
         "seconds": round(trainer.seconds),
@@ -177,12 +174,12 @@ def finish(path: Path, out: Path) -> ModelCard:
     return card
 
 
-def main() -> None:
-    """Train, finish, write the weights into the package."""
+def main() -> int:
+    """Train, finish, write the weights into the package; 2 with a message where that fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, help="a file of engine.training.pack")
+    parser.add_argument("--photos", type=Path, help="a file of flows.pack_photos")
     parser.add_argument("--start", type=Path, help="checkpoint that is trained further")
     parser.add_argument("--imagenet-trunk", action="store_true", help="with ImageNet's trunk again")
     parser.add_argument("--folder", type=Path, default=Path(".cache"), help="for checkpoints")
@@ -199,12 +196,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that load and plan")
     given = parser.parse_args()
     trained = given.folder / "trained.safetensors"
-    if given.only != "finish":
-        sam, told = train(given)
-        save_checkpoint(sam, trained_card(given, told), trained)
-    if given.only != "train":
-        print(json.dumps(finish(trained, given.out).as_dict(), indent=2))
+    try:
+        if given.only != "finish":
+            sam, told = train(given)
+            save_checkpoint(sam, trained_card(given, told), trained)
+        if given.only != "train":
+            print(json.dumps(finish(trained, given.out).as_dict(), indent=2))
+    except (TrainingError, CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,6 +23,7 @@ from engine.core.rle import RLE, decode
 from engine.simulation.scenes import generate_scene
 from engine.training.pack import SIDE, SetRule
 from engine.training.regions import MAX_LEAVES
+from engine.training.trainer import NoMasksError
 
 COARSE = 4
 """Pixels of the canvas a cell of the coarse masks, which say where a mask is."""
@@ -220,6 +221,9 @@ def load_pool(
         scenes: their seeds.
         scene_share: how often a scene is drawn instead of a photograph.
         workers: processes; as many as there are cores.
+
+    Raises:
+        NoMasksError: there is nothing to train on.
     """
     cv2.setNumThreads(1)
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
@@ -227,6 +231,8 @@ def load_pool(
         photos = pool.map(_load_photo, _stored(pack), chunksize=4) if pack else iter(())
         found = [*photos, *painted]
     found = [item for item in found if len(item.weights) and item.weights.sum() > 0]
+    if not found:
+        raise NoMasksError("there is no photograph and no scene with a mask to train on")
     rules = _rules(pack)
     return _joined(found, rules, scene_share if pack else 1.0)
 

@@ -51,12 +51,10 @@ TRUNK_STAGES = (2, 4, 6)
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """leaves_HW: uint8, the finest regions. members_RN: bool, which leaves a region is made of.
-    weights_R: in how many cuts it is."""
+    """leaves_HW: uint8, the finest regions. members_RN: bool, which leaves a region is made of."""
 
     leaves_HW: np.ndarray
     members_RN: np.ndarray
-    weights_R: np.ndarray
 
 
 @torch.inference_mode()
@@ -91,8 +89,8 @@ def find_regions(
         owner[mask] = number
     labels = _superpixels(lab).astype(np.int64) * (len(known) + 1) + owner
     names, flat = np.unique(labels, return_inverse=True)
-    graph = _Graph(flat.reshape(owner.shape), lab, features, names % (len(known) + 1))
-    return graph.cut()
+    labels = flat.reshape(owner.shape)
+    return _Tree(_Graph(labels, lab, features, names % (len(known) + 1))).cut(labels)
 
 
 def _gradient(lab_HWC: np.ndarray, sigma: float) -> np.ndarray:
@@ -175,11 +173,6 @@ class _Graph:
         sums = [np.bincount(place, weights=column) for column in border.T]
         self.border_sum = np.stack(sums, axis=1)
 
-    def cut(self) -> Regions:
-        """Merge to the last pair, then cut the tree."""
-        tree = _Tree(self)
-        return tree.cut(self.labels)
-
 
 class _Tree:
     """Merges, most alike first; nodes 0 to N - 1 are the superpixels."""
@@ -260,21 +253,18 @@ class _Tree:
         return node
 
     def cut(self, labels_HW: np.ndarray) -> Regions:
-        cuts = [self._live(count) for count in CUTS]
+        """The finest regions, and those of all cuts."""
         leaves = self._live(MAX_LEAVES)
         of_superpixel = np.zeros(self.size, np.uint8)
         order = {node: place for place, node in enumerate(leaves)}
         for node, place in order.items():
             of_superpixel[self._under(node, set())] = place
-        times: dict[int, int] = {}
-        for nodes in cuts:
-            for node in nodes:
-                if self.count[node] >= MIN_SHARE * self.total:
-                    times[node] = times.get(node, 0) + 1
-        members = np.zeros((len(times), len(leaves)), bool)
-        for row, node in enumerate(times):
+        cut = {node: None for count in CUTS for node in self._live(count)}  # in order
+        regions = [node for node in cut if self.count[node] >= MIN_SHARE * self.total]
+        members = np.zeros((len(regions), len(leaves)), bool)
+        for row, node in enumerate(regions):
             members[row, [order[leaf] for leaf in self._under(node, set(order))]] = True
-        return Regions(of_superpixel[labels_HW], members, np.array(list(times.values()), np.uint8))
+        return Regions(of_superpixel[labels_HW], members)
 
     def _live(self, count: int) -> list[int]:
         """The regions when the tree is cut from the top into `count`, or fewer where what is left

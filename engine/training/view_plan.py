@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from engine.training.photo_pool import COARSE, PhotoPool
+from engine.training.trainer import MAX_DRAWS, NoMasksError
 
 TARGETS = 3
 """Nested masks that a lone click may mean: the model answers with three."""
@@ -88,7 +89,11 @@ class Plan:
 
 
 def draw_plan(pool: PhotoPool, config: ViewConfig, rng: np.random.Generator) -> Plan:
-    """Draw the views of one step."""
+    """Draw the views of one step.
+
+    Raises:
+        NoMasksError: no view has a mask that is large enough.
+    """
     drawn = [_draw_view(pool, config, rng) for _ in range(config.images)]
     return Plan(*(torch.from_numpy(np.stack(column)) for column in zip(*drawn, strict=True)))
 
@@ -97,13 +102,18 @@ _View = tuple[np.ndarray, ...]
 
 
 def _draw_view(pool: PhotoPool, config: ViewConfig, rng: np.random.Generator) -> _View:
-    while True:
+    for _ in range(MAX_DRAWS):
         image = int(rng.choice(len(pool.share_N), p=pool.share_N))
         affine, extent, window = _window(pool, image, config, rng)
         first, end = int(pool.first_N1[image]), int(pool.first_N1[image + 1])
         inside = _inside(pool, first, end, window, affine)
         if inside.any():
             break
+    else:
+        raise NoMasksError(
+            f"{MAX_DRAWS} views in a row had no mask of {MIN_VIEW_PIXELS} pixels or more: the "
+            "masks are too small, or take the whole image"
+        )
     masks = np.full((config.prompts, TARGETS), -1, np.int64)
     kinds = np.zeros(config.prompts, np.int64)
     complete = bool(pool.is_complete_N[image])

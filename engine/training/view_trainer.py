@@ -34,13 +34,21 @@ CHECKED_EVERY = 25
 """Steps between looks at the loss: reading it makes the GPU wait."""
 
 
+USED = (
+    *("steps", "refinements", "vary_refinements", "repeats", "learning_rate", "encoder_rate"),
+    *("neck_rate", "frozen_stages", "frozen_encoder", "weight_decay", "warmup_steps"),
+    *("layer_decay", "clip_norm", "ema_decay", "iou_weight", "box_noise", "seed"),
+)
+"""Fields of `TrainConfig` that matter here; how views are drawn is in `ViewConfig`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewTraining:
     """One training.
 
     Attributes:
         views: how views are drawn.
-        config: rates, losses and corrections; `steps` ends it.
+        config: rates and corrections, of which the fields in USED count; `steps` ends it.
         seconds: ends it as well.
         frozen_share: share of the training at whose beginning the trunk stays as it is.
         workers: processes that draw plans.

@@ -1,6 +1,5 @@
 """Trainings on photographs: pools, plans, views and the step over nested masks."""
 
-import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,16 +8,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from engine.core.rle import encode
 from engine.sam.build import build_sam
 from engine.training.config import TrainConfig
 from engine.training.losses import mask_loss, true_iou
-from engine.training.pack import SIDE, pack, read_annotations
-from engine.training.photo_pool import PhotoPool, load_pool
+from engine.training.pack import SIDE, pack
+from engine.training.photo_pool import PhotoPool, load_pool, set_names
 from engine.training.regions import find_regions
 from engine.training.render import Renderer
+from engine.training.samples import Example
+from engine.training.trainer import NoMasksError
 from engine.training.view_plan import BACKGROUND, ViewConfig, draw_plan
 from engine.training.view_step import matched_loss, pair_ious, pair_losses, pick_place
 from engine.training.view_trainer import ViewTrainer, ViewTraining
@@ -137,33 +137,21 @@ def test_a_picture_of_three_colours_is_cut_into_them_and_known_masks_bound_regio
     assert all((known & s).sum() in (0, known.sum()) or not (~known & s).any() for s in shapes)
 
 
-def coco_folder(folder: Path, segmentations: list[object]) -> Path:
-    (folder / "images").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    pixels = cv2.resize(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), (640, 480))
-    Image.fromarray(pixels).save(folder / "images" / "a.jpg")
-    content = {
-        "images": [{"id": 1, "file_name": "a.jpg", "height": 480, "width": 640}],
-        "annotations": [
-            {"id": i, "image_id": 1, "segmentation": s} for i, s in enumerate(segmentations)
-        ],
-    }
-    (folder / "instances.json").write_text(json.dumps(content))
-    return folder
-
-
-def test_a_packed_folder_comes_back_with_its_masks_in_place(
+def test_a_packed_photograph_comes_back_with_its_masks_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mask = np.zeros((480, 640), bool)
-    mask[100:300, 200:400] = True
-    polygon = [[10.0, 10.0, 110.0, 10.0, 110.0, 60.0, 10.0, 60.0]]
-    folder = coco_folder(tmp_path / "shelf", [encode(mask).as_json(), polygon])
+    square, low = np.zeros((480, 640), bool), np.zeros((480, 640), bool)
+    square[100:300, 200:400], low[10:60, 10:110] = True, True
+    rng = np.random.default_rng(0)
+    pixels = cv2.resize(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), (640, 480))
     trunk = build_sam("lite").image_encoder
     monkeypatch.setattr("engine.training.pack.fresh_trunk", lambda weights: trunk)
     monkeypatch.setattr("engine.training.pack.imagenet_weights", dict)
-    pack([folder], tmp_path / "photos.npz", workers=0)
+    example = Example(pixels, [encode(square), encode(low)], "shelf")
+    pack({"shelf": [example]}, tmp_path / "photos.npz", workers=0)
     pool = load_pool(tmp_path / "photos.npz", [], scene_share=0.0, workers=1)
+    assert set_names(tmp_path / "photos.npz") == ["shelf"]
+    assert [path.name for path in tmp_path.iterdir()] == ["photos.npz"]
     assert pool.sizes_N2.tolist() == [[360, 480]]
     assert pool.objects_N.tolist() == [2]
     first = np.unpackbits(pool.packed_MSB[0], axis=1).astype(bool)
@@ -175,11 +163,12 @@ def test_a_packed_folder_comes_back_with_its_masks_in_place(
     assert pool.weight_M.sum() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"images": []}', '{"images": 3, "annotations": 4}'])
-def test_a_folder_without_coco_instances_is_refused_by_name(tmp_path: Path, content: str) -> None:
-    (tmp_path / "instances.json").write_text(content)
-    with pytest.raises(ValueError, match=r"instances\.json is not COCO instance JSON"):
-        read_annotations(tmp_path)
+def test_a_pool_without_a_mask_that_can_be_drawn_says_so(scenes: PhotoPool) -> None:
+    with pytest.raises(NoMasksError, match="to train on"):
+        load_pool(None, [], scene_share=1.0, workers=1)
+    tiny = replace(scenes, coarse_MCC=np.zeros_like(scenes.coarse_MCC))
+    with pytest.raises(NoMasksError, match="too small"):
+        draw_plan(tiny, SMALL, np.random.default_rng(0))
 
 
 def training(steps: int, **changes: object) -> ViewTraining:

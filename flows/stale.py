@@ -32,10 +32,13 @@ class Stale:
 
 def find(workspace: Workspace) -> Stale:
     """Runs and releases without a sign of life for `outage_seconds` after their last lease ran out.
-    Runs that wait for people are none of them."""
+    Runs that wait for people are left out, and with them late versions of a task
+    (`engine.annotation.late`), which have no task of their own until the other version is there."""
     since = workspace.catalog.now() - timedelta(seconds=workspace.settings.outage_seconds)
     runs, handed_in = [], []
     for run in workspace.catalog.runs.silent(since):
+        if "late_of" in run.config:
+            continue
         if not any(workspace.queue.counts(run_id=run.id).values()):
             runs.append(run)
         elif not workspace.queue.pending(run.id):

@@ -10,7 +10,9 @@ from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import NewVerdict, TaskView
 from engine.core import rle as rle_codec
-from storage.catalog import RunState, TaskKind, TaskState, VerdictKind, utc_now
+from flows import stale
+from flows.wiring import Workspace
+from storage.catalog import RunKind, RunState, TaskKind, TaskState, VerdictKind, utc_now
 from tests.annotation.site import Site
 from tests.annotation.test_tasks import ANNOTATE, decoded, new_mask, square, taken
 
@@ -104,6 +106,20 @@ def test_two_versions_of_a_task_are_both_kept_and_a_reviewer_picks(
     assert (entered.annotator, entered.stage) == ("ada", mine.stage)
     assert catalog.verdicts.accepted_mask_ids(site.dataset_id) == {late.mask_id}
     assert len(catalog.verdicts.rejected_mask_ids(site.dataset_id)) == len(review.masks) - 1
+
+
+def test_a_late_version_is_not_taken_for_a_run_that_was_broken_off(
+    site: Site, ada: Client, bob: Client
+) -> None:
+    site.annotate()
+    mine = lost_to(site, ada, bob, [TaskKind.ANNOTATE])
+    ada.late(mine, [new_mask("drawn", square(31))], seconds=3)
+    at_once = site.workspace.settings.model_copy(update={"outage_seconds": 0.0})
+    workspace = Workspace(at_once)
+    (late,) = workspace.catalog.runs.all(kind=RunKind.REVIEW, state=RunState.RUNNING, limit=10)
+    silent = workspace.catalog.runs.silent(workspace.catalog.now())
+    assert late.id in {run.id for run in silent}
+    assert late.id not in {run.id for run in stale.find(workspace).runs}
 
 
 def test_work_is_late_only_where_somebody_else_has_the_task(

@@ -104,9 +104,7 @@ class Models:
             NotFoundError: no such version.
         """
         with self._sessions.session() as session:
-            row = session.get(ModelRow, version, with_for_update=True)
-            if row is None:
-                raise NotFoundError(f"no model version {version!r}")
+            row = _locked(session, version)
             row.card = {**row.card, **entries}
             session.commit()
             return to_record(Model, row)
@@ -118,9 +116,7 @@ class Models:
             NotFoundError: no such version.
         """
         with self._sessions.session() as session:
-            row = session.get(ModelRow, version, with_for_update=True)
-            if row is None:
-                raise NotFoundError(f"no model version {version!r}")
+            row = _locked(session, version)
             known = row.card.get("scores", {})
             sets = {other: value for other, value in known.get("sets", {}).items() if other != name}
             row.card = {**row.card, "scores": {**known, "sets": {**sets, name: dict(scores)}}}
@@ -214,3 +210,15 @@ def _enthrone(session: Session, version: str) -> bool:
         ModelRow.version == version, ModelRow.state != ModelState.CURRENT
     )
     return count_changed(session, enthrone.values(state=ModelState.CURRENT)) == 1
+
+
+def _locked(session: Session, version: str) -> ModelRow:
+    """The version's row, which nobody else changes before the session ends.
+
+    Raises:
+        NotFoundError: no such version.
+    """
+    row = session.get(ModelRow, version, with_for_update=True)
+    if row is None:
+        raise NotFoundError(f"no model version {version!r}")
+    return row

@@ -53,7 +53,6 @@ REPEATED_IOU = 0.7
 """A mask that overlaps one already in by this much says nothing new."""
 
 PAGE = 200
-FORMATS = ("coco", "sa1b")
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
 FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
 """What a release has in the object store, beside its row in the catalog."""
@@ -258,49 +257,17 @@ def export_release(
         OutputExistsError: a file in the folder has a name that is needed, and is not ours; none was
             replaced.
     """
-    if style not in FORMATS:
-        raise ValueError(f"unknown format {style!r}; there are {', '.join(FORMATS)}")
+    if style not in _WRITERS:
+        raise ValueError(f"unknown format {style!r}; there are {', '.join(_WRITERS)}")
     outputs = OutputFolder(folder)
     outputs.refuse_others(_export_names(workspace, begun, style))
     counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
     counts["statuses"] = dict.fromkeys(map(str, Status), 0)
     total = workspace.catalog.images.count(begun.dataset_id)
-    found = _exported(released_images(workspace, begun), counts, all_images)
-    names = ImageNames(workspace, begun.dataset_id)
+    names, write = ImageNames(workspace, begun.dataset_id), _WRITERS[style]
     with progress.current().track(f"export {style}", total, "image") as advance:
-        if style == "coco":
-            with (
-                outputs.writing(COCO_FILE) as fresh,
-                CocoWriter(fresh, description=begun.name) as writer,
-            ):
-                for item in found:
-                    image = item.image
-                    writer.add_image(
-                        image.id,
-                        names.of(image),
-                        image.height,
-                        image.width,
-                        item.masks,
-                        sha256=image.sha256,
-                        status=str(item.status),
-                    )
-                    _count(counts, item)
-                    advance()
-        else:
-            for item in found:
-                image = item.image
-                with outputs.writing(f"sa_{image.id}.json") as fresh:
-                    write_sa1b(
-                        fresh,
-                        image.id,
-                        names.of(image),
-                        image.height,
-                        image.width,
-                        item.masks,
-                        status=str(item.status),
-                    )
-                _count(counts, item)
-                advance()
+        found = _exported(released_images(workspace, begun), counts, all_images, advance)
+        write(outputs, begun, found, names)
     outputs.write(CARD_FILE, json.dumps({**begun.card, **counts}, indent=2))
     report = f"{begun.key}/{REPORT_FILE}"  # missing while it is built, and in the oldest releases
     if workspace.objects.exists(report):
@@ -310,13 +277,55 @@ def export_release(
 
 
 def _exported(
-    found: Iterator[ReleasedImage], counts: dict[str, Any], all_images: bool
+    found: Iterator[ReleasedImage],
+    counts: dict[str, Any],
+    all_images: bool,
+    advance: progress.Advance,
 ) -> Iterator[ReleasedImage]:
-    """Those that an export has; all are counted by status."""
+    """Those that an export has; all are counted by status, and these by what they have."""
     for item in found:
         counts["statuses"][str(item.status)] += 1
         if all_images or item.status != Status.NEITHER:
             yield item
+            _count(counts, item)
+        advance()
+
+
+def _write_coco(
+    outputs: OutputFolder, begun: Release, found: Iterator[ReleasedImage], names: ImageNames
+) -> None:
+    with outputs.writing(COCO_FILE) as fresh, CocoWriter(fresh, description=begun.name) as writer:
+        for item in found:
+            image = item.image
+            writer.add_image(
+                image.id,
+                names.of(image),
+                image.height,
+                image.width,
+                item.masks,
+                sha256=image.sha256,
+                status=str(item.status),
+            )
+
+
+def _write_sa1b(
+    outputs: OutputFolder, begun: Release, found: Iterator[ReleasedImage], names: ImageNames
+) -> None:
+    for item in found:
+        image = item.image
+        with outputs.writing(f"sa_{image.id}.json") as fresh:
+            write_sa1b(
+                fresh,
+                image.id,
+                names.of(image),
+                image.height,
+                image.width,
+                item.masks,
+                status=str(item.status),
+            )
+
+
+_WRITERS = {"coco": _write_coco, "sa1b": _write_sa1b}
 
 
 def _export_names(workspace: Workspace, begun: Release, style: str) -> Iterator[str]:

@@ -150,7 +150,7 @@ class Workspace:
         path = self.cache / check_key(model.key)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with named_by_catalog():
+            with named_by_catalog("Else make another version current: `dataengine models`"):
                 self.objects.fetch(model.key, path)
         return path
 
@@ -165,7 +165,7 @@ class Workspace:
             BadImageError: the bytes are no image any more.
             StorageError: they cannot be fetched, or are not there.
         """
-        with named_by_catalog():
+        with named_by_catalog("If its object is lost for good, ingest the image's file again"):
             data = self.objects.get(image.key)
         return read_image(data, max_pixels=self.settings.max_pixels)
 

@@ -74,8 +74,8 @@ class ObjectMissingError(StorageUnavailableError):
 
 
 @contextlib.contextmanager
-def named_by_catalog() -> Iterator[None]:
-    """Around reading an object that the catalog names.
+def named_by_catalog(advice: str = "") -> Iterator[None]:
+    """Around reading an object that the catalog names; `advice`: for an object lost for good.
 
     Raises:
         ObjectMissingError: it is not there.
@@ -83,10 +83,8 @@ def named_by_catalog() -> Iterator[None]:
     try:
         yield
     except ObjectNotFoundError as error:
-        raise ObjectMissingError(
-            f"{error}, though the catalog names it: is the store mounted, and the right one? "
-            "An image that is lost for good comes back by ingesting its file again"
-        ) from error
+        question = "though the catalog names it: is the store mounted, and the right one?"
+        raise ObjectMissingError(f"{error}, {question} {advice}".strip()) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from flows.orchestrator import basic, own_auth, using
 from flows.processes import python
 
 START_SECONDS = 150.0
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 Found = TypeVar("Found")
 

@@ -17,11 +17,11 @@ pytest.importorskip("ray")
 from flows import temporary_server
 from flows.fully_automatic import generate
 from flows.ingest import ingest_folder
+from flows.patience import OutageError
 from flows.scaling import ScaleOutError
 from flows.settings import FILE_NAME
 from flows.wiring import Workspace, open_workspace
 from storage.catalog import Shard, ShardState
-from storage.objects import ObjectNotFoundError
 from tests.flows.conftest import TOML, write_scenes
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
@@ -51,12 +51,12 @@ def cluster() -> Iterator[str]:
         made.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _workspace(folder: Path, scenes: Path, address: str | None) -> Workspace:
-    """With the scenes ingested; on Ray where there is an address."""
+def _workspace(folder: Path, scenes: Path, address: str | None, more: str = "") -> Workspace:
+    """With the scenes ingested; on Ray where there is an address; `more` settings."""
     folder.mkdir()
-    toml = TOML
+    toml = more + TOML
     if address is not None:
-        toml = f'runner = "ray"\n{TOML}[ray]\naddress = "{address}"\nretry_seconds = 0.1\n'
+        toml = f'runner = "ray"\n{toml}[ray]\naddress = "{address}"\nretry_seconds = 0.1\n'
         toml += "gpus_per_shard = 1\nmax_in_flight = 3\n"
     (folder / FILE_NAME).write_text(toml)
     workspace = open_workspace(str(folder))
@@ -121,9 +121,10 @@ def test_two_nodes_make_what_one_process_makes_though_a_worker_is_killed(
 def test_a_shard_that_fails_is_tried_again_then_says_why_and_is_free(
     cluster: str, tmp_path: Path
 ) -> None:
-    workspace = _workspace(tmp_path / "ws", write_scenes(tmp_path / "scenes", 2), cluster)
+    scenes = write_scenes(tmp_path / "scenes", 2)
+    workspace = _workspace(tmp_path / "ws", scenes, cluster, "outage_seconds = 0\n")
     workspace.objects.delete(workspace.current_model().key)
-    with pytest.raises(ObjectNotFoundError):
+    with pytest.raises(OutageError, match="though the catalog names it"):
         generate(str(workspace.settings.root), "run-1", "d")
     (shard,) = _shards(workspace)
     assert (shard.state, shard.attempts) == (ShardState.OPEN, 3)

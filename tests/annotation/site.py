@@ -20,9 +20,9 @@ from engine.annotation.client import Client
 from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
 from engine.simulation.scenes import Scene, generate_scene
-from flows.page import make_app
-from flows.settings import FILE_NAME
-from flows.wiring import Workspace, open_workspace
+from flows.page.make_app import make_app
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import Workspace, open_workspace
 from storage.annotation_queue import NewTask
 from storage.catalog import NewImage, RunKind, TaskKind
 from storage.formats.images import write_png

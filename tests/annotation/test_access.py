@@ -14,8 +14,8 @@ from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from engine.annotation.guards import HEADERS
 from engine.annotation.routes import MAX_BODY
-from flows.page import make_app
-from flows.settings import WorkspaceError
+from flows.page.make_app import make_app
+from flows.workspace.settings import WorkspaceError
 from storage.catalog import AnnotatorKind, TaskKind, open_catalog
 from tests.annotation.site import Site, served
 from tests.contract.database_fixtures import FakeClock

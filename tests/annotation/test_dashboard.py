@@ -19,9 +19,9 @@ from engine.annotation.actions import Values
 from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import JobView
-from flows.jobs import Job, jobs_in, start_job, state_of
-from flows.overview import WorkspaceReports, history
-from flows.page_actions import ACTIONS, WorkspaceActions
+from flows.operations.dashboard import WorkspaceReports, history
+from flows.page.actions import ACTIONS, WorkspaceActions
+from flows.page.background_commands import Job, jobs_in, start_job, state_of
 from storage.catalog import RunKind, TaskKind
 from tests.annotation.site import Site
 from tests.annotation.test_tasks import new_mask, taken
@@ -173,7 +173,7 @@ def test_a_job_can_be_stopped_and_has_its_buttons_name(
     def endless(folder: Path, job: Job, root: Path) -> None:
         start_job(folder, replace(job, arguments=["annotate", "--port", "0"]), root)
 
-    monkeypatch.setattr("flows.page_actions.start_job", endless)
+    monkeypatch.setattr("flows.page.actions.start_job", endless)
     begun = adam.start("advance")
     assert (begun.title, begun.state) == ("Take the next step", "running")
     with pytest.raises(RefusedError, match="admin"):

@@ -10,8 +10,8 @@ from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import NewVerdict, TaskView
 from engine.core import rle as rle_codec
-from flows import stale
-from flows.wiring import Workspace
+from flows.operations import stale_runs
+from flows.workspace.workspace import Workspace
 from storage.catalog import RunKind, RunState, TaskKind, TaskState, VerdictKind, utc_now
 from tests.annotation.site import Site
 from tests.annotation.test_tasks import ANNOTATE, decoded, new_mask, square, taken
@@ -119,7 +119,7 @@ def test_a_late_version_is_not_taken_for_a_run_that_was_broken_off(
     (late,) = workspace.catalog.runs.all(kind=RunKind.REVIEW, state=RunState.RUNNING, limit=10)
     silent = workspace.catalog.runs.silent(workspace.catalog.now())
     assert late.id in {run.id for run in silent}
-    assert late.id not in {run.id for run in stale.find(workspace).runs}
+    assert late.id not in {run.id for run in stale_runs.find(workspace).runs}
 
 
 def test_work_is_late_only_where_somebody_else_has_the_task(

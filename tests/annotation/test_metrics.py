@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.annotation.client import Client
 from engine.annotation.schemas import Point
-from flows.metrics import WorkspaceCollector
-from flows.page import make_app
+from flows.operations.prometheus import WorkspaceCollector
+from flows.page.make_app import make_app
 from storage.catalog import CatalogUnavailableError, RunKind, TaskKind
 from tests.annotation.site import Site
 

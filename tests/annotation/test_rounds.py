@@ -9,14 +9,14 @@ import pytest
 
 from engine.annotation.client import Client
 from engine.core.records import Source
-from flows import collecting
-from flows.assisted_manual import run_assisted_manual
-from flows.data_engine import LoopPlan
-from flows.evaluating import held_out_scores
-from flows.retrain import train_config
-from flows.rounds import open_round
-from flows.training_masks import MaskSource
-from flows.wiring import Workspace
+from flows.loop.data_engine import LoopPlan
+from flows.stages import answers
+from flows.stages.assisted_manual import run_assisted_manual
+from flows.stages.rounds import open_round
+from flows.training.retrain import train_config
+from flows.training.scores import held_out_scores
+from flows.training.training_set import MaskSource
+from flows.workspace.workspace import Workspace
 from storage.catalog import NewImage, Round, Split, TaskKind
 from tests.annotation.site import Site, make_site, served
 from tests.annotation.test_tasks import new_mask
@@ -86,13 +86,13 @@ def test_a_round_waits_for_people_and_may_be_stopped_meanwhile(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.collecting.time.sleep", stop)
+        patch.setattr("flows.stages.answers.time.sleep", stop)
         with pytest.raises(KeyboardInterrupt):
             run_assisted_manual(site.workspace, row)
     assert site.workspace.queue.pending(str(row.run_id)) == 4
     for image_id in site.workspace.catalog.rounds.image_ids(row.id):
         assert site.workspace.objects.exists(f"embeddings/lite/{image_id}.safetensors")
-    monkeypatch.setattr(collecting, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(answers, "LOOK_SECONDS", 0.05)
     with served(site.workspace) as url:
         worker = threading.Thread(target=work_until_empty, args=(url, site))
         worker.start()

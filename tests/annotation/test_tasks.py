@@ -13,7 +13,7 @@ from engine.core.clicks import center_point
 from engine.core.metrics import iou
 from engine.core.records import Source
 from engine.core.rle import RLE
-from flows.collecting import Job, commit_answers
+from flows.stages.answers import Job, commit_answers
 from storage.catalog import RunState, TaskKind, TaskState, VerdictKind
 from storage.masks import read_parquet
 from storage.trajectories import read_trajectories

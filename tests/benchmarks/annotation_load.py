@@ -34,7 +34,7 @@ from engine.annotation.embeddings import embedding_key, make_embedding
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import Event, Former, NewMask, Point, TaskView
 from engine.core.records import Stage
-from flows.collecting import Job, commit_answers
+from flows.stages.answers import Job, commit_answers
 from storage.catalog import RunKind, TaskKind, TaskState
 from tests.annotation.site import Site, make_site
 from tests.services import free_ports
@@ -76,7 +76,7 @@ class Record:
 def server(site: Site, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The page's server as users start it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "annotate", "--port", str(port)],
+        [sys.executable, "-m", "flows.cli.main", "annotate", "--port", str(port)],
         env={**os.environ, "DATAENGINE_WORKSPACE": str(site.workspace.settings.root)},
         stdout=subprocess.DEVNULL,
     )

@@ -50,7 +50,7 @@ from engine.evaluation.proposals import score_proposals
 from engine.sam import Segmenter, Thresholds, load_segmenter
 from engine.sam.build import build_sam
 from engine.sam.decode import PromptBatch, decode_undrawn
-from flows.settings import load_settings
+from flows.workspace.settings import load_settings
 from storage.formats.images import read_image, write_png
 from tests.benchmarks.base_model import folder_images
 
@@ -281,7 +281,7 @@ def end_to_end(count: int, size: tuple[int, int] = (640, 480)) -> dict[str, floa
 
 def _command(root: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
     """Seconds that a command in the workspace took, and what it printed as JSON."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - began

@@ -37,7 +37,7 @@ from sqlalchemy import text
 
 from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
-from flows.settings import FILE_NAME, load_settings
+from flows.workspace.settings import FILE_NAME, load_settings
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import Catalog, RunKind, TaskKind, open_catalog
 from storage.compaction import table_size
@@ -153,8 +153,8 @@ def _lease_shards(catalog: Catalog) -> list[float]:
 
 def plan(root: Path) -> dict[str, float]:
     """What `dataengine generate` does before the first shard, and this process's peak memory."""
-    from flows.fully_automatic import plan_shards, planned_images, start_generate
-    from flows.wiring import Workspace
+    from flows.stages.fully_automatic import plan_shards, planned_images, start_generate
+    from flows.workspace.workspace import Workspace
 
     workspace = Workspace(load_settings(root))
     workspace.prepare()

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
-from flows.fully_automatic import plan_shards, planned_images, start_generate
-from flows.wiring import Workspace
+from flows.stages.fully_automatic import plan_shards, planned_images, start_generate
+from flows.workspace.workspace import Workspace
 from storage.catalog import ShardState
 from storage.compaction import known_files
 from storage.sweep import sweep

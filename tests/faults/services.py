@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import psycopg
 
-from flows.ingest import ingest_folder
-from flows.settings import FILE_NAME
-from flows.wiring import open_workspace
+from flows.data.ingest import ingest_folder
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import open_workspace
 from tests.faults.crew import Crew, Masks
 from tests.faults.proxy import FaultyProxy
 from tests.flows.conftest import TOML

@@ -19,9 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import fully_automatic, wiring
-from flows.patience import patiently
-from flows.wiring import open_workspace
+from flows.stages import fully_automatic
+from flows.workspace import workspace
+from flows.workspace.retry import patiently
+from flows.workspace.workspace import open_workspace
 
 if TYPE_CHECKING:
     from engine.sam import Segmenter
@@ -57,7 +58,7 @@ def work_forked(root: str, run_id: str, point: str, folder: Path) -> None:
     with (folder / "log").open("wb") as log:
         for output in (1, 2):
             os.dup2(log.fileno(), output)
-    wiring._load_segmenter = lambda workspace, version: shipped_segmenter()  # type: ignore[assignment]
+    workspace._load_segmenter = lambda workspace, version: shipped_segmenter()  # type: ignore[assignment]
     work(root, run_id, point, folder)
 
 

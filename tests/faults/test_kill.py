@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.ingest import ingest_folder
-from flows.wiring import Workspace
+from flows.data.ingest import ingest_folder
+from flows.workspace.workspace import Workspace
 from storage.catalog import LoopState, RoundState, TaskState
 from tests.flows.conftest import make_workspace, write_scenes
 
@@ -23,7 +23,7 @@ RUN = ["run", "--dataset", "d", "--rounds", "1,1,1", "--images-per-round", "4"]
 
 
 def _start(root: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *RUN]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", *RUN]
     with (root / "run.log").open("ab") as log:
         return subprocess.Popen(command, cwd=root, stdout=log, stderr=log, start_new_session=True)
 

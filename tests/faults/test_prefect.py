@@ -33,7 +33,7 @@ class PrefectServer:
     def start(self) -> None:
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.temporary_server", str(self._port)],
+                [sys.executable, "-m", "flows.prefect_api.temporary_server", str(self._port)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -68,7 +68,7 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing(
     crew: Crew, prefect: PrefectServer, undisturbed: Undisturbed, report: Report
 ) -> None:
     root = crew.workspace.settings.root
-    command = [sys.executable, "-m", "flows.cli", "generate", "--resume", "run", "--json"]
+    command = [sys.executable, "-m", "flows.cli.main", "generate", "--resume", "run", "--json"]
     variables = {**environment(), "PREFECT_API_URL": prefect.url}
     generating = subprocess.Popen(
         command, cwd=root, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

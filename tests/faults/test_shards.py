@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.fully_automatic import next_shard
-from flows.ingest import ingest_folder
-from flows.settings import FILE_NAME
-from flows.wiring import open_workspace
+from flows.data.ingest import ingest_folder
+from flows.stages.fully_automatic import next_shard
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import open_workspace
 from tests.contract.database_fixtures import (
     DatabaseServer,
     database_server_fixture,  # noqa: F401 - a fixture

@@ -10,10 +10,10 @@ import pytest
 
 from engine.core.rle import encode_batch
 from engine.simulation.scenes import generate_scene
-from flows import temporary_server
-from flows.ingest import imported_mask
-from flows.settings import FILE_NAME
-from flows.wiring import Workspace, open_workspace
+from flows.data.ingest import imported_mask
+from flows.prefect_api import temporary_server
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import Workspace, open_workspace
 from storage.formats.coco import CocoWriter
 from storage.formats.images import write_png
 

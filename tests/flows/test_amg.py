@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.simulation.scenes import generate_scene
-from flows.cli import app
+from flows.cli.main import app
 from storage.formats.images import read_image, write_png
 from storage.formats.sa1b import read_sa1b
 

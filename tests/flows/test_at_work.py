@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.judged import judged_since_retrain
-from flows.operations import compact_workspace
-from flows.turns import at_work
+from flows.operations.upkeep import compact_workspace
+from flows.review.retrain_triggers import judged_since_retrain
+from flows.workspace.run_lock import at_work
 from storage.catalog import NewVerdict, RunKind, TaskKind, VerdictKind
 from tests.annotation.site import Site, make_site
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from engine.sam import Thresholds, load_sam
-from flows import calibrating
-from flows.calibrating import calibrated
-from flows.evaluating import held_out_images
-from flows.ingest import ingest_folder
-from flows.settings import load_settings
-from flows.wiring import Workspace
+from flows.data.ingest import ingest_folder
+from flows.training import calibrate
+from flows.training.calibrate import calibrated
+from flows.training.scores import held_out_images
+from flows.workspace.settings import load_settings
+from flows.workspace.workspace import Workspace
 
 PARENT = Thresholds(min_predicted_iou=0.11, min_stability=0.22, confident_iou=0.33)
 
@@ -30,8 +30,8 @@ def test_with_few_held_out_masks_the_parents_thresholds_stay(
 def test_with_enough_of_them_own_thresholds_are_found(
     workspace: Workspace, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrating, "MIN_MASKS", 5)
-    monkeypatch.setattr(calibrating, "MIN_IMAGES", 2)  # the settings say two
+    monkeypatch.setattr(calibrate, "MIN_MASKS", 5)
+    monkeypatch.setattr(calibrate, "MIN_IMAGES", 2)  # the settings say two
     ingest_folder(workspace, "d", scenes, scenes / "instances.json", held_out=0.6)
     images = held_out_images(workspace, "d", limit=9)
     assert len(images) == 2
@@ -46,18 +46,18 @@ def test_with_enough_of_them_own_thresholds_are_found(
 def test_thresholds_are_sought_for_the_precision_that_the_settings_state(
     workspace: Workspace, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrating, "MIN_MASKS", 5)
-    monkeypatch.setattr(calibrating, "MIN_IMAGES", 2)
+    monkeypatch.setattr(calibrate, "MIN_MASKS", 5)
+    monkeypatch.setattr(calibrate, "MIN_IMAGES", 2)
     monkeypatch.setenv("DATAENGINE_GENERATOR__PRECISION", "0.97")
     workspace = Workspace(load_settings(workspace.settings.root))
     ingest_folder(workspace, "d", scenes, scenes / "instances.json", held_out=0.6)
     wanted = []
 
-    def calibrate(*_: Any, min_precision: float, **__: Any) -> tuple[Thresholds, dict[str, float]]:
+    def made_up(*_: Any, min_precision: float, **__: Any) -> tuple[Thresholds, dict[str, float]]:
         wanted.append(min_precision)
         return PARENT, {"precision_50": 0.98, "recall_50": 0.5}
 
-    monkeypatch.setattr(calibrating, "calibrate", calibrate)
+    monkeypatch.setattr(calibrate, "calibrate", made_up)
     _, _, note = calibrated(workspace, load_sam(), "d", PARENT)
     assert wanted == [0.97]
     assert "precision 0.98 of 0.97 wanted" in note

@@ -10,9 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows import progress
-from flows.cli import app, main
-from flows.settings import FILE_NAME, WorkspaceError, load_settings
+from flows.cli.main import app, main
+from flows.workspace import progress
+from flows.workspace.settings import FILE_NAME, WorkspaceError, load_settings
 
 
 def names(commands: typer.Typer) -> list[str]:

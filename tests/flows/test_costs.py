@@ -11,11 +11,11 @@ from threading import Barrier
 import pytest
 
 from engine.core.records import Source, Stage
-from flows.costs import RunCost, Spent, cost_rows, ledger, spending, total
-from flows.ingest import ingest_folder
-from flows.overview import WorkspaceReports
-from flows.status import status_of
-from flows.wiring import Workspace
+from flows.data.ingest import ingest_folder
+from flows.operations.dashboard import WorkspaceReports
+from flows.operations.status import status_of
+from flows.workspace.costs import RunCost, Spent, cost_rows, ledger, spending, total
+from flows.workspace.workspace import Workspace
 from storage.catalog import (
     AnnotatorKind,
     CatalogUnavailableError,
@@ -237,9 +237,9 @@ def test_ingest_counts_the_bytes_it_stored_once(site: Site, tmp_path: Path) -> N
 
 def test_generated_masks_are_booked(site: Site) -> None:
     """The real stage 3, on one image."""
-    from flows.collecting import Job
-    from flows.fully_automatic import work_shard
-    from flows.progress import Silent
+    from flows.stages.answers import Job
+    from flows.stages.fully_automatic import work_shard
+    from flows.workspace.progress import Silent
 
     workspace = site.workspace
     generator = workspace.settings.generator.model_copy(update={"points_per_side": 4})

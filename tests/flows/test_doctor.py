@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 
 from engine.sam import Segmenter
 from engine.sam.segmenter import Prediction
-from flows import prefect_check, progress
-from flows.cli import app
-from flows.doctor import check_workspace
-from flows.operations import backup_catalog, restore_catalog
-from flows.orchestrator import login
-from flows.settings import FILE_NAME
-from flows.wiring import Workspace
+from flows.cli.main import app
+from flows.operations.doctor import check_workspace
+from flows.operations.upkeep import backup_catalog, restore_catalog
+from flows.prefect_api import version_check
+from flows.prefect_api.client import login
+from flows.workspace import progress
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import Workspace
 from storage.catalog import RunKind, TaskKind, utc_now
 from storage.catalog.ledger import Ledger
 from storage.catalog.schema import migrating
@@ -86,7 +87,7 @@ def test_every_failing_check_says_what_to_do(site: Site, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Segmenter, "predict", broken)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr(prefect_check, "api_url", lambda root: "http://127.0.0.1:9/api")
+    monkeypatch.setattr(version_check, "api_url", lambda root: "http://127.0.0.1:9/api")
     found = _wrong(site)
     assert set(found) == {"object store", "current model", "prefect", "disk"}
     assert all(check["do"] for check in found.values())
@@ -175,7 +176,7 @@ def test_the_prefect_server_is_asked_for_version_and_workers(
     client.post("/work_pools/dataengine/workers/heartbeat", json={"name": "w"})
     assert found()["level"] == "ok"
     assert "1 workers" in found()["detail"]
-    monkeypatch.setattr(prefect_check, "version", lambda name: "3.0.0")
+    monkeypatch.setattr(version_check, "version", lambda name: "3.0.0")
     assert found()["level"] == "wrong"
     assert "prefect==" in found()["do"]
     client.delete("/work_pools/dataengine")

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from engine.annotation.embeddings import embedding_key
 from engine.core.records import Source, Stage
-from flows import progress
-from flows.cli import app
-from flows.doctor import check_workspace
-from flows.operations import backup_catalog, sweep_workspace
-from flows.release import NothingToReleaseError, release_to_export
-from flows.wiring import Workspace
+from flows.cli.main import app
+from flows.operations.doctor import check_workspace
+from flows.operations.upkeep import backup_catalog, sweep_workspace
+from flows.release.release import NothingToReleaseError, release_to_export
+from flows.workspace import progress
+from flows.workspace.workspace import Workspace
 from storage import erasures
 from storage.catalog import NewImage, NewVerdict, RunKind, TaskKind, VerdictKind, open_catalog
 from storage.compaction import compact

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows import progress
-from flows.cli import app
-from flows.evaluate import FILES, chosen_sets
-from flows.evaluating import EvaluationSet, NothingToEvaluateError
+from flows.cli.evaluate import FILES, chosen_sets
+from flows.cli.main import app
+from flows.training.scores import EvaluationSet, NothingToEvaluateError
+from flows.workspace import progress
 from tests.flows.conftest import make_workspace, write_scenes
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import fully_automatic, temporary_server
-from flows.cli import app
-from flows.fully_automatic import (
+from flows.cli.main import app
+from flows.data.ingest import ingest_folder
+from flows.prefect_api import temporary_server
+from flows.stages import fully_automatic
+from flows.stages.fully_automatic import (
     generate,
     next_shard,
     plan_shards,
@@ -20,8 +22,7 @@ from flows.fully_automatic import (
     start_generate,
     unfinished_generate,
 )
-from flows.ingest import ingest_folder
-from flows.wiring import Workspace
+from flows.workspace.workspace import Workspace
 from storage.catalog import LeaseLostError, RunKind, RunState, ShardState
 
 pytestmark = pytest.mark.slow

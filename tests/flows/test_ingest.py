@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.ingest import ingest_folder, split_of
-from flows.status import status_of
-from flows.wiring import Workspace
+from flows.data.ingest import ingest_folder, split_of
+from flows.operations.status import status_of
+from flows.workspace.workspace import Workspace
 from storage.catalog import Split
 from storage.objects import StorageUnavailableError
 

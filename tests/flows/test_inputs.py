@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from engine.core import rle
 from engine.core.records import Source, Stage
-from flows import ingest, progress
-from flows.cli import app
-from flows.image_names import ImageNames
-from flows.ingest import IngestReport, imported_mask, ingest_folder, path_as_parameter
-from flows.release import export_release
-from flows.status import status_of
-from flows.wiring import Workspace
+from flows.cli.main import app
+from flows.data import ingest
+from flows.data.ingest import IngestReport, imported_mask, ingest_folder, path_as_parameter
+from flows.operations.status import status_of
+from flows.release.image_names import ImageNames
+from flows.release.release import export_release
+from flows.workspace import progress
+from flows.workspace.workspace import Workspace
 from storage.outputs import OutputFolder
 
 SIZE = (30, 40)

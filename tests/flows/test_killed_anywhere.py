@@ -18,11 +18,13 @@ from engine.core.records import Source, Stage
 from engine.sam.checkpoint import load_checkpoint, shipped_path
 from engine.simulation.scenes import generate_scene
 from engine.training.trainer import Trainer
-from flows import evaluating, fully_automatic, release, retrain
-from flows.fully_automatic import next_shard, plan_shards, start_generate
-from flows.importing import import_model
-from flows.review import finish_if_judged
-from flows.wiring import Workspace, open_workspace
+from flows.data.import_model import import_model
+from flows.release import release
+from flows.review.review import finish_if_judged
+from flows.stages import fully_automatic
+from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
+from flows.training import retrain, scores
+from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import AlreadyExistsError, ReleaseState, RunKind, RunState, TaskKind
 from storage.masks import write_parquet
 from storage.objects import LocalStore
@@ -156,7 +158,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         log.write_text(f"step,seconds\n1,{time.perf_counter_ns()}\n")
         checkpoint.write_bytes(b"")
 
-    def scores(workspace: Workspace, version: str, chosen: Any) -> dict[str, Any]:
+    def made_up(workspace: Workspace, version: str, chosen: Any) -> dict[str, Any]:
         nothing = {"scores": {"images": 0, "masks": 0, "version": version, "by": uuid4().hex}}
         return {**nothing, "by_image": {"names": ["x"], "totals": [], "counts": []}}
 
@@ -175,7 +177,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = [generate_scene(31_000_000 + number, (64, 96)) for number in range(2)]
     monkeypatch.setattr(release, "write_report", report)
     monkeypatch.setattr(Trainer, "run", train)
-    monkeypatch.setattr(evaluating, "_score_held_out", scores)
+    monkeypatch.setattr(scores, "_score_held_out", made_up)
     monkeypatch.setattr(retrain, "load_checkpoint", lambda path, device: loaded)
     monkeypatch.setattr(retrain, "save_checkpoint", save)
     monkeypatch.setattr(retrain, "calibrated", lambda w, s, d, parent: (parent, {}, ""))

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from prefect.logging.configuration import setup_logging
 
-from flows import logs
-from flows.doctor import check_workspace
-from flows.logs import bound, configure, masked, secrets_of
-from flows.metrics import WorkspaceCollector
-from flows.reporting import write_report
-from flows.settings import FILE_NAME, Settings, WorkspaceError, load_settings
-from flows.status import status_of
-from flows.wiring import open_workspace
+from flows.operations.doctor import check_workspace
+from flows.operations.prometheus import WorkspaceCollector
+from flows.operations.status import status_of
+from flows.release.report_data import write_report
+from flows.workspace import logs
+from flows.workspace.logs import bound, configure, masked, secrets_of
+from flows.workspace.settings import FILE_NAME, Settings, WorkspaceError, load_settings
+from flows.workspace.workspace import open_workspace
 from storage.catalog import RunKind
 from tests.annotation.site import make_site
 from tests.flows.test_secrets import tables_of

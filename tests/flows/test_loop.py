@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from pycocotools.coco import COCO
 
-from flows.data_engine import LoopPlan, data_engine
-from flows.fully_automatic import generate
-from flows.ingest import ingest
-from flows.release import FILES, export_release, release
-from flows.review import review
-from flows.status import status_of
-from flows.wiring import Workspace
+from flows.data.ingest import ingest
+from flows.loop.data_engine import LoopPlan, data_engine
+from flows.operations.status import status_of
+from flows.release.release import FILES, export_release, release
+from flows.review.review import review
+from flows.stages.fully_automatic import generate
+from flows.workspace.workspace import Workspace
 from storage.catalog import LoopConflictError, ModelState, Split, VerdictKind
 from storage.catalog.runs import Runs
 from storage.formats.sa1b import read_sa1b
@@ -43,7 +43,7 @@ def finished(
     root = str(workspace.settings.root)
     ingest(root, "d", str(scenes), str(scenes / "instances.json"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.retrain.TELL_SECONDS", -1.0)
+        patch.setattr("flows.training.retrain.TELL_SECONDS", -1.0)
         patch.setattr(Runs, "tell", lambda runs, run_id, progress: told.append(progress))
         data_engine(root, "d", PLAN.rounds())
     return workspace

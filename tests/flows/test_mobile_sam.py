@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from engine.annotation.schemas import Point
 from engine.sam import tiny_vit
 from engine.sam.build import build_sam
-from flows.cli import app
-from flows.doctor import check_workspace
-from flows.fully_automatic import mask_generator
-from flows.importing import PUBLIC
+from flows.cli.main import app
+from flows.data.import_model import PUBLIC
+from flows.operations.doctor import check_workspace
+from flows.stages.fully_automatic import mask_generator
 from storage.catalog import TaskKind
 from tests.annotation.site import make_site, served
 from tests.file_server import serving

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from engine.sam.build import ARCHITECTURES, build_sam
 from engine.sam.checkpoint import CheckpointError, load_checkpoint, read_card, shipped_path
-from flows import progress
-from flows.cli import app
-from flows.importing import PUBLIC, ImportRefusedError, import_model, pull
-from flows.wiring import Workspace
+from flows.cli.main import app
+from flows.data.import_model import PUBLIC, ImportRefusedError, import_model, pull
+from flows.workspace import progress
+from flows.workspace.workspace import Workspace
 from storage.catalog import AlreadyExistsError, ModelState
 from storage.downloads import DownloadError
 from tests.file_server import FileServer, serving

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine.annotation.errors import RefusedError
-from flows.ingest import ingest_folder
-from flows.page_actions import WorkspaceActions
-from flows.retrain import run_retrain
-from flows.schedules import add_schedule
-from flows.starting import parameters_of
-from flows.wiring import Workspace
+from flows.data.ingest import ingest_folder
+from flows.deploy.schedules import add_schedule
+from flows.deploy.start import parameters_of
+from flows.page.actions import WorkspaceActions
+from flows.training.retrain import run_retrain
+from flows.workspace.workspace import Workspace
 from storage.catalog import BadNameError
 
 BAD = ["", "../x", "a\x07b", "x" * 300]

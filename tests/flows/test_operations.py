@@ -15,12 +15,17 @@ from typer.testing import CliRunner
 
 from engine.annotation.embeddings import embedding_key
 from engine.core.records import Source, Stage
-from flows import progress
-from flows.cli import app
-from flows.collecting import Job, commit_answers
-from flows.operations import backup_catalog, compact_workspace, restore_catalog, sweep_workspace
-from flows.release import released_images
-from flows.wiring import Workspace
+from flows.cli.main import app
+from flows.operations.upkeep import (
+    backup_catalog,
+    compact_workspace,
+    restore_catalog,
+    sweep_workspace,
+)
+from flows.release.release import released_images
+from flows.stages.answers import Job, commit_answers
+from flows.workspace import progress
+from flows.workspace.workspace import Workspace
 from storage.catalog import RunKind, TaskKind, open_catalog
 from storage.catalog.backup import BackupError
 from storage.masks import write_parquet

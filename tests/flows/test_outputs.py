@@ -13,12 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.core.records import Source, Stage
-from flows import progress, temporary_server
-from flows.cli import app, main
-from flows.demo_setup import NotTheDemoError, prepare_demo
-from flows.evaluate import FILES
-from flows.release import export_release
-from flows.settings import FILE_NAME, WorkspaceError, load_settings
+from flows.cli.evaluate import FILES
+from flows.cli.main import app, main
+from flows.demo.demo_workspace import NotTheDemoError, prepare_demo
+from flows.prefect_api import temporary_server
+from flows.release.release import export_release
+from flows.workspace import progress
+from flows.workspace.settings import FILE_NAME, WorkspaceError, load_settings
 from storage.catalog import Release
 from storage.formats.images import write_png
 from storage.outputs import OutputExistsError, OutputFolder

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import make_url
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.services import s3
-from flows.settings import FILE_NAME, WorkspaceError, create_workspace, load_settings
-from flows.temporary_server import database_of_home
+from flows.cli.main import app
+from flows.prefect_api.temporary_server import database_of_home
+from flows.services.definitions import s3
+from flows.workspace.settings import FILE_NAME, WorkspaceError, create_workspace, load_settings
 from storage.catalog import open_catalog
 from storage.masks import MaskTable
 from storage.objects import LocalStore, StorageError

@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.annotation.errors import RefusedError
-from flows import data_engine, progress, temporary_server
-from flows.cli import app
-from flows.data_engine import LoopPlan
-from flows.page_actions import WorkspaceActions
+from flows.cli.main import app
+from flows.loop import data_engine
+from flows.loop.data_engine import LoopPlan
+from flows.page.actions import WorkspaceActions
+from flows.prefect_api import temporary_server
+from flows.workspace import progress
 from storage.catalog import LoopConflictError
 from tests.annotation.site import Site, make_site
 

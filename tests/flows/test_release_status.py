@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from engine.core.records import Source, Stage
-from flows import doctor, release
-from flows.operations import sweep_workspace
-from flows.release import export_release
-from flows.settings import FILE_NAME
+from flows.operations import doctor
+from flows.operations.upkeep import sweep_workspace
+from flows.release import release
+from flows.release.release import export_release
+from flows.workspace.settings import FILE_NAME
 from storage.catalog import Release, ReleaseState, RunKind, RunState, TaskKind
 from storage.formats.sa1b import read_sa1b
 from tests.annotation.site import Site, make_site

@@ -11,9 +11,9 @@ import pytest
 
 from engine.core.rle import encode
 from engine.evaluation.bootstrap import ByImage
-from flows import evaluating
-from flows.overview import WorkspaceReports
-from flows.scored import SCENES, UNNAMED, compared_set, score_row
+from flows.operations.dashboard import WorkspaceReports
+from flows.training import scores
+from flows.training.compared_scores import SCENES, UNNAMED, compared_set, score_row
 from storage.catalog import Model, ModelState
 from tests.annotation.site import make_site
 
@@ -85,16 +85,16 @@ def test_a_score_goes_onto_the_cards_of_all_versions_that_it_compares(
     catalog = workspace.catalog
     catalog.models.add("d-1", architecture="lite", key="models/d-1/x", card={"scores": {}})
     truths = [(1, [encode(np.ones((2, 2), bool))])]
-    monkeypatch.setattr(evaluating, "_held_out", lambda *_: truths)
+    monkeypatch.setattr(scores, "_held_out", lambda *_: truths)
     figures = {"masks": 1, "images": 1, "miou_1_click": 0.274}
     by_image = ByImage(("x",), np.zeros((1, 1)), np.ones((1, 1))).as_dict()
     kept = {"scores": figures, "by_image": by_image}
-    monkeypatch.setattr(evaluating, "_score_held_out", lambda *_: kept)
-    first, _ = evaluating.held_out(workspace, ["lite", "d-1"], "d")
+    monkeypatch.setattr(scores, "_score_held_out", lambda *_: kept)
+    first, _ = scores.held_out(workspace, ["lite", "d-1"], "d")
     name = first.scores["set"]
     assert name.startswith("d: 1 held-out images, 1 masks (set ")
     truths.append((2, truths[0][1]))
-    assert evaluating.held_out(workspace, ["lite"], "d")[0].scores["set"] != name
+    assert scores.held_out(workspace, ["lite"], "d")[0].scores["set"] != name
     rows = {row["version"]: row for row in WorkspaceReports(workspace).overview()["models"]}
     assert {row["scored_on"] for row in rows.values()} == {name}
     assert {row["miou_1_click"] for row in rows.values()} == {0.274}

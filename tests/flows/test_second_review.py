@@ -9,11 +9,11 @@ import pytest
 
 from engine.core.records import Source, Stage
 from engine.training.config import TrainConfig
-from flows import review
-from flows.judged import judged_since_retrain
-from flows.page_actions import WorkspaceActions
-from flows.rescoring import old_masks
-from flows.training_masks import MaskSource, trained_on
+from flows.page.actions import WorkspaceActions
+from flows.review import review
+from flows.review.rescore import old_masks
+from flows.review.retrain_triggers import judged_since_retrain
+from flows.training.training_set import MaskSource, trained_on
 from storage.catalog import NewImage, NewVerdict, Split, TaskKind, VerdictKind
 from tests.annotation.site import Site, make_site
 

@@ -18,9 +18,9 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from sqlalchemy import MetaData, select
 
-from flows import temporary_server
-from flows.settings import FILE_NAME
-from flows.wiring import Workspace, open_workspace
+from flows.prefect_api import temporary_server
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import Workspace, open_workspace
 from tests.flows.conftest import TOML, write_scenes
 from tests.postgres import running_postgres
 from tests.services import running_seaweedfs
@@ -75,7 +75,7 @@ class Commands:
     def run(self, *arguments: str, **variables: str) -> int:
         """Its exit code."""
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, "-m", "flows.cli.main", *arguments],
             cwd=self._root,
             env={**self._environment, **variables},
             capture_output=True,

@@ -9,12 +9,12 @@ import pytest
 from pydantic import BaseModel
 
 from engine.core.records import Mask
-from flows.collecting import Job, commit_answers
-from flows.fully_automatic import next_shard, plan_shards, start_generate
-from flows.review import start_review
-from flows.rounds import open_round
-from flows.settings import SHAPING, Settings, load_settings
-from flows.wiring import Workspace
+from flows.review.review import start_review
+from flows.stages.answers import Job, commit_answers
+from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
+from flows.stages.rounds import open_round
+from flows.workspace.settings import SHAPING, Settings, load_settings
+from flows.workspace.workspace import Workspace
 from storage.catalog import TaskKind
 from storage.masks import read_parquet, write_parquet
 from tests.annotation.site import Site, make_site

@@ -9,10 +9,10 @@ import pytest
 
 from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
-from flows import fully_automatic
-from flows.fully_automatic import next_shard, plan_shards, start_generate
-from flows.requeue import requeue_dataset
-from flows.wiring import Workspace
+from flows.operations.requeue import requeue_dataset
+from flows.stages import fully_automatic
+from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
+from flows.workspace.workspace import Workspace
 from storage.catalog import ShardState, TaskKind, TaskState
 from storage.objects import LocalStore, StorageUnavailableError
 from tests.annotation.site import Site, make_site, served

@@ -13,9 +13,9 @@ from engine.core.records import Source
 from engine.core.rle import encode
 from engine.training.config import TrainConfig
 from engine.training.trainer import NoMasksError
-from flows.ingest import imported_mask, ingest
-from flows.training_masks import MaskSource
-from flows.wiring import Workspace
+from flows.data.ingest import imported_mask, ingest
+from flows.training.training_set import MaskSource
+from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, Image, Split
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -16,25 +16,18 @@ import pytest
 
 from engine.core.records import Source, Stage
 from engine.evaluation.bootstrap import ByImage
-from flows import (
-    advancing,
-    assisted_manual,
-    data_engine,
-    deployed,
-    fully_automatic,
-    progress,
-    release,
-    rescoring,
-    retrain,
-    review,
-    semi_automatic,
-    turns,
-)
-from flows.collecting import Job
-from flows.evaluating import HeldOut
-from flows.rounds import job_of, open_round
-from flows.turns import BusyError, guarded, loop_turn, turn
-from flows.wiring import Workspace, open_workspace
+from flows.deploy import prefect_flows
+from flows.loop import advance, data_engine
+from flows.release import release
+from flows.review import rescore, review
+from flows.stages import assisted_manual, fully_automatic, semi_automatic
+from flows.stages.answers import Job
+from flows.stages.rounds import job_of, open_round
+from flows.training import retrain
+from flows.training.scores import HeldOut
+from flows.workspace import progress, run_lock
+from flows.workspace.run_lock import BusyError, guarded, loop_turn, turn
+from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     Dataset,
     NewImage,
@@ -75,15 +68,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 @pytest.fixture
 def _plain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flows without Prefect and without a model; what writes is as it is."""
-    monkeypatch.setattr(turns, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.02)
     stages = {
         Stage.ASSISTED_MANUAL: assisted_manual.assisted_manual.fn,
         Stage.SEMI_AUTOMATIC: semi_automatic.semi_automatic.fn,
     }
     monkeypatch.setattr(data_engine, "STAGES", stages)
-    for module in (data_engine, advancing, deployed):
+    for module in (data_engine, advance, prefect_flows):
         monkeypatch.setattr(module, "retrain", retrain.retrain.fn)
-    monkeypatch.setattr(advancing, "data_engine", data_engine.data_engine.fn)
+    monkeypatch.setattr(advance, "data_engine", data_engine.data_engine.fn)
     monkeypatch.setattr(data_engine, "held_out_scores", lambda *_: {})
     monkeypatch.setattr(fully_automatic, "generate_shard", fully_automatic.generate_shard.fn)
     generator = SimpleNamespace(
@@ -95,17 +88,17 @@ def _plain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         semi_automatic, "write_parquet", lambda masks: write_parquet(masks) + b"%d" % time_ns()
     )
-    for module in (assisted_manual, semi_automatic, review, rescoring):
+    for module in (assisted_manual, semi_automatic, review, rescore):
         monkeypatch.setattr(module, "make_embeddings", lambda *_: None)
     for module in (data_engine, review):
         monkeypatch.setattr(module, "wait_for_people", people_needed)
-    monkeypatch.setattr(rescoring, "disagreements", lambda w, m, sample: sample)
+    monkeypatch.setattr(rescore, "disagreements", lambda w, m, sample: sample)
     monkeypatch.setattr(release, "write_report", lambda w, d, s, path: path.write_text(str(s)))
     monkeypatch.setattr(retrain, "_train", train)
     nothing = HeldOut({"masks": 0}, cast("ByImage", None))
     monkeypatch.setattr(retrain, "held_out", lambda *_: [nothing, nothing])
-    monkeypatch.setattr(deployed, "opened", opened)
-    monkeypatch.setattr(deployed, "_run_id", lambda: f"trigger{time_ns()}")
+    monkeypatch.setattr(prefect_flows, "opened", opened)
+    monkeypatch.setattr(prefect_flows, "_run_id", lambda: f"trigger{time_ns()}")
     progress.use(progress.Silent())
 
 
@@ -207,17 +200,17 @@ def root(workspace: Workspace) -> str:
 STEPS: dict[str, tuple[Step, Step]] = {
     "run": (run, run),
     "advance": (
-        advancing.advance_dataset,
-        lambda w, d: deployed.advance_loop.fn(root(w), d.name),
+        advance.advance_dataset,
+        lambda w, d: prefect_flows.advance_loop.fn(root(w), d.name),
     ),
     "retrain": (
         lambda w, d: retrain.run_retrain(w, d, f"{d.name}-by-hand", None),
-        lambda w, d: deployed.retrain_dataset.fn(root(w), d.name, only_if_due=True),
+        lambda w, d: prefect_flows.retrain_dataset.fn(root(w), d.name, only_if_due=True),
     ),
-    "review": (a_review, lambda w, d: deployed.review_sample.fn(root(w), d.name, 2)),
+    "review": (a_review, lambda w, d: prefect_flows.review_sample.fn(root(w), d.name, 2)),
     "rescore": (
-        rescoring.rescore_dataset,
-        lambda w, d: deployed.rescore_masks.fn(root(w), d.name),
+        rescore.rescore_dataset,
+        lambda w, d: prefect_flows.rescore_masks.fn(root(w), d.name),
     ),
     "release": (
         lambda w, d: release.release.fn(root(w), d.name, f"{d.name}-1"),
@@ -256,7 +249,7 @@ def test_any_two_steps_at_once_are_each_taken_once(site: Site) -> None:
         dataset = drained(site, f"{first}-{second}")
         errors = raced(workspace, dataset, [STEPS[first][0], STEPS[second][1]])
         assert not errors, (first, second, errors)
-        advancing.advance_dataset(workspace, dataset)  # what one left to the other
+        advance.advance_dataset(workspace, dataset)  # what one left to the other
         loop = catalog.loops.latest(dataset.id)
         assert loop is not None
         one, two = catalog.rounds.for_loop(loop.id)
@@ -292,7 +285,7 @@ def test_a_step_that_can_wait_is_left_to_the_process_that_is_at_it(site: Site) -
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert str(told[0]) == f"process {turns.owner()} is at it"
+    assert str(told[0]) == f"process {run_lock.owner()} is at it"
     with turn(workspace, "loop/99", wait=False):
         pass
 

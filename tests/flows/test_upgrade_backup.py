@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.settings import FILE_NAME, load_settings
-from flows.wiring import Workspace
+from flows.workspace.settings import FILE_NAME, load_settings
+from flows.workspace.workspace import Workspace
 from storage.catalog import open_catalog
 from storage.catalog.backup import read_manifest
 from storage.catalog.schema import head, migrating

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import temporary_server
-from flows.settings import FILE_NAME
-from flows.wiring import Workspace, open_workspace
+from flows.prefect_api import temporary_server
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import Workspace, open_workspace
 from tests.flows.conftest import TOML, write_scenes
 from tests.production.running import Production, dataengine, running
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from flows.orchestrator import basic, own_auth, using
-from flows.processes import python
+from flows.prefect_api.client import basic, own_auth, using
+from flows.workspace.processes import python
 
 START_SECONDS = 150.0
 PATIENCE = 240.0
@@ -50,7 +50,7 @@ def environment() -> dict[str, str]:
 def dataengine(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the workspace."""
     return subprocess.run(
-        python("flows.cli", *arguments),
+        python("flows.cli.main", *arguments),
         cwd=root,
         env=environment(),
         capture_output=True,
@@ -141,7 +141,7 @@ def running(
     out, log = root / "up.json", root / "up.log"
     with out.open("wb") as output, log.open("ab") as errors:
         process = subprocess.Popen(
-            python("flows.cli", "up", "--json", *arguments),
+            python("flows.cli.main", "up", "--json", *arguments),
             cwd=root,
             env={**environment(), **(variables or {})},
             stdout=output,

@@ -19,9 +19,9 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from flows import events
-from flows.settings import FILE_NAME
-from flows.wiring import open_workspace
+from flows.prefect_api import events
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import open_workspace
 from tests.debian import files_of
 from tests.flows.conftest import TOML
 from tests.production.conftest import PRODUCTION

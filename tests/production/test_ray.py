@@ -14,13 +14,13 @@ import pytest
 
 pytest.importorskip("ray")
 
-from flows import temporary_server
-from flows.fully_automatic import generate
-from flows.ingest import ingest_folder
-from flows.patience import OutageError
-from flows.scaling import ScaleOutError
-from flows.settings import FILE_NAME
-from flows.wiring import Workspace, open_workspace
+from flows.data.ingest import ingest_folder
+from flows.prefect_api import temporary_server
+from flows.stages.fully_automatic import generate
+from flows.stages.ray_shards import ScaleOutError
+from flows.workspace.retry import OutageError
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Shard, ShardState
 from tests.flows.conftest import TOML, write_scenes
 

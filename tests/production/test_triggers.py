@@ -19,17 +19,19 @@ from typer.testing import CliRunner
 
 from engine.core.records import Source, Stage
 from engine.core.rle import encode
-from flows import cli, deployed, events
-from flows.deployments import DEPLOYMENTS
-from flows.ingest import ingest_folder
-from flows.orchestrator import UnreachableError, api_url, auth_string, login, using
-from flows.processes import python
-from flows.production import check_fits
-from flows.rescoring import rescore_dataset
-from flows.services import prefect_auth, read_services_file, write_services_file
-from flows.settings import FILE_NAME, SERVICES_FILE, WorkspaceError, load_settings
-from flows.turns import only_one
-from flows.wiring import Workspace
+from flows.cli import main
+from flows.data.ingest import ingest_folder
+from flows.deploy import prefect_flows
+from flows.deploy.deployments import DEPLOYMENTS
+from flows.prefect_api import events
+from flows.prefect_api.client import UnreachableError, api_url, auth_string, login, using
+from flows.review.rescore import rescore_dataset
+from flows.services.definitions import prefect_auth, read_services_file, write_services_file
+from flows.services.supervisor import check_fits
+from flows.workspace.processes import python
+from flows.workspace.run_lock import only_one
+from flows.workspace.settings import FILE_NAME, SERVICES_FILE, WorkspaceError, load_settings
+from flows.workspace.workspace import Workspace
 from storage.catalog import RunKind, RunState, TaskKind, TaskState
 from tests.annotation.site import make_site
 from tests.flows.conftest import make_workspace, write_scenes
@@ -49,25 +51,27 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 def failure(*arguments: str) -> Exception:
     """What a command fails with."""
-    result = CliRunner().invoke(cli.app, list(arguments))
+    result = CliRunner().invoke(main.app, list(arguments))
     assert isinstance(result.exception, Exception)
     return result.exception
 
 
 def test_the_yaml_declares_what_deploy_makes() -> None:
     declared = {row["entrypoint"]: row for row in yaml.safe_load(YAML.read_text())["deployments"]}
-    assert set(declared) == {f"flows.deployed.{item.function}" for item in DEPLOYMENTS.values()}
+    assert set(declared) == {
+        f"flows.deploy.prefect_flows.{item.function}" for item in DEPLOYMENTS.values()
+    }
     for item in DEPLOYMENTS.values():
         told = [
             (row["expect"], row.get("parameters", {}), row["match"])
-            for row in declared[f"flows.deployed.{item.function}"].get("triggers", [])
+            for row in declared[f"flows.deploy.prefect_flows.{item.function}"].get("triggers", [])
         ]
         resource = {"prefect.resource.id": "dataengine.workspace.dataengine"}
         assert told == [
             ([trigger.event], trigger.parameters, {**resource, **trigger.labels})
             for trigger in item.triggers
         ]
-        assert getattr(deployed, item.function).name == item.flow
+        assert getattr(prefect_flows, item.function).name == item.flow
 
 
 def test_without_a_server_the_error_says_where_to_get_one(empty: Workspace) -> None:
@@ -126,7 +130,11 @@ def test_prefects_server_does_not_start_without_a_login(
 ) -> None:
     monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
     done = subprocess.run(
-        python("flows.prefect_server"), cwd=tmp_path, capture_output=True, text=True, check=False
+        python("flows.prefect_api.prefect_server"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "set PREFECT_SERVER_API_AUTH_STRING to user:password" in done.stderr
@@ -217,7 +225,7 @@ def test_a_guard_left_alone_ends_its_service_and_what_that_started(tmp_path: Pat
         "time.sleep(300)"
     )
     told, lock = tmp_path / "pid", tmp_path / "lock"
-    command = [sys.executable, "-m", "flows.guard", str(lock), "SIGTERM", "-"]
+    command = [sys.executable, "-m", "flows.services.process_guard", str(lock), "SIGTERM", "-"]
     guard = subprocess.Popen(
         [*command, sys.executable, "-c", script, str(told)], stdin=subprocess.PIPE
     )
@@ -232,7 +240,14 @@ def test_a_guard_left_alone_ends_its_service_and_what_that_started(tmp_path: Pat
 
 
 def test_a_guard_ends_with_its_service(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flows.guard", str(tmp_path / "lock"), "SIGTERM", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.services.process_guard",
+        str(tmp_path / "lock"),
+        "SIGTERM",
+        "-",
+    ]
     guard = subprocess.Popen(
         [*command, sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"],
         stdin=subprocess.PIPE,
@@ -288,11 +303,11 @@ def _tasks(workspace: Workspace) -> list[Any]:
 def test_a_runs_log_says_how_far_it_has_come_from_any_thread(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(deployed, "get_run_logger", lambda: logging.getLogger("run"))
-    monkeypatch.setattr(deployed, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(prefect_flows, "get_run_logger", lambda: logging.getLogger("run"))
+    monkeypatch.setattr(prefect_flows, "TELL_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "run")
-    log = deployed.RunLog()
-    monkeypatch.setattr(deployed, "get_run_logger", None)  # a thread without a run has none
+    log = prefect_flows.RunLog()
+    monkeypatch.setattr(prefect_flows, "get_run_logger", None)  # a thread without a run has none
     with log.track("generate", 4, "image") as advance, ThreadPoolExecutor(1) as pool:
         advance(1)
         with log.track("shard 3", 2, "image") as inner, log.track("x", 9, "byte") as other:

@@ -15,16 +15,16 @@ import pytest
 from engine.annotation.client import Client
 from engine.annotation.schemas import NewMask, NewVerdict, Point
 from engine.core.records import Source, Stage
-from flows import events
-from flows.data_engine import data_engine
-from flows.deployed import advance_loop
-from flows.fully_automatic import generate
-from flows.judged import judged_since_retrain
-from flows.models import _promote
-from flows.page_actions import WorkspaceActions
-from flows.review import queue_review, sample_masks, start_review
-from flows.settings import SERVICES_FILE
-from flows.wiring import Workspace
+from flows.cli.models import _promote
+from flows.deploy.prefect_flows import advance_loop
+from flows.loop.data_engine import data_engine
+from flows.page.actions import WorkspaceActions
+from flows.prefect_api import events
+from flows.review.retrain_triggers import judged_since_retrain
+from flows.review.review import queue_review, sample_masks, start_review
+from flows.stages.fully_automatic import generate
+from flows.workspace.settings import SERVICES_FILE
+from flows.workspace.workspace import Workspace
 from storage.catalog import (
     LoopState,
     ReleaseState,

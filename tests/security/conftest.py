@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from engine.annotation.access import RateLimits
-from flows.page import make_app
-from flows.settings import FILE_NAME, create_workspace
-from flows.wiring import Workspace, open_workspace
+from flows.page.make_app import make_app
+from flows.workspace.settings import FILE_NAME, create_workspace
+from flows.workspace.workspace import Workspace, open_workspace
 from tests.annotation.site import Site, make_site, served
 from tests.flows.conftest import TOML
 from tests.production.conftest import PRODUCTION

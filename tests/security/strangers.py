@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from flows.s3_security import CERTIFICATE, KEY, write_security
+from flows.services.s3_security import CERTIFICATE, KEY, write_security
 from tests.production.running import processes_of
 
 LISTENS = "0A"

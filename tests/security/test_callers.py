@@ -11,8 +11,8 @@ import pytest
 
 from engine.annotation.access import COOKIE
 from engine.annotation.guards import OVER_TLS
-from flows.page import make_app
-from flows.settings import FILE_NAME, WorkspaceError, load_settings
+from flows.page.make_app import make_app
+from flows.workspace.settings import FILE_NAME, WorkspaceError, load_settings
 from tests.annotation.site import Site, served
 from tests.security.conftest import asker, empty_workspace, raw
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from engine.core.records import Source, Stage
-from flows.cli import main
-from flows.private import for_people, private_files
+from flows.cli.main import main
+from flows.workspace.permissions import for_people, private_files
 from storage.catalog import backup, open_catalog
 from storage.catalog.backup import write_backup
 from tests.annotation.site import make_site

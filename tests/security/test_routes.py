@@ -12,7 +12,7 @@ from engine.annotation.access import COOKIE
 from engine.annotation.admission import GuardedRoute
 from engine.annotation.client import Client
 from engine.annotation.routes import MAX_BODY, PROMPT, WORDS, router
-from flows.page import make_app
+from flows.page.make_app import make_app
 from tests.annotation.site import Site
 from tests.security.conftest import raw
 

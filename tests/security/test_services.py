@@ -16,11 +16,11 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from flows.orchestrator import AUTH_FILE, own_auth
-from flows.s3_security import KEY
-from flows.services import read_services_file
-from flows.settings import SERVICES, SERVICES_FILE
-from flows.wiring import open_workspace
+from flows.prefect_api.client import AUTH_FILE, own_auth
+from flows.services.definitions import read_services_file
+from flows.services.s3_security import KEY
+from flows.workspace.settings import SERVICES, SERVICES_FILE
+from flows.workspace.workspace import open_workspace
 from tests.production.running import Production, processes_of
 from tests.security.strangers import FOREIGN, knocks, open_ports
 

@@ -26,11 +26,11 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from engine.annotation.app import PAGES
-from flows.cli import app as cli
-from flows.page import make_app
-from flows.services import BUCKET, DATABASE
-from flows.settings import FILE_NAME, ProductionSettings, Settings, load_settings
-from flows.wiring import open_workspace
+from flows.cli.main import app as cli
+from flows.page.make_app import make_app
+from flows.services.definitions import BUCKET, DATABASE
+from flows.workspace.settings import FILE_NAME, ProductionSettings, Settings, load_settings
+from flows.workspace.workspace import open_workspace
 
 Document: TypeAlias = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flows import patience
-from flows.patience import OutageError, kept_alive, patiently
+from flows.workspace import retry
+from flows.workspace.retry import OutageError, kept_alive, patiently
 from storage.catalog import CatalogUnavailableError, LeaseLostError
 from storage.objects import StorageError, StorageUnavailableError
 
@@ -30,7 +30,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(patience, "time", clock)
+    monkeypatch.setattr(retry, "time", clock)
     return clock
 
 

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from flows.progress import Lines, Terminal, on
+from flows.workspace.progress import Lines, Terminal, on
 
 
 def shown(total: int, unit: str) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from engine.evaluation.bootstrap import ByImage
-from flows.evaluating import HeldOut
-from flows.retrain import COMPARED, verdict
+from flows.training.retrain import COMPARED, verdict
+from flows.training.scores import HeldOut
 
 MASKS = 2
 """On every image."""

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from flows.report import Picture, Report, RoundRow, render_report, stage_name
+from flows.release.report_html import Picture, Report, RoundRow, render_report, stage_name
 
 HOSTILE = (
     "\"><script>alert(1)</script><img src=x onerror='a()'>&$x_$ \N{RIGHT-TO-LEFT OVERRIDE}.jpg"

@@ -1,0 +1,1 @@
+"""Commands of `dataengine`: Typer only, each calls one flow or one query."""

@@ -1,0 +1,225 @@
+"""`dataengine amg`: masks of a few images, without a workspace.
+
+The flags of segment_anything's `amg.py` mean the same here; the output is SA-1B's format, one JSON
+file an image, with a picture beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.workspace import progress
+
+if TYPE_CHECKING:
+    from engine.automatic import MaskGenerator
+
+PANEL = "As in segment_anything's amg.py"
+JOBLESS = "amg"
+"""What stands for dataset and run in masks that belong to none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AmgResult:
+    """What one image gave: masks, seconds of generating and what to look at, or why it was
+    refused."""
+
+    path: str
+    masks: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+    note: str | None = None
+
+
+def run_amg(
+    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool = True
+) -> Iterator[AmgResult]:
+    """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing. The stem is
+    the image's own, with a number where another image or a file that is not ours has it.
+
+    Args:
+        generator: model and settings.
+        paths: of image files.
+        output: folder; made where it is missing.
+        pictures: write the overlays too.
+
+    Raises:
+        OSError: a result cannot be written.
+    """
+    from engine.core.overlay import draw_masks
+    from engine.core.records import Source, Stage
+    from flows.stages.answers import Job, masks_of
+    from storage.formats.folders import told_apart
+    from storage.formats.images import FLAT, BadImageError, is_flat, read_image, write_png
+    from storage.formats.sa1b import write_sa1b
+    from storage.outputs import OutputFolder
+
+    job = Job(
+        run_id=JOBLESS,
+        dataset=JOBLESS,
+        dataset_id=0,
+        round_id=None,
+        stage=Stage.FULLY_AUTOMATIC,
+        round=0,
+        model=generator.segmenter.version,
+    )
+    folder = OutputFolder(output)
+    names = told_apart(paths)
+    for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
+        try:
+            pixels = read_image(path.read_bytes())
+        except (BadImageError, OSError) as error:
+            yield AmgResult(str(path), error=str(error))
+            continue
+        began = time.perf_counter()
+        found = generator.generate(pixels)
+        seconds = time.perf_counter() - began
+        height, width = pixels.shape[:2]
+        rows = masks_of(job, number, found, shard=0, source=Source.AUTOMATIC)
+        source = os.path.relpath(path, output)
+        stem = folder.fresh_stem(path.stem, (".json", ".png") if pictures else (".json",), source)
+        with folder.writing(f"{stem}.json", source) as fresh:
+            write_sa1b(fresh, number, name, height, width, rows)
+        if pictures:
+            overlay = draw_masks(pixels, [mask.rle for mask in found], max_side=1600)
+            folder.write(f"{stem}.png", write_png(overlay), source)
+        note = FLAT if is_flat(pixels) else None
+        yield AmgResult(str(path), len(found), seconds, note=note)
+
+
+def _load_generator(
+    model: str, device: str, preset_name: str, changes: dict[str, Any]
+) -> MaskGenerator:
+    from engine.automatic import MaskGenerator, preset
+    from engine.core.malloc import keep_freed_memory
+    from engine.sam import load_segmenter
+    from flows.workspace.workspace import torch_device
+
+    try:
+        given = {name: value for name, value in changes.items() if value is not None}
+        config = preset(preset_name, **given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    keep_freed_memory()
+    return MaskGenerator(load_segmenter(model, torch_device(device)), config)
+
+
+def _files(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The images named, and those in the folders named, each once; and the files named that are
+    pictures of an earlier run, as `*.png` names them too."""
+    from storage.formats.folders import list_images
+    from storage.outputs import written_by_us
+
+    found: list[Path] = []
+    named: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found += list_images(path)
+        elif path.exists():
+            found.append(path)
+            named.append(path)
+        else:
+            raise typer.BadParameter(f"{path} does not exist", param_hint="IMAGE")
+    ours = written_by_us(named)
+    return [path for path in dict.fromkeys(found) if path not in ours], sorted(ours)
+
+
+_Flag = typer.Option(rich_help_panel=PANEL)
+
+
+def amg(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", "--checkpoint", help="lite, or a .safetensors, .pth or .pt file."),
+    ] = "lite",
+    preset: Annotated[
+        str, typer.Option(help="default, reference, sa1b or fast (docs/generation.md).")
+    ] = "default",
+    output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("masks"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    pictures: Annotated[bool, typer.Option(help="Write overlays too.")] = True,
+    points_per_side: Annotated[int | None, _Flag] = None,
+    points_per_batch: Annotated[int | None, _Flag] = None,
+    pred_iou_thresh: Annotated[float | None, _Flag] = None,
+    stability_score_thresh: Annotated[float | None, _Flag] = None,
+    stability_score_offset: Annotated[float | None, _Flag] = None,
+    box_nms_thresh: Annotated[float | None, _Flag] = None,
+    crop_n_layers: Annotated[int | None, _Flag] = None,
+    crop_nms_thresh: Annotated[float | None, _Flag] = None,
+    crop_overlap_ratio: Annotated[float | None, _Flag] = None,
+    crop_n_points_downscale_factor: Annotated[int | None, _Flag] = None,
+    min_mask_region_area: Annotated[int | None, _Flag] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for scripts.")
+    ] = False,
+) -> None:
+    """Masks of everything in a few images, without a workspace: `STEM.json` as in SA-1B and
+    `STEM.png` to look at."""
+    changes = {
+        "points_per_side": points_per_side,
+        "points_per_batch": points_per_batch,
+        "min_predicted_iou": pred_iou_thresh,
+        "min_stability": stability_score_thresh,
+        "stability_offset": stability_score_offset,
+        "max_box_iou": box_nms_thresh,
+        "crop_layers": crop_n_layers,
+        "max_crop_box_iou": crop_nms_thresh,
+        "crop_overlap": crop_overlap_ratio,
+        "crop_points_divisor": crop_n_points_downscale_factor,
+        "min_region": min_mask_region_area,
+    }
+    paths, passed_over = _files(images)
+    if passed_over:
+        told = f"{len(passed_over)} files passed over, as this command wrote them"
+        Console(stderr=True).print(f"{told}: {passed_over[0]} ...", markup=False, highlight=False)
+    generator = _load_generator(model, device, preset, changes)
+    _run_and_tell(generator, paths, output, pictures=pictures, as_json=as_json)
+
+
+def _run_and_tell(
+    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool, as_json: bool
+) -> None:
+    """Run with a progress bar; print what came of it. Exits with 1 where an image was refused."""
+    errors = Console(stderr=True)
+    reporter = progress.Silent() if as_json else progress.on(errors)
+    results = []
+    with reporter.track("masks", len(paths), "image") as advance:
+        for result in run_amg(generator, paths, output, pictures=pictures):
+            results.append(result)
+            advance(1, f"{result.masks} masks")
+    failed = [result for result in results if result.error]
+    noted = [result for result in results if result.note]
+    for result in failed + noted:
+        text = f"{result.path}: {result.error or result.note}"
+        errors.print(text, style="yellow", markup=False, highlight=False)
+    done = [result for result in results if not result.error]
+    summary = {
+        "model": generator.segmenter.version,
+        "output": str(output),
+        "images": len(done),
+        "masks": sum(result.masks for result in done),
+        "seconds": sum(result.seconds for result in done),
+        "failed": [{"path": result.path, "reason": result.error} for result in failed],
+        "notes": [{"path": result.path, "note": result.note} for result in noted],
+        "config": generator.config.as_dict(),
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        Console().print(
+            f"{summary['masks']} masks on {summary['images']} images in "
+            f"{summary['seconds']:.1f} s of generating; they are in {output}"
+        )
+    if failed:
+        raise typer.Exit(1)

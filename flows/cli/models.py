@@ -1,0 +1,192 @@
+"""`dataengine models ...`: the model versions of a workspace, and where they come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flows.cli.console import (
+    GOES_ON,
+    JsonOption,
+    console,
+    example,
+    in_workspace,
+    number,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from flows.workspace.workspace import Workspace
+    from storage.catalog import Model
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="A model version.")]
+NameOption = Annotated[str | None, typer.Option(help="Name of the new version.")]
+PromoteOption = Annotated[bool, typer.Option("--promote", help="Make it the current one.")]
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog=example("dataengine models", "dataengine models pull mobile_sam --promote"),
+)
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List model versions; show, promote, roll back, import or pull one."""
+    if context.invoked_subcommand is None:
+        list_models(as_json)
+
+
+@app.command("list", epilog=example("dataengine models list --json"))
+def list_models(as_json: JsonOption = False) -> None:
+    """List model versions, the newest first."""
+    with in_workspace(as_json) as workspace:
+        from flows.training.compared_scores import compared_set
+
+        found = workspace.catalog.models.all()
+        compared = compared_set(found)
+        rows = [_row(model, compared) for model in found]
+    if as_json:
+        print_json({"models": rows})
+        return
+    columns = ("version", "state", "architecture", "parent", "mask table", "made")
+    table = Table(*columns, "mIoU, 1 click", caption=f"mIoU on {compared}" if compared else None)
+    for row in rows:
+        *values, score, _ = row.values()
+        table.add_row(*(number(value) for value in values), number(score, ".3f"))
+    console.print(table)
+
+
+def _row(model: Model, compared: str | None) -> dict[str, Any]:
+    from flows.training.compared_scores import score_row
+
+    scores = score_row(model, compared)
+    return {
+        "version": model.version,
+        "state": str(model.state),
+        "architecture": model.architecture,
+        "parent": model.parent,
+        "table_version": model.table_version,
+        "created_at": model.created_at.isoformat(timespec="seconds"),
+        "miou_1_click": scores["miou_1_click"],
+        "scored_on": scores["scored_on"],
+    }
+
+
+@app.command(epilog=example("dataengine models show lite"))
+def show(version: VersionArgument) -> None:
+    """Print a version's card as JSON: what it was made from, its scores and thresholds."""
+    with in_workspace(as_json=True) as workspace:
+        print(json.dumps(workspace.catalog.models.get(version).card, indent=2))
+
+
+@app.command(epilog=example("dataengine models promote nuclei-2"))
+def promote(version: VersionArgument, as_json: JsonOption = False) -> None:
+    """Make a version the current one."""
+    with in_workspace(as_json) as workspace:
+        result = _promote(workspace, version)
+    if as_json:
+        print_json(result)
+    else:
+        console.print(_told(result))
+
+
+def _promote(workspace: Workspace, version: str) -> dict[str, Any]:
+    before = workspace.current_model().version
+    workspace.catalog.models.promote(version, expected_current=before)
+    if before != version:
+        from flows.prefect_api import events
+
+        events.model_promoted(workspace, version)
+    return {"current": version, "replaced": None if before == version else before}
+
+
+def _told(result: dict[str, Any]) -> str:
+    if result["replaced"] is None:
+        return f"{result['current']} is current, as before"
+    return f"{result['current']} is current; it replaced {result['replaced']}"
+
+
+@app.command(epilog=example("dataengine models rollback"))
+def rollback(as_json: JsonOption = False) -> None:
+    """Make the version current that was before the present one. Again: the one before that."""
+    with in_workspace(as_json) as workspace:
+        before = workspace.current_model().version
+        now = workspace.catalog.models.roll_back(expected_current=before)
+    result = {"current": now.version, "replaced": before}
+    if as_json:
+        print_json(result)
+    else:
+        console.print(_told(result))
+
+
+@app.command(
+    "import",
+    epilog=example(
+        "dataengine models import sam_vit_b_01ec64.pth",
+        "dataengine models import mobile_sam.pt --promote",
+        "dataengine models import weights.safetensors --name cells-1 --promote",
+    ),
+)
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file of weights.")],
+    name: NameOption = None,
+    promote: PromoteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version from a file: segment_anything's own .pth, MobileSAM's .pt, or safetensors with
+    or without a card. Nothing in the file is ever run."""
+    with in_workspace(as_json) as workspace:
+        from flows.data.import_model import import_model
+
+        _finish(workspace, import_model(workspace, file, name), promote, as_json)
+
+
+@app.command(
+    epilog=example(
+        "dataengine models pull mobile_sam --promote",
+        "dataengine models pull vit_h --url http://mirror/sam_vit_h_4b8939.pth --promote",
+    )
+)
+def pull(
+    model: Annotated[str, typer.Argument(help="mobile_sam, vit_b, vit_l or vit_h.")],
+    url: Annotated[str | None, typer.Option(help="Another source of that file.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Of that file, where it is not the published one.")
+    ] = None,
+    name: NameOption = None,
+    promote: PromoteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a public checkpoint, check it, import it: MobileSAM (41 MB), or SAM's own (375 MB,
+    1.2 GB, 2.6 GB).
+
+    For photographs take mobile_sam on a CPU, vit_h on a GPU.
+
+    Stopped in whatever way, the same command goes on where it was.
+    """
+    with in_workspace(as_json, after_stop=GOES_ON) as workspace:
+        from flows.data.import_model import pull as fetch_and_import
+
+        version = fetch_and_import(workspace, model, name=name, url=url, sha256=sha256)
+        _finish(workspace, version, promote, as_json)
+
+
+def _finish(workspace: Workspace, model: Model, promote: bool, as_json: bool) -> None:
+    from flows.training.compared_scores import compared_set
+
+    promotion = _promote(workspace, model.version) if promote else None
+    if as_json:
+        source = model.card["source"]
+        row = _row(model, compared_set(workspace.catalog.models.all()))
+        print_json({**row, "source": source, "promotion": promotion})
+        return
+    told_by = model.card["source"]["architecture_told_by"]
+    console.print(f"{model.version} is there: {model.architecture}, by {told_by}", markup=False)
+    if promotion is None:
+        console.print(f"to use it: dataengine models promote {model.version}", markup=False)
+    else:
+        console.print(_told(promotion))

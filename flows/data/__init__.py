@@ -1,0 +1,1 @@
+"""Data in: images and annotations, and models from elsewhere."""

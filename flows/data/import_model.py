@@ -1,0 +1,196 @@
+"""Weights from elsewhere become a model version: from a file here, or fetched first."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.sam.checkpoint import (
+    ModelCard,
+    Thresholds,
+    find_card,
+    read_card,
+    save_tensors,
+    shipped_path,
+)
+from engine.sam.state_dicts import CheckpointError, StateDict, read_state_dict
+from flows.workspace import progress
+from flows.workspace.workspace import Workspace, code_version
+from storage.catalog import AlreadyExistsError, BadNameError, Model, NotFoundError, check_name
+from storage.downloads import check_address, fetch, sha256_of
+
+
+class ImportRefusedError(Exception):
+    """A version cannot be made as asked for; the message says what to give instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicModel:
+    """A checkpoint that its makers publish. The six digits in the names of Meta's begin their
+    MD5; MobileSAM's address is of one commit, so its file never changes."""
+
+    url: str
+    sha256: str
+
+
+_META = "https://dl.fbaipublicfiles.com/segment_anything"
+_MOBILE_SAM = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM"
+PUBLIC = {
+    "mobile_sam": PublicModel(  # of the architecture vit_t; 40,728,226 bytes
+        f"{_MOBILE_SAM}/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
+        "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+    ),
+    "vit_b": PublicModel(
+        f"{_META}/sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ),
+    "vit_l": PublicModel(
+        f"{_META}/sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    "vit_h": PublicModel(
+        f"{_META}/sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    ),
+}
+"""Name for `pull` -> checkpoint. Meta's addresses are as in
+https://github.com/facebookresearch/segment-anything#model-checkpoints."""
+
+
+def import_model(
+    workspace: Workspace, path: Path, name: str | None = None, *, url: str | None = None
+) -> Model:
+    """Enter a `.pth`, `.pt` or `.safetensors` file as a candidate. Its weights stay as they are.
+
+    Args:
+        workspace: where.
+        path: a file as `engine.sam.state_dicts` reads it. A card in it is kept.
+        name: of the version; default: the card's, else the file's without its ending.
+        url: where the file was fetched from, for the card.
+
+    Raises:
+        CheckpointError: no such file, broken, or it fits no known architecture.
+        ImportRefusedError: the name cannot be used.
+        AlreadyExistsError: there is a version of that name.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file")
+    card = find_card(path) if path.suffix == ".safetensors" else None
+    default = card.version if card else path.stem
+    version = free_name(workspace, default if name is None else name)
+    found = read_state_dict(path, card.architecture if card else None)
+    digest = sha256_of(path)
+    source = {"file": path.name, "sha256": digest, "architecture_told_by": found.told_by}
+    if url is not None:
+        source["url"] = check_address(url)
+    card = replace(card or _new_card(found), version=version, source=source)
+    with tempfile.TemporaryDirectory(prefix="import-", dir=workspace.cache) as fresh:
+        stored = Path(fresh) / "model.safetensors"
+        save_tensors(found.tensors, card, stored)
+        workspace.add_model(stored, card.as_dict())
+    return workspace.catalog.models.get(version)
+
+
+def _new_card(found: StateDict) -> ModelCard:
+    shipped = read_card(shipped_path())
+    if found.architecture == shipped.architecture:
+        thresholds, whose = shipped.thresholds, "the shipped model's"
+    else:
+        thresholds, whose = Thresholds(), "SAM's own"
+    return ModelCard(
+        version="",
+        architecture=found.architecture,
+        thresholds=thresholds,
+        code_version=code_version(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        note=f"Imported. Thresholds are {whose}.",
+    )
+
+
+def free_name(workspace: Workspace, name: str) -> str:
+    """The name, if a version may have it.
+
+    Raises:
+        ImportRefusedError: it is no name for a version.
+        AlreadyExistsError: a version has it.
+    """
+    try:
+        check_name("model", name)
+    except BadNameError as error:
+        raise ImportRefusedError(f"{error} (--name)") from error
+    if _held(workspace, name) is not None:
+        raise AlreadyExistsError(f"there is a model version {name!r}; give another --name")
+    return name
+
+
+def _held(workspace: Workspace, name: str) -> Model | None:
+    try:
+        return workspace.catalog.models.get(name)
+    except NotFoundError:
+        return None
+
+
+def pull(
+    workspace: Workspace,
+    public: str,
+    *,
+    name: str | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+    wait_s: float = 1.0,
+) -> Model:
+    """Fetch a public checkpoint, check it, and enter it as a candidate. A version made from the
+    same file before is returned as it is. The fetched file lies in the workspace's cache until it
+    is imported.
+
+    Args:
+        workspace: where.
+        public: a key of PUBLIC.
+        name: of the version; default: that key.
+        url: another source of the file.
+        sha256: of that source's file, in hex; default: that of the published file.
+        wait_s: see `storage.downloads.fetch`.
+
+    Raises:
+        DownloadError: it cannot be fetched, or is another file.
+        ImportRefusedError: there is no such public checkpoint, or name or sha256 is none.
+        AlreadyExistsError: there is a version of that name with other weights.
+        CheckpointError: the file does not fit the architecture.
+    """
+    if public not in PUBLIC:
+        known = ", ".join(PUBLIC)
+        raise ImportRefusedError(f"{public!r} is not published; there are {known}")
+    expected = (sha256 or PUBLIC[public].sha256).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", expected):
+        raise ImportRefusedError(f"--sha256 takes 64 hex digits, got {sha256!r}")
+    source = url or PUBLIC[public].url
+    version = public if name is None else name
+    check_address(source)
+    held = _held(workspace, version)
+    if held is not None and held.card.get("source", {}).get("sha256") == expected:
+        return held
+    free_name(workspace, version)
+    path = workspace.cache / "downloads" / f"{public}-{expected[:16]}.pth"
+    _fetch_with_bar(source, path, expected, public, wait_s)
+    model = import_model(workspace, path, version, url=source)
+    path.unlink()
+    return model
+
+
+def _fetch_with_bar(url: str, path: Path, sha256: str, what: str, wait_s: float) -> None:
+    """The bar begins with the first bytes: only then is the size known."""
+    reporter, done, advance = progress.current(), 0, None
+    with ExitStack() as stack:
+
+        def tell(there: int, total: int | None) -> None:
+            nonlocal done, advance
+            if advance is None:
+                advance = stack.enter_context(reporter.track(what, total, "byte"))
+            advance(there - done)
+            done = there
+
+        fetch(url, path, sha256, tell=tell, say=reporter.say, wait_s=wait_s)

@@ -1,0 +1,356 @@
+"""Images in: a folder, with COCO annotations or without, to object store and catalog.
+
+The file's own bytes are kept. Its SHA-256 is its name, so the same bytes are stored once however
+often and under whatever names they come, with the annotations of all these names. A file that is no
+usable image is quarantined with its reason and stops nothing. What else is not used is counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from dataclasses import replace as replace_fields
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from prefect import flow
+
+from engine.core import rle as rle_codec
+from engine.core.records import Mask, Source, Stage
+from engine.core.rle import RLE
+from flows.data.inputs import NOT_NAMED, Input, look_into
+from flows.workspace import costs, progress
+from flows.workspace.retry import patiently
+from flows.workspace.run_lock import guarded
+from flows.workspace.workspace import Workspace, code_version, open_workspace
+from storage.catalog import NewImage, RunKind, Split, new_id
+from storage.formats.coco import CocoDataset
+from storage.formats.coco_annotations import Conventions, Crowds, Picture
+from storage.formats.folders import as_text
+from storage.formats.frames import Frame
+from storage.formats.images import FLAT, BadImageError, inspect_image
+
+PAGES = "files with further pages or frames (the first is used)"
+KEPT = "images that have other annotations already (--replace-annotations takes the new ones)"
+BATCH = 100
+"""Images entered into the catalog at once."""
+
+MAX_FILE_BYTES = 1 << 30
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """What became of the files. problems: files that were quarantined, images to look at, and
+    annotations that were left out or look wrong, and why. passed_over: whatever was not used, as
+    `PassedOver.rows`."""
+
+    files: int = 0
+    added: int = 0
+    known: int = 0
+    quarantined: int = 0
+    masks: int = 0
+    replaced: int = 0
+    """Images whose annotations of an earlier ingest were replaced."""
+    bytes: int = 0
+    """Of the files that are usable images."""
+    problems: list[str] = field(default_factory=list)
+    passed_over: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@flow(name="ingest")
+def ingest(
+    workspace: str,
+    dataset: str,
+    folder: str,
+    coco: str | None = None,
+    held_out: float | None = None,
+    crowds: str = "auto",
+    frame: str = "auto",
+    replace_annotations: bool = False,
+) -> dict[str, Any]:
+    """Prefect's door to `ingest_folder`; paths as `path_as_parameter` gives them."""
+    report = ingest_folder(
+        open_workspace(workspace),
+        dataset,
+        _path_of(folder),
+        _path_of(coco) if coco else None,
+        held_out=held_out,
+        conventions=Conventions(Crowds(crowds), Frame(frame)),
+        replace_annotations=replace_annotations,
+    )
+    return report.as_dict()
+
+
+def path_as_parameter(path: Path) -> str:
+    """The path as text that Prefect can keep: a `file://` address where a name is no UTF-8."""
+    whole = path.resolve()
+    return str(whole) if as_text(whole) == whole.as_posix() else whole.as_uri()
+
+
+def _path_of(parameter: str) -> Path:
+    if parameter.startswith("file://"):
+        return Path(os.fsdecode(unquote_to_bytes(parameter.removeprefix("file://"))))
+    return Path(parameter)
+
+
+def ingest_folder(
+    workspace: Workspace,
+    dataset: str,
+    folder: Path,
+    coco: Path | None = None,
+    *,
+    held_out: float | None = None,
+    conventions: Conventions | None = None,
+    replace_annotations: bool = False,
+) -> IngestReport:
+    """Bring a folder's images into a dataset; doing it again adds only what is new.
+
+    Args:
+        workspace: where to.
+        dataset: its name; made if there is none.
+        folder: searched recursively.
+        coco: instance annotations; they become the images' ground truth.
+        held_out: share of the images that is never trained on; None: as the settings say.
+        conventions: how to read what COCO leaves to the tool that wrote the annotations.
+        replace_annotations: take these annotations where an image has others from an earlier
+            ingest, which stay in the table's history.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+        BadAnnotationsError: the COCO file is unreadable.
+    """
+    found = look_into(folder, coco, conventions)
+    row = workspace.catalog.datasets.get_or_create(dataset)
+    run = workspace.catalog.runs.start(
+        new_id(),
+        RunKind.INGEST,
+        dataset_id=row.id,
+        config={"folder": as_text(folder.resolve()), "coco": as_text(coco) if coco else None},
+        code_version=code_version(),
+    )
+    share = workspace.settings.held_out if held_out is None else held_out
+    work = _Ingest(workspace, dataset, row.id, run.id, share, found)
+    report = work.report
+    with guarded(workspace, run.id), costs.spending(workspace, run.id):
+        work.images()
+        if found.truth is not None:
+            work.annotations(found.truth, replace=replace_annotations)
+        report.passed_over = found.passed_over.rows()
+        figures = {**report.as_dict(), "problems": len(report.problems)}
+        workspace.catalog.runs.finish(run.id, figures)
+    return report
+
+
+T = TypeVar("T")
+
+
+def _groups(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while group := list(islice(rest, BATCH)):
+        yield group
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An image file that came in, under one of its names."""
+
+    row: NewImage
+    picture: Picture
+
+
+class _Ingest:
+    """One ingest: the images first, then the annotations, as an image may have several names."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        dataset: str,
+        dataset_id: int,
+        run_id: str,
+        held_out: float,
+        found: Input,
+    ) -> None:
+        self.workspace, self.dataset, self.dataset_id = workspace, dataset, dataset_id
+        self.run_id, self.held_out, self.found = run_id, held_out, found
+        self.report = IngestReport(files=len(found.files))
+        self.patience = workspace.settings.outage_seconds
+        self.named: dict[int, list[_Named]] = {}
+        """By image what it came in as, where there are annotations."""
+
+    def images(self) -> None:
+        """Bring in the images, and quarantine what cannot be read."""
+        for name in self.found.unreadable:
+            self._quarantine(name, "the folder cannot be read: permit it, and ingest again")
+        files = zip(self.found.files, self.found.names, strict=True)
+        with progress.current().track("ingest", len(self.found.files), "image") as advance:
+            for group in _groups(files):
+                self._take(group, advance)
+
+    def annotations(self, truth: CocoDataset, *, replace: bool) -> None:
+        """Bring in the annotations of these images."""
+        for problem in truth.problems:
+            self.report.problems.append(str(problem))
+        for shard, ids in enumerate(_groups(self.named)):
+            given = {i: rles for i in ids if (rles := self._given(truth, i)) is not None}
+            masks = self._new_truth(given, shard, replace=replace)
+            if masks:
+                commit = partial(self.workspace.truths.commit, masks, run_id=self.run_id)
+                patiently(self.patience, partial(commit, shard=shard))
+        for name in self.found.without_file():
+            self.report.problems.append(f"{name}: annotated, but not on disk")
+
+    def _take(self, group: Sequence[tuple[Path, str]], advance: Callable[..., None]) -> None:
+        rows: list[NewImage] = []
+        pictures: list[Picture] = []
+        for path, name in group:
+            try:
+                row, picture = self._store(path, name)
+            except (BadImageError, OSError) as error:
+                self._quarantine(name, _reason(error))
+            else:
+                rows.append(row)
+                pictures.append(picture)
+            advance()
+        images = self.workspace.catalog.images
+        added = patiently(self.patience, lambda: images.add_many(self.dataset_id, rows))
+        self.report.added += added.new
+        self.report.known += len(rows) - added.new
+        if self.found.truth is not None:
+            for image_id, row, picture in zip(added.ids, rows, pictures, strict=True):
+                self.named.setdefault(image_id, []).append(_Named(row, picture))
+
+    def _quarantine(self, name: str, reason: str) -> None:
+        self.workspace.catalog.quarantine.add(self.dataset_id, name, reason, stage="ingest")
+        self.report.quarantined += 1
+        self.report.problems.append(f"{name}: quarantined, {reason}")
+
+    def _store(self, path: Path, name: str) -> tuple[NewImage, Picture]:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BadImageError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
+        data = path.read_bytes()
+        info = inspect_image(data, max_pixels=self.workspace.settings.max_pixels)
+        if info.is_flat:
+            self.report.problems.append(f"{name}: {FLAT}")
+        digest = hashlib.sha256(data).hexdigest()
+        key = f"images/{digest[:2]}/{digest}{info.extension}"
+        patiently(self.patience, lambda: self.workspace.objects.put(key, data))
+        self.report.bytes += len(data)
+        if info.pages > 1:
+            self.found.passed_over.add(PAGES, f"{name} ({info.pages - 1} of {info.pages})")
+        row = NewImage(
+            sha256=digest,
+            key=key,
+            file_name=name,
+            height=info.height,
+            width=info.width,
+            split=split_of(digest, self.held_out),
+            run_id=self.run_id,
+        )
+        return row, Picture((info.height, info.width), info.orientation)
+
+    def _given(self, truth: CocoDataset, image_id: int) -> list[RLE] | None:
+        """The masks that the file has for an image under all its names, those of another name only
+        if they are other ones; None where it has none that can be used, or does not name it."""
+        masks: list[RLE] = []
+        usable = False
+        for item in self.named[image_id]:
+            name = item.row.file_name
+            found = truth.find(name, item.picture, item.row.sha256)
+            self.report.problems += [f"{name}: {problem}" for problem in found.problems]
+            self.found.passed_over.add_all(name, found.problems)
+            if not found.named and not found.problems:
+                self.found.passed_over.add(NOT_NAMED, name)
+            usable = usable or bool(found.masks) or (found.named and not found.problems)
+            known = set(masks)
+            masks += [mask for mask in found.masks if mask not in known]
+        return masks if usable else None
+
+    def _new_truth(self, given: dict[int, list[RLE]], shard: int, *, replace: bool) -> list[Mask]:
+        """What to add to the table of true masks, so that these images have what is given. Images
+        that have other masks keep them, unless they are to be replaced."""
+        held: dict[int, list[Mask]] = {}
+        if given:
+            for mask in self.workspace.truths.masks(image_ids=list(given), current_only=True):
+                if mask.area > 0:
+                    held.setdefault(mask.image_id, []).append(mask)
+        masks: list[Mask] = []
+        for image_id, rles in given.items():
+            before = held.get(image_id, [])
+            old, new = {mask.rle for mask in before}, set(rles)
+            if before and old != new and not replace:
+                self._tell_kept(image_id, before, rles)
+            elif before and old != new:
+                self.report.replaced += 1
+                gone = [mask for mask in before if mask.rle not in new]
+                fresh = [rle for rle in rles if rle not in old]
+                masks += self._masks(image_id, shard, fresh, gone)
+                self.report.masks += len(fresh)
+            elif not before:
+                masks += self._masks(image_id, shard, rles, [])
+                self.report.masks += len(rles)
+        return masks
+
+    def _masks(
+        self, image_id: int, shard: int, fresh: Sequence[RLE], gone: Sequence[Mask]
+    ) -> list[Mask]:
+        """New masks, each in the place of one that goes; an empty one where there are too few."""
+        masks = []
+        for number, (rle, old) in enumerate(zip_longest(fresh, gone)):
+            if rle is None:
+                rle = rle_codec.empty(old.rle.size)
+            made = imported_mask(
+                rle,
+                mask_id=f"{self.run_id}/{image_id}/{number}",
+                image_id=image_id,
+                dataset=self.dataset,
+                run_id=self.run_id,
+                shard=shard,
+            )
+            masks.append(replace_fields(made, supersedes=old.mask_id) if old else made)
+        return masks
+
+    def _tell_kept(self, image_id: int, before: Sequence[Mask], rles: Sequence[RLE]) -> None:
+        name = self.named[image_id][0].row.file_name
+        told = f"has {len(before)} annotations already, not these {len(rles)}; it keeps them"
+        self.report.problems.append(f"{name}: {told} (--replace-annotations takes the new ones)")
+        self.found.passed_over.add(KEPT, name)
+
+
+def _reason(error: Exception) -> str:
+    """An error of the system has the path in it, which the name tells already."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def imported_mask(
+    rle: RLE, *, mask_id: str, image_id: int, dataset: str, run_id: str, shard: int = 0
+) -> Mask:
+    """A mask that came with its image."""
+    return Mask(
+        mask_id=mask_id,
+        image_id=image_id,
+        dataset=dataset,
+        stage=Stage.GROUND_TRUTH,
+        round=0,
+        run_id=run_id,
+        shard=shard,
+        model=None,
+        source=Source.IMPORTED,
+        rle=rle,
+        area=rle_codec.area(rle),
+        box_xyxy=rle_codec.box_xyxy(rle),
+        created_at=datetime.now(UTC),
+    )
+
+
+def split_of(sha256: str, held_out: float) -> Split:
+    """Held out or not, decided by the content alone, so that it never changes."""
+    return Split.HELD_OUT if int(sha256[:8], 16) / 0x1_0000_0000 < held_out else Split.TRAIN

@@ -1,0 +1,140 @@
+"""A folder of images, with annotations or without, as commands take it in; and what of it they
+leave out, counted by kind and named, so that nothing is ignored in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.console import console
+from storage.formats.coco import CocoDataset, read_coco
+from storage.formats.coco_annotations import Conventions, Problem
+from storage.formats.folders import UNREADABLE, as_text, list_images
+
+if TYPE_CHECKING:
+    from flows.workspace.workspace import Workspace
+
+NAMED = 5
+"""Examples that are kept of each kind."""
+TOLD = 10
+"""Problems that a command prints."""
+INGESTS = 1_000
+"""Ingests of a dataset that `status` looks through, the latest ones."""
+
+NO_FILE = "annotated images without a file"
+NOT_NAMED = "images that the annotations do not name"
+
+
+class PassedOver:
+    """What of an input is not used, or looks wrong: counts by kind, and the first names of each."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, kind: str, name: str) -> None:
+        """Count one."""
+        self._count(kind, 1, [name])
+
+    def add_all(self, file_name: str, problems: Iterable[Problem]) -> None:
+        """Count each problem of a file."""
+        for problem in problems:
+            self.add(problem.kind, f"{file_name}: {problem}")
+
+    def add_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Count what `rows` told before."""
+        for row in rows:
+            self._count(row["what"], row["count"], row["examples"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a kind, the most frequent first: `what`, `count`, `examples`."""
+        ordered = sorted(self._counts, key=lambda kind: (-self._counts[kind], kind))
+        return [
+            {"what": kind, "count": self._counts[kind], "examples": self._examples[kind]}
+            for kind in ordered
+        ]
+
+    def _count(self, kind: str, count: int, names: list[str]) -> None:
+        self._counts[kind] = self._counts.get(kind, 0) + count
+        held = self._examples.setdefault(kind, [])
+        held += names[: NAMED - len(held)]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A folder's image files, their names below it, and what the annotation file says of them."""
+
+    files: list[Path]
+    names: list[str]
+    truth: CocoDataset | None
+    passed_over: PassedOver
+    unreadable: list[str] = field(default_factory=list)
+    """Names of folders below it that cannot be read."""
+
+    def without_file(self) -> list[str]:
+        """Names of annotated images that no file was found for; they are counted."""
+        missing = self.truth.missing() if self.truth else []
+        for name in missing:
+            self.passed_over.add(NO_FILE, name)
+        return missing
+
+
+def look_into(
+    folder: Path, coco: Path | None = None, conventions: Conventions | None = None
+) -> Input:
+    """List a folder's images and read their annotations; no image is opened.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+        OSError: it, or the COCO file, cannot be read.
+        BadAnnotationsError: the COCO file cannot be understood.
+    """
+    passed_over, unreadable = PassedOver(), list[str]()
+
+    def skip(path: Path, kind: str) -> None:
+        name = as_text(path.relative_to(folder))
+        if coco is not None and path.name == coco.name and path.samefile(coco):
+            return
+        passed_over.add(kind, name)
+        if kind == UNREADABLE:
+            unreadable.append(name)
+
+    files = list(list_images(folder, skip))
+    names = [as_text(path.relative_to(folder)) for path in files]
+    truth = None
+    if coco is not None:
+        truth = read_coco(coco, names, folder=folder, conventions=conventions)
+        passed_over.add_all(as_text(Path(coco.name)), truth.problems)
+    return Input(files, names, truth, passed_over, unreadable)
+
+
+def passed_over_in(workspace: Workspace, dataset_id: int) -> list[dict[str, Any]]:
+    """What the latest ingest of each folder of a dataset passed over, as `PassedOver.rows`."""
+    from storage.catalog import RunKind
+
+    found, seen = PassedOver(), set[str]()
+    runs = workspace.catalog.runs.all(dataset_id=dataset_id, kind=RunKind.INGEST, limit=INGESTS)
+    for run in runs:
+        folder = str(run.config.get("folder"))
+        if run.finished_at is not None and folder not in seen:
+            seen.add(folder)
+            found.add_rows(run.metrics.get("passed_over", []))
+    return found.rows()
+
+
+def print_left_out(passed_over: Sequence[dict[str, Any]], problems: Sequence[str]) -> None:
+    """Say what was not used, a line a kind, and the first problems."""
+    for row in passed_over:
+        named = ", ".join(row["examples"])
+        more = ", ..." if row["count"] > len(row["examples"]) else ""
+        _print(f"not used: {row['count']} {row['what']}: {named}{more}")
+    for problem in problems[:TOLD]:
+        _print(f"  {problem}")
+    if len(problems) > TOLD:
+        console.print(f"  and {len(problems) - TOLD} more problems")
+
+
+def _print(line: str) -> None:
+    console.print(line, style="yellow", markup=False, highlight=False)

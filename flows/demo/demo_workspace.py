@@ -1,0 +1,62 @@
+"""The demo's workspace, made before anything heavy is imported."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from flows.workspace.settings import FILE_NAME, create_workspace
+from storage.outputs import LIST, written_by_us
+
+MARKER = ".dataengine-demo"
+OWN = (
+    *(FILE_NAME, "catalog.db", "catalog.db-shm", "catalog.db-wal", "store", "input"),
+    *("report.html", "summary.json"),
+)
+"""What a demo and its commands make in its folder, beside hidden files and exports."""
+
+TOML = """# The demo's workspace; made anew by `make demo`.
+held_out = 0.2
+[generator]
+points_per_side = 16
+[annotator]
+max_objects = 20
+[train]
+steps = 60
+images_per_step = 4
+refinements = 3
+learning_rate = 3e-4
+replay = 0.1
+evaluation_images = 18
+evaluation_masks = 10
+"""
+
+
+class NotTheDemoError(Exception):
+    """The folder is not an earlier demo, or more than that, so it is not deleted. The message says
+    what to move away."""
+
+
+def prepare_demo(root: Path) -> Path:
+    """An empty demo workspace at `root`; an earlier demo there is deleted.
+
+    Raises:
+        NotTheDemoError: something else is in the way.
+    """
+    if root.exists():
+        if not (root / MARKER).exists() and any(root.iterdir()):
+            raise NotTheDemoError(f"{root} is not an earlier demo; move it away")
+        for path in root.iterdir():
+            if path.name not in OWN and not path.name.startswith(".") and not _is_export(path):
+                raise NotTheDemoError(f"{path} is not of the demo; move it away")
+        shutil.rmtree(root)
+    root.mkdir(parents=True)
+    (root / MARKER).touch()
+    (root / FILE_NAME).write_text(TOML)
+    return create_workspace(root)
+
+
+def _is_export(path: Path) -> bool:
+    """Whether the folder has nothing but files that a command wrote."""
+    files = {file for file in path.rglob("*") if file.name != LIST and not file.is_dir()}
+    return path.is_dir() and files == written_by_us(files)

@@ -1,0 +1,120 @@
+"""The next step of everything that people have finished with, without waiting for anybody.
+
+The state is in the catalog, so it does not matter who calls, or how often: a trigger of Prefect, a
+schedule, `dataengine advance`, or the page when the last task of a run is handed in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.training.trainer import NoMasksError
+from flows.loop.data_engine import data_engine
+from flows.prefect_api import events
+from flows.review.rescore import rescore_dataset
+from flows.review.retrain_triggers import due_events, judged_since_retrain
+from flows.review.review import finish_if_judged
+from flows.stages.answers import PEOPLE
+from flows.training.retrain import retrain
+from flows.workspace import progress
+from flows.workspace.run_lock import BusyError, loop_turn, turn
+from storage.catalog import LoopState, RoundState, RunKind, RunState
+
+if TYPE_CHECKING:
+    from flows.workspace.workspace import Workspace
+    from storage.catalog import Dataset, Loop
+
+RUNS = 1_000
+"""Runs of a kind that are looked through, the latest ones."""
+
+
+def run_drained(workspace: Workspace, run_id: str) -> None:
+    """What follows when the last task of a run was handed in: the end of a review, or word to
+    Prefect that its round can go on."""
+    run = workspace.catalog.runs.get(run_id)
+    if run.kind == RunKind.REVIEW:
+        finish_if_judged(workspace, run_id)
+    elif run.round_id is not None:
+        events.round_drained(workspace, run.round_id)
+
+
+def retrain_if_due(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
+    """Retrain where the verdicts since the last retrain are reason for it. The version is named
+    after the latest verdict, so that two who find the same reason train once."""
+    judged = judged_since_retrain(workspace, dataset)
+    reasons = due_events(workspace, judged)
+    if not reasons:
+        return {"retrained": None, "reason": "no reason for a retrain"}
+    version = f"{dataset.name}-verdict-{judged.latest}"
+    try:
+        with turn(workspace, loop_turn(dataset.id), wait=False):
+            result = retrain(str(workspace.settings.root), dataset.name, version)
+    except (NoMasksError, BusyError) as error:
+        return {"retrained": None, "reason": str(error)}
+    return {"retrained": result["version"], "promoted": result["promoted"], "reason": reasons[0]}
+
+
+def advance_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
+    """Take a dataset as far as it goes without people: reviews that are judged are entered, its
+    loop goes on where nobody has an open task, a retrain or a comparison that is due is done.
+
+    Returns:
+        `dataset`, `reviews` finished, `loop` (`none`, `finished`, `waiting` for people, `busy`:
+        another process is at it), `tasks` that wait for people, and what `retrain_if_due` and
+        `rescore_dataset` did.
+    """
+    reviews = _finish_reviews(workspace, dataset)
+    loop = _advance_loop(workspace, dataset)
+    return {
+        "dataset": dataset.name,
+        "reviews": reviews,
+        **loop,
+        "retrain": retrain_if_due(workspace, dataset),
+        "rescored": rescore_dataset(workspace, dataset),
+    }
+
+
+def _finish_reviews(workspace: Workspace, dataset: Dataset) -> int:
+    runs = workspace.catalog.runs
+    found = runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, unfinished=True, limit=RUNS)
+    for run in found:
+        finish_if_judged(workspace, run.id)
+    return sum(runs.get(run.id).state == RunState.FINISHED for run in found)
+
+
+def _advance_loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
+    loop = workspace.catalog.loops.latest(dataset.id)
+    if loop is None:
+        return {"loop": "none", "tasks": 0}
+    try:
+        # looked at again afterwards: who came meanwhile and found us at it, left it to us
+        while loop.state != LoopState.FINISHED and not _people_are_at_it(workspace, loop):
+            data_engine(str(workspace.settings.root), dataset.name, loop.plan, wait=False)
+            loop = workspace.catalog.loops.get(loop.id)
+    except BusyError as error:
+        progress.current().say(f"the loop of {dataset.name}: {error}")
+        return {"loop": "busy", "tasks": _tasks_left(workspace, loop)}
+    if loop.state == LoopState.FINISHED:
+        return {"loop": "finished", "tasks": 0}
+    left = _tasks_left(workspace, loop)
+    progress.current().say(f"{dataset.name}: {left} images wait for people")
+    return {"loop": "waiting", "tasks": left}
+
+
+def _people_are_at_it(workspace: Workspace, loop: Loop) -> bool:
+    """Whether the loop's present round is people's, all its tasks are queued and some are open."""
+    for row in workspace.catalog.rounds.for_loop(loop.id):
+        if row.state == RoundState.DONE:
+            continue
+        if row.state != RoundState.OPENED or loop.plan[row.position].get("annotator") != PEOPLE:
+            return False
+        workspace.queue.expire()
+        queued = sum(workspace.queue.counts(run_id=str(row.run_id)).values())
+        images = len(workspace.catalog.rounds.image_ids(row.id))
+        return queued >= images and workspace.queue.pending(str(row.run_id)) > 0
+    return False
+
+
+def _tasks_left(workspace: Workspace, loop: Loop) -> int:
+    rounds = workspace.catalog.rounds.for_loop(loop.id)
+    return sum(workspace.queue.pending(row.run_id) for row in rounds if row.run_id)

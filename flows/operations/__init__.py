@@ -1,0 +1,3 @@
+"""Running a workspace: status, dashboard figures, metrics, health checks, sweep, compaction,
+backup, erasure.
+"""

@@ -1,0 +1,216 @@
+"""What the dashboard shows: the workspace in rows for tables and pictures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Any
+
+from engine.annotation.access import sight_of
+from flows.operations.status import round_rows
+from flows.training.compared_scores import compared_set, score_row
+from flows.workspace.costs import cost_rows
+from flows.workspace.workspace import Workspace
+from storage.annotation_queue import Task
+from storage.catalog import Annotator, Dataset, Model, Run, RunState, Split, TaskKind, utc_now
+from storage.catalog.ledger import PeoplesWork
+
+RUNS = 20
+HISTORY_TASKS = 5_000
+"""Tasks that the history is made of, the latest ones."""
+
+
+MAKING = (TaskKind.ANNOTATE, TaskKind.COMPLETE)
+"""Tasks in which masks are made."""
+
+
+class WorkspaceReports:
+    """The page's `Reports`."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def overview(self) -> dict[str, Any]:
+        """The fields of `Overview`."""
+        workspace = self._workspace
+        catalog = workspace.catalog
+        workspace.queue.expire()
+        datasets = catalog.datasets.all()
+        verdicts: dict[str, int] = defaultdict(int)
+        for row in datasets:
+            for kind, count in catalog.verdicts.counts(row.id).items():
+                verdicts[str(kind)] += count
+        return {
+            "datasets": _dataset_rows(workspace, datasets),
+            "loops": [found for row in datasets if (found := _loop(workspace, row))],
+            "queue": {str(kind): row for kind, row in workspace.queue.by_kind().items()},
+            "annotators": annotator_rows(workspace),
+            "models": _model_rows(catalog.models.all()),
+            "runs": [_run_row(workspace, run) for run in catalog.runs.all(limit=RUNS)],
+            "history": history(workspace.queue.latest(HISTORY_TASKS, kinds=MAKING)),
+            "verdicts": dict(verdicts),
+            "releases": [
+                {
+                    "name": item.name,
+                    "dataset": row.name,
+                    "state": str(item.state),
+                    "created_at": item.created_at,
+                    "masks": item.card.get("masks"),
+                    "images": item.card.get("images"),
+                }
+                for row in datasets
+                for item in catalog.releases.all(row.id)
+            ],
+            "costs": cost_rows(workspace),
+        }
+
+
+def _dataset_rows(workspace: Workspace, datasets: list[Dataset]) -> list[dict[str, Any]]:
+    images, rows = workspace.catalog.images, []
+    masks = {str(key[0]): n for key, n in workspace.masks.counts(("dataset",)).items()}
+    handed_in = workspace.catalog.ledger.peoples_work()
+    for row in datasets:
+        work = handed_in.get(row.id, PeoplesWork())
+        count = images.count(row.id)
+        held_out = images.count(row.id, split=Split.HELD_OUT)
+        made = masks.get(row.name, 0)
+        rows.append(
+            {
+                "name": row.name,
+                "images": count,
+                "train": count - held_out,
+                "held_out": held_out,
+                "annotated": work.images,
+                "to_annotate": max(0, count - work.images),
+                "masks": made,
+                "masks_handed_in": work.masks,
+                "masks_per_image": made / count if count else 0.0,
+            }
+        )
+    return rows
+
+
+def _loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
+    """The dataset's latest loop with its rounds, and each round's tasks."""
+    loop = workspace.catalog.loops.latest(dataset.id)
+    if loop is None:
+        return None
+    rounds = []
+    told = round_rows(workspace, loop.id)
+    for row, figures in zip(workspace.catalog.rounds.for_loop(loop.id), told, strict=True):
+        tasks = workspace.queue.counts(round_id=row.id)
+        plan = loop.plan[row.position]
+        rounds.append(
+            {
+                **figures,
+                "tasks": {str(state): count for state, count in tasks.items()},
+                "planned_images": plan["images"],
+                "retrain": bool(plan["retrain"]),
+                "annotator": plan.get("annotator", "simulated"),
+                "updated_at": row.updated_at,
+            }
+        )
+    return {"dataset": dataset.name, "state": str(loop.state), "rounds": rounds}
+
+
+def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
+    """Everybody, with what they have handed in."""
+    done = {row["annotator_id"]: row for row in workspace.queue.by_annotator()}
+    agreement = workspace.catalog.verdicts.agreement()
+    names = {row.id: row.name for row in workspace.catalog.datasets.all()}
+    rows = []
+    for person in workspace.catalog.annotators.all():
+        figures = done.get(person.id, {})
+        masks, seconds = figures.get("masks", 0), figures.get("seconds", 0.0)
+        rows.append(
+            {
+                "name": person.name,
+                "role": person.role,
+                "kind": str(person.kind),
+                "datasets": _names_of(person, names),
+                "tasks": figures.get("tasks", 0),
+                "reviews": figures.get("reviews", 0),
+                "masks": masks,
+                "seconds_per_mask": seconds / masks if masks else None,
+                "masks_per_hour": 3600 * masks / seconds if seconds else None,
+                "last_seen": figures.get("last_seen"),
+                "agreement": agreement.get(person.id),
+            }
+        )
+    return rows
+
+
+def _names_of(person: Annotator, names: dict[int, str]) -> list[str] | None:
+    """Of the datasets they see; None: all."""
+    datasets = sight_of(person).datasets
+    return None if datasets is None else sorted(names[one] for one in datasets if one in names)
+
+
+def _model_rows(models: list[Model]) -> list[dict[str, Any]]:
+    compared = compared_set(models)
+    return [_model_row(model, compared) for model in models]
+
+
+def _model_row(model: Model, compared: str | None) -> dict[str, Any]:
+    return {
+        "version": model.version,
+        "state": str(model.state),
+        "architecture": model.architecture,
+        "parent": model.parent,
+        "created_at": model.created_at,
+        **score_row(model, compared),
+        "note": model.card.get("note", ""),
+    }
+
+
+def _run_row(workspace: Workspace, run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "kind": str(run.kind),
+        "state": str(run.state),
+        "dataset": workspace.catalog.datasets.get_by_id(run.dataset_id).name,
+        "model": run.model,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "progress": _progress(workspace, run),
+        "images": run.metrics.get("images"),
+        "masks": run.metrics.get("masks"),
+        "error": run.error,
+    }
+
+
+def _progress(workspace: Workspace, run: Run) -> float | None:
+    """Share of its shards or tasks that are done, or what it told; None where nothing is known."""
+    if run.state == RunState.FINISHED:
+        return 1.0
+    if (told := run.metrics.get("progress")) is not None:
+        return float(told)
+    totals = workspace.catalog.shards.totals(run.id)
+    if totals.shards:
+        return totals.committed / totals.shards
+    tasks = workspace.queue.counts(run_id=run.id)
+    total = sum(tasks.values())
+    return 1 - workspace.queue.pending(run.id) / total if total else None
+
+
+def history(tasks: list[Task]) -> list[dict[str, Any]]:
+    """Tasks handed in, by hour: how many, their masks, and what one took. The oldest hour first."""
+    hours: dict[datetime, list[Task]] = defaultdict(list)
+    for task in tasks:
+        when = task.submitted_at or utc_now()
+        hours[when.replace(minute=0, second=0, microsecond=0)].append(task)
+    rows = []
+    for at, group in sorted(hours.items()):
+        results = [task.result or {} for task in group]
+        masks = sum(r.get("made", 0) + r.get("prefilled_kept", 0) for r in results)
+        seconds = sum(r.get("seconds", 0.0) for r in results)
+        rows.append(
+            {
+                "at": at,
+                "tasks": len(group),
+                "masks": masks,
+                "seconds_per_mask": seconds / masks if masks else None,
+                "masks_per_image": masks / len(group),
+            }
+        )
+    return rows

@@ -1,0 +1,309 @@
+"""Erasing: `dataengine erase image | dataset | person | pending`."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.console import JsonOption, console, example, in_workspace, print_json
+from flows.workspace.settings import WorkspaceError
+
+if TYPE_CHECKING:
+    from flows.workspace.workspace import Workspace
+    from storage.erasures import Erasure
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Delete images, a dataset, or a person's name everywhere, for good.",
+    epilog=example("dataengine erase image 17 18 --dataset photos --dry-run"),
+)
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask; needed with --json.")]
+
+
+def concerned(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
+    """What an erasure would take, or has in hand: `kind`, `name`, `images`, `masks`, `runs`,
+    `releases` (withdrawn, or deleted with their dataset), and `models`, which were trained on
+    versions of the mask table from which something goes and stay as they are."""
+    from storage.erasing import count_rows
+
+    work = erasure.work
+    trained = [
+        model.version for model in workspace.catalog.models.all() if model.table_version is not None
+    ]
+    return {
+        "kind": str(erasure.kind),
+        "name": work.name,
+        "images": len(work.image_ids),
+        "masks": count_rows(workspace.objects, erasure),
+        "runs": len(work.runs),
+        "releases": sorted(work.releases),
+        "models": trained,
+    }
+
+
+def check_idle(workspace: Workspace, erasure: Erasure) -> None:
+    """Make sure that nobody is at work on the images: they would hand in masks of them afterwards.
+
+    Raises:
+        BusyError: somebody is.
+    """
+    from storage.catalog.erasing import busy_with
+    from storage.catalog.states import ErasureKind
+    from storage.erasures import BusyError
+
+    work = erasure.work
+    if work.dataset_id is None:
+        return
+    ids = None if erasure.kind == ErasureKind.DATASET else work.image_ids
+    held = busy_with(workspace.catalog, dataset_id=work.dataset_id, image_ids=ids)
+    if held:
+        raise BusyError(
+            f"at work on what is to be erased: {', '.join(held[:5])}; wait, or stop the page and "
+            "the workers and let their leases run out"
+        )
+
+
+def erase(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
+    """Carry an erasure out; one that was cut short goes on.
+
+    Returns:
+        `id`, `kind`, `files_rewritten` and `files_deleted` (of the mask tables), `objects`
+        (deleted), `loose` (files beside the tables written again), `unreadable_versions` of the
+        mask table that releases or models pin, and `backups` (deleted ones of this workspace).
+
+    Raises:
+        BusyError: somebody works on the images; nothing was changed.
+        StorageError, CatalogError: the store or the catalog does not answer; do it again.
+    """
+    from flows.workspace import progress
+    from storage import erasing, erasures
+    from storage.catalog.erasing import rename_results, shrink
+    from storage.rewriting import unreadable_versions
+    from storage.sweep import pinned_versions
+
+    check_idle(workspace, erasure)
+    catalog, store = workspace.catalog, workspace.objects
+    pinned = pinned_versions(catalog)
+    erasure = erasures.begin(catalog, store, erasure)
+    with progress.current().track("erase", 6, "step") as advance:
+        shared = _shared_keys(workspace, erasure)
+        _forget(workspace, erasure)
+        advance()
+        files = erasing.erase_rows(store, erasure)
+        advance()
+        renamed = erasing.erase_loose(store, erasure)
+        rename_results(catalog, renamed)
+        erasing.drop(store, list(renamed))
+        advance()
+        keys = list(erasing.objects_of(store, erasure, shared))
+        erasing.drop(store, keys)
+        advance()
+        backups = _drop_local(workspace)
+        advance()
+        erasures.finish(catalog, erasure.id)
+        shrink(catalog.engine)
+        advance()
+    catalog.audit.add("erased", str(erasure.kind), erasure=erasure.id)
+    return {
+        "id": erasure.id,
+        "kind": str(erasure.kind),
+        **files,
+        "loose": len(renamed),
+        "objects": len(keys),
+        "unreadable_versions": unreadable_versions(store, "masks", pinned),
+        "backups": backups,
+    }
+
+
+def erase_pending(workspace: Workspace) -> list[dict[str, Any]]:
+    """Finish what was begun and cut short, and do again what an older backup brought back."""
+    from storage import erasures
+
+    catalog, store = workspace.catalog, workspace.objects
+    return [
+        erase(workspace, erasures.take_up(catalog, store, erasure_id))
+        for erasure_id in erasures.pending(catalog, store)
+    ]
+
+
+def _forget(workspace: Workspace, erasure: Erasure) -> None:
+    """The rows in the catalog."""
+    from storage.catalog import erasing
+    from storage.catalog.states import ErasureKind
+
+    work, catalog = erasure.work, workspace.catalog
+    if work.annotator_id is not None:
+        erasing.forget_person(catalog, work.annotator_id, work.name, work.pseudonym)
+    elif work.dataset_id is not None and erasure.kind == ErasureKind.DATASET:
+        erasing.forget_dataset(catalog, work.dataset_id, work.name)
+    elif work.image_ids:
+        erasing.forget_images(catalog, work.image_ids, list(work.releases), work.words)
+
+
+def _shared_keys(workspace: Workspace, erasure: Erasure) -> set[str]:
+    """Objects that images of other datasets have as well."""
+    from sqlalchemy import select
+
+    from storage.catalog.tables import ImageRow
+
+    shared = set[str]()
+    mine = set(erasure.work.image_ids)
+    with workspace.catalog.reading() as session:
+        for key in erasure.work.keys:
+            ids = session.scalars(select(ImageRow.id).where(ImageRow.key == key))
+            if set(ids) - mine:
+                shared.add(key)
+    return shared
+
+
+def _drop_local(workspace: Workspace) -> int:
+    """Delete what this machine keeps of earlier states: backups before upgrades, and logs of
+    commands that have ended; the number of backups."""
+    backups = list(workspace.backups.glob("before-upgrade-*.backup"))
+    for path in backups:
+        path.unlink(missing_ok=True)
+    for ended in (workspace.cache / "jobs").glob("*/ended.json"):
+        shutil.rmtree(ended.parent)
+    return len(backups)
+
+
+# commands
+
+
+@app.command(epilog=example("dataengine erase image 17 birds/a.jpg --dataset photos"))
+def image(
+    images: Annotated[list[str], typer.Argument(help="Ids, or file names in the dataset.")],
+    dataset: Annotated[str, typer.Option(help="Name of the dataset.")] = "default",
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete images: pixels, masks in all versions, tasks, answers, embeddings, releases' files."""
+    from storage import erasures
+
+    with in_workspace(as_json) as workspace:
+        _finish_first(workspace)
+        row = workspace.catalog.datasets.get(dataset)
+        ids = [number for name in images for number in _ids_of(workspace, row.id, name)]
+        found = erasures.of_images(workspace.catalog, row, ids)
+        if missing := sorted(set(ids) - set(found.work.image_ids)):
+            raise typer.BadParameter(f"{dataset} has no image {missing[0]}", param_hint="IMAGES")
+        _carry_out(workspace, found, dry_run, yes, as_json)
+
+
+@app.command(epilog=example("dataengine erase dataset photos --dry-run"))
+def dataset(
+    name: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a dataset: its images and all of theirs, its loops, runs and releases."""
+    from storage import erasures
+
+    with in_workspace(as_json) as workspace:
+        _finish_first(workspace)
+        row = workspace.catalog.datasets.get(name)
+        found = erasures.of_dataset(workspace.catalog, row)
+        _carry_out(workspace, found, dry_run, yes, as_json)
+
+
+@app.command(epilog=example("dataengine erase person ada"))
+def person(
+    name: Annotated[str, typer.Argument(help="Who.")],
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a pseudonym for a person's name everywhere and sign them out. Their work stays."""
+    from storage import erasures
+
+    with in_workspace(as_json) as workspace:
+        _finish_first(workspace)
+        found = workspace.catalog.annotators.find(name)
+        if found is None or found.kind != "person":
+            raise typer.BadParameter(f"there is nobody called {name!r}", param_hint="NAME")
+        _carry_out(workspace, erasures.of_person(found), dry_run, yes, as_json)
+
+
+@app.command(epilog=example("dataengine erase pending"))
+def pending(dry_run: DryOption = False, as_json: JsonOption = False) -> None:
+    """Finish erasures that were cut short, or that a restored backup has undone."""
+    from storage import erasures
+
+    with in_workspace(as_json) as workspace:
+        ids = erasures.pending(workspace.catalog, workspace.objects)
+        done = [] if dry_run else erase_pending(workspace)
+    if as_json:
+        print_json({"pending": ids, "erased": done})
+    elif dry_run:
+        console.print(f"{len(ids)} erasures are not finished")
+    else:
+        console.print(f"{len(done)} erasures finished")
+
+
+def _ids_of(workspace: Workspace, dataset_id: int, name: str) -> list[int]:
+    """The image of an id, or those of a file name; a name that is a number is an id."""
+    if name.isdecimal() and len(name) < 19:
+        return [int(name)]
+    from storage.erasures import ids_named
+
+    found = ids_named(workspace.catalog, dataset_id, name)
+    if not found:
+        raise typer.BadParameter(f"there is no image {name!r}", param_hint="IMAGES")
+    return found
+
+
+def _finish_first(workspace: Workspace) -> None:
+    """What was begun is not in the catalog any more, or not all of it."""
+    from storage.erasures import unfinished
+
+    if left := unfinished(workspace.catalog):
+        raise WorkspaceError(
+            f"{len(left)} erasures were cut short; `dataengine erase pending` finishes them"
+        )
+
+
+def _carry_out(
+    workspace: Workspace, erasure: Erasure, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    told = concerned(workspace, erasure)
+    check_idle(workspace, erasure)
+    if not as_json:
+        _tell(told)
+    if not dry_run and not yes:
+        if as_json:
+            raise typer.BadParameter("erasing cannot be undone: give --yes with --json")
+        typer.confirm("this cannot be undone; erase it?", abort=True)
+    done = None if dry_run else erase(workspace, erasure)
+    if as_json:
+        print_json({**told, "dry_run": dry_run, "erased": done})
+    elif done is not None:
+        _tell_done(done)
+
+
+def _tell(told: dict[str, Any]) -> None:
+    subject = "the name" if told["kind"] == "person" else f"{told['images']} images"
+    console.print(f"{told['kind']} {told['name']}: {subject}, {told['masks']} masks", markup=False)
+    if told["releases"]:
+        what = "deleted" if told["kind"] == "dataset" else "withdrawn, and their files deleted"
+        console.print(f"releases {', '.join(told['releases'])} are {what}", markup=False)
+    if told["models"] and told["kind"] != "person":
+        console.print(
+            f"models stay as they were trained: {', '.join(told['models'])}", markup=False
+        )
+
+
+def _tell_done(done: dict[str, Any]) -> None:
+    console.print(
+        f"erased ({done['id']}): {done['objects']} objects, {done['files_rewritten']} files of the "
+        f"mask tables written again, {done['files_deleted']} old ones deleted"
+    )
+    if done["unreadable_versions"]:
+        gone = ", ".join(map(str, done["unreadable_versions"]))
+        console.print(f"versions of the mask table that cannot be read any more: {gone}")
+    console.print("next: start page and workers again, and delete copies (docs/security.md)")

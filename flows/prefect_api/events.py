@@ -1,0 +1,86 @@
+"""What the app tells Prefect, so that its triggers can start the next step.
+
+Events are advice: what has happened stands in the catalog, and `dataengine advance` finds it there.
+So one that cannot be sent is logged and stops nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx
+
+from flows.prefect_api.client import api_url, login
+
+if TYPE_CHECKING:
+    from flows.workspace.workspace import Workspace
+
+ROUND_DRAINED = "dataengine.round.drained"
+MASKS_ACCEPTED = "dataengine.masks.accepted"
+MASKS_REJECTED = "dataengine.masks.rejected-in-a-row"
+MODEL_PROMOTED = "dataengine.model.promoted"
+
+SEND_SECONDS = 5.0
+
+log = logging.getLogger("dataengine.events")
+
+
+def round_drained(workspace: Workspace, round_id: int) -> bool:
+    """The last task of a round was handed in."""
+    row = workspace.catalog.rounds.get(round_id)
+    entry = workspace.catalog.loops.get(row.loop_id).plan[row.position]
+    return emit(
+        workspace,
+        ROUND_DRAINED,
+        {
+            "dataset": workspace.catalog.datasets.get_by_id(row.dataset_id).name,
+            "round": round_id,
+            "stage": str(row.stage),
+        },
+        annotator=str(entry.get("annotator", "simulated")),
+    )
+
+
+def model_promoted(workspace: Workspace, version: str) -> bool:
+    """Another model version became current."""
+    return emit(workspace, MODEL_PROMOTED, {"version": version})
+
+
+def emit(workspace: Workspace, event: str, payload: dict[str, Any], **labels: str) -> bool:
+    """Send an event about the workspace to the Prefect server in use, if there is one.
+
+    Args:
+        workspace: what it is about; triggers of its deployments match its name.
+        event: what has happened.
+        payload: plain values; triggers hand some of them to the flow.
+        labels: further words to match on.
+
+    Returns:
+        Whether a server took it.
+    """
+    root = workspace.settings.root
+    url = api_url(root)
+    if url is None:
+        return False
+    resource = {
+        "prefect.resource.id": f"dataengine.workspace.{workspace.settings.production.name}",
+        "prefect.resource.name": root.name,
+        **{f"dataengine.{name}": value for name, value in labels.items()},
+    }
+    body = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": event,
+        "resource": resource,
+        "payload": payload,
+    }
+    try:
+        answer = httpx.post(f"{url}/events", json=[body], timeout=SEND_SECONDS, **login(root))
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        log.warning("event %s was not sent, `dataengine advance` catches up: %s", event, error)
+        return False
+    return True

@@ -1,0 +1,59 @@
+"""Is there a Prefect server, is it of our version, and does a worker wait for work?"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from flows.prefect_api.client import api_url, login
+
+SECONDS = 10.0
+"""How long the server may take to answer."""
+
+
+def look(root: Path, pool: str) -> tuple[str, str, str]:
+    """What there is, what to do about it, and how bad it is (`ok`, `look`, `wrong`).
+
+    Raises:
+        httpx.HTTPError: the server does not answer, or refuses.
+    """
+    url = api_url(root)
+    if url is None:
+        return "no server; commands start one of their own", "", "ok"
+    with httpx.Client(base_url=url, timeout=SECONDS, **login(root)) as client:
+        _get(client, "/health")
+        theirs, ours = str(_get(client, "/admin/version")), version("prefect")
+        if theirs != ours:
+            do = f"install prefect=={theirs} here, or {ours} on the server"
+            return f"the server at {url} is {theirs}, this is {ours}", do, "wrong"
+        online, paused = _workers(client, pool)
+    detail = f"{url}, version {ours}"
+    if online is None:
+        return f"{detail}; no work pool {pool!r}", "`dataengine deploy` makes it", "look"
+    if paused:
+        return f"{detail}; work pool {pool!r} is paused", "resume it in Prefect", "look"
+    if not online:
+        do = f"start one: `dataengine up`, or `prefect worker start --pool {pool}`"
+        return f"{detail}; no worker of pool {pool!r} is alive: nothing will run", do, "look"
+    return f"{detail}; {online} workers of pool {pool!r}", "", "ok"
+
+
+def _workers(client: httpx.Client, pool: str) -> tuple[int | None, bool]:
+    """How many of the pool's workers are alive (None: no such pool), and whether it is paused."""
+    answer = client.get(f"/work_pools/{pool}")
+    if answer.status_code == 404:
+        return None, False
+    answer.raise_for_status()
+    workers = client.post(f"/work_pools/{pool}/workers/filter", json={})
+    workers.raise_for_status()
+    online = sum(worker.get("status") == "ONLINE" for worker in workers.json())
+    return online, bool(answer.json().get("is_paused"))
+
+
+def _get(client: httpx.Client, path: str) -> Any:
+    answer = client.get(path)
+    answer.raise_for_status()
+    return answer.json()

@@ -1,0 +1,1 @@
+"""Releases: a frozen dataset version, its exports and its report."""

@@ -1,0 +1,46 @@
+"""What is known of each image of a release: that an image has no mask says nothing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from functools import cache
+
+from engine.core.records import Mask, Stage
+from flows.workspace.workspace import Workspace
+from storage.catalog import Release, RunKind
+
+
+class Status(StrEnum):
+    """How an image's masks came to be. Those of the first two kinds may have none."""
+
+    ANNOTATED = "annotated"
+    """People have been over it, in stage 1 or 2."""
+    GENERATED = "generated"
+    """A model was run on it, in stage 3; reviewers may have judged and fixed its masks."""
+    NEITHER = "neither"
+
+
+StatusOf = Callable[[int, Sequence[Mask]], Status]
+"""Of an image id and the image's masks in the release."""
+
+
+def image_statuses(workspace: Workspace, begun: Release) -> StatusOf:
+    """The statuses of a release's images, as they were when it was begun."""
+    catalog, dataset = workspace.catalog, begun.dataset_id
+    annotated = cache(lambda: catalog.images.annotated_ids(dataset, before=begun.created_at))
+    generated = cache(
+        lambda: catalog.shards.committed_images(
+            dataset, RunKind.FULLY_AUTOMATIC, table_version=begun.table_version
+        )
+    )
+
+    def status_of(image_id: int, masks: Sequence[Mask]) -> Status:
+        stages = {mask.stage for mask in masks}
+        if stages - {Stage.FULLY_AUTOMATIC} or image_id in annotated():
+            return Status.ANNOTATED
+        if stages or image_id in generated():
+            return Status.GENERATED
+        return Status.NEITHER
+
+    return status_of

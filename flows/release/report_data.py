@@ -1,0 +1,147 @@
+"""What goes into a report: the rounds' table and pictures of masks on images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.core.overlay import draw_masks
+from engine.core.records import Mask, Source, Stage
+from flows.release.report_html import Picture, Report, RoundRow, render_report
+from flows.workspace.workspace import Workspace
+from storage.catalog import Image
+
+PICTURES_PER_GROUP = 4
+
+
+def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], path: Path) -> Path:
+    """Write a self-contained HTML report on a finished loop.
+
+    Args:
+        workspace: where the masks are.
+        dataset: whose.
+        summary: `rounds` as `round_rows` gives them; `final`, `review`, `release`, `seconds` where
+            there are any.
+        path: the file to write.
+    """
+    counts = workspace.masks.counts(("stage",), dataset=dataset)
+    report = Report(
+        title="The open data engine",
+        subtitle=f"dataset {dataset}: images in, three stages with retraining, masks out",
+        rounds=[_row(row) for row in summary["rounds"]],
+        pictures=list(_pictures(workspace, dataset)),
+        facts=_facts(workspace, dataset, summary, sum(counts.values())),
+        created_at=datetime.now(UTC),
+        notes=_notes(summary),
+    )
+    path.write_text(render_report(report), encoding="utf-8")
+    return path
+
+
+def _row(row: dict[str, Any]) -> RoundRow:
+    return RoundRow(
+        stage=row["stage"],
+        round=row["round"],
+        images=row["images"] or 0,
+        masks=row["masks"] or 0,
+        masks_per_image=row["masks_per_image"] or 0.0,
+        clicks_per_mask=row["clicks_per_mask"],
+        seconds_per_mask=row["seconds_per_mask"],
+        model=row["model"] or "",
+        miou_1_click=row["miou_1_click"],
+        miou_3_clicks=row["miou_3_clicks"],
+    )
+
+
+def _facts(
+    workspace: Workspace, dataset: str, summary: dict[str, Any], masks: int
+) -> list[tuple[str, str]]:
+    row = workspace.catalog.datasets.get(dataset)
+    facts = [
+        ("images", str(workspace.catalog.images.count(row.id))),
+        ("masks", f"{masks:,}"),
+        ("model versions", str(len(workspace.catalog.models.all()))),
+    ]
+    verdicts = summary.get("review") or {}
+    if verdicts.get("accepted_share") is not None:
+        facts.append(("accepted in review", f"{verdicts['accepted_share']:.0%}"))
+    if summary.get("release"):
+        facts.append(("release", summary["release"]))
+    if summary.get("seconds"):
+        facts.append(("run time", f"{summary['seconds']:.0f} s"))
+    return facts
+
+
+def _notes(summary: dict[str, Any]) -> list[str]:
+    notes = [
+        "Annotators are simulated: they click from ground truth, at the point of the error "
+        "farthest from its edge, until IoU 0.9, then take brush and eraser. Their seconds come "
+        "from a cost model, not from people.",
+        "Held-out scores belong to the model a round worked with; those images are never trained "
+        "on.",
+    ]
+    sets = dict.fromkeys(row["scored_on"] for row in summary["rounds"] if row.get("scored_on"))
+    if sets:
+        notes.append(f"Held-out scores are on {', later on '.join(sets)}.")
+    final = summary.get("final")
+    if final and final.get("masks"):
+        notes.append(
+            f"After the last retrain, model {final['model']} reaches held-out mIoU "
+            f"{final['miou_1_click']:.3f} at 1 click and {final['miou_3_clicks']:.3f} at 3 clicks."
+        )
+    return notes
+
+
+def _pictures(workspace: Workspace, dataset: str) -> Iterable[Picture]:
+    """Images with the masks of each stage; photographs without ground truth last."""
+    truth = workspace.images_with_truth(dataset)
+    automatic = _images_of(workspace, dataset, Stage.FULLY_AUTOMATIC)
+    photos = [image for image in automatic if image.id not in truth]
+    for image in photos[:PICTURES_PER_GROUP]:
+        yield _picture(workspace, image, Stage.FULLY_AUTOMATIC)
+    for stage in Stage:
+        if stage == Stage.GROUND_TRUTH:
+            continue
+        known = [i for i in _images_of(workspace, dataset, stage) if i.id in truth]
+        for image in known[:PICTURES_PER_GROUP]:
+            yield _picture(workspace, image, stage)
+
+
+def _images_of(workspace: Workspace, dataset: str, stage: Stage) -> list[Image]:
+    """Images with masks of the stage, those of its last round first."""
+    counts = workspace.masks.counts(("image_id", "round"), dataset=dataset, stage=stage)
+    ordered = sorted(counts, key=lambda key: (-int(str(key[1])), int(str(key[0]))))
+    ids = list(dict.fromkeys(int(str(key[0])) for key in ordered))
+    return workspace.catalog.images.get_many(ids)
+
+
+def _picture(workspace: Workspace, image: Image, stage: Stage) -> Picture:
+    pixels = workspace.pixels(image)
+    masks = list(workspace.masks.masks(image_ids=[image.id], stage=stage, current_only=True))
+    return Picture(
+        title=f"{_title(stage)}: {image.file_name}",
+        caption=_caption(masks),
+        before_HWC=_shrunk(pixels),
+        image_HWC=draw_masks(pixels, [mask.rle for mask in masks]),
+    )
+
+
+def _title(stage: Stage) -> str:
+    return str(stage).replace("_", " ").capitalize()
+
+
+def _caption(masks: list[Mask]) -> str:
+    filled = sum(mask.source == Source.PREFILL for mask in masks)
+    models = ", ".join(sorted({mask.model for mask in masks if mask.model}))
+    text = f"{len(masks)} masks"
+    if filled:
+        text += f", {filled} of them pre-filled"
+    return f"{text}; model {models}" if models else text
+
+
+def _shrunk(pixels_HWC: np.ndarray) -> np.ndarray:
+    return draw_masks(pixels_HWC, [])

@@ -1,0 +1,3 @@
+"""Review: samples for reviewers, verdicts, the comparison of old masks with a new model, when to
+retrain.
+"""

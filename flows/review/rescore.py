@@ -1,0 +1,159 @@
+"""After a promotion: a sample of old automatic masks is compared with what the new model says.
+
+Each old mask names the point that prompted it. The new model is asked for that point; where none of
+its three answers (whole, part, subpart) is like the old mask, one of the two models is wrong, and a
+person looks at the image.
+"""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from engine.core import rle as rle_codec
+from engine.core.records import Mask, Prompt, Source, Stage
+from engine.core.rle import iou_matrix
+from flows.review.review import MASKS_PER_IMAGE, queue_review, start_review
+from flows.stages.answers import make_embeddings
+from flows.workspace import progress
+from flows.workspace.retry import patiently
+from flows.workspace.run_lock import BusyError, guarded, review_turn, turn
+from flows.workspace.workspace import Workspace, code_version
+from storage.catalog import Dataset, RunKind, RunState
+from storage.formats.images import BadImageError
+
+
+def rescore_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
+    """Compare once for each model version that becomes current; repeating it changes nothing.
+
+    Returns:
+        `model`, `images` and `masks` compared, `disagreements`, and `queued` images; None where
+        there is nothing to compare, that was done before, or another process is at it.
+    """
+    try:
+        with turn(workspace, review_turn(dataset.id), wait=False):
+            return _rescored(workspace, dataset)
+    except BusyError as error:
+        progress.current().say(f"comparing old masks of {dataset.name}: {error}")
+        return None
+
+
+def _rescored(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
+    model = workspace.current_model().version
+    name = f"rescore/{dataset.id}/{model}"
+    run_id = uuid.uuid5(uuid.NAMESPACE_URL, name).hex
+    found = workspace.catalog.runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, limit=10_000)
+    known = {run.id: run for run in found}
+    if run_id in known and (known[run_id].state == RunState.FINISHED or _queued(workspace, run_id)):
+        return None
+    sample = old_masks(workspace, dataset, model)
+    if not sample:
+        return None
+    workspace.catalog.runs.start(
+        run_id,
+        RunKind.REVIEW,
+        dataset_id=dataset.id,
+        model=model,
+        config={"rescore": True, **workspace.settings.production.model_dump(include=SETTINGS)},
+        code_version=code_version(),
+    )
+    with guarded(workspace, run_id):
+        return _compared(workspace, dataset, model, run_id, sample)
+
+
+def _compared(
+    workspace: Workspace, dataset: Dataset, model: str, run_id: str, sample: dict[int, list[Mask]]
+) -> dict[str, Any]:
+    differing = disagreements(workspace, model, sample)
+    job = start_review(workspace, dataset.name, run_id)
+    figures = {
+        "model": model,
+        "images": len(sample),
+        "masks": sum(len(masks) for masks in sample.values()),
+        "disagreements": sum(len(masks) for masks in differing.values()),
+        "queued": len(differing),
+    }
+    if differing:
+        make_embeddings(workspace, job, sorted(differing))
+        queue_review(workspace, job, differing)
+    else:
+        workspace.catalog.runs.finish(run_id, {**figures, "judged": 0})
+    progress.current().say(
+        f"{dataset.name}: {figures['disagreements']} of {figures['masks']} old masks differ from "
+        f"what {model} says; {len(differing)} images go to review"
+    )
+    return figures
+
+
+SETTINGS = {"rescore_images", "rescore_min_iou"}
+
+
+def old_masks(workspace: Workspace, dataset: Dataset, model: str) -> dict[int, list[Mask]]:
+    """A random sample of automatic masks that another model made and no reviewer was asked about,
+    by image: MASKS_PER_IMAGE at most of each. The same for the same model and table."""
+    wanted = workspace.settings.production.rescore_images
+    rng = np.random.default_rng(list(f"{dataset.id}/{model}".encode()))
+    counts = workspace.masks.counts(
+        ("image_id", "model"), dataset=dataset.name, stage=Stage.FULLY_AUTOMATIC
+    )
+    known = sorted({int(str(image)) for image, made_by in counts if made_by != model})
+    chosen = sorted(rng.permutation(known)[:wanted].tolist())
+    asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
+    found: dict[int, list[Mask]] = {}
+    for mask in workspace.masks.masks(
+        dataset=dataset.name, source=Source.AUTOMATIC, image_ids=chosen, current_only=True
+    ):
+        if mask.model != model and mask.point_xy is not None and mask.mask_id not in asked:
+            found.setdefault(mask.image_id, []).append(mask)
+    return {
+        image_id: [masks[i] for i in sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])]
+        for image_id, masks in sorted(found.items())
+    }
+
+
+def disagreements(
+    workspace: Workspace, model: str, sample: dict[int, list[Mask]]
+) -> dict[int, list[Mask]]:
+    """The sample's masks that no answer of the model, asked for the same point, is like."""
+    least = workspace.settings.production.rescore_min_iou
+    patience = workspace.settings.outage_seconds
+    differing: dict[int, list[Mask]] = {}
+    images = workspace.catalog.images.get_many(list(sample))
+    with progress.current().track("compare", len(images), "image") as advance:
+        for image in images:
+            try:
+                pixels = patiently(patience, partial(workspace.pixels, image))
+            except BadImageError:
+                pixels = None  # whoever works on the image next quarantines it
+            if pixels is not None:
+                best = best_ious(workspace, model, pixels, sample[image.id])
+                bad = [
+                    mask for mask, iou in zip(sample[image.id], best, strict=True) if iou < least
+                ]
+                if bad:
+                    differing[image.id] = bad
+            advance()
+    return differing
+
+
+def best_ious(
+    workspace: Workspace, model: str, image_HWC: np.ndarray, masks: list[Mask]
+) -> list[float]:
+    """For each old mask its IoU in [0, 1] with the most like of the model's three answers."""
+    segmenter = workspace.segmenter(model)
+    embedding = segmenter.embed(image_HWC)
+    best = []
+    for mask in masks:
+        prompt = Prompt(points_xy=np.array([mask.point_xy], np.float32), labels=np.array([1]))
+        answer = segmenter.predict(embedding, [prompt], multimask=True)
+        answers_MHW = segmenter.masks(embedding, answer.logits_BMHW[0])
+        coded = [rle_codec.encode(answer_HW) for answer_HW in answers_MHW]
+        best.append(float(iou_matrix([mask.rle], coded).max(initial=0.0)))
+    return best
+
+
+def _queued(workspace: Workspace, run_id: str) -> bool:
+    return any(workspace.queue.counts(run_id=run_id).values())

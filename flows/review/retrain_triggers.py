@@ -1,0 +1,88 @@
+"""What reviewers have said since the last retrain, and whether it is reason for another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flows.prefect_api import events
+from flows.workspace.run_lock import at_work
+from storage.catalog import RunKind, RunState, Split, VerdictKind
+
+if TYPE_CHECKING:
+    from flows.workspace.workspace import Workspace
+    from storage.catalog import Dataset, Run, Verdict
+
+RUNS = 1_000
+"""Runs of a kind that are looked through, the latest ones."""
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+def _has_trained(workspace: Workspace, run: Run) -> bool:
+    """Whether a running retrain has made its model, which may only have to be compared."""
+    totals = workspace.catalog.shards.totals(run.id)
+    return run.state == RunState.RUNNING and 0 < totals.shards == totals.committed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """What reviewers have said of a dataset since its last retrain began."""
+
+    accepted: int
+    """Masks whose latest verdict is accept, on images that are trained on."""
+    rejected_in_a_row: int
+    """How many of the latest verdicts are reject, with none of another kind between them."""
+    latest: int
+    """Id of the latest verdict; 0: none."""
+
+
+def tell_verdicts(workspace: Workspace, dataset: Dataset) -> None:
+    """Tell Prefect where the verdicts since the last retrain are reason for another one."""
+    judged = judged_since_retrain(workspace, dataset)
+    for event in due_events(workspace, judged):
+        payload = {
+            "dataset": dataset.name,
+            "accepted": judged.accepted,
+            "rejected_in_a_row": judged.rejected_in_a_row,
+        }
+        events.emit(workspace, event, payload)
+
+
+def due_events(workspace: Workspace, judged: Judged) -> list[str]:
+    """The reasons for a retrain that hold, as names of events."""
+    chosen = workspace.settings.production
+    reasons = (
+        (events.MASKS_ACCEPTED, judged.accepted, chosen.retrain_after_accepted),
+        (events.MASKS_REJECTED, judged.rejected_in_a_row, chosen.retrain_after_rejected),
+    )
+    return [event for event, count, least in reasons if least and count >= least]
+
+
+def judged_since_retrain(workspace: Workspace, dataset: Dataset) -> Judged:
+    """Verdicts of the dataset's reviews since its last retrain that has trained, or is at it."""
+    runs = workspace.catalog.runs
+    began = [
+        run.started_at
+        for run in runs.all(dataset_id=dataset.id, kind=RunKind.RETRAIN, limit=RUNS)
+        if run.state == RunState.FINISHED or at_work(workspace, run) or _has_trained(workspace, run)
+    ]
+    since = max(began, default=EARLIEST)
+    verdicts: list[Verdict] = []
+    for run in runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, limit=RUNS):
+        if run.finished_at is None or run.finished_at >= since:
+            verdicts += workspace.catalog.verdicts.for_run(run.id)
+    verdicts.sort(key=lambda verdict: verdict.id)
+    fresh = [verdict for verdict in verdicts if verdict.created_at >= since]
+    last = {verdict.mask_id: verdict.verdict for verdict in fresh}
+    accepted = workspace.catalog.verdicts.accepted_mask_ids(dataset.id, split=Split.TRAIN)
+    in_a_row = 0
+    for verdict in reversed(fresh):
+        if verdict.verdict != VerdictKind.REJECT:
+            break
+        in_a_row += 1
+    return Judged(
+        accepted=len(accepted & last.keys()),
+        rejected_in_a_row=in_a_row,
+        latest=fresh[-1].id if fresh else 0,
+    )

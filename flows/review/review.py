@@ -1,0 +1,248 @@
+"""Review: a sample of automatic masks goes to the queue, verdicts come back.
+
+A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from engine.core.records import Mask, Source, Stage
+from engine.core.rle import RLE, decode, iou_matrix
+from engine.sam.zoom import Zoom
+from flows.review.retrain_triggers import tell_verdicts
+from flows.stages.answers import (
+    PEOPLE,
+    SIMULATED,
+    Answer,
+    Job,
+    commit_answers,
+    make_embeddings,
+    mask_of,
+    simulated_annotator,
+    wait_for_people,
+    work_off,
+)
+from flows.workspace.run_lock import guarded, review_turn, turn
+from flows.workspace.workspace import Workspace, code_version, open_workspace
+from storage.annotation_queue import NewTask, Task
+from storage.catalog import (
+    AnnotatorKind,
+    Image,
+    NewVerdict,
+    RunKind,
+    TaskKind,
+    VerdictKind,
+    new_id,
+)
+
+MASKS_PER_IMAGE = 12
+"""Masks a review task shows."""
+
+FIXABLE_IOU = 0.5
+"""From here on a mask is worth fixing."""
+
+LOOKED_AT = 256
+"""Images whose masks are read at once, to find some that nobody was asked about."""
+
+
+@flow(name="review")
+def review(
+    workspace: str,
+    dataset: str,
+    images: int,
+    run_id: str | None = None,
+    seed: int | None = None,
+    annotator: str = SIMULATED,
+) -> dict[str, Any]:
+    """Queue a sample and have it judged, by the simulated annotator or by `people`. The simulated
+    one gets images with ground truth only."""
+    opened = open_workspace(workspace)
+    job = start_review(opened, dataset, run_id or new_id())
+    opened = opened.as_started(opened.catalog.runs.get(job.run_id))
+    with guarded(opened, job.run_id):
+        chosen = queue_sample(opened, job, images, seed, with_truth=annotator == SIMULATED)
+        if annotator == PEOPLE:
+            wait_for_people(opened, job, TaskKind.REVIEW)
+        else:
+            work_off(opened, job, TaskKind.REVIEW, sorted(chosen), _reviewer(opened, job))
+        figures = finish_review(opened, job)
+        opened.catalog.runs.finish(job.run_id, figures)
+    return figures
+
+
+def queue_sample(
+    workspace: Workspace, job: Job, images: int, seed: int | None, *, with_truth: bool
+) -> dict[int, int]:
+    """Draw a sample (`sample_masks`) and queue it, once for the run; without a seed, each run draws
+    another one.
+
+    Returns:
+        How many masks of which image are asked about.
+    """
+    with turn(workspace, review_turn(job.dataset_id)):
+        if not workspace.catalog.verdicts.asked_in_run(job.run_id):
+            chosen = list(job.run_id.encode()) if seed is None else seed
+            sample = sample_masks(workspace, job.dataset, images, chosen, with_truth=with_truth)
+            if not with_truth:  # people do not wait for the model
+                make_embeddings(workspace, job, sorted(sample))
+            queue_review(workspace, job, sample)
+    asked = workspace.catalog.verdicts.asked_in_run(job.run_id)
+    return {image_id: len(names) for image_id, names in asked.items()}
+
+
+def start_review(workspace: Workspace, dataset: str, run_id: str) -> Job:
+    """The review run as a job."""
+    row = workspace.catalog.datasets.get(dataset)
+    model = workspace.current_model().version
+    run = workspace.catalog.runs.start(
+        run_id,
+        RunKind.REVIEW,
+        dataset_id=row.id,
+        model=model,
+        config={"settings": workspace.settings.shaping()},
+        code_version=code_version(),
+    )
+    return Job(
+        run_id=run.id,
+        dataset=dataset,
+        dataset_id=row.id,
+        round_id=None,
+        stage=Stage.FULLY_AUTOMATIC,
+        round=0,
+        model=str(run.model),
+    )
+
+
+def sample_masks(
+    workspace: Workspace,
+    dataset: str,
+    images: int,
+    seed: int | list[int],
+    *,
+    with_truth: bool = True,
+) -> dict[int, list[Mask]]:
+    """Automatic masks of random images that no reviewer was asked about yet, MASKS_PER_IMAGE of
+    each at most, by image; `with_truth`: of images with ground truth only."""
+    rng = np.random.default_rng(seed)
+    row = workspace.catalog.datasets.get(dataset)
+    asked = workspace.catalog.verdicts.asked_mask_ids(row.id)
+    counts = workspace.masks.counts(("image_id",), dataset=dataset, source=Source.AUTOMATIC)
+    known = sorted({int(str(key[0])) for key in counts})
+    if with_truth:
+        known = sorted(set(known) & workspace.images_with_truth(dataset))
+    order = rng.permutation(known).tolist()
+    chosen: dict[int, list[Mask]] = {}
+    size = max(images, LOOKED_AT)
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        found: dict[int, list[Mask]] = {}
+        for mask in workspace.masks.masks(
+            dataset=dataset, source=Source.AUTOMATIC, image_ids=part, current_only=True
+        ):
+            if mask.mask_id not in asked:
+                found.setdefault(mask.image_id, []).append(mask)
+        for image_id in [i for i in part if i in found][: images - len(chosen)]:
+            masks = found[image_id]
+            picked = sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])
+            chosen[image_id] = [masks[index] for index in picked]
+        if len(chosen) == images:
+            break
+    return dict(sorted(chosen.items()))
+
+
+def queue_review(workspace: Workspace, job: Job, sample: dict[int, list[Mask]]) -> None:
+    """One task an image, naming the masks to judge."""
+    workspace.queue.add(
+        [
+            NewTask(
+                dataset_id=job.dataset_id,
+                image_id=image_id,
+                kind=TaskKind.REVIEW,
+                run_id=job.run_id,
+                payload={"mask_ids": [mask.mask_id for mask in masks]},
+            )
+            for image_id, masks in sample.items()
+        ]
+    )
+
+
+def _reviewer(workspace: Workspace, job: Job) -> Any:
+    annotator = simulated_annotator(workspace, job.model)
+
+    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
+        ids = set(task.payload["mask_ids"])
+        given = [
+            mask
+            for mask in workspace.masks.masks(image_ids=[image.id], mask_ids=ids)
+            if mask.mask_id in ids
+        ]
+        verdicts, fixes = [], []
+        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        for mask, row in zip(given, _overlaps(given, truths), strict=True):
+            kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
+            if row.max(initial=0) >= annotator.config.accept_iou:
+                kind = VerdictKind.ACCEPT
+            elif row.max(initial=0) >= FIXABLE_IOU:
+                made = annotator.annotate(viewer, [decode(truths[int(row.argmax())])])
+                if made:
+                    kind, seconds = VerdictKind.FIX, seconds + made[0].seconds
+                    number = mask.mask_id.rsplit("/", 1)[-1]
+                    fix = mask_of(job, image.id, f"fix-{number}", made[0], supersedes=mask.mask_id)
+                    fixes.append(fix)
+                    fixed = fix.mask_id
+            verdicts.append([mask.mask_id, str(kind), seconds, fixed])
+        return Answer(fixes, {"made": len(fixes), "verdicts": verdicts})
+
+    return answer
+
+
+def _overlaps(given: Sequence[Mask], truths: list[RLE]) -> np.ndarray:
+    return iou_matrix([mask.rle for mask in given], truths)
+
+
+def finish_if_judged(workspace: Workspace, run_id: str) -> None:
+    """Finish a review whose tasks have all been handed in; other runs are left alone. The flow that
+    queued it does the same where it still runs; what each does is done once."""
+    run = workspace.catalog.runs.get(run_id)
+    counts = workspace.queue.counts(run_id=run_id)
+    if run.kind != RunKind.REVIEW or not any(counts.values()) or workspace.queue.pending(run_id):
+        return
+    job = start_review(workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id)
+    with guarded(workspace, run_id):
+        workspace.catalog.runs.finish(run_id, finish_review(workspace, job))
+
+
+def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:
+    """Commit the fixes, enter the verdicts, and tell Prefect where they call for a retrain; how
+    many of each kind."""
+    commit_answers(workspace, job)
+    person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
+    counts = dict.fromkeys(VerdictKind, 0)
+    for task in workspace.queue.submitted(job.run_id):
+        rows = [
+            NewVerdict(
+                mask_id=mask_id,
+                task_id=task.id,
+                verdict=VerdictKind(kind),
+                annotator_id=task.annotator_id or person.id,
+                seconds=seconds,
+                fixed_mask_id=fixed,
+                reason=reason[0] if reason else None,
+            )
+            for mask_id, kind, seconds, fixed, *reason in (task.result or {}).get("verdicts", [])
+        ]
+        workspace.catalog.verdicts.add_many(rows)
+        for row in rows:
+            counts[row.verdict] += 1
+    tell_verdicts(workspace, workspace.catalog.datasets.get_by_id(job.dataset_id))
+    judged = sum(counts.values())
+    return {
+        "judged": judged,
+        **{str(kind): count for kind, count in counts.items()},
+        "accepted_share": counts[VerdictKind.ACCEPT] / judged if judged else None,
+    }

@@ -1,0 +1,1 @@
+"""The three stages of the data engine: what makes masks, here or on Ray."""

@@ -1,0 +1,170 @@
+"""Stage 3's shards on a Ray cluster, through Prefect's Ray task runner.
+
+A task carries the workspace's folder and the run's id, and takes whichever shard is free: the lease
+in the catalog decides who works on what, Ray and Prefect only where. Every node needs this package
+and, under the same path, the workspace's folder with settings that name the shared catalog and
+store; a worker process opens it and loads the model once and keeps them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from prefect import Task, flow
+
+from flows.workspace import progress
+from flows.workspace.retry import patiently
+from flows.workspace.settings import RaySettings, WorkspaceError
+from flows.workspace.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from prefect_ray import RayTaskRunner
+    from prefect_ray.task_runners import PrefectRayFuture
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+LOOK_SECONDS = 5.0
+"""How often the catalog is asked what is left while nothing ends."""
+LAST_SECONDS = 10.0
+"""What still runs when every shard is committed gets so long: its work is not needed."""
+
+
+class ScaleOutError(Exception):
+    """Ray does not answer, or a shard's processes were lost more often than `retries` in `[ray]`.
+    What is committed stays; mend the cluster and give the same command again."""
+
+
+def work_on_ray(
+    workspace: Workspace, run_id: str, shard_task: Task[[str, str], int | None]
+) -> None:
+    """Have Ray run `shard_task` until every shard of the run is committed, `max_in_flight` at a
+    time. Any number of processes may do so for the same run.
+
+    Raises:
+        WorkspaceError: Ray is not installed.
+        ScaleOutError: see there.
+        Exception: whatever a shard failed with after its retries; the others in flight end first.
+    """
+    chosen = workspace.settings.ray
+    with _ray_errors(chosen):
+        _knock(chosen.address)
+        runner = _runner(chosen)
+
+        @flow(name="generate-on-ray", task_runner=runner, validate_parameters=False)
+        def on_ray(workspace: str, run_id: str) -> None:
+            retried = shard_task.with_options(
+                retries=chosen.retries, retry_delay_seconds=chosen.retry_seconds
+            )
+            _feed(open_workspace(workspace), run_id, lambda: retried.submit(workspace, run_id))
+
+        on_ray(str(workspace.settings.root), run_id)
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries for minutes where nobody listens, then ends the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise ScaleOutError(f"Ray at {address} does not answer: {error}") from error
+
+
+def _runner(chosen: RaySettings) -> RayTaskRunner[Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from prefect_ray import RayTaskRunner
+
+    options: dict[str, Any] = {"address": chosen.address}
+    options |= {"log_to_driver": False, "configure_logging": False}
+    if chosen.address == "local":
+        options |= {"include_dashboard": False}
+    return RayTaskRunner(init_kwargs=options)
+
+
+def _feed(workspace: Workspace, run_id: str, submit: Callable[[], PrefectRayFuture[Any]]) -> None:
+    """Keep tasks in flight while there are shards for them."""
+    import ray
+    from prefect_ray.context import remote_options
+
+    chosen, shards = workspace.settings.ray, workspace.catalog.shards
+    patience = workspace.settings.outage_seconds
+    pending: list[PrefectRayFuture[Any]] = []
+    # With GPUs Ray would end a process after one task, and the model with it, but for max_calls.
+    resources = {"num_cpus": chosen.cpus_per_shard, "num_gpus": chosen.gpus_per_shard}
+    with (
+        remote_options(**resources, max_calls=0, max_retries=chosen.retries),
+        progress.current().track("shards", None, "image") as advance,
+    ):
+        done = (totals := shards.totals(run_id)).committed_images
+        while left := totals.shards - totals.committed:
+            # A frozen process keeps its task: others are sent for the shards it has lost.
+            expired = patiently(patience, lambda: shards.expired(run_id))
+            wanted = min(left, chosen.max_in_flight) + expired
+            pending += [submit() for _ in range(wanted - len(pending))]
+            ended, pending = _wait(ray, pending, LOOK_SECONDS)
+            try:
+                images = [future.result() for future in ended]
+            except Exception:
+                _let_finish(ray, workspace, run_id, pending)
+                raise
+            if images and not any(images):  # the rest is held by others
+                time.sleep(min(LOOK_SECONDS, workspace.settings.lease_seconds / 4))
+            totals = patiently(patience, lambda: shards.totals(run_id))
+            advance(totals.committed_images - done)
+            done = totals.committed_images
+    _end(ray, pending)
+
+
+def _wait(
+    ray: Any, pending: Sequence[PrefectRayFuture[Any]], seconds: float
+) -> tuple[list[PrefectRayFuture[Any]], list[PrefectRayFuture[Any]]]:
+    """Those that have ended, after at most so many seconds, and those that have not."""
+    refs = [future.wrapped_future for future in pending]
+    ready, _ = ray.wait(refs, num_returns=1, timeout=seconds)
+    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0) if ready else (ready, [])
+    done = set(ready)
+    return (
+        [future for future in pending if future.wrapped_future in done],
+        [future for future in pending if future.wrapped_future not in done],
+    )
+
+
+def _let_finish(
+    ray: Any, workspace: Workspace, run_id: str, pending: Sequence[PrefectRayFuture[Any]]
+) -> None:
+    """Wait for what is in flight to hand in its work, unless it has fallen silent."""
+    refs = [future.wrapped_future for future in pending]
+    while refs and workspace.catalog.shards.expired(run_id) < len(refs):
+        _, refs = ray.wait(refs, num_returns=len(refs), timeout=LOOK_SECONDS)
+
+
+def _end(ray: Any, pending: Sequence[PrefectRayFuture[Any]]) -> None:
+    """Let go of tasks that have nothing left to do."""
+    if not pending:
+        return
+    refs = [future.wrapped_future for future in pending]
+    _, silent = ray.wait(refs, num_returns=len(refs), timeout=LAST_SECONDS)
+    for ref in silent:
+        log.warning("a shard's process does not answer and is left behind")
+        ray.cancel(ref, force=True)
+
+
+@contextmanager
+def _ray_errors(chosen: RaySettings) -> Iterator[None]:
+    try:
+        from ray.exceptions import RayError
+    except ImportError as error:
+        raise WorkspaceError(
+            "runner is ray, but Ray is not installed: pip install 'open-data-engine[ray]'"
+        ) from error
+    try:
+        yield
+    except (RayError, ConnectionError) as error:
+        raise ScaleOutError(f"Ray at {chosen.address}: {error}") from error

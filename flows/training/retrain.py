@@ -1,0 +1,297 @@
+"""Retraining: collected masks -> training -> held-out scores -> promoted, or kept as candidate."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from engine.evaluation.bootstrap import paired_gain
+from engine.sam import ModelCard, load_checkpoint, save_checkpoint
+from engine.sam.segmenter import half_is_faster
+from engine.training.config import TrainConfig
+from engine.training.trainer import Progress, Trainer
+from flows.prefect_api import events
+from flows.training.calibrate import calibrated
+from flows.training.scores import HeldOut, held_out
+from flows.training.training_set import MaskSource
+from flows.workspace import costs, progress
+from flows.workspace.run_lock import guarded, loop_turn, only_one, turn
+from flows.workspace.workspace import Workspace, code_version, open_workspace
+from storage.catalog import (
+    CatalogError,
+    Dataset,
+    Model,
+    NotFoundError,
+    Run,
+    RunKind,
+    StaleStateError,
+    check_name,
+)
+
+log = logging.getLogger(__name__)
+
+COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
+"""Held-out scores whose mean decides about promotion."""
+
+
+TELL_SECONDS = 2.0
+"""How often the catalog is told how far a training has come."""
+
+TRAINING_SHARE = 0.9
+"""Of a retrain's progress; the rest is the comparison."""
+
+COMPARED_MARK = " | "
+"""Between what the comparison said and the rest of a card's note."""
+
+
+@flow(name="retrain")
+def retrain(
+    workspace: str, dataset: str, version: str, newest_run: str | None = None
+) -> dict[str, Any]:
+    """Prefect's door to `run_retrain`."""
+    opened = open_workspace(workspace)
+    return run_retrain(opened, opened.catalog.datasets.get(dataset), version, newest_run)
+
+
+def run_retrain(
+    workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
+) -> dict[str, Any]:
+    """Train `version` from the current model on the dataset's masks (`TrainingRule`), in a turn
+    of the dataset's loop.
+
+    Safe to call again, and from several processes: one trains, from its checkpoint where it was
+    stopped, and a version that exists already is only compared.
+
+    Args:
+        workspace: where.
+        dataset: whose masks.
+        version: name of the new model version.
+        newest_run: the run whose images are drawn more often than older ones.
+
+    Returns:
+        `model` (the current version after it), `version`, `promoted`, `reason` and the held-out
+        scores of both.
+
+    Raises:
+        NoMasksError: there is nothing to train on.
+        BadNameError: no version can be named so.
+    """
+    with turn(workspace, loop_turn(dataset.id)):
+        return _retrained(workspace, dataset, version, newest_run)
+
+
+def _retrained(
+    workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
+) -> dict[str, Any]:
+    run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset.id}/{version}").hex
+    known = {model.version: model for model in workspace.catalog.models.all()}
+    if version in known:
+        with contextlib.suppress(NotFoundError):  # of another dataset's retrain, or imported
+            workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
+        return _compare(workspace, dataset, run_id, known[version])
+    check_name("model", version)
+    parent = workspace.current_model()
+    run = workspace.catalog.runs.start(
+        run_id,
+        RunKind.RETRAIN,
+        dataset_id=dataset.id,
+        model=parent.version,
+        config={
+            **train_config(workspace).as_dict(),
+            "settings": workspace.settings.shaping(),
+        },
+        code_version=code_version(),
+    )
+    workspace = workspace.as_started(run)
+    parent = workspace.catalog.models.get(str(run.model))
+    with guarded(workspace, run_id):
+        with only_one(workspace, run_id) as is_to_train:
+            if is_to_train:
+                log.info("training begins", extra={"run_id": run_id, "model": version})
+                with costs.spending(workspace, run_id):
+                    _train(workspace, dataset, version, parent, run, newest_run)
+        return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
+
+
+def train_config(workspace: Workspace) -> TrainConfig:
+    """The workspace's settings as a training run."""
+    chosen = workspace.settings.train
+    exact = chosen.precision == "float32" or (
+        chosen.precision == "auto" and not half_is_faster(workspace.device())
+    )
+    return TrainConfig(
+        precision="float32" if exact else "bfloat16",
+        frozen_encoder=chosen.frozen_encoder,
+        steps=chosen.steps,
+        images_per_step=chosen.images_per_step,
+        masks_per_image=chosen.masks_per_image,
+        refinements=chosen.refinements,
+        learning_rate=chosen.learning_rate,
+        replay=chosen.replay,
+        mask_loss="balanced",
+        frozen_stages=3,
+        ema_decay=0.97,
+    )
+
+
+def _train(
+    workspace: Workspace,
+    dataset: Dataset,
+    version: str,
+    parent: Model,
+    run: Run,
+    newest_run: str | None,
+) -> None:
+    """Train, write the checkpoint, enter it as a candidate."""
+    sam, parent_card = load_checkpoint(workspace.checkpoint(parent.version), workspace.device())
+    config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
+    folder = workspace.cache / "training"
+    folder.mkdir(exist_ok=True)
+    resume, log, drawn = (folder / f"{run.id}.{end}" for end in ("pt", "csv", "version"))
+    table_version = workspace.masks.version()
+    if resume.exists() and drawn.exists():  # it goes on with the masks that it began with
+        table_version = int(drawn.read_text())
+    source = MaskSource(workspace, dataset, table_version, newest_run, config)
+    drawn.write_text(str(table_version))
+    trainer = Trainer(sam, config, source.draw)
+    with progress.current().track(f"train {version}", config.steps, "step") as advance:
+        tell = _teller(workspace, run.id, config.steps, advance)
+        trainer.run(on_step=tell, checkpoint=resume, every_seconds=30, log=log)
+    losses = log.read_bytes()  # with timings: another attempt's are others
+    name = hashlib.sha256(losses).hexdigest()[:16]
+    workspace.objects.put(f"training/{version}-{name}.csv", losses)
+    thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
+    card = ModelCard(
+        version=version,
+        architecture=parent.architecture,
+        parent=parent.version,
+        table_version=table_version,
+        data=source.counts(),
+        config=config.as_dict(),
+        thresholds=thresholds,
+        scores={"automatic_on_held_out": kept} if kept else {},
+        seconds=round(trainer.seconds, 1),
+        gpu_seconds=round(trainer.seconds, 1) if workspace.device() == "cuda" else 0.0,
+        code_version=code_version(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        note=note,
+    )
+    with tempfile.TemporaryDirectory(prefix="dataengine-") as fresh:
+        path = Path(fresh) / "model.safetensors"
+        save_checkpoint(sam, card, path)
+        workspace.add_model(path, card.as_dict())
+    resume.unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
+    drawn.unlink(missing_ok=True)
+
+
+def _teller(
+    workspace: Workspace, run_id: str, steps: int, advance: progress.Advance
+) -> Callable[[Progress], None]:
+    last, told = 0, time.monotonic()
+
+    def tell(state: Progress) -> None:
+        nonlocal last, told
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            with contextlib.suppress(CatalogError):  # it is for the eye, and told again soon
+                workspace.catalog.runs.tell(run_id, TRAINING_SHARE * state.step / steps)
+        advance(state.step - last, f"loss {state.loss:.3f}, IoU {state.iou:.2f}")
+        last = state.step
+
+    return tell
+
+
+def _compare(
+    workspace: Workspace, dataset: Dataset, run_id: str, candidate: Model
+) -> dict[str, Any]:
+    """Promote the candidate if it is better on held-out images than the current model; its scores,
+    and why it was promoted or not, go onto its card."""
+    current = workspace.current_model()
+    settings = workspace.settings.train
+    before, after = held_out(workspace, [current.version, candidate.version], dataset.name)
+    if current.version == candidate.version:
+        reason, promoted = "promoted before", True
+    else:
+        promoted, reason = verdict(
+            before, after, min_gain=settings.min_gain, confidence=settings.promotion_confidence
+        )
+        _describe(workspace, candidate, current, after, reason)
+        if promoted:
+            try:
+                workspace.catalog.models.promote(
+                    candidate.version, expected_current=current.version
+                )
+            except StaleStateError:
+                promoted, reason = False, "another version became current meanwhile"
+                _describe(workspace, candidate, current, after, reason)
+            else:
+                events.model_promoted(workspace, candidate.version)
+    result = {
+        "version": candidate.version,
+        "model": workspace.current_model().version,
+        "promoted": promoted,
+        "reason": reason,
+        "before": before.scores,
+        "after": after.scores,
+    }
+    workspace.catalog.runs.finish(run_id, result)
+    log.info("retrained: %s", reason, extra={"run_id": run_id, "model": candidate.version})
+    return result
+
+
+def _describe(
+    workspace: Workspace, candidate: Model, current: Model, after: HeldOut, reason: str
+) -> None:
+    """Written before the promotion, so that no version is current without it."""
+    card = workspace.catalog.models.get(candidate.version).card
+    scores = {**card.get("scores", {}), "held_out": after.scores}
+    # describing it again, after a stop, does not say it twice
+    before = str(candidate.card["note"]).rpartition(COMPARED_MARK)[2]
+    note = f"Against {current.version}: {reason}.{COMPARED_MARK}{before}"
+    workspace.catalog.models.describe(candidate.version, {"scores": scores, "note": note})
+
+
+def verdict(
+    before: HeldOut, after: HeldOut, *, min_gain: float, confidence: float
+) -> tuple[bool, str]:
+    """Whether the candidate replaces the current model, and why.
+
+    Args:
+        before: the current model's scores. after: the candidate's, of the same masks.
+        min_gain: what the gain in mean IoU must be above.
+        confidence: of the gain's two-sided interval, whose lower end must be above `min_gain`; 0:
+            the gain itself must be.
+    """
+    if not after.scores.get("masks"):
+        return False, "no held-out image with known masks to compare on"
+    old, new = (np.mean([held.scores[name] for name in COMPARED]) for held in (before, after))
+    text = f"mean held-out IoU {new:.3f} against {old:.3f}"
+    if "set" in after.scores:
+        text += f" on {after.scores['set']}"
+    gain = paired_gain(before.by_image, after.by_image, COMPARED, confidence)
+    if confidence == 0:
+        text += f", gain {gain.mean:+.3f}"
+        surely = gain.mean
+    elif gain.low is None:
+        return False, f"one held-out image is too few to tell: {text}, gain {gain.mean:+.3f}"
+    else:
+        sure = f"{100 * confidence:g} %: {gain.low:+.3f} to {gain.high:+.3f}"
+        text += f", gain {gain.mean:+.3f} ({sure})"
+        surely = gain.low
+    if surely > min_gain:
+        return True, f"better: {text}"
+    doubt = "" if gain.mean <= min_gain else " beyond doubt"
+    return False, f"not better by more than {min_gain:g}{doubt}: {text}"

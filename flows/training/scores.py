@@ -1,0 +1,321 @@
+"""Scores of a model version: on a dataset's held-out images, computed once and kept; and on folders
+of images with COCO annotations."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.automatic import MaskGenerator
+from engine.core.records import PEOPLES
+from engine.core.rle import RLE
+from engine.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ByImage, mean_of_sets
+from engine.evaluation.clicks import ClickScores, EvaluationImage, evaluate_clicks
+from engine.evaluation.proposals import ProposalScores, evaluate_proposals
+from engine.sam import Segmenter
+from flows.data.inputs import NOT_NAMED, Input, PassedOver, look_into
+from flows.workspace import progress
+from flows.workspace.workspace import Workspace
+from storage.catalog import Dataset, Split
+from storage.formats.coco import CocoDataset, Found
+from storage.formats.coco_annotations import Conventions, Picture
+from storage.formats.images import BadImageError, inspect_image, read_image
+from storage.objects import ObjectExistsError
+
+HELD_OUT_CLICKS = (1, 2, 3)
+"""Clicks after which a round's model is scored: enough to compare models, quick enough to do after
+every round."""
+
+_KEPT_AS = 7
+"""Number of the way in which results are made and of the form in which they are kept; part of
+their key, so that none of another is read as this one."""
+
+
+class NothingToEvaluateError(Exception):
+    """No image of a set can be read and has annotations: check that the folder and the COCO file
+    belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """`scores`: what `ClickScores.summary` tells, and the number of images. `by_image`: what the
+    means are made of, to compare two models image by image."""
+
+    scores: dict[str, Any]
+    by_image: ByImage
+
+
+def held_out_scores(workspace: Workspace, version: str, dataset: str) -> dict[str, Any]:
+    """Click scores of a model version on the dataset's held-out images with known truth.
+
+    `masks` is 0 where the dataset has no held-out image with truth.
+    """
+    return held_out(workspace, [version], dataset)[0].scores
+
+
+def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> list[HeldOut]:
+    """Scores of model versions on the same held-out images with known truth.
+
+    Which images those are is part of the key under which each result is kept, and of the `set` that
+    the scores name. They go onto the versions' cards.
+    """
+    chosen = _held_out(workspace, dataset)
+    named = json.dumps(
+        [
+            _KEPT_AS,
+            [(i, len(truths), _digest(truths)) for i, truths in chosen],
+            workspace.settings.train.evaluation_masks,
+        ]
+    )
+    digest = hashlib.sha256(named.encode()).hexdigest()[:16]
+    found = []
+    for version in versions:
+        key = f"evaluations/{dataset}/{version}/{digest}.json"
+        if not workspace.objects.exists(key):
+            kept = json.dumps(_score_held_out(workspace, version, chosen), sort_keys=True)
+            with contextlib.suppress(ObjectExistsError):  # another process was faster
+                workspace.objects.put(key, kept.encode())
+        values = json.loads(workspace.objects.get(key))
+        scores = {**values["scores"], "set": _name_of(dataset, values["scores"], digest)}
+        if scores["masks"]:
+            workspace.catalog.models.add_scores(version, scores["set"], scores)
+        found.append(HeldOut(scores, ByImage.from_dict(values["by_image"])))
+    return found
+
+
+def _digest(truths: Sequence[RLE]) -> str:
+    """Of the masks themselves: annotations may be replaced by as many others."""
+    return hashlib.sha256(b"".join(sorted(rle.counts for rle in truths))).hexdigest()[:16]
+
+
+def _name_of(dataset: str, scores: dict[str, Any], digest: str) -> str:
+    """Of a set of held-out images; another one's differs, even where their numbers are the same."""
+    images, masks = scores["images"], scores["masks"]
+    return f"{dataset}: {images} held-out images, {masks} masks (set {digest[:6]})"
+
+
+def _score_held_out(
+    workspace: Workspace, version: str, chosen: Sequence[tuple[int, list[RLE]]]
+) -> dict[str, Any]:
+    with progress.current().track(f"evaluate {version}", len(chosen), "image") as advance:
+        found = evaluate_clicks(
+            workspace.segmenter(version),
+            _stored_images(workspace, chosen, advance),
+            clicks=HELD_OUT_CLICKS,
+        )
+    scores = {**found.summary(), "images": len(chosen)}
+    return {"scores": scores, "by_image": found.by_image().as_dict()}
+
+
+def _held_out(workspace: Workspace, dataset: str) -> list[tuple[int, list[RLE]]]:
+    """Held-out images that came with masks, or that people have annotated, and those masks."""
+    row = workspace.catalog.datasets.get(dataset)
+    images = list(workspace.catalog.images.each(row.id, split=Split.HELD_OUT))
+    ids = [image.id for image in images]
+    truths = {**peoples_masks(workspace, row, ids), **workspace.truths_of(ids)}
+    known = [(image.id, truths[image.id]) for image in images if image.id in truths]
+    return known[: workspace.settings.train.evaluation_images]
+
+
+def peoples_masks(
+    workspace: Workspace, dataset: Dataset, image_ids: Sequence[int]
+) -> dict[int, list[RLE]]:
+    """What people made of these images and nobody rejected; images without are left out."""
+    rejected = workspace.catalog.verdicts.rejected_mask_ids(dataset.id)
+    found: dict[int, list[RLE]] = {}
+    for source in PEOPLES:
+        for mask in workspace.masks.masks(
+            dataset=dataset.name, source=source, image_ids=image_ids, current_only=True
+        ):
+            if mask.mask_id not in rejected:
+                found.setdefault(mask.image_id, []).append(mask.rle)
+    return found
+
+
+def held_out_images(workspace: Workspace, dataset: str, *, limit: int) -> list[EvaluationImage]:
+    """Held-out images with all their known masks, the first so many."""
+    chosen = _held_out(workspace, dataset)[:limit]
+    images = workspace.catalog.images
+    return [
+        EvaluationImage(workspace.pixels(images.get(image_id)), truths)
+        for image_id, truths in chosen
+    ]
+
+
+def _stored_images(
+    workspace: Workspace, chosen: Sequence[tuple[int, list[RLE]]], advance: progress.Advance
+) -> Iterator[EvaluationImage]:
+    for image_id, truths in chosen:
+        image = workspace.catalog.images.get(image_id)
+        # a spread of the masks, not the first ones
+        count = min(len(truths), workspace.settings.train.evaluation_masks)
+        spread = np.linspace(0, len(truths) - 1, count).astype(int)
+        yield EvaluationImage(workspace.pixels(image), [truths[index] for index in spread])
+        advance()
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """A folder of images and the file with their COCO annotations, under a name; conventions say
+    how to read what COCO leaves open."""
+
+    name: str
+    images: Path
+    coco: Path
+    conventions: Conventions = field(default_factory=Conventions)
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What of a set is not scored: images, and whatever else, as `ingest` tells it."""
+
+    passed_over: PassedOver
+    images: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def unreadable(self, name: str, error: Exception) -> None:
+        """Count an image that cannot be read."""
+        self.images += 1
+        self.passed_over.add("images that cannot be read", name)
+        self.problems.append(f"{name}: {error}")
+
+    def add(self, name: str, found: Found) -> None:
+        """Count what the annotations of an image lack."""
+        self.images += not found.masks
+        self.passed_over.add_all(name, found.problems)
+        self.problems += [f"{name}: {problem}" for problem in found.problems]
+        if not found.named and not found.problems:
+            self.passed_over.add(NOT_NAMED, name)
+
+    def tell_of_folder(self, found: Input) -> None:
+        """Count what no image of the folder has to do with."""
+        self.problems += [f"{name}: the folder cannot be read" for name in found.unreadable]
+        self.problems += map(str, found.truth.problems if found.truth else ())
+        self.problems += [f"{name}: annotated, but not on disk" for name in found.without_file()]
+
+
+@dataclass(frozen=True, slots=True)
+class _SetScores:
+    images: int
+    left_out: LeftOut
+    clicks: ClickScores
+    proposals: ProposalScores
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "skipped": self.left_out.images,
+            "problems": self.left_out.problems,
+            "passed_over": self.left_out.passed_over.rows(),
+            **self.clicks.summary(),
+            **self.proposals.summary(),
+        }
+
+
+def evaluate_sets(
+    segmenter: Segmenter,
+    generator: MaskGenerator,
+    sets: Sequence[EvaluationSet],
+    *,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Click, box and proposal scores on sets of images.
+
+    Images without annotations, and files that are no images, are passed over and counted.
+
+    Args:
+        segmenter: the model.
+        generator: makes its automatic masks.
+        sets: at least one, each with a name of its own.
+        limit: the first so many images of each set.
+
+    Returns:
+        `model`, `interval` (how the intervals were made), and for a single set `set`, its name, and
+        its scores; for several `sets`, the scores by name, and `mean`, over the sets.
+
+    Raises:
+        NothingToEvaluateError: a set has no image with annotations.
+        BadAnnotationsError: its COCO file cannot be understood.
+    """
+    scored = {item.name: _score_set(segmenter, generator, item, limit) for item in sets}
+    head = {
+        "model": segmenter.version,
+        "interval": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "resampled": "images"},
+    }
+    told = {name: scores.summary() for name, scores in scored.items()}
+    if len(told) == 1:
+        ((name, only),) = told.items()
+        return {**head, "set": name, **only}
+    return {**head, "sets": told, "mean": _mean(list(scored.values()), list(told.values()))}
+
+
+def _mean(scored: list[_SetScores], told: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over sets, each counting the same; figures that are no means have no interval."""
+    plain = ("predicted_iou_correlation", "predicted_iou_error", "ap", "ap_50", "ap_75")
+    return {
+        "noc_cap": told[0]["noc_cap"],
+        **mean_of_sets([scores.clicks.by_image() for scores in scored]),
+        **mean_of_sets([scores.proposals.by_image for scores in scored]),
+        **{name: float(np.mean([scores[name] for scores in told])) for name in plain},
+    }
+
+
+def _score_set(
+    segmenter: Segmenter, generator: MaskGenerator, chosen: EvaluationSet, limit: int | None
+) -> _SetScores:
+    found = look_into(chosen.images, chosen.coco, chosen.conventions)
+    pairs = list(zip(found.files, found.names, strict=True))[:limit]
+    reporter, left_out = progress.current(), LeftOut(found.passed_over)
+    with reporter.track(f"{chosen.name}: clicks", len(pairs), "image") as advance:
+        images = (
+            EvaluationImage(pixels, rles)
+            for pixels, rles in annotated(pairs, found.truth, left_out, advance)
+        )
+        clicks = evaluate_clicks(segmenter, images)
+    left_out.tell_of_folder(found)
+    if not clicks.box:
+        reasons = "; ".join(left_out.problems[:3])
+        raise NothingToEvaluateError(
+            f"set {chosen.name!r}: none of {len(pairs)} images in {chosen.images} can be read and "
+            f"has annotations in {chosen.coco}" + (f": {reasons}" if reasons else "")
+        )
+    truths: list[list[RLE]] = []
+    made: list[list[tuple[RLE, float]]] = []
+    with reporter.track(f"{chosen.name}: automatic masks", len(pairs), "image") as advance:
+        again = LeftOut(PassedOver())
+        for pixels, rles in annotated(pairs, found.truth, again, advance):
+            truths.append(rles)
+            masks = generator.generate(pixels)
+            made.append([(m.rle, (m.predicted_iou + m.stability_score) / 2) for m in masks])
+    return _SetScores(len(truths), left_out, clicks, evaluate_proposals(truths, made))
+
+
+def annotated(
+    pairs: Sequence[tuple[Path, str]],
+    truth: CocoDataset | None,
+    left_out: LeftOut,
+    advance: progress.Advance,
+) -> Iterable[tuple[Any, list[RLE]]]:
+    """Pixels, RGB uint8 (H, W, 3), and masks of each image that has any; the others are told to
+    `left_out`. `advance` is called once an image."""
+    for path, name in pairs:
+        try:
+            data = path.read_bytes()
+            info, pixels = inspect_image(data), read_image(data)
+        except (BadImageError, OSError) as error:
+            left_out.unreadable(name, error)
+        else:
+            assert truth is not None
+            picture = Picture((info.height, info.width), info.orientation)
+            found = truth.find(name, picture, hashlib.sha256(data).hexdigest())
+            left_out.add(name, found)
+            if found.masks:
+                yield pixels, found.masks
+        advance()

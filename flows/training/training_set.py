@@ -1,0 +1,173 @@
+"""The mask table as training data: which masks a retrain learns from, and how often.
+
+`TrainingRule` is the one definition, for the command, the button, the triggers and the loop.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from engine.core import rle as rle_codec
+from engine.core.records import PEOPLES, Source
+from engine.core.rle import RLE
+from engine.simulation.scenes import generate_scene
+from engine.training.config import TrainConfig
+from engine.training.samples import Example
+from engine.training.trainer import NoMasksError
+from flows.workspace.workspace import Workspace
+from storage.catalog import Dataset, Image, Split
+
+MAX_SIDE = 768
+"""Training images are kept in memory at most this large; `lite` sees 384 pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRule:
+    """What a retrain of a dataset trains on, on images of the training split: masks that people
+    made or let stand, fixes among them, and automatic masks that reviewers accepted; those that
+    nobody has judged only with `[train] automatic`. Rejected ones never."""
+
+    images: frozenset[int]
+    accepted: frozenset[str]
+    rejected: frozenset[str]
+    everything: bool
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Whose masks can be among them."""
+        automatic = self.accepted or self.everything
+        return (*PEOPLES, Source.AUTOMATIC) if automatic else PEOPLES
+
+    def takes(self, mask_id: str, image_id: int, source: Source) -> bool:
+        """Whether a mask that no other one supersedes is trained on."""
+        wanted = self.everything or self.is_confirmed(mask_id, source)
+        return wanted and image_id in self.images and mask_id not in self.rejected
+
+    def is_confirmed(self, mask_id: str, source: Source) -> bool:
+        """Whether a person made it, let it stand, or accepted it in review."""
+        return source in PEOPLES or mask_id in self.accepted
+
+
+def training_rule(workspace: Workspace, dataset: Dataset) -> TrainingRule:
+    """The rule with what reviewers have said so far."""
+    verdicts = workspace.catalog.verdicts
+    return TrainingRule(
+        images=frozenset(workspace.catalog.images.ids(dataset.id, split=Split.TRAIN)),
+        accepted=frozenset(verdicts.accepted_mask_ids(dataset.id)),
+        rejected=frozenset(verdicts.rejected_mask_ids(dataset.id)),
+        everything=workspace.settings.train.automatic,
+    )
+
+
+def trained_on(workspace: Workspace, dataset: Dataset) -> str:
+    """How many masks a retrain would train on now, for people."""
+    rule = training_rule(workspace, dataset)
+    images: set[int] = set()
+    masks = confirmed = 0
+    for source in rule.sources:
+        for batch in workspace.masks.scan(
+            dataset=dataset.name,
+            source=source,
+            current_only=True,
+            columns=["mask_id", "image_id"],
+        ):
+            for row in batch.to_pylist():
+                if rule.takes(row["mask_id"], row["image_id"], source):
+                    images.add(row["image_id"])
+                    masks += 1
+                    confirmed += rule.is_confirmed(row["mask_id"], source)
+    rest = f" and {masks - confirmed} that nobody has judged," if masks > confirmed else ""
+    return (
+        f"{confirmed} masks that people made or confirmed, accepted automatic ones among them,"
+        f"{rest} on {len(images)} training images"
+    )
+
+
+class MaskSource:
+    """Draws training examples from the mask table at one version: what `TrainingRule` takes,
+    confirmed ones and the newest run's more often, mixed with generated scenes."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        dataset: Dataset,
+        table_version: int | None,
+        newest_run: str | None,
+        config: TrainConfig,
+    ) -> None:
+        self._workspace, self._config = workspace, config
+        self._rles: dict[int, list[RLE]] = {}
+        self._sources: Counter[str] = Counter()
+        newest: set[int] = set()
+        confirmed: set[int] = set()
+        rule = training_rule(workspace, dataset)
+        for source in rule.sources:
+            for mask in workspace.masks.masks(
+                dataset=dataset.name, source=source, version=table_version, current_only=True
+            ):
+                if not rule.takes(mask.mask_id, mask.image_id, source):
+                    continue
+                self._rles.setdefault(mask.image_id, []).append(mask.rle)
+                self._sources[source] += 1
+                if rule.is_confirmed(mask.mask_id, source):
+                    confirmed.add(mask.image_id)
+                if mask.run_id == newest_run and source in PEOPLES:
+                    newest.add(mask.image_id)
+        rows = workspace.catalog.images.get_many(sorted(self._rles))
+        self._images: dict[int, Image] = {row.id: row for row in rows}
+        self._all = sorted(self._images)
+        self._newest = [image_id for image_id in self._all if image_id in newest]
+        weights = np.where(
+            [image_id in confirmed for image_id in self._all],
+            workspace.settings.train.oversampling,
+            1.0,
+        )
+        self._chances = np.cumsum(weights / weights.sum())
+        self._example = lru_cache(maxsize=256)(self._load)
+        if not self._all:
+            raise NoMasksError(
+                f"dataset {dataset.name!r} has no masks on training images yet that people made or "
+                "confirmed: annotate some, or accept automatic ones in a review"
+            )
+
+    def counts(self) -> dict[str, Any]:
+        """Images, and masks per source, for the card."""
+        return {
+            "images": len(self._all),
+            "newest_images": len(self._newest),
+            "masks": dict(self._sources),
+            "replay": self._config.replay,
+        }
+
+    def draw(self, rng: np.random.Generator) -> Example:
+        """An `ExampleSource`."""
+        if rng.random() < self._config.replay:
+            seed = int(rng.integers(1_000_000))
+            scene = generate_scene(seed)
+            rles = rle_codec.encode_batch(np.stack(scene.masks)) if scene.masks else []
+            return Example(scene.image_HWC, rles, f"generated scene {seed}")
+        new = self._newest and rng.random() < self._workspace.settings.train.new_share
+        if new:
+            return self._example(self._newest[rng.integers(len(self._newest))])
+        index = int(np.searchsorted(self._chances, rng.random(), side="right"))
+        return self._example(self._all[min(index, len(self._all) - 1)])
+
+    def _load(self, image_id: int) -> Example:
+        row = self._images[image_id]
+        pixels, rles = self._workspace.pixels(row), self._rles[image_id]
+        scale = MAX_SIDE / max(pixels.shape[:2])
+        if scale >= 1:
+            return Example(pixels, rles, row.file_name)
+        size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+        small = [
+            cv2.resize(rle_codec.decode(r).view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+            for r in rles
+        ]
+        shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        return Example(shrunk, [rle_codec.encode(m.astype(bool)) for m in small], row.file_name)

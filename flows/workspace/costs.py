@@ -1,0 +1,299 @@
+"""The cost ledger: what each run, stage and model took of processors, people and storage, and what
+an accepted mask cost. Prices are the settings' `[costs]`.
+
+Processor time is measured where runs work (`spending`) and added to the run's row when a piece of
+work ends: what a killed process spent since is lost. The page's own server counts to no run. People
+are those at the page; the simulated annotator's seconds are shown but cost nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from flows.workspace.settings import CostSettings
+from flows.workspace.workspace import Workspace
+from storage.catalog import CatalogError, Model, Run, RunKind, utc_now
+from storage.catalog.ledger import RunSums
+from storage.compaction import table_size
+from storage.objects import ObjectNotFoundError
+
+log = logging.getLogger(__name__)
+
+RUNS = 10_000
+"""Runs that the ledger covers, the latest ones."""
+
+MONTH_SECONDS = 30 * 24 * 3600.0
+PEOPLES = (RunKind.ASSISTED_MANUAL, RunKind.SEMI_AUTOMATIC)
+"""Runs whose masks people made or confirmed: accepted unless a reviewer said otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """What something took and made. `accepted_masks`: people's masks that no reviewer refused; of
+    automatic masks the share that reviewers accepted of those they judged, None where they judged
+    none; `accepted_is_estimate` says that not all were judged. `cost` is in the currency of the
+    prices."""
+
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    people_seconds: float = 0.0
+    simulated_seconds: float = 0.0
+    bytes: int = 0
+    images: int = 0
+    masks: int = 0
+    judged_masks: int = 0
+    accepted_masks: int | None = None
+    accepted_is_estimate: bool = False
+    cost: float = 0.0
+
+    @property
+    def cost_per_accepted_mask(self) -> float | None:
+        """None where no mask is known to be accepted."""
+        return self.cost / self.accepted_masks if self.accepted_masks else None
+
+    def row(self, **names: Any) -> dict[str, Any]:
+        """As a row of a table, the names first."""
+        return {**names, **asdict(self), "cost_per_accepted_mask": self.cost_per_accepted_mask}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunCost:
+    """One run in the ledger. `stage` is its kind, `model` the one it worked with."""
+
+    run: str
+    stage: str
+    model: str | None
+    dataset_id: int
+    state: str
+    started_at: datetime
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class CostLedger:
+    """Every run; sums by stage and model, and over all."""
+
+    runs: list[RunCost]
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """A row for each stage and model, in the order they first ran."""
+        groups: dict[tuple[str, str | None], list[Spent]] = {}
+        for item in sorted(self.runs, key=lambda item: item.started_at):
+            groups.setdefault((item.stage, item.model), []).append(item.spent)
+        return [
+            total(group).row(stage=stage, model=model, runs=len(group))
+            for (stage, model), group in groups.items()
+        ]
+
+    @property
+    def total(self) -> Spent:
+        """Over all runs, trainings and releases among them; images that only came in are none that
+        were worked on."""
+        found = total([item.spent for item in self.runs])
+        came_in = [item.spent.images for item in self.runs if item.stage == RunKind.INGEST]
+        return replace(found, images=found.images - sum(came_in))
+
+    def as_dict(self, runs: int = 20) -> dict[str, Any]:
+        """What `dataengine status --json` shows: the latest runs, all stages, the total."""
+        latest = sorted(self.runs, key=lambda item: item.started_at, reverse=True)[:runs]
+        return {
+            "runs": [
+                item.spent.row(
+                    run=item.run,
+                    stage=item.stage,
+                    model=item.model,
+                    state=item.state,
+                    started_at=item.started_at,
+                )
+                for item in latest
+            ],
+            "stages": self.stages,
+            "total": self.total.row(),
+        }
+
+
+def total(parts: Sequence[Spent]) -> Spent:
+    """The sum."""
+    accepted = [part.accepted_masks for part in parts if part.accepted_masks is not None]
+    return Spent(
+        cpu_seconds=sum(part.cpu_seconds for part in parts),
+        gpu_seconds=sum(part.gpu_seconds for part in parts),
+        people_seconds=sum(part.people_seconds for part in parts),
+        simulated_seconds=sum(part.simulated_seconds for part in parts),
+        bytes=sum(part.bytes for part in parts),
+        images=sum(part.images for part in parts),
+        masks=sum(part.masks for part in parts),
+        judged_masks=sum(part.judged_masks for part in parts),
+        accepted_masks=sum(accepted) if accepted else None,
+        accepted_is_estimate=any(part.accepted_is_estimate for part in parts),
+        cost=sum(part.cost for part in parts),
+    )
+
+
+def ledger(workspace: Workspace, now: datetime | None = None) -> CostLedger:
+    """What the workspace's runs cost so far. It reads whole tables: not for each request.
+
+    Raises:
+        CatalogError, StorageError: the catalog or the store does not answer.
+    """
+    now = now or utc_now()
+    sums = workspace.catalog.ledger.by_run()
+    models = {model.version: model for model in workspace.catalog.models.all()}
+    size = table_size(workspace.objects)
+    mask_bytes = size.bytes / size.rows if size.rows else 0.0
+    prices = workspace.settings.costs
+    return CostLedger(
+        [
+            RunCost(
+                run=run.id,
+                stage=str(run.kind),
+                model=run.model,
+                dataset_id=run.dataset_id,
+                state=str(run.state),
+                started_at=run.started_at,
+                spent=_spent(
+                    workspace, run, sums.get(run.id, RunSums()), models, mask_bytes, prices, now
+                ),
+            )
+            for run in workspace.catalog.runs.all(limit=RUNS)
+        ]
+    )
+
+
+def cost_rows(workspace: Workspace) -> list[dict[str, Any]]:
+    """The ledger for the dashboard: a row for each stage and model, then the total."""
+    found = ledger(workspace)
+    return [*found.stages, found.total.row(stage="total", model=None, runs=len(found.runs))]
+
+
+def _spent(
+    workspace: Workspace,
+    run: Run,
+    sums: RunSums,
+    models: dict[str, Model],
+    mask_bytes: float,
+    prices: CostSettings,
+    now: datetime,
+) -> Spent:
+    card = models[v].card if (v := str(run.metrics.get("version"))) in models else {}
+    gpu = max(run.gpu_seconds, float(card.get("gpu_seconds") or 0.0))
+    # runs from before processor time was measured have the machine's time only
+    cpu = run.cpu_seconds or sums.machine_seconds or float(card.get("seconds") or 0.0)
+    images, masks = _made(run, sums)
+    held = int(masks * mask_bytes) + _objects_bytes(workspace, run, models)
+    months = (now - run.started_at).total_seconds() / MONTH_SECONDS
+    cost = (cpu * prices.cpu_hour + gpu * prices.gpu_hour) / 3600
+    cost += sums.people_seconds * prices.person_hour / 3600
+    cost += held / 1e9 * max(months, 0.0) * prices.gb_month
+    return Spent(
+        cpu_seconds=cpu,
+        gpu_seconds=gpu,
+        people_seconds=sums.people_seconds,
+        simulated_seconds=sums.simulated_seconds,
+        bytes=held,
+        images=images,
+        masks=masks,
+        judged_masks=sums.judged,
+        accepted_masks=_accepted(run, sums, masks),
+        accepted_is_estimate=run.kind == RunKind.FULLY_AUTOMATIC and 0 < sums.judged < masks,
+        cost=cost,
+    )
+
+
+def _made(run: Run, sums: RunSums) -> tuple[int, int]:
+    """Images and masks: of a finished run as it says, else as far as it has come."""
+    if run.kind in PEOPLES:
+        return sums.tasks, sums.task_masks
+    if run.kind == RunKind.FULLY_AUTOMATIC:
+        return sums.shard_images, sums.shard_masks
+    if run.kind == RunKind.REVIEW:
+        return 0, int(run.metrics.get("fix") or 0)
+    if run.kind == RunKind.INGEST:
+        return int(run.metrics.get("added") or 0), 0
+    return 0, 0
+
+
+def _accepted(run: Run, sums: RunSums, masks: int) -> int | None:
+    if run.kind in PEOPLES or run.kind == RunKind.REVIEW:
+        return max(0, masks - sums.rejected - sums.fixed)
+    if run.kind == RunKind.FULLY_AUTOMATIC and sums.judged:
+        return round(masks * sums.accepted / sums.judged)
+    return None
+
+
+def _objects_bytes(workspace: Workspace, run: Run, models: dict[str, Model]) -> int:
+    """Bytes of what a run left beside masks."""
+    if run.kind == RunKind.INGEST:
+        added, known = (int(run.metrics.get(name) or 0) for name in ("added", "known"))
+        share = added / (added + known) if added else 0.0  # what was known was stored before
+        return int(share * int(run.metrics.get("bytes") or 0))
+    if run.kind == RunKind.RETRAIN and (version := str(run.metrics.get("version"))) in models:
+        return _size(workspace, models[version].key)
+    return 0
+
+
+@lru_cache(maxsize=4096)
+def _size(workspace: Workspace, key: str) -> int:
+    try:
+        return workspace.objects.size(key)
+    except ObjectNotFoundError:
+        return 0
+
+
+class _Meter:
+    """Shares this process's processor time among the runs that are being worked on in it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._active: dict[object, list[float]] = {}
+        self._cpu, self._wall = time.process_time(), time.monotonic()
+
+    def begin(self) -> object:
+        """A piece of work begins; its key."""
+        key = object()
+        with self._lock:
+            self._share()
+            self._active[key] = [0.0, 0.0]
+        return key
+
+    def end(self, key: object) -> tuple[float, float]:
+        """It ends; seconds of processor time, and of wall time, that were its own."""
+        with self._lock:
+            self._share()
+            cpu, wall = self._active.pop(key)
+            return cpu, wall
+
+    def _share(self) -> None:
+        cpu, wall = time.process_time(), time.monotonic()
+        for spent in self._active.values():
+            spent[0] += (cpu - self._cpu) / len(self._active)
+            spent[1] += (wall - self._wall) / len(self._active)
+        self._cpu, self._wall = cpu, wall
+
+
+_meter = _Meter()
+
+
+@contextmanager
+def spending(workspace: Workspace, run_id: str) -> Iterator[None]:
+    """Add what the block takes of this process to the run: processor time, and on a GPU the time
+    the GPU was held for it. Blocks at the same time share it; do not nest them for one run."""
+    key = _meter.begin()
+    try:
+        yield
+    finally:
+        cpu, wall = _meter.end(key)
+        gpu = wall if workspace.device().startswith("cuda") else 0.0
+        try:
+            workspace.catalog.runs.spend(run_id, cpu_seconds=cpu, gpu_seconds=gpu)
+        except CatalogError as error:  # bookkeeping must not undo work that is done
+            log.warning("what a run spent was not kept: %s", error, extra={"run_id": run_id})

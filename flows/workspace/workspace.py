@@ -1,0 +1,234 @@
+"""Where the concrete parts meet: settings to catalog, object store, mask tables and segmenter."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache, lru_cache, partial
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from engine.core.malloc import keep_freed_memory
+from engine.core.rle import RLE
+from flows.workspace import logs
+from flows.workspace.retry import patiently
+from flows.workspace.settings import Settings, load_settings
+from storage import generations
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import Catalog, Image, Model, Run, open_catalog, schema, utc_now
+from storage.catalog.backup import write_backup
+from storage.formats.images import read_image
+from storage.keys import check_key
+from storage.masks import MaskTable
+from storage.objects import named_by_catalog, open_store
+
+if TYPE_CHECKING:
+    from engine.sam import Segmenter
+
+log = logging.getLogger(__name__)
+
+
+class Workspace:
+    """Everything a flow needs, opened from one folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        secret, key = settings.store.secret_key, settings.store.access_key
+        self.objects = open_store(
+            settings.store_uri,
+            endpoint_url=settings.store.endpoint_url,
+            region=settings.store.region,
+            access_key=key.get_secret_value() if key else None,
+            secret_key=secret.get_secret_value() if secret else None,
+            timeout_seconds=settings.store.timeout_seconds,
+        )
+        self.catalog: Catalog = open_catalog(settings.catalog_url)
+        mark = partial(generations.advance, self.catalog, self.objects)
+        self.catalog.runs.before_new = partial(patiently, settings.outage_seconds, mark)
+        self.queue = AnnotationQueue(self.catalog)
+        self.masks = MaskTable(self.objects)
+        self.truths = MaskTable(self.objects, prefix="ground_truth")
+        """Masks that came with the images: what simulated annotators and scores go by."""
+        self._loader = self
+        """Whose models are kept loaded: the same for all workspaces `as_started`."""
+
+    def as_started(self, run: Run) -> Workspace:
+        """The workspace with the settings that a run was started with: they may have been changed
+        between a stop and its going on. Runs of before they were kept have those of today."""
+        kept = run.config.get("settings")
+        if not kept:
+            return self
+        found = copy.copy(self)
+        found.settings = self.settings.shaped(kept)
+        return found
+
+    @property
+    def cache(self) -> Path:
+        """A local folder for what can be made again."""
+        folder = self.settings.root / ".cache"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def prepare(self) -> None:
+        """Bring the catalog to this code's schema, after a backup of it as it was, and make the
+        shipped model current if no model is. Safe to call again.
+
+        Raises:
+            OSError: the backup cannot be written; the catalog stays as it is.
+        """
+        found = self.catalog.revision()
+        if found not in (None, schema.head()):
+            self._back_up(str(found))
+        self.catalog.migrate()
+        if self.catalog.models.current() is None:
+            self._add_shipped_model()
+
+    @property
+    def backups(self) -> Path:
+        """Where backups lie that were made without being asked for."""
+        return self.settings.root / "backups"
+
+    def _back_up(self, revision: str) -> None:
+        """Before a migration. A catalog of newer code is left to `migrate`, which refuses it."""
+        if not schema.is_known(revision):
+            return
+        self.backups.mkdir(mode=0o700, exist_ok=True)
+        path = self.backups / f"before-upgrade-{revision}-{utc_now():%Y%m%dT%H%M%SZ}.backup"
+        write_backup(self.catalog.engine, path)
+        log.warning("the catalog is brought forward; as it was, it is in %s", path)
+
+    def _add_shipped_model(self) -> None:
+        from engine.sam.checkpoint import read_card, shipped_path
+
+        card = read_card(shipped_path())
+        if card.version not in {model.version for model in self.catalog.models.all()}:
+            self.add_model(shipped_path(), card.as_dict())
+        self.catalog.models.promote(card.version, expected_current=None)
+
+    def add_model(self, path: Path, card: dict[str, Any]) -> None:
+        """Store a checkpoint, object first, and enter it as a candidate. Its key has the content's
+        hash, so that what an attempt left that was cut short is not taken for it."""
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"models/{card['version']}/{content[:16]}.safetensors"
+        self.objects.put_file(key, path)
+        self.catalog.models.add(
+            card["version"],
+            architecture=card["architecture"],
+            key=key,
+            parent=card["parent"],
+            table_version=card["table_version"],
+            card=card,
+        )
+
+    def current_model(self) -> Model:
+        """The model version in use.
+
+        Raises:
+            RuntimeError: the workspace was not prepared.
+        """
+        model = self.catalog.models.current()
+        if model is None:
+            raise RuntimeError("the workspace has no current model; run `dataengine doctor`")
+        return model
+
+    def segmenter(self, version: str | None = None) -> Segmenter:
+        """The model version, loaded; the current one where none is named. Two are kept."""
+        return _load_segmenter(self._loader, version or self.current_model().version)
+
+    def checkpoint(self, version: str) -> Path:
+        """A local copy of a model version's file."""
+        model = self.catalog.models.get(version)
+        path = self.cache / check_key(model.key)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with named_by_catalog("Else make another version current: `dataengine models`"):
+                self.objects.fetch(model.key, path)
+        return path
+
+    def device(self) -> str:
+        """The torch device that `device` in the settings stands for."""
+        return torch_device(self.settings.device)
+
+    def pixels(self, image: Image) -> np.ndarray:
+        """An image's RGB uint8 (H, W, 3).
+
+        Raises:
+            BadImageError: the bytes are no image any more.
+            StorageError: they cannot be fetched, or are not there.
+        """
+        with named_by_catalog("If its object is lost for good, ingest the image's file again"):
+            data = self.objects.get(image.key)
+        return read_image(data, max_pixels=self.settings.max_pixels)
+
+    def truths_of(self, image_ids: Sequence[int]) -> dict[int, list[RLE]]:
+        """The true masks of images, in one scan; images without any are left out."""
+        found: dict[int, list[RLE]] = {}
+        for mask in self.truths.masks(image_ids=list(image_ids), current_only=True):
+            if mask.area > 0:  # an empty one says that a mask was taken away
+                found.setdefault(mask.image_id, []).append(mask.rle)
+        return found
+
+    def images_with_truth(self, dataset: str) -> set[int]:
+        """Ids of the dataset's images that came with masks."""
+        found: set[int] = set()
+        columns = ("image_id", "area")
+        for batch in self.truths.scan(dataset=dataset, columns=columns, current_only=True):
+            there = pc.greater(batch.column("area"), 0)
+            found.update(batch.column("image_id").filter(there).to_pylist())
+        return found
+
+
+def torch_device(name: str) -> str:
+    """The torch device a name stands for: `auto` is the best there is."""
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@lru_cache(maxsize=2)
+def _load_segmenter(workspace: Workspace, version: str) -> Segmenter:
+    from engine.sam import Segmenter, load_checkpoint
+
+    sam, card = load_checkpoint(workspace.checkpoint(version), workspace.device())
+    return Segmenter(sam, version=version, thresholds=card.thresholds)
+
+
+@cache
+def open_workspace(root: str) -> Workspace:
+    """The workspace of that folder, one per process: what flows call with their parameter.
+
+    Raises:
+        WorkspaceError: there is none, or its settings are wrong.
+    """
+    keep_freed_memory()
+    settings = load_settings(Path(root))
+    logs.configure(settings)
+    return Workspace(settings)
+
+
+@cache
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a checkout."""
+    found = package_version("open-data-engine")
+    if shutil.which("git") is None:  # as in a container
+        return found
+    result = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"{found}+{result.stdout.strip()}" if result.returncode == 0 else found

@@ -44,7 +44,7 @@ bench: $(READY) ## All benchmarks
 base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/); DATA="FOLDER ..." adds photographs
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[base-model]"
 	mkdir -p .cache
-	$(if $(DATA),$(BIN)/python -m flows.training.pack_photos $(DATA) --out .cache/photos.npz)
+	$(if $(DATA),$(BIN)/python -m flows.cli.pack_photos $(DATA) --out .cache/photos.npz)
 	$(BIN)/python -m engine.training.base_model --folder .cache $(if $(DATA),--photos .cache/photos.npz)
 
 pictures: $(READY) ## Take the pictures of docs/ anew, by the browser tests

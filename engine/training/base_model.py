@@ -4,7 +4,7 @@
     make base-model DATA="photos/a photos/b"             # COCO-style folders as well (docs/lite.md)
     python -m engine.training.base_model --photos photos.npz --device cuda --seconds 480
 
-It resumes where it was stopped. Photographs come as a file of `flows.training.pack_photos`; scenes
+It resumes where it was stopped. Photographs come as a file of `flows.cli.pack_photos`; scenes
 are those of `engine.simulation.scenes` (seeds from 0 up). `--only train` ends with the weights,
 `--only finish` calibrates and scores them: a GPU machine needs no more than the first.
 """
@@ -179,7 +179,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, help="a file of flows.training.pack_photos")
+    parser.add_argument("--photos", type=Path, help="a file of flows.cli.pack_photos")
     parser.add_argument("--start", type=Path, help="checkpoint that is trained further")
     parser.add_argument("--imagenet-trunk", action="store_true", help="with ImageNet's trunk again")
     parser.add_argument("--folder", type=Path, default=Path(".cache"), help="for checkpoints")

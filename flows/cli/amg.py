@@ -7,92 +7,21 @@ file an image, with a picture beside it.
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from flows.cli.commands import QUALITY, JsonOption, example
+from flows.stages.folder_masks import run_amg
 from flows.workspace import progress
+from flows.workspace.console import console, errors
+from flows.workspace.permissions import for_people
 
 if TYPE_CHECKING:
     from engine.automatic import MaskGenerator
 
 PANEL = "As in segment_anything's amg.py"
-JOBLESS = "amg"
-"""What stands for dataset and run in masks that belong to none."""
-
-
-@dataclass(frozen=True, slots=True)
-class AmgResult:
-    """What one image gave: masks, seconds of generating and what to look at, or why it was
-    refused."""
-
-    path: str
-    masks: int = 0
-    seconds: float = 0.0
-    error: str | None = None
-    note: str | None = None
-
-
-def run_amg(
-    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool = True
-) -> Iterator[AmgResult]:
-    """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing. The stem is
-    the image's own, with a number where another image or a file that is not ours has it.
-
-    Args:
-        generator: model and settings.
-        paths: of image files.
-        output: folder; made where it is missing.
-        pictures: write the overlays too.
-
-    Raises:
-        OSError: a result cannot be written.
-    """
-    from engine.core.overlay import draw_masks
-    from engine.core.records import Source, Stage
-    from flows.stages.answers import Job, masks_of
-    from storage.formats.folders import told_apart
-    from storage.formats.images import FLAT, BadImageError, is_flat, read_image, write_png
-    from storage.formats.sa1b import write_sa1b
-    from storage.outputs import OutputFolder
-
-    job = Job(
-        run_id=JOBLESS,
-        dataset=JOBLESS,
-        dataset_id=0,
-        round_id=None,
-        stage=Stage.FULLY_AUTOMATIC,
-        round=0,
-        model=generator.segmenter.version,
-    )
-    folder = OutputFolder(output)
-    names = told_apart(paths)
-    for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
-        try:
-            pixels = read_image(path.read_bytes())
-        except (BadImageError, OSError) as error:
-            yield AmgResult(str(path), error=str(error))
-            continue
-        began = time.perf_counter()
-        found = generator.generate(pixels)
-        seconds = time.perf_counter() - began
-        height, width = pixels.shape[:2]
-        rows = masks_of(job, number, found, shard=0, source=Source.AUTOMATIC)
-        source = os.path.relpath(path, output)
-        stem = folder.fresh_stem(path.stem, (".json", ".png") if pictures else (".json",), source)
-        with folder.writing(f"{stem}.json", source) as fresh:
-            write_sa1b(fresh, number, name, height, width, rows)
-        if pictures:
-            overlay = draw_masks(pixels, [mask.rle for mask in found], max_side=1600)
-            folder.write(f"{stem}.png", write_png(overlay), source)
-        note = FLAT if is_flat(pixels) else None
-        yield AmgResult(str(path), len(found), seconds, note=note)
 
 
 def _load_generator(
@@ -135,6 +64,17 @@ def _files(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
 _Flag = typer.Option(rich_help_panel=PANEL)
 
 
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command(
+    rich_help_panel=QUALITY,
+    epilog=example(
+        "dataengine amg photo.jpg --output masks/",
+        "dataengine amg photos/ --model sam_vit_b_01ec64.pth --preset sa1b --output masks/",
+    ),
+)
+@for_people()
 def amg(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")
@@ -160,9 +100,7 @@ def amg(
     crop_overlap_ratio: Annotated[float | None, _Flag] = None,
     crop_n_points_downscale_factor: Annotated[int | None, _Flag] = None,
     min_mask_region_area: Annotated[int | None, _Flag] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, for scripts.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Masks of everything in a few images, without a workspace: `STEM.json` as in SA-1B and
     `STEM.png` to look at."""
@@ -182,7 +120,7 @@ def amg(
     paths, passed_over = _files(images)
     if passed_over:
         told = f"{len(passed_over)} files passed over, as this command wrote them"
-        Console(stderr=True).print(f"{told}: {passed_over[0]} ...", markup=False, highlight=False)
+        errors.print(f"{told}: {passed_over[0]} ...", markup=False, highlight=False)
     generator = _load_generator(model, device, preset, changes)
     _run_and_tell(generator, paths, output, pictures=pictures, as_json=as_json)
 
@@ -191,7 +129,6 @@ def _run_and_tell(
     generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool, as_json: bool
 ) -> None:
     """Run with a progress bar; print what came of it. Exits with 1 where an image was refused."""
-    errors = Console(stderr=True)
     reporter = progress.Silent() if as_json else progress.on(errors)
     results = []
     with reporter.track("masks", len(paths), "image") as advance:
@@ -217,7 +154,7 @@ def _run_and_tell(
     if as_json:
         print(json.dumps(summary))
     else:
-        Console().print(
+        console.print(
             f"{summary['masks']} masks on {summary['images']} images in "
             f"{summary['seconds']:.1f} s of generating; they are in {output}"
         )

@@ -16,14 +16,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.console import (
+from flows.cli.commands import (
+    QUALITY,
     CrowdsOption,
     FrameOption,
     JsonOption,
-    console,
+    example,
     in_workspace,
     print_json,
 )
+from flows.workspace.console import console
+from flows.workspace.permissions import for_people
 from storage.outputs import OutputFolder
 
 if TYPE_CHECKING:
@@ -63,6 +66,18 @@ _COLORS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2")
 _CLICKS = {1: "miou_1_click", **{n: f"miou_{n}_clicks" for n in (2, 3, 5, 9)}}
 
 
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command(
+    rich_help_panel=QUALITY,
+    epilog=example(
+        "dataengine evaluate --images val/images --coco val/instances.json --json",
+        "dataengine evaluate --set cells=cells/images,cells/instances.json "
+        "--set photos=photos/images,photos/instances.json --output scores/",
+    ),
+)
+@for_people()
 def evaluate(
     images: Annotated[Path | None, typer.Option(help="Folder of images.")] = None,
     coco: Annotated[Path | None, typer.Option(help="Their COCO instance annotations.")] = None,
@@ -147,7 +162,7 @@ def _named(text: str) -> EvaluationSet:
 def print_scores(result: dict[str, Any]) -> None:
     """A row a figure and a column a set, each mean with the interval it lies in; and what of the
     sets was left out."""
-    from flows.data.inputs import print_left_out
+    from flows.cli.tables import print_left_out
 
     table = Table(title=f"scores of {escape(result['model'])}", header_style="bold")
     table.add_column("", no_wrap=True)

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli.console import (
-    GOES_ON,
-    JsonOption,
-    console,
-    example,
-    in_workspace,
-    number,
-    print_json,
-)
+from flows.cli.commands import GOES_ON, JsonOption, example, in_workspace, number, print_json
+from flows.workspace.console import console
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace

@@ -3,12 +3,11 @@ leave out, counted by kind and named, so that nothing is ignored in silence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.console import console
 from storage.formats.coco import CocoDataset, read_coco
 from storage.formats.coco_annotations import Conventions, Problem
 from storage.formats.folders import UNREADABLE, as_text, list_images
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 NAMED = 5
 """Examples that are kept of each kind."""
-TOLD = 10
-"""Problems that a command prints."""
 INGESTS = 1_000
 """Ingests of a dataset that `status` looks through, the latest ones."""
 
@@ -122,19 +119,3 @@ def passed_over_in(workspace: Workspace, dataset_id: int) -> list[dict[str, Any]
             seen.add(folder)
             found.add_rows(run.metrics.get("passed_over", []))
     return found.rows()
-
-
-def print_left_out(passed_over: Sequence[dict[str, Any]], problems: Sequence[str]) -> None:
-    """Say what was not used, a line a kind, and the first problems."""
-    for row in passed_over:
-        named = ", ".join(row["examples"])
-        more = ", ..." if row["count"] > len(row["examples"]) else ""
-        _print(f"not used: {row['count']} {row['what']}: {named}{more}")
-    for problem in problems[:TOLD]:
-        _print(f"  {problem}")
-    if len(problems) > TOLD:
-        console.print(f"  and {len(problems) - TOLD} more problems")
-
-
-def _print(line: str) -> None:
-    console.print(line, style="yellow", markup=False, highlight=False)

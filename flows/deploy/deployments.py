@@ -1,4 +1,4 @@
-"""`dataengine deploy`: the steps as Prefect deployments in a work pool, with what triggers them.
+"""The steps as Prefect deployments in a work pool, with what triggers them.
 
 `infra/prefect.yaml` says the same for `prefect deploy`.
 """
@@ -8,9 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from flows.cli.console import JsonOption, console, example, in_workspace, print_json
 from flows.prefect_api import events
 from flows.prefect_api.client import UnreachableError, refused_in_a_line
 
@@ -103,16 +100,12 @@ def deploy_all(workspace: Workspace) -> list[dict[str, Any]]:
         UnreachableError: no Prefect server answers, or it has another workspace's deployments of
             this name.
     """
-    from flows.deploy import prefect_flows
-
     chosen = workspace.settings.production
     with refused_in_a_line():
         _make_work_pool(chosen.work_pool)
         _check_owner(workspace)
         rows = []
         for kind, item in DEPLOYMENTS.items():
-            if kind == "sweep" and not prefect_flows.can_sweep():
-                continue
             _apply(workspace, item)
             rows.append(
                 {
@@ -186,26 +179,3 @@ def _trigger(chosen: ProductionSettings, item: Deployment, trigger: Trigger) -> 
         expect={trigger.event},
         parameters=trigger.parameters or None,
     )
-
-
-def deploy(as_json: JsonOption = False) -> None:
-    """Make the Prefect deployments of this workspace, or bring them up to date.
-
-    They run in a work pool, on schedules (`dataengine schedule`) and on events: a round's queue
-    drained, masks accepted or rejected, a model promoted. Schedules stay as they are.
-    """
-    with in_workspace(as_json) as workspace:
-        from flows.prefect_api.client import connected
-
-        with connected(workspace.settings.root):
-            rows = deploy_all(workspace)
-    if as_json:
-        print_json({"work_pool": workspace.settings.production.work_pool, "deployments": rows})
-        return
-    table = Table("name", "deployment", "started by")
-    for row in rows:
-        table.add_row(row["name"], row["deployment"], ", ".join(row["triggers"]))
-    console.print(table)
-
-
-deploy_help = example("dataengine deploy", "dataengine deploy --json")

@@ -6,8 +6,6 @@ retry: what it does is named after the flow run or after the state it found.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ from prefect.runtime import flow_run
 from rich.text import Text
 
 from flows.loop.advance import advance_dataset, retrain_if_due
+from flows.operations import sweep
 from flows.release.release import NothingToReleaseError, release
 from flows.review.rescore import rescore_dataset
 from flows.review.review import finish_review, queue_sample, start_review
@@ -29,7 +28,6 @@ from flows.workspace.run_lock import guarded
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Dataset, RunKind, RunState
 
-SWEEPER = "flows.operations.upkeep"
 TELL_SECONDS = 30.0
 """How often a flow run's log says how far it has come."""
 
@@ -122,14 +120,7 @@ def rescore_masks(workspace: str, dataset: str | None = None) -> list[dict[str, 
 def sweep_workspace(workspace: str) -> Any:
     """Remove what nothing refers to any more."""
     with opened(workspace) as found:
-        return importlib.import_module(SWEEPER).sweep_workspace(found, delete=True)
-
-
-def can_sweep() -> bool:
-    """Whether this version has a sweep."""
-    return importlib.util.find_spec(SWEEPER) is not None and hasattr(
-        importlib.import_module(SWEEPER), "sweep_workspace"
-    )
+        return sweep.sweep_workspace(found, delete=True)
 
 
 def _datasets(workspace: Workspace, name: str | None) -> list[Dataset]:

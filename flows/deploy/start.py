@@ -1,18 +1,17 @@
-"""`dataengine start`: a deployment's flow, started now in the work pool and followed to its end."""
+"""A deployment's flow, started now in the work pool and followed to its end."""
 
 from __future__ import annotations
 
 import inspect
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import httpx
-import typer
 
-from flows.cli.console import JsonOption, console, errors, example, in_workspace, print_json
 from flows.deploy.deployments import DEPLOYMENTS, full_name
-from flows.prefect_api.client import LOOK_SECONDS, api_url, connected, login
+from flows.prefect_api.client import LOOK_SECONDS, api_url, login
+from flows.workspace.console import errors
 from flows.workspace.settings import WorkspaceError
 
 if TYPE_CHECKING:
@@ -29,11 +28,6 @@ LATE_LINES = 100
 """Of those that were read, how many may still get another before them: several processes log."""
 
 Kind = Literal["generate", "advance", "retrain", "review", "release", "rescore", "sweep"]
-
-start_help = example(
-    "dataengine start generate --dataset cells",
-    "dataengine start retrain --dataset cells --no-follow --json",
-)
 
 
 def is_deployed(workspace: Workspace, kind: str) -> bool:
@@ -113,12 +107,12 @@ def follow(run_id: UUID, pool: str) -> str:
                 time.sleep(2 * POLL_SECONDS)  # the last lines come after it
                 _tell(client, run_id, told)
                 if not state.is_completed() and state.message:
-                    _say(state.message)
+                    say(state.message)
                 return str(state.name)
             _tell(client, run_id, told)
             waits = state is None or state.is_scheduled() or state.is_pending()
             if waits and not is_said and time.monotonic() - began > PATIENCE_SECONDS:
-                _say(f"waiting for a worker of pool {pool!r} (`dataengine doctor`)")
+                say(f"waiting for a worker of pool {pool!r} (`dataengine doctor`)")
                 is_said = True
             time.sleep(POLL_SECONDS)
 
@@ -136,47 +130,9 @@ def _tell(client: SyncPrefectClient, run_id: UUID, told: set[UUID]) -> None:
                 told.add(entry.id)
                 first, *more = entry.message.splitlines() or [""]
                 rest = f" (and {len(more)} lines: see the run in Prefect)" if more else ""
-                _say(f"{entry.timestamp:%H:%M:%S} {first}{rest}")
+                say(f"{entry.timestamp:%H:%M:%S} {first}{rest}")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line beside the result."""
     errors.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def start(
-    kind: Annotated[Kind, typer.Argument(help="What to start.")],
-    dataset: Annotated[str | None, typer.Option(help="Name of the dataset.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="generate: at most so many.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="review: images to sample.")] = None,
-    name: Annotated[str | None, typer.Option(help="release: its name.")] = None,
-    wait: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Show its log until it has ended.")
-    ] = True,
-    as_json: JsonOption = False,
-) -> None:
-    """Start a deployment now: a worker of the work pool does it, wherever that runs.
-
-    Ctrl-C ends the following, not the run.
-    """
-    given = {"dataset": dataset, "limit": limit, "images": images, "name": name}
-    state = None
-    with in_workspace(as_json) as workspace:
-        parameters = parameters_of(kind, given)
-        if dataset is not None:
-            workspace.catalog.datasets.get(dataset)  # or say that there is none
-        pool = workspace.settings.production.work_pool
-        with connected(workspace.settings.root):
-            run_id = start_run(workspace, kind, parameters)
-            _say(f"flow run {run_id} in pool {pool!r}")
-            if wait:
-                try:
-                    state = follow(run_id, pool)
-                except KeyboardInterrupt:
-                    errors.print("no longer followed; the run goes on")
-                    raise typer.Exit(130) from None
-    if as_json:
-        print_json({"flow_run": str(run_id), "kind": kind, "state": state})
-    elif state is not None:
-        console.print(f"{kind}: {state}")
-    if state not in (None, "Completed"):
-        raise typer.Exit(1)

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
-from rich.table import Table
 
-from flows.cli.console import console
 from flows.operations import stale_runs
 from flows.prefect_api import version_check
 from flows.workspace.logs import masked, secrets_of
@@ -271,13 +268,3 @@ CHECKS: tuple[tuple[str, Check, str], ...] = (
     ("runs", _runs, "check the catalog first"),
     ("quarantine", _quarantine, "check the catalog first"),
 )
-
-
-def print_checks(checks: list[dict[str, Any]]) -> None:
-    """As a table for people."""
-    colours = {"ok": "green", "look": "yellow", "wrong": "red"}
-    table = Table("check", "", "what", "what to do")
-    for check in checks:
-        mark = f"[{colours[check['level']]}]{check['level']}[/]"
-        table.add_row(check["name"], mark, escape(check["detail"]), escape(check["do"]))
-    console.print(table)

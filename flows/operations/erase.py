@@ -1,27 +1,13 @@
-"""Erasing: `dataengine erase image | dataset | person | pending`."""
+"""Erasing images, a dataset or a person's name, everywhere and for good."""
 
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
-from flows.cli.console import JsonOption, console, example, in_workspace, print_json
-from flows.workspace.settings import WorkspaceError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
     from storage.erasures import Erasure
-
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Delete images, a dataset, or a person's name everywhere, for good.",
-    epilog=example("dataengine erase image 17 18 --dataset photos --dry-run"),
-)
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask; needed with --json.")]
 
 
 def concerned(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
@@ -172,138 +158,3 @@ def _drop_local(workspace: Workspace) -> int:
 
 
 # commands
-
-
-@app.command(epilog=example("dataengine erase image 17 birds/a.jpg --dataset photos"))
-def image(
-    images: Annotated[list[str], typer.Argument(help="Ids, or file names in the dataset.")],
-    dataset: Annotated[str, typer.Option(help="Name of the dataset.")] = "default",
-    dry_run: DryOption = False,
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Delete images: pixels, masks in all versions, tasks, answers, embeddings, releases' files."""
-    from storage import erasures
-
-    with in_workspace(as_json) as workspace:
-        _finish_first(workspace)
-        row = workspace.catalog.datasets.get(dataset)
-        ids = [number for name in images for number in _ids_of(workspace, row.id, name)]
-        found = erasures.of_images(workspace.catalog, row, ids)
-        if missing := sorted(set(ids) - set(found.work.image_ids)):
-            raise typer.BadParameter(f"{dataset} has no image {missing[0]}", param_hint="IMAGES")
-        _carry_out(workspace, found, dry_run, yes, as_json)
-
-
-@app.command(epilog=example("dataengine erase dataset photos --dry-run"))
-def dataset(
-    name: Annotated[str, typer.Argument(help="Name of the dataset.")],
-    dry_run: DryOption = False,
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Delete a dataset: its images and all of theirs, its loops, runs and releases."""
-    from storage import erasures
-
-    with in_workspace(as_json) as workspace:
-        _finish_first(workspace)
-        row = workspace.catalog.datasets.get(name)
-        found = erasures.of_dataset(workspace.catalog, row)
-        _carry_out(workspace, found, dry_run, yes, as_json)
-
-
-@app.command(epilog=example("dataengine erase person ada"))
-def person(
-    name: Annotated[str, typer.Argument(help="Who.")],
-    dry_run: DryOption = False,
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Put a pseudonym for a person's name everywhere and sign them out. Their work stays."""
-    from storage import erasures
-
-    with in_workspace(as_json) as workspace:
-        _finish_first(workspace)
-        found = workspace.catalog.annotators.find(name)
-        if found is None or found.kind != "person":
-            raise typer.BadParameter(f"there is nobody called {name!r}", param_hint="NAME")
-        _carry_out(workspace, erasures.of_person(found), dry_run, yes, as_json)
-
-
-@app.command(epilog=example("dataengine erase pending"))
-def pending(dry_run: DryOption = False, as_json: JsonOption = False) -> None:
-    """Finish erasures that were cut short, or that a restored backup has undone."""
-    from storage import erasures
-
-    with in_workspace(as_json) as workspace:
-        ids = erasures.pending(workspace.catalog, workspace.objects)
-        done = [] if dry_run else erase_pending(workspace)
-    if as_json:
-        print_json({"pending": ids, "erased": done})
-    elif dry_run:
-        console.print(f"{len(ids)} erasures are not finished")
-    else:
-        console.print(f"{len(done)} erasures finished")
-
-
-def _ids_of(workspace: Workspace, dataset_id: int, name: str) -> list[int]:
-    """The image of an id, or those of a file name; a name that is a number is an id."""
-    if name.isdecimal() and len(name) < 19:
-        return [int(name)]
-    from storage.erasures import ids_named
-
-    found = ids_named(workspace.catalog, dataset_id, name)
-    if not found:
-        raise typer.BadParameter(f"there is no image {name!r}", param_hint="IMAGES")
-    return found
-
-
-def _finish_first(workspace: Workspace) -> None:
-    """What was begun is not in the catalog any more, or not all of it."""
-    from storage.erasures import unfinished
-
-    if left := unfinished(workspace.catalog):
-        raise WorkspaceError(
-            f"{len(left)} erasures were cut short; `dataengine erase pending` finishes them"
-        )
-
-
-def _carry_out(
-    workspace: Workspace, erasure: Erasure, dry_run: bool, yes: bool, as_json: bool
-) -> None:
-    told = concerned(workspace, erasure)
-    check_idle(workspace, erasure)
-    if not as_json:
-        _tell(told)
-    if not dry_run and not yes:
-        if as_json:
-            raise typer.BadParameter("erasing cannot be undone: give --yes with --json")
-        typer.confirm("this cannot be undone; erase it?", abort=True)
-    done = None if dry_run else erase(workspace, erasure)
-    if as_json:
-        print_json({**told, "dry_run": dry_run, "erased": done})
-    elif done is not None:
-        _tell_done(done)
-
-
-def _tell(told: dict[str, Any]) -> None:
-    subject = "the name" if told["kind"] == "person" else f"{told['images']} images"
-    console.print(f"{told['kind']} {told['name']}: {subject}, {told['masks']} masks", markup=False)
-    if told["releases"]:
-        what = "deleted" if told["kind"] == "dataset" else "withdrawn, and their files deleted"
-        console.print(f"releases {', '.join(told['releases'])} are {what}", markup=False)
-    if told["models"] and told["kind"] != "person":
-        console.print(
-            f"models stay as they were trained: {', '.join(told['models'])}", markup=False
-        )
-
-
-def _tell_done(done: dict[str, Any]) -> None:
-    console.print(
-        f"erased ({done['id']}): {done['objects']} objects, {done['files_rewritten']} files of the "
-        f"mask tables written again, {done['files_deleted']} old ones deleted"
-    )
-    if done["unreadable_versions"]:
-        gone = ", ".join(map(str, done["unreadable_versions"]))
-        console.print(f"versions of the mask table that cannot be read any more: {gone}")
-    console.print("next: start page and workers again, and delete copies (docs/security.md)")

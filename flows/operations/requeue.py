@@ -1,4 +1,4 @@
-"""`dataengine requeue`: work that was set aside is done again.
+"""Work that was set aside is done again.
 
 Tasks that too many people have skipped, or whose image was quarantined, are open again. Images that
 stage 3 has quarantined wait in a run of their own.
@@ -7,11 +7,7 @@ stage 3 has quarantined wait in a run of their own.
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
-from flows.cli.console import JsonOption, console, in_workspace, print_json
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
@@ -42,20 +38,3 @@ def requeue_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
         plan_shards(workspace, run_id, images)
         workspace.catalog.quarantine.forget([item.id for item in broken])
     return {"tasks": tasks, "images": len(broken), "run": run_id}
-
-
-def requeue(
-    dataset: Annotated[str, typer.Option(help="Name of the dataset.")] = "default",
-    as_json: JsonOption = False,
-) -> None:
-    """Open tasks again that were skipped or whose image was quarantined, and plan stage 3 again for
-    the images that it quarantined."""
-    with in_workspace(as_json) as workspace:
-        found = requeue_dataset(workspace, dataset)
-    if as_json:
-        print_json(found)
-        return
-    console.print(f"{found['tasks']} tasks are open again")
-    if found["run"]:
-        command = f"dataengine generate --resume {found['run']}"
-        console.print(f"{found['images']} images wait for stage 3: {command}", soft_wrap=True)

@@ -1,17 +1,13 @@
-"""The annotation page over a workspace: `dataengine annotate`, `dataengine annotators`."""
+"""The annotation page over a workspace."""
 
 from __future__ import annotations
 
 import threading
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from engine.annotation.callers import is_loopback
-from flows.cli.console import JsonOption, console, errors, example, in_workspace, print_json
 from flows.workspace.settings import WorkspaceError
 
 if TYPE_CHECKING:
@@ -22,69 +18,6 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 """Name of whoever sits at the machine, where nobody has to sign in."""
-
-annotators = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Who may use the annotation page.",
-    epilog=example("dataengine annotators add ada --role reviewer", "dataengine annotators list"),
-)
-RoleOption = Annotated[str, typer.Option(help="annotator, reviewer or admin.")]
-HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")]
-
-
-def annotate(
-    host: HostOption = "127.0.0.1",
-    port: PortOption = 8765,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    name: Annotated[
-        list[str] | None,
-        typer.Option("--name", help="Further host names to answer to, as behind a proxy."),
-    ] = None,
-) -> None:
-    """Start the annotation page: annotate, complete, review, and see how things stand.
-
-    On 127.0.0.1, without anybody entered, whoever is at this machine needs no sign-in. Any other
-    address or host name needs people (`dataengine annotators add`); put a TLS proxy in front of it.
-    """
-    import uvicorn
-
-    with in_workspace() as workspace:
-        app = make_app(workspace, host, name or [])
-        config = uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            log_level="warning",
-            log_config=None,  # as `flows.workspace.logs` has it
-            timeout_graceful_shutdown=2,
-            server_header=False,
-            proxy_headers=False,  # the app believes those of the settings' proxies
-        )
-        server = uvicorn.Server(config)
-        threading.Thread(target=_tell, args=(server, host, open_page), daemon=True).start()
-        server.run()
-        if not server.started:
-            raise WorkspaceError(f"port {port} of {host} cannot be used; choose another --port")
-
-
-annotate_help = example("dataengine annotate --open", "dataengine annotate --host 0.0.0.0")
-
-
-def _tell(server: Any, host: str, open_page: bool) -> None:
-    import time
-    import webbrowser
-
-    while not server.started:
-        if server.should_exit:
-            return
-        time.sleep(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    url = f"http://{host}:{port}/"
-    console.print(f"annotation page: {url}   (Ctrl-C stops it; nothing is lost)")
-    if open_page:
-        webbrowser.open(url)
 
 
 def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
@@ -162,79 +95,3 @@ def make_service(workspace: Workspace) -> AnnotationService:
         draft_seconds=workspace.settings.people_draft_seconds,
         on_drained=finish,
     )
-
-
-@annotators.command(epilog=example("dataengine annotators add ada --role reviewer"))
-def add(
-    name: Annotated[str, typer.Argument(help="Who.")],
-    role: RoleOption = "annotator",
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", help="Only of these datasets do they see anything; `*`: of all."),
-    ] = None,
-    url: Annotated[
-        str, typer.Option(help="Where people reach the page, for the link.")
-    ] = "http://127.0.0.1:8765",
-    as_json: JsonOption = False,
-) -> None:
-    """Enter somebody, or give them another role or other datasets, and print a sign-in link that
-    works once, for seven days. Without --dataset somebody new sees all."""
-    from engine.annotation.access import ROLES, new_link_token
-
-    if role not in ROLES:
-        raise typer.BadParameter(f"there are {', '.join(ROLES)}", param_hint="--role")
-    with in_workspace(as_json) as workspace:
-        people = workspace.catalog.annotators
-        chosen = _dataset_ids(workspace, dataset or [])  # or say that there is none
-        person = people.get_or_create(name, role=role)
-        if person.kind != "person" or name == LOCAL:
-            raise typer.BadParameter(f"{name!r} is taken", param_hint="NAME")
-        if dataset:
-            people.set_datasets(person.id, chosen)
-        people.set_role(person.id, role)
-        link = f"{url.rstrip('/')}/sign-in#{new_link_token(workspace.catalog, person)}"
-        workspace.catalog.audit.add("annotator_added", name, role=role, datasets=dataset)
-    if as_json:
-        print_json({"name": name, "role": role, "link": link})
-    else:
-        errors.print(f"{name} is {role}; this link signs them in, once, within seven days:")
-        print(link)
-
-
-def _dataset_ids(workspace: Workspace, names: list[str]) -> list[int] | None:
-    if "*" in names:
-        return None
-    return [workspace.catalog.datasets.get(name).id for name in names]
-
-
-@annotators.command("list", epilog=example("dataengine annotators list --json"))
-def list_people(as_json: JsonOption = False) -> None:
-    """Who there is, and what they have done."""
-    with in_workspace(as_json) as workspace:
-        from flows.operations.dashboard import annotator_rows
-
-        rows = annotator_rows(workspace)
-    if as_json:
-        print_json({"annotators": rows})
-        return
-    table = Table("name", "role", "datasets", "tasks", "masks", "s/mask", "last seen")
-    for row in rows:
-        pace = "–" if row["seconds_per_mask"] is None else f"{row['seconds_per_mask']:.1f}"
-        seen = "–" if row["last_seen"] is None else f"{row['last_seen']:%Y-%m-%d %H:%M}"
-        datasets = "all" if row["datasets"] is None else ", ".join(row["datasets"]) or "none"
-        done = (str(row["tasks"]), str(row["masks"]))
-        table.add_row(row["name"], row["role"], datasets, *done, pace, seen)
-    console.print(table)
-
-
-@annotators.command(epilog=example("dataengine annotators remove ada"))
-def remove(name: Annotated[str, typer.Argument(help="Who.")]) -> None:
-    """Sign somebody out everywhere and take their link away. Their work stays."""
-    with in_workspace() as workspace:
-        person = workspace.catalog.annotators.find(name)
-        if person is None:
-            raise typer.BadParameter(f"there is nobody called {name!r}", param_hint="NAME")
-        workspace.catalog.annotators.set_token(person.id, None)
-        workspace.catalog.sign_ins.end_all(person.id)
-        workspace.catalog.audit.add("annotator_removed", name)
-    console.print(f"{name} is signed out; `dataengine annotators add {name}` makes a new link")

@@ -1,4 +1,4 @@
-"""`dataengine up`: the production shape on one machine, from pip packages alone.
+"""The services of `dataengine up`: the production shape on one machine, from pip packages alone.
 
 Every service runs under a guard (`flows.services.process_guard`) that ends it when this command is
 gone, in whatever way. Data and logs are in the workspace's `.services` folder; started again,
@@ -13,28 +13,23 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.table import Table
-
-from flows.cli.console import JsonOption, console, errors, example, print_json
 from flows.prefect_api.client import LOCK_FILE, STATE_FILE
 from flows.services import definitions
 from flows.services.definitions import Service, folder_of
+from flows.workspace.console import errors
 from flows.workspace.processes import environment, python
 from flows.workspace.settings import (
     SERVICES,
     Settings,
     WorkspaceError,
-    find_workspace,
     load_settings,
 )
 
@@ -51,11 +46,9 @@ MAX_WAIT_SECONDS = 30.0
 """Before a service that ends again and again is started once more."""
 STEADY_SECONDS = 60.0
 """A service that has run for so long starts at once when it ends."""
+OPTIONAL = ("page", "postgres", "s3")
 USERS = ("worker", "page")
 """Services that use the others."""
-OPTIONAL = ("page", "postgres", "s3")
-
-up_help = example("dataengine up", "dataengine up --without postgres --without s3 --json")
 
 
 class ServiceError(Exception):
@@ -373,61 +366,3 @@ def stopped_by_signals(stopping: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-WithoutOption = Annotated[
-    list[str] | None, typer.Option("--without", help="page, postgres or s3; may be given again.")
-]
-PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="Any free one by default.")]
-
-
-def up(
-    without: WithoutOption = None,
-    page_port: PortOption = None,
-    prefect_port: PortOption = None,
-    s3_port: PortOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Start everything on this machine: PostgreSQL, S3, Prefect, a worker, the annotation page.
-
-    Prints where each is and whether it is well, and goes on until Ctrl-C. All ends with it; data
-    and logs stay in the workspace under `.services`. Other commands in the workspace use it.
-    """
-    from flows.prefect_api.temporary_server import configure
-
-    left_out = frozenset(without or [])
-    if unknown := left_out - set(OPTIONAL):
-        raise typer.BadParameter(
-            f"there are {', '.join(OPTIONAL)}, not {', '.join(sorted(unknown))}",
-            param_hint="--without",
-        )
-    root = find_workspace()
-    configure(root)
-    wanted = Wanted(
-        without=left_out, page_port=page_port, prefect_port=prefect_port, s3_port=s3_port
-    )
-    supervisor = Supervisor(root)
-    with alone(root), stopped_by_signals(supervisor.stopping):
-        try:
-            with errors.status("starting services"):
-                run_services(root, wanted, supervisor)
-            if not supervisor.stopping.is_set():
-                _show(supervisor, as_json)
-                supervisor.watch()
-        finally:
-            with errors.status("stopping services"):
-                supervisor.stop()
-    errors.print("everything is stopped; the data stays")
-
-
-def _show(supervisor: Supervisor, as_json: bool) -> None:
-    if as_json:
-        print_json({"workspace": str(supervisor.root), "services": supervisor.rows()})
-        sys.stdout.flush()
-        return
-    table = Table("service", "where", "health", "log", title=str(supervisor.root))
-    for row in supervisor.rows():
-        log = Path(row["log"]).relative_to(supervisor.root)
-        table.add_row(row["service"], row["url"], f"[green]{row['health']}[/green]", str(log))
-    console.print(table)
-    console.print("Ctrl-C stops everything; nothing is lost")

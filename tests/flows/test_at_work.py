@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.operations.upkeep import compact_workspace
+from flows.operations.compact import compact_workspace
 from flows.review.retrain_triggers import judged_since_retrain
 from flows.workspace.run_lock import at_work
 from storage.catalog import NewVerdict, RunKind, TaskKind, VerdictKind

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from engine.sam import Segmenter
 from engine.sam.segmenter import Prediction
 from flows.cli.main import app
+from flows.operations.backup import backup_catalog, restore_catalog
 from flows.operations.doctor import check_workspace
-from flows.operations.upkeep import backup_catalog, restore_catalog
 from flows.prefect_api import version_check
 from flows.prefect_api.client import login
 from flows.workspace import progress

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from engine.annotation.embeddings import embedding_key
 from engine.core.records import Source, Stage
 from flows.cli.main import app
+from flows.operations.backup import backup_catalog
 from flows.operations.doctor import check_workspace
-from flows.operations.upkeep import backup_catalog, sweep_workspace
+from flows.operations.sweep import sweep_workspace
 from flows.release.release import NothingToReleaseError, release_to_export
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace

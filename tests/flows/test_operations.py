@@ -16,12 +16,9 @@ from typer.testing import CliRunner
 from engine.annotation.embeddings import embedding_key
 from engine.core.records import Source, Stage
 from flows.cli.main import app
-from flows.operations.upkeep import (
-    backup_catalog,
-    compact_workspace,
-    restore_catalog,
-    sweep_workspace,
-)
+from flows.operations.backup import backup_catalog, restore_catalog
+from flows.operations.compact import compact_workspace
+from flows.operations.sweep import sweep_workspace
 from flows.release.release import released_images
 from flows.stages.answers import Job, commit_answers
 from flows.workspace import progress

@@ -11,7 +11,7 @@ import pytest
 
 from engine.sam.build import build_sam
 from engine.training.photo_pool import load_pool
-from flows.training.pack_photos import main
+from flows.cli.pack_photos import main
 from storage.formats.images import write_png
 
 

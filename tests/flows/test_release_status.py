@@ -10,7 +10,7 @@ import pytest
 
 from engine.core.records import Source, Stage
 from flows.operations import doctor
-from flows.operations.upkeep import sweep_workspace
+from flows.operations.sweep import sweep_workspace
 from flows.release import release
 from flows.release.release import export_release
 from flows.workspace.settings import FILE_NAME

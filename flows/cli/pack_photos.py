@@ -1,6 +1,6 @@
 """Packs folders of annotated photographs for a training of the base model.
 
-    python -m flows.training.pack_photos photos/a photos/b --out photos.npz
+    python -m flows.cli.pack_photos photos/a photos/b --out photos.npz
 
 Each folder is `images/` beside `instances.json`, read as `ingest` and `evaluate` read them
 (docs/inputs.md): what is not used is counted and named.
@@ -17,10 +17,11 @@ from zipfile import BadZipFile
 from engine.training.pack import pack
 from engine.training.photo_pool import set_names
 from engine.training.samples import Example
-from flows.cli.console import console
-from flows.data.inputs import Input, look_into, print_left_out
+from flows.cli.tables import print_left_out
+from flows.data.inputs import Input, look_into
 from flows.training.scores import LeftOut, annotated
 from flows.workspace import progress
+from flows.workspace.console import console
 from storage.formats.coco import BadAnnotationsError
 
 Sets = dict[str, Input]
@@ -74,9 +75,7 @@ def _sets_in(path: Path) -> list[str] | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pack; 2 with a message where something cannot be read or is in the way."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.training.pack_photos", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m flows.cli.pack_photos", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes")

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from flows.workspace import progress
+from flows.workspace.console import errors
 from flows.workspace.settings import find_workspace
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
 
-console = Console(width=None if sys.stdout.isatty() else 140)
-errors = Console(stderr=True)
 
+SETUP, LOOP, MODELS, QUALITY, RELEASES = "Set-up", "The loop", "Models", "Quality", "Releases"
+PRODUCTION, UPKEEP = "Production", "Upkeep"
+"""Panels of `dataengine --help`."""
 
+DatasetOption = Annotated[str, typer.Option(help="Name of the dataset.")]
+ChoiceOption = Annotated[str | None, typer.Option(help="Name of a dataset; all by default.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 CrowdsOption = Annotated[
     Literal["auto", "objects", "skip"],

@@ -1,0 +1,236 @@
+"""Commands of the loop: run it, or do one of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.commands import (
+    GOES_ON,
+    LOOP,
+    MODELS,
+    ChoiceOption,
+    DatasetOption,
+    JsonOption,
+    example,
+    in_workspace,
+    number,
+    print_json,
+)
+from flows.cli.tables import print_rounds
+from flows.loop import plan
+from flows.workspace.console import console, errors
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command(
+    rich_help_panel=LOOP,
+    epilog=example("dataengine run --dataset nuclei --rounds 2,1 --images-per-round 60"),
+)
+def run(
+    dataset: DatasetOption = "default",
+    annotator: Annotated[
+        str | None,
+        typer.Option(help="simulated, from ground truth (default); or people, at the page."),
+    ] = None,
+    rounds: Annotated[
+        str | None,
+        typer.Option(help="Rounds of stage 1, 2 and (default 1) 3, e.g. 2,1 (default) or 2,1,1."),
+    ] = None,
+    images_per_round: Annotated[
+        int | None, typer.Option(min=1, help="Images each round takes (default 60).")
+    ] = None,
+    new: Annotated[bool, typer.Option(help="Start anew where this plan is finished.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the loop: annotate, retrain, pre-fill, retrain, generate.
+
+    Started again after it was stopped, in whatever way, it goes on where it was: a loop that is
+    under way keeps its plan, which need not be given again.
+    """
+    with _usage("--annotator"):
+        plan.check_annotator(annotator or "simulated")
+    with _usage("--rounds"):
+        plan.parse_rounds(rounds or "2,1")
+    given = plan.PlanWords(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+        from flows.loop.data_engine import data_engine
+
+        planned = plan.loop_plan(workspace, dataset, given)
+        rows = data_engine(str(workspace.settings.root), dataset, planned, new)
+    if as_json:
+        print_json({"rounds": rows})
+    else:
+        print_rounds(rows)
+
+
+@contextmanager
+def _usage(option: str) -> Iterator[None]:
+    """A value that cannot be understood is told as one of the option."""
+    try:
+        yield
+    except plan.BadPlanError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+@app.command(
+    rich_help_panel=LOOP,
+    epilog=example("dataengine generate --dataset photos", "dataengine generate --resume RUN"),
+)
+def generate(
+    dataset: DatasetOption = "default",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    only_new: Annotated[
+        bool, typer.Option("--only-new", help="Only images that no such run has been over.")
+    ] = False,
+    resume: Annotated[str | None, typer.Option(help="Id of a run to go on with.")] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Begin anew where the same command was stopped.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make masks of everything in a dataset's images with the current model (stage 3).
+
+    Given again after it was stopped, in whatever way, it goes on where it was.
+    """
+    goes_on = "the same command without --new goes on where it was" if new else GOES_ON
+    with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
+        from flows.stages.fully_automatic import generate as flow
+        from flows.stages.fully_automatic import unfinished_generate
+        from storage.catalog import new_id
+
+        if resume is not None:
+            run_id = resume
+            run_row = workspace.catalog.runs.get(resume)
+            dataset = workspace.catalog.datasets.get_by_id(run_row.dataset_id).name
+        else:
+            begun = unfinished_generate(workspace, dataset, limit=limit, only_new=only_new)
+            if begun is None or new:
+                run_id = new_id()
+                errors.print(f"run {run_id}")
+            else:
+                run_id = begun.id
+                done = workspace.catalog.shards.totals(run_id)
+                errors.print(
+                    f"going on with run {run_id}: {done.committed_images} of {done.images} images "
+                    "are done; --new begins anew"
+                )
+        root = str(workspace.settings.root)
+        figures = flow(root, run_id, dataset, limit=limit, only_new=only_new)
+    if as_json:
+        print_json({"run": run_id, **figures})
+    else:
+        console.print(
+            f"{figures['masks']} masks on {figures['images']} images "
+            f"({figures['masks_per_image']:.1f} an image)"
+        )
+
+
+@app.command(rich_help_panel=LOOP, epilog=example("dataengine retrain --dataset nuclei"))
+def retrain(
+    dataset: DatasetOption = "default",
+    version: Annotated[str | None, typer.Option(help="Name of the new model version.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train on the collected masks; promote the result if it is better on held-out images."""
+    name = f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}" if version is None else version
+    goes_on = GOES_ON if version else f"the same command with --version {name} goes on where it was"
+    with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
+        from flows.training.retrain import retrain as flow
+
+        result = flow(str(workspace.settings.root), dataset, name)
+    if as_json:
+        print_json(result)
+    else:
+        console.print(f"{result['version']}: {result['reason']}; current is {result['model']}")
+
+
+@app.command(rich_help_panel=LOOP, epilog=example("dataengine review --dataset nuclei --images 20"))
+def review(
+    dataset: DatasetOption = "default",
+    images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the sample; another one each time by default.")
+    ] = None,
+    annotator: Annotated[
+        str, typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`.")
+    ] = "simulated",
+    as_json: JsonOption = False,
+) -> None:
+    """Send a sample of automatic masks to the review queue, and wait until it is judged."""
+    with _usage("--annotator"):
+        plan.check_annotator(annotator)
+    waits = "what is queued stays, and `dataengine advance` enters it once it is judged"
+    stopped = waits if annotator == "people" else None
+    with in_workspace(as_json, orchestrated=True, after_stop=stopped) as workspace:
+        from flows.review.review import review as flow
+
+        figures = flow(str(workspace.settings.root), dataset, images, None, seed, annotator)
+    if as_json:
+        print_json(figures)
+    else:
+        console.print(
+            f"{figures['judged']} masks judged: {figures['accept']} accepted, "
+            f"{figures['fix']} fixed, {figures['reject']} rejected"
+            if figures["judged"]
+            else "no automatic mask is left that no reviewer was asked about"
+        )
+
+
+@app.command(
+    rich_help_panel=LOOP,
+    epilog=example("dataengine advance", "dataengine advance --dataset cells --json"),
+)
+def advance(dataset: ChoiceOption = None, as_json: JsonOption = False) -> None:
+    """Take the loop's next step, as far as it goes without waiting for people.
+
+    Enters reviews that are judged, goes on with a round whose tasks are all handed in, retrains
+    and compares where that is due. Where nothing is, it does nothing; so it may run at any time.
+    """
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+        from flows.deploy.prefect_flows import advance_loop
+
+        rows = advance_loop(str(workspace.settings.root), dataset)
+    if as_json:
+        print_json({"datasets": rows})
+        return
+    for row in rows:
+        console.print(_told(row), markup=False)
+
+
+def _told(row: dict[str, Any]) -> str:
+    told = {
+        "waiting": f"{row['tasks']} images wait for people",
+        "busy": "another process is at it and goes on by itself",
+    }
+    loop = told.get(row["loop"], row["loop"])
+    retrained = row["retrain"]["retrained"]
+    return (
+        f"{row['dataset']}: loop: {loop}; reviews finished: {row['reviews']}; "
+        f"retrained: {number(retrained)}"
+    )
+
+
+@app.command(rich_help_panel=MODELS, epilog=example("dataengine rescore --dataset cells"))
+def rescore(dataset: ChoiceOption = None, as_json: JsonOption = False) -> None:
+    """Compare a sample of old automatic masks with the current model, once for each version that
+    becomes current; masks on which the two differ go to the review queue."""
+    with in_workspace(as_json, orchestrated=True) as workspace:
+        from flows.deploy.prefect_flows import rescore_masks
+
+        rows = rescore_masks(str(workspace.settings.root), dataset)
+    if as_json:
+        print_json({"compared": rows})
+        return
+    for row in rows:
+        console.print(
+            f"{row['disagreements']} of {row['masks']} old masks differ; {row['queued']} images "
+            "go to review"
+        )
+    if not rows:
+        console.print("nothing to compare: no old automatic masks, or they were compared before")

@@ -1,0 +1,162 @@
+"""`dataengine up`, `deploy` and `start`: the production shape."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from flows.cli.commands import PRODUCTION, JsonOption, example, in_workspace, print_json
+from flows.deploy.deployments import deploy_all
+from flows.deploy.start import Kind, follow, parameters_of, say, start_run
+from flows.prefect_api.client import (
+    connected,
+)
+from flows.services.supervisor import (
+    OPTIONAL,
+    Supervisor,
+    Wanted,
+    alone,
+    run_services,
+    stopped_by_signals,
+)
+from flows.workspace.console import console, errors
+from flows.workspace.settings import (
+    find_workspace,
+)
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command(
+    rich_help_panel=PRODUCTION, epilog=example("dataengine deploy", "dataengine deploy --json")
+)
+def deploy(as_json: JsonOption = False) -> None:
+    """Make the Prefect deployments of this workspace, or bring them up to date.
+
+    They run in a work pool, on schedules (`dataengine schedule`) and on events: a round's queue
+    drained, masks accepted or rejected, a model promoted. Schedules stay as they are.
+    """
+    with in_workspace(as_json) as workspace:
+        with connected(workspace.settings.root):
+            rows = deploy_all(workspace)
+    if as_json:
+        print_json({"work_pool": workspace.settings.production.work_pool, "deployments": rows})
+        return
+    table = Table("name", "deployment", "started by")
+    for row in rows:
+        table.add_row(row["name"], row["deployment"], ", ".join(row["triggers"]))
+    console.print(table)
+
+
+@app.command(
+    rich_help_panel=PRODUCTION,
+    epilog=example(
+        "dataengine start generate --dataset cells",
+        "dataengine start retrain --dataset cells --no-follow --json",
+    ),
+)
+def start(
+    kind: Annotated[Kind, typer.Argument(help="What to start.")],
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="generate: at most so many.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="review: images to sample.")] = None,
+    name: Annotated[str | None, typer.Option(help="release: its name.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Show its log until it has ended.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a deployment now: a worker of the work pool does it, wherever that runs.
+
+    Ctrl-C ends the following, not the run.
+    """
+    given = {"dataset": dataset, "limit": limit, "images": images, "name": name}
+    state = None
+    with in_workspace(as_json) as workspace:
+        parameters = parameters_of(kind, given)
+        if dataset is not None:
+            workspace.catalog.datasets.get(dataset)  # or say that there is none
+        pool = workspace.settings.production.work_pool
+        with connected(workspace.settings.root):
+            run_id = start_run(workspace, kind, parameters)
+            say(f"flow run {run_id} in pool {pool!r}")
+            if wait:
+                try:
+                    state = follow(run_id, pool)
+                except KeyboardInterrupt:
+                    errors.print("no longer followed; the run goes on")
+                    raise typer.Exit(130) from None
+    if as_json:
+        print_json({"flow_run": str(run_id), "kind": kind, "state": state})
+    elif state is not None:
+        console.print(f"{kind}: {state}")
+    if state not in (None, "Completed"):
+        raise typer.Exit(1)
+
+
+WithoutOption = Annotated[
+    list[str] | None, typer.Option("--without", help="page, postgres or s3; may be given again.")
+]
+
+
+PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="Any free one by default.")]
+
+
+@app.command(
+    rich_help_panel=PRODUCTION,
+    epilog=example("dataengine up", "dataengine up --without postgres --without s3 --json"),
+)
+def up(
+    without: WithoutOption = None,
+    page_port: PortOption = None,
+    prefect_port: PortOption = None,
+    s3_port: PortOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start everything on this machine: PostgreSQL, S3, Prefect, a worker, the annotation page.
+
+    Prints where each is and whether it is well, and goes on until Ctrl-C. All ends with it; data
+    and logs stay in the workspace under `.services`. Other commands in the workspace use it.
+    """
+    from flows.prefect_api.temporary_server import configure
+
+    left_out = frozenset(without or [])
+    if unknown := left_out - set(OPTIONAL):
+        raise typer.BadParameter(
+            f"there are {', '.join(OPTIONAL)}, not {', '.join(sorted(unknown))}",
+            param_hint="--without",
+        )
+    root = find_workspace()
+    configure(root)
+    wanted = Wanted(
+        without=left_out, page_port=page_port, prefect_port=prefect_port, s3_port=s3_port
+    )
+    supervisor = Supervisor(root)
+    with alone(root), stopped_by_signals(supervisor.stopping):
+        try:
+            with errors.status("starting services"):
+                run_services(root, wanted, supervisor)
+            if not supervisor.stopping.is_set():
+                _show(supervisor, as_json)
+                supervisor.watch()
+        finally:
+            with errors.status("stopping services"):
+                supervisor.stop()
+    errors.print("everything is stopped; the data stays")
+
+
+def _show(supervisor: Supervisor, as_json: bool) -> None:
+    if as_json:
+        print_json({"workspace": str(supervisor.root), "services": supervisor.rows()})
+        sys.stdout.flush()
+        return
+    table = Table("service", "where", "health", "log", title=str(supervisor.root))
+    for row in supervisor.rows():
+        log = Path(row["log"]).relative_to(supervisor.root)
+        table.add_row(row["service"], row["url"], f"[green]{row['health']}[/green]", str(log))
+    console.print(table)
+    console.print("Ctrl-C stops everything; nothing is lost")

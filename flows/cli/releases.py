@@ -1,0 +1,91 @@
+"""`dataengine release` and `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.commands import (
+    GOES_ON,
+    RELEASES,
+    DatasetOption,
+    JsonOption,
+    example,
+    in_workspace,
+    print_json,
+)
+from flows.workspace.console import console
+from flows.workspace.permissions import for_people
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command(
+    rich_help_panel=RELEASES, epilog=example("dataengine release nuclei-1 --dataset nuclei")
+)
+def release(
+    name: Annotated[str, typer.Argument(help="Name of the release.")],
+    dataset: DatasetOption = "default",
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
+    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+        from flows.release.release import is_released
+        from flows.release.release import release as flow
+
+        was_done = is_released(workspace, name)
+        card = flow(str(workspace.settings.root), dataset, name)
+    if as_json:
+        print_json({**card, "made_before": was_done})
+        return
+    told = f"release {name}: {card['masks']} masks on {card['images']} images"
+    if was_done:
+        told += f", as it was made at {card['created_at']}; what came since needs a new name"
+    console.print(told, markup=False, soft_wrap=True)
+    _tell_statuses(card)
+
+
+def _tell_statuses(counts: dict[str, Any]) -> None:
+    """What is known of the dataset's images; releases made by older versions do not say."""
+    statuses = counts.get("statuses")
+    if statuses is None:
+        return
+    console.print(f"{statuses['annotated']} images annotated, {statuses['generated']} generated")
+    if statuses["neither"]:
+        console.print(
+            f"{statuses['neither']} images neither annotated nor generated: exports leave them out "
+            "without --all-images"
+        )
+
+
+@app.command(
+    rich_help_panel=RELEASES, epilog=example("dataengine export latest --format coco --out out/")
+)
+def export(
+    name: Annotated[str, typer.Argument(help="A release, or `latest`.")] = "latest",
+    style: Annotated[str, typer.Option("--format", help="coco or sa1b.")] = "coco",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose latest release; needed with several datasets.")
+    ] = None,
+    all_images: Annotated[
+        bool,
+        typer.Option("--all-images", help="Also images neither annotated nor generated, as empty."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a release and its report into a folder. `latest` releases the dataset first if it
+    never was."""
+    with in_workspace(as_json, orchestrated=True) as workspace:
+        from flows.release.release import export_release, release_to_export
+
+        chosen = release_to_export(workspace, name, dataset)
+        with for_people():
+            counts = export_release(workspace, chosen, out, style, all_images=all_images)
+    if as_json:
+        print_json({"release": chosen.name, "folder": str(out), **counts})
+    else:
+        console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
+        _tell_statuses(counts)

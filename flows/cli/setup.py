@@ -1,0 +1,110 @@
+"""Commands of the first day: a workspace, how it stands, whether it is well, the demo."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.commands import SETUP, JsonOption, example, in_workspace, print_json
+from flows.cli.tables import print_checks, print_costs, print_rounds
+from flows.workspace.console import console
+from flows.workspace.settings import create_workspace, find_workspace
+
+MODEL_CHOICE = """\
+its model is the shipped lite; for photographs take a public one:
+  on a CPU  dataengine models pull mobile_sam --promote   (41 MB)
+  on a GPU  dataengine models pull vit_h --promote        (2.6 GB)"""
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command(rich_help_panel=SETUP, epilog=example("dataengine init ws", "cd ws"))
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to make the workspace in.")] = Path(),
+) -> None:
+    """Make a workspace: a folder with a `dataengine.toml`."""
+    root = create_workspace(folder)
+    from flows.workspace.workspace import open_workspace
+
+    workspace = open_workspace(str(root))
+    workspace.prepare()
+    if not (uri := workspace.settings.store_uri).startswith(str(root)):
+        console.print(f"its images and masks go to {uri} (uri under [store])", markup=False)
+    where = shlex.quote(str(folder))
+    told = f"workspace {root} is ready; next: cd {where} && dataengine ingest FOLDER"
+    console.print(told, markup=False)
+    console.print(MODEL_CHOICE)
+
+
+@app.command(rich_help_panel=SETUP, epilog=example("dataengine status", "dataengine status --json"))
+def status(as_json: JsonOption = False) -> None:
+    """Datasets, images, masks, rounds, models, tasks, runs, releases, quarantine, costs."""
+    with in_workspace(as_json) as workspace:
+        from flows.operations.status import status_of
+
+        found = status_of(workspace)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("", "", title=str(workspace.settings.root), show_header=False)
+    for name in ("images", "masks", "tasks", "runs", "models", "quarantine"):
+        parts = [f"{key} {value}" for key, value in found[name].items()]
+        table.add_row(name, ", ".join(parts) or "none")
+    unused = [row for rows in found["passed_over"].values() for row in rows]
+    told = ", ".join(f"{row['count']} {row['what']}" for row in unused)
+    table.add_row("not used", Text(told or "none"))
+    table.add_row("datasets", ", ".join(found["datasets"]) or "none")
+    table.add_row("releases", ", ".join(row["name"] for row in found["releases"]) or "none")
+    console.print(table)
+    if found["rounds"]:
+        print_rounds(found["rounds"])
+    print_costs(found["costs"])
+
+
+@app.command(rich_help_panel=SETUP, epilog=example("dataengine demo", "make demo"))
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Workspace; an earlier demo is replaced.")] = Path(
+        "demo"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Run everything once on generated scenes and real photographs, and write a report."""
+    import os
+
+    from flows.demo.demo_workspace import prepare_demo
+
+    root = prepare_demo(folder.resolve())
+    os.environ["DATAENGINE_WORKSPACE"] = str(root)
+    with in_workspace(as_json, orchestrated=True) as workspace:
+        from flows.demo.demo import demo as flow
+
+        summary = flow(str(workspace.settings.root))
+    if as_json:
+        print_json(summary)
+        return
+    print_rounds(summary["rounds"])
+    final = summary["final"]
+    console.print(
+        f"after the last retrain: {final['model']}, held-out mIoU {final['miou_1_click']:.3f} at 1 "
+        f"click, {final['miou_3_clicks']:.3f} at 3 clicks"
+    )
+    console.print(f"{summary['seconds']:.0f} s; report: {summary['report']}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=SETUP, epilog=example("dataengine doctor"))
+def doctor(as_json: JsonOption = False) -> None:
+    """Check the workspace: catalog, store, table, model, Prefect, disk, clock, leases and more."""
+    from flows.operations.doctor import check_workspace
+
+    checks = check_workspace(find_workspace())
+    if as_json:
+        print_json({"ok": all(check["ok"] for check in checks), "checks": checks})
+    else:
+        print_checks(checks)
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,97 @@
+"""Tables that commands print for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.commands import number
+from flows.workspace.console import console
+
+TOLD = 10
+"""Problems that a command prints."""
+
+
+def print_rounds(rows: list[dict[str, Any]]) -> None:
+    """The rounds of a loop, with the scores of the model that each ended with."""
+    sets = dict.fromkeys(row["scored_on"] for row in rows if row["scored_on"])
+    caption = f"mIoU on {', then on '.join(sets)}" if sets else None
+    table = Table(title="rounds", header_style="bold", caption=caption)
+    for name in ("stage", "round", "images", "masks", "masks/image", "clicks/mask", "s/mask"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for name in ("model", "mIoU 1 click", "mIoU 3 clicks"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for row in rows:
+        table.add_row(
+            row["stage"],
+            str(row["round"]),
+            number(row["images"]),
+            number(row["masks"]),
+            number(row["masks_per_image"], ".1f"),
+            number(row["clicks_per_mask"], ".2f"),
+            number(row["seconds_per_mask"], ".1f"),
+            row["model"] or "–",
+            number(row["miou_1_click"], ".3f"),
+            number(row["miou_3_clicks"], ".3f"),
+        )
+    console.print(table)
+
+
+def print_costs(costs: dict[str, Any]) -> None:
+    """The cost ledger by stage and model, and its total; nothing where nothing ran."""
+    if not costs["stages"]:
+        return
+    names = ("runs", "images", "masks", "accepted", "CPU h", "GPU h", "people h", "cost")
+    table = Table("stage", "model", title="costs", header_style="bold")
+    for name in (*names, "per accepted mask"):
+        table.add_column(name, justify="right")
+    for row in [*costs["stages"], {"stage": "total", "model": None, **costs["total"]}]:
+        hours = [f"{row[f'{of}_seconds'] / 3600:.2f}" for of in ("cpu", "gpu", "people")]
+        table.add_row(
+            row["stage"],
+            row["model"] or "",
+            str(row.get("runs", "")),
+            str(row["images"]),
+            str(row["masks"]),
+            ("~" if row["accepted_is_estimate"] else "") + number(row["accepted_masks"]),
+            *hours,
+            _money(row["cost"]),
+            _money(row["cost_per_accepted_mask"]),
+        )
+    console.print(table)
+    if costs["total"]["accepted_is_estimate"]:
+        console.print("~ by the share of the judged masks that was accepted")
+
+
+def _money(value: float | None) -> str:
+    """Two places, small amounts by two digits."""
+    return number(value, ".2f" if value is None or value >= 1 or value == 0 else ".2g")
+
+
+def print_checks(checks: list[dict[str, Any]]) -> None:
+    """As a table for people."""
+    colours = {"ok": "green", "look": "yellow", "wrong": "red"}
+    table = Table("check", "", "what", "what to do")
+    for check in checks:
+        mark = f"[{colours[check['level']]}]{check['level']}[/]"
+        table.add_row(check["name"], mark, escape(check["detail"]), escape(check["do"]))
+    console.print(table)
+
+
+def print_left_out(passed_over: Sequence[dict[str, Any]], problems: Sequence[str]) -> None:
+    """Say what was not used, a line a kind, and the first problems."""
+    for row in passed_over:
+        named = ", ".join(row["examples"])
+        more = ", ..." if row["count"] > len(row["examples"]) else ""
+        _print(f"not used: {row['count']} {row['what']}: {named}{more}")
+    for problem in problems[:TOLD]:
+        _print(f"  {problem}")
+    if len(problems) > TOLD:
+        console.print(f"  and {len(problems) - TOLD} more problems")
+
+
+def _print(line: str) -> None:
+    console.print(line, style="yellow", markup=False, highlight=False)

@@ -1,0 +1,42 @@
+"""What nothing refers to: objects, and runs that no process works on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.workspace.workspace import Workspace
+
+
+def sweep_workspace(workspace: Workspace, delete: bool = False) -> dict[str, Any]:
+    """Find, and delete if asked, objects that nothing refers to and that are older than
+    `orphan_days`; find, and close if asked, runs and releases that nobody is at any more.
+
+    Returns:
+        `kinds` (objects and bytes by prefix), `objects`, `bytes`, `deleted`; `stale`: the runs and
+        releases, which have failed now where `delete` is on.
+
+    Raises:
+        StorageError, CatalogError: the store or the catalog does not answer; do it again.
+    """
+    from flows.operations import stale_runs
+    from storage import generations
+    from storage.sweep import sweep as sweep_store
+
+    if delete:  # what a forgotten row names looks like an orphan
+        generations.check(workspace.catalog, workspace.objects)
+    report = sweep_store(
+        workspace.catalog,
+        workspace.objects,
+        older_than=timedelta(days=workspace.settings.operations.orphan_days),
+        delete=delete,
+    )
+    if delete and report.objects:
+        workspace.catalog.audit.add("sweep", objects=report.objects, bytes=report.bytes)
+    left = stale_runs.find(workspace)
+    if delete:
+        stale_runs.close(workspace, left)
+    found = {**asdict(report), "objects": report.objects, "bytes": report.bytes}
+    return {**found, "stale": left.as_dict()}

@@ -1,0 +1,85 @@
+"""Masks of a folder of images without a workspace (`dataengine amg`)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.automatic import MaskGenerator
+
+
+JOBLESS = "amg"
+"""What stands for dataset and run in masks that belong to none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AmgResult:
+    """What one image gave: masks, seconds of generating and what to look at, or why it was
+    refused."""
+
+    path: str
+    masks: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+    note: str | None = None
+
+
+def run_amg(
+    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool = True
+) -> Iterator[AmgResult]:
+    """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing. The stem is
+    the image's own, with a number where another image or a file that is not ours has it.
+
+    Args:
+        generator: model and settings.
+        paths: of image files.
+        output: folder; made where it is missing.
+        pictures: write the overlays too.
+
+    Raises:
+        OSError: a result cannot be written.
+    """
+    from engine.core.overlay import draw_masks
+    from engine.core.records import Source, Stage
+    from flows.stages.answers import Job, masks_of
+    from storage.formats.folders import told_apart
+    from storage.formats.images import FLAT, BadImageError, is_flat, read_image, write_png
+    from storage.formats.sa1b import write_sa1b
+    from storage.outputs import OutputFolder
+
+    job = Job(
+        run_id=JOBLESS,
+        dataset=JOBLESS,
+        dataset_id=0,
+        round_id=None,
+        stage=Stage.FULLY_AUTOMATIC,
+        round=0,
+        model=generator.segmenter.version,
+    )
+    folder = OutputFolder(output)
+    names = told_apart(paths)
+    for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
+        try:
+            pixels = read_image(path.read_bytes())
+        except (BadImageError, OSError) as error:
+            yield AmgResult(str(path), error=str(error))
+            continue
+        began = time.perf_counter()
+        found = generator.generate(pixels)
+        seconds = time.perf_counter() - began
+        height, width = pixels.shape[:2]
+        rows = masks_of(job, number, found, shard=0, source=Source.AUTOMATIC)
+        source = os.path.relpath(path, output)
+        stem = folder.fresh_stem(path.stem, (".json", ".png") if pictures else (".json",), source)
+        with folder.writing(f"{stem}.json", source) as fresh:
+            write_sa1b(fresh, number, name, height, width, rows)
+        if pictures:
+            overlay = draw_masks(pixels, [mask.rle for mask in found], max_side=1600)
+            folder.write(f"{stem}.png", write_png(overlay), source)
+        note = FLAT if is_flat(pixels) else None
+        yield AmgResult(str(path), len(found), seconds, note=note)

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 import httpx
 
+from engine.core.errors import DataEngineError
+
 MAX_WAIT_S = 30.0
 """The longest pause between two tries."""
 TIMEOUT_S = 30.0
@@ -24,7 +26,7 @@ Tell = Callable[[int, int | None], None]
 """tell(done, total): bytes that are there, of how many; None where the server does not say."""
 
 
-class DownloadError(Exception):
+class DownloadError(DataEngineError):
     """The file could not be fetched, or is not the one expected; the message says what to do."""
 
 

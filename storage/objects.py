@@ -24,6 +24,7 @@ import boto3.session
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 
+from engine.core.errors import DataEngineError
 from storage.keys import check_key, check_prefix, is_key
 from storage.local_files import CHUNK_BYTES, link_new, make_folder, replace, sync
 from storage.os_errors import sentence_of
@@ -51,7 +52,7 @@ def unfit_for_tables(path: str) -> str:
     return " ".join(repr(part).strip("'") for part in sorted(set(_NOT_FOR_DELTA.findall(path))))
 
 
-class StorageError(Exception):
+class StorageError(DataEngineError):
     """Base of all storage errors. Raised itself where a retry cannot help (access denied, disk
     full, no such bucket): a person has to look at the settings."""
 

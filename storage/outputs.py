@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from engine.core.errors import DataEngineError
 from storage.keys import MAX_SEGMENT_BYTES
 from storage.local_files import replace
 from storage.os_errors import naming
@@ -26,7 +27,7 @@ LIST = ".dataengine-outputs.jsonl"
 """In a folder: a line a file, `{"name", "sha256", "of"}`; lines are only added."""
 
 
-class OutputExistsError(Exception):
+class OutputExistsError(DataEngineError):
     """A file that is not ours has the name of one to be written. Move it away, or choose another
     folder or name; nothing was changed."""
 

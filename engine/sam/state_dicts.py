@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from engine.core.errors import DataEngineError
 from engine.sam.build import ARCHITECTURES, build_sam
 
 VITS = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
@@ -31,7 +32,7 @@ Tensors = Mapping[str, torch.Tensor]
 """Weights by the names that they have in a `Sam`."""
 
 
-class CheckpointError(Exception):
+class CheckpointError(DataEngineError):
     """The file is no checkpoint of a known architecture. Take another file, or make it again."""
 
 

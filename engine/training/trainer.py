@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import distributed
 
+from engine.core.errors import DataEngineError
 from engine.training.cached_views import CachedViews
 from engine.training.config import TrainConfig
 from engine.training.drop_path import drop_path
@@ -32,7 +33,7 @@ MAX_DRAWS = 50
 """Draws without a usable mask after which a source is considered empty."""
 
 
-class TrainingError(Exception):
+class TrainingError(DataEngineError):
     """Training cannot go on; the last good checkpoint is untouched."""
 
 

@@ -10,6 +10,7 @@ import sys
 import typer
 from rich.markup import escape
 
+from engine.core.errors import DataEngineError
 from flows.cli import (
     amg,
     erase,
@@ -28,7 +29,7 @@ from flows.cli.commands import LOOP, MODELS, PRODUCTION, UPKEEP
 from flows.workspace.console import errors
 from flows.workspace.logs import masked
 from flows.workspace.permissions import private_files
-from flows.workspace.settings import WorkspaceError
+from storage.os_errors import sentence_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,12 +51,10 @@ def main() -> None:
     try:
         with private_files():
             app(standalone_mode=True)
-    except WorkspaceError as error:
+    except DataEngineError as error:
         _fail(str(error))
-    except Exception as error:
-        from flows.cli.error_messages import told_in_a_line
-
-        if (message := told_in_a_line(error)) is None:
+    except OSError as error:
+        if (message := sentence_of(error)) is None:
             raise
         _fail(message)
 

@@ -148,9 +148,7 @@ def list_schedules(as_json: JsonOption = False) -> None:
     for row in rows:
         told = ", ".join(f"{key} {value}" for key, value in row["parameters"].items())
         state = "" if row["active"] else "paused"
-        table.add_row(
-            row["name"], row["starts"], row["cron"], number(row["timezone"]), state, told
-        )
+        table.add_row(row["name"], row["starts"], row["cron"], number(row["timezone"]), state, told)
     console.print(table)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engine.core.errors import DataEngineError
 from engine.sam.checkpoint import (
     ModelCard,
     Thresholds,
@@ -24,7 +25,7 @@ from storage.catalog import AlreadyExistsError, BadNameError, Model, NotFoundErr
 from storage.downloads import check_address, fetch, sha256_of
 
 
-class ImportRefusedError(Exception):
+class ImportRefusedError(DataEngineError):
     """A version cannot be made as asked for; the message says what to give instead."""
 
 

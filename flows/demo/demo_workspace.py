@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from engine.core.errors import DataEngineError
 from flows.workspace.settings import FILE_NAME, create_workspace
 from storage.outputs import LIST, written_by_us
 
@@ -32,7 +33,7 @@ evaluation_masks = 10
 """
 
 
-class NotTheDemoError(Exception):
+class NotTheDemoError(DataEngineError):
     """The folder is not an earlier demo, or more than that, so it is not deleted. The message says
     what to move away."""
 

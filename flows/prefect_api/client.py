@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from engine.core.errors import DataEngineError
 from flows.workspace.settings import SERVICES
 
 STATE_FILE = f"{SERVICES}/state.json"
@@ -27,7 +28,7 @@ LOOK_SECONDS = 2.0
 KNOCK_SECONDS = 10.0
 
 
-class UnreachableError(Exception):
+class UnreachableError(DataEngineError):
     """There is no Prefect server to talk to, or it refuses. Start one with `dataengine up`, or name
     one in PREFECT_API_URL."""
 

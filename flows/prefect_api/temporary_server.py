@@ -20,13 +20,14 @@ from pathlib import Path
 
 import httpx
 
+from engine.core.errors import DataEngineError
 from flows.prefect_api.client import SERVER_LOGIN, auth_to_want, own_auth, url_of_services, using
 from flows.workspace.processes import environment, python
 
 START_SECONDS = 120.0
 
 
-class OrchestratorError(Exception):
+class OrchestratorError(DataEngineError):
     """Prefect's server did not start, or went away while a command ran. The log of one that a
     command starts is `.prefect/server.log` in the workspace; what is done is kept."""
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
+from engine.core.errors import DataEngineError
 from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
 from flows.operations.status import round_rows
@@ -58,7 +59,7 @@ FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
 """What a release has in the object store, beside its row in the catalog."""
 
 
-class NothingToReleaseError(Exception):
+class NothingToReleaseError(DataEngineError):
     """The dataset has no masks yet. Run the loop, or `dataengine generate`, first."""
 
 

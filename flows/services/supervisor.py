@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.core.errors import DataEngineError
 from flows.prefect_api.client import LOCK_FILE, STATE_FILE
 from flows.services import definitions
 from flows.services.definitions import Service, folder_of
@@ -51,7 +52,7 @@ USERS = ("worker", "page")
 """Services that use the others."""
 
 
-class ServiceError(Exception):
+class ServiceError(DataEngineError):
     """A service of `dataengine up` did not start. Look at its log, which the message names."""
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import Task, flow
 
+from engine.core.errors import DataEngineError
 from flows.workspace import progress
 from flows.workspace.retry import patiently
 from flows.workspace.settings import RaySettings, WorkspaceError
@@ -36,7 +37,7 @@ LAST_SECONDS = 10.0
 """What still runs when every shard is committed gets so long: its work is not needed."""
 
 
-class ScaleOutError(Exception):
+class ScaleOutError(DataEngineError):
     """Ray does not answer, or a shard's processes were lost more often than `retries` in `[ray]`.
     What is committed stays; mend the cluster and give the same command again."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+from engine.core.errors import DataEngineError
 from engine.core.records import Stage
 from flows.stages.answers import PEOPLE, SIMULATED, Job
 from flows.workspace.workspace import Workspace, code_version
@@ -13,7 +14,7 @@ HELD_OUT_SHARE = 0.2
 """Share of the images of people's rounds that are held out, while there are such without truth."""
 
 
-class NoImagesError(Exception):
+class NoImagesError(DataEngineError):
     """The round has nothing to work on. Ingest images (with ground truth, where annotators are
     simulated), or start a new loop with `--new`."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine.automatic import MaskGenerator
+from engine.core.errors import DataEngineError
 from engine.core.records import PEOPLES
 from engine.core.rle import RLE
 from engine.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ByImage, mean_of_sets
@@ -38,7 +39,7 @@ _KEPT_AS = 7
 their key, so that none of another is read as this one."""
 
 
-class NothingToEvaluateError(Exception):
+class NothingToEvaluateError(DataEngineError):
     """No image of a set can be read and has annotations: check that the folder and the COCO file
     belong together."""
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from engine.core.errors import DataEngineError
 from flows.workspace import progress
 from storage.catalog import CatalogUnavailableError
 from storage.objects import StorageUnavailableError
@@ -26,7 +27,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 T = TypeVar("T")
 
 
-class OutageError(Exception):
+class OutageError(DataEngineError):
     """The catalog or the store did not answer for `outage_seconds`. What is committed stays: see
     what is wrong with it (`dataengine doctor`), then give the same command again."""
 

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 
+from engine.core.errors import DataEngineError
 from flows.workspace import progress
 from flows.workspace.retry import kept_alive
 from flows.workspace.workspace import Workspace
@@ -28,7 +29,7 @@ _held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
 """Names of the locks that the calling thread has, so that a step may be a part of a larger one."""
 
 
-class BusyError(Exception):
+class BusyError(DataEngineError):
     """Another process is at this step, which can wait: nothing was changed."""
 
 

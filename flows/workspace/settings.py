@@ -34,6 +34,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from engine.core.errors import DataEngineError
+
 FILE_NAME = "dataengine.toml"
 PREFIX = "DATAENGINE_"
 
@@ -43,7 +45,7 @@ SERVICES_FILE = f"{SERVICES}/settings.toml"
 """How to reach them, keys included; written by `dataengine up`, readable by its user only."""
 
 
-class WorkspaceError(Exception):
+class WorkspaceError(DataEngineError):
     """There is no usable workspace here; the message says what to do."""
 
 

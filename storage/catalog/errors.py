@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from engine.core.errors import DataEngineError
 
-class CatalogError(Exception):
+
+class CatalogError(DataEngineError):
     """Base of every error of the catalog and the annotation queue. Catch it to report a failed
     catalog operation in one place."""
 

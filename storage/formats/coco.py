@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from engine.core.errors import DataEngineError
 from engine.core.records import Mask
 from engine.core.rle import RLE
 from storage.formats.coco_annotations import (
@@ -44,7 +45,7 @@ REPLACED = "images that were replaced after they were annotated"
 _COPY_CHARACTERS = 1 << 16
 
 
-class BadAnnotationsError(ValueError):
+class BadAnnotationsError(DataEngineError, ValueError):
     """An annotation file cannot be understood as a whole. The message names the file and what is
     wrong: show it to whoever made the file."""
 

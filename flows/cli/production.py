@@ -24,9 +24,7 @@ from flows.services.supervisor import (
     stopped_by_signals,
 )
 from flows.workspace.console import console, errors
-from flows.workspace.settings import (
-    find_workspace,
-)
+from flows.workspace.settings import find_workspace
 
 app = typer.Typer(rich_markup_mode="markdown")
 

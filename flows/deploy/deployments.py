@@ -12,7 +12,7 @@ from flows.prefect_api import events
 from flows.prefect_api.client import UnreachableError, refused_in_a_line
 
 if TYPE_CHECKING:
-    from flows.workspace.settings import ProductionSettings
+    from flows.workspace.setting_sections import ProductionSettings
     from flows.workspace.workspace import Workspace
 
 

@@ -12,7 +12,7 @@ from flows.workspace.settings import WorkspaceError
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from flows.workspace.settings import ProductionSettings
+    from flows.workspace.setting_sections import ProductionSettings
     from flows.workspace.workspace import Workspace
 
 

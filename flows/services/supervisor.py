@@ -27,12 +27,7 @@ from flows.services import definitions
 from flows.services.definitions import Service, folder_of
 from flows.workspace.console import errors
 from flows.workspace.processes import environment, python
-from flows.workspace.settings import (
-    SERVICES,
-    Settings,
-    WorkspaceError,
-    load_settings,
-)
+from flows.workspace.settings import SERVICES, Settings, WorkspaceError, load_settings
 
 if TYPE_CHECKING:
     from types import FrameType

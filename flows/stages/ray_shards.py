@@ -21,7 +21,8 @@ from prefect import Task, flow
 from engine.core.errors import DataEngineError
 from flows.workspace import progress
 from flows.workspace.retry import patiently
-from flows.workspace.settings import RaySettings, WorkspaceError
+from flows.workspace.setting_sections import RaySettings
+from flows.workspace.settings import WorkspaceError
 from flows.workspace.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:

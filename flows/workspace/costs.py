@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from flows.workspace.settings import CostSettings
+from flows.workspace.setting_sections import CostSettings
 from flows.workspace.workspace import Workspace
 from storage.catalog import CatalogError, Model, Run, RunKind, utc_now
 from storage.catalog.ledger import RunSums

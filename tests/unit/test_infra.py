@@ -29,7 +29,8 @@ from engine.annotation.app import PAGES
 from flows.cli.main import app as cli
 from flows.page.make_app import make_app
 from flows.services.definitions import BUCKET, DATABASE
-from flows.workspace.settings import FILE_NAME, ProductionSettings, Settings, load_settings
+from flows.workspace.setting_sections import ProductionSettings
+from flows.workspace.settings import FILE_NAME, Settings, load_settings
 from flows.workspace.workspace import open_workspace
 
 Document: TypeAlias = dict[str, Any]

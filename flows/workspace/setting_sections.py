@@ -1,0 +1,181 @@
+"""The sections of `dataengine.toml`, with their defaults."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+)
+
+AtLeastAnHour = Annotated[float, AfterValidator(lambda days: max(days, 1 / 24))]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSettings(Section):
+    """Where objects live."""
+
+    uri: str = "store"
+    """A folder (relative to the workspace) or s3://bucket/prefix."""
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long S3 may be silent before a request counts as failed; requests are tried again."""
+
+
+class GeneratorSettings(Section):
+    """How automatic masks are made: a preset, and what is to be different from it. The fields are
+    those of `engine.automatic.GeneratorConfig`; score thresholds left open come from the model's
+    card."""
+
+    preset: Literal["default", "reference", "sa1b", "fast"] = "default"
+    points_per_side: int | None = Field(default=None, ge=1)
+    points_per_batch: int | None = Field(default=None, ge=1)
+    min_predicted_iou: float | None = Field(default=None, ge=0, le=1)
+    min_stability: float | None = Field(default=None, ge=0, le=1)
+    crop_layers: int | None = Field(default=None, ge=0)
+    min_region: int | None = Field(default=None, ge=0)
+    min_piece: float | None = Field(default=None, ge=0, le=1)
+    min_hole: float | None = Field(default=None, ge=0, le=1)
+    min_whole: float | None = Field(default=None, ge=0, le=1)
+    max_mask_iou: float | None = Field(default=None, ge=0, le=1)
+    max_inside: float | None = Field(default=None, ge=0, le=1)
+    compile: bool | None = None
+    precision: float = Field(default=0.8, gt=0, le=1)
+    """Share of the automatic masks that shall have IoU 0.5 with a true one: every retrain looks for
+    score thresholds that reach it. No field of `GeneratorConfig`."""
+
+
+class AnnotatorSettings(Section):
+    """The simulated annotator."""
+
+    good_iou: float = Field(default=0.9, gt=0, le=1)
+    max_clicks: int = Field(default=8, ge=1)
+    max_objects: int = Field(default=40, ge=1)
+    """Objects annotated in one image."""
+
+
+class TrainSettings(Section):
+    """A retrain inside the loop."""
+
+    steps: int = Field(default=150, ge=1)
+    images_per_step: int = Field(default=4, ge=1)
+    masks_per_image: int = Field(default=8, ge=1)
+    refinements: int = Field(default=2, ge=0)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the mask decoder's arithmetic; auto: bfloat16 where the processor is faster in it."""
+    frozen_encoder: bool = False
+    """Train the decoder alone, from embeddings made once: faster, and less is learnt."""
+    replay: float = Field(default=0.2, ge=0, le=1)
+    """Share of training images that are generated scenes."""
+    new_share: float = Field(default=0.6, ge=0, le=1)
+    """Share of the annotated images that come from the newest round, the others from all."""
+    automatic: bool = False
+    """Train on automatic masks too; rejected ones never."""
+    oversampling: float = Field(default=10.0, gt=0)
+    """How much more often an image with people's masks is drawn than one with automatic masks only
+    (SAM: 10, section 7.6)."""
+    evaluation_images: int = Field(default=64, ge=1)
+    """Held-out images on which a candidate is compared with the current model."""
+    evaluation_masks: int = Field(default=12, ge=1)
+    """Masks of each of those images."""
+    min_gain: float = 0.0
+    """A candidate is promoted when its mean held-out IoU is better by more than this, beyond doubt:
+    the lower end of the gain's interval must be above it."""
+    promotion_confidence: float = Field(default=0.95, ge=0, lt=1)
+    """Of that interval, two-sided and paired by image; 0: any gain above `min_gain` counts."""
+
+
+class ProductionSettings(Section):
+    """Services, deployments and what triggers them (`dataengine up`, `dataengine deploy`)."""
+
+    name: str = Field(default="dataengine", pattern=r"^[A-Za-z0-9._-]+$")
+    """Name of this workspace's deployments; each workspace of one Prefect server needs its own."""
+    work_pool: str = Field(default="dataengine", pattern=r"^[A-Za-z0-9._-]+$")
+    """Prefect work pool that the deployments run in."""
+    runs_at_once: int = Field(default=2, ge=1)
+    """Flow runs that the worker of `dataengine up` has going at a time."""
+    poll_seconds: float = Field(default=5.0, gt=0)
+    """How often that worker asks for work."""
+    page_port: int = Field(default=8765, ge=0, le=65535)
+    """Of the annotation page; where it is taken, any free one. So are the other two."""
+    prefect_port: int = Field(default=4200, ge=0, le=65535)
+    s3_port: int = Field(default=8333, ge=0, le=65535)
+    retrain_after_accepted: int = Field(default=200, ge=0)
+    """Masks accepted in review since the last retrain that start one; 0: never."""
+    retrain_after_rejected: int = Field(default=20, ge=0)
+    """Masks rejected in a row, since the last retrain, that start one; 0: never."""
+    rescore_images: int = Field(default=20, ge=0)
+    """Images whose automatic masks are compared with a newly promoted model's; 0: none."""
+    rescore_min_iou: float = Field(default=0.7, ge=0, le=1)
+    """An old mask that none of the new model's answers overlaps by this much goes to review."""
+
+
+class OperationsSettings(Section):
+    """Sweeping, compaction, metrics."""
+
+    orphan_days: AtLeastAnHour = Field(default=1.0, ge=0)
+    """Objects that nothing refers to are swept once they are older than this."""
+    vacuum_days: AtLeastAnHour = Field(default=7.0, ge=0)
+    """How long every version of the mask table stays readable; pinned ones stay for good."""
+    min_free_gib: float = Field(default=1.0, ge=0)
+    """Free disk below which `dataengine doctor` complains."""
+    metrics_token: SecretStr | None = None
+    """Bearer token for `/metrics`; without one, only this machine may read them."""
+
+
+class PageSettings(Section):
+    """The annotation page's server."""
+
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = (
+        IPv4Network("127.0.0.1/32"),
+        IPv6Network("::1/128"),
+    )
+    """Addresses or networks of proxies in front of the page. What they say in X-Forwarded-For and
+    X-Forwarded-Proto is believed: for whom requests are counted, and that cookies went over TLS."""
+
+
+class RaySettings(Section):
+    """Shards on a Ray cluster, where `runner = "ray"` (docs/scaling.md)."""
+
+    address: str = Field(default="local", pattern=r"^(local|auto|(ray://)?[^/]+:[0-9]+)$")
+    """Of the cluster: host:port, ray://host:10001, or auto for one that runs on this machine; local
+    starts Ray here for as long as a run lasts."""
+    cpus_per_shard: float = Field(default=1.0, gt=0)
+    """CPU cores that a shard takes while it is worked on; its process uses as many threads."""
+    gpus_per_shard: float = Field(default=0.0, ge=0)
+    """GPUs, or a share of one, that a shard takes."""
+    max_in_flight: int = Field(default=16, ge=1)
+    """Shards given to Ray at a time; more than it has room for keeps an autoscaler going."""
+    retries: int = Field(default=2, ge=0)
+    """How often a shard is tried again, after an error and after its process was lost."""
+    retry_seconds: float = Field(default=5.0, ge=0)
+    """Before it is tried again after an error."""
+
+
+class CostSettings(Section):
+    """Prices for the cost ledger, in any one currency; the defaults are round figures in US
+    dollars."""
+
+    cpu_hour: float = Field(default=0.05, ge=0)
+    """Of one core."""
+    gpu_hour: float = Field(default=2.5, ge=0)
+    person_hour: float = Field(default=20.0, ge=0)
+    gb_month: float = Field(default=0.025, ge=0)
+    """Of the object store; 10^9 bytes, 30 days."""
+
+
+"""Days; less than an hour counts as an hour: what a worker has written and not yet named, or is
+reading, is not to be deleted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,21 +16,16 @@ from flows.workspace import progress
 from flows.workspace.settings import FILE_NAME, WorkspaceError, load_settings
 
 
-def names(commands: typer.Typer) -> list[str]:
+def names(group: Any) -> list[str]:
     """All commands, those of a group with its name before them."""
-    found = [
-        command.name or command.callback.__name__
-        for command in commands.registered_commands
-        if command.callback
-    ]
-    for group in commands.registered_groups:
-        assert group.name
-        assert group.typer_instance
-        found += [group.name, *(f"{group.name} {name}" for name in names(group.typer_instance))]
+    found = []
+    for name, command in group.commands.items():
+        inner = names(command) if hasattr(command, "commands") else []
+        found += [name, *(f"{name} {of_group}" for of_group in inner)]
     return found
 
 
-COMMANDS = names(app)
+COMMANDS = names(typer.main.get_command(app))
 WANTED = {"init", "ingest", "run", "generate", "retrain", "evaluate", "models", "status"}
 WANTED |= {"release", "export", "demo", "doctor"}
 WANTED |= {f"models {name}" for name in ("list", "show", "promote", "rollback", "import", "pull")}

@@ -173,3 +173,25 @@ def test_a_late_version_of_an_erased_image_does_not_wait_for_ever(
     erase(workspace, erasures.of_images(workspace.catalog, dataset, [mine.image.id]))
     assert workspace.catalog.runs.all(kind=RunKind.REVIEW) == []
     assert list(workspace.objects.list("prefill/")) == []
+
+
+def test_a_late_version_is_reviewed_though_the_name_of_who_made_it_was_erased(
+    site: Site, ada: Client, bob: Client, rita: Client
+) -> None:
+    site.annotate()
+    mine = lost_to(site, ada, bob, [TaskKind.ANNOTATE])
+    ada.late(mine, [new_mask("drawn", square(31))], seconds=3)
+    _erase(site, "ada")
+    bob.submit(taken(bob), [new_mask("other")], seconds=3)
+    _erase(site, "bob")  # while both versions wait for a reviewer
+    review = taken(rita, [TaskKind.REVIEW])
+    assert len(review.masks) == 2
+    assert all(str(mask.annotator).startswith("erased-") for mask in review.masks)
+    assert str(review.note).count("by erased-") == 1
+    assert not {"ada", "bob"} & set(str(review.note).replace(":", " ").split())
+
+
+def _erase(site: Site, name: str) -> None:
+    person = site.workspace.catalog.annotators.find(name)
+    assert person is not None
+    erase(site.workspace, erasures.of_person(person))

@@ -17,7 +17,7 @@ from itertools import islice
 from sqlalchemy import select
 
 from storage.catalog.database import Catalog
-from storage.catalog.states import RunState
+from storage.catalog.states import RunState, TaskState
 from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskRow
 from storage.compaction import known_files
 from storage.masks import MaskTable
@@ -185,12 +185,15 @@ class _Rows:
         return {key for key in keys if any(key.startswith(folder) for folder in folders)}
 
     def _done(self, run_ids: set[str]) -> set[str]:
-        """Those of the runs that have finished and whose answers are in the mask table."""
+        """Those of the runs that have finished and whose answers, if any, are in the mask table."""
         query = select(RunRow.id).where(RunRow.id.in_(run_ids), RunRow.state == RunState.FINISHED)
+        answers = select(TaskRow.run_id).where(TaskRow.state == TaskState.SUBMITTED)
         with self._catalog.reading() as session:
             finished = set(session.scalars(query))
+            answered = set(session.scalars(answers.where(TaskRow.run_id.in_(finished)).distinct()))
         for run_id in finished - self._committed.keys():
-            self._committed[run_id] = self._masks.committed(run_id, 0)
+            is_through = run_id not in answered or self._masks.committed(run_id, 0)
+            self._committed[run_id] = is_through
         return {run_id for run_id in finished if self._committed[run_id]}
 
 

@@ -87,6 +87,15 @@ class LateWork:
             if run.config.get("late_of") == task.id and run.state != RunState.FINISHED:
                 self._queue_review(task, run)
 
+    def take_up(self, run: Run) -> None:
+        """Send a late version to a reviewer where whoever was to do so was killed before."""
+        task_id = run.config.get("late_of")
+        if task_id is None or any(self._queue.counts(run_id=run.id).values()):
+            return
+        task = self._queue.get(int(task_id))
+        if task.state in OVER and run.state != RunState.FINISHED:
+            self._queue_review(task, run)
+
     def _queue_review(self, task: Task, run: Run) -> None:
         theirs = self._handed_in(task)
         known = {(mask.rle.counts, mask.rle.size) for mask in theirs}

@@ -220,7 +220,7 @@ class AnnotationService:
         """
         task = self._to_hand_in(annotator, task_id, given.lease_id, review=False)
         if task.state == TaskState.SUBMITTED:
-            return _known(task)
+            return self._again(task)
         context = self._context(task)
         there = self._masks_there(task)
         kept = _confirmed(there, given, annotator.name)
@@ -259,7 +259,7 @@ class AnnotationService:
         """
         task = self._to_hand_in(annotator, task_id, given.lease_id, review=True)
         if task.state == TaskState.SUBMITTED:
-            return _known(task)
+            return self._again(task)
         context = self._context(task)
         judged = [verdict.mask_id for verdict in given.verdicts]
         if sorted(judged) != sorted(task.payload.get("mask_ids", [])):
@@ -331,6 +331,12 @@ class AnnotationService:
         )
         self._over(submitted)
         return Submitted(task_id=task.id, masks=len(masks), was_known=False)
+
+    def _again(self, task: Task) -> Submitted:
+        """Whoever handed it in may have been killed before what follows."""
+        self.catalog.drafts.drop(task.id)
+        self._over(task)
+        return _known(task)
 
     def _over(self, task: Task) -> None:
         """What follows when nobody works on a task any more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.annotation.late import LateWork
 from engine.training.trainer import NoMasksError
 from flows.loop.data_engine import data_engine
 from flows.prefect_api import events
@@ -77,7 +78,9 @@ def advance_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
 def _finish_reviews(workspace: Workspace, dataset: Dataset) -> int:
     runs = workspace.catalog.runs
     found = runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, unfinished=True, limit=RUNS)
+    late = LateWork(workspace.catalog, workspace.queue, workspace.objects, workspace.masks)
     for run in found:
+        late.take_up(run)
         finish_if_judged(workspace, run.id)
     return sum(runs.get(run.id).state == RunState.FINISHED for run in found)
 

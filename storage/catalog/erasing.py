@@ -55,8 +55,10 @@ def forget_images(
     """
     with sessions.session() as session:
         for ids in _batches(sorted(image_ids)):
-            tasks = select(TaskRow.id).where(TaskRow.image_id.in_(ids))
+            tasks = list(session.scalars(select(TaskRow.id).where(TaskRow.image_id.in_(ids))))
             _delete_tasks(session, tasks)
+            late = RunRow.config["late_of"].as_integer()  # a version of a task that is gone
+            session.execute(delete(RunRow).where(late.in_(tasks)))
             for table in (ImageAliasRow, RoundImageRow, QuarantineRow):
                 session.execute(delete(table).where(table.image_id.in_(ids)))
             session.execute(delete(ImageRow).where(ImageRow.id.in_(ids)))
@@ -111,15 +113,19 @@ def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: s
 
 
 def rename_results(sessions: Sessions, renamed: dict[str, str]) -> None:
-    """Let tasks name the objects that have taken the place of others."""
+    """Let tasks and runs name the objects that have taken the place of others."""
+    named: tuple[tuple[Any, str, str], ...] = (
+        (TaskRow, "result", "trajectories"),
+        (TaskRow, "payload", "prefill"),
+        (RunRow, "config", "masks"),
+    )
     with sessions.session() as session:
         for old, new in renamed.items():
             session.execute(update(TaskRow).where(TaskRow.result_key == old).values(result_key=new))
-            row = session.scalars(
-                select(TaskRow).where(TaskRow.result["trajectories"].as_string() == old)
-            ).one_or_none()
-            if row is not None:
-                row.result = {**(row.result or {}), "trajectories": new}
+            for table, column, name in named:
+                where = getattr(table, column)[name].as_string() == old
+                for row in session.scalars(select(table).where(where)):
+                    setattr(row, column, {**getattr(row, column), name: new})
         session.commit()
 
 
@@ -165,6 +171,7 @@ def _withdraw(session: Session, names: Collection[str], images: int, at: str) ->
 
 def _scrub(session: Session, words: Sequence[str], instead: str) -> None:
     """Put `instead` for whole words in what is kept as free text."""
+    note = TaskRow.payload["note"].as_string()
     for some in _batches(sorted({word for word in words if word}, key=len, reverse=True)):
         pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, some))})(?![\w-])")
         for table, columns in _FREE_TEXT:
@@ -174,6 +181,8 @@ def _scrub(session: Session, words: Sequence[str], instead: str) -> None:
                     clean = _cleaned(value, lambda text: pattern.sub(instead, text))  # noqa: B023
                     if clean != value:
                         setattr(row, column, clean)
+        for task in session.scalars(select(TaskRow).where(note.is_not(None))):
+            task.payload = {**task.payload, "note": pattern.sub(instead, task.payload["note"])}
 
 
 def _rows(session: Session, table: Any) -> Iterator[Any]:

@@ -8,10 +8,14 @@ import pytest
 
 from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
+from engine.annotation.late import LateWork
 from engine.annotation.schemas import NewVerdict, TaskView
 from engine.core import rle as rle_codec
+from flows.loop.advance import advance_dataset
 from flows.operations import stale_runs
+from flows.operations.erase import erase
 from flows.workspace.workspace import Workspace
+from storage import erasures
 from storage.catalog import RunKind, RunState, TaskKind, TaskState, VerdictKind, utc_now
 from tests.annotation.site import Site
 from tests.annotation.test_tasks import ANNOTATE, decoded, new_mask, square, taken
@@ -134,3 +138,60 @@ def test_work_is_late_only_where_somebody_else_has_the_task(
     same = bob.late(mine, [new_mask()], seconds=1)  # what was handed in already: nothing to pick
     assert same.masks == 1
     assert site.workspace.queue.counts()[TaskState.OPEN] == 2
+
+
+@pytest.mark.parametrize("who", ["whoever handed in", "advance"])
+def test_a_late_version_is_reviewed_though_the_server_died_as_the_other_one_was_handed_in(
+    site: Site, ada: Client, bob: Client, rita: Client, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    site.annotate()
+    mine = lost_to(site, ada, bob, [TaskKind.ANNOTATE])
+    theirs = taken(bob)
+    ada.late(mine, [new_mask("drawn", square(31))], seconds=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(LateWork, "queue_reviews", lambda self, task: None)
+        bob.submit(theirs, [new_mask("other")], seconds=3)
+    assert rita.next_task([TaskKind.REVIEW]).task is None
+    for _ in range(2):
+        if who == "advance":
+            dataset = site.workspace.catalog.datasets.get("d")
+            advance_dataset(site.workspace, dataset)
+        else:
+            assert bob.submit(theirs, [new_mask("other")], seconds=3).was_known
+    assert len(taken(rita, [TaskKind.REVIEW]).masks) == 2
+
+
+def test_a_late_version_of_an_erased_image_does_not_wait_for_ever(
+    site: Site, ada: Client, bob: Client
+) -> None:
+    site.annotate()
+    mine = lost_to(site, ada, bob, [TaskKind.ANNOTATE])
+    ada.late(mine, [new_mask("drawn", square(31))], seconds=3)
+    workspace = site.workspace
+    later(site, HOURS)
+    dataset = workspace.catalog.datasets.get("d")
+    erase(workspace, erasures.of_images(workspace.catalog, dataset, [mine.image.id]))
+    assert workspace.catalog.runs.all(kind=RunKind.REVIEW) == []
+    assert list(workspace.objects.list("prefill/")) == []
+
+
+def test_a_late_version_is_reviewed_though_the_name_of_who_made_it_was_erased(
+    site: Site, ada: Client, bob: Client, rita: Client
+) -> None:
+    site.annotate()
+    mine = lost_to(site, ada, bob, [TaskKind.ANNOTATE])
+    ada.late(mine, [new_mask("drawn", square(31))], seconds=3)
+    _erase(site, "ada")
+    bob.submit(taken(bob), [new_mask("other")], seconds=3)
+    _erase(site, "bob")  # while both versions wait for a reviewer
+    review = taken(rita, [TaskKind.REVIEW])
+    assert len(review.masks) == 2
+    assert all(str(mask.annotator).startswith("erased-") for mask in review.masks)
+    assert str(review.note).count("by erased-") == 1
+    assert not {"ada", "bob"} & set(str(review.note).replace(":", " ").split())
+
+
+def _erase(site: Site, name: str) -> None:
+    person = site.workspace.catalog.annotators.find(name)
+    assert person is not None
+    erase(site.workspace, erasures.of_person(person))

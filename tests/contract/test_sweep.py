@@ -67,3 +67,16 @@ def test_what_nothing_refers_to_goes_and_the_rest_stays(
     assert _keys(store) == everything - orphans
     assert len(list(MaskTable(store).masks())) == 1
     assert pinned_versions(catalog) == {3, 7}
+
+
+def test_what_was_prefilled_for_a_run_without_answers_goes_once_it_is_over(
+    catalog: Catalog, store: ObjectStore
+) -> None:
+    """All its images were skipped, or a late version was the same as the one handed in."""
+    make_world(catalog, images=1)
+    store.put("prefill/run/1.parquet", b"x")
+    later = datetime.now(UTC) + 2 * DAY
+    assert sweep(catalog, store, older_than=DAY, delete=True, now=later).objects == 0
+    catalog.runs.finish("run")
+    assert sweep(catalog, store, older_than=DAY, delete=True, now=later).objects == 1
+    assert _keys(store) == set()

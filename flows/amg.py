@@ -40,7 +40,12 @@ class AmgResult:
 
 
 def run_amg(
-    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool = True
+    generator: MaskGenerator,
+    paths: list[Path],
+    output: Path,
+    *,
+    pictures: bool = True,
+    max_pixels: int | None = None,
 ) -> Iterator[AmgResult]:
     """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing. The stem is
     the image's own, with a number where another image or a file that is not ours has it.
@@ -50,6 +55,7 @@ def run_amg(
         paths: of image files.
         output: folder; made where it is missing.
         pictures: write the overlays too.
+        max_pixels: images of more are refused; None: of more than 200 million.
 
     Raises:
         OSError: a result cannot be written.
@@ -58,7 +64,14 @@ def run_amg(
     from engine.core.records import Source, Stage
     from flows.collecting import Job, masks_of
     from storage.formats.folders import told_apart
-    from storage.formats.images import FLAT, BadImageError, is_flat, read_image, write_png
+    from storage.formats.images import (
+        FLAT,
+        MAX_PIXELS,
+        BadImageError,
+        is_flat,
+        read_image,
+        write_png,
+    )
     from storage.formats.sa1b import write_sa1b
     from storage.outputs import OutputFolder
 
@@ -75,7 +88,7 @@ def run_amg(
     names = told_apart(paths)
     for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
         try:
-            pixels = read_image(path.read_bytes())
+            pixels = read_image(path.read_bytes(), max_pixels=max_pixels or MAX_PIXELS)
         except (BadImageError, OSError) as error:
             yield AmgResult(str(path), error=str(error))
             continue
@@ -149,6 +162,9 @@ def amg(
     output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("masks"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     pictures: Annotated[bool, typer.Option(help="Write overlays too.")] = True,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Of one image; more are refused (default 200000000).")
+    ] = None,
     points_per_side: Annotated[int | None, _Flag] = None,
     points_per_batch: Annotated[int | None, _Flag] = None,
     pred_iou_thresh: Annotated[float | None, _Flag] = None,
@@ -184,18 +200,25 @@ def amg(
         told = f"{len(passed_over)} files passed over, as this command wrote them"
         Console(stderr=True).print(f"{told}: {passed_over[0]} ...", markup=False, highlight=False)
     generator = _load_generator(model, device, preset, changes)
-    _run_and_tell(generator, paths, output, pictures=pictures, as_json=as_json)
+    found = run_amg(generator, paths, output, pictures=pictures, max_pixels=max_pixels)
+    _run_and_tell(generator, found, len(paths), output, as_json=as_json)
 
 
 def _run_and_tell(
-    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool, as_json: bool
+    generator: MaskGenerator,
+    found: Iterator[AmgResult],
+    images: int,
+    output: Path,
+    *,
+    as_json: bool,
 ) -> None:
-    """Run with a progress bar; print what came of it. Exits with 1 where an image was refused."""
+    """Take what `run_amg` finds, with a progress bar; print what came of it. Exits with 1 where an
+    image was refused."""
     errors = Console(stderr=True)
     reporter = progress.Silent() if as_json else progress.on(errors)
     results = []
-    with reporter.track("masks", len(paths), "image") as advance:
-        for result in run_amg(generator, paths, output, pictures=pictures):
+    with reporter.track("masks", images, "image") as advance:
+        for result in found:
             results.append(result)
             advance(1, f"{result.masks} masks")
     failed = [result for result in results if result.error]

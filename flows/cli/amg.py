@@ -19,7 +19,10 @@ from flows.workspace.console import console, errors
 from flows.workspace.permissions import for_people
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engine.automatic import MaskGenerator
+    from flows.stages.folder_masks import AmgResult
 
 PANEL = "As in segment_anything's amg.py"
 
@@ -89,6 +92,9 @@ def amg(
     output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("masks"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     pictures: Annotated[bool, typer.Option(help="Write overlays too.")] = True,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Of one image; more are refused (default 200000000).")
+    ] = None,
     points_per_side: Annotated[int | None, _Flag] = None,
     points_per_batch: Annotated[int | None, _Flag] = None,
     pred_iou_thresh: Annotated[float | None, _Flag] = None,
@@ -122,17 +128,23 @@ def amg(
         told = f"{len(passed_over)} files passed over, as this command wrote them"
         errors.print(f"{told}: {passed_over[0]} ...", markup=False, highlight=False)
     generator = _load_generator(model, device, preset, changes)
-    _run_and_tell(generator, paths, output, pictures=pictures, as_json=as_json)
+    found = run_amg(generator, paths, output, pictures=pictures, max_pixels=max_pixels)
+    _run_and_tell(generator, found, len(paths), output, as_json=as_json)
 
 
 def _run_and_tell(
-    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool, as_json: bool
+    generator: MaskGenerator,
+    found: Iterator[AmgResult],
+    images: int,
+    output: Path,
+    *,
+    as_json: bool,
 ) -> None:
     """Run with a progress bar; print what came of it. Exits with 1 where an image was refused."""
     reporter = progress.Silent() if as_json else progress.on(errors)
     results = []
-    with reporter.track("masks", len(paths), "image") as advance:
-        for result in run_amg(generator, paths, output, pictures=pictures):
+    with reporter.track("masks", images, "image") as advance:
+        for result in found:
             results.append(result)
             advance(1, f"{result.masks} masks")
     failed = [result for result in results if result.error]

@@ -112,7 +112,13 @@ def evaluate(
 
         version = model or workspace.current_model().version
         generator = mask_generator(workspace, version)
-        result = evaluate_sets(workspace.segmenter(version), generator, chosen, limit=limit)
+        result = evaluate_sets(
+            workspace.segmenter(version),
+            generator,
+            chosen,
+            limit=limit,
+            max_pixels=workspace.settings.max_pixels,
+        )
     if output is not None:
         write(result, output)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -101,7 +102,7 @@ def generate(
     goes_on = "the same command without --new goes on where it was" if new else GOES_ON
     with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
         from flows.stages.fully_automatic import generate as flow
-        from flows.stages.fully_automatic import unfinished_generate
+        from flows.stages.fully_automatic import images_since, unfinished_generate
         from storage.catalog import new_id
 
         if resume is not None:
@@ -120,6 +121,10 @@ def generate(
                     f"going on with run {run_id}: {done.committed_images} of {done.images} images "
                     "are done; --new begins anew"
                 )
+                if since := images_since(workspace, begun):
+                    then = f"dataengine generate --only-new --dataset {shlex.quote(dataset)}"
+                    told = f"{since} images came in after it began; make theirs afterwards: {then}"
+                    errors.print(told, markup=False, highlight=False, soft_wrap=True)
         root = str(workspace.settings.root)
         figures = flow(root, run_id, dataset, limit=limit, only_new=only_new)
     if as_json:

@@ -8,6 +8,7 @@ can be looked at later.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -114,6 +115,8 @@ def _started(root: Path) -> Iterator[None]:
         with using(url, auth):
             yield
     finally:
+        # It would complain of events that were not sent, which nobody reads once the server ends.
+        logging.getLogger("prefect._internal.concurrency").disabled = True
         assert process.stdin is not None
         process.stdin.close()
         try:

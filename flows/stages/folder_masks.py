@@ -30,7 +30,12 @@ class AmgResult:
 
 
 def run_amg(
-    generator: MaskGenerator, paths: list[Path], output: Path, *, pictures: bool = True
+    generator: MaskGenerator,
+    paths: list[Path],
+    output: Path,
+    *,
+    pictures: bool = True,
+    max_pixels: int | None = None,
 ) -> Iterator[AmgResult]:
     """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing. The stem is
     the image's own, with a number where another image or a file that is not ours has it.
@@ -40,6 +45,7 @@ def run_amg(
         paths: of image files.
         output: folder; made where it is missing.
         pictures: write the overlays too.
+        max_pixels: images of more are refused; None: of more than 200 million.
 
     Raises:
         OSError: a result cannot be written.
@@ -48,7 +54,14 @@ def run_amg(
     from engine.core.records import Source, Stage
     from flows.stages.answers import Job, masks_of
     from storage.formats.folders import told_apart
-    from storage.formats.images import FLAT, BadImageError, is_flat, read_image, write_png
+    from storage.formats.images import (
+        FLAT,
+        MAX_PIXELS,
+        BadImageError,
+        is_flat,
+        read_image,
+        write_png,
+    )
     from storage.formats.sa1b import write_sa1b
     from storage.outputs import OutputFolder
 
@@ -65,7 +78,7 @@ def run_amg(
     names = told_apart(paths)
     for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
         try:
-            pixels = read_image(path.read_bytes())
+            pixels = read_image(path.read_bytes(), max_pixels=max_pixels or MAX_PIXELS)
         except (BadImageError, OSError) as error:
             yield AmgResult(str(path), error=str(error))
             continue

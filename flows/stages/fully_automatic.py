@@ -128,6 +128,15 @@ def planned_images(workspace: Workspace, run: Run) -> Iterator[int]:
     return workspace.catalog.images.ids(run.dataset_id, limit=limit)
 
 
+def images_since(workspace: Workspace, run: Run) -> int:
+    """How many images came into the dataset after a run of all its images was cut into shards; 0
+    for a run of some of them."""
+    planned = workspace.catalog.shards.totals(run.id).images
+    if not planned or run.config.get("limit") or run.config.get("only_new"):
+        return 0
+    return workspace.catalog.images.count(run.dataset_id) - planned
+
+
 def images_without_masks(workspace: Workspace, dataset: Dataset) -> Iterator[int]:
     """Ids of the images that are in no shard of a fully automatic run."""
     done = workspace.catalog.shards.planned_images(dataset.id, RunKind.FULLY_AUTOMATIC)

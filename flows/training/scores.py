@@ -27,7 +27,7 @@ from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, Split
 from storage.formats.coco import CocoDataset, Found
 from storage.formats.coco_annotations import Conventions, Picture
-from storage.formats.images import BadImageError, inspect_image, read_image
+from storage.formats.images import MAX_PIXELS, BadImageError, inspect_image, read_image
 from storage.objects import ObjectExistsError
 
 HELD_OUT_CLICKS = (1, 2, 3)
@@ -226,6 +226,7 @@ def evaluate_sets(
     sets: Sequence[EvaluationSet],
     *,
     limit: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Any]:
     """Click, box and proposal scores on sets of images.
 
@@ -236,6 +237,7 @@ def evaluate_sets(
         generator: makes its automatic masks.
         sets: at least one, each with a name of its own.
         limit: the first so many images of each set.
+        max_pixels: images of more are passed over.
 
     Returns:
         `model`, `interval` (how the intervals were made), and for a single set `set`, its name, and
@@ -245,7 +247,7 @@ def evaluate_sets(
         NothingToEvaluateError: a set has no image with annotations.
         BadAnnotationsError: its COCO file cannot be understood.
     """
-    scored = {item.name: _score_set(segmenter, generator, item, limit) for item in sets}
+    scored = {item.name: _score_set(segmenter, generator, item, limit, max_pixels) for item in sets}
     head = {
         "model": segmenter.version,
         "interval": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "resampled": "images"},
@@ -269,7 +271,11 @@ def _mean(scored: list[_SetScores], told: list[dict[str, Any]]) -> dict[str, Any
 
 
 def _score_set(
-    segmenter: Segmenter, generator: MaskGenerator, chosen: EvaluationSet, limit: int | None
+    segmenter: Segmenter,
+    generator: MaskGenerator,
+    chosen: EvaluationSet,
+    limit: int | None,
+    max_pixels: int,
 ) -> _SetScores:
     found = look_into(chosen.images, chosen.coco, chosen.conventions)
     pairs = list(zip(found.files, found.names, strict=True))[:limit]
@@ -277,7 +283,9 @@ def _score_set(
     with reporter.track(f"{chosen.name}: clicks", len(pairs), "image") as advance:
         images = (
             EvaluationImage(pixels, rles)
-            for pixels, rles in annotated(pairs, found.truth, left_out, advance)
+            for pixels, rles in annotated(
+                pairs, found.truth, left_out, advance, max_pixels=max_pixels
+            )
         )
         clicks = evaluate_clicks(segmenter, images)
     left_out.tell_of_folder(found)
@@ -291,7 +299,7 @@ def _score_set(
     made: list[list[tuple[RLE, float]]] = []
     with reporter.track(f"{chosen.name}: automatic masks", len(pairs), "image") as advance:
         again = LeftOut(PassedOver())
-        for pixels, rles in annotated(pairs, found.truth, again, advance):
+        for pixels, rles in annotated(pairs, found.truth, again, advance, max_pixels=max_pixels):
             truths.append(rles)
             masks = generator.generate(pixels)
             made.append([(m.rle, (m.predicted_iou + m.stability_score) / 2) for m in masks])
@@ -303,13 +311,16 @@ def annotated(
     truth: CocoDataset | None,
     left_out: LeftOut,
     advance: progress.Advance,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterable[tuple[Any, list[RLE]]]:
     """Pixels, RGB uint8 (H, W, 3), and masks of each image that has any; the others are told to
     `left_out`. `advance` is called once an image."""
     for path, name in pairs:
         try:
             data = path.read_bytes()
-            info, pixels = inspect_image(data), read_image(data)
+            info = inspect_image(data, max_pixels=max_pixels)
+            pixels = read_image(data, max_pixels=max_pixels)
         except (BadImageError, OSError) as error:
             left_out.unreadable(name, error)
         else:

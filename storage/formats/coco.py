@@ -36,6 +36,7 @@ from storage.formats.coco_annotations import (
 )
 from storage.formats.file_names import FileNames
 from storage.formats.frames import size_is_turned, stored_size
+from storage.formats.other_tools import tool_of
 from storage.formats.segmentation import json_type
 
 UNKNOWN_IMAGE = "annotations of images that the file does not have"
@@ -374,7 +375,10 @@ def _list_of(content: dict[str, Any], key: str, path: Path) -> list[Any]:
     value = content.get(key)
     if not isinstance(value, list):
         found = f"{key!r} is a {json_type(value)}" if key in content else f"no {key!r}"
-        raise BadAnnotationsError(f"{path}: COCO needs a list {key!r}, but there is {found}")
+        told = f"{path}: COCO needs a list {key!r}, but there is {found}"
+        if (tool := tool_of(content)) is not None:
+            told += f": it looks like {tool}; export or convert it as COCO (docs/inputs.md)"
+        raise BadAnnotationsError(told)
     return value
 
 

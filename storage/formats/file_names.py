@@ -5,8 +5,9 @@ In this order, each file and each entry once:
 1. The path in the images' folder is the entry's name.
 2. The longest end of both paths (`north/0001.png` in `/data/north/0001.png`) that only these two
    have. What tools make of names is undone where that finds a file: addresses (`https://host/...`,
-   `s3://bucket/...`, Label Studio's `/data/local-files/?d=...`), `%20`, and the eight digits that
-   Label Studio puts before the name of an upload.
+   `s3://bucket/...`, Label Studio's `/data/local-files/?d=...`), `%20`, the eight digits that
+   Label Studio puts before the name of an upload, and what it makes of the name itself (spaces
+   become `_`, brackets go).
 
 Names that fit several are given to none: the message says so.
 """
@@ -49,7 +50,8 @@ class FileNames:
         self._refuse_contested()
         rest = [path for path in disk if path not in self._entries]
         for form in (plain_path, _without_address, _without_upload):
-            rest = self._match_ends(rest, form)
+            rest = self._match_ends(rest, form, form)
+        rest = self._match_ends(rest, _as_upload, _only_upload)
         self._explain(rest)
 
     def find(self, file_name: str) -> tuple[list[int], str | None]:
@@ -91,10 +93,12 @@ class FileNames:
                     )
                     break
 
-    def _match_ends(self, files: list[str], form: Callable[[str], str]) -> list[str]:
-        """Match what ends alike in this form of the names; the files that are left."""
-        deep = {path: (*self._above, *_parts(form(path))) for path in files}
-        wanted = {path: _parts(form(path)) for path in self._free}
+    def _match_ends(
+        self, files: list[str], of_file: Callable[[str], str], of_entry: Callable[[str], str]
+    ) -> list[str]:
+        """Match what ends alike in these forms of the names; the files that are left."""
+        deep = {path: (*self._above, *_parts(of_file(path))) for path in files}
+        wanted = {path: _parts(of_entry(path)) for path in self._free}
         longest = max((len(parts) for parts in wanted.values()), default=0)
         for count in range(longest, 0, -1):
             ends, entries = _by_end(deep, count), _by_end(wanted, count)
@@ -150,6 +154,19 @@ def _without_address(path: str) -> str:
 def _without_upload(path: str) -> str:
     clean = PurePosixPath(_without_address(path))
     return clean.with_name(_UPLOAD.sub("", clean.name)).as_posix() if clean.name else ""
+
+
+def _only_upload(path: str) -> str:
+    """The path without an upload's digits; nothing for the name of no upload."""
+    clean = _without_address(path)
+    return _without_upload(path) if _UPLOAD.match(_base(clean)) else ""
+
+
+def _as_upload(path: str) -> str:
+    """The path with the name that Label Studio, by Django's `get_valid_filename`, makes of it."""
+    clean = PurePosixPath(path)
+    name = re.sub(r"[^-\w.]", "", clean.name.strip().replace(" ", "_"))
+    return clean.with_name(name).as_posix() if name not in ("", ".", "..") else ""
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -157,7 +157,7 @@ def test_a_fix_is_what_the_reviewer_drew_and_no_key_drops_it_unasked(
         assert verdicts(page) == ["fix", "", ""]
     page.keyboard.press("a")
     page.get_by_text("Accept the mask as it was").click()
-    assert verdicts(page) == ["accept", "", ""]
+    until(page, "document.querySelectorAll('.mask-card')[0].dataset.verdict === 'accept'")
     until(page, "document.getElementById('saved').textContent.startsWith('Saved')")
     page.reload()
     driver.settled(page)

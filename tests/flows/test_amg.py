@@ -97,3 +97,10 @@ def test_an_image_that_is_nearly_one_colour_is_named(scene: Path, tmp_path: Path
     (note,) = cast("list[dict[str, str]]", told["notes"])
     assert note["path"] == str(blank)
     assert "one colour" in note["note"]
+
+
+def test_an_image_above_the_limit_of_pixels_is_refused(scene: Path, tmp_path: Path) -> None:
+    code, told = run(str(scene), "--output", str(tmp_path / "out"), "--max-pixels", "1000", *FEW)
+    assert code == 1
+    (failed,) = cast("list[dict[str, str]]", told["failed"])
+    assert "at most 1,000 are read" in failed["reason"]

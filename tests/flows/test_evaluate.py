@@ -88,6 +88,18 @@ def test_annotations_that_are_left_out_of_a_score_are_told_with_their_reason(
         CliRunner().invoke(app, ["evaluate", wrong], catch_exceptions=False)
 
 
+def test_the_workspaces_limit_of_pixels_holds_for_a_score_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATAENGINE_MAX_PIXELS", "1000")
+    make_workspace(tmp_path / "ws")
+    monkeypatch.chdir(tmp_path / "ws")
+    folder = write_scenes(tmp_path / "scenes", 1)
+    arguments = ["evaluate", f"--set=x={folder},{folder / 'instances.json'}"]
+    with pytest.raises(NothingToEvaluateError, match=r"at most 1,000 are read"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -16,6 +16,7 @@ from flows.prefect_api import temporary_server
 from flows.stages import fully_automatic
 from flows.stages.fully_automatic import (
     generate,
+    images_since,
     next_shard,
     plan_shards,
     planned_images,
@@ -112,6 +113,18 @@ def test_only_the_last_run_of_the_same_command_is_gone_on_with(
     runs.start("other settings", kind, dataset_id=1, model="lite", config=config)
     runs.start("other model", kind, dataset_id=1, model="x", config=runs.get("a").config)
     assert found() is None
+
+
+def test_images_that_come_in_between_stop_and_resume_are_counted(
+    workspace: Workspace, images: list[int]
+) -> None:
+    run = start_generate(workspace, "run", "d", limit=None, only_new=False)
+    assert images_since(workspace, run) == 0  # it is not planned, and will be for all
+    plan_shards(workspace, "run", images[:-2])
+    assert images_since(workspace, run) == 2
+    few = start_generate(workspace, "few", "d", limit=2, only_new=False)
+    plan_shards(workspace, "few", images[:2])
+    assert images_since(workspace, few) == 0
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -205,6 +206,21 @@ def test_a_server_that_ends_at_once_is_not_said_to_be_slow(
         temporary_server.server(tmp_path),
     ):
         pass
+
+
+def test_prefect_does_not_complain_of_events_that_a_server_which_has_ended_did_not_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(sys, "executable", "false")
+    complaints = logging.getLogger("prefect._internal.concurrency")
+    monkeypatch.setattr(complaints, "disabled", False)
+    with (
+        contextlib.suppress(temporary_server.OrchestratorError),
+        temporary_server.server(tmp_path),
+    ):
+        pass
+    assert complaints.disabled
 
 
 def test_an_earlier_demo_is_replaced_but_not_what_somebody_put_there(tmp_path: Path) -> None:

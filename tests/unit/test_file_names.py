@@ -20,6 +20,8 @@ from storage.formats.file_names import FileNames
         ("https://host/get/a.jpg?X-Amz-Signature=12&d2=3", "deep/a.jpg"),
         ("s3://bucket/train/a#1.jpg", "train/a#1.jpg"),
         ("images/1/0a1b2c3d-a.jpg", "a.jpg"),
+        ("images/1/0a1b2c3d-my_photo_1.jpg", "my photo (1).jpg"),
+        ("../../label-studio/data/media/upload/1/0a1b2c3d-my_a.jpg", "deep/my a.jpg"),
         ("file:///home/me/a.jpg", "a.jpg"),
         ("gs://bucket/%C3%BCber.jpg", "u\u0308ber.jpg"),
         ("50%25.jpg", "deep/50%25.jpg"),
@@ -29,6 +31,13 @@ def test_names_that_tools_made_of_a_path_find_the_file(entry: str, file: str) ->
     names = FileNames(["other.jpg", entry], [file, "unrelated.png"])
     assert names.find(file) == ([1], None)
     assert names.without_file() == [0]
+
+
+def test_only_the_name_of_an_upload_means_a_file_with_spaces() -> None:
+    assert FileNames(["my_a.jpg"], ["my a.jpg"]).find("my a.jpg") == ([], None)
+    twins = FileNames(["0a1b2c3d-my_a.jpg"], ["my a.jpg", "my (a).jpg"])
+    assert twins.find("my a.jpg") == ([], None)
+    assert twins.without_file() == [0]
 
 
 def test_the_folders_own_name_tells_which_of_two_is_meant() -> None:

@@ -13,8 +13,8 @@ from engine.core.records import Mask
 from storage.catalog import Catalog, RunKind, Split
 from storage.catalog.images import ID_PAGE
 from storage.catalog.shards import PLAN_ROWS
+from storage.local_store import LocalStore
 from storage.masks import MaskTable, _dataset, _superseded, _Where
-from storage.objects import LocalStore
 from tests.contract.database_fixtures import (
     FakeClock,
     catalog_fixture,  # noqa: F401 - a fixture

@@ -25,8 +25,9 @@ from storage.catalog import NewImage, NewVerdict, RunKind, TaskKind, VerdictKind
 from storage.compaction import compact
 from storage.erasures import BusyError
 from storage.generations import CatalogBehindError
+from storage.local_store import LocalStore
 from storage.masks import write_parquet
-from storage.objects import LocalStore, ObjectStore
+from storage.objects import ObjectStore
 from storage.trajectories import TrajectoryStep, read_trajectories, write_trajectories
 from tests.annotation.site import Site, make_site
 

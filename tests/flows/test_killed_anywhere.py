@@ -26,8 +26,8 @@ from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
 from flows.training import retrain, scores
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import AlreadyExistsError, ReleaseState, RunKind, RunState, TaskKind
+from storage.local_store import LocalStore
 from storage.masks import write_parquet
-from storage.objects import LocalStore
 from tests.annotation.site import Site, make_site
 
 

@@ -25,8 +25,8 @@ from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage.catalog import RunKind, TaskKind, open_catalog
 from storage.catalog.backup import BackupError
+from storage.local_store import LocalStore
 from storage.masks import write_parquet
-from storage.objects import LocalStore
 from tests.annotation.site import Site, make_site
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=3)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from engine.annotation.errors import invalid
 from engine.annotation.schemas import NewMask, Rle
 from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
+from storage.catalog import TaskResult
 from storage.formats.segmentation import rle_from_json
 from storage.trajectories import TrajectoryStep
 
@@ -133,11 +133,12 @@ def steps_of(context: TaskContext, mask_id: str, given: NewMask) -> list[Traject
     ]
 
 
-def effort_of(masks: Sequence[NewMask]) -> dict[str, Any]:
-    """Clicks and strokes a person gave for masks, and how many masks that made."""
+def result_of(masks: Sequence[NewMask], seconds: float) -> TaskResult:
+    """Clicks, strokes and time a person gave for masks, and how many masks that made."""
     kinds = [event.kind for mask in masks for event in mask.trajectory]
-    return {
-        "made": len(masks),
-        "clicks": sum(kind in CLICKS for kind in kinds),
-        "strokes": sum(kind in STROKES for kind in kinds),
-    }
+    return TaskResult(
+        made=len(masks),
+        clicks=sum(kind in CLICKS for kind in kinds),
+        strokes=sum(kind in STROKES for kind in kinds),
+        seconds=seconds,
+    )

@@ -17,8 +17,19 @@ from engine.annotation.answers import TaskContext
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import Submission, Submitted
 from engine.core.records import Mask
-from storage.annotation_queue import AnnotationQueue, NewTask, Task
-from storage.catalog import Annotator, Catalog, Run, RunKind, RunState, TaskKind, TaskState, new_id
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import (
+    Annotator,
+    Catalog,
+    NewTask,
+    Run,
+    RunKind,
+    RunState,
+    Task,
+    TaskKind,
+    TaskState,
+    new_id,
+)
 from storage.masks import MaskTable, read_parquet, write_parquet
 from storage.objects import ObjectNotFoundError, ObjectStore
 

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from engine.annotation import answers
 from engine.annotation.access import sight_of
@@ -33,7 +32,7 @@ from engine.annotation.schemas import (
     TaskView,
 )
 from engine.core.records import Mask, Stage
-from storage.annotation_queue import AnnotationQueue, Task
+from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Annotator,
     Catalog,
@@ -45,9 +44,12 @@ from storage.catalog import (
     QuotaError,
     RunKind,
     StaleStateError,
+    Task,
     TaskKind,
     TaskNotFoundError,
+    TaskResult,
     TaskState,
+    TaskVerdict,
     VerdictKind,
     new_id,
 )
@@ -229,10 +231,10 @@ class AnnotationService:
             row = answers.mask_row(context, mask, f"{place:04d}-{mask.client_id}")
             made.append(row)
             steps += answers.steps_of(context, row.mask_id, mask)
-        figures = answers.effort_of(given.masks) | {"seconds": given.seconds}
+        result = answers.result_of(given.masks, given.seconds)
         if task.kind == TaskKind.COMPLETE:
-            figures |= {"prefilled": len(there), "prefilled_kept": len(kept)}
-        return self._hand_in(task, [*kept, *made], steps, figures, annotator)
+            result = replace(result, prefilled=len(there), prefilled_kept=len(kept))
+        return self._hand_in(task, [*kept, *made], steps, result, annotator)
 
     def keep_late(self, annotator: Annotator, task_id: int, given: Submission) -> Submitted:
         """Keep the work of somebody who lost the task, for a reviewer to merge.
@@ -266,7 +268,7 @@ class AnnotationService:
             raise invalid("the verdicts are not one on each mask of the task")
         fixes = [verdict.fix for verdict in given.verdicts if verdict.fix is not None]
         answers.check_ids(fixes, set(judged), [])
-        rows, steps, verdicts = [], [], []
+        rows, steps, verdicts = [], [], list[TaskVerdict]()
         for verdict in given.verdicts:
             if (verdict.verdict == VerdictKind.FIX) != (verdict.fix is not None):
                 raise invalid(f"a fix, and nothing else, comes with a mask: {verdict.mask_id!r}")
@@ -277,17 +279,22 @@ class AnnotationService:
                 rows.append(row)
                 steps += answers.steps_of(context, row.mask_id, verdict.fix)
                 fixed = row.mask_id
-            kind, seconds = str(verdict.verdict), verdict.seconds
-            verdicts.append([verdict.mask_id, kind, seconds, fixed, verdict.reason])
+            verdicts.append(
+                TaskVerdict(
+                    mask_id=verdict.mask_id,
+                    verdict=verdict.verdict,
+                    seconds=verdict.seconds,
+                    fixed_mask_id=fixed,
+                    reason=verdict.reason,
+                )
+            )
         if "prefill" in task.payload:  # masks that are in no table yet
             taken = {v.mask_id for v in given.verdicts if v.verdict == VerdictKind.ACCEPT}
             there = self._masks_there(task)
             rows += [m for m in there if m.mask_id in taken and m.run_id == task.run_id]
-        figures = answers.effort_of(fixes) | {
-            "verdicts": verdicts,
-            "seconds": sum(verdict.seconds for verdict in given.verdicts),
-        }
-        return self._hand_in(task, rows, steps, figures, annotator)
+        result = answers.result_of(fixes, sum(verdict.seconds for verdict in given.verdicts))
+        result = replace(result, verdicts=tuple(verdicts))
+        return self._hand_in(task, rows, steps, result, annotator)
 
     def _to_hand_in(
         self, annotator: Annotator, task_id: int, lease_id: str, *, review: bool
@@ -305,7 +312,7 @@ class AnnotationService:
         task: Task,
         masks: Sequence[Mask],
         steps: Sequence[TrajectoryStep],
-        figures: dict[str, Any],
+        result: TaskResult,
         annotator: Annotator,
     ) -> Submitted:
         """Objects first, then the row. Each attempt writes under a fresh name, so that one that
@@ -314,10 +321,11 @@ class AnnotationService:
         key = f"annotations/{name}"
         self.objects.put(key, write_parquet(masks))
         if steps:
-            figures["trajectories"] = f"trajectories/tasks/{name}"
-            self.objects.put(figures["trajectories"], write_trajectories(steps))
+            trajectories = f"trajectories/tasks/{name}"
+            self.objects.put(trajectories, write_trajectories(steps))
+            result = replace(result, trajectories=trajectories)
         try:
-            submitted = self.queue.submit(task.id, str(task.lease_id), key, figures)
+            submitted = self.queue.submit(task.id, str(task.lease_id), key, result)
         except LeaseLostError as error:
             now = self._task(task.id)
             if (now.state, now.lease_id) == (TaskState.SUBMITTED, task.lease_id):
@@ -441,9 +449,8 @@ class AnnotationService:
             )
             key = f"annotations/{task.run_id}/{task.id}-{new_id()}.parquet"
             self.objects.put(key, write_parquet([]))
-            self._over(
-                self.queue.submit(task.id, str(task.lease_id), key, {"quarantined": str(error)})
-            )
+            result = TaskResult(quarantined=str(error))
+            self._over(self.queue.submit(task.id, str(task.lease_id), key, result))
             return False
 
     def _context(self, task: Task) -> TaskContext:
@@ -515,9 +522,7 @@ class AnnotationService:
 
 
 def _known(task: Task) -> Submitted:
-    result = task.result or {}
-    count = int(result.get("made", 0)) + int(result.get("prefilled_kept", 0))
-    return Submitted(task_id=task.id, masks=count, was_known=True)
+    return Submitted(task_id=task.id, masks=task.result.masks, was_known=True)
 
 
 def _confirmed(there: Sequence[Mask], given: Submission, annotator: str) -> list[Mask]:

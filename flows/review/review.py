@@ -6,6 +6,7 @@ A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,16 @@ from flows.stages.answers import (
 )
 from flows.workspace.run_lock import guarded, review_turn, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
-from storage.annotation_queue import NewTask, Task
 from storage.catalog import (
     AnnotatorKind,
     Image,
+    NewTask,
     NewVerdict,
     RunKind,
+    Task,
     TaskKind,
+    TaskResult,
+    TaskVerdict,
     VerdictKind,
     new_id,
 )
@@ -181,7 +185,7 @@ def _reviewer(workspace: Workspace, job: Job) -> Any:
             for mask in workspace.masks.masks(image_ids=[image.id], mask_ids=ids)
             if mask.mask_id in ids
         ]
-        verdicts, fixes = [], []
+        verdicts, fixes = list[TaskVerdict](), []
         viewer = Zoom(annotator.segmenter, pixels_HWC)
         for mask, row in zip(given, _overlaps(given, truths), strict=True):
             kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
@@ -195,8 +199,13 @@ def _reviewer(workspace: Workspace, job: Job) -> Any:
                     fix = mask_of(job, image.id, f"fix-{number}", made[0], supersedes=mask.mask_id)
                     fixes.append(fix)
                     fixed = fix.mask_id
-            verdicts.append([mask.mask_id, str(kind), seconds, fixed])
-        return Answer(fixes, {"made": len(fixes), "verdicts": verdicts})
+            verdicts.append(
+                TaskVerdict(
+                    mask_id=mask.mask_id, verdict=kind, seconds=seconds, fixed_mask_id=fixed
+                )
+            )
+        spent = sum(verdict.seconds for verdict in verdicts)
+        return Answer(fixes, TaskResult(made=len(fixes), seconds=spent, verdicts=tuple(verdicts)))
 
     return answer
 
@@ -226,15 +235,9 @@ def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:
     for task in workspace.queue.submitted(job.run_id):
         rows = [
             NewVerdict(
-                mask_id=mask_id,
-                task_id=task.id,
-                verdict=VerdictKind(kind),
-                annotator_id=task.annotator_id or person.id,
-                seconds=seconds,
-                fixed_mask_id=fixed,
-                reason=reason[0] if reason else None,
+                task_id=task.id, annotator_id=task.annotator_id or person.id, **asdict(verdict)
             )
-            for mask_id, kind, seconds, fixed, *reason in (task.result or {}).get("verdicts", [])
+            for verdict in task.result.verdicts
         ]
         workspace.catalog.verdicts.add_many(rows)
         for row in rows:

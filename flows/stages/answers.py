@@ -28,8 +28,15 @@ from flows.prefect_api import events
 from flows.workspace import costs, progress
 from flows.workspace.retry import kept_alive, patiently
 from flows.workspace.workspace import Workspace
-from storage.annotation_queue import Task
-from storage.catalog import AnnotatorKind, CatalogError, Image, LeaseLostError, TaskKind
+from storage.catalog import (
+    AnnotatorKind,
+    CatalogError,
+    Image,
+    LeaseLostError,
+    Task,
+    TaskKind,
+    TaskResult,
+)
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import named_by_catalog
@@ -64,10 +71,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an annotator hands in: masks, and figures for the round's table."""
+    """What an annotator hands in."""
 
     masks: list[Mask]
-    figures: dict[str, Any]
+    result: TaskResult
 
 
 def simulated_annotator(workspace: Workspace, model: str) -> SimulatedAnnotator:
@@ -186,13 +193,13 @@ def _answer_task(
             workspace.catalog.quarantine.add(
                 job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
             )
-            done = Answer([], {"quarantined": str(error)})
+            done = Answer([], TaskResult(quarantined=str(error)))
         else:
             done = answer(task, image, pixels, truths.get(image.id, []))
         key = f"annotations/{job.run_id}/{task.id}-{lease_id}.parquet"
         workspace.objects.put(key, write_parquet(done.masks))
     try:
-        workspace.queue.submit(task.id, lease_id, key, done.figures)
+        workspace.queue.submit(task.id, lease_id, key, done.result)
     except LeaseLostError:
         return False  # somebody else has it now, and will hand it in
     ids = {"run_id": job.run_id, "task_id": task.id, "image_id": image.id}
@@ -292,7 +299,7 @@ def _object_of(workspace: Workspace, key: str) -> bytes:
 
 def _keep_trajectories(workspace: Workspace, job: Job, shard: int, tasks: Sequence[Task]) -> None:
     """Make one object of what people's answers of a shard say of how they came to be."""
-    keys = [(task.result or {}).get("trajectories") for task in tasks]
+    keys = [task.result.trajectories for task in tasks]
     found = [_object_of(workspace, key) for key in keys if key]
     if found:
         data = join_trajectories(found)
@@ -302,32 +309,28 @@ def _keep_trajectories(workspace: Workspace, job: Job, shard: int, tasks: Sequen
 def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
     """Sums over the tasks' results, and means: what a mask of the round cost, the pre-filled ones
     that were kept among them, and what a mask cost that a person had to add."""
-    results = [task.result or {} for task in tasks]
-
-    def total(name: str) -> float:
-        return float(sum(result.get(name, 0) for result in results))
-
-    made, kept = total("made"), total("prefilled_kept")
-    masks, images = made + kept, len(tasks)
+    results = [task.result for task in tasks]
+    images, masks = len(tasks), sum(result.masks for result in results)
+    made, clicks = sum(r.made for r in results), sum(r.clicks for r in results)
     return {
         "images": images,
-        "masks": int(masks),
+        "masks": masks,
         "masks_per_image": masks / images if images else 0.0,
-        "prefilled": int(total("prefilled")),
-        "prefilled_kept": int(kept),
-        "clicks_per_mask": total("clicks") / masks if masks else None,
-        "strokes_per_mask": total("strokes") / masks if masks else None,
-        "seconds_per_mask": total("seconds") / masks if masks else None,
-        "clicks_per_added_mask": total("clicks") / made if made else None,
-        "quarantined": sum("quarantined" in result for result in results),
+        "prefilled": sum(result.prefilled or 0 for result in results),
+        "prefilled_kept": sum(result.prefilled_kept or 0 for result in results),
+        "clicks_per_mask": clicks / masks if masks else None,
+        "strokes_per_mask": sum(r.strokes for r in results) / masks if masks else None,
+        "seconds_per_mask": sum(r.seconds for r in results) / masks if masks else None,
+        "clicks_per_added_mask": clicks / made if made else None,
+        "quarantined": sum(result.quarantined is not None for result in results),
     }
 
 
-def figures_of(records: Sequence[AnnotatedMask]) -> dict[str, Any]:
-    """One task's share of the figures."""
-    return {
-        "made": len(records),
-        "clicks": sum(record.clicks for record in records),
-        "strokes": sum(record.strokes for record in records),
-        "seconds": sum(record.seconds for record in records),
-    }
+def result_of(records: Sequence[AnnotatedMask]) -> TaskResult:
+    """What the simulated annotator hands in beside its masks."""
+    return TaskResult(
+        made=len(records),
+        clicks=sum(record.clicks for record in records),
+        strokes=sum(record.strokes for record in records),
+        seconds=sum(record.seconds for record in records),
+    )

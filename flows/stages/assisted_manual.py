@@ -14,17 +14,16 @@ from flows.stages.answers import (
     Answer,
     Job,
     commit_answers,
-    figures_of,
     make_embeddings,
     mask_of,
+    result_of,
     simulated_annotator,
     wait_for_people,
     work_off,
 )
 from flows.stages.rounds import job_of
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.annotation_queue import NewTask, Task
-from storage.catalog import Image, Round, TaskKind
+from storage.catalog import Image, NewTask, Round, Task, TaskKind
 
 
 @flow(name="assisted-manual")
@@ -78,6 +77,6 @@ def _annotator(workspace: Workspace, job: Job) -> Any:
         masks = [
             mask_of(job, image.id, str(number), record) for number, record in enumerate(records)
         ]
-        return Answer(masks, figures_of(records))
+        return Answer(masks, result_of(records))
 
     return answer

@@ -22,10 +22,10 @@ from flows.stages.answers import (
     Answer,
     Job,
     commit_answers,
-    figures_of,
     make_embeddings,
     mask_of,
     masks_of,
+    result_of,
     simulated_annotator,
     wait_for_people,
     work_off,
@@ -34,8 +34,7 @@ from flows.stages.fully_automatic import mask_generator
 from flows.stages.rounds import job_of
 from flows.workspace import costs, progress
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.annotation_queue import NewTask, Task
-from storage.catalog import Image, Round, TaskKind
+from storage.catalog import Image, NewTask, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectExistsError, named_by_catalog
@@ -125,10 +124,14 @@ def _annotator(workspace: Workspace, job: Job) -> Any:
             mask_of(job, image.id, f"added-{number}", record)
             for number, record in enumerate(records)
         ]
-        figures = figures_of(records)
-        figures["prefilled"], figures["prefilled_kept"] = len(given), len(kept)
-        figures["seconds"] += len(given) * config.cost.glance
-        return Answer([*kept, *made], figures)
+        result = result_of(records)
+        result = replace(
+            result,
+            prefilled=len(given),
+            prefilled_kept=len(kept),
+            seconds=result.seconds + len(given) * config.cost.glance,
+        )
+        return Answer([*kept, *made], result)
 
     return answer
 

@@ -46,6 +46,7 @@ from storage.catalog.states import (
     TaskState,
     VerdictKind,
 )
+from storage.catalog.tasks import AnnotatorWork, NewTask, Task, TaskResult, TaskVerdict
 from storage.catalog.verdicts import NewVerdict, Verdict
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "AlreadyExistsError",
     "Annotator",
     "AnnotatorKind",
+    "AnnotatorWork",
     "AuditEntry",
     "BadNameError",
     "Catalog",
@@ -74,6 +76,7 @@ __all__ = [
     "Model",
     "ModelState",
     "NewImage",
+    "NewTask",
     "NewVerdict",
     "NotFoundError",
     "Quarantined",
@@ -91,9 +94,12 @@ __all__ = [
     "Split",
     "StaleStateError",
     "Summary",
+    "Task",
     "TaskKind",
     "TaskNotFoundError",
+    "TaskResult",
     "TaskState",
+    "TaskVerdict",
     "Verdict",
     "VerdictKind",
     "check_name",

@@ -320,8 +320,7 @@ def test_prefilled_masks_are_kept_rejected_or_fixed(site: Site, ada: Client) -> 
     done = ada.submit(task, masks, rejected=[rejected], seconds=10)
     assert done.masks == 3
     row = site.workspace.queue.get(task.id)
-    assert row.result is not None
-    assert (row.result["prefilled"], row.result["prefilled_kept"], row.result["made"]) == (3, 1, 2)
+    assert (row.result.prefilled, row.result.prefilled_kept, row.result.made) == (3, 1, 2)
     rows = read_parquet(site.workspace.objects.get(str(row.result_key)))
     assert [(mask.mask_id == kept, mask.source) for mask in rows] == [
         (True, Source.PREFILL),

@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
-from storage.annotation_queue import AnnotationQueue, NewTask
+from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     AlreadyExistsError,
     AnnotatorKind,
@@ -25,6 +25,7 @@ from storage.catalog import (
     LoopConflictError,
     LoopState,
     ModelState,
+    NewTask,
     NewVerdict,
     NotFoundError,
     ReleaseState,

@@ -22,6 +22,7 @@ from storage.catalog import (
     NewVerdict,
     RunKind,
     TaskKind,
+    TaskResult,
     VerdictKind,
     utc_now,
 )
@@ -48,7 +49,7 @@ def _submit(site: Site, run_id: str, name: str, kind: AnnotatorKind, made: int) 
     person = site.workspace.catalog.annotators.get_or_create(name, kind=kind)
     task = site.workspace.queue.lease(person.id, kinds=[TaskKind.ANNOTATE], run_id=run_id)
     assert task is not None
-    figures = {"made": made, "seconds": 10.0}
+    figures = TaskResult(made=made, seconds=10.0)
     site.workspace.queue.submit(task.id, str(task.lease_id), "key", figures)
 
 

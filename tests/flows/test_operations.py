@@ -23,7 +23,7 @@ from flows.release.release import released_images
 from flows.stages.answers import Job, commit_answers
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
-from storage.catalog import RunKind, TaskKind, open_catalog
+from storage.catalog import RunKind, TaskKind, TaskResult, open_catalog
 from storage.catalog.backup import BackupError
 from storage.local_store import LocalStore
 from storage.masks import write_parquet
@@ -65,8 +65,8 @@ def _answer_all(site: Site, run_id: str, kind: TaskKind) -> None:
         rows = site.mask_rows(number, run_id, Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=1)
         name = f"{run_id}/{task.id}-{task.lease_id}.parquet"
         workspace.objects.put(f"annotations/{name}", write_parquet(rows))
-        figures: dict[str, Any] = {"made": 1, "seconds": 10.0}
-        workspace.queue.submit(task.id, str(task.lease_id), f"annotations/{name}", figures)
+        result = TaskResult(made=1, seconds=10.0)
+        workspace.queue.submit(task.id, str(task.lease_id), f"annotations/{name}", result)
         number += 1
 
 
@@ -261,6 +261,6 @@ def test_a_workspace_goes_on_from_its_backup(site: Site, tmp_path: Path) -> None
     restore_catalog(url, tmp_path / "b")
     settings = workspace.settings.model_copy(update={"database_url": url})
     again = Workspace(settings)
-    again.queue.submit(task.id, str(task.lease_id), None, {"made": 0, "seconds": 1.0})
+    again.queue.submit(task.id, str(task.lease_id), None, TaskResult(seconds=1.0))
     assert again.queue.pending("annotate") == 2
     assert again.pixels(again.catalog.images.get(site.image_ids[0])).shape == (160, 224, 3)

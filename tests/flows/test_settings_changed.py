@@ -15,7 +15,7 @@ from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
 from flows.stages.rounds import open_round
 from flows.workspace.settings import SHAPING, Settings, load_settings
 from flows.workspace.workspace import Workspace
-from storage.catalog import TaskKind
+from storage.catalog import TaskKind, TaskResult
 from storage.masks import read_parquet, write_parquet
 from tests.annotation.site import Site, make_site
 
@@ -156,7 +156,9 @@ def _answered(site: Site) -> Job:
         masks: list[Mask] = read_parquet(site.workspace.objects.get(key))[:2]
         answer = f"annotations/complete/{task.id}.parquet"
         site.workspace.objects.put(answer, write_parquet(masks))
-        site.workspace.queue.submit(task.id, str(task.lease_id), answer, {"made": len(masks)})
+        site.workspace.queue.submit(
+            task.id, str(task.lease_id), answer, TaskResult(made=len(masks))
+        )
     return Job(
         run_id="complete",
         dataset="d",

@@ -36,6 +36,7 @@ from storage.catalog import (
     RunKind,
     RunState,
     TaskKind,
+    TaskResult,
     VerdictKind,
 )
 from storage.masks import write_parquet
@@ -178,7 +179,7 @@ def hand_in(workspace: Workspace, run_id: str, kind: TaskKind) -> None:
     workspace.objects.put(f"annotations/{run_id}/empty.parquet", write_parquet([]))
     while task := workspace.queue.lease(person.id, kinds=[kind], run_id=run_id):
         key = f"annotations/{run_id}/empty.parquet"
-        workspace.queue.submit(task.id, str(task.lease_id), key, {"made": 0})
+        workspace.queue.submit(task.id, str(task.lease_id), key, TaskResult())
 
 
 def run(workspace: Workspace, dataset: Dataset) -> None:

@@ -31,7 +31,7 @@ from engine.annotation.schemas import (
     Submitted,
     TaskView,
 )
-from engine.core.records import Mask, Stage
+from engine.core.records import Mask, Provenance, Source, Stage
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Annotator,
@@ -228,7 +228,7 @@ class AnnotationService:
         kept = _confirmed(there, given, annotator.name)
         made, steps = [], []
         for place, mask in enumerate(given.masks):
-            row = answers.mask_row(context, mask, f"{place:04d}-{mask.client_id}")
+            row = answers.drawn_mask(context, mask, f"{place:04d}-{mask.client_id}")
             made.append(row)
             steps += answers.steps_of(context, row.mask_id, mask)
         result = answers.result_of(given.masks, given.seconds)
@@ -275,7 +275,7 @@ class AnnotationService:
             fixed = None
             if verdict.fix is not None:
                 name = f"fix-{verdict.fix.client_id}"
-                row = answers.mask_row(context, verdict.fix, name, supersedes=verdict.mask_id)
+                row = answers.drawn_mask(context, verdict.fix, name, supersedes=verdict.mask_id)
                 rows.append(row)
                 steps += answers.steps_of(context, row.mask_id, verdict.fix)
                 fixed = row.mask_id
@@ -444,7 +444,7 @@ class AnnotationService:
                 task.dataset_id,
                 image.file_name,
                 str(error),
-                stage=context.stage,
+                stage=context.provenance.stage,
                 image_id=image.id,
             )
             key = f"annotations/{task.run_id}/{task.id}-{new_id()}.parquet"
@@ -466,14 +466,19 @@ class AnnotationService:
         row = None if task.round_id is None else self.catalog.rounds.get(task.round_id)
         found = TaskContext(
             task_id=task.id,
-            run_id=run.id,
             image_id=task.image_id,
             size=(image.height, image.width),
-            dataset=self.catalog.datasets.get_by_id(task.dataset_id).name,
-            stage=Stage(run.config.get("stage", Stage.FULLY_AUTOMATIC) if is_review else run.kind),
-            round=0 if row is None else row.number,
-            model=str(run.model),
-            annotator=self._annotator_name(task),
+            provenance=Provenance(
+                dataset=self.catalog.datasets.get_by_id(task.dataset_id).name,
+                stage=Stage(
+                    run.config.get("stage", Stage.FULLY_AUTOMATIC) if is_review else run.kind
+                ),
+                round=0 if row is None else row.number,
+                run_id=run.id,
+                model=str(run.model),
+                source=Source.ANNOTATOR,
+                annotator=self._annotator_name(task),
+            ),
         )
         with self._lock:
             self._contexts[key] = found
@@ -507,9 +512,9 @@ class AnnotationService:
         return TaskView(
             id=task.id,
             kind=task.kind,
-            dataset=context.dataset,
-            stage=context.stage,
-            round=context.round or None,
+            dataset=context.provenance.dataset,
+            stage=context.provenance.stage,
+            round=context.provenance.round or None,
             image=_image_view(image),
             lease_id=str(task.lease_id),
             expires_at=task.lease_expires_at or task.created_at,

@@ -14,7 +14,7 @@ from flows.prefect_api import events
 from flows.review.rescore import rescore_dataset
 from flows.review.retrain_triggers import due_events, judged_since_retrain
 from flows.review.review import finish_if_judged
-from flows.stages.answers import PEOPLE
+from flows.stages.run_context import PEOPLE
 from flows.training.retrain import retrain
 from flows.workspace import progress
 from flows.workspace.run_lock import BusyError, loop_turn, turn

@@ -14,11 +14,12 @@ from prefect import flow
 
 from engine.core.records import Stage
 from flows.operations.status import round_rows
-from flows.stages.answers import PEOPLE, SIMULATED, wait_for_people
 from flows.stages.assisted_manual import assisted_manual
 from flows.stages.fully_automatic import fully_automatic
-from flows.stages.rounds import job_of, open_round
+from flows.stages.rounds import context_of, open_round
+from flows.stages.run_context import PEOPLE, SIMULATED
 from flows.stages.semi_automatic import semi_automatic
+from flows.stages.task_runner import wait_for_people
 from flows.training.retrain import retrain
 from flows.training.scores import held_out_scores
 from flows.workspace import progress
@@ -111,7 +112,7 @@ def _is_done(workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait
     while (row := patiently(workspace.settings.outage_seconds, step)).state != RoundState.DONE:
         if not wait:
             return False
-        wait_for_people(workspace, job_of(workspace, row), TASKS[Stage(row.stage)])
+        wait_for_people(workspace, context_of(workspace, row), TASKS[Stage(row.stage)])
     return True
 
 

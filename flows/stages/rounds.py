@@ -6,7 +6,7 @@ from itertools import islice
 
 from engine.core.errors import DataEngineError
 from engine.core.records import Stage
-from flows.stages.answers import PEOPLE, SIMULATED, Job
+from flows.stages.run_context import PEOPLE, SIMULATED, RunContext
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import Round, RoundState, RunKind, Split, StaleStateError, new_id
 
@@ -90,10 +90,10 @@ def choose_images(workspace: Workspace, row: Round) -> list[int]:
     return sorted(fresh[: wanted - share] + unknown[:share])
 
 
-def job_of(workspace: Workspace, row: Round) -> Job:
-    """The opened round as the job that its masks name."""
+def context_of(workspace: Workspace, row: Round) -> RunContext:
+    """What the tasks and masks of an opened round have in common."""
     plan = workspace.catalog.loops.get(row.loop_id).plan[row.position]
-    return Job(
+    return RunContext(
         run_id=str(row.run_id),
         dataset=workspace.catalog.datasets.get_by_id(row.dataset_id).name,
         dataset_id=row.dataset_id,

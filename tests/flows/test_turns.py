@@ -21,8 +21,8 @@ from flows.loop import advance, data_engine
 from flows.release import release
 from flows.review import rescore, review
 from flows.stages import assisted_manual, fully_automatic, semi_automatic
-from flows.stages.answers import Job
-from flows.stages.rounds import job_of, open_round
+from flows.stages.rounds import context_of, open_round
+from flows.stages.run_context import RunContext
 from flows.training import retrain
 from flows.training.scores import HeldOut
 from flows.workspace import progress, run_lock
@@ -107,8 +107,8 @@ def time_ns() -> int:
     return time.monotonic_ns()
 
 
-def people_needed(workspace: Workspace, job: Job, *_: Any, **__: Any) -> None:
-    if workspace.queue.pending(job.run_id):
+def people_needed(workspace: Workspace, context: RunContext, *_: Any, **__: Any) -> None:
+    if workspace.queue.pending(context.run_id):
         raise PeopleNeededError
 
 
@@ -170,7 +170,7 @@ def drained(site: Site, name: str) -> Dataset:
     loop = catalog.loops.start_or_resume(dataset.id, PLAN)
     row = open_round(workspace, catalog.rounds.for_loop(loop.id)[0])
     assisted_manual.run_assisted_manual(workspace, row, wait=False)
-    hand_in(workspace, job_of(workspace, row).run_id, TaskKind.ANNOTATE)
+    hand_in(workspace, context_of(workspace, row).run_id, TaskKind.ANNOTATE)
     return dataset
 
 

@@ -114,9 +114,9 @@ def _loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
             {
                 **figures,
                 "tasks": {str(state): count for state, count in tasks.items()},
-                "planned_images": plan["images"],
-                "retrain": bool(plan["retrain"]),
-                "annotator": plan.get("annotator", "simulated"),
+                "planned_images": plan.images,
+                "retrain": plan.retrain,
+                "annotator": plan.annotator,
                 "updated_at": row.updated_at,
             }
         )

@@ -18,7 +18,7 @@ from engine.sam.zoom import Zoom
 from flows.review.retrain_triggers import tell_verdicts
 from flows.stages.commit_answers import commit_answers
 from flows.stages.embeddings import make_embeddings
-from flows.stages.run_context import PEOPLE, SIMULATED, RunContext, context_without_round
+from flows.stages.run_context import RunContext, context_without_round
 from flows.stages.task_runner import (
     AnswerTask,
     TaskAnswer,
@@ -29,6 +29,8 @@ from flows.stages.task_runner import (
 from flows.workspace.run_lock import guarded, review_turn, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
+    PEOPLE,
+    SIMULATED,
     AnnotatorKind,
     Image,
     NewTask,

@@ -13,7 +13,7 @@ from engine.sam.zoom import Zoom
 from flows.stages.commit_answers import commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.rounds import context_of
-from flows.stages.run_context import PEOPLE, SIMULATED, RunContext
+from flows.stages.run_context import RunContext
 from flows.stages.task_runner import (
     AnswerTask,
     TaskAnswer,
@@ -23,7 +23,7 @@ from flows.stages.task_runner import (
     wait_for_people,
 )
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.catalog import Image, NewTask, Round, Task, TaskKind
+from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, TaskKind
 
 
 @flow(name="assisted-manual")

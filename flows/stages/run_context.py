@@ -6,13 +6,7 @@ from dataclasses import dataclass
 
 from engine.core.records import Provenance, Source, Stage
 from flows.workspace.workspace import Workspace
-from storage.catalog import Run
-
-SIMULATED = "simulated"
-"""Name of the simulated annotator in the catalog, and who annotates a round by default."""
-
-PEOPLE = "people"
-"""Who annotates a round whose tasks are left to the annotation page."""
+from storage.catalog import SIMULATED, Run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from flows.stages.commit_answers import commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.fully_automatic import mask_generator
 from flows.stages.rounds import context_of
-from flows.stages.run_context import PEOPLE, SIMULATED, RunContext
+from flows.stages.run_context import RunContext
 from flows.stages.task_runner import (
     AnswerTask,
     TaskAnswer,
@@ -31,7 +31,7 @@ from flows.stages.task_runner import (
 )
 from flows.workspace import costs, progress
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.catalog import Image, NewTask, Round, Task, TaskKind
+from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectExistsError, named_by_catalog

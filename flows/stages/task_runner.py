@@ -18,11 +18,12 @@ from engine.core.records import Mask
 from engine.core.rle import RLE
 from engine.simulation.annotator import AnnotatedMask, AnnotatorConfig, SimulatedAnnotator
 from flows.prefect_api import events
-from flows.stages.run_context import SIMULATED, RunContext
+from flows.stages.run_context import RunContext
 from flows.workspace import costs, progress
 from flows.workspace.retry import kept_alive, patiently
 from flows.workspace.workspace import Workspace
 from storage.catalog import (
+    SIMULATED,
     AnnotatorKind,
     CatalogError,
     Image,

@@ -23,7 +23,7 @@ from storage.catalog.errors import (
 )
 from storage.catalog.images import AddedImages, Image, NewImage
 from storage.catalog.locks import Lock
-from storage.catalog.loops import Loop
+from storage.catalog.loops import PEOPLE, SIMULATED, Loop, PlannedRound
 from storage.catalog.models import Model
 from storage.catalog.names import check_name
 from storage.catalog.quarantine import Quarantined
@@ -50,6 +50,8 @@ from storage.catalog.tasks import AnnotatorWork, NewTask, Task, TaskResult, Task
 from storage.catalog.verdicts import NewVerdict, Verdict
 
 __all__ = [
+    "PEOPLE",
+    "SIMULATED",
     "AddedImages",
     "AlreadyExistsError",
     "Annotator",
@@ -79,6 +81,7 @@ __all__ = [
     "NewTask",
     "NewVerdict",
     "NotFoundError",
+    "PlannedRound",
     "Quarantined",
     "QuotaError",
     "Release",

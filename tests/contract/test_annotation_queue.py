@@ -9,12 +9,14 @@ from threading import Barrier
 
 import pytest
 
+from engine.core.records import Stage
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
     ConstraintError,
     LeaseLostError,
     NewTask,
+    PlannedRound,
     RunKind,
     Task,
     TaskKind,
@@ -117,7 +119,8 @@ def test_a_lease_is_limited_to_what_was_asked_for(
     queue: AnnotationQueue, world: World, catalog: Catalog, ada: int
 ) -> None:
     other = catalog.datasets.get_or_create("cats").id
-    loop = catalog.loops.start_or_resume(world.dataset.id, [{"stage": "assisted_manual"}])
+    plan = [PlannedRound(stage=Stage.ASSISTED_MANUAL, images=1)]
+    loop = catalog.loops.start_or_resume(world.dataset.id, plan)
     round_id = catalog.rounds.for_loop(loop.id)[0].id
     queue.add(tasks_for(world, 1))
     every = list(TaskKind)

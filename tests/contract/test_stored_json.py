@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from storage.catalog import TaskResult, TaskVerdict, VerdictKind
+from engine.core.records import Stage
+from storage.catalog import PEOPLE, PlannedRound, TaskResult, TaskVerdict, VerdictKind
 
 VERDICTS = [
     ["made/1/0", "accept", 1.5, None, None],
@@ -61,6 +62,30 @@ def test_a_stored_result_is_read_and_written_as_it_was(
 ) -> None:
     assert TaskResult.from_json(stored) == result
     assert result.to_json() == stored
+
+
+@pytest.mark.parametrize(
+    ("stored", "planned"),
+    [
+        (
+            {"stage": "assisted_manual", "images": 60, "retrain": True},
+            PlannedRound(stage=Stage.ASSISTED_MANUAL, images=60, retrain=True),
+        ),
+        (
+            {"stage": "semi_automatic", "images": 20, "retrain": True, "annotator": "people"},
+            PlannedRound(stage=Stage.SEMI_AUTOMATIC, images=20, retrain=True, annotator=PEOPLE),
+        ),
+        (
+            {"stage": "fully_automatic", "images": 500, "retrain": False},
+            PlannedRound(stage=Stage.FULLY_AUTOMATIC, images=500),
+        ),
+    ],
+)
+def test_a_stored_plan_is_read_and_written_as_it_was(
+    stored: dict[str, Any], planned: PlannedRound
+) -> None:
+    assert PlannedRound.from_json(stored) == planned
+    assert planned.to_json() == stored
 
 
 def test_a_simulated_review_stored_verdicts_of_four_entries() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from engine.core.records import Mask
+from engine.core.records import Mask, Stage
 from flows.review.review import start_review
 from flows.stages.commit_answers import commit_answers
 from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
@@ -16,7 +16,7 @@ from flows.stages.rounds import open_round
 from flows.stages.run_context import RunContext
 from flows.workspace.settings import SHAPING, Settings, load_settings
 from flows.workspace.workspace import Workspace
-from storage.catalog import TaskKind, TaskResult
+from storage.catalog import PlannedRound, TaskKind, TaskResult
 from storage.masks import read_parquet, write_parquet
 from tests.annotation.site import Site, make_site
 
@@ -80,7 +80,7 @@ def test_a_run_goes_on_with_all_settings_it_was_started_with(
             return start_generate(workspace, "run", "d", limit=None, only_new=False).id
         if kind == "review":
             return start_review(workspace, "d", "run").run_id
-        plan = [{"stage": "assisted_manual", "images": 2, "annotator": "people"}]
+        plan = [PlannedRound(stage=Stage.ASSISTED_MANUAL, images=2, annotator="people")]
         loop = workspace.catalog.loops.start_or_resume(site.dataset_id, plan)
         (row,) = workspace.catalog.rounds.for_loop(loop.id)
         return str(open_round(workspace, row).run_id)

@@ -32,6 +32,7 @@ from storage.catalog import (
     Dataset,
     NewImage,
     NewVerdict,
+    PlannedRound,
     RoundState,
     RunKind,
     RunState,
@@ -44,7 +45,7 @@ from tests.annotation.site import Site, make_site
 
 Step = Callable[[Workspace, Dataset], object]
 PLAN = [
-    {"stage": str(stage), "images": images, "retrain": images == 1, "annotator": "people"}
+    PlannedRound(stage=stage, images=images, retrain=images == 1, annotator="people")
     for stage, images in ((Stage.ASSISTED_MANUAL, 1), (Stage.SEMI_AUTOMATIC, 2))
 ]
 

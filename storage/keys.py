@@ -1,11 +1,18 @@
-"""Which keys objects may have: those that are safe as relative paths in every store."""
+"""Which keys objects may have: those that are safe as relative paths in every store; and which
+paths mask tables may have."""
 
 from __future__ import annotations
+
+import re
 
 MAX_KEY_BYTES = 1024
 """S3's limit for a whole key."""
 MAX_SEGMENT_BYTES = 255
 """A file system's limit for one name."""
+ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_NOT_FOR_DELTA = re.compile(rf"{ESCAPE.pattern}|[\[\]\\^|\x00-\x1f\x7f\ud800-\udfff]")
+"""deltalake 1.6 decodes a path twice, and has it in a URL that may not hold the others; links do
+not help, as it resolves them."""
 
 
 def check_key(key: str) -> str:
@@ -44,3 +51,8 @@ def is_key(key: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def unfit_for_tables(path: str) -> str:
+    """What in a folder's path keeps Delta tables from lying there; empty where nothing does."""
+    return " ".join(repr(part).strip("'") for part in sorted(set(_NOT_FOR_DELTA.findall(path))))

@@ -7,7 +7,7 @@ sizes (H, W), in the frame of the original image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -59,14 +59,11 @@ def to_batch(masks: Iterable[Mask]) -> pa.RecordBatch:
         ValueError: a mask has a size, area or box that cannot be, a score that is no number, or a
             time without a zone; the message names it.
     """
-    rows = []
-    for mask in masks:
+    checked = list(masks)
+    for mask in checked:
         for fault in _faults(mask):
             raise ValueError(f"mask {mask.mask_id!r}: {fault}")
-        rows.append(_row(mask))
-    columns = zip(*rows, strict=True) if rows else ([] for _ in SCHEMA)
-    arrays = [pa.array(column, f.type) for column, f in zip(columns, SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+    return pa.RecordBatch.from_pydict(_columns(checked), schema=SCHEMA)
 
 
 def from_batch(batch: pa.RecordBatch | pa.Table) -> list[Mask]:
@@ -77,8 +74,9 @@ def from_batch(batch: pa.RecordBatch | pa.Table) -> list[Mask]:
     """
     if missing := set(SCHEMA.names) - set(batch.schema.names):
         raise ValueError(f"not a table of masks: it lacks {sorted(missing)}")
-    exact = batch.select(SCHEMA.names).cast(SCHEMA).columns
-    return [_mask(*row) for row in zip(*(column.to_pylist() for column in exact), strict=True)]
+    exact = batch.select(SCHEMA.names).cast(SCHEMA)
+    columns = [column.to_pylist() for column in exact.columns]
+    return [_mask(dict(zip(SCHEMA.names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
 def write_parquet(masks: Iterable[Mask]) -> bytes:
@@ -134,64 +132,62 @@ def _inside(box_xyxy: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
     return 0 <= x0 <= x1 <= size[1] and 0 <= y0 <= y1 <= size[0]
 
 
-def _row(mask: Mask) -> tuple[object, ...]:
-    """The values of a mask in SCHEMA's order."""
-    x0, y0, x1, y1 = mask.box_xyxy
-    crop: tuple[int | None, ...] = (None,) * 4
-    if mask.crop_xyxy is not None:
-        left, top, right, bottom = mask.crop_xyxy
-        crop = (left, top, right - left, bottom - top)
-    return (
-        mask.mask_id,
-        mask.image_id,
-        mask.dataset,
-        str(mask.stage),
-        mask.round,
-        mask.run_id,
-        mask.shard,
-        mask.model,
-        str(mask.source),
-        mask.annotator,
-        *mask.rle.size,
-        mask.rle.counts,
-        mask.area,
-        *(x0, y0, x1 - x0, y1 - y0),
-        mask.predicted_iou,
-        mask.stability_score,
-        *(mask.point_xy or (None, None)),
-        *crop,
-        mask.clicks,
-        mask.seconds,
-        mask.supersedes,
-        mask.created_at,
-    )
+def _columns(masks: Sequence[Mask]) -> dict[str, list[Any]]:
+    """The masks' values by column."""
+    columns: dict[str, list[Any]] = {
+        name: [getattr(mask, name) for mask in masks]
+        for name in SCHEMA.names
+        if name in Mask.__dataclass_fields__
+    }
+    columns |= {name: list(map(str, columns[name])) for name in ("stage", "source")}
+    columns["height"] = [mask.rle.size[0] for mask in masks]
+    columns["width"] = [mask.rle.size[1] for mask in masks]
+    columns["counts"] = [mask.rle.counts for mask in masks]
+    columns["point_x"] = [mask.point_xy and mask.point_xy[0] for mask in masks]
+    columns["point_y"] = [mask.point_xy and mask.point_xy[1] for mask in masks]
+    columns |= _xywh("bbox", [mask.box_xyxy for mask in masks])
+    columns |= _xywh("crop", [mask.crop_xyxy for mask in masks])
+    return columns
 
 
-def _mask(*row: Any) -> Mask:
-    """The mask of a row's values in SCHEMA's order; the inverse of `_row`."""
-    mask_id, image_id, dataset, stage, number, run_id, shard, model, source, annotator = row[:10]
-    height, width, counts, area, x, y, w, h, predicted_iou, stability_score = row[10:20]
-    point_x, point_y, left, top, wide, high, clicks, seconds, supersedes, created_at = row[20:]
+def _xywh(
+    name: str, boxes_xyxy: Sequence[tuple[int, int, int, int] | None]
+) -> dict[str, list[Any]]:
+    return {
+        f"{name}_x": [box and box[0] for box in boxes_xyxy],
+        f"{name}_y": [box and box[1] for box in boxes_xyxy],
+        f"{name}_w": [box and box[2] - box[0] for box in boxes_xyxy],
+        f"{name}_h": [box and box[3] - box[1] for box in boxes_xyxy],
+    }
+
+
+def _xyxy(name: str, row: dict[str, Any]) -> tuple[int, int, int, int]:
+    x, y = row[f"{name}_x"], row[f"{name}_y"]
+    return x, y, x + row[f"{name}_w"], y + row[f"{name}_h"]
+
+
+def _mask(row: dict[str, Any]) -> Mask:
+    """The mask of a row's values by column; the inverse of `_columns`."""
     return Mask(
-        mask_id=mask_id,
-        image_id=image_id,
-        dataset=dataset,
-        stage=Stage(stage),
-        round=number,
-        run_id=run_id,
-        shard=shard,
-        model=model,
-        source=Source(source),
-        annotator=annotator,
-        rle=RLE(size=(height, width), counts=counts),
-        area=area,
-        box_xyxy=(x, y, x + w, y + h),
-        predicted_iou=predicted_iou,
-        stability_score=stability_score,
-        point_xy=None if point_x is None else (point_x, point_y),
-        crop_xyxy=None if left is None else (left, top, left + wide, top + high),
-        clicks=clicks,
-        seconds=seconds,
-        supersedes=supersedes,
-        created_at=created_at.replace(tzinfo=UTC),
+        mask_id=row["mask_id"],
+        image_id=row["image_id"],
+        dataset=row["dataset"],
+        stage=Stage(row["stage"]),
+        round=row["round"],
+        run_id=row["run_id"],
+        shard=row["shard"],
+        model=row["model"],
+        source=Source(row["source"]),
+        annotator=row["annotator"],
+        rle=RLE(size=(row["height"], row["width"]), counts=row["counts"]),
+        area=row["area"],
+        box_xyxy=_xyxy("bbox", row),
+        predicted_iou=row["predicted_iou"],
+        stability_score=row["stability_score"],
+        point_xy=None if row["point_x"] is None else (row["point_x"], row["point_y"]),
+        crop_xyxy=None if row["crop_x"] is None else _xyxy("crop", row),
+        clicks=row["clicks"],
+        seconds=row["seconds"],
+        supersedes=row["supersedes"],
+        created_at=row["created_at"].replace(tzinfo=UTC),
     )

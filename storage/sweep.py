@@ -19,6 +19,7 @@ from sqlalchemy import select
 from storage.catalog.database import Catalog
 from storage.catalog.states import RunState, TaskState
 from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskRow
+from storage.catalog.tasks import TaskResult
 from storage.compaction import known_files
 from storage.masks import MaskTable
 from storage.objects import ObjectInfo, ObjectStore
@@ -148,7 +149,7 @@ class _Rows:
         named = {key for key, task in tasks.items() if task is None}
         for result_key, result, run_id in found:
             if run_id not in done:
-                named |= {str(result_key), str((result or {}).get("trajectories"))}
+                named |= {str(result_key), str(TaskResult.from_json(result).trajectories)}
         return named
 
     def prefilled(self, keys: Sequence[str]) -> set[str]:

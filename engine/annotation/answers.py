@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from engine.annotation.errors import invalid
 from engine.annotation.schemas import NewMask, Rle
 from engine.core import rle as rle_codec
-from engine.core.records import Mask, Source, Stage
+from engine.core.records import Mask, Provenance
 from engine.core.rle import RLE
+from storage.catalog import TaskResult
 from storage.formats.segmentation import rle_from_json
 from storage.trajectories import TrajectoryStep
 
@@ -28,14 +27,14 @@ class TaskContext:
     """What all masks of a task have in common. size: (H, W) of the image."""
 
     task_id: int
-    run_id: str
     image_id: int
     size: tuple[int, int]
-    dataset: str
-    stage: Stage
-    round: int
-    model: str
-    annotator: str
+    provenance: Provenance
+
+    @property
+    def model(self) -> str:
+        """The version that answers prompts."""
+        return str(self.provenance.model)
 
 
 def checked_rle(given: Rle, size: tuple[int, int]) -> RLE:
@@ -72,10 +71,10 @@ def check_ids(masks: Sequence[NewMask], known: Collection[str], named: Sequence[
         raise invalid(f"not a mask of this task: {sorted(strange)[0]!r}")
 
 
-def mask_row(
+def drawn_mask(
     context: TaskContext, given: NewMask, name: str, *, supersedes: str | None = None
 ) -> Mask:
-    """The row for one mask that a person made.
+    """The record of one mask that a person made.
 
     Raises:
         RefusedError: its run lengths are wrong.
@@ -85,26 +84,15 @@ def mask_row(
     point = None
     if first is not None and first.x is not None and first.y is not None:
         point = (first.x, first.y)
-    return Mask(
-        mask_id=f"{context.run_id}/{context.image_id}/{name}",
-        image_id=context.image_id,
-        dataset=context.dataset,
-        stage=context.stage,
-        round=context.round,
-        run_id=context.run_id,
-        shard=0,
-        model=context.model,
-        source=Source.ANNOTATOR,
-        annotator=context.annotator,
-        rle=rle,
-        area=rle_codec.area(rle),
-        box_xyxy=rle_codec.box_xyxy(rle),
+    return context.provenance.mask(
+        context.image_id,
+        name,
+        rle,
         predicted_iou=given.predicted_iou,
         point_xy=point,
         clicks=sum(event.kind in CLICKS for event in given.trajectory),
         seconds=given.seconds,
         supersedes=supersedes,
-        created_at=datetime.now(UTC),
     )
 
 
@@ -114,9 +102,9 @@ def steps_of(context: TaskContext, mask_id: str, given: NewMask) -> list[Traject
         TrajectoryStep(
             mask_id=mask_id,
             image_id=context.image_id,
-            run_id=context.run_id,
+            run_id=context.provenance.run_id,
             task_id=context.task_id,
-            annotator=context.annotator,
+            annotator=str(context.provenance.annotator),
             step=number,
             kind=event.kind,
             at=event.at,
@@ -133,11 +121,12 @@ def steps_of(context: TaskContext, mask_id: str, given: NewMask) -> list[Traject
     ]
 
 
-def effort_of(masks: Sequence[NewMask]) -> dict[str, Any]:
-    """Clicks and strokes a person gave for masks, and how many masks that made."""
+def result_of(masks: Sequence[NewMask], seconds: float) -> TaskResult:
+    """Clicks, strokes and time a person gave for masks, and how many masks that made."""
     kinds = [event.kind for mask in masks for event in mask.trajectory]
-    return {
-        "made": len(masks),
-        "clicks": sum(kind in CLICKS for kind in kinds),
-        "strokes": sum(kind in STROKES for kind in kinds),
-    }
+    return TaskResult(
+        made=len(masks),
+        clicks=sum(kind in CLICKS for kind in kinds),
+        strokes=sum(kind in STROKES for kind in kinds),
+        seconds=seconds,
+    )

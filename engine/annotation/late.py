@@ -17,8 +17,19 @@ from engine.annotation.answers import TaskContext
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import Submission, Submitted
 from engine.core.records import Mask
-from storage.annotation_queue import AnnotationQueue, NewTask, Task
-from storage.catalog import Annotator, Catalog, Run, RunKind, RunState, TaskKind, TaskState, new_id
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import (
+    Annotator,
+    Catalog,
+    NewTask,
+    Run,
+    RunKind,
+    RunState,
+    Task,
+    TaskKind,
+    TaskState,
+    new_id,
+)
 from storage.masks import MaskTable, read_parquet, write_parquet
 from storage.objects import ObjectNotFoundError, ObjectStore
 
@@ -57,9 +68,10 @@ class LateWork:
         if task.annotator_id == annotator.id:
             raise RefusedError(409, "not_late", f"task {task.id} went to nobody else")
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"late/{task.id}/{annotator.id}").hex
-        mine = replace(context, run_id=run_id, annotator=annotator.name)
+        origin = replace(context.provenance, run_id=run_id, annotator=annotator.name)
+        mine = replace(context, provenance=origin)
         rows = [
-            answers.mask_row(mine, mask, f"{place:04d}-{mask.client_id}")
+            answers.drawn_mask(mine, mask, f"{place:04d}-{mask.client_id}")
             for place, mask in enumerate(given.masks)
         ]
         rows += [
@@ -73,7 +85,7 @@ class LateWork:
             RunKind.REVIEW,
             dataset_id=task.dataset_id,
             model=context.model,
-            config={"late_of": task.id, "masks": key, "stage": str(context.stage)},
+            config={"late_of": task.id, "masks": key, "stage": str(context.provenance.stage)},
         )
         self.queue_reviews(self._queue.get(task.id))
         return Submitted(task_id=task.id, masks=len(rows), was_known=run.config.get("masks") != key)

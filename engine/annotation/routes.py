@@ -209,21 +209,21 @@ def predict(
 @admits("annotator", SUBMISSIONS, max_body=MAX_BODY)
 def submit(task_id: TaskId, given: Submission, visitor: Changer, service: Service) -> Submitted:
     """Hand in an `annotate` or `complete` task."""
-    return service.submit(visitor.annotator, task_id, given)
+    return service.submissions.submit(visitor.annotator, task_id, given)
 
 
 @router.post("/tasks/{task_id}/late")
 @admits("annotator", SUBMISSIONS, max_body=MAX_BODY)
 def late(task_id: TaskId, given: Submission, visitor: Changer, service: Service) -> Submitted:
     """Hand in work on a task that somebody else has by now: a reviewer sees both versions."""
-    return service.keep_late(visitor.annotator, task_id, given)
+    return service.submissions.keep_late(visitor.annotator, task_id, given)
 
 
 @router.post("/tasks/{task_id}/judge")
 @admits("reviewer", SUBMISSIONS, max_body=MAX_BODY)
 def judge(task_id: TaskId, given: Judgement, visitor: Changer, service: Service) -> Submitted:
     """Hand in a `review` task."""
-    return service.judge(visitor.annotator, task_id, given)
+    return service.submissions.judge(visitor.annotator, task_id, given)
 
 
 @router.get("/images/{image_id}/pixels", response_class=Response)

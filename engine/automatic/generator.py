@@ -27,6 +27,7 @@ from engine.automatic.regions import clean, tidy
 from engine.automatic.windows import Drawn, Frame, finite
 from engine.core.boxes import nms
 from engine.core.grids import point_grid
+from engine.core.records import Mask, Provenance
 from engine.core.rle import RLE
 from engine.sam.segmenter import Embedding, Segmenter
 
@@ -45,6 +46,18 @@ class GeneratedMask:
     stability_score: float
     point_xy: tuple[float, float]
     crop_xyxy: tuple[int, int, int, int]
+
+    def as_mask(self, provenance: Provenance, image_id: int, number: int) -> Mask:
+        """The record of the image's mask of this number."""
+        return provenance.mask(
+            image_id,
+            number,
+            self.rle,
+            predicted_iou=self.predicted_iou,
+            stability_score=self.stability_score,
+            point_xy=self.point_xy,
+            crop_xyxy=self.crop_xyxy,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ image; scores in [0, 1]; times UTC.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import numpy as np
 
+from engine.core import rle as rle_codec
 from engine.core.rle import RLE
 
 
@@ -101,3 +102,58 @@ class Mask:
     """A person's time on it."""
     supersedes: str | None = None
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where masks come from: what all masks of one run that one hand made on one model have in
+    common. The fields are those of Mask."""
+
+    dataset: str
+    stage: Stage
+    round: int = 0
+    run_id: str
+    shard: int = 0
+    model: str | None = None
+    source: Source
+    annotator: str | None = None
+
+    def mask(
+        self,
+        image_id: int,
+        name: str | int,
+        rle: RLE,
+        *,
+        predicted_iou: float | None = None,
+        stability_score: float | None = None,
+        point_xy: tuple[float, float] | None = None,
+        crop_xyxy: tuple[int, int, int, int] | None = None,
+        clicks: int = 0,
+        seconds: float = 0.0,
+        supersedes: str | None = None,
+    ) -> Mask:
+        """A new mask made now. `name` tells it from the run's other masks of the image; its id is
+        `RUN/IMAGE/NAME`."""
+        return Mask(
+            mask_id=f"{self.run_id}/{image_id}/{name}",
+            image_id=image_id,
+            dataset=self.dataset,
+            stage=self.stage,
+            round=self.round,
+            run_id=self.run_id,
+            shard=self.shard,
+            model=self.model,
+            source=self.source,
+            annotator=self.annotator,
+            rle=rle,
+            area=rle_codec.area(rle),
+            box_xyxy=rle_codec.box_xyxy(rle),
+            predicted_iou=predicted_iou,
+            stability_score=stability_score,
+            point_xy=point_xy,
+            crop_xyxy=crop_xyxy,
+            clicks=clicks,
+            seconds=seconds,
+            supersedes=supersedes,
+            created_at=datetime.now(UTC),
+        )

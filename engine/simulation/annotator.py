@@ -17,7 +17,8 @@ import numpy as np
 
 from engine.core.clicks import center_point, depth, next_click
 from engine.core.metrics import batch_iou, iou
-from engine.core.records import Prompt
+from engine.core.records import Mask, Prompt, Provenance
+from engine.core.rle import encode
 from engine.sam.segmenter import Segmenter
 from engine.sam.zoom import Answer, Ask, Zoom
 
@@ -113,6 +114,21 @@ class AnnotatedMask:
     seconds: float
     point_xy: tuple[float, float]
     predicted_iou: float
+
+    def as_mask(
+        self, provenance: Provenance, image_id: int, name: str | int, supersedes: str | None = None
+    ) -> Mask:
+        """The record of this mask, under a name that the run's other masks of the image lack."""
+        return provenance.mask(
+            image_id,
+            name,
+            encode(self.mask_HW),
+            predicted_iou=self.predicted_iou,
+            point_xy=self.point_xy,
+            clicks=self.clicks,
+            seconds=self.seconds,
+            supersedes=supersedes,
+        )
 
 
 class _Object:

@@ -11,8 +11,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from dataclasses import replace as replace_fields
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -22,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 from prefect import flow
 
 from engine.core import rle as rle_codec
-from engine.core.records import Mask, Source, Stage
+from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import RLE
 from flows.data.inputs import NOT_NAMED, Input, look_into
 from flows.workspace import costs, progress
@@ -303,19 +301,12 @@ class _Ingest:
         self, image_id: int, shard: int, fresh: Sequence[RLE], gone: Sequence[Mask]
     ) -> list[Mask]:
         """New masks, each in the place of one that goes; an empty one where there are too few."""
-        masks = []
+        masks, origin = [], imported(self.dataset, self.run_id, shard)
         for number, (rle, old) in enumerate(zip_longest(fresh, gone)):
             if rle is None:
                 rle = rle_codec.empty(old.rle.size)
-            made = imported_mask(
-                rle,
-                mask_id=f"{self.run_id}/{image_id}/{number}",
-                image_id=image_id,
-                dataset=self.dataset,
-                run_id=self.run_id,
-                shard=shard,
-            )
-            masks.append(replace_fields(made, supersedes=old.mask_id) if old else made)
+            supersedes = old.mask_id if old else None
+            masks.append(origin.mask(image_id, number, rle, supersedes=supersedes))
         return masks
 
     def _tell_kept(self, image_id: int, before: Sequence[Mask], rles: Sequence[RLE]) -> None:
@@ -330,24 +321,14 @@ def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def imported_mask(
-    rle: RLE, *, mask_id: str, image_id: int, dataset: str, run_id: str, shard: int = 0
-) -> Mask:
-    """A mask that came with its image."""
-    return Mask(
-        mask_id=mask_id,
-        image_id=image_id,
+def imported(dataset: str, run_id: str, shard: int = 0) -> Provenance:
+    """Of masks that come with their images."""
+    return Provenance(
         dataset=dataset,
         stage=Stage.GROUND_TRUTH,
-        round=0,
         run_id=run_id,
         shard=shard,
-        model=None,
         source=Source.IMPORTED,
-        rle=rle,
-        area=rle_codec.area(rle),
-        box_xyxy=rle_codec.box_xyxy(rle),
-        created_at=datetime.now(UTC),
     )
 
 

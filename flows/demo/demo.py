@@ -17,7 +17,7 @@ from prefect import flow
 
 from engine.core.rle import encode_batch
 from engine.simulation.scenes import generate_scene
-from flows.data.ingest import imported_mask, ingest
+from flows.data.ingest import imported, ingest
 from flows.loop.data_engine import LoopPlan, data_engine
 from flows.release.release import release
 from flows.release.report_data import write_report
@@ -76,22 +76,15 @@ def _make_images(folder: Path) -> None:
     scenes, photos = folder / "scenes", folder / "photos"
     scenes.mkdir(parents=True)
     photos.mkdir(parents=True)
+    origin = imported(DATASET, "demo")
     with progress.current().track("paint scenes", SCENES, "image") as advance:
         with CocoWriter(scenes / "instances.json") as writer:
             for number in range(SCENES):
                 scene = generate_scene(FIRST_SEED + number, SIZE, "capsules")
                 name = f"scene-{number:03d}.png"
                 (scenes / name).write_bytes(write_png(scene.image_HWC))
-                masks = [
-                    imported_mask(
-                        rle,
-                        mask_id=f"{number}/{index}",
-                        image_id=number,
-                        dataset=DATASET,
-                        run_id="",
-                    )
-                    for index, rle in enumerate(encode_batch(np.stack(scene.masks)))
-                ]
+                coded = encode_batch(np.stack(scene.masks))
+                masks = [origin.mask(number, index, rle) for index, rle in enumerate(coded)]
                 writer.add_image(number + 1, name, *SIZE, masks)
                 advance()
     for name in PHOTOS:

@@ -15,11 +15,10 @@ from flows.prefect_api import events
 from flows.review.rescore import rescore_dataset
 from flows.review.retrain_triggers import due_events, judged_since_retrain
 from flows.review.review import finish_if_judged
-from flows.stages.answers import PEOPLE
 from flows.training.retrain import retrain
 from flows.workspace import progress
 from flows.workspace.run_lock import BusyError, loop_turn, turn
-from storage.catalog import LoopState, RoundState, RunKind, RunState
+from storage.catalog import PEOPLE, LoopState, RoundState, RunKind, RunState
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
@@ -109,7 +108,7 @@ def _people_are_at_it(workspace: Workspace, loop: Loop) -> bool:
     for row in workspace.catalog.rounds.for_loop(loop.id):
         if row.state == RoundState.DONE:
             continue
-        if row.state != RoundState.OPENED or loop.plan[row.position].get("annotator") != PEOPLE:
+        if row.state != RoundState.OPENED or loop.plan[row.position].annotator != PEOPLE:
             return False
         workspace.queue.expire()
         queued = sum(workspace.queue.counts(run_id=str(row.run_id)).values())

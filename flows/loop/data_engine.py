@@ -14,18 +14,28 @@ from prefect import flow
 
 from engine.core.records import Stage
 from flows.operations.status import round_rows
-from flows.stages.answers import PEOPLE, SIMULATED, wait_for_people
 from flows.stages.assisted_manual import assisted_manual
 from flows.stages.fully_automatic import fully_automatic
-from flows.stages.rounds import job_of, open_round
+from flows.stages.rounds import context_of, open_round
 from flows.stages.semi_automatic import semi_automatic
+from flows.stages.task_runner import wait_for_people
 from flows.training.retrain import retrain
 from flows.training.scores import held_out_scores
 from flows.workspace import progress
 from flows.workspace.retry import patiently
 from flows.workspace.run_lock import guarded, loop_turn, turn
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.catalog import Loop, LoopState, Round, RoundState, StaleStateError, TaskKind
+from storage.catalog import (
+    PEOPLE,
+    SIMULATED,
+    Loop,
+    LoopState,
+    PlannedRound,
+    Round,
+    RoundState,
+    StaleStateError,
+    TaskKind,
+)
 
 STAGES = {Stage.ASSISTED_MANUAL: assisted_manual, Stage.SEMI_AUTOMATIC: semi_automatic}
 """Those in which people may take part."""
@@ -56,25 +66,28 @@ class LoopPlan:
         if self.annotator not in (SIMULATED, PEOPLE):
             raise ValueError(f"annotator is {SIMULATED} or {PEOPLE}, got {self.annotator!r}")
 
-    def rounds(self) -> list[dict[str, Any]]:
-        """One entry a round, as the catalog keeps it. People's stages end in a retrain."""
-        people = [Stage.ASSISTED_MANUAL] * self.assisted_manual
-        people += [Stage.SEMI_AUTOMATIC] * self.semi_automatic
-        automatic = self.automatic_images or self.images_per_round
-        of_people = {"annotator": PEOPLE} if self.annotator == PEOPLE else {}
+    def rounds(self) -> list[PlannedRound]:
+        """The plan round by round. Stages 1 and 2 end in a retrain."""
+        annotated = [Stage.ASSISTED_MANUAL] * self.assisted_manual
+        annotated += [Stage.SEMI_AUTOMATIC] * self.semi_automatic
+        images = self.automatic_images or self.images_per_round
+        automatic = PlannedRound(stage=Stage.FULLY_AUTOMATIC, images=images)
         return [
-            {"stage": str(stage), "images": self.images_per_round, "retrain": True, **of_people}
-            for stage in people
-        ] + [
-            {"stage": str(Stage.FULLY_AUTOMATIC), "images": automatic, "retrain": False}
-        ] * self.fully_automatic
+            PlannedRound(
+                stage=stage,
+                images=self.images_per_round,
+                retrain=True,
+                annotator=self.annotator,
+            )
+            for stage in annotated
+        ] + [automatic] * self.fully_automatic
 
 
 @flow(name="data-engine")
 def data_engine(
     workspace: str,
     dataset: str,
-    plan: list[dict[str, Any]],
+    plan: list[PlannedRound],
     new: bool = False,
     wait: bool = True,
 ) -> list[dict[str, Any]]:
@@ -111,7 +124,7 @@ def _is_done(workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait
     while (row := patiently(workspace.settings.outage_seconds, step)).state != RoundState.DONE:
         if not wait:
             return False
-        wait_for_people(workspace, job_of(workspace, row), TASKS[Stage(row.stage)])
+        wait_for_people(workspace, context_of(workspace, row), TASKS[Stage(row.stage)])
     return True
 
 
@@ -131,7 +144,7 @@ def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> 
         metrics = {**figures, "held_out": scores}
         row = _move(workspace, row, RoundState.OPENED, RoundState.COLLECTED, metrics=metrics)
     if row.state == RoundState.COLLECTED:
-        if not loop.plan[row.position]["retrain"]:
+        if not loop.plan[row.position].retrain:
             done = RoundState.DONE
             return _move(workspace, row, RoundState.COLLECTED, done, model_out=row.model_in)
         version = f"{dataset}-{loop.id}.{row.position + 1}"

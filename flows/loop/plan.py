@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
-    from storage.catalog import Loop
+    from storage.catalog import Loop, PlannedRound
 
 STAGES = ("assisted_manual", "semi_automatic", "fully_automatic")
 ANNOTATORS = ("simulated", "people")
@@ -75,21 +75,21 @@ def loop_under_way(workspace: Workspace, dataset: str) -> Loop | None:
     return loop if loop is not None and loop.state != LoopState.FINISHED else None
 
 
-def words_of(plan: Sequence[dict[str, Any]]) -> PlanWords:
+def words_of(plan: Sequence[PlannedRound]) -> PlanWords:
     """A plan in words."""
-    stages = Counter(str(entry["stage"]) for entry in plan)
+    stages = Counter(str(entry.stage) for entry in plan)
     numbers = [stages[stage] for stage in STAGES]
-    by_people = any(entry.get("annotator") == "people" for entry in plan)
+    by_people = any(entry.annotator == "people" for entry in plan)
     return PlanWords(
         rounds=",".join(map(str, numbers)),
-        images_per_round=int(plan[0]["images"]),
+        images_per_round=plan[0].images,
         annotator="people" if by_people else "simulated",
     )
 
 
 def loop_plan(
     workspace: Workspace, dataset: str, given: PlanWords, defaults: PlanWords = DEFAULTS
-) -> list[dict[str, Any]]:
+) -> list[PlannedRound]:
     """The plan to run: of the loop that is under way, else of what is given and the defaults.
 
     Raises:

@@ -11,8 +11,18 @@ from flows.operations.status import round_rows
 from flows.training.compared_scores import compared_set, score_row
 from flows.workspace.costs import cost_rows
 from flows.workspace.workspace import Workspace
-from storage.annotation_queue import Task
-from storage.catalog import Annotator, Dataset, Model, Run, RunState, Split, TaskKind, utc_now
+from storage.catalog import (
+    Annotator,
+    AnnotatorWork,
+    Dataset,
+    Model,
+    Run,
+    RunState,
+    Split,
+    Task,
+    TaskKind,
+    utc_now,
+)
 from storage.catalog.ledger import PeoplesWork
 
 RUNS = 20
@@ -104,9 +114,9 @@ def _loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
             {
                 **figures,
                 "tasks": {str(state): count for state, count in tasks.items()},
-                "planned_images": plan["images"],
-                "retrain": bool(plan["retrain"]),
-                "annotator": plan.get("annotator", "simulated"),
+                "planned_images": plan.images,
+                "retrain": plan.retrain,
+                "annotator": plan.annotator,
                 "updated_at": row.updated_at,
             }
         )
@@ -115,25 +125,25 @@ def _loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
 
 def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """Everybody, with what they have handed in."""
-    done = {row["annotator_id"]: row for row in workspace.queue.by_annotator()}
+    done = workspace.queue.by_annotator()
     agreement = workspace.catalog.verdicts.agreement()
     names = {row.id: row.name for row in workspace.catalog.datasets.all()}
     rows = []
     for person in workspace.catalog.annotators.all():
-        figures = done.get(person.id, {})
-        masks, seconds = figures.get("masks", 0), figures.get("seconds", 0.0)
+        work = done.get(person.id, AnnotatorWork())
+        masks, seconds = work.masks, work.seconds
         rows.append(
             {
                 "name": person.name,
                 "role": person.role,
                 "kind": str(person.kind),
                 "datasets": _names_of(person, names),
-                "tasks": figures.get("tasks", 0),
-                "reviews": figures.get("reviews", 0),
+                "tasks": work.tasks,
+                "reviews": work.reviews,
                 "masks": masks,
                 "seconds_per_mask": seconds / masks if masks else None,
                 "masks_per_hour": 3600 * masks / seconds if seconds else None,
-                "last_seen": figures.get("last_seen"),
+                "last_seen": work.last_seen,
                 "agreement": agreement.get(person.id),
             }
         )
@@ -201,9 +211,8 @@ def history(tasks: list[Task]) -> list[dict[str, Any]]:
         hours[when.replace(minute=0, second=0, microsecond=0)].append(task)
     rows = []
     for at, group in sorted(hours.items()):
-        results = [task.result or {} for task in group]
-        masks = sum(r.get("made", 0) + r.get("prefilled_kept", 0) for r in results)
-        seconds = sum(r.get("seconds", 0.0) for r in results)
+        masks = sum(task.result.masks for task in group)
+        seconds = sum(task.result.seconds for task in group)
         rows.append(
             {
                 "at": at,

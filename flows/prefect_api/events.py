@@ -40,7 +40,7 @@ def round_drained(workspace: Workspace, round_id: int) -> bool:
             "round": round_id,
             "stage": str(row.stage),
         },
-        annotator=str(entry.get("annotator", "simulated")),
+        annotator=entry.annotator,
     )
 
 

@@ -17,7 +17,7 @@ from engine.core import rle as rle_codec
 from engine.core.records import Mask, Prompt, Source, Stage
 from engine.core.rle import iou_matrix
 from flows.review.review import MASKS_PER_IMAGE, queue_review, start_review
-from flows.stages.answers import make_embeddings
+from flows.stages.embeddings import make_embeddings
 from flows.workspace import progress
 from flows.workspace.retry import patiently
 from flows.workspace.run_lock import BusyError, guarded, review_turn, turn
@@ -68,7 +68,7 @@ def _compared(
     workspace: Workspace, dataset: Dataset, model: str, run_id: str, sample: dict[int, list[Mask]]
 ) -> dict[str, Any]:
     differing = disagreements(workspace, model, sample)
-    job = start_review(workspace, dataset.name, run_id)
+    context = start_review(workspace, dataset.name, run_id)
     figures = {
         "model": model,
         "images": len(sample),
@@ -77,8 +77,8 @@ def _compared(
         "queued": len(differing),
     }
     if differing:
-        make_embeddings(workspace, job, sorted(differing))
-        queue_review(workspace, job, differing)
+        make_embeddings(workspace, context, sorted(differing))
+        queue_review(workspace, context, differing)
     else:
         workspace.catalog.runs.finish(run_id, {**figures, "judged": 0})
     progress.current().say(

@@ -6,36 +6,40 @@ A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from prefect import flow
 
-from engine.core.records import Mask, Source, Stage
+from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.zoom import Zoom
 from flows.review.retrain_triggers import tell_verdicts
-from flows.stages.answers import (
-    PEOPLE,
-    SIMULATED,
-    Answer,
-    Job,
-    commit_answers,
-    make_embeddings,
-    mask_of,
+from flows.stages.commit_answers import commit_answers
+from flows.stages.embeddings import make_embeddings
+from flows.stages.run_context import RunContext, context_without_round
+from flows.stages.task_runner import (
+    AnswerTask,
+    TaskAnswer,
+    answer_tasks,
     simulated_annotator,
     wait_for_people,
-    work_off,
 )
 from flows.workspace.run_lock import guarded, review_turn, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
-from storage.annotation_queue import NewTask, Task
 from storage.catalog import (
+    PEOPLE,
+    SIMULATED,
     AnnotatorKind,
     Image,
+    NewTask,
     NewVerdict,
     RunKind,
+    Task,
     TaskKind,
+    TaskResult,
+    TaskVerdict,
     VerdictKind,
     new_id,
 )
@@ -62,21 +66,23 @@ def review(
     """Queue a sample and have it judged, by the simulated annotator or by `people`. The simulated
     one gets images with ground truth only."""
     opened = open_workspace(workspace)
-    job = start_review(opened, dataset, run_id or new_id())
-    opened = opened.as_started(opened.catalog.runs.get(job.run_id))
-    with guarded(opened, job.run_id):
-        chosen = queue_sample(opened, job, images, seed, with_truth=annotator == SIMULATED)
+    context = start_review(opened, dataset, run_id or new_id())
+    opened = opened.as_started(opened.catalog.runs.get(context.run_id))
+    with guarded(opened, context.run_id):
+        chosen = queue_sample(opened, context, images, seed, with_truth=annotator == SIMULATED)
         if annotator == PEOPLE:
-            wait_for_people(opened, job, TaskKind.REVIEW)
+            wait_for_people(opened, context, TaskKind.REVIEW)
         else:
-            work_off(opened, job, TaskKind.REVIEW, sorted(chosen), _reviewer(opened, job))
-        figures = finish_review(opened, job)
-        opened.catalog.runs.finish(job.run_id, figures)
+            answer_tasks(
+                opened, context, TaskKind.REVIEW, sorted(chosen), _reviewer(opened, context)
+            )
+        figures = finish_review(opened, context)
+        opened.catalog.runs.finish(context.run_id, figures)
     return figures
 
 
 def queue_sample(
-    workspace: Workspace, job: Job, images: int, seed: int | None, *, with_truth: bool
+    workspace: Workspace, context: RunContext, images: int, seed: int | None, *, with_truth: bool
 ) -> dict[int, int]:
     """Draw a sample (`sample_masks`) and queue it, once for the run; without a seed, each run draws
     another one.
@@ -84,19 +90,19 @@ def queue_sample(
     Returns:
         How many masks of which image are asked about.
     """
-    with turn(workspace, review_turn(job.dataset_id)):
-        if not workspace.catalog.verdicts.asked_in_run(job.run_id):
-            chosen = list(job.run_id.encode()) if seed is None else seed
-            sample = sample_masks(workspace, job.dataset, images, chosen, with_truth=with_truth)
+    with turn(workspace, review_turn(context.dataset_id)):
+        if not workspace.catalog.verdicts.asked_in_run(context.run_id):
+            chosen = list(context.run_id.encode()) if seed is None else seed
+            sample = sample_masks(workspace, context.dataset, images, chosen, with_truth=with_truth)
             if not with_truth:  # people do not wait for the model
-                make_embeddings(workspace, job, sorted(sample))
-            queue_review(workspace, job, sample)
-    asked = workspace.catalog.verdicts.asked_in_run(job.run_id)
+                make_embeddings(workspace, context, sorted(sample))
+            queue_review(workspace, context, sample)
+    asked = workspace.catalog.verdicts.asked_in_run(context.run_id)
     return {image_id: len(names) for image_id, names in asked.items()}
 
 
-def start_review(workspace: Workspace, dataset: str, run_id: str) -> Job:
-    """The review run as a job."""
+def start_review(workspace: Workspace, dataset: str, run_id: str) -> RunContext:
+    """The context of a review run, which is started where it is new."""
     row = workspace.catalog.datasets.get(dataset)
     model = workspace.current_model().version
     run = workspace.catalog.runs.start(
@@ -107,15 +113,7 @@ def start_review(workspace: Workspace, dataset: str, run_id: str) -> Job:
         config={"settings": workspace.settings.shaping()},
         code_version=code_version(),
     )
-    return Job(
-        run_id=run.id,
-        dataset=dataset,
-        dataset_id=row.id,
-        round_id=None,
-        stage=Stage.FULLY_AUTOMATIC,
-        round=0,
-        model=str(run.model),
-    )
+    return context_without_round(workspace, run)
 
 
 def sample_masks(
@@ -155,15 +153,15 @@ def sample_masks(
     return dict(sorted(chosen.items()))
 
 
-def queue_review(workspace: Workspace, job: Job, sample: dict[int, list[Mask]]) -> None:
+def queue_review(workspace: Workspace, context: RunContext, sample: dict[int, list[Mask]]) -> None:
     """One task an image, naming the masks to judge."""
     workspace.queue.add(
         [
             NewTask(
-                dataset_id=job.dataset_id,
+                dataset_id=context.dataset_id,
                 image_id=image_id,
                 kind=TaskKind.REVIEW,
-                run_id=job.run_id,
+                run_id=context.run_id,
                 payload={"mask_ids": [mask.mask_id for mask in masks]},
             )
             for image_id, masks in sample.items()
@@ -171,17 +169,18 @@ def queue_review(workspace: Workspace, job: Job, sample: dict[int, list[Mask]]) 
     )
 
 
-def _reviewer(workspace: Workspace, job: Job) -> Any:
-    annotator = simulated_annotator(workspace, job.model)
+def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
+    annotator = simulated_annotator(workspace, context.model)
+    drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
 
-    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
+    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
         ids = set(task.payload["mask_ids"])
         given = [
             mask
             for mask in workspace.masks.masks(image_ids=[image.id], mask_ids=ids)
             if mask.mask_id in ids
         ]
-        verdicts, fixes = [], []
+        verdicts, fixes = list[TaskVerdict](), []
         viewer = Zoom(annotator.segmenter, pixels_HWC)
         for mask, row in zip(given, _overlaps(given, truths), strict=True):
             kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
@@ -192,11 +191,18 @@ def _reviewer(workspace: Workspace, job: Job) -> Any:
                 if made:
                     kind, seconds = VerdictKind.FIX, seconds + made[0].seconds
                     number = mask.mask_id.rsplit("/", 1)[-1]
-                    fix = mask_of(job, image.id, f"fix-{number}", made[0], supersedes=mask.mask_id)
+                    fix = made[0].as_mask(drawn, image.id, f"fix-{number}", mask.mask_id)
                     fixes.append(fix)
                     fixed = fix.mask_id
-            verdicts.append([mask.mask_id, str(kind), seconds, fixed])
-        return Answer(fixes, {"made": len(fixes), "verdicts": verdicts})
+            verdicts.append(
+                TaskVerdict(
+                    mask_id=mask.mask_id, verdict=kind, seconds=seconds, fixed_mask_id=fixed
+                )
+            )
+        spent = sum(verdict.seconds for verdict in verdicts)
+        return TaskAnswer(
+            fixes, TaskResult(made=len(fixes), seconds=spent, verdicts=tuple(verdicts))
+        )
 
     return answer
 
@@ -212,34 +218,30 @@ def finish_if_judged(workspace: Workspace, run_id: str) -> None:
     counts = workspace.queue.counts(run_id=run_id)
     if run.kind != RunKind.REVIEW or not any(counts.values()) or workspace.queue.pending(run_id):
         return
-    job = start_review(workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id)
+    context = start_review(
+        workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id
+    )
     with guarded(workspace, run_id):
-        workspace.catalog.runs.finish(run_id, finish_review(workspace, job))
+        workspace.catalog.runs.finish(run_id, finish_review(workspace, context))
 
 
-def finish_review(workspace: Workspace, job: Job) -> dict[str, Any]:
+def finish_review(workspace: Workspace, context: RunContext) -> dict[str, Any]:
     """Commit the fixes, enter the verdicts, and tell Prefect where they call for a retrain; how
     many of each kind."""
-    commit_answers(workspace, job)
+    commit_answers(workspace, context)
     person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
     counts = dict.fromkeys(VerdictKind, 0)
-    for task in workspace.queue.submitted(job.run_id):
+    for task in workspace.queue.submitted(context.run_id):
         rows = [
             NewVerdict(
-                mask_id=mask_id,
-                task_id=task.id,
-                verdict=VerdictKind(kind),
-                annotator_id=task.annotator_id or person.id,
-                seconds=seconds,
-                fixed_mask_id=fixed,
-                reason=reason[0] if reason else None,
+                task_id=task.id, annotator_id=task.annotator_id or person.id, **asdict(verdict)
             )
-            for mask_id, kind, seconds, fixed, *reason in (task.result or {}).get("verdicts", [])
+            for verdict in task.result.verdicts
         ]
         workspace.catalog.verdicts.add_many(rows)
         for row in rows:
             counts[row.verdict] += 1
-    tell_verdicts(workspace, workspace.catalog.datasets.get_by_id(job.dataset_id))
+    tell_verdicts(workspace, workspace.catalog.datasets.get_by_id(context.dataset_id))
     judged = sum(counts.values())
     return {
         "judged": judged,

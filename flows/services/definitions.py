@@ -211,7 +211,7 @@ def s3(root: Path, port: int, keys: tuple[str, str]) -> Service:
         command += [f"-{part}.port.grpc={choose_port(part, 0, exact=False)}"]
     url = f"http://{HOST}:{port}"
     from flows.services.s3_security import write_security
-    from storage.objects import open_store
+    from storage.stores import open_store
 
     write_security(folder, HOST)
     store = open_store(f"s3://{BUCKET}", endpoint_url=url, access_key=keys[0], secret_key=keys[1])

@@ -7,24 +7,23 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
+from engine.core.records import Source
 from engine.core.rle import RLE, decode
 from engine.sam.zoom import Zoom
-from flows.stages.answers import (
-    PEOPLE,
-    Answer,
-    Job,
-    commit_answers,
-    figures_of,
-    make_embeddings,
-    mask_of,
+from flows.stages.commit_answers import commit_answers
+from flows.stages.embeddings import make_embeddings
+from flows.stages.rounds import context_of
+from flows.stages.run_context import RunContext
+from flows.stages.task_runner import (
+    AnswerTask,
+    TaskAnswer,
+    answer_tasks,
+    result_of,
     simulated_annotator,
     wait_for_people,
-    work_off,
 )
-from flows.stages.rounds import job_of
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.annotation_queue import NewTask, Task
-from storage.catalog import Image, Round, TaskKind
+from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, TaskKind
 
 
 @flow(name="assisted-manual")
@@ -44,40 +43,41 @@ def run_assisted_manual(
     Returns:
         The round's figures; None where people still have tasks of it and `wait` is off.
     """
-    job = job_of(workspace, row)
-    workspace = workspace.as_started(workspace.catalog.runs.get(job.run_id))
+    context = context_of(workspace, row)
+    workspace = workspace.as_started(workspace.catalog.runs.get(context.run_id))
     image_ids = workspace.catalog.rounds.image_ids(row.id)
-    if job.annotator == PEOPLE:
-        make_embeddings(workspace, job, image_ids)
+    if context.annotator == PEOPLE:
+        make_embeddings(workspace, context, image_ids)
     workspace.queue.add(
         [
             NewTask(
-                dataset_id=job.dataset_id,
+                dataset_id=context.dataset_id,
                 image_id=image_id,
                 kind=TaskKind.ANNOTATE,
-                run_id=job.run_id,
+                run_id=context.run_id,
                 round_id=row.id,
             )
             for image_id in image_ids
         ]
     )
-    if job.annotator == PEOPLE:
-        if not wait_for_people(workspace, job, TaskKind.ANNOTATE, wait=wait):
+    if context.annotator == PEOPLE:
+        if not wait_for_people(workspace, context, TaskKind.ANNOTATE, wait=wait):
             return None
     else:
-        work_off(workspace, job, TaskKind.ANNOTATE, image_ids, _annotator(workspace, job))
-    return commit_answers(workspace, job)
+        answer_tasks(
+            workspace, context, TaskKind.ANNOTATE, image_ids, _annotator(workspace, context)
+        )
+    return commit_answers(workspace, context)
 
 
-def _annotator(workspace: Workspace, job: Job) -> Any:
-    annotator = simulated_annotator(workspace, job.model)
+def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
+    annotator = simulated_annotator(workspace, context.model)
+    drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
 
-    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
+    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
         viewer = Zoom(annotator.segmenter, pixels_HWC)
         records = annotator.annotate(viewer, [decode(rle) for rle in truths])
-        masks = [
-            mask_of(job, image.id, str(number), record) for number, record in enumerate(records)
-        ]
-        return Answer(masks, figures_of(records))
+        masks = [record.as_mask(drawn, image.id, number) for number, record in enumerate(records)]
+        return TaskAnswer(masks, result_of(records))
 
     return answer

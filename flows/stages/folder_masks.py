@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from engine.automatic import MaskGenerator
 
 
-JOBLESS = "amg"
+NO_RUN = "amg"
 """What stands for dataset and run in masks that belong to none."""
 
 
@@ -51,8 +51,7 @@ def run_amg(
         OSError: a result cannot be written.
     """
     from engine.core.overlay import draw_masks
-    from engine.core.records import Source, Stage
-    from flows.stages.answers import Job, masks_of
+    from engine.core.records import Provenance, Source, Stage
     from storage.formats.folders import told_apart
     from storage.formats.images import (
         FLAT,
@@ -65,14 +64,12 @@ def run_amg(
     from storage.formats.sa1b import write_sa1b
     from storage.outputs import OutputFolder
 
-    job = Job(
-        run_id=JOBLESS,
-        dataset=JOBLESS,
-        dataset_id=0,
-        round_id=None,
+    origin = Provenance(
+        dataset=NO_RUN,
         stage=Stage.FULLY_AUTOMATIC,
-        round=0,
+        run_id=NO_RUN,
         model=generator.segmenter.version,
+        source=Source.AUTOMATIC,
     )
     folder = OutputFolder(output)
     names = told_apart(paths)
@@ -86,7 +83,7 @@ def run_amg(
         found = generator.generate(pixels)
         seconds = time.perf_counter() - began
         height, width = pixels.shape[:2]
-        rows = masks_of(job, number, found, shard=0, source=Source.AUTOMATIC)
+        rows = [mask.as_mask(origin, number, place) for place, mask in enumerate(found)]
         source = os.path.relpath(path, output)
         stem = folder.fresh_stem(path.stem, (".json", ".png") if pictures else (".json",), source)
         with folder.writing(f"{stem}.json", source) as fresh:

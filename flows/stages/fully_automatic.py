@@ -20,10 +20,10 @@ import numpy as np
 from prefect import flow, task
 
 from engine.automatic import MaskGenerator, preset
-from engine.core.records import Mask, Source, Stage
+from engine.core.records import Mask, Source
 from flows.stages import ray_shards
-from flows.stages.answers import Job, masks_of
-from flows.stages.rounds import job_of
+from flows.stages.rounds import context_of
+from flows.stages.run_context import RunContext, context_without_round
 from flows.workspace import costs, logs, progress
 from flows.workspace.retry import kept_alive, patiently
 from flows.workspace.run_lock import guarded, owner
@@ -54,7 +54,7 @@ def fully_automatic(workspace: str, round_id: int) -> dict[str, Any]:
     opened = open_workspace(workspace)
     row: Round = opened.catalog.rounds.get(round_id)
     image_ids = opened.catalog.rounds.image_ids(row.id)
-    return generate_run(opened, job_of(opened, row), image_ids)
+    return generate_run(opened, context_of(opened, row), image_ids)
 
 
 @flow(name="generate")
@@ -78,7 +78,7 @@ def generate(
     run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new)
     with guarded(opened, run.id):
         chosen = planned_images(opened, run) if image_ids is None else image_ids[:limit]
-        figures = generate_run(opened, _job_of_run(opened, run.id), chosen)
+        figures = generate_run(opened, _context_of_run(opened, run.id), chosen)
         opened.catalog.runs.finish(run.id, figures)
     return figures
 
@@ -167,7 +167,7 @@ def next_shard(workspace: Workspace, run_id: str) -> int | None:
     images = len(shard.image_ids)
     try:
         with progress.current().track(f"shard {shard.shard}", images, "image") as step:
-            work_shard(workspace, _job_of_run(workspace, run_id), shard, step)
+            work_shard(workspace, _context_of_run(workspace, run_id), shard, step)
     except LeaseLostError as error:
         log.warning("shard left to another worker", extra={"run_id": run_id, "shard": shard.shard})
         progress.current().say(f"[yellow]{error}[/yellow]")
@@ -179,7 +179,9 @@ def next_shard(workspace: Workspace, run_id: str) -> int | None:
     return images
 
 
-def generate_run(workspace: Workspace, job: Job, image_ids: Iterable[int] = ()) -> dict[str, Any]:
+def generate_run(
+    workspace: Workspace, context: RunContext, image_ids: Iterable[int] = ()
+) -> dict[str, Any]:
     """Cut the run into shards, if that is not done, and work until all are committed: here, or on
     Ray where the settings say so.
 
@@ -187,17 +189,17 @@ def generate_run(workspace: Workspace, job: Job, image_ids: Iterable[int] = ()) 
         ScaleOutError: Ray does not answer, or lost a shard's workers again and again.
         OutageError: the catalog or the store did not answer for long.
     """
-    shards, before = workspace.catalog.shards, plan_shards(workspace, job.run_id, image_ids)
+    shards, before = workspace.catalog.shards, plan_shards(workspace, context.run_id, image_ids)
     root, patience = str(workspace.settings.root), workspace.settings.outage_seconds
     with progress.current().track("generate", before.images, "image") as advance:
         advance(before.committed_images)
         if workspace.settings.runner == "ray":
-            ray_shards.work_on_ray(workspace, job.run_id, generate_shard)
+            ray_shards.work_on_ray(workspace, context.run_id, generate_shard)
         else:
-            while patiently(patience, lambda: shards.remaining(job.run_id)):
-                if generate_shard(root, job.run_id) is None:
+            while patiently(patience, lambda: shards.remaining(context.run_id)):
+                if generate_shard(root, context.run_id) is None:
                     time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
-    totals = patiently(patience, lambda: shards.totals(job.run_id))
+    totals = patiently(patience, lambda: shards.totals(context.run_id))
     images = totals.images
     return {
         "images": images,
@@ -223,7 +225,9 @@ def _cut(image_ids: Iterable[int], size: int) -> Iterator[list[int]]:
         yield part
 
 
-def work_shard(workspace: Workspace, job: Job, shard: Shard, advance: progress.Advance) -> None:
+def work_shard(
+    workspace: Workspace, context: RunContext, shard: Shard, advance: progress.Advance
+) -> None:
     """Make and commit the masks of a leased shard.
 
     Raises:
@@ -231,16 +235,16 @@ def work_shard(workspace: Workspace, job: Job, shard: Shard, advance: progress.A
     """
     began, seconds = time.monotonic(), workspace.settings.lease_seconds
     patience = workspace.settings.outage_seconds
-    ids = {"run_id": job.run_id, "shard": shard.shard}
+    ids = {"run_id": context.run_id, "shard": shard.shard}
     with (
         logs.bound(**ids),
-        costs.spending(workspace, job.run_id),
+        costs.spending(workspace, context.run_id),
         kept_alive(partial(_renew, workspace, shard), seconds),
     ):
         masks: list[Mask] = []
-        if not workspace.masks.committed(job.run_id, shard.shard):
-            masks = _shard_masks(workspace, job, shard, advance)
-        patiently(patience, lambda: _hand_in(workspace, job, shard, masks, began))
+        if not workspace.masks.committed(context.run_id, shard.shard):
+            masks = _shard_masks(workspace, context, shard, advance)
+        patiently(patience, lambda: _hand_in(workspace, context, shard, masks, began))
     log.info("shard committed", extra={**ids, "images": len(shard.image_ids)})
 
 
@@ -249,14 +253,16 @@ def _renew(workspace: Workspace, shard: Shard) -> None:
     workspace.catalog.shards.renew(shard.run_id, shard.shard, lease, seconds)
 
 
-def _hand_in(workspace: Workspace, job: Job, shard: Shard, masks: list[Mask], began: float) -> None:
+def _hand_in(
+    workspace: Workspace, context: RunContext, shard: Shard, masks: list[Mask], began: float
+) -> None:
     """Put the masks in the table, then mark the shard. May be done again, also half-done."""
     _renew(workspace, shard)  # not ours any more: let the other one commit
-    version = workspace.masks.commit(masks, run_id=job.run_id, shard=shard.shard)
+    version = workspace.masks.commit(masks, run_id=context.run_id, shard=shard.shard)
     # Counted from the table, as they may be another worker's; by image, as that reads one file.
-    counts = workspace.masks.counts(("shard",), run_id=job.run_id, image_ids=shard.image_ids)
+    counts = workspace.masks.counts(("shard",), run_id=context.run_id, image_ids=shard.image_ids)
     workspace.catalog.shards.commit(
-        job.run_id,
+        context.run_id,
         shard.shard,
         str(shard.lease_id),
         masks=counts.get((shard.shard,), 0),
@@ -266,9 +272,10 @@ def _hand_in(workspace: Workspace, job: Job, shard: Shard, masks: list[Mask], be
 
 
 def _shard_masks(
-    workspace: Workspace, job: Job, shard: Shard, advance: progress.Advance
+    workspace: Workspace, context: RunContext, shard: Shard, advance: progress.Advance
 ) -> list[Mask]:
-    generator = mask_generator(workspace, job.model)
+    generator = mask_generator(workspace, context.model)
+    origin = context.provenance(Source.AUTOMATIC, shard=shard.shard)
     masks: list[Mask] = []
     images = 0
     for image, pixels in _read_ahead(workspace, workspace.catalog.images.get_many(shard.image_ids)):
@@ -276,10 +283,14 @@ def _shard_masks(
             found = generator.generate(pixels.result())
         except BadImageError as error:
             workspace.catalog.quarantine.add(
-                job.dataset_id, image.file_name, str(error), stage=job.stage, image_id=image.id
+                context.dataset_id,
+                image.file_name,
+                str(error),
+                stage=context.stage,
+                image_id=image.id,
             )
         else:
-            masks += masks_of(job, image.id, found, shard=shard.shard, source=Source.AUTOMATIC)
+            masks += [mask.as_mask(origin, image.id, n) for n, mask in enumerate(found)]
             images += 1
         advance(1, f"{len(masks) / max(images, 1):.1f} masks/image")
     return masks
@@ -307,16 +318,8 @@ def mask_generator(workspace: Workspace, model: str) -> MaskGenerator:
     return MaskGenerator(workspace.segmenter(model), config)
 
 
-def _job_of_run(workspace: Workspace, run_id: str) -> Job:
+def _context_of_run(workspace: Workspace, run_id: str) -> RunContext:
     run = workspace.catalog.runs.get(run_id)
     if run.round_id is not None:
-        return job_of(workspace, workspace.catalog.rounds.get(run.round_id))
-    return Job(
-        run_id=run.id,
-        dataset=workspace.catalog.datasets.get_by_id(run.dataset_id).name,
-        dataset_id=run.dataset_id,
-        round_id=None,
-        stage=Stage.FULLY_AUTOMATIC,
-        round=0,
-        model=str(run.model),
-    )
+        return context_of(workspace, workspace.catalog.rounds.get(run.round_id))
+    return context_without_round(workspace, run)

@@ -6,9 +6,18 @@ from itertools import islice
 
 from engine.core.errors import DataEngineError
 from engine.core.records import Stage
-from flows.stages.answers import PEOPLE, SIMULATED, Job
+from flows.stages.run_context import RunContext
 from flows.workspace.workspace import Workspace, code_version
-from storage.catalog import Round, RoundState, RunKind, Split, StaleStateError, new_id
+from storage.catalog import (
+    PEOPLE,
+    PlannedRound,
+    Round,
+    RoundState,
+    RunKind,
+    Split,
+    StaleStateError,
+    new_id,
+)
 
 HELD_OUT_SHARE = 0.2
 """Share of the images of people's rounds that are held out, while there are such without truth."""
@@ -50,7 +59,7 @@ def open_round(workspace: Workspace, row: Round) -> Round:
         round_id=row.id,
         model=row.model_in,
         config={
-            **workspace.catalog.loops.get(row.loop_id).plan[row.position],
+            **planned(workspace, row).to_json(),
             "settings": workspace.settings.shaping(),
         },
         code_version=code_version(),
@@ -67,8 +76,8 @@ def choose_images(workspace: Workspace, row: Round) -> list[int]:
     assigned = workspace.catalog.rounds.image_ids(row.id)
     if assigned:
         return assigned
-    plan = workspace.catalog.loops.get(row.loop_id).plan[row.position]
-    wanted = int(plan["images"])
+    plan = planned(workspace, row)
+    wanted = plan.images
     images, automatic = workspace.catalog.images, row.stage == Stage.FULLY_AUTOMATIC
     fresh = images.unused_ids_in_loop(
         row.dataset_id, row.loop_id, limit=wanted if automatic else None
@@ -80,7 +89,7 @@ def choose_images(workspace: Workspace, row: Round) -> list[int]:
         return fresh + list(islice(others, wanted - len(fresh)))
     dataset = workspace.catalog.datasets.get_by_id(row.dataset_id).name
     with_truth = workspace.images_with_truth(dataset)
-    if plan.get("annotator") != PEOPLE:
+    if plan.annotator != PEOPLE:
         return [image_id for image_id in fresh if image_id in with_truth][:wanted]
     held_out = workspace.catalog.images.unused_in_loop(
         row.dataset_id, row.loop_id, limit=wanted, split=Split.HELD_OUT
@@ -90,10 +99,14 @@ def choose_images(workspace: Workspace, row: Round) -> list[int]:
     return sorted(fresh[: wanted - share] + unknown[:share])
 
 
-def job_of(workspace: Workspace, row: Round) -> Job:
-    """The opened round as the job that its masks name."""
-    plan = workspace.catalog.loops.get(row.loop_id).plan[row.position]
-    return Job(
+def planned(workspace: Workspace, row: Round) -> PlannedRound:
+    """What the loop's plan says of the round."""
+    return workspace.catalog.loops.get(row.loop_id).plan[row.position]
+
+
+def context_of(workspace: Workspace, row: Round) -> RunContext:
+    """What the tasks and masks of an opened round have in common."""
+    return RunContext(
         run_id=str(row.run_id),
         dataset=workspace.catalog.datasets.get_by_id(row.dataset_id).name,
         dataset_id=row.dataset_id,
@@ -101,5 +114,5 @@ def job_of(workspace: Workspace, row: Round) -> Job:
         stage=Stage(row.stage),
         round=row.number,
         model=str(row.model_in),
-        annotator=plan.get("annotator", SIMULATED),
+        annotator=planned(workspace, row).annotator,
     )

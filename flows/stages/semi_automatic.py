@@ -16,26 +16,22 @@ from engine.core.metrics import match
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.zoom import Zoom
-from flows.stages.answers import (
-    PEOPLE,
-    SIMULATED,
-    Answer,
-    Job,
-    commit_answers,
-    figures_of,
-    make_embeddings,
-    mask_of,
-    masks_of,
+from flows.stages.commit_answers import commit_answers
+from flows.stages.embeddings import make_embeddings
+from flows.stages.fully_automatic import mask_generator
+from flows.stages.rounds import context_of
+from flows.stages.run_context import RunContext
+from flows.stages.task_runner import (
+    AnswerTask,
+    TaskAnswer,
+    answer_tasks,
+    result_of,
     simulated_annotator,
     wait_for_people,
-    work_off,
 )
-from flows.stages.fully_automatic import mask_generator
-from flows.stages.rounds import job_of
 from flows.workspace import costs, progress
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.annotation_queue import NewTask, Task
-from storage.catalog import Image, Round, TaskKind
+from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectExistsError, named_by_catalog
@@ -58,47 +54,50 @@ def run_semi_automatic(
     Returns:
         The round's figures; None where people still have tasks of it and `wait` is off.
     """
-    job = job_of(workspace, row)
-    workspace = workspace.as_started(workspace.catalog.runs.get(job.run_id))
+    context = context_of(workspace, row)
+    workspace = workspace.as_started(workspace.catalog.runs.get(context.run_id))
     image_ids = workspace.catalog.rounds.image_ids(row.id)
-    if job.annotator == PEOPLE:
-        make_embeddings(workspace, job, image_ids)
-    prefill(workspace, job, image_ids)
-    if job.annotator == PEOPLE:
-        if not wait_for_people(workspace, job, TaskKind.COMPLETE, wait=wait):
+    if context.annotator == PEOPLE:
+        make_embeddings(workspace, context, image_ids)
+    prefill(workspace, context, image_ids)
+    if context.annotator == PEOPLE:
+        if not wait_for_people(workspace, context, TaskKind.COMPLETE, wait=wait):
             return None
     else:
-        work_off(workspace, job, TaskKind.COMPLETE, image_ids, _annotator(workspace, job))
-    return commit_answers(workspace, job)
+        answer_tasks(
+            workspace, context, TaskKind.COMPLETE, image_ids, _annotator(workspace, context)
+        )
+    return commit_answers(workspace, context)
 
 
-def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
+def prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> None:
     """Make each image's confident masks, store them, and queue the image with them."""
-    generator = mask_generator(workspace, job.model)
+    generator = mask_generator(workspace, context.model)
+    origin = context.provenance(Source.PREFILL)
     least = generator.segmenter.thresholds.confident_iou
     with (
-        costs.spending(workspace, job.run_id),
+        costs.spending(workspace, context.run_id),
         progress.current().track("pre-fill", len(image_ids), "image") as advance,
     ):
         for image in workspace.catalog.images.get_many(image_ids):
-            key = f"prefill/{job.run_id}/{image.id}.parquet"
+            key = f"prefill/{context.run_id}/{image.id}.parquet"
             if not workspace.objects.exists(key):
                 try:
                     found = generator.generate(workspace.pixels(image))
                 except BadImageError:
                     found = []  # whoever takes the task quarantines the image
                 sure = [mask for mask in found if mask.predicted_iou >= least]
-                masks = masks_of(job, image.id, sure, shard=0, source=Source.PREFILL)
+                masks = [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
                 with contextlib.suppress(ObjectExistsError):  # another process was faster
                     workspace.objects.put(key, write_parquet(masks))
             workspace.queue.add(
                 [
                     NewTask(
-                        dataset_id=job.dataset_id,
+                        dataset_id=context.dataset_id,
                         image_id=image.id,
                         kind=TaskKind.COMPLETE,
-                        run_id=job.run_id,
-                        round_id=job.round_id,
+                        run_id=context.run_id,
+                        round_id=context.round_id,
                         payload={"prefill": key},
                     )
                 ]
@@ -106,10 +105,11 @@ def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
             advance()
 
 
-def _annotator(workspace: Workspace, job: Job) -> Any:
-    annotator = simulated_annotator(workspace, job.model)
+def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
+    annotator = simulated_annotator(workspace, context.model)
+    drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
 
-    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
+    def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
         """Keep what is right, reject what is wrong, add the most prominent of the rest."""
         config = annotator.config
         with named_by_catalog():
@@ -121,14 +121,15 @@ def _annotator(workspace: Workspace, job: Job) -> Any:
         missing = [decode(rle) for index, rle in enumerate(truths) if index not in found]
         viewer = Zoom(annotator.segmenter, pixels_HWC)
         records = annotator.annotate(viewer, missing)
-        made = [
-            mask_of(job, image.id, f"added-{number}", record)
-            for number, record in enumerate(records)
-        ]
-        figures = figures_of(records)
-        figures["prefilled"], figures["prefilled_kept"] = len(given), len(kept)
-        figures["seconds"] += len(given) * config.cost.glance
-        return Answer([*kept, *made], figures)
+        made = [r.as_mask(drawn, image.id, f"added-{n}") for n, r in enumerate(records)]
+        result = result_of(records)
+        result = replace(
+            result,
+            prefilled=len(given),
+            prefilled_kept=len(kept),
+            seconds=result.seconds + len(given) * config.cost.glance,
+        )
+        return TaskAnswer([*kept, *made], result)
 
     return answer
 

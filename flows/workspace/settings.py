@@ -276,7 +276,7 @@ def create_workspace(root: Path) -> Path:
 
 def _with_store(template: str, root: Path) -> str:
     """Where masks cannot lie in the folder, the user's data folder holds the store."""
-    from storage.objects import unfit_for_tables
+    from storage.keys import unfit_for_tables
 
     unfit = unfit_for_tables(str(root))
     if not unfit:

@@ -28,7 +28,8 @@ from storage.catalog.backup import write_backup
 from storage.formats.images import read_image
 from storage.keys import check_key
 from storage.masks import MaskTable
-from storage.objects import named_by_catalog, open_store
+from storage.objects import named_by_catalog
+from storage.stores import open_store
 
 if TYPE_CHECKING:
     from engine.sam import Segmenter

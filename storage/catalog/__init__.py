@@ -23,7 +23,7 @@ from storage.catalog.errors import (
 )
 from storage.catalog.images import AddedImages, Image, NewImage
 from storage.catalog.locks import Lock
-from storage.catalog.loops import Loop
+from storage.catalog.loops import PEOPLE, SIMULATED, Loop, PlannedRound
 from storage.catalog.models import Model
 from storage.catalog.names import check_name
 from storage.catalog.quarantine import Quarantined
@@ -46,13 +46,17 @@ from storage.catalog.states import (
     TaskState,
     VerdictKind,
 )
+from storage.catalog.tasks import AnnotatorWork, NewTask, Task, TaskResult, TaskVerdict
 from storage.catalog.verdicts import NewVerdict, Verdict
 
 __all__ = [
+    "PEOPLE",
+    "SIMULATED",
     "AddedImages",
     "AlreadyExistsError",
     "Annotator",
     "AnnotatorKind",
+    "AnnotatorWork",
     "AuditEntry",
     "BadNameError",
     "Catalog",
@@ -74,8 +78,10 @@ __all__ = [
     "Model",
     "ModelState",
     "NewImage",
+    "NewTask",
     "NewVerdict",
     "NotFoundError",
+    "PlannedRound",
     "Quarantined",
     "QuotaError",
     "Release",
@@ -91,9 +97,12 @@ __all__ = [
     "Split",
     "StaleStateError",
     "Summary",
+    "Task",
     "TaskKind",
     "TaskNotFoundError",
+    "TaskResult",
     "TaskState",
+    "TaskVerdict",
     "Verdict",
     "VerdictKind",
     "check_name",

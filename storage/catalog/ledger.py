@@ -31,6 +31,7 @@ from storage.catalog.tables import (
     TaskRow,
     VerdictRow,
 )
+from storage.catalog.tasks import masks_handed_in
 
 
 @dataclass(slots=True)
@@ -94,14 +95,12 @@ class Ledger:
 
     def peoples_work(self) -> dict[int, PeoplesWork]:
         """By dataset id, those with tasks of annotation that are handed in."""
-        result, is_open = TaskRow.result, RunRow.state != RunState.FINISHED
-        made = func.coalesce(result["made"].as_integer(), 0)
-        kept = func.coalesce(result["prefilled_kept"].as_integer(), 0)
+        is_open = RunRow.state != RunState.FINISHED
         query = (
             select(
                 TaskRow.dataset_id,
                 func.count(TaskRow.image_id.distinct()),
-                func.sum(case((is_open, made + kept), else_=0)),
+                func.sum(case((is_open, masks_handed_in()), else_=0)),
             )
             .outerjoin(RunRow, RunRow.id == TaskRow.run_id)
             .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind != TaskKind.REVIEW)
@@ -186,25 +185,24 @@ Found = dict[str, RunSums]
 
 
 def _add_tasks(session: Session, found: Found) -> None:
-    result = TaskRow.result
+    seconds = TaskRow.result["seconds"].as_float()
     query = (
         select(
             TaskRow.run_id,
             AnnotatorRow.kind,
             func.count(),
-            func.coalesce(func.sum(result["made"].as_integer()), 0)
-            + func.coalesce(func.sum(result["prefilled_kept"].as_integer()), 0),
-            func.coalesce(func.sum(result["seconds"].as_float()), 0.0),
+            func.sum(masks_handed_in()),
+            func.coalesce(func.sum(seconds), 0.0),
         )
         .outerjoin(AnnotatorRow, AnnotatorRow.id == TaskRow.annotator_id)
         .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind != TaskKind.REVIEW)
         .group_by(TaskRow.run_id, AnnotatorRow.kind)
     )
-    for run_id, kind, tasks, masks, seconds in session.execute(query):
+    for run_id, kind, tasks, masks, spent in session.execute(query):
         row = found[str(run_id)]
         row.tasks += tasks
         row.task_masks += int(masks)
-        _add_seconds(row, kind, seconds)
+        _add_seconds(row, kind, spent)
 
 
 def _add_reviews(session: Session, found: Found) -> None:

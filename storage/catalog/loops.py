@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,15 +19,56 @@ from storage.catalog.tables import LoopRow, RoundRow
 
 LOOP_STAGES = (Stage.ASSISTED_MANUAL, Stage.SEMI_AUTOMATIC, Stage.FULLY_AUTOMATIC)
 
+SIMULATED = "simulated"
+"""Name of the simulated annotator in the catalog, and who annotates a round by default."""
+
+PEOPLE = "people"
+"""Who annotates a round whose tasks are left to the annotation page."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedRound:
+    """What a loop's plan says of one round.
+
+    Raises:
+        ValueError: the stage is none of a loop's three.
+    """
+
+    stage: Stage
+    images: int
+    """At most."""
+    retrain: bool = False
+    """The round ends in a retrain."""
+    annotator: str = SIMULATED
+    """`simulated` or `people`."""
+
+    def __post_init__(self) -> None:
+        if self.stage not in LOOP_STAGES:
+            raise ValueError(f"a round's stage is {', '.join(LOOP_STAGES)}, got {self.stage!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form; it names the annotator only where people annotate."""
+        people = {"annotator": PEOPLE} if self.annotator == PEOPLE else {}
+        return {
+            "stage": str(self.stage),
+            "images": self.images,
+            "retrain": self.retrain,
+            **people,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> PlannedRound:
+        """The round in its stored form."""
+        return cls(**{**stored, "stage": Stage(stored["stage"])})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loop:
-    """One pass through the data engine. `plan` has a mapping per round, with at least `stage`;
-    a round's `position` is its index there."""
+    """One pass through the data engine; a round's `position` is its index in the plan."""
 
     id: int
     dataset_id: int
-    plan: list[dict[str, Any]]
+    plan: list[PlannedRound]
     state: LoopState
     created_at: datetime
     finished_at: datetime | None
@@ -41,7 +81,7 @@ class Loops:
         self._sessions = sessions
 
     def start_or_resume(
-        self, dataset_id: int, plan: Sequence[Mapping[str, Any]], *, new: bool = False
+        self, dataset_id: int, plan: Sequence[PlannedRound], *, new: bool = False
     ) -> Loop:
         """The loop that carries out this plan: the unfinished one, else the latest finished one
         (look at `state`), else a new one with its rounds planned.
@@ -51,43 +91,46 @@ class Loops:
                 all the same.
 
         Raises:
-            ValueError: the plan is empty, or a round lacks one of the three stages.
+            ValueError: the plan is empty.
             LoopConflictError: the dataset has an unfinished loop with another plan.
             ConstraintError: no such dataset.
         """
-        wanted = _checked(plan)
+        if not plan:
+            raise ValueError("a loop's plan needs at least one round")
+        wanted = list(plan)
         while True:
             with self._sessions.session() as session:
                 loop = self._existing(session, dataset_id, wanted, new)
                 loop = loop or self._create(session, dataset_id, wanted)
                 session.commit()
                 if loop is not None:  # else another process has just started one: look again
-                    return to_record(Loop, loop)
+                    return _loop_of(loop)
 
     @staticmethod
     def _existing(
-        session: Session, dataset_id: int, plan: list[dict[str, Any]], new: bool
+        session: Session, dataset_id: int, plan: list[PlannedRound], new: bool
     ) -> LoopRow | None:
         query = select(LoopRow).where(LoopRow.dataset_id == dataset_id).order_by(LoopRow.id.desc())
         loops = session.scalars(query).all()
+        same = {loop.id: _loop_of(loop).plan == plan for loop in loops}
         for loop in loops:
-            if loop.state == LoopState.RUNNING and loop.plan != plan:
+            if loop.state == LoopState.RUNNING and not same[loop.id]:
                 raise LoopConflictError(
                     f"dataset {dataset_id} has the unfinished loop {loop.id} with another plan of "
                     f"{len(loop.plan)} rounds; finish that one first"
                 )
         for loop in loops:
-            if loop.plan == plan and (loop.state == LoopState.RUNNING or not new):
+            if same[loop.id] and (loop.state == LoopState.RUNNING or not new):
                 return loop
         return None
 
     def _create(
-        self, session: Session, dataset_id: int, plan: list[dict[str, Any]]
+        self, session: Session, dataset_id: int, plan: list[PlannedRound]
     ) -> LoopRow | None:
         now = self._sessions.now()
         loop = {
             "dataset_id": dataset_id,
-            "plan": plan,
+            "plan": [entry.to_json() for entry in plan],
             "state": LoopState.RUNNING,
             "created_at": now,
             "finished_at": None,
@@ -98,14 +141,14 @@ class Loops:
         loop_id: int = created[0][0]
         numbers: Counter[str] = Counter()
         for position, entry in enumerate(plan):
-            numbers[entry["stage"]] += 1
+            numbers[entry.stage] += 1
             session.add(
                 RoundRow(
                     loop_id=loop_id,
                     dataset_id=dataset_id,
                     position=position,
-                    stage=Stage(entry["stage"]),
-                    number=numbers[entry["stage"]],
+                    stage=entry.stage,
+                    number=numbers[entry.stage],
                     state=RoundState.PLANNED,
                     metrics={},
                     created_at=now,
@@ -124,14 +167,14 @@ class Loops:
             row = session.get(LoopRow, loop_id)
             if row is None:
                 raise NotFoundError(f"no loop with id {loop_id}")
-            return to_record(Loop, row)
+            return _loop_of(row)
 
     def latest(self, dataset_id: int) -> Loop | None:
         """The dataset's last started loop."""
         query = select(LoopRow).where(LoopRow.dataset_id == dataset_id).order_by(LoopRow.id.desc())
         with self._sessions.reading() as session:
             row = session.scalars(query.limit(1)).one_or_none()
-            return None if row is None else to_record(Loop, row)
+            return None if row is None else _loop_of(row)
 
     def finish(self, loop_id: int) -> Loop:
         """Finish a loop; finishing it again keeps the first time.
@@ -150,15 +193,6 @@ class Loops:
         return self.get(loop_id)
 
 
-def _checked(plan: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The plan as it comes back from JSON."""
-    if not plan:
-        raise ValueError("a loop's plan needs at least one round")
-    for position, entry in enumerate(plan):
-        if entry.get("stage") not in LOOP_STAGES:
-            raise ValueError(
-                f"round {position} of the plan needs a stage of {', '.join(LOOP_STAGES)}, "
-                f"got {entry.get('stage')!r}"
-            )
-    normal: list[dict[str, Any]] = json.loads(json.dumps([dict(entry) for entry in plan]))
-    return normal
+def _loop_of(row: LoopRow) -> Loop:
+    plan = [PlannedRound.from_json(entry) for entry in row.plan]
+    return replace(to_record(Loop, row), plan=plan)

@@ -8,30 +8,14 @@ checkpoint that the registry does not hold.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Double,
-    Enum,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
-)
+from sqlalchemy import BigInteger, ForeignKey, Index, MetaData, String, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from engine.core.records import Stage
+from storage.catalog.columns import BIG_ID, MASK_ID, RUN_ID, TYPES
 from storage.catalog.states import (
     AnnotatorKind,
     ErasureKind,
@@ -49,50 +33,6 @@ from storage.catalog.states import (
 )
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """A time that goes in timezone-aware and comes back in UTC on every database.
-
-    Raises:
-        ValueError: a time without a timezone was bound.
-    """
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"times need a timezone, got the naive {value.isoformat()}")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _words(enum: type[StrEnum]) -> Enum:
-    """A text column that holds the enum's values and refuses other words."""
-    return Enum(
-        enum,
-        native_enum=False,
-        length=32,
-        validate_strings=True,
-        values_callable=lambda members: [member.value for member in members],
-    )
-
-
-_WORDS: tuple[type[StrEnum], ...] = (
-    *(AnnotatorKind, LoopState, ModelState, ReleaseState, RoundState, RunKind, RunState),
-    *(ErasureKind, ShardState, Split, Stage, TaskKind, TaskState, VerdictKind),
-)
-MASK_ID = String(200)
-"""`RUN/IMAGE/NAME`; a fix's name has the page's id of it."""
-BIG_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
-RUN_ID = String(32)
-
-
 class Base(DeclarativeBase):
     """Base of the catalog's tables; constraints have names so that migrations can change them."""
 
@@ -104,15 +44,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        str: Text(),
-        float: Double(),
-        datetime: UtcDateTime(),
-        dict[str, Any]: JSON(none_as_null=True),
-        list[dict[str, Any]]: JSON(none_as_null=True),
-        list[int]: JSON(none_as_null=True),
-        **{enum: _words(enum) for enum in _WORDS},
-    }
+    type_annotation_map: ClassVar[dict[Any, Any]] = TYPES
 
 
 class DatasetRow(Base):

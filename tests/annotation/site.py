@@ -23,8 +23,7 @@ from engine.simulation.scenes import Scene, generate_scene
 from flows.page.make_app import make_app
 from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.annotation_queue import NewTask
-from storage.catalog import NewImage, RunKind, TaskKind
+from storage.catalog import NewImage, NewTask, RunKind, TaskKind
 from storage.formats.images import write_png
 from storage.masks import write_parquet
 

@@ -10,7 +10,7 @@ import pytest
 from engine.annotation.client import Client
 from engine.core.records import Source
 from flows.loop.data_engine import LoopPlan
-from flows.stages import answers
+from flows.stages import task_runner
 from flows.stages.assisted_manual import run_assisted_manual
 from flows.stages.rounds import open_round
 from flows.training.retrain import train_config
@@ -86,13 +86,13 @@ def test_a_round_waits_for_people_and_may_be_stopped_meanwhile(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.stages.answers.time.sleep", stop)
+        patch.setattr("flows.stages.task_runner.time.sleep", stop)
         with pytest.raises(KeyboardInterrupt):
             run_assisted_manual(site.workspace, row)
     assert site.workspace.queue.pending(str(row.run_id)) == 4
     for image_id in site.workspace.catalog.rounds.image_ids(row.id):
         assert site.workspace.objects.exists(f"embeddings/lite/{image_id}.safetensors")
-    monkeypatch.setattr(answers, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(task_runner, "LOOK_SECONDS", 0.05)
     with served(site.workspace) as url:
         worker = threading.Thread(target=work_until_empty, args=(url, site))
         worker.start()

@@ -13,7 +13,8 @@ from engine.core.clicks import center_point
 from engine.core.metrics import iou
 from engine.core.records import Source
 from engine.core.rle import RLE
-from flows.stages.answers import Job, commit_answers
+from flows.stages.commit_answers import commit_answers
+from flows.stages.run_context import RunContext
 from storage.catalog import RunState, TaskKind, TaskState, VerdictKind
 from storage.masks import read_parquet
 from storage.trajectories import read_trajectories
@@ -238,8 +239,8 @@ def test_masks_reach_the_table_as_they_were_drawn(site: Site, ada: Client) -> No
         done = ada.submit(taken(ada), masks, seconds=30)
         assert (done.masks, done.was_known) == (2, False)
         assert number < 2 or not site.workspace.queue.pending("annotate")
-    job = _job(site, "annotate")
-    figures = commit_answers(site.workspace, job)
+    context = _context(site, "annotate")
+    figures = commit_answers(site.workspace, context)
     assert (figures["masks"], figures["clicks_per_mask"]) == (6, 1.0)
     assert figures["seconds_per_mask"] == 15.0
     rows = list(site.workspace.masks.masks(run_id="annotate"))
@@ -257,14 +258,13 @@ def test_masks_reach_the_table_as_they_were_drawn(site: Site, ada: Client) -> No
     assert brush[0]["annotator"] == "ada"
 
 
-def _job(site: Site, run_id: str) -> Job:
+def _context(site: Site, run_id: str) -> RunContext:
     from engine.core.records import Stage
 
-    return Job(
+    return RunContext(
         run_id=run_id,
         dataset="d",
         dataset_id=site.dataset_id,
-        round_id=None,
         stage=Stage.ASSISTED_MANUAL,
         round=1,
         model="lite",
@@ -320,8 +320,7 @@ def test_prefilled_masks_are_kept_rejected_or_fixed(site: Site, ada: Client) -> 
     done = ada.submit(task, masks, rejected=[rejected], seconds=10)
     assert done.masks == 3
     row = site.workspace.queue.get(task.id)
-    assert row.result is not None
-    assert (row.result["prefilled"], row.result["prefilled_kept"], row.result["made"]) == (3, 1, 2)
+    assert (row.result.prefilled, row.result.prefilled_kept, row.result.made) == (3, 1, 2)
     rows = read_parquet(site.workspace.objects.get(str(row.result_key)))
     assert [(mask.mask_id == kept, mask.source) for mask in rows] == [
         (True, Source.PREFILL),

@@ -34,7 +34,8 @@ from engine.annotation.embeddings import embedding_key, make_embedding
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import Event, Former, NewMask, Point, TaskView
 from engine.core.records import Stage
-from flows.stages.answers import Job, commit_answers
+from flows.stages.commit_answers import commit_answers
+from flows.stages.run_context import RunContext
 from storage.catalog import RunKind, TaskKind, TaskState
 from tests.annotation.site import Site, make_site
 from tests.services import free_ports
@@ -241,16 +242,15 @@ def kept(site: Site, record: Record) -> tuple[int, int]:
     """Confirmed masks that the table lacks, and masks that it has more than once."""
     found: dict[str, int] = {}
     for run in site.workspace.catalog.runs.all(kind=RunKind.ASSISTED_MANUAL, limit=10_000):
-        job = Job(
+        context = RunContext(
             run_id=run.id,
             dataset="d",
             dataset_id=site.dataset_id,
-            round_id=None,
             stage=Stage.ASSISTED_MANUAL,
             round=1,
             model=MODEL,
         )
-        commit_answers(site.workspace, job)
+        commit_answers(site.workspace, context)
         for mask in site.workspace.masks.masks(run_id=run.id):
             name = mask.mask_id.rsplit("/", 1)[1].partition("-")[2]
             found[name] = found.get(name, 0) + 1

@@ -42,11 +42,12 @@ import numpy as np
 from rich.console import Console
 from sqlalchemy import Select, case, select, text
 
-from storage.annotation_queue import AnnotationQueue, NewTask
+from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
     CatalogUnavailableError,
     LeaseLostError,
+    NewTask,
     RunKind,
     ShardState,
     TaskKind,

@@ -42,7 +42,7 @@ from storage.annotation_queue import AnnotationQueue
 from storage.catalog import Catalog, RunKind, TaskKind, open_catalog
 from storage.compaction import table_size
 from storage.masks import MaskTable
-from storage.objects import open_store
+from storage.stores import open_store
 from tests.postgres import Postgres, running_postgres
 
 SIZE = (480, 640)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from engine.core import rle as rle_codec
 from engine.core.clicks import center_point
 from engine.core.metrics import iou
 from engine.core.records import Mask, Source, Stage
-from storage.catalog import AnnotatorKind, TaskKind, TaskState, utc_now
+from storage.catalog import AnnotatorKind, TaskKind, TaskResult, TaskState, utc_now
 from storage.masks import read_parquet, write_parquet
 from storage.trajectories import read_trajectories
 from tests.annotation.site import Site, served
@@ -26,10 +25,10 @@ from tests.browser.conftest import SIZE, Shot
 pytestmark = pytest.mark.slow
 
 
-def handed_in(site: Site, run_id: str) -> list[tuple[dict[str, Any], list[Mask]]]:
+def handed_in(site: Site, run_id: str) -> list[tuple[TaskResult, list[Mask]]]:
     """Result and masks of each submitted task."""
     return [
-        (task.result or {}, read_parquet(site.workspace.objects.get(str(task.result_key))))
+        (task.result, read_parquet(site.workspace.objects.get(str(task.result_key))))
         for task in site.workspace.queue.submitted(run_id)
     ]
 
@@ -86,8 +85,8 @@ def test_from_the_first_click_to_the_mask_in_the_store(
     assert (rle_codec.decode(stored.rle) == corrected).all()
     assert (stored.source, stored.annotator, stored.clicks) == (Source.ANNOTATOR, "local", 2)
     assert stored.point_xy == (x, y)
-    assert result["seconds"] >= stored.seconds > 0
-    kinds = read_trajectories(site.workspace.objects.get(result["trajectories"]))["kind"]
+    assert result.seconds >= stored.seconds > 0
+    kinds = read_trajectories(site.workspace.objects.get(str(result.trajectories)))["kind"]
     assert kinds.to_pylist() == ["click", "click", "brush", "undo", "redo", "undo"]
 
 
@@ -156,7 +155,7 @@ def test_prefilled_masks_are_kept_rejected_and_fixed_and_the_rest_is_added(
     page.locator("#submit").click()
     next_image(page, "1.png")
     ((result, masks),) = handed_in(site, "complete")
-    assert (result["prefilled"], result["prefilled_kept"], result["made"]) == (3, 1, 2)
+    assert (result.prefilled, result.prefilled_kept, result.made) == (3, 1, 2)
     assert masks[0].mask_id == given[0].mask_id
     fixed = rle_codec.decode(masks[1].rle)
     assert fixed[5, 5:40].all()
@@ -223,7 +222,7 @@ def handed_in_by_bob(site: Site, number: int) -> None:
     masks = site.mask_rows(number, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=2)
     key = f"annotations/annotate/bob-{number}.parquet"
     workspace.objects.put(key, write_parquet(masks))
-    workspace.queue.submit(task.id, str(task.lease_id), key, {})
+    workspace.queue.submit(task.id, str(task.lease_id), key, TaskResult())
 
 
 def test_work_on_an_image_that_somebody_else_got_goes_to_a_reviewer(
@@ -326,7 +325,7 @@ def test_many_masks_stay_usable(site: Site, url: str, page: Page, masks: int) ->
     page.keyboard.press("Control+Enter")
     next_image(page, "1.png")
     ((result, stored),) = handed_in(site, "complete")
-    assert result["prefilled_kept"] == masks
+    assert result.prefilled_kept == masks
     assert len(stored) == masks + 1
 
 

@@ -77,12 +77,12 @@ def test_masks_are_accepted_rejected_and_fixed_by_key(
     next_image(page, "1.png")
 
     task = next(iter(site.workspace.queue.submitted("review")))
-    told = {row[0]: row for row in (task.result or {})["verdicts"]}
-    assert told[ids[0]][1] == "accept"
-    assert (told[ids[1]][1], told[ids[1]][4]) == ("reject", "too large")
-    assert told[ids[2]][1] == "fix"
-    assert told[ids[2]][3].startswith(f"review/{task.image_id}/fix-")
-    assert all(row[2] >= 0 for row in told.values())
+    told = {verdict.mask_id: verdict for verdict in task.result.verdicts}
+    assert told[ids[0]].verdict == "accept"
+    assert (told[ids[1]].verdict, told[ids[1]].reason) == ("reject", "too large")
+    assert told[ids[2]].verdict == "fix"
+    assert str(told[ids[2]].fixed_mask_id).startswith(f"review/{task.image_id}/fix-")
+    assert all(verdict.seconds >= 0 for verdict in told.values())
 
 
 def test_the_rest_is_accepted_at_once_and_the_run_is_finished(

@@ -8,7 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from storage.objects import LocalStore, ObjectStore, S3Store
+from storage.local_store import LocalStore
+from storage.objects import ObjectStore
+from storage.s3_store import S3Store
 from tests.services import S3Server, running_seaweedfs
 
 

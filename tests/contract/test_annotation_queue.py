@@ -9,16 +9,21 @@ from threading import Barrier
 
 import pytest
 
-from storage import annotation_queue
-from storage.annotation_queue import AnnotationQueue, NewTask, Task
+from engine.core.records import Stage
+from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
     ConstraintError,
     LeaseLostError,
+    NewTask,
+    PlannedRound,
     RunKind,
+    Task,
     TaskKind,
     TaskNotFoundError,
+    TaskResult,
     TaskState,
+    tasks,
 )
 from tests.contract.database_fixtures import (
     FakeClock,
@@ -114,7 +119,8 @@ def test_a_lease_is_limited_to_what_was_asked_for(
     queue: AnnotationQueue, world: World, catalog: Catalog, ada: int
 ) -> None:
     other = catalog.datasets.get_or_create("cats").id
-    loop = catalog.loops.start_or_resume(world.dataset.id, [{"stage": "assisted_manual"}])
+    plan = [PlannedRound(stage=Stage.ASSISTED_MANUAL, images=1)]
+    loop = catalog.loops.start_or_resume(world.dataset.id, plan)
     round_id = catalog.rounds.for_loop(loop.id)[0].id
     queue.add(tasks_for(world, 1))
     every = list(TaskKind)
@@ -218,9 +224,9 @@ def test_submitting_twice_keeps_the_first_result(
 ) -> None:
     queue.add(tasks_for(world, 1))
     task, lease_id = take(queue, ada)
-    first = queue.submit(task.id, lease_id, "results/1", {"masks": 3})
+    first = queue.submit(task.id, lease_id, "results/1", TaskResult(made=3))
     clock.advance(5)
-    assert queue.submit(task.id, lease_id, "results/1", {"masks": 9}) == first
+    assert queue.submit(task.id, lease_id, "results/1", TaskResult(made=9)) == first
     with pytest.raises(LeaseLostError):
         queue.submit(task.id, lease_id, "results/2")
     with pytest.raises(LeaseLostError):
@@ -228,7 +234,7 @@ def test_submitting_twice_keeps_the_first_result(
     stored = queue.get(task.id)
     assert (stored.result_key, stored.result, stored.annotator_id) == (
         "results/1",
-        {"masks": 3},
+        TaskResult(made=3),
         ada,
     )
 
@@ -264,13 +270,13 @@ def test_requeued_are_skipped_and_quarantined_tasks_and_no_others(
     catalog.runs.finish("over")
     skipped, broken, committed, answered, _ = (take(queue, ada) for _ in range(5))
     queue.skip(*_ids(skipped))
-    queue.submit(*_ids(committed), "a", {"quarantined": "no image"})
+    queue.submit(*_ids(committed), "a", TaskResult(quarantined="no image"))
     queue.assign_shards("run", 20)
-    queue.submit(*_ids(broken), "b", {"quarantined": "no image"})
-    queue.submit(*_ids(answered), "c", {"made": 2})
+    queue.submit(*_ids(broken), "b", TaskResult(quarantined="no image"))
+    queue.submit(*_ids(answered), "c", TaskResult(made=2))
     assert [queue.requeue(world.dataset.id) for _ in range(2)] == [2, 0]
     assert {take(queue, ada)[0].id for _ in range(2)} == {skipped[0].id, broken[0].id}
-    assert queue.get(broken[0].id).result is None
+    assert queue.get(broken[0].id).result == TaskResult()
 
 
 def _ids(taken: tuple[Task, str]) -> tuple[int, str]:
@@ -316,7 +322,7 @@ def test_an_unknown_annotator_cannot_lease(queue: AnnotationQueue, world: World)
 def test_submitted_tasks_are_read_in_pages_and_pending_ones_counted(
     queue: AnnotationQueue, world: World, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(annotation_queue, "PAGE", 2)
+    monkeypatch.setattr(tasks, "PAGE", 2)
     queue.add(tasks_for(world, 6))
     for number in range(4):
         task, lease_id = take(queue, ada)

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 from sqlalchemy import MetaData, Table, func, select, text
 
-from storage.annotation_queue import AnnotationQueue, NewTask
+from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
     CatalogNotMigratedError,
     CatalogTooNewError,
+    NewTask,
     NewVerdict,
     RunKind,
     TaskKind,
+    TaskResult,
     VerdictKind,
     open_catalog,
 )
@@ -74,7 +76,7 @@ def _live(catalog: Catalog) -> World:
     ada = catalog.annotators.get_or_create("ada", role="admin")
     task = queue.lease(ada.id, kinds=[TaskKind.REVIEW])
     assert task is not None
-    queue.submit(task.id, str(task.lease_id), "key", {"seconds": 1 / 3})
+    queue.submit(task.id, str(task.lease_id), "key", TaskResult(seconds=1 / 3))
     verdict = NewVerdict(
         mask_id="m", task_id=task.id, verdict=VerdictKind.ACCEPT, annotator_id=ada.id, seconds=0.1
     )
@@ -282,7 +284,7 @@ def _works(catalog: Catalog) -> None:
     task = queue.lease(3, kinds=[TaskKind.ANNOTATE])
     assert task is not None
     assert (task.id, task.expiries) == (5, 0)
-    queue.submit(task.id, str(task.lease_id), "key", {})
+    queue.submit(task.id, str(task.lease_id), "key", TaskResult())
     shard = catalog.shards.lease("r", "me", 60)
     assert shard is not None
     catalog.runs.spend("r", cpu_seconds=1.5)

@@ -12,7 +12,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
-from storage.annotation_queue import AnnotationQueue, NewTask
+from engine.core.records import Stage
+from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     AlreadyExistsError,
     AnnotatorKind,
@@ -25,8 +26,10 @@ from storage.catalog import (
     LoopConflictError,
     LoopState,
     ModelState,
+    NewTask,
     NewVerdict,
     NotFoundError,
+    PlannedRound,
     ReleaseState,
     RoundState,
     RunKind,
@@ -52,9 +55,9 @@ from tests.contract.database_fixtures import (
 )
 
 PLAN = [
-    {"stage": "assisted_manual", "images": 10},
-    {"stage": "assisted_manual", "images": 20},
-    {"stage": "fully_automatic", "images": 30},
+    PlannedRound(stage=Stage.ASSISTED_MANUAL, images=10),
+    PlannedRound(stage=Stage.ASSISTED_MANUAL, images=20),
+    PlannedRound(stage=Stage.FULLY_AUTOMATIC, images=30),
 ]
 
 
@@ -241,7 +244,7 @@ def test_an_unfinished_loop_with_another_plan_is_a_conflict(catalog: Catalog) ->
     with pytest.raises(LoopConflictError):
         catalog.loops.start_or_resume(dataset.id, PLAN[:1])
     with pytest.raises(ValueError, match="ground_truth"):
-        catalog.loops.start_or_resume(dataset.id, [{"stage": "ground_truth"}])
+        PlannedRound(stage=Stage.GROUND_TRUTH, images=1)
 
 
 def test_processes_that_start_a_loop_at_once_get_the_same_one(catalog: Catalog) -> None:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from storage.annotation_queue import AnnotationQueue, NewTask
-from storage.catalog import Catalog, NewVerdict, NotFoundError, TaskKind, VerdictKind
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import (
+    Catalog,
+    NewTask,
+    NewVerdict,
+    NotFoundError,
+    TaskKind,
+    TaskResult,
+    VerdictKind,
+)
 from storage.catalog.erasing import (
     busy_with,
     forget_dataset,
@@ -39,7 +47,7 @@ def _work(catalog: Catalog, queue: AnnotationQueue) -> tuple[World, int]:
         held = busy_with(catalog, dataset_id=world.dataset.id)
         assert held == [f"task {task.id}"]
         catalog.drafts.keep(task.id, ada.id, 1, {})
-        steps = {"trajectories": f"t/{task.id}"}
+        steps = TaskResult(trajectories=f"t/{task.id}")
         queue.submit(task.id, str(task.lease_id), f"a/{task.id}", steps)
         made = NewVerdict(
             mask_id=f"m{task.id}",
@@ -74,7 +82,7 @@ def test_rows_of_an_image_a_person_and_a_dataset_go(catalog: Catalog) -> None:
 
     rename_results(catalog, {f"a/{task.id}": "a/new", f"t/{task.id}": "t/new"})
     (task,) = queue.submitted("run")
-    assert (task.result_key, (task.result or {})["trajectories"]) == ("a/new", "t/new")
+    assert (task.result_key, task.result.trajectories) == ("a/new", "t/new")
 
     forget_person(catalog, ada, "ada", "erased-1")
     assert catalog.annotators.get(ada).name == "erased-1"

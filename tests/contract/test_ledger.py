@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from storage.annotation_queue import AnnotationQueue, NewTask
+from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     AnnotatorKind,
     Catalog,
+    NewTask,
     NewVerdict,
     RunKind,
     RunState,
     ShardState,
     TaskKind,
+    TaskResult,
     TaskState,
     VerdictKind,
 )
@@ -43,8 +45,8 @@ def test_people_and_machines_are_told_apart_by_run(catalog: Catalog) -> None:
     simulated = catalog.annotators.get_or_create("sim", kind=AnnotatorKind.SIMULATED)
     _tasks(catalog, world, TaskKind.ANNOTATE, "run", 3)
     for person, result in (
-        (ada, {"made": 2, "prefilled_kept": 1, "seconds": 12.5}),
-        (simulated, {"made": 4, "seconds": 7.25}),
+        (ada, TaskResult(made=2, prefilled_kept=1, seconds=12.5)),
+        (simulated, TaskResult(made=4, seconds=7.25)),
     ):
         task = queue.lease(person.id, kinds=[TaskKind.ANNOTATE])
         assert task is not None

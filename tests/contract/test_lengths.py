@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from engine.annotation import schemas
-from storage.annotation_queue import AnnotationQueue, NewTask
-from storage.catalog import Catalog, NewVerdict, RunKind, TaskKind, VerdictKind
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import (
+    Catalog,
+    NewTask,
+    NewVerdict,
+    RunKind,
+    TaskKind,
+    TaskResult,
+    TaskVerdict,
+    VerdictKind,
+)
 from storage.catalog.tables import Base
 from tests.contract.database_fixtures import (
     catalog_fixture,  # noqa: F401
@@ -76,7 +85,11 @@ def test_the_longest_of_everything_comes_back_whole(catalog: Catalog) -> None:
     queue.add([task])
     taken = queue.lease(person.id, kinds=[TaskKind.REVIEW], run_id=RUN)
     assert taken is not None
-    queue.submit(taken.id, str(taken.lease_id), "k" * 1_000, {"verdicts": ids})
+    said = tuple(
+        TaskVerdict(mask_id=name, verdict=VerdictKind.FIX, seconds=1e7, fixed_mask_id=MASK)
+        for name in ids
+    )
+    queue.submit(taken.id, str(taken.lease_id), "k" * 1_000, TaskResult(verdicts=said))
     verdicts = [
         NewVerdict(
             mask_id=name,

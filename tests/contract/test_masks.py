@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from engine.core import rle
 from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
+from storage.local_store import LocalStore
 from storage.masks import (
     SCHEMA,
     Filters,
@@ -36,7 +37,8 @@ from storage.masks import (
     to_batch,
     write_parquet,
 )
-from storage.objects import LocalStore, ObjectStore, S3Store, StorageError, StorageUnavailableError
+from storage.objects import ObjectStore, StorageError, StorageUnavailableError
+from storage.s3_store import S3Store
 from tests.services import free_ports
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.keys import check_key
+from storage.local_store import LocalStore
 from storage.masks import MaskTable
 from storage.objects import (
-    LocalStore,
     ObjectExistsError,
     ObjectNotFoundError,
     ObjectStore,
-    S3Store,
     StorageError,
     StorageUnavailableError,
-    open_store,
 )
+from storage.s3_store import S3Store
+from storage.stores import open_store
 from tests.services import S3Server, free_ports
 
 HOSTILE_KEYS = (

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from storage.annotation_queue import AnnotationQueue, NewTask
+from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
     ConstraintError,
+    NewTask,
     NewVerdict,
     StaleStateError,
     TaskKind,
+    TaskResult,
     VerdictKind,
 )
 from tests.contract.database_fixtures import (
@@ -43,10 +46,10 @@ def queue(catalog: Catalog, clock: FakeClock) -> AnnotationQueue:
     return found
 
 
-def hand_in(queue: AnnotationQueue, annotator_id: int, **result: object) -> int:
+def hand_in(queue: AnnotationQueue, annotator_id: int, **result: Any) -> int:
     task = queue.lease(annotator_id, kinds=[TaskKind.ANNOTATE])
     assert task is not None
-    queue.submit(task.id, str(task.lease_id), f"key-{task.id}", result)
+    queue.submit(task.id, str(task.lease_id), f"key-{task.id}", TaskResult(**result))
     return task.id
 
 
@@ -175,13 +178,13 @@ def test_what_annotators_have_done_is_summed(
     clock.advance(10)
     hand_in(queue, ada, made=1, seconds=4.0)
     last = hand_in(queue, bob, quarantined="not an image")
-    rows = {row["annotator_id"]: row for row in queue.by_annotator()}
-    assert (rows[ada]["tasks"], rows[ada]["masks"], rows[ada]["seconds"]) == (2, 6, 14.5)
-    assert rows[ada]["last_seen"] == clock.now
-    assert (rows[bob]["tasks"], rows[bob]["masks"], rows[bob]["seconds"]) == (1, 0, 0.0)
+    rows = queue.by_annotator()
+    assert (rows[ada].tasks, rows[ada].masks, rows[ada].seconds) == (2, 6, 14.5)
+    assert rows[ada].last_seen == clock.now
+    assert (rows[bob].tasks, rows[bob].masks, rows[bob].seconds) == (1, 0, 0.0)
     assert [task.id for task in queue.latest(1, kinds=[TaskKind.ANNOTATE])] == [last]
     assert queue.latest(1, kinds=[TaskKind.REVIEW]) == []
-    assert rows[ada]["reviews"] == 0
+    assert rows[ada].reviews == 0
 
 
 def test_reviewers_agree_where_they_said_the_same_of_a_mask(

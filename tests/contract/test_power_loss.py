@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from storage.compaction import compact
+from storage.local_store import LocalStore
 from storage.masks import MaskTable
-from storage.objects import LocalStore
 from tests.contract.test_masks import a_mask
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from engine.core.records import Mask
-from storage.catalog import Catalog, RunKind, Split
+from engine.core.records import Mask, Stage
+from storage.catalog import Catalog, PlannedRound, RunKind, Split
 from storage.catalog.images import ID_PAGE
 from storage.catalog.shards import PLAN_ROWS
+from storage.local_store import LocalStore
 from storage.masks import MaskTable, _dataset, _superseded, _Where
-from storage.objects import LocalStore
 from tests.contract.database_fixtures import (
     FakeClock,
     catalog_fixture,  # noqa: F401 - a fixture
@@ -44,7 +44,7 @@ def test_ids_come_in_order_over_pages_up_to_a_limit(
 def test_unused_ids_are_those_of_the_unused_images(catalog: Catalog) -> None:
     world = make_world(catalog, images=5)
     loop = catalog.loops.start_or_resume(
-        world.dataset.id, [{"stage": "assisted_manual", "images": 2, "retrain": True}]
+        world.dataset.id, [PlannedRound(stage=Stage.ASSISTED_MANUAL, images=2)]
     )
     (first,) = catalog.rounds.for_loop(loop.id)
     catalog.rounds.assign_images(first.id, world.image_ids[1:3])

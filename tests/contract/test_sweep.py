@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from storage.annotation_queue import AnnotationQueue, NewTask
-from storage.catalog import Catalog, TaskKind
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import Catalog, NewTask, TaskKind, TaskResult
 from storage.masks import MaskTable
 from storage.objects import ObjectStore
 from storage.sweep import pinned_versions, sweep
@@ -37,7 +37,7 @@ def test_what_nothing_refers_to_goes_and_the_rest_stays(
     task = queue.lease(ada.id, kinds=[TaskKind.ANNOTATE])
     assert task is not None
     answer, steps = f"annotations/run/{task.id}-a.parquet", f"trajectories/tasks/run/{task.id}-a"
-    queue.submit(task.id, str(task.lease_id), answer, {"trajectories": f"{steps}.parquet"})
+    queue.submit(task.id, str(task.lease_id), answer, TaskResult(trajectories=f"{steps}.parquet"))
     catalog.models.add("v1", architecture="lite", key="models/v1/model.safetensors")
     catalog.releases.start("r", dataset_id=world.dataset.id, table_version=7, key="releases/r")
     catalog.models.add("v2", architecture="lite", key="models/v2/x", table_version=3)

@@ -10,7 +10,7 @@ import pytest
 
 from engine.core.rle import encode_batch
 from engine.simulation.scenes import generate_scene
-from flows.data.ingest import imported_mask
+from flows.data.ingest import imported
 from flows.prefect_api import temporary_server
 from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, open_workspace
@@ -48,12 +48,8 @@ def write_scenes(folder: Path, count: int) -> Path:
             scene = generate_scene(30_000_000 + number, SIZE, "capsules")
             name = f"scene-{number:02d}.png"
             (folder / name).write_bytes(write_png(scene.image_HWC))
-            masks = [
-                imported_mask(
-                    rle, mask_id=f"{number}/{i}", image_id=number, dataset="d", run_id="r"
-                )
-                for i, rle in enumerate(encode_batch(np.stack(scene.masks)))
-            ]
+            coded = encode_batch(np.stack(scene.masks))
+            masks = [imported("d", "r").mask(number, i, rle) for i, rle in enumerate(coded)]
             writer.add_image(number + 1, name, *SIZE, masks)
     return folder
 

@@ -22,6 +22,7 @@ from storage.catalog import (
     NewVerdict,
     RunKind,
     TaskKind,
+    TaskResult,
     VerdictKind,
     utc_now,
 )
@@ -48,7 +49,7 @@ def _submit(site: Site, run_id: str, name: str, kind: AnnotatorKind, made: int) 
     person = site.workspace.catalog.annotators.get_or_create(name, kind=kind)
     task = site.workspace.queue.lease(person.id, kinds=[TaskKind.ANNOTATE], run_id=run_id)
     assert task is not None
-    figures = {"made": made, "seconds": 10.0}
+    figures = TaskResult(made=made, seconds=10.0)
     site.workspace.queue.submit(task.id, str(task.lease_id), "key", figures)
 
 
@@ -237,8 +238,8 @@ def test_ingest_counts_the_bytes_it_stored_once(site: Site, tmp_path: Path) -> N
 
 def test_generated_masks_are_booked(site: Site) -> None:
     """The real stage 3, on one image."""
-    from flows.stages.answers import Job
     from flows.stages.fully_automatic import work_shard
+    from flows.stages.run_context import RunContext
     from flows.workspace.progress import Silent
 
     workspace = site.workspace
@@ -248,17 +249,16 @@ def test_generated_masks_are_booked(site: Site) -> None:
     workspace.catalog.shards.plan("auto", [site.image_ids[:1]])
     shard = workspace.catalog.shards.lease("auto", "me", 60)
     assert shard is not None
-    job = Job(
+    context = RunContext(
         run_id="auto",
         dataset="d",
         dataset_id=site.dataset_id,
-        round_id=None,
         stage=Stage.FULLY_AUTOMATIC,
         round=0,
         model="lite",
     )
     with Silent().track("x", 1, "image") as advance:
-        work_shard(workspace, job, shard, advance)
+        work_shard(workspace, context, shard, advance)
     spent = _of(workspace, "auto").spent
     assert spent.cpu_seconds > 0
     assert spent.images == 1

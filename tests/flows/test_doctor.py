@@ -28,7 +28,7 @@ from flows.workspace.workspace import Workspace
 from storage.catalog import RunKind, TaskKind, utc_now
 from storage.catalog.ledger import Ledger
 from storage.catalog.schema import migrating
-from storage.objects import LocalStore
+from storage.local_store import LocalStore
 from tests.annotation.site import Site, make_site
 from tests.contract.test_masks import a_mask
 

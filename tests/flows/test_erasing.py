@@ -21,12 +21,21 @@ from flows.release.release import NothingToReleaseError, release_to_export
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage import erasures
-from storage.catalog import NewImage, NewVerdict, RunKind, TaskKind, VerdictKind, open_catalog
+from storage.catalog import (
+    NewImage,
+    NewVerdict,
+    RunKind,
+    TaskKind,
+    TaskResult,
+    VerdictKind,
+    open_catalog,
+)
 from storage.compaction import compact
 from storage.erasures import BusyError
 from storage.generations import CatalogBehindError
+from storage.local_store import LocalStore
 from storage.masks import write_parquet
-from storage.objects import LocalStore, ObjectStore
+from storage.objects import ObjectStore
 from storage.trajectories import TrajectoryStep, read_trajectories, write_trajectories
 from tests.annotation.site import Site, make_site
 
@@ -74,7 +83,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
         name = f"annotate/{task.id}-{task.lease_id}.parquet"
         store.put(f"annotations/{name}", write_parquet(rows))
         store.put(f"trajectories/tasks/{name}", write_trajectories([step]))
-        result = {"made": 3, "trajectories": f"trajectories/tasks/{name}"}
+        result = TaskResult(made=3, trajectories=f"trajectories/tasks/{name}")
         catalog.drafts.keep(task.id, ada.id, 1, {"by": NAME})
         workspace.queue.submit(task.id, str(task.lease_id), f"annotations/{name}", result)
         verdict = NewVerdict(
@@ -150,7 +159,7 @@ def _is_whole(site: Site, image_ids: list[int]) -> None:
     assert [task.image_id for task in tasks] == image_ids
     for task in tasks:
         assert store.exists(str(task.result_key))
-        assert store.exists((task.result or {})["trajectories"])
+        assert store.exists(str(task.result.trajectories))
 
 
 def test_a_dry_run_tells_and_changes_nothing(site: Site) -> None:
@@ -191,7 +200,7 @@ def test_an_erased_person_is_a_pseudonym_and_the_work_stays(site: Site) -> None:
     assert person is not None
     assert site.workspace.catalog.verdicts.counts(site.dataset_id)[VerdictKind.REJECT] == 3
     task = next(iter(site.workspace.queue.submitted("annotate")))
-    steps = read_trajectories(site.workspace.objects.get((task.result or {})["trajectories"]))
+    steps = read_trajectories(site.workspace.objects.get(str(task.result.trajectories)))
     assert steps.column("annotator").to_pylist() == [pseudonym]
 
 

@@ -18,7 +18,7 @@ from engine.core import rle
 from engine.core.records import Source, Stage
 from flows.cli.main import app
 from flows.data import ingest
-from flows.data.ingest import IngestReport, imported_mask, ingest_folder, path_as_parameter
+from flows.data.ingest import IngestReport, imported, ingest_folder, path_as_parameter
 from flows.operations.status import status_of
 from flows.release.image_names import ImageNames
 from flows.release.release import export_release
@@ -194,10 +194,7 @@ def exported(workspace: Workspace, folder: Path) -> dict[str, int]:
     for image in workspace.catalog.images.each(1):
         pixels = np.zeros(SIZE, bool)
         pixels[2:8, image.id : image.id + 4] = True
-        made = imported_mask(
-            rle.encode(pixels), mask_id=str(image.id), image_id=image.id, dataset="d", run_id="r"
-        )
-        masks.append(made)
+        masks.append(imported("d", "r").mask(image.id, 0, rle.encode(pixels)))
     assert {(mask.stage, mask.source) for mask in masks} == {(Stage.GROUND_TRUTH, Source.IMPORTED)}
     version = workspace.masks.commit(masks, run_id="r", shard=0)
     begun = workspace.catalog.releases.start("r", dataset_id=1, table_version=version, key="r")

@@ -25,9 +25,18 @@ from flows.stages import fully_automatic
 from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
 from flows.training import retrain, scores
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.catalog import AlreadyExistsError, ReleaseState, RunKind, RunState, TaskKind
+from storage.catalog import (
+    AlreadyExistsError,
+    ReleaseState,
+    RunKind,
+    RunState,
+    TaskKind,
+    TaskResult,
+    TaskVerdict,
+    VerdictKind,
+)
+from storage.local_store import LocalStore
 from storage.masks import write_parquet
-from storage.objects import LocalStore
 from tests.annotation.site import Site, make_site
 
 
@@ -142,9 +151,11 @@ def _hand_in(site: Site, person: int, ids: list[str]) -> None:
     while task := queue.lease(person, kinds=[TaskKind.REVIEW]):
         objects.put(f"annotations/review/{task.id}.parquet", write_parquet([]))
         mine = [name for name in ids if f"/{task.image_id}/" in name]
-        verdicts = [[name, "accept", 1.0, None] for name in mine]
+        verdicts = tuple(
+            TaskVerdict(mask_id=name, verdict=VerdictKind.ACCEPT, seconds=1.0) for name in mine
+        )
         key = f"annotations/review/{task.id}.parquet"
-        queue.submit(task.id, str(task.lease_id), key, {"verdicts": verdicts})
+        queue.submit(task.id, str(task.lease_id), key, TaskResult(verdicts=verdicts))
 
 
 @pytest.fixture

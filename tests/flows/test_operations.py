@@ -20,13 +20,14 @@ from flows.operations.backup import backup_catalog, restore_catalog
 from flows.operations.compact import compact_workspace
 from flows.operations.sweep import sweep_workspace
 from flows.release.release import released_images
-from flows.stages.answers import Job, commit_answers
+from flows.stages.commit_answers import commit_answers
+from flows.stages.run_context import RunContext
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
-from storage.catalog import RunKind, TaskKind, open_catalog
+from storage.catalog import RunKind, TaskKind, TaskResult, open_catalog
 from storage.catalog.backup import BackupError
+from storage.local_store import LocalStore
 from storage.masks import write_parquet
-from storage.objects import LocalStore
 from tests.annotation.site import Site, make_site
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=3)
@@ -65,17 +66,16 @@ def _answer_all(site: Site, run_id: str, kind: TaskKind) -> None:
         rows = site.mask_rows(number, run_id, Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=1)
         name = f"{run_id}/{task.id}-{task.lease_id}.parquet"
         workspace.objects.put(f"annotations/{name}", write_parquet(rows))
-        figures: dict[str, Any] = {"made": 1, "seconds": 10.0}
-        workspace.queue.submit(task.id, str(task.lease_id), f"annotations/{name}", figures)
+        result = TaskResult(made=1, seconds=10.0)
+        workspace.queue.submit(task.id, str(task.lease_id), f"annotations/{name}", result)
         number += 1
 
 
-def _job(site: Site, run_id: str) -> Job:
-    return Job(
+def _context(site: Site, run_id: str) -> RunContext:
+    return RunContext(
         run_id=run_id,
         dataset="d",
         dataset_id=site.dataset_id,
-        round_id=None,
         stage=Stage.ASSISTED_MANUAL,
         round=1,
         model="lite",
@@ -145,13 +145,13 @@ def test_answers_go_once_their_run_is_in_the_table_and_finished(site: Site) -> N
     _answer_all(site, "annotate", TaskKind.ANNOTATE)
     _age(workspace)
     assert sweep_workspace(workspace, delete=True)["objects"] == 0
-    figures = commit_answers(workspace, _job(site, "annotate"))
+    figures = commit_answers(workspace, _context(site, "annotate"))
     assert sweep_workspace(workspace, delete=True)["objects"] == 0  # killed before it finished
     workspace.catalog.runs.finish("annotate", figures)
     found = sweep_workspace(workspace, delete=True)
     assert found["kinds"] == {"annotations": {"objects": 3, "bytes": found["bytes"]}}
     assert len(list(workspace.masks.masks(run_id="annotate"))) == 3
-    assert commit_answers(workspace, _job(site, "annotate")) == figures  # and again, harmless
+    assert commit_answers(workspace, _context(site, "annotate")) == figures  # and again, harmless
 
 
 def test_a_finished_run_without_its_masks_keeps_its_answers(site: Site) -> None:
@@ -261,6 +261,6 @@ def test_a_workspace_goes_on_from_its_backup(site: Site, tmp_path: Path) -> None
     restore_catalog(url, tmp_path / "b")
     settings = workspace.settings.model_copy(update={"database_url": url})
     again = Workspace(settings)
-    again.queue.submit(task.id, str(task.lease_id), None, {"made": 0, "seconds": 1.0})
+    again.queue.submit(task.id, str(task.lease_id), None, TaskResult(seconds=1.0))
     assert again.queue.pending("annotate") == 2
     assert again.pixels(again.catalog.images.get(site.image_ids[0])).shape == (160, 224, 3)

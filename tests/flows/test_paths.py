@@ -15,8 +15,9 @@ from flows.prefect_api.temporary_server import database_of_home
 from flows.services.definitions import s3
 from flows.workspace.settings import FILE_NAME, WorkspaceError, create_workspace, load_settings
 from storage.catalog import open_catalog
+from storage.local_store import LocalStore
 from storage.masks import MaskTable
-from storage.objects import LocalStore, StorageError
+from storage.objects import StorageError
 
 ODD = [
     "my ws",

@@ -17,7 +17,7 @@ from flows.loop.data_engine import LoopPlan
 from flows.page.actions import WorkspaceActions
 from flows.prefect_api import temporary_server
 from flows.workspace import progress
-from storage.catalog import LoopConflictError
+from storage.catalog import LoopConflictError, PlannedRound
 from tests.annotation.site import Site, make_site
 
 PLANS = {
@@ -40,11 +40,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 @pytest.fixture
-def started(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
+def started(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[list[PlannedRound]]:
     """The plans that `dataengine run` would carry out."""
-    plans: list[list[dict[str, Any]]] = []
+    plans: list[list[PlannedRound]] = []
 
-    def run(root: str, dataset: str, plan: list[dict[str, Any]], new: bool) -> list[Any]:
+    def run(root: str, dataset: str, plan: list[PlannedRound], new: bool) -> list[Any]:
         plans.append(plan)
         return []
 
@@ -57,7 +57,7 @@ def started(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, 
 
 @pytest.mark.parametrize("dataset", [*PLANS, "d"])
 def test_what_the_button_starts_is_the_plan_that_it_shows(
-    site: Site, started: list[list[dict[str, Any]]], dataset: str
+    site: Site, started: list[list[PlannedRound]], dataset: str
 ) -> None:
     actions = WorkspaceActions(site.workspace)
     (fields,) = [row.fields for row in actions.all(dataset) if row.name == "round"]
@@ -73,7 +73,7 @@ def test_what_the_button_starts_is_the_plan_that_it_shows(
 
 @pytest.mark.parametrize("dataset", PLANS)
 def test_a_loop_under_way_goes_on_without_its_plan_being_given_again(
-    started: list[list[dict[str, Any]]], dataset: str
+    started: list[list[PlannedRound]], dataset: str
 ) -> None:
     for more in ([], ["--annotator", "people" if dataset == "people" else "simulated"]):
         result = CliRunner().invoke(app, ["run", "--dataset", dataset, *more])
@@ -82,7 +82,7 @@ def test_a_loop_under_way_goes_on_without_its_plan_being_given_again(
 
 
 def test_without_a_loop_the_command_has_its_defaults(
-    started: list[list[dict[str, Any]]],
+    started: list[list[PlannedRound]],
 ) -> None:
     assert CliRunner().invoke(app, ["run", "--dataset", "d", "--rounds", "1,0"]).exit_code == 0
     assert started == [LoopPlan(assisted_manual=1, semi_automatic=0).rounds()]
@@ -102,7 +102,7 @@ def test_without_a_loop_the_command_has_its_defaults(
 )
 def test_a_plan_that_cannot_be_understood_is_refused_at_both_doors(
     site: Site,
-    started: list[list[dict[str, Any]]],
+    started: list[list[PlannedRound]],
     values: dict[str, str],
     message: str,
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_plan_that_cannot_be_understood_is_refused_at_both_doors(
     "values", [{"rounds": "2,2"}, {"images_per_round": 4}, {"annotator": "simulated"}]
 )
 def test_a_plan_that_contradicts_the_loop_under_way_is_refused_in_words(
-    site: Site, started: list[list[dict[str, Any]]], values: dict[str, Any]
+    site: Site, started: list[list[PlannedRound]], values: dict[str, Any]
 ) -> None:
     words = "1,1,0 rounds of stages 1, 2, 3 with at most 3 images a round, annotated by people"
     with pytest.raises(RefusedError, match=words) as refused:

@@ -14,7 +14,7 @@ from flows.operations.sweep import sweep_workspace
 from flows.release import release
 from flows.release.release import export_release
 from flows.workspace.settings import FILE_NAME
-from storage.catalog import Release, ReleaseState, RunKind, RunState, TaskKind
+from storage.catalog import Release, ReleaseState, RunKind, RunState, TaskKind, TaskResult
 from storage.formats.sa1b import read_sa1b
 from tests.annotation.site import Site, make_site
 
@@ -38,7 +38,9 @@ def site(tmp_path: Path) -> Site:
     for _ in range(2):
         task = workspace.queue.lease(people.id, kinds=[TaskKind.ANNOTATE], run_id="people")
         assert task is not None
-        workspace.queue.submit(task.id, str(task.lease_id), f"annotations/{task.id}", {"made": 1})
+        workspace.queue.submit(
+            task.id, str(task.lease_id), f"annotations/{task.id}", TaskResult(made=1)
+        )
     rows = found.mask_rows(0, "people", Source.ANNOTATOR, Stage.ASSISTED_MANUAL)
     workspace.masks.commit(rows, run_id="people", shard=0)
     catalog.runs.finish("people")

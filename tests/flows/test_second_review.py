@@ -14,7 +14,7 @@ from flows.review import review
 from flows.review.rescore import old_masks
 from flows.review.retrain_triggers import judged_since_retrain
 from flows.training.training_set import MaskSource, trained_on
-from storage.catalog import NewImage, NewVerdict, Split, TaskKind, VerdictKind
+from storage.catalog import NewImage, NewVerdict, Split, TaskKind, TaskResult, VerdictKind
 from tests.annotation.site import Site, make_site
 
 
@@ -44,7 +44,7 @@ def judge(site: Site, run_id: str, verdicts: dict[str, VerdictKind]) -> None:
     catalog, queue = site.workspace.catalog, site.workspace.queue
     person = catalog.annotators.get_or_create("rita", role="reviewer")
     while task := queue.lease(person.id, kinds=[TaskKind.REVIEW], run_id=run_id):
-        queue.submit(task.id, str(task.lease_id), f"annotations/{task.id}", {})
+        queue.submit(task.id, str(task.lease_id), f"annotations/{task.id}", TaskResult())
         rows = [
             NewVerdict(
                 mask_id=name,

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from engine.core.records import Mask
+from engine.core.records import Mask, Stage
 from flows.review.review import start_review
-from flows.stages.answers import Job, commit_answers
+from flows.stages.commit_answers import commit_answers
 from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
 from flows.stages.rounds import open_round
+from flows.stages.run_context import RunContext
 from flows.workspace.settings import SHAPING, Settings, load_settings
 from flows.workspace.workspace import Workspace
-from storage.catalog import TaskKind
+from storage.catalog import PlannedRound, TaskKind, TaskResult
 from storage.masks import read_parquet, write_parquet
 from tests.annotation.site import Site, make_site
 
@@ -79,7 +80,7 @@ def test_a_run_goes_on_with_all_settings_it_was_started_with(
             return start_generate(workspace, "run", "d", limit=None, only_new=False).id
         if kind == "review":
             return start_review(workspace, "d", "run").run_id
-        plan = [{"stage": "assisted_manual", "images": 2, "annotator": "people"}]
+        plan = [PlannedRound(stage=Stage.ASSISTED_MANUAL, images=2, annotator="people")]
         loop = workspace.catalog.loops.start_or_resume(site.dataset_id, plan)
         (row,) = workspace.catalog.rounds.for_loop(loop.id)
         return str(open_round(workspace, row).run_id)
@@ -127,7 +128,7 @@ def test_answers_are_all_committed_whatever_size_shards_have_later(
     site: Site, monkeypatch: pytest.MonkeyPatch, later: int
 ) -> None:
     """Stopped between two shards; another size came up with "done" for masks that were not in."""
-    workspace, job = site.workspace, _answered(site)
+    workspace, context = site.workspace, _answered(site)
     commit, shards = workspace.masks.commit, list[int]()
 
     def stopped(masks: Any, *, run_id: str, shard: int) -> int:
@@ -138,16 +139,16 @@ def test_answers_are_all_committed_whatever_size_shards_have_later(
 
     monkeypatch.setattr(workspace.masks, "commit", stopped)
     with pytest.raises(KeyboardInterrupt):
-        commit_answers(workspace, job)
+        commit_answers(workspace, context)
     monkeypatch.setenv("DATAENGINE_SHARD_IMAGES", str(later))
     again = _reopened(site).workspace
     for _ in range(2):
-        commit_answers(again, job)
+        commit_answers(again, context)
         expected = {(image_id,): 2 for image_id in site.image_ids}
         assert again.masks.counts(("image_id",)) == expected
 
 
-def _answered(site: Site) -> Job:
+def _answered(site: Site) -> RunContext:
     """A run of stage 2 whose tasks are all handed in, with two masks each."""
     site.complete()
     person = site.workspace.catalog.annotators.get_or_create("ada")
@@ -156,12 +157,13 @@ def _answered(site: Site) -> Job:
         masks: list[Mask] = read_parquet(site.workspace.objects.get(key))[:2]
         answer = f"annotations/complete/{task.id}.parquet"
         site.workspace.objects.put(answer, write_parquet(masks))
-        site.workspace.queue.submit(task.id, str(task.lease_id), answer, {"made": len(masks)})
-    return Job(
+        site.workspace.queue.submit(
+            task.id, str(task.lease_id), answer, TaskResult(made=len(masks))
+        )
+    return RunContext(
         run_id="complete",
         dataset="d",
         dataset_id=site.dataset_id,
-        round_id=None,
         stage=masks[0].stage,
         round=1,
         model="lite",

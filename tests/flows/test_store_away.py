@@ -14,7 +14,8 @@ from flows.stages import fully_automatic
 from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
 from flows.workspace.workspace import Workspace
 from storage.catalog import ShardState, TaskKind, TaskState
-from storage.objects import LocalStore, StorageUnavailableError
+from storage.local_store import LocalStore
+from storage.objects import StorageUnavailableError
 from tests.annotation.site import Site, make_site, served
 
 PATIENCE = "DATAENGINE_OUTAGE_SECONDS"

@@ -13,7 +13,7 @@ from engine.core.records import Source
 from engine.core.rle import encode
 from engine.training.config import TrainConfig
 from engine.training.trainer import NoMasksError
-from flows.data.ingest import imported_mask, ingest
+from flows.data.ingest import imported, ingest
 from flows.training.training_set import MaskSource
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, Image, Split
@@ -32,19 +32,8 @@ def commit(workspace: Workspace, dataset: Dataset, source: Source, image_ids: li
     """One mask of that source on each image."""
     run = f"run-{source}"
     size = {image.id: (image.height, image.width) for image in images(workspace, dataset)}
-    masks = [
-        replace(
-            imported_mask(
-                encode(np.ones(size[i], bool)),
-                mask_id=f"{source}-{i}",
-                image_id=i,
-                dataset=dataset.name,
-                run_id=run,
-            ),
-            source=source,
-        )
-        for i in image_ids
-    ]
+    origin = replace(imported(dataset.name, run), source=source)
+    masks = [origin.mask(i, "all", encode(np.ones(size[i], bool))) for i in image_ids]
     workspace.masks.commit(masks, run_id=run, shard=0)
 
 

@@ -21,8 +21,8 @@ from flows.loop import advance, data_engine
 from flows.release import release
 from flows.review import rescore, review
 from flows.stages import assisted_manual, fully_automatic, semi_automatic
-from flows.stages.answers import Job
-from flows.stages.rounds import job_of, open_round
+from flows.stages.rounds import context_of, open_round
+from flows.stages.run_context import RunContext
 from flows.training import retrain
 from flows.training.scores import HeldOut
 from flows.workspace import progress, run_lock
@@ -32,10 +32,12 @@ from storage.catalog import (
     Dataset,
     NewImage,
     NewVerdict,
+    PlannedRound,
     RoundState,
     RunKind,
     RunState,
     TaskKind,
+    TaskResult,
     VerdictKind,
 )
 from storage.masks import write_parquet
@@ -43,7 +45,7 @@ from tests.annotation.site import Site, make_site
 
 Step = Callable[[Workspace, Dataset], object]
 PLAN = [
-    {"stage": str(stage), "images": images, "retrain": images == 1, "annotator": "people"}
+    PlannedRound(stage=stage, images=images, retrain=images == 1, annotator="people")
     for stage, images in ((Stage.ASSISTED_MANUAL, 1), (Stage.SEMI_AUTOMATIC, 2))
 ]
 
@@ -106,8 +108,8 @@ def time_ns() -> int:
     return time.monotonic_ns()
 
 
-def people_needed(workspace: Workspace, job: Job, *_: Any, **__: Any) -> None:
-    if workspace.queue.pending(job.run_id):
+def people_needed(workspace: Workspace, context: RunContext, *_: Any, **__: Any) -> None:
+    if workspace.queue.pending(context.run_id):
         raise PeopleNeededError
 
 
@@ -169,7 +171,7 @@ def drained(site: Site, name: str) -> Dataset:
     loop = catalog.loops.start_or_resume(dataset.id, PLAN)
     row = open_round(workspace, catalog.rounds.for_loop(loop.id)[0])
     assisted_manual.run_assisted_manual(workspace, row, wait=False)
-    hand_in(workspace, job_of(workspace, row).run_id, TaskKind.ANNOTATE)
+    hand_in(workspace, context_of(workspace, row).run_id, TaskKind.ANNOTATE)
     return dataset
 
 
@@ -178,7 +180,7 @@ def hand_in(workspace: Workspace, run_id: str, kind: TaskKind) -> None:
     workspace.objects.put(f"annotations/{run_id}/empty.parquet", write_parquet([]))
     while task := workspace.queue.lease(person.id, kinds=[kind], run_id=run_id):
         key = f"annotations/{run_id}/empty.parquet"
-        workspace.queue.submit(task.id, str(task.lease_id), key, {"made": 0})
+        workspace.queue.submit(task.id, str(task.lease_id), key, TaskResult())
 
 
 def run(workspace: Workspace, dataset: Dataset) -> None:

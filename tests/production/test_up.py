@@ -27,6 +27,7 @@ from flows.workspace.settings import SERVICES_FILE
 from flows.workspace.workspace import Workspace
 from storage.catalog import (
     LoopState,
+    PlannedRound,
     ReleaseState,
     RunKind,
     RunState,
@@ -39,7 +40,7 @@ from tests.production.running import Production, dataengine, processes_of, runni
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-PEOPLES = {"stage": "assisted_manual", "images": 2, "retrain": False, "annotator": "people"}
+PEOPLES = PlannedRound(stage=Stage.ASSISTED_MANUAL, images=2, annotator="people")
 
 
 def hand_in(production: Production, kind: TaskKind, verdicts: list[VerdictKind]) -> None:

@@ -19,8 +19,7 @@ from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import TaskView
 from flows.cli.main import app as commands
-from storage.annotation_queue import NewTask
-from storage.catalog import Annotator, NewImage, TaskKind
+from storage.catalog import Annotator, NewImage, NewTask, TaskKind
 from tests.annotation.site import Site, make_site, served
 
 SECRET = "secret"

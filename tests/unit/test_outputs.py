@@ -10,7 +10,8 @@ import pytest
 
 from storage.formats.folders import OURS, list_images
 from storage.formats.images import write_png
-from storage.objects import LocalStore, StorageError
+from storage.local_store import LocalStore
+from storage.objects import StorageError
 from storage.os_errors import sentence_of
 from storage.outputs import LIST, OutputExistsError, OutputFolder, written_by_us
 

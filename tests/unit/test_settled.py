@@ -23,7 +23,7 @@ from engine.core.settled import settled
 from engine.sam import Embedding, Prediction, Thresholds
 from engine.sam.zoom import Ask, Zoom
 from engine.simulation.annotator import AnnotatorConfig, SimulatedAnnotator
-from storage.objects import LocalStore
+from storage.local_store import LocalStore
 from tests.unit.fake_segmenters import AnswersTogether
 
 Rectangle = tuple[int, int, int, int]

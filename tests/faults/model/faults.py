@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session
 
 from storage.catalog import CatalogUnavailableError
 from storage.catalog.sessions import Sessions
-from storage.objects import LocalStore, S3Store, StorageUnavailableError
+from storage.local_store import LocalStore
+from storage.objects import StorageUnavailableError
+from storage.s3_store import S3Store
 
 STORE, CATALOG = "store", "catalog"
 

@@ -21,24 +21,30 @@ from flows.operations.sweep import sweep_workspace
 from flows.release.release import NothingToReleaseError, export_release, release, release_to_export
 from flows.review.review import queue_sample, start_review
 from flows.stages import fully_automatic
-from flows.stages.answers import PEOPLE
 from flows.stages.fully_automatic import next_shard, plan_shards, planned_images, start_generate
 from flows.stages.rounds import NoImagesError
 from flows.workspace import progress
 from flows.workspace.run_lock import BusyError, guarded
 from storage import erasures
-from storage.catalog import LeaseLostError, NotFoundError, ReleaseState, RunKind, Shard
+from storage.catalog import (
+    PEOPLE,
+    LeaseLostError,
+    NotFoundError,
+    PlannedRound,
+    ReleaseState,
+    RunKind,
+    Shard,
+)
 from storage.erasures import BusyError as InUseError
 from tests.faults.model import checks
 from tests.faults.model.base import FAULTS, WHICH, Commands
 from tests.faults.model.faults import NO_FAULT, Fault
 from tests.faults.model.world import DATASET, FOLDERS, VARIANTS, World, digest_of
 
-ROUND = {"images": 2, "retrain": False}
-PLAN: list[dict[str, Any]] = [
-    {**ROUND, "stage": str(Stage.ASSISTED_MANUAL), "annotator": PEOPLE},
-    {**ROUND, "stage": str(Stage.SEMI_AUTOMATIC), "annotator": PEOPLE},
-    {**ROUND, "stage": str(Stage.FULLY_AUTOMATIC)},
+PLAN = [
+    PlannedRound(stage=Stage.ASSISTED_MANUAL, images=2, annotator=PEOPLE),
+    PlannedRound(stage=Stage.SEMI_AUTOMATIC, images=2, annotator=PEOPLE),
+    PlannedRound(stage=Stage.FULLY_AUTOMATIC, images=2),
 ]
 """A loop of each stage once."""
 
@@ -147,7 +153,7 @@ class Jobs(Commands):
         shard = self.leased.pop(which % len(self.leased))
 
         def work(workspace: Any = self.world.workspace) -> None:
-            job = fully_automatic._job_of_run(workspace, shard.run_id)
+            job = fully_automatic._context_of_run(workspace, shard.run_id)
             with progress.current().track("shard", None, "image") as step:
                 fully_automatic.work_shard(workspace, job, shard, step)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant
 
-from engine.annotation.service import KINDS
+from engine.annotation.task_access import KINDS
 from storage.catalog import RunKind, RunState, TaskKind, VerdictKind
 from storage.catalog.tables import RunRow, TaskRow
 from tests.faults.model import checks

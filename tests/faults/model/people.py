@@ -10,7 +10,7 @@ from hypothesis.stateful import rule
 
 from engine.annotation.prompting import rle_view
 from engine.annotation.schemas import Draft, Event, Judgement, NewMask, NewVerdict, Submission
-from engine.annotation.service import KINDS
+from engine.annotation.task_access import KINDS
 from engine.core.rle import RLE
 from storage.catalog import Annotator, TaskKind, VerdictKind
 from tests.faults.model.base import FAULTS, WHICH, Commands, Outcome
@@ -152,7 +152,7 @@ class Peoples(Commands):
 
     def _hand_in(self, fault: Fault, held: Holding, count: int, *, reject: bool) -> None:
         given, answer = self._submission(held, count, reject=reject)
-        who, service = self.world.people[held.person], self.world.service
+        who, service = self.world.people[held.person], self.world.service.submissions
         outcome = self.do(fault, lambda: service.submit(who, held.task_id, given))
         self._note(outcome, held, answer)
 
@@ -194,7 +194,7 @@ class Peoples(Commands):
     def _hand_in_late(self, fault: Fault, held: Holding, count: int) -> None:
         """What one has done on a task that went to somebody else."""
         given, _ = self._submission(held, count, reject=False)
-        who, service = self.world.people[held.person], self.world.service
+        who, service = self.world.people[held.person], self.world.service.submissions
         outcome = self.do(fault, lambda: service.keep_late(who, held.task_id, given))
         if outcome.is_done:
             drawn = [mask.rle for mask in held.view.masks] + [mask.rle for mask in given.masks]
@@ -213,7 +213,7 @@ class Peoples(Commands):
                 ids.add(mask.mask_id)  # of a late version
         said = {verdict.mask_id: str(verdict.verdict) for verdict in verdicts}
         given = Judgement(lease_id=view.lease_id, verdicts=verdicts)
-        who, service = self.world.people[held.person], self.world.service
+        who, service = self.world.people[held.person], self.world.service.submissions
         outcome = self.do(fault, lambda: service.judge(who, held.task_id, given))
         self._note(outcome, held, Answer(view.lease_id, frozenset(ids), said))
 

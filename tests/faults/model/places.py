@@ -7,7 +7,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from storage.catalog import Catalog, open_catalog, sqlite_url
-from storage.objects import LocalStore, ObjectStore, S3Store
+from storage.local_store import LocalStore
+from storage.objects import ObjectStore
+from storage.s3_store import S3Store
 from tests.contract.database_fixtures import PostgresDatabases
 from tests.services import S3Server
 

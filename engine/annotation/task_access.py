@@ -1,0 +1,109 @@
+"""Which tasks, datasets and images an annotator may see and change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from engine.annotation.access import sight_of
+from engine.annotation.errors import RefusedError, lease_lost, not_found
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import (
+    Annotator,
+    Catalog,
+    DatasetNotFoundError,
+    NotFoundError,
+    Task,
+    TaskKind,
+    TaskNotFoundError,
+    TaskState,
+)
+
+KINDS = {
+    "annotator": {TaskKind.ANNOTATE, TaskKind.COMPLETE},
+    "reviewer": set(TaskKind),
+    "admin": set(TaskKind),
+}
+"""The kinds of task that each role may take."""
+
+
+class TaskAccess:
+    """Looked up at each request; safe for any number of threads."""
+
+    def __init__(self, catalog: Catalog, queue: AnnotationQueue) -> None:
+        self._catalog, self._queue = catalog, queue
+
+    def may_see(self, annotator: Annotator, image_id: int) -> bool:
+        """Whether the annotator reviews, or holds a task on the image."""
+        if annotator.role not in ("reviewer", "admin"):
+            held = self._queue.held(annotator.id, kinds=set(TaskKind))
+            if held is None or held.image_id != image_id:
+                return False
+            return sight_of(annotator).includes(held.dataset_id)
+        try:
+            return sight_of(annotator).includes(self._catalog.images.get(image_id).dataset_id)
+        except NotFoundError:
+            return False
+
+    def datasets(self, annotator: Annotator, name: str | None) -> frozenset[int] | None:
+        """Ids of the datasets to take a task from: the one that is named, else all they see.
+
+        Raises:
+            RefusedError: they see no dataset of that name.
+        """
+        if name is None:
+            return sight_of(annotator).datasets
+        try:
+            found = self._catalog.datasets.get(name).id
+        except DatasetNotFoundError:
+            found = 0
+        if not found or not sight_of(annotator).includes(found):
+            raise not_found(f"there is no dataset {name!r} for you")
+        return frozenset({found})
+
+    def check_kinds(self, annotator: Annotator, kinds: Collection[TaskKind]) -> None:
+        """
+        Raises:
+            RefusedError: the role does not take tasks of one of the kinds.
+        """
+        refused = set(kinds) - KINDS.get(annotator.role, set())
+        if refused:
+            raise RefusedError(
+                403, "role", f"{annotator.role}s do not take tasks of kind {sorted(refused)[0]}"
+            )
+
+    def task(self, task_id: int) -> Task:
+        """The task of that id, whoever asks.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        if not 0 < task_id < 2**63:
+            raise not_found(f"no task with id {task_id}")
+        try:
+            return self._queue.get(task_id)
+        except TaskNotFoundError as error:
+            raise not_found(str(error)) from error
+
+    def seen_task(self, annotator: Annotator, task_id: int) -> Task:
+        """The task, where its dataset is for the annotator.
+
+        Raises:
+            RefusedError: there is none that they see.
+        """
+        task = self.task(task_id)
+        if not sight_of(annotator).includes(task.dataset_id):
+            raise not_found(f"no task with id {task_id}")
+        return task
+
+    def held(self, annotator: Annotator, task_id: int, lease_id: str) -> Task:
+        """The task, if the annotator has it. One whose lease has run out but that nobody else has
+        taken counts as held, as it does for the queue.
+
+        Raises:
+            RefusedError: somebody else has it, or it is over.
+        """
+        task = self.seen_task(annotator, task_id)
+        mine = (task.lease_id, task.annotator_id) == (lease_id, annotator.id)
+        if not mine or task.state not in (TaskState.LEASED, TaskState.OPEN):
+            raise lease_lost(task_id)
+        return task

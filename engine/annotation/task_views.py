@@ -1,0 +1,120 @@
+"""What belongs to a task: its context, the masks it comes with, and its view for the page."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from engine.annotation.access import sight_of
+from engine.annotation.answers import TaskContext
+from engine.annotation.prompting import rle_view
+from engine.annotation.schemas import Draft, ImageView, MaskView, TaskView
+from engine.core.records import Mask, Provenance, Source, Stage
+from storage.annotation_queue import AnnotationQueue
+from storage.catalog import Annotator, Catalog, Image, RunKind, Task, TaskKind, TaskState
+from storage.masks import MaskTable, read_parquet
+from storage.objects import ObjectStore, named_by_catalog
+
+REMEMBERED = 512
+"""Tasks whose context is kept in memory."""
+
+
+class TaskViews:
+    """One per server. Safe for any number of threads."""
+
+    def __init__(
+        self, catalog: Catalog, queue: AnnotationQueue, objects: ObjectStore, masks: MaskTable
+    ) -> None:
+        self._catalog, self._queue, self._objects, self._masks = catalog, queue, objects, masks
+        self._lock = threading.Lock()
+        self._contexts: OrderedDict[tuple[int, int | None], TaskContext] = OrderedDict()
+
+    def context(self, task: Task) -> TaskContext:
+        """What is the same for all of a task's masks; the annotator is the one who holds it."""
+        key = (task.id, task.annotator_id)
+        with self._lock:
+            found = self._contexts.get(key)
+        if found is not None:
+            return found
+        run = self._catalog.runs.get(str(task.run_id))
+        image = self._catalog.images.get(task.image_id)
+        is_review = run.kind == RunKind.REVIEW
+        row = None if task.round_id is None else self._catalog.rounds.get(task.round_id)
+        found = TaskContext(
+            task_id=task.id,
+            image_id=task.image_id,
+            size=(image.height, image.width),
+            provenance=Provenance(
+                dataset=self._catalog.datasets.get_by_id(task.dataset_id).name,
+                stage=Stage(
+                    run.config.get("stage", Stage.FULLY_AUTOMATIC) if is_review else run.kind
+                ),
+                round=0 if row is None else row.number,
+                run_id=run.id,
+                model=str(run.model),
+                source=Source.ANNOTATOR,
+                annotator=self._annotator_name(task),
+            ),
+        )
+        with self._lock:
+            self._contexts[key] = found
+            while len(self._contexts) > REMEMBERED:
+                self._contexts.popitem(last=False)
+        return found
+
+    def _annotator_name(self, task: Task) -> str:
+        if task.annotator_id is None:
+            return ""
+        return self._catalog.annotators.get(task.annotator_id).name
+
+    def masks_there(self, task: Task) -> list[Mask]:
+        """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
+        versions comes with its masks, some of which are in no table."""
+        if "prefill" in task.payload:
+            with named_by_catalog():
+                return read_parquet(self._objects.get(str(task.payload["prefill"])))
+        if task.kind == TaskKind.REVIEW:
+            ids = list(task.payload["mask_ids"])
+            found = self._masks.masks(image_ids=[task.image_id], mask_ids=ids)
+            by_id = {mask.mask_id: mask for mask in found}
+            return [by_id[mask_id] for mask_id in ids if mask_id in by_id]
+        return []
+
+    def view(self, task: Task, annotator: Annotator) -> TaskView:
+        """The task as its holder sees it."""
+        context = self.context(task)
+        image = self._catalog.images.get(task.image_id)
+        draft = self._catalog.drafts.get(task.id, annotator.id)
+        counts = self._queue.by_kind(dataset_ids=sight_of(annotator).datasets)
+        return TaskView(
+            id=task.id,
+            kind=task.kind,
+            dataset=context.provenance.dataset,
+            stage=context.provenance.stage,
+            round=context.provenance.round or None,
+            image=_image_view(image),
+            lease_id=str(task.lease_id),
+            expires_at=task.lease_expires_at or task.created_at,
+            model=context.model,
+            masks=[_mask_view(mask) for mask in self.masks_there(task)],
+            draft=None if draft is None else Draft(version=draft.version, data=draft.data),
+            waiting=counts[task.kind][str(TaskState.OPEN)],
+            note=task.payload.get("note"),
+        )
+
+
+def _image_view(image: Image) -> ImageView:
+    return ImageView(id=image.id, width=image.width, height=image.height, file_name=image.file_name)
+
+
+def _mask_view(mask: Mask) -> MaskView:
+    return MaskView(
+        mask_id=mask.mask_id,
+        rle=rle_view(mask.rle),
+        area=mask.area,
+        box_xyxy=mask.box_xyxy,
+        predicted_iou=mask.predicted_iou,
+        source=mask.source,
+        model=mask.model,
+        annotator=mask.annotator,
+    )

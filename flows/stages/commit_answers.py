@@ -1,0 +1,82 @@
+"""Answers of stages 1, 2 and reviews become masks of the table.
+
+When no task of a run is left, its answers are committed to the mask table shard by shard, each
+exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from engine.core.records import Mask
+from flows.stages.run_context import RunContext
+from flows.workspace import progress
+from flows.workspace.workspace import Workspace
+from storage.catalog import Task
+from storage.masks import read_parquet
+from storage.objects import named_by_catalog
+from storage.trajectories import join_trajectories
+
+
+def commit_answers(workspace: Workspace, context: RunContext) -> dict[str, Any]:
+    """Put all submitted answers of the run into the mask table; the round's figures."""
+    workspace.queue.assign_shards(context.run_id, workspace.settings.shard_images)
+    tasks = list(workspace.queue.submitted(context.run_id))
+    with progress.current().track("commit masks", len(tasks), "image") as advance:
+        by_shard = sorted(tasks, key=lambda task: (task.shard or 0, task.id))
+        for shard, members in groupby(by_shard, key=lambda task: task.shard or 0):
+            group = list(members)
+            answers = _answers(workspace, context, shard, group)  # read if they are not there yet
+            workspace.masks.commit(answers, run_id=context.run_id, shard=shard)
+            advance(len(group))
+    return _figures(tasks)
+
+
+def _answers(
+    workspace: Workspace, context: RunContext, shard: int, tasks: Sequence[Task]
+) -> Iterator[Mask]:
+    """The masks of a shard's answers, after the one object of how they came to be."""
+    _keep_trajectories(workspace, context, shard, tasks)
+    for task in tasks:
+        for mask in read_parquet(_object_of(workspace, str(task.result_key))):
+            yield replace(mask, shard=shard)
+
+
+def _object_of(workspace: Workspace, key: str) -> bytes:
+    """What a task's row names."""
+    with named_by_catalog():
+        return workspace.objects.get(key)
+
+
+def _keep_trajectories(
+    workspace: Workspace, context: RunContext, shard: int, tasks: Sequence[Task]
+) -> None:
+    """Make one object of what people's answers of a shard say of how they came to be."""
+    keys = [task.result.trajectories for task in tasks]
+    found = [_object_of(workspace, key) for key in keys if key]
+    if found:
+        data = join_trajectories(found)
+        workspace.objects.put(f"trajectories/{context.run_id}/{shard}.parquet", data)
+
+
+def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
+    """Sums over the tasks' results, and means: what a mask of the round cost, the pre-filled ones
+    that were kept among them, and what a mask cost that a person had to add."""
+    results = [task.result for task in tasks]
+    images, masks = len(tasks), sum(result.masks for result in results)
+    made, clicks = sum(r.made for r in results), sum(r.clicks for r in results)
+    return {
+        "images": images,
+        "masks": masks,
+        "masks_per_image": masks / images if images else 0.0,
+        "prefilled": sum(result.prefilled or 0 for result in results),
+        "prefilled_kept": sum(result.prefilled_kept or 0 for result in results),
+        "clicks_per_mask": clicks / masks if masks else None,
+        "strokes_per_mask": sum(r.strokes for r in results) / masks if masks else None,
+        "seconds_per_mask": sum(r.seconds for r in results) / masks if masks else None,
+        "clicks_per_added_mask": clicks / made if made else None,
+        "quarantined": sum(result.quarantined is not None for result in results),
+    }

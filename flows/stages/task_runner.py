@@ -1,0 +1,182 @@
+"""Answers the tasks of a run: by the simulated annotator, or by people, who are waited for.
+
+An answer is a Parquet object, written before the task is submitted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from engine.core.records import Mask
+from engine.core.rle import RLE
+from engine.simulation.annotator import AnnotatedMask, AnnotatorConfig, SimulatedAnnotator
+from flows.prefect_api import events
+from flows.stages.run_context import RunContext
+from flows.workspace import costs, progress
+from flows.workspace.retry import kept_alive, patiently
+from flows.workspace.workspace import Workspace
+from storage.catalog import (
+    SIMULATED,
+    AnnotatorKind,
+    CatalogError,
+    Image,
+    LeaseLostError,
+    Task,
+    TaskKind,
+    TaskResult,
+)
+from storage.formats.images import BadImageError
+from storage.masks import write_parquet
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often a flow looks whether people are through."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswer:
+    """What an annotator hands in."""
+
+    masks: list[Mask]
+    result: TaskResult
+
+
+AnswerTask = Callable[[Task, Image, np.ndarray, list[RLE]], TaskAnswer]
+"""Answers one task: image (H, W, 3) uint8, and the true masks that are known."""
+
+
+def simulated_annotator(workspace: Workspace, model: str) -> SimulatedAnnotator:
+    """The simulated annotator with the workspace's settings, using one model version."""
+    chosen = workspace.settings.annotator
+    config = AnnotatorConfig(
+        good_iou=chosen.good_iou, max_clicks=chosen.max_clicks, max_objects=chosen.max_objects
+    )
+    return SimulatedAnnotator(workspace.segmenter(model), config)
+
+
+def result_of(records: Sequence[AnnotatedMask]) -> TaskResult:
+    """What the simulated annotator hands in beside its masks."""
+    return TaskResult(
+        made=len(records),
+        clicks=sum(record.clicks for record in records),
+        strokes=sum(record.strokes for record in records),
+        seconds=sum(record.seconds for record in records),
+    )
+
+
+def answer_tasks(
+    workspace: Workspace,
+    context: RunContext,
+    kind: TaskKind,
+    image_ids: Collection[int],
+    answer: AnswerTask,
+) -> None:
+    """Lease the run's tasks one by one and answer them, until none is left.
+
+    A task that another worker holds is waited for: it comes back when its lease expires.
+    """
+    seconds = workspace.settings.lease_seconds
+    person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
+    truths = workspace.truths_of(list(image_ids))
+    total = len(image_ids)
+    what = f"{context.stage} round {context.round}" if context.round else str(kind)
+    with progress.current().track(what, total, "image") as advance:
+        advance(total - workspace.queue.pending(context.run_id))
+        while workspace.queue.pending(context.run_id):
+            task = workspace.queue.lease(
+                person.id, kinds=[kind], seconds=seconds, run_id=context.run_id
+            )
+            if task is None:
+                time.sleep(min(1.0, seconds / 4))
+                continue
+            try:
+                answered = _answer_task(workspace, context, task, truths, answer)
+            except BaseException:
+                with contextlib.suppress(CatalogError):  # else it is free when its lease runs out
+                    workspace.queue.release(task.id, str(task.lease_id))
+                raise
+            if answered:
+                advance()
+                if context.round_id is not None and not workspace.queue.pending(context.run_id):
+                    events.round_drained(workspace, context.round_id)
+
+
+def wait_for_people(
+    workspace: Workspace, context: RunContext, kind: TaskKind, *, wait: bool = True
+) -> bool:
+    """Wait until people have answered all tasks of the run at the annotation page; without
+    `wait`, only look whether they have.
+
+    Nothing is held meanwhile: the flow may be stopped and started again at any time.
+
+    Returns:
+        Whether all are answered.
+    """
+    if not wait:
+        return not workspace.queue.pending(context.run_id)
+    counts = workspace.queue.counts(run_id=context.run_id)
+    total = sum(counts.values())
+    progress.current().say(
+        f"{total} images wait for people: start `dataengine annotate` in this workspace"
+    )
+    what = f"{context.stage} round {context.round}" if context.round else str(kind)
+    patience = workspace.settings.outage_seconds
+    with progress.current().track(what, total, "image") as advance:
+        left = total
+        while left:
+            pending = patiently(patience, lambda: _pending(workspace, context.run_id))
+            advance(left - pending)
+            left = pending
+            if left:
+                time.sleep(LOOK_SECONDS)
+    return True
+
+
+def _pending(workspace: Workspace, run_id: str) -> int:
+    workspace.queue.expire()
+    return workspace.queue.pending(run_id)
+
+
+def _answer_task(
+    workspace: Workspace,
+    context: RunContext,
+    task: Task,
+    truths: dict[int, list[RLE]],
+    answer: AnswerTask,
+) -> bool:
+    seconds, lease_id = workspace.settings.lease_seconds, str(task.lease_id)
+    image = workspace.catalog.images.get(task.image_id)
+    with (
+        costs.spending(workspace, context.run_id),
+        kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
+    ):
+        try:
+            pixels = patiently(workspace.settings.outage_seconds, partial(workspace.pixels, image))
+        except BadImageError as error:
+            workspace.catalog.quarantine.add(
+                context.dataset_id,
+                image.file_name,
+                str(error),
+                stage=context.stage,
+                image_id=image.id,
+            )
+            done = TaskAnswer([], TaskResult(quarantined=str(error)))
+        else:
+            done = answer(task, image, pixels, truths.get(image.id, []))
+        key = f"annotations/{context.run_id}/{task.id}-{lease_id}.parquet"
+        workspace.objects.put(key, write_parquet(done.masks))
+    try:
+        workspace.queue.submit(task.id, lease_id, key, done.result)
+    except LeaseLostError:
+        return False  # somebody else has it now, and will hand it in
+    ids = {"run_id": context.run_id, "task_id": task.id, "image_id": image.id}
+    log.info("task answered", extra={**ids, "masks": len(done.masks)})
+    return True

@@ -1,0 +1,309 @@
+"""Tasks of the annotation queue as records, what was handed in for them, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, func, select
+
+from storage.catalog.errors import TaskNotFoundError
+from storage.catalog.sessions import Clock, Sessions, pairs
+from storage.catalog.states import TaskKind, TaskState, VerdictKind
+from storage.catalog.tables import TaskRow
+
+PAGE = 500
+"""Tasks read at once by `submitted`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskVerdict:
+    """What a reviewer says about one mask of a task; stored as a list of these fields."""
+
+    mask_id: str
+    verdict: VerdictKind
+    seconds: float
+    fixed_mask_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskResult:
+    """What was handed in for a task, beside its masks."""
+
+    made: int = 0
+    """Masks that the annotator drew."""
+    clicks: int = 0
+    strokes: int = 0
+    seconds: float = 0.0
+    """The annotator's time."""
+    prefilled: int | None = None
+    """Masks that a `complete` task began with; None for other kinds."""
+    prefilled_kept: int | None = None
+    """Those of them that the annotator kept."""
+    verdicts: tuple[TaskVerdict, ...] = ()
+    """Of a `review` task."""
+    trajectories: str | None = None
+    """Key of the object that says how the masks came to be."""
+    quarantined: str | None = None
+    """Why the image could not be read; nothing else is known then."""
+
+    @property
+    def masks(self) -> int:
+        """Masks of stages 1 and 2: those drawn, and the pre-filled ones that were kept."""
+        return self.made + (self.prefilled_kept or 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form. Fields without a value are left out."""
+        if self.quarantined is not None:
+            return {"quarantined": self.quarantined}
+        values = {name: getattr(self, name) for name in _PLAIN}
+        found = {name: value for name, value in values.items() if value is not None}
+        if self.verdicts:
+            found["verdicts"] = [
+                [v.mask_id, str(v.verdict), v.seconds, v.fixed_mask_id, v.reason]
+                for v in self.verdicts
+            ]
+        return found
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any] | None) -> TaskResult:
+        """The result in its stored form, which may lack fields; verdicts without a reason have four
+        entries. None gives an empty result."""
+        stored = stored or {}
+        verdicts = tuple(
+            TaskVerdict(
+                mask_id=mask_id,
+                verdict=VerdictKind(verdict),
+                seconds=seconds,
+                fixed_mask_id=fixed,
+                reason=reason[0] if reason else None,
+            )
+            for mask_id, verdict, seconds, fixed, *reason in stored.get("verdicts", ())
+        )
+        return cls(verdicts=verdicts, **{name: stored[name] for name in _PLAIN if name in stored})
+
+
+_PLAIN = tuple(item.name for item in fields(TaskResult) if item.name != "verdicts")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewTask:
+    """One image to work on. `payload` tells the page what it needs, e.g. masks that are
+    pre-filled or under review; it carries ids and keys, not pixels."""
+
+    dataset_id: int
+    image_id: int
+    kind: TaskKind
+    run_id: str
+    round_id: int | None = None
+    priority: int = 0
+    """Higher comes first."""
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """A task as it stands. While it is leased, `lease_id` renews and submits it."""
+
+    id: int
+    dataset_id: int
+    image_id: int
+    kind: TaskKind
+    round_id: int | None
+    run_id: str | None
+    state: TaskState
+    priority: int
+    skips: int
+    skipped_by: list[int] | None
+    """Ids of the annotators who passed it on."""
+    lease_id: str | None
+    annotator_id: int | None
+    lease_expires_at: datetime | None
+    attempts: int
+    expiries: int
+    """How often a lease on it ran out."""
+    payload: dict[str, Any]
+    result_key: str | None
+    result: TaskResult
+    """Empty where nothing is handed in."""
+    shard: int | None
+    """Of the mask table, in which the answer is committed (`assign_shards`)."""
+    created_at: datetime
+    leased_at: datetime | None
+    submitted_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotatorWork:
+    """What an annotator has handed in."""
+
+    tasks: int = 0
+    """Of stages 1 and 2, like `masks` and `seconds`."""
+    masks: int = 0
+    seconds: float = 0.0
+    reviews: int = 0
+    """Tasks of review."""
+    last_seen: datetime | None = None
+
+
+def task_of(row: TaskRow) -> Task:
+    """Copy a live row into its record."""
+    values = {item.name: getattr(row, item.name) for item in fields(Task)}
+    return Task(**values | {"result": TaskResult.from_json(row.result)})
+
+
+def masks_handed_in() -> ColumnElement[int]:
+    """`TaskResult.masks` in SQL."""
+    made, kept = TaskRow.result["made"], TaskRow.result["prefilled_kept"]
+    return func.coalesce(made.as_integer(), 0) + func.coalesce(kept.as_integer(), 0)
+
+
+class TaskQueries:
+    """What the annotation queue is asked without changing it."""
+
+    def __init__(self, sessions: Sessions, clock: Clock) -> None:
+        self._sessions, self._clock = sessions, clock
+
+    def get(self, task_id: int) -> Task:
+        """The task of that id.
+
+        Raises:
+            TaskNotFoundError: there is none.
+        """
+        with self._sessions.reading() as session:
+            row = session.get(TaskRow, task_id)
+            if row is None:
+                raise TaskNotFoundError(f"no task with id {task_id}")
+            return task_of(row)
+
+    def held(self, annotator_id: int, *, kinds: Collection[TaskKind]) -> Task | None:
+        """The task the annotator holds, the one taken last where there are several."""
+        query = select(TaskRow).where(
+            TaskRow.annotator_id == annotator_id,
+            TaskRow.state == TaskState.LEASED,
+            TaskRow.kind.in_(kinds),
+            TaskRow.lease_expires_at > self._clock(),
+        )
+        found = self._tasks(query.order_by(TaskRow.leased_at.desc()).limit(1))
+        return found[0] if found else None
+
+    def upcoming(
+        self, *, kinds: Collection[TaskKind], limit: int, dataset_ids: Collection[int] | None = None
+    ) -> list[Task]:
+        """The open tasks that will be handed out next, in the queue's order; of these datasets, or
+        of all."""
+        query = select(TaskRow).where(
+            TaskRow.state == TaskState.OPEN,
+            TaskRow.kind.in_(kinds),
+            *of_datasets(dataset_ids),
+        )
+        order = (TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
+        return self._tasks(query.order_by(*order).limit(limit))
+
+    def latest(self, limit: int, *, kinds: Collection[TaskKind]) -> list[Task]:
+        """The tasks of these kinds that were handed in last, the newest first."""
+        query = select(TaskRow).where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind.in_(kinds))
+        order = (TaskRow.submitted_at.desc(), TaskRow.id.desc())
+        return self._tasks(query.order_by(*order).limit(limit))
+
+    def submitted(self, run_id: str) -> Iterator[Task]:
+        """The run's submitted tasks by id. No transaction is open between two of them."""
+        query = select(TaskRow).where(
+            TaskRow.run_id == run_id, TaskRow.state == TaskState.SUBMITTED
+        )
+        query, last = query.order_by(TaskRow.id).limit(PAGE), 0
+        while page := self._tasks(query.where(TaskRow.id > last)):
+            yield from page
+            if len(page) < PAGE:
+                return
+            last = page[-1].id
+
+    def counts(
+        self,
+        *,
+        dataset_id: int | None = None,
+        round_id: int | None = None,
+        run_id: str | None = None,
+    ) -> dict[TaskState, int]:
+        """How many tasks are in each state."""
+        within = of_work(dataset_id=dataset_id, round_id=round_id, run_id=run_id)
+        query = select(TaskRow.state, func.count()).where(*within).group_by(TaskRow.state)
+        with self._sessions.reading() as session:
+            found = pairs(session, query)
+            return {state: found.get(state, 0) for state in TaskState}
+
+    def pending(self, run_id: str) -> int:
+        """How many tasks of the run still wait for somebody or are being worked on."""
+        counts = self.counts(run_id=run_id)
+        return counts[TaskState.OPEN] + counts[TaskState.LEASED]
+
+    def by_kind(
+        self, *, dataset_ids: Collection[int] | None = None
+    ) -> dict[TaskKind, dict[str, int]]:
+        """For each kind how many tasks are in each state, and how many seconds ago the oldest open
+        one was made (`oldest_seconds`, 0 where there is none); of these datasets, or of all."""
+        within = of_datasets(dataset_ids)
+        counted = select(TaskRow.kind, TaskRow.state, func.count()).where(*within)
+        oldest = select(TaskRow.kind, func.min(TaskRow.created_at)).where(*within)
+        oldest = oldest.where(TaskRow.state == TaskState.OPEN).group_by(TaskRow.kind)
+        found: dict[TaskKind, dict[str, int]] = {
+            kind: {**dict.fromkeys(map(str, TaskState), 0), "oldest_seconds": 0}
+            for kind in TaskKind
+        }
+        with self._sessions.reading() as session:
+            for kind, state, count in session.execute(
+                counted.group_by(TaskRow.kind, TaskRow.state)
+            ):
+                found[kind][str(state)] = count
+            for kind, first in session.execute(oldest):
+                age = (self._clock() - first).total_seconds()
+                found[kind]["oldest_seconds"] = max(0, int(age))
+        return found
+
+    def by_annotator(self) -> dict[int, AnnotatorWork]:
+        """By id, the annotators who have handed tasks in."""
+        is_review = TaskRow.kind == TaskKind.REVIEW
+        seconds = TaskRow.result["seconds"].as_float()
+        query = (
+            select(
+                TaskRow.annotator_id,
+                func.sum(case((is_review, 0), else_=1)),
+                func.sum(case((is_review, 0), else_=masks_handed_in())),
+                func.coalesce(func.sum(case((is_review, 0.0), else_=seconds)), 0.0),
+                func.sum(case((is_review, 1), else_=0)),
+                func.max(TaskRow.submitted_at),
+            )
+            .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.annotator_id.is_not(None))
+            .group_by(TaskRow.annotator_id)
+        )
+        with self._sessions.reading() as session:
+            return {
+                annotator_id: AnnotatorWork(
+                    tasks=tasks, masks=masks, seconds=spent, reviews=reviews, last_seen=last_seen
+                )
+                for annotator_id, tasks, masks, spent, reviews, last_seen in session.execute(query)
+            }
+
+    def _tasks(self, query: Select[TaskRow]) -> list[Task]:
+        with self._sessions.reading() as session:
+            return [task_of(row) for row in session.scalars(query)]
+
+
+def of_work(
+    *, dataset_id: int | None, round_id: int | None, run_id: str | None
+) -> list[ColumnElement[bool]]:
+    """Conditions for the tasks of a dataset, round or run, where it is given."""
+    given = (
+        (TaskRow.dataset_id, dataset_id),
+        (TaskRow.round_id, round_id),
+        (TaskRow.run_id, run_id),
+    )
+    return [column == value for column, value in given if value is not None]
+
+
+def of_datasets(dataset_ids: Collection[int] | None) -> list[ColumnElement[bool]]:
+    """Conditions for the tasks of these datasets, or of all."""
+    return [] if dataset_ids is None else [TaskRow.dataset_id.in_(dataset_ids)]

@@ -83,7 +83,7 @@ def retrain_dataset(workspace: str, dataset: str, only_if_due: bool = False) -> 
     with opened(workspace) as found:
         if only_if_due:
             return retrain_if_due(found, found.catalog.datasets.get(dataset))
-        return retrain(workspace, dataset, f"{dataset}-{_started():%Y%m%dT%H%M%SZ}")
+        return retrain(workspace, dataset, f"{dataset}-{_started():%Y%m%dT%H%M%SZ}").to_json()
 
 
 @flow(name="review-sample")

@@ -50,7 +50,7 @@ def retrain_if_due(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
             result = retrain(str(workspace.settings.root), dataset.name, version)
     except (NoMasksError, BusyError) as error:
         return {"retrained": None, "reason": str(error)}
-    return {"retrained": result["version"], "promoted": result["promoted"], "reason": reasons[0]}
+    return {"retrained": result.version, "promoted": result.promoted, "reason": reasons[0]}
 
 
 def advance_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:

@@ -150,9 +150,9 @@ def retrain(
 
         result = flow(str(workspace.settings.root), dataset, name)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
-        console.print(f"{result['version']}: {result['reason']}; current is {result['model']}")
+        console.print(f"{result.version}: {result.reason}; current is {result.model}")
 
 
 @app.command(rich_help_panel=LOOP, epilog=example("dataengine review --dataset nuclei --images 20"))

@@ -73,7 +73,7 @@ def generate_dataset(workspace: str, dataset: str, limit: int | None = None) -> 
 def advance_loop(workspace: str, dataset: str | None = None) -> list[dict[str, Any]]:
     """The next step of a dataset, or of all of them, as far as it goes without people."""
     with opened(workspace) as found:
-        return [advance_dataset(found, row) for row in _datasets(found, dataset)]
+        return [advance_dataset(found, row).to_json() for row in _datasets(found, dataset)]
 
 
 @flow(name="retrain-dataset")
@@ -82,8 +82,8 @@ def retrain_dataset(workspace: str, dataset: str, only_if_due: bool = False) -> 
     the last retrain are reason for it."""
     with opened(workspace) as found:
         if only_if_due:
-            return retrain_if_due(found, found.catalog.datasets.get(dataset))
-        return retrain(workspace, dataset, f"{dataset}-{_started():%Y%m%dT%H%M%SZ}")
+            return retrain_if_due(found, found.catalog.datasets.get(dataset)).to_json()
+        return retrain(workspace, dataset, f"{dataset}-{_started():%Y%m%dT%H%M%SZ}").to_json()
 
 
 @flow(name="review-sample")
@@ -94,7 +94,7 @@ def review_sample(workspace: str, dataset: str, images: int = 20) -> dict[str, A
         with guarded(found, job.run_id):
             asked = queue_sample(found, job, images, None, with_truth=False)
             if not asked:
-                found.catalog.runs.finish(job.run_id, finish_review(found, job))
+                found.catalog.runs.finish(job.run_id, finish_review(found, job).to_json())
         return {"images": len(asked), "masks": sum(asked.values())}
 
 
@@ -113,7 +113,7 @@ def rescore_masks(workspace: str, dataset: str | None = None) -> list[dict[str, 
     """Compare a sample of old automatic masks with the current model; queue what differs."""
     with opened(workspace) as found:
         rows = [rescore_dataset(found, row) for row in _datasets(found, dataset)]
-        return [row for row in rows if row is not None]
+        return [row.to_json() for row in rows if row is not None]
 
 
 @flow(name="sweep-workspace")

@@ -16,7 +16,7 @@ from engine.core.metrics import match
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.zoom import Zoom
-from flows.stages.commit_answers import commit_answers
+from flows.stages.commit_answers import AnnotationFigures, commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.fully_automatic import mask_generator
 from flows.stages.rounds import context_of
@@ -39,14 +39,15 @@ from storage.objects import ObjectExistsError, named_by_catalog
 
 @flow(name="semi-automatic")
 def semi_automatic(workspace: str, round_id: int, wait: bool = True) -> dict[str, Any] | None:
-    """Prefect's door to `run_semi_automatic`."""
+    """Prefect flow around `run_semi_automatic`; the figures as they are stored."""
     opened = open_workspace(workspace)
-    return run_semi_automatic(opened, opened.catalog.rounds.get(round_id), wait=wait)
+    figures = run_semi_automatic(opened, opened.catalog.rounds.get(round_id), wait=wait)
+    return None if figures is None else figures.to_json()
 
 
 def run_semi_automatic(
     workspace: Workspace, row: Round, *, wait: bool = True
-) -> dict[str, Any] | None:
+) -> AnnotationFigures | None:
     """Pre-fill the round's images, queue them, have them completed, commit the masks.
 
     Safe to call again at any time.

@@ -241,8 +241,8 @@ def test_masks_reach_the_table_as_they_were_drawn(site: Site, ada: Client) -> No
         assert number < 2 or not site.workspace.queue.pending("annotate")
     context = _context(site, "annotate")
     figures = commit_answers(site.workspace, context)
-    assert (figures["masks"], figures["clicks_per_mask"]) == (6, 1.0)
-    assert figures["seconds_per_mask"] == 15.0
+    assert (figures.masks, figures.clicks_per_mask) == (6, 1.0)
+    assert figures.seconds_per_mask == 15.0
     rows = list(site.workspace.masks.masks(run_id="annotate"))
     assert len(rows) == 6
     upper = next(row for row in rows if row.mask_id.endswith("0001-upper"))

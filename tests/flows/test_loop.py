@@ -16,7 +16,7 @@ from flows.release.release import FILES, export_release, release
 from flows.review.review import review
 from flows.stages.fully_automatic import generate
 from flows.workspace.workspace import Workspace
-from storage.catalog import LoopConflictError, ModelState, Split, VerdictKind
+from storage.catalog import LoopConflictError, ModelState, RunKind, Split, VerdictKind
 from storage.catalog.runs import Runs
 from storage.formats.sa1b import read_sa1b
 from tests.flows.conftest import make_workspace, write_scenes
@@ -123,7 +123,10 @@ def test_a_retrained_version_says_on_its_card_whether_it_is_better(finished: Wor
         assert "gain" in model.card["note"]
         used = "better: " in model.card["note"].replace("not better", "")
         assert used == (model.state != ModelState.CANDIDATE)
-    results = [row.metrics["retrain"] for row in finished.catalog.rounds.for_loop(1)[:2]]
+    rounds = finished.catalog.rounds.for_loop(1)[:2]
+    trainings = finished.catalog.runs.all(kind=RunKind.RETRAIN)
+    assert {row.train_run_id for row in rounds} == {run.id for run in trainings}
+    results = [row.metrics["retrain"] for row in rounds]
     notes = {model.version: model.card["note"] for model in retrained}
     assert all(result["reason"] in notes[result["version"]] for result in results)
 

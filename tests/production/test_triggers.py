@@ -285,8 +285,8 @@ def test_masks_that_the_new_model_does_not_see_go_to_review(tmp_path: Path) -> N
     workspace.masks.commit(made, run_id="old", shard=0)
     found = rescore_dataset(workspace, dataset)
     assert found is not None
-    assert (found["images"], found["masks"], found["queued"]) == (2, 4, 2)
-    assert found["disagreements"] >= 2
+    assert (found.images, found.masks, found.queued) == (2, 4, 2)
+    assert found.disagreements >= 2
     (run,) = workspace.catalog.runs.all(kind=RunKind.REVIEW)
     assert run.state == RunState.RUNNING
     assert workspace.queue.counts(run_id=run.id)[TaskState.OPEN] == 2

@@ -16,7 +16,7 @@ from engine.core import boxes, rle
 from engine.core.clicks import center_point, depth, next_click
 from engine.core.grids import point_grid
 from engine.core.metrics import batch_iou, boundary_f, boundary_tolerance, iou, match
-from engine.core.records import Prompt
+from engine.core.records import Prompt, Provenance, Source, Stage
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=16))
 PAIRS = array_shapes(min_dims=2, max_dims=2, max_side=9).flatmap(
@@ -328,3 +328,16 @@ def test_boundary_f_is_that_of_all_pairs_of_outline_pixels(
 def test_what_is_near_is_a_share_of_the_diagonal_and_two_pixels_at_least() -> None:
     assert boundary_tolerance((300, 400)) == pytest.approx(4)
     assert boundary_tolerance((30, 40)) == 2
+
+
+def test_a_new_mask_says_where_it_comes_from_and_has_the_area_and_box_of_its_pixels() -> None:
+    pixels = np.zeros((8, 10), bool)
+    pixels[2:5, 3:9] = True
+    origin = Provenance(
+        dataset="d", stage=Stage.SEMI_AUTOMATIC, run_id="r", model="lite", source=Source.PREFILL
+    )
+    mask = origin.mask(7, "first", rle.encode(pixels), supersedes="old/7/0")
+    assert (mask.mask_id, mask.image_id, mask.run_id) == ("r/7/first", 7, "r")
+    assert (mask.source, mask.stage, mask.model) == (Source.PREFILL, Stage.SEMI_AUTOMATIC, "lite")
+    assert (mask.area, mask.box_xyxy, mask.supersedes) == (18, (3, 2, 9, 5), "old/7/0")
+    assert mask.created_at.utcoffset() is not None

@@ -1,6 +1,6 @@
 // Keys: what each does, how a key press is named, and the overlay that shows and changes them.
 
-import { el, openDialog } from "./dom.js";
+import { el, openDialog } from "../shared/dom.js";
 
 const STORE = "dataengine.keys";
 

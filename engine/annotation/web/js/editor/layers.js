@@ -2,7 +2,7 @@
 // frame, so that moving and zooming cost one drawImage, whether there are ten masks or thousands. A
 // change repaints only the box of what changed. Painting is plain writes into a buffer, in z-order.
 
-import { difference, forEachPiece, shifted } from "./rle.js";
+import { difference, forEachPiece, shifted } from "../shared/rle.js";
 
 const MAX_PIXELS = 8e6; // of the bitmap; a larger image's masks are painted smaller
 const MAX_PATCHES = 12; // more boxes than this are repainted as one

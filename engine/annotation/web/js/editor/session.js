@@ -1,11 +1,11 @@
 // The work on one image: finished masks, the one in progress, what was rejected, and how it all came
 // to be. No drawing and no requests; the page around it asks `items`, `rows` and `submission`.
 
-import { WorkLog } from "./clock.js";
+import { WorkLog } from "../shared/clock.js";
 import { CURRENT_COLOUR, OWN_COLOURS, PREFILLED_COLOURS } from "./colours.js";
 import { History } from "./history.js";
 import { idsIn, pastFromJson, pastToJson } from "./past.js";
-import { Mask } from "./rle.js";
+import { Mask } from "../shared/rle.js";
 import {
   iouOf, isWaiting, keyOf, newWork, promptOf, trustedIouOf, withAnswer, withBox, withCandidate,
   withPoint, withStroke, workFromJson, workToJson,

@@ -18,9 +18,9 @@
 // Returned: masks(), current(), draft(), submission(), toScreen(x, y), run(action),
 // frameTimes(), frameIntervals(), destroy(), and `session`, `ready` (a promise: the image is there).
 
-import { WorkLog } from "./clock.js";
+import { WorkLog } from "../shared/clock.js";
 import { Commands } from "./commands.js";
-import { el, toast } from "./dom.js";
+import { el, toast } from "../shared/dom.js";
 import { Frames } from "./frames.js";
 import { Keys } from "./keys.js";
 import { MaskLayer } from "./layers.js";

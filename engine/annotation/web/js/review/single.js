@@ -1,7 +1,7 @@
 // One mask, large: with or without its outline, zoomed and panned, before and after a fix.
 
-import { el } from "./dom.js";
-import { Fingers } from "./fingers.js";
+import { el } from "../shared/dom.js";
+import { Fingers } from "../shared/fingers.js";
 import { BEFORE, OUTLINE, boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
 const SHOWS = ["overlay", "image", "mask"];

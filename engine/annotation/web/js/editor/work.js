@@ -4,7 +4,7 @@
 // has to be computed backwards. Its mask is (answer, else base) minus `erased` plus `added`: strokes
 // are kept apart, so that a later click asks the model again without losing them.
 
-import { capsule, Mask } from "./rle.js";
+import { capsule, Mask } from "../shared/rle.js";
 
 /** `number`: for people; `base`: the mask that is being fixed; `replaces`: its id where it was
  * pre-filled. */

@@ -1,7 +1,7 @@
 // Opens the annotation page's editor over the review page, to make one mask better.
 
-import { api } from "./api.js";
-import { toast } from "./dom.js";
+import { api } from "../shared/api.js";
+import { toast } from "../shared/dom.js";
 import { boxOfRle } from "./mask_art.js";
 
 const SHARE = 0.45; // of the view that the mask is to take up at first
@@ -30,7 +30,7 @@ export function fixMask({ task, mask, rle, draft, onChange, onDone, onClose }) {
   async function open() {
     container.hidden = false;
     try {
-      const { mountEditor } = await import("./editor.js"); // loaded when it is first needed
+      const { mountEditor } = await import("../editor/editor.js"); // loaded when it is first needed
       if (isClosed) return;
       editor = mountEditor(container, {
         api,

@@ -1,6 +1,6 @@
 // Small charts in SVG: lines or bars over time, or points over names, with a reading under the pointer.
 
-import { el, svg } from "./dom.js";
+import { el, svg } from "../shared/dom.js";
 
 const HEIGHT = 11; // in rem
 const STEPS = [1, 2, 2.5, 5, 10];

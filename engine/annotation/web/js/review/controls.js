@@ -1,7 +1,7 @@
 // Keys and buttons of the review page: what each of them does.
 
-import { commandOf, isForControl, showKeys } from "./review_keys.js";
-import { nextShow } from "./review_single.js";
+import { commandOf, isForControl, showKeys } from "./keys.js";
+import { nextShow } from "./single.js";
 
 const HOLD_MS = 250;
 const INPUTS = ["pointermove", "pointerdown", "keydown", "wheel"];

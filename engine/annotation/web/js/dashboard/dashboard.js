@@ -1,13 +1,13 @@
 // The dashboard: where the loop is, who did what, and what can be started. Kept up to date by events.
 
-import { api, events } from "./api.js";
+import { api, events } from "../shared/api.js";
 import { chart } from "./charts.js";
-import { Jobs, actionButtons } from "./dashboard_actions.js";
-import { loopPanels } from "./dashboard_loop.js";
-import { annotatorsTable, costsTable, modelsTable, queueCards, releasesTable, runsTable } from "./dashboard_tables.js";
-import { el, toast } from "./dom.js";
-import { count, decimal, score } from "./format.js";
-import { mountHeader } from "./header.js";
+import { Jobs, actionButtons } from "./actions.js";
+import { loopPanels } from "./loop.js";
+import { annotatorsTable, costsTable, modelsTable, queueCards, releasesTable, runsTable } from "./tables.js";
+import { el, toast } from "../shared/dom.js";
+import { count, decimal, score } from "../shared/format.js";
+import { mountHeader } from "../shared/header.js";
 
 const REFRESH_MS = 1_500; // at most so often, however many events come
 const SLOW_MS = 30_000; // and at least so often: ages and progress change without an event

@@ -1,6 +1,6 @@
 // Clicks and boxes, the model's answers to them, and the preview under the pointer.
 
-import { toast } from "./dom.js";
+import { toast } from "../shared/dom.js";
 import { Prompter } from "./prompter.js";
 import { promptOf, withPoint } from "./work.js";
 

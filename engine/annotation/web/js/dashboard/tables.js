@@ -1,7 +1,7 @@
 // Queue, annotators, models, runs, releases and costs.
 
-import { el } from "./dom.js";
-import { ago, count, dateTime, decimal, duration, percent, score, words } from "./format.js";
+import { el } from "../shared/dom.js";
+import { ago, count, dateTime, decimal, duration, percent, score, words } from "../shared/format.js";
 
 const KINDS = {
   annotate: ["Annotate", "images without masks"],

@@ -1,8 +1,8 @@
 // What the review page shows around its masks: the task's line, the tally, reasons, emptiness.
 
-import { api } from "./api.js";
-import { el } from "./dom.js";
-import { REASONS } from "./review_keys.js";
+import { api } from "../shared/api.js";
+import { el } from "../shared/dom.js";
+import { REASONS } from "./keys.js";
 
 const MAX_SIDE = 4096; // larger images are looked at somewhat reduced
 const $ = (id) => document.getElementById(id);

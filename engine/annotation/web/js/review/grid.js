@@ -1,6 +1,6 @@
 // The grid: every mask as a crop with its outline, so that many can be judged at a glance.
 
-import { el } from "./dom.js";
+import { el } from "../shared/dom.js";
 import { boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
 // In rem, as in the style sheet.

@@ -1,6 +1,6 @@
 // Keys of the review page: which command a key is, and the table that `?` shows.
 
-import { keysTable, openDialog } from "./dom.js";
+import { keysTable, openDialog } from "../shared/dom.js";
 
 export const REASONS = ["wrong object", "too large", "too small", "ragged edge", "duplicate", "not an object"];
 

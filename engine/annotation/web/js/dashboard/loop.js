@@ -1,7 +1,7 @@
 // The picture of the loop: every round with its gates, the retrains between them, what comes next.
 
-import { el } from "./dom.js";
-import { DASH, count, decimal, score } from "./format.js";
+import { el } from "../shared/dom.js";
+import { DASH, count, decimal, score } from "../shared/format.js";
 
 const STAGES = {
   assisted_manual: ["Stage 1", "Assisted-manual", "People click, the model answers"],

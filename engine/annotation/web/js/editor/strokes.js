@@ -1,7 +1,7 @@
 // Brush and eraser. A stroke is painted over the mask in progress, or over the selected one.
 
-import { toast } from "./dom.js";
-import { capsule, Mask } from "./rle.js";
+import { toast } from "../shared/dom.js";
+import { capsule, Mask } from "../shared/rle.js";
 import { withStroke } from "./work.js";
 
 const MIN_RADIUS = 0.75; // always covers the pixel it is in

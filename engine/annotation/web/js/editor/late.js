@@ -1,10 +1,10 @@
 // Work on a task that went to somebody else meanwhile: it is sent all the same, and a reviewer picks from
 // both versions.
 
-import { api } from "./api.js";
-import { toast } from "./dom.js";
+import { api } from "../shared/api.js";
+import { toast } from "../shared/dom.js";
 import { Session } from "./session.js";
-import { keptCopies } from "./task_keeper.js";
+import { keptCopies } from "../shared/task_keeper.js";
 
 const NO_LEASE = "0".repeat(32); // the one it was done under is lost
 

@@ -1,6 +1,6 @@
 // The editor's elements: tools on the left, the canvas with its floating bar, the list on the right.
 
-import { el, svg } from "./dom.js";
+import { el, svg } from "../shared/dom.js";
 import { candidatesBySize, trustedIouOf } from "./work.js";
 
 const ICONS = {

@@ -1,7 +1,7 @@
 // The list of masks. Only the rows in sight exist, so 5,000 masks scroll as well as five.
 
 import { CRISP, sprite } from "./layers.js";
-import { el, svg } from "./dom.js";
+import { el, svg } from "../shared/dom.js";
 
 const ROW = 3.7; // rem, as in editor.css
 const THUMB = 2.85;

@@ -1,14 +1,14 @@
 // The annotation page: takes a task, opens the editor on it, keeps it safe, hands it in, takes the next.
 
-import { api, events } from "./api.js";
+import { api, events } from "../shared/api.js";
 import { Autosave } from "./autosave.js";
-import { ask, el, openDialog, toast } from "./dom.js";
+import { ask, el, openDialog, toast } from "../shared/dom.js";
 import { mountEditor } from "./editor.js";
-import { mountHeader } from "./header.js";
+import { mountHeader } from "../shared/header.js";
 import { Keys } from "./keys.js";
 import { sendKept, sendLate } from "./late.js";
-import { markdown } from "./markdown.js";
-import { Banner } from "./banner.js";
+import { markdown } from "../shared/markdown.js";
+import { Banner } from "../shared/banner.js";
 
 const KINDS = ["complete", "annotate"];
 const LOOK_AGAIN_MS = 30_000; // where the server's word about new tasks did not come through

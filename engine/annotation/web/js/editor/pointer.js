@@ -1,6 +1,6 @@
 // What the pointer means: a click, a box, a stroke, or moving the image. It knows nothing of masks.
 
-import { Fingers } from "./fingers.js";
+import { Fingers } from "../shared/fingers.js";
 
 const DRAG_PX = 4; // on the screen; less is a click with an unsteady hand
 const FINGER_PX = 12; // the same for a finger

@@ -1,18 +1,18 @@
 // The review page: takes tasks of masks to judge, and puts grid, single view and editor together.
 
-import { api, events } from "./api.js";
-import { WorkLog } from "./clock.js";
-import { ask, toast } from "./dom.js";
-import { mountHeader } from "./header.js";
-import { Banner } from "./banner.js";
-import { Controls } from "./review_controls.js";
-import { fixMask } from "./review_fix.js";
-import { Grid } from "./review_grid.js";
-import { REASONS } from "./review_keys.js";
-import { Single, showName } from "./review_single.js";
-import { Verdicts } from "./review_state.js";
-import * as view from "./review_view.js";
-import { TaskKeeper } from "./task_keeper.js";
+import { api, events } from "../shared/api.js";
+import { WorkLog } from "../shared/clock.js";
+import { ask, toast } from "../shared/dom.js";
+import { mountHeader } from "../shared/header.js";
+import { Banner } from "../shared/banner.js";
+import { Controls } from "./controls.js";
+import { fixMask } from "./fix.js";
+import { Grid } from "./grid.js";
+import { REASONS } from "./keys.js";
+import { Single, showName } from "./single.js";
+import { Verdicts } from "./verdicts.js";
+import * as view from "./view.js";
+import { TaskKeeper } from "../shared/task_keeper.js";
 
 const DATASET = new URLSearchParams(location.search).get("dataset");
 const NOTHING =

@@ -1,7 +1,7 @@
 // Saves the editor's work as the task's draft. What TaskKeeper does, made bearable for thousands of
 // masks: writing them all out takes a while then, so it is done less often.
 
-import { TaskKeeper } from "./task_keeper.js";
+import { TaskKeeper } from "../shared/task_keeper.js";
 
 const WAIT_MS = 800;
 const LARGE = 300_000; // characters: above this the copy here is not written at every step

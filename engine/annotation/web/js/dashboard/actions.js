@@ -1,8 +1,8 @@
 // What the person in charge can start: a button, a dialog that says what will happen, the job's log.
 
-import { api } from "./api.js";
-import { el, openDialog, toast } from "./dom.js";
-import { duration, words } from "./format.js";
+import { api } from "../shared/api.js";
+import { el, openDialog, toast } from "../shared/dom.js";
+import { duration, words } from "../shared/format.js";
 
 const PLAN_MS = 300;
 const CHOICES = { annotator: ["people", "simulated"] }; // fields with words to choose from

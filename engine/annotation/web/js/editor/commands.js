@@ -1,6 +1,6 @@
 // What keys and buttons do in the editor.
 
-import { toast } from "./dom.js";
+import { toast } from "../shared/dom.js";
 import { candidatesBySize } from "./work.js";
 
 const ZOOM_STEP = 1.3;

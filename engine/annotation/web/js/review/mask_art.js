@@ -1,6 +1,6 @@
 // Masks as pictures: cut out of the run lengths, traced, and drawn over the image.
 
-import { Mask, forEachPiece } from "./rle.js";
+import { Mask, forEachPiece } from "../shared/rle.js";
 
 export const OUTLINE = "#35e0ff";
 export const BEFORE = "#ffb347";

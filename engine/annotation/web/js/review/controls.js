@@ -27,12 +27,13 @@ export class Controls {
 
   verdictCommands() {
     const { review } = this;
+    const { judging } = review;
     return {
-      accept: () => review.accept(),
-      reject: () => review.reject(),
+      accept: () => judging.accept(),
+      reject: () => judging.reject(),
       fix: () => review.fix(),
-      undo: () => review.undo(),
-      acceptRest: () => review.acceptRest(),
+      undo: () => judging.undo(),
+      acceptRest: () => judging.acceptRest(),
       submit: () => review.submit(),
       skip: () => review.skip(),
       putBack: () => review.putBack(),
@@ -65,7 +66,7 @@ export class Controls {
   /** Enter: "no reason" where one was asked for, else into the single view and back. */
   look() {
     const { review } = this;
-    if (review.isAskingReason) review.closeReasons(true);
+    if (review.judging.isAskingReason) review.judging.closeReasons(true);
     else if (review.single.isOpen) review.closeSingle();
     else review.look(review.index);
   }
@@ -73,13 +74,13 @@ export class Controls {
   /** Escape: takes a reject back while its reason is asked for, else leaves the single view. */
   back() {
     const { review } = this;
-    if (review.isAskingReason) review.undo();
+    if (review.judging.isAskingReason) review.judging.undo();
     else if (review.single.isOpen) review.closeSingle();
   }
 
   run(command) {
     if (!this.review.isReady) return;
-    if (command.startsWith("reason:")) this.review.giveReason(Number(command.slice(7)));
+    if (command.startsWith("reason:")) this.review.judging.giveReason(Number(command.slice(7)));
     else this.commands[command]?.();
   }
 
@@ -107,7 +108,7 @@ export class Controls {
       this.onBeforeKey(event);
       return;
     }
-    const command = commandOf(event, this.review.isAskingReason);
+    const command = commandOf(event, this.review.judging.isAskingReason);
     if (!command) return;
     event.preventDefault();
     if (!event.repeat || REPEATED.includes(command)) this.run(command);

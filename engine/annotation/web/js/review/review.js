@@ -2,13 +2,13 @@
 
 import { api, events } from "../shared/api.js";
 import { WorkLog } from "../shared/clock.js";
-import { ask, toast } from "../shared/dom.js";
+import { toast } from "../shared/dom.js";
 import { mountHeader } from "../shared/header.js";
 import { Banner } from "../shared/banner.js";
 import { Controls } from "./controls.js";
 import { fixMask } from "./fix.js";
 import { Grid } from "./grid.js";
-import { REASONS } from "./keys.js";
+import { Judging } from "./judging.js";
 import { Single, showName } from "./single.js";
 import { Verdicts } from "./verdicts.js";
 import * as view from "./view.js";
@@ -20,12 +20,11 @@ const NOTHING =
   "dataengine review. This page takes the next ones by itself.";
 const $ = (id) => document.getElementById(id);
 
-class Review {
+export class Review {
   constructor() {
     this.task = null;
     this.fixing = null; // {mask_id, draft} while the editor is open
-    this.isAsking = false; // whether a fix may be dropped
-    this.reasonFor = null; // the mask whose reject may still get a reason
+    this.judging = new Judging(this);
     this.clock = new WorkLog();
     this.banner = new Banner($("banner"));
     this.grid = new Grid($("grid"), { select: (index) => this.select(index), open: (index) => this.look(index) });
@@ -45,10 +44,6 @@ class Review {
   /** Whether commands are for this page: there is a task, and no editor lies over it. */
   get isReady() {
     return this.state === "ready" && !this.fixing;
-  }
-
-  get isAskingReason() {
-    return this.reasonFor !== null;
   }
 
   // Tasks -------------------------------------------------------------------
@@ -76,7 +71,6 @@ class Review {
       verdicts: new Verdicts(task.masks),
       index: 0,
       show: "overlay",
-      reasonFor: null,
     });
     this.keeper = new TaskKeeper(task, "review", () => this.draftData(), {
       lost: () => this.onLost(),
@@ -119,6 +113,7 @@ class Review {
   end() {
     this.keeper?.stop();
     this.clock.turnTo(null);
+    this.judging.closeReasons();
     this.closeEditor?.();
     this.task = null;
     this.banner.clear();
@@ -129,7 +124,7 @@ class Review {
   async finish(call, message, { isJudged = false, then = () => this.takeNext() } = {}) {
     if (this.state !== "ready") return;
     const { keeper } = this;
-    this.closeReasons();
+    this.judging.closeReasons();
     this.setState("busy");
     try {
       await keeper.finish(call);
@@ -220,50 +215,6 @@ class Review {
     else this.verdicts.pending += seconds;
   }
 
-  judge(verdict, more = {}) {
-    this.settleTime();
-    this.verdicts.set([this.idOf(this.index)], { verdict, reason: null, fix: null, ...more });
-    this.refresh([this.index]);
-  }
-
-  /** Whether the masks' verdicts may be replaced: none of them is a fix, or the reviewer gives it up. */
-  async mayReplace(ids, action) {
-    if (!ids.some((id) => this.verdicts.get(id)?.fix)) return true;
-    if (this.isAsking) return false;
-    this.isAsking = true;
-    const text = "There is a finished fix of this mask. It would be dropped.";
-    const { task } = this;
-    const isGivenUp = await ask("Drop the fix?", text, action, { back: "Keep the fix", isLoss: true });
-    this.isAsking = false;
-    return isGivenUp && this.task === task;
-  }
-
-  async accept() {
-    this.closeReasons(true);
-    if (!(await this.mayReplace([this.idOf(this.index)], "Accept the mask as it was"))) return;
-    this.judge("accept");
-    this.goLeft();
-  }
-
-  acceptRest() {
-    this.closeReasons();
-    const ids = this.verdicts.left();
-    if (!ids.length) return;
-    this.settleTime();
-    this.verdicts.set(ids, { verdict: "accept", reason: null, fix: null });
-    this.refresh(ids.map((id) => this.verdicts.ids.indexOf(id)));
-    toast(`${ids.length} accepted. U takes it back, Ctrl+Enter submits.`);
-  }
-
-  async undo() {
-    this.closeReasons();
-    if (!(await this.mayReplace(this.verdicts.lastStep(), "Undo the fix"))) return;
-    const indices = this.verdicts.undo().map((id) => this.verdicts.ids.indexOf(id));
-    if (!indices.length) return toast("Nothing to undo.");
-    this.refresh(indices);
-    this.select(indices[0]);
-  }
-
   refresh(indices) {
     for (const index of indices) {
       this.grid.setVerdict(index, this.verdicts.get(this.idOf(index)));
@@ -283,33 +234,8 @@ class Review {
     return { ...this.verdicts.toData(), cursor: this.index, single: this.single.isOpen, fixing: this.fixing ?? null };
   }
 
-  /** Reject at once; the reason may follow. */
-  async reject() {
-    this.closeReasons(true);
-    if (!(await this.mayReplace([this.idOf(this.index)], "Reject it"))) return;
-    this.judge("reject");
-    this.reasonFor = this.index;
-    view.askReason(
-      (number) => this.giveReason(number),
-      () => this.closeReasons(true),
-    );
-  }
-
-  giveReason(number) {
-    this.verdicts.amend(this.idOf(this.reasonFor), { reason: REASONS[number] });
-    this.refresh([this.reasonFor]);
-    this.closeReasons(true);
-  }
-
-  closeReasons(advances = false) {
-    if (!this.isAskingReason) return;
-    this.reasonFor = null;
-    view.hideReasons();
-    if (advances) this.goLeft();
-  }
-
   fix(saved = null) {
-    this.closeReasons();
+    this.judging.closeReasons();
     const index = saved ? this.verdicts.ids.indexOf(saved.mask_id) : this.index;
     if (index < 0) return;
     this.select(index);
@@ -333,7 +259,7 @@ class Review {
       },
       onDone: (fix) => {
         close();
-        this.judge("fix", { fix });
+        this.judging.judge("fix", { fix });
         this.goLeft();
       },
       onClose: close,
@@ -346,7 +272,7 @@ class Review {
     if (!this.task?.masks[index]) return;
     if (index !== this.index) {
       this.settleTime();
-      this.closeReasons();
+      this.judging.closeReasons();
     }
     this.index = index;
     this.grid.setCursor(index);
@@ -354,13 +280,13 @@ class Review {
   }
 
   move(step) {
-    this.closeReasons();
+    this.judging.closeReasons();
     this.select(Math.min(Math.max(this.index + step, 0), this.task.masks.length - 1));
   }
 
   /** To the next mask that has no verdict. */
   goLeft() {
-    this.closeReasons();
+    this.judging.closeReasons();
     const index = this.verdicts.nextLeft(this.index);
     if (index >= 0) this.select(index);
   }

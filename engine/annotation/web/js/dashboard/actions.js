@@ -2,7 +2,7 @@
 
 import { api } from "../shared/api.js";
 import { el, openDialog, toast } from "../shared/dom.js";
-import { duration, words } from "../shared/format.js";
+import { duration, secondsBetween, words } from "../shared/format.js";
 
 const PLAN_MS = 300;
 const CHOICES = { annotator: ["people", "simulated"] }; // fields with words to choose from
@@ -160,7 +160,10 @@ function field(name, value, context) {
  * of in `notice` until somebody puts that away. */
 export class Jobs {
   constructor(root, panel, notice, canStop) {
-    Object.assign(this, { root, panel, notice, canStop });
+    this.root = root;
+    this.panel = panel;
+    this.notice = notice;
+    this.canStop = canStop;
     this.nodes = new Map();
   }
 
@@ -191,7 +194,7 @@ export class Jobs {
     this.panel.hidden = false;
     const [summary, command, log] = node.children;
     const isRunning = job.state === "running";
-    const seconds = (new Date(job.finished_at ?? Date.now()) - new Date(job.started_at)) / 1_000;
+    const seconds = secondsBetween(job.started_at, job.finished_at);
     const when = isRunning ? `for ${duration(seconds)}` : `took ${duration(seconds)}`;
     node.line ??= el("span");
     node.line.replaceChildren(
@@ -232,7 +235,7 @@ export class Jobs {
     this.notice.hidden = failed.length === 0;
     if (!failed.length) return;
     const close = () => {
-      localStorage.setItem(SEEN, Math.max(...failed.map(endOf)));
+      localStorage.setItem(SEEN, String(Math.max(...failed.map(endOf))));
       this.tellFailures();
     };
     const texts = failed.map((job) => el("div", {}, el("strong", {}, `${job.title} failed. `), lastLine(job)));

@@ -1,7 +1,7 @@
 // Queue, annotators, models, runs, releases and costs.
 
 import { el } from "../shared/dom.js";
-import { ago, count, dateTime, decimal, duration, percent, score, words } from "../shared/format.js";
+import { ago, count, dateTime, decimal, duration, percent, score, secondsBetween, words } from "../shared/format.js";
 
 const KINDS = {
   annotate: ["Annotate", "images without masks"],
@@ -185,8 +185,7 @@ function twoLines(text, more, title) {
 }
 
 function tookText(row) {
-  const seconds = (new Date(row.finished_at ?? Date.now()) - new Date(row.started_at)) / 1_000;
-  return row.finished_at ? `took ${duration(seconds)}` : "";
+  return row.finished_at ? `took ${duration(secondsBetween(row.started_at, row.finished_at))}` : "";
 }
 
 /** Ids begin with the time; their end tells runs apart. */

@@ -2,7 +2,7 @@
 
 import { api, events } from "../shared/api.js";
 import { Autosave } from "./autosave.js";
-import { ask, el, openDialog, toast } from "../shared/dom.js";
+import { ask, byId, el, openDialog, toast } from "../shared/dom.js";
 import { mountEditor } from "./editor.js";
 import { mountHeader } from "../shared/header.js";
 import { Keys } from "./keys.js";
@@ -20,7 +20,6 @@ const NO_COPY = "offline – too much to keep in this browser, please leave the 
 const SENT = "What you did on it was sent all the same: a reviewer sees both versions, and picks the better masks.";
 const KEPT = "What you did on it is kept in this browser, and comes back if the image does.";
 
-const byId = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 class Page {
@@ -105,7 +104,7 @@ class Page {
       onTrouble: (problem) => this.trouble(problem),
       onContact: () => keeper.setOffline(false),
     });
-    window.dataengine = {
+    globalThis.dataengine = {
       editor: this.editor,
       frameTimes: () => this.editor?.frameTimes() ?? [],
       frameIntervals: () => this.editor?.frameIntervals() ?? [],

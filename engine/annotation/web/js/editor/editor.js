@@ -75,7 +75,7 @@ class Editor {
 
   #mount(width, height) {
     const commands = new Commands(this);
-    this.run = (action) => commands.run(action);
+    this.run = (action, event = null) => commands.run(action, event);
     this.parts = buildLayout(this.container, this.keys, this.run, { hasList: !this.isFix });
     const { canvas } = this.parts;
     this.frames = new Frames(() => this.#draw());
@@ -340,7 +340,6 @@ class Editor {
   destroy() {
     this.abort.abort();
     clearInterval(this.timer);
-    clearTimeout(this.busyTimer);
     for (const part of [this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
     this.container.replaceChildren();
     this.container.classList.remove("editor", "has-list");

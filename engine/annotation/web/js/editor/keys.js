@@ -4,8 +4,11 @@ import { el, openDialog } from "../shared/dom.js";
 
 const STORE = "dataengine.keys";
 
-/** [id, title, keys]. A key's name is that of KeyboardEvent.key, with Ctrl+, Alt+, Shift+ before it;
- * Cmd counts as Ctrl. For characters such as "?" the shift that types them is not named. */
+/** @typedef {[id: string, title: string, keys: string[]]} KeyRow */
+
+/** A key's name is that of KeyboardEvent.key, with Ctrl+, Alt+, Shift+ before it;
+ * Cmd counts as Ctrl. For characters such as "?" the shift that types them is not named.
+ * @type {Record<string, KeyRow[]>} */
 const GROUPS = {
   "This mask": [
     ["finish", "Finish this mask", ["Enter", "N"]],
@@ -96,6 +99,7 @@ export function nameOf(event) {
 }
 
 export class Keys {
+  /** @type {Record<string, string[]>} */
   #changed = read();
 
   /** The action of a key press, or null. Shift with an arrow key means the same, only faster. */

@@ -142,7 +142,7 @@ export function fillBar(bar, { work, selected, isFix, keys, run }) {
   } else {
     parts = [el("span", { class: "bar-text muted" }, "Click an object, or drag a box around it."), finish(true)];
   }
-  const focused = bar.contains(document.activeElement) ? document.activeElement.dataset.action : null;
+  const focused = bar.contains(document.activeElement) ? document.activeElement.getAttribute("data-action") : null;
   bar.replaceChildren(...parts.filter(Boolean));
   if (focused) bar.querySelector(`[data-action="${focused}"]`)?.focus();
 }

@@ -7,6 +7,7 @@ const DETAIL_MASKS = 60; // as many are drawn one by one when looked at closely
 const DETAIL_EDGES = 10_000;
 const DETAIL_PIXELS = 2e6;
 
+/** @param {number[]} rgb */
 const css = ([r, g, b], alpha = 1) => `rgb(${r} ${g} ${b} / ${alpha})`;
 
 export class Scene {

@@ -6,8 +6,34 @@
 
 import { capsule, Mask } from "../shared/rle.js";
 
+/** @typedef {import("../shared/rle.js").Box} Box
+ * @typedef {{x: number, y: number, label: number}} Point label 1: belongs to the object, 0: does not
+ * @typedef {{token: string, candidate: number}} Former the answer that a prompt corrects
+ * @typedef {object} Answer what the model said to the prompt with this key
+ * @property {string} key
+ * @property {string} token
+ * @property {number} best place of the candidate that the model expects to be best
+ * @property {(Mask | null)[]} masks
+ * @property {number[]} ious
+ * @typedef {object} Work
+ * @property {string} id
+ * @property {number} number for people
+ * @property {string | null} replaces id of the pre-filled mask that is being fixed
+ * @property {Mask | null} base the mask that is being fixed
+ * @property {Point[]} points
+ * @property {Box | null} box
+ * @property {Former | null} former
+ * @property {Answer | null} answer
+ * @property {number} candidate
+ * @property {Mask | null} added
+ * @property {Mask | null} erased
+ * @property {Mask | null} [mask] composed of the others
+ */
+
 /** `number`: for people; `base`: the mask that is being fixed; `replaces`: its id where it was
- * pre-filled. */
+ * pre-filled.
+ * @param {string} id
+ * @returns {Work} */
 export function newWork(id, { number = 0, replaces = null, base = null } = {}) {
   return composed({
     id,
@@ -24,6 +50,8 @@ export function newWork(id, { number = 0, replaces = null, base = null } = {}) {
   });
 }
 
+/** @param {Work} work
+ * @returns {Work} */
 function composed(work) {
   let mask = work.answer?.masks[work.candidate] ?? work.base;
   if (mask && work.erased) mask = mask.minus(work.erased);
@@ -31,19 +59,23 @@ function composed(work) {
   return { ...work, mask };
 }
 
-/** The IoU that the model expects of its answer. */
+/** The IoU that the model expects of its answer.
+ * @param {Work} work */
 export function iouOf(work) {
   return work.answer?.ious[work.candidate] ?? null;
 }
 
 /** The same where it says something of the mask: of an answer to one prompt. After corrections it
- * falls while the mask gets better, and of what was painted the model knows nothing. */
+ * falls while the mask gets better, and of what was painted the model knows nothing.
+ * @param {Work} work */
 export function trustedIouOf(work) {
   const isFirst = work.points.length + (work.box ? 1 : 0) === 1 && !work.base;
   return isFirst && !work.added && !work.erased ? iouOf(work) : null;
 }
 
-/** A click. The answer so far becomes the former one, to be corrected. */
+/** A click. The answer so far becomes the former one, to be corrected.
+ * @param {Work} work
+ * @param {Point} point */
 export function withPoint(work, point) {
   const next = { ...work, points: [...work.points, point], former: formerOf(work) };
   // the newest word counts: a click on something that was painted away or on takes that back
@@ -59,15 +91,21 @@ function around(mask, point) {
   return capsule(mask.width, mask.height, x, y, x, y, reach);
 }
 
+/** @param {Work} work
+ * @param {Box} box */
 export function withBox(work, box) {
   return composed({ ...work, box, former: formerOf(work) });
 }
 
+/** @param {Work} work
+ * @param {Answer} answer */
 export function withAnswer(work, answer) {
   const candidate = answer.masks.length > 1 ? answer.best : 0;
   return composed({ ...work, answer, candidate });
 }
 
+/** @param {Work} work
+ * @param {number} candidate */
 export function withCandidate(work, candidate) {
   return composed({ ...work, candidate });
 }
@@ -78,6 +116,9 @@ export function candidatesBySize({ answer }) {
   return there.sort((a, b) => answer.masks[b].area - answer.masks[a].area);
 }
 
+/** @param {Work} work
+ * @param {Mask} stroke
+ * @param {boolean} isErasing */
 export function withStroke(work, stroke, isErasing) {
   const [to, from] = isErasing ? ["erased", "added"] : ["added", "erased"];
   const next = { ...work, [to]: work[to] ? work[to].union(stroke) : stroke };
@@ -90,7 +131,8 @@ function formerOf(work) {
   return { token: work.answer.token, candidate: work.candidate };
 }
 
-/** What the model is to be asked; null where there is nothing to ask. */
+/** What the model is to be asked; null where there is nothing to ask.
+ * @param {Work} work */
 export function promptOf(work) {
   if (work.points.length === 0 && !work.box) return null;
   const box = work.box ?? boxOfBase(work);
@@ -104,7 +146,9 @@ export function promptOf(work) {
   };
 }
 
-/** A mask that is being fixed was not made from prompts we know: its box says what is meant. */
+/** A mask that is being fixed was not made from prompts we know: its box says what is meant.
+ * @param {Work} work
+ * @returns {Box | null} */
 function boxOfBase(work) {
   if (!work.base || work.base.isEmpty) return null;
   const [x0, y0, x1, y1] = work.base.box;
@@ -127,7 +171,9 @@ export function isWaiting(work) {
   return prompt !== null && work.answer?.key !== keyOf(prompt);
 }
 
-/** An answer of the server, as works keep it. */
+/** An answer of the server, as works keep it.
+ * @param {string} key
+ * @returns {Answer} */
 export function answerFrom(prediction, key) {
   return {
     key,

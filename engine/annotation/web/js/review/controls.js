@@ -90,7 +90,7 @@ export class Controls {
     setInterval(() => clock.tick(), 1_000);
     document.addEventListener("keydown", (event) => this.onKey(event));
     document.addEventListener("keyup", (event) => this.onKeyUp(event));
-    for (const button of document.querySelectorAll("[data-command]")) this.bind(button, button.dataset.command);
+    for (const button of document.querySelectorAll("[data-command]")) this.bind(button, button.getAttribute("data-command"));
     for (const [id, command] of Object.entries(BUTTONS)) this.bind(document.getElementById(id), command);
   }
 

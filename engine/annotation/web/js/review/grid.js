@@ -10,6 +10,11 @@ export const MARKS = { accept: "✓", reject: "✕", fix: "✎" };
 
 /** `on.select(index)` after a click, `on.open(index)` after a double click. */
 export class Grid {
+  task = null;
+  picture = null;
+  rleOf = null;
+  show = "overlay";
+
   constructor(root, on) {
     this.root = root;
     this.on = on;

@@ -2,7 +2,7 @@
 
 import { api, events } from "../shared/api.js";
 import { WorkLog } from "../shared/clock.js";
-import { toast } from "../shared/dom.js";
+import { byId, toast } from "../shared/dom.js";
 import { mountHeader } from "../shared/header.js";
 import { Banner } from "../shared/banner.js";
 import { Controls } from "./controls.js";
@@ -18,16 +18,25 @@ const DATASET = new URLSearchParams(location.search).get("dataset");
 const NOTHING =
   "Masks come here when the person in charge sends some to review, from the dashboard or with " +
   "dataengine review. This page takes the next ones by itself.";
-const $ = (id) => document.getElementById(id);
 
 export class Review {
+  task = null;
+  picture = null;
+  /** @type {Verdicts} */
+  verdicts = null;
+  /** @type {TaskKeeper} */
+  keeper = null;
+  index = 0;
+  show = "overlay";
+  fixing = null; // {mask_id, draft} while the editor is open
+  closeEditor = null;
+  hasPutBack = false;
+
   constructor() {
-    this.task = null;
-    this.fixing = null; // {mask_id, draft} while the editor is open
     this.judging = new Judging(this);
     this.clock = new WorkLog();
-    this.banner = new Banner($("banner"));
-    this.grid = new Grid($("grid"), { select: (index) => this.select(index), open: (index) => this.look(index) });
+    this.banner = new Banner(byId("banner"));
+    this.grid = new Grid(byId("grid"), { select: (index) => this.select(index), open: (index) => this.look(index) });
     this.single = new Single({ show: (show) => this.setShow(show) });
     this.controls = new Controls(this);
     events({ queue: (counts) => this.onQueue(counts) });
@@ -99,7 +108,7 @@ export class Review {
     this.select(Math.min(draft?.cursor ?? 0, task.masks.length - 1));
     if (draft?.single) this.look(this.index);
     view.showTally(this.verdicts.tally());
-    $("grid").focus({ preventScroll: true });
+    byId("grid").focus({ preventScroll: true });
   }
 
   showEmpty(title, text) {
@@ -159,7 +168,7 @@ export class Review {
   putBack() {
     const { id, lease_id } = this.task;
     this.hasPutBack = true; // until somebody asks for work again
-    const done = () => this.showEmpty("Put back", "The image is in the queue again, for you or somebody else.");
+    const done = async () => this.showEmpty("Put back", "The image is in the queue again, for you or somebody else.");
     return this.finish(() => api.release(id, lease_id), "Put back.", { then: done });
   }
 
@@ -294,7 +303,7 @@ export class Review {
   look(index) {
     this.select(index);
     this.settleTime();
-    $("grid").hidden = true;
+    byId("grid").hidden = true;
     this.single.root.hidden = false;
     this.single.index = null; // whatever was shown before, this is a new look
     this.showSingle();
@@ -303,9 +312,9 @@ export class Review {
   closeSingle() {
     this.settleTime();
     this.single.close();
-    $("grid").hidden = false;
+    byId("grid").hidden = false;
     this.grid.setCursor(this.index);
-    $("grid").focus({ preventScroll: true });
+    byId("grid").focus({ preventScroll: true });
   }
 
   showSingle() {
@@ -323,7 +332,7 @@ export class Review {
 
   setShow(show) {
     this.show = show;
-    $("shown").textContent = showName(show);
+    byId("shown").textContent = showName(show);
     this.grid.setShow(show);
     this.showSingle();
   }

@@ -1,6 +1,6 @@
 // One mask, large: with or without its outline, zoomed and panned, before and after a fix.
 
-import { el } from "../shared/dom.js";
+import { byId, el } from "../shared/dom.js";
 import { Fingers } from "../shared/fingers.js";
 import { BEFORE, OUTLINE, boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
@@ -21,12 +21,19 @@ const SOURCES = {
 export const nextShow = (show) => SHOWS[(SHOWS.indexOf(show) + 1) % SHOWS.length];
 export const showName = (show) => SHOW_NAMES[show];
 
-const $ = (id) => document.getElementById(id);
 
 export class Single {
+  task = null;
+  picture = null;
+  mask = null;
+  entry = null; // the mask's verdict so far
+  index = null;
+  view = null; // what part of the image is seen: {x, y, scale}
+  frame = 0;
+
   constructor(on) {
-    this.root = $("single");
-    this.canvas = $("single-canvas");
+    this.root = byId("single");
+    this.canvas = byId("single-canvas");
     this.show = "overlay";
     this.isBefore = false;
     this.isWhole = false;
@@ -45,7 +52,7 @@ export class Single {
     Object.assign(this, { task, picture, index, entry, show, mask: task.masks[index] });
     this.root.hidden = false;
     if (isOther) this.isBefore = false;
-    $("single-title").textContent = `Mask ${index + 1} of ${total}`;
+    byId("single-title").textContent = `Mask ${index + 1} of ${total}`;
     this.fillFacts();
     this.fillButtons();
     if (isOther) this.fit();
@@ -70,11 +77,11 @@ export class Single {
       ["Model", mask.model ?? "–"],
       ["Annotator", mask.annotator ?? "–"],
     ];
-    $("single-facts").replaceChildren(
+    byId("single-facts").replaceChildren(
       ...rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value))),
     );
     const [style, text] = VERDICT_BADGES[entry?.verdict] ?? ["", "no verdict yet"];
-    $("single-verdict").replaceChildren(
+    byId("single-verdict").replaceChildren(
       el("span", { class: `badge ${style}` }, text),
       entry?.reason ? el("span", { class: "muted" }, ` ${entry.reason}`) : "",
     );
@@ -84,12 +91,12 @@ export class Single {
     for (const button of this.root.querySelectorAll("[data-show]")) {
       button.setAttribute("aria-pressed", String(button.dataset.show === this.show));
     }
-    $("before").hidden = !this.entry?.fix;
-    $("before").setAttribute("aria-pressed", String(this.isBefore));
-    $("zoom").firstChild.textContent = this.isWhole ? "Around the mask " : "Whole image ";
-    $("single-note").hidden = !this.entry?.fix;
-    $("single-note").textContent = this.isBefore ? "Before the fix" : "After the fix";
-    $("single-note").dataset.before = this.isBefore;
+    byId("before").hidden = !this.entry?.fix;
+    byId("before").setAttribute("aria-pressed", String(this.isBefore));
+    byId("zoom").firstChild.textContent = this.isWhole ? "Around the mask " : "Whole image ";
+    byId("single-note").hidden = !this.entry?.fix;
+    byId("single-note").textContent = this.isBefore ? "Before the fix" : "After the fix";
+    byId("single-note").dataset.before = String(this.isBefore);
   }
 
   setBefore(isBefore) {
@@ -196,7 +203,7 @@ export class Single {
     for (const button of this.root.querySelectorAll("[data-show]")) {
       button.addEventListener("click", () => this.on.show(button.dataset.show));
     }
-    $("before").addEventListener("click", () => this.setBefore(!this.isBefore));
-    $("zoom").addEventListener("click", () => this.toggleWhole());
+    byId("before").addEventListener("click", () => this.setBefore(!this.isBefore));
+    byId("zoom").addEventListener("click", () => this.toggleWhole());
   }
 }

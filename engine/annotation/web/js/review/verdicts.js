@@ -2,11 +2,15 @@
 
 const KEPT_STEPS = 50; // of undo, in a draft
 
-/** Verdicts by mask, with undo. An entry is `{verdict, reason, fix}`, or absent. */
+/** @typedef {{verdict: "accept" | "reject" | "fix", reason?: string | null, fix?: {rle: import("../shared/rle.js").Rle} | null}} Entry */
+
+/** Verdicts by mask, with undo. */
 export class Verdicts {
   constructor(masks) {
     this.ids = masks.map((mask) => mask.mask_id);
+    /** @type {Map<string, Entry>} */
     this.entries = new Map();
+    /** @type {Map<string, number>} */
     this.seconds = new Map();
     this.pending = 0; // seconds that belong to no single mask yet: a look over the whole grid
     this.steps = []; // for undo: lists of [id, former entry]
@@ -16,7 +20,9 @@ export class Verdicts {
     return this.entries.get(id) ?? null;
   }
 
-  /** Judge one or several masks as one step of undo. Time spent on all of them is shared out. */
+  /** Judge one or several masks as one step of undo. Time spent on all of them is shared out.
+   * @param {string[]} ids
+   * @param {Entry} entry */
   set(ids, entry) {
     if (!ids.length) return;
     this.steps.push(ids.map((id) => [id, this.get(id)]));

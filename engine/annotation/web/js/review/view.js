@@ -1,11 +1,10 @@
 // What the review page shows around its masks: the task's line, the tally, reasons, emptiness.
 
 import { api } from "../shared/api.js";
-import { el } from "../shared/dom.js";
+import { byId, el } from "../shared/dom.js";
 import { REASONS } from "./keys.js";
 
 const MAX_SIDE = 4096; // larger images are looked at somewhat reduced
-const $ = (id) => document.getElementById(id);
 
 export async function loadPicture(image) {
   const picture = new Image();
@@ -21,24 +20,24 @@ export async function loadPicture(image) {
 
 /** The parts of a task, or none of them. */
 export function showParts(isTask) {
-  for (const id of ["toolbar", "grid", "commands"]) $(id).hidden = !isTask;
-  if (!isTask) for (const id of ["single", "fix", "reasons", "task-note"]) $(id).hidden = true;
-  if (isTask) $("empty").hidden = true;
+  for (const id of ["toolbar", "grid", "commands"]) byId(id).hidden = !isTask;
+  if (!isTask) for (const id of ["single", "fix", "reasons", "task-note"]) byId(id).hidden = true;
+  if (isTask) byId("empty").hidden = true;
 }
 
 export function showFacts(task, isRestored) {
   const { file_name: name, width, height } = task.image;
   const waiting = task.waiting ? `${task.waiting} more waiting` : "the last one";
-  $("file-name").textContent = name;
-  $("file-name").title = name;
-  $("task-facts").textContent = [task.dataset, `${width} × ${height}`, waiting].join(" · ");
-  $("saved").textContent = isRestored ? "Restored" : "";
-  $("task-note").textContent = task.note ?? "";
-  $("task-note").hidden = !task.note;
+  byId("file-name").textContent = name;
+  byId("file-name").title = name;
+  byId("task-facts").textContent = [task.dataset, `${width} × ${height}`, waiting].join(" · ");
+  byId("saved").textContent = isRestored ? "Restored" : "";
+  byId("task-note").textContent = task.note ?? "";
+  byId("task-note").hidden = !task.note;
 }
 
 export function showSaved(time) {
-  $("saved").textContent = `Saved ${time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
+  byId("saved").textContent = `Saved ${time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
 }
 
 export function showTally({ accept, reject, fix, left }) {
@@ -49,33 +48,33 @@ export function showTally({ accept, reject, fix, left }) {
     [left, "left", ""],
   ];
   const shown = badges.filter(([count]) => count > 0);
-  $("tally").replaceChildren(
+  byId("tally").replaceChildren(
     ...shown.map(([count, word, style]) => el("span", { class: `badge ${style}` }, `${count} ${word}`)),
   );
-  $("accept-rest").disabled = left === 0;
-  $("accept-rest").textContent = left ? `Accept all the rest (${left})` : "All judged";
-  $("submit").classList.toggle("button-primary", left === 0);
+  byId("accept-rest").disabled = left === 0;
+  byId("accept-rest").textContent = left ? `Accept all the rest (${left})` : "All judged";
+  byId("submit").classList.toggle("button-primary", left === 0);
 }
 
 /** Asks why a mask is rejected: `give(number)` with a reason, `skip()` without. */
 export function askReason(give, skip) {
   const button = (style, key, text, onclick) =>
     el("button", { class: `button ${style}`, type: "button", onclick }, el("kbd", {}, key), text);
-  $("reasons").replaceChildren(
+  byId("reasons").replaceChildren(
     "Why?",
     ...REASONS.map((reason, number) => button("", String(number + 1), reason, () => give(number))),
     button("button-quiet", "Enter", "no reason", skip),
   );
-  $("reasons").hidden = false;
+  byId("reasons").hidden = false;
 }
 
 export function hideReasons() {
-  $("reasons").hidden = true;
+  byId("reasons").hidden = true;
 }
 
 /** `take` is what the button does. */
 export function showEmpty(title, text, take) {
   const button = el("button", { class: "button button-primary", type: "button", onclick: take }, "Take the next image");
-  $("empty").replaceChildren(el("h2", {}, title), el("p", {}, text), button);
-  $("empty").hidden = false;
+  byId("empty").replaceChildren(el("h2", {}, title), el("p", {}, text), button);
+  byId("empty").hidden = false;
 }

@@ -30,8 +30,15 @@ async function csrf() {
   return (await (me ?? fetchMe())).csrf;
 }
 
+/** @typedef {{token?: string, signal?: AbortSignal, patience?: number, keepalive?: boolean}} Options
+ * `patience`: milliseconds until the request is given up. */
+
 /** A request that changes something. The token may be of a former session:
- * it is renewed once, and the request repeated if the token was indeed another. */
+ * it is renewed once, and the request repeated if the token was indeed another.
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body] sent as JSON
+ * @param {Options} [options] */
 async function send(method, path, body, options = {}) {
   const token = await csrf();
   try {
@@ -44,6 +51,11 @@ async function send(method, path, body, options = {}) {
   }
 }
 
+/** @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {Options} [options]
+ * @returns {Promise<any>} the answer's JSON */
 async function call(method, path, body, { token, signal, patience = PATIENCE_MS, keepalive } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -120,8 +132,8 @@ export const api = {
   skip: (id, leaseId) => send("POST", `${task(id)}/skip`, { lease_id: leaseId }),
   release: (id, leaseId) => send("POST", `${task(id)}/release`, { lease_id: leaseId }),
   /** `body`: a DraftIn. `keepalive` lets it outlive the page (browsers allow 64 KB then). */
-  saveDraft: (id, body, { keepalive } = {}) => send("PUT", `${task(id)}/draft`, body, { keepalive }),
-  predict: (id, body, { signal } = {}) => send("POST", `${task(id)}/predict`, body, { ...long, signal }),
+  saveDraft: (id, body, /** @type {Options} */ { keepalive } = {}) => send("PUT", `${task(id)}/draft`, body, { keepalive }),
+  predict: (id, body, /** @type {Options} */ { signal } = {}) => send("POST", `${task(id)}/predict`, body, { ...long, signal }),
   submit: (id, body) => send("POST", `${task(id)}/submit`, body, long),
   late: (id, body) => send("POST", `${task(id)}/late`, body, long),
   judge: (id, body) => send("POST", `${task(id)}/judge`, body, long),

@@ -2,6 +2,10 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/** The page's element of this id. It is not looked for again where it is missing: the page's HTML has it.
+ * @returns {any} its kind is known to whoever asks */
+export const byId = (id) => document.getElementById(id);
+
 /** An element: `el("button", {class: "button", onclick: f, "data-action": "round"}, "Start")`.
  * Functions become listeners, `true` an empty attribute; null, undefined and false are left out. */
 export function el(tag, attributes = {}, ...children) {

@@ -2,6 +2,13 @@
 
 export const DASH = "–";
 
+const UNITS = [
+  { name: "d", seconds: 86_400 },
+  { name: "h", seconds: 3_600 },
+  { name: "min", seconds: 60 },
+  { name: "s", seconds: 1 },
+];
+
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 export function count(value) {
@@ -24,25 +31,24 @@ export function percent(share) {
 /** A span of time in its two largest units. */
 export function duration(seconds) {
   if (!isNumber(seconds)) return DASH;
-  const units = [
-    ["d", 86_400],
-    ["h", 3_600],
-    ["min", 60],
-    ["s", 1],
-  ];
-  const first = units.findIndex(([, size]) => seconds >= size);
+  const first = UNITS.findIndex((unit) => seconds >= unit.seconds);
   if (first < 0) return "under 1 s";
-  const [name, size] = units[first];
-  const whole = Math.floor(seconds / size);
-  const [nextName, nextSize] = units[first + 1] ?? [];
-  const rest = nextSize ? Math.floor((seconds - whole * size) / nextSize) : 0;
-  return rest && whole < 10 ? `${whole} ${name} ${rest} ${nextName}` : `${whole} ${name}`;
+  const unit = UNITS[first];
+  const next = UNITS[first + 1];
+  const whole = Math.floor(seconds / unit.seconds);
+  const rest = next ? Math.floor((seconds - whole * unit.seconds) / next.seconds) : 0;
+  return rest && whole < 10 ? `${whole} ${unit.name} ${rest} ${next.name}` : `${whole} ${unit.name}`;
+}
+
+/** From one time to another, or to now. */
+export function secondsBetween(start, end = null) {
+  return ((end ? Date.parse(end) : Date.now()) - Date.parse(start)) / 1_000;
 }
 
 /** How long ago, roughly. */
 export function ago(time) {
   if (!time) return DASH;
-  const seconds = (Date.now() - new Date(time)) / 1_000;
+  const seconds = secondsBetween(time);
   if (seconds < 60) return "just now";
   return `${duration(seconds).split(" ").slice(0, 2).join(" ")} ago`;
 }

@@ -5,11 +5,19 @@
 // where an odd number of entries is <= p, and union or difference is one merge of two lists: a brush
 // stroke on an image of any size costs as much as the mask has runs. Masks are never changed.
 
+/** @typedef {{size: [height: number, width: number], counts: string}} Rle
+ * @typedef {[x0: number, y0: number, x1: number, y1: number]} Box half-open, in pixels */
+
 export class Mask {
   #area = -1;
+  /** @type {Box | null} */
   #box = null;
+  /** @type {string | null} */
   #counts = null;
 
+  /** @param {number} width
+   * @param {number} height
+   * @param {Uint32Array} edges */
   constructor(width, height, edges) {
     this.width = width;
     this.height = height;
@@ -20,12 +28,14 @@ export class Mask {
     return new Mask(width, height, new Uint32Array(0));
   }
 
-  /** From `{size: [H, W], counts}`; throws where the counts do not fill the image exactly. */
+  /** Throws where the counts do not fill the image exactly.
+   * @param {Rle} rle */
   static fromRle(rle) {
     const [height, width] = rle.size;
     return new Mask(width, height, edgesOf(parseCounts(rle.counts), width * height));
   }
 
+  /** @returns {Rle} */
   toRle() {
     return { size: [this.height, this.width], counts: this.counts };
   }
@@ -68,10 +78,12 @@ export class Mask {
     return (low & 1) === 1;
   }
 
+  /** @param {Mask} other */
   union(other) {
     return this.#with(merge(this.edges, other.edges, true, true, true));
   }
 
+  /** @param {Mask} other */
   minus(other) {
     return this.#with(merge(this.edges, other.edges, true, false, false));
   }
@@ -93,7 +105,10 @@ export class Mask {
   }
 }
 
-/** Calls visit(x, y0, y1) for every unbroken piece of every column, from left to right. */
+/** Calls `visit` for every unbroken piece of every column, from left to right.
+ * @param {Uint32Array} edges
+ * @param {number} height
+ * @param {(x: number, y0: number, y1: number) => void} visit */
 export function forEachPiece(edges, height, visit) {
   for (let i = 0; i < edges.length; i += 2) {
     let p = edges[i];
@@ -262,6 +277,9 @@ function formatCounts(counts) {
   return text;
 }
 
+/** @param {Uint32Array} edges
+ * @param {number} height
+ * @returns {Box} */
 function boxOf(edges, height) {
   if (edges.length === 0) return [0, 0, 0, 0];
   let top = height;

@@ -1,4 +1,4 @@
-// Small helpers to build pages without a framework. Text is always set as text, never as HTML.
+// Small helpers to build pages without a framework. They set text as text, never as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 

@@ -42,6 +42,7 @@ export class Autosave extends TaskKeeper {
   }
 
   onProblem(problem) {
+    if (this.isStopped) return; // the image was handed in meanwhile, and the editor is gone
     if (this.isDirty) this.writeCopy();
     super.onProblem(problem);
     if (this.isOffline) this.on.status("offline");

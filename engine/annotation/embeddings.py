@@ -4,12 +4,12 @@ ones in memory, those of the next tasks fetched ahead."""
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import LRUCache
 
 from storage.objects import ObjectExistsError, ObjectNotFoundError, ObjectStore
 
@@ -74,11 +74,10 @@ class EmbeddingCache:
         """
         self._decode_of = decode_of
         self._objects, self._segmenter_of, self._pixels_of = objects, segmenter_of, pixels_of
-        self._capacity = capacity
         self._lock = threading.Lock()
         self._making = threading.Lock()
         """One encoding at a time: two would only slow each other down."""
-        self._recent: OrderedDict[tuple[str, int], Future[ReadyImage]] = OrderedDict()
+        self._recent: LRUCache[tuple[str, int], Future[ReadyImage]] = LRUCache(capacity)
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
 
     def get(self, model: str, image_id: int) -> ReadyImage:
@@ -90,9 +89,6 @@ class EmbeddingCache:
             is_mine = found is None
             if found is None:
                 found = self._recent[key] = Future()
-            self._recent.move_to_end(key)
-            while len(self._recent) > self._capacity:
-                self._recent.popitem(last=False)
         if is_mine:
             self._fill(key, found)
         return found.result()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import LRUCache
 
 from engine.annotation.embeddings import EmbeddingCache, ReadyImage
 from engine.annotation.errors import invalid
@@ -35,7 +35,7 @@ class Prompter:
         """
         self._embeddings = embeddings
         self._lock = threading.Lock()
-        self._former: OrderedDict[str, tuple[int, Answer]] = OrderedDict()
+        self._former: LRUCache[str, tuple[int, Answer]] = LRUCache(REMEMBERED)
 
     def answer(self, task_id: int, model: str, image_id: int, asked: PredictIn) -> Prediction:
         """Candidates for a prompt. A former answer counts only within its task.
@@ -76,8 +76,6 @@ class Prompter:
         token = new_id()
         with self._lock:
             self._former[token] = (task_id, replace(answer, logits_MHW=answer.logits_MHW.half()))
-            while len(self._former) > REMEMBERED:
-                self._former.popitem(last=False)
         return token
 
 

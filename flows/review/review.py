@@ -13,7 +13,7 @@ from prefect import flow
 
 from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE, decode, iou_matrix
-from engine.sam.zoom import Zoom
+from engine.sam.tiles import TiledPredictor
 from flows.review.retrain_triggers import tell_verdicts
 from flows.stages.answers import (
     PEOPLE,
@@ -182,7 +182,7 @@ def _reviewer(workspace: Workspace, job: Job) -> Any:
             if mask.mask_id in ids
         ]
         verdicts, fixes = [], []
-        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         for mask, row in zip(given, _overlaps(given, truths), strict=True):
             kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
             if row.max(initial=0) >= annotator.config.accept_iou:

@@ -8,7 +8,7 @@ import numpy as np
 from prefect import flow
 
 from engine.core.rle import RLE, decode
-from engine.sam.zoom import Zoom
+from engine.sam.tiles import TiledPredictor
 from flows.stages.answers import (
     PEOPLE,
     Answer,
@@ -73,7 +73,7 @@ def _annotator(workspace: Workspace, job: Job) -> Any:
     annotator = simulated_annotator(workspace, job.model)
 
     def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> Answer:
-        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         records = annotator.annotate(viewer, [decode(rle) for rle in truths])
         masks = [
             mask_of(job, image.id, str(number), record) for number, record in enumerate(records)

@@ -16,7 +16,7 @@ from storage.objects import ObjectExistsError, ObjectNotFoundError, ObjectStore
 if TYPE_CHECKING:
     from engine.automatic.windows import Frame
     from engine.sam import Embedding, Segmenter
-    from engine.sam.zoom import Answer, Decode, Tile, Zoom
+    from engine.sam.tiles import Decode, Tile, TiledPredictor, TilePrediction
 
 MAX_TILES = 16
 """Embedded pieces of one image that are kept."""
@@ -25,7 +25,7 @@ MAX_TILES = 16
 class ReadyImage:
     """An image that prompts can be answered on."""
 
-    def __init__(self, segmenter: Segmenter, embedding: Embedding, zoom: Zoom) -> None:
+    def __init__(self, segmenter: Segmenter, embedding: Embedding, zoom: TiledPredictor) -> None:
         """
         Args:
             zoom: of the image, with the model.
@@ -34,7 +34,7 @@ class ReadyImage:
         self._segmenter = segmenter
         self._frames: dict[Tile, Frame] = {}
 
-    def frame(self, answer: Answer) -> Frame:
+    def frame(self, answer: TilePrediction) -> Frame:
         """What draws an answer's masks on its tile."""
         from engine.automatic.windows import Frame
 
@@ -110,11 +110,11 @@ class EmbeddingCache:
             found.set_exception(error)
 
     def _ready(self, model: str, image_id: int) -> ReadyImage:
-        from engine.sam.zoom import Zoom
+        from engine.sam.tiles import TiledPredictor
 
         segmenter = self._segmenter_of(model)
         embedding = self._load_or_make(segmenter, model, image_id)
-        zoom = Zoom(
+        zoom = TiledPredictor(
             segmenter,
             lambda: self._pixels_of(image_id),
             embedding,

@@ -14,7 +14,7 @@ from prefect import flow
 
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
-from engine.sam.zoom import Zoom
+from engine.sam.tiles import TiledPredictor
 from flows.review.retrain_triggers import tell_verdicts
 from flows.stages.commit_answers import commit_answers
 from flows.stages.embeddings import make_embeddings
@@ -181,7 +181,7 @@ def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
             if mask.mask_id in ids
         ]
         verdicts, fixes = list[TaskVerdict](), []
-        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         for mask, row in zip(given, _overlaps(given, truths), strict=True):
             kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
             if row.max(initial=0) >= annotator.config.accept_iou:

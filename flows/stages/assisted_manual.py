@@ -9,7 +9,7 @@ from prefect import flow
 
 from engine.core.records import Source
 from engine.core.rle import RLE, decode
-from engine.sam.zoom import Zoom
+from engine.sam.tiles import TiledPredictor
 from flows.stages.commit_answers import AnnotationFigures, commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.rounds import context_of
@@ -76,7 +76,7 @@ def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
     drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
 
     def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
-        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         records = annotator.annotate(viewer, [decode(rle) for rle in truths])
         masks = [record.as_mask(drawn, image.id, number) for number, record in enumerate(records)]
         return TaskAnswer(masks, result_of(records))

@@ -15,7 +15,7 @@ from prefect import flow
 from engine.core.metrics import match
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
-from engine.sam.zoom import Zoom
+from engine.sam.tiles import TiledPredictor
 from flows.stages.commit_answers import AnnotationFigures, commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.fully_automatic import mask_generator
@@ -120,7 +120,7 @@ def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
         kept = [_confirmed(given[index]) for index, _ in pairs]
         found = {truth for _, truth in pairs}
         missing = [decode(rle) for index, rle in enumerate(truths) if index not in found]
-        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         records = annotator.annotate(viewer, missing)
         made = [r.as_mask(drawn, image.id, f"added-{n}") for n, r in enumerate(records)]
         result = result_of(records)

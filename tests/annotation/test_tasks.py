@@ -163,7 +163,7 @@ def test_a_click_is_answered_with_three_masks_of_the_object(site: Site, ada: Cli
 def test_the_page_answers_as_the_model_does(site: Site, ada: Client) -> None:
     from engine.core.records import Prompt
     from engine.sam.embedding_file import read_embedding
-    from engine.sam.zoom import Ask, Zoom
+    from engine.sam.tiles import PromptRequest, TiledPredictor
 
     site.annotate()
     task = taken(ada)
@@ -178,9 +178,9 @@ def test_the_page_answers_as_the_model_does(site: Site, ada: Client) -> None:
     ]
     segmenter = site.workspace.segmenter("lite")
     stored = site.workspace.objects.get(f"embeddings/lite/{task.image.id}.safetensors")
-    zoom = Zoom(segmenter, site.scenes[0].image_HWC, read_embedding(stored))
+    zoom = TiledPredictor(segmenter, site.scenes[0].image_HWC, read_embedding(stored))
     for answer, prompt in zip(answers, prompts, strict=True):
-        (direct,) = zoom.predict([Ask(prompt)], multimask=False)
+        (direct,) = zoom.predict([PromptRequest(prompt)], multimask=False)
         mask = zoom.mask(direct, 0)
         assert (decoded(answer.candidates[0].rle) == mask).mean() > 0.9999
 

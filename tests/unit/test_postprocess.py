@@ -1,4 +1,4 @@
-"""What of an answer stays: clicked pieces, what lies in the box, no pinholes."""
+"""Post-processing: clicked components and the inside of the box are kept, pinholes filled."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.prompting import Prompter
 from engine.annotation.schemas import Point, PredictIn
 from engine.core.clicks import center_point
-from engine.core.pieces import pieces
+from engine.core.components import connected_components
+from engine.core.postprocess import postprocess_mask
 from engine.core.records import Prompt
 from engine.core.rle import RLE, decode
-from engine.core.settled import settled
 from engine.sam import Embedding, Prediction, Thresholds
-from engine.sam.zoom import Ask, Zoom
+from engine.sam.tiles import PromptRequest, TiledPredictor
 from engine.simulation.annotator import AnnotatorConfig, SimulatedAnnotator
 from storage.local_store import LocalStore
 from tests.unit.fake_segmenters import AnswersTogether
@@ -60,8 +60,8 @@ WIDE: Rectangle = (5, 5, 75, 45)
         (mask_of(LEFT, RIGHT, SPECK), clicks((15, 15, 1)), mask_of(LEFT)),
         (mask_of(LEFT, RIGHT, SPECK), clicks((15, 15, 1), (60, 30, 1)), mask_of(LEFT, RIGHT)),
         (mask_of(LEFT, RIGHT), clicks((15, 15, 1), (60, 30, 0)), mask_of(LEFT)),
-        (mask_of(LEFT, RIGHT), clicks((31.5, 15, 1)), mask_of(LEFT)),  # beside it
-        (mask_of(LEFT, RIGHT), clicks((45, 50, 1)), mask_of(RIGHT)),  # in none: the nearest
+        (mask_of(LEFT, RIGHT), clicks((31.5, 15, 1)), mask_of(LEFT)),  # next to it
+        (mask_of(LEFT, RIGHT), clicks((45, 50, 1)), mask_of(RIGHT)),  # the nearest
         (mask_of(LEFT), clicks((70, 50, 1)), mask_of(LEFT)),
         (mask_of(), clicks((70, 50, 1)), mask_of()),
         (mask_of(LEFT, without=[PINHOLE]), clicks((15, 15, 1)), mask_of(LEFT)),
@@ -81,22 +81,22 @@ WIDE: Rectangle = (5, 5, 75, 45)
         (mask_of(WIDE), clicks((60, 20, 1), box=(10, 10, 30, 30)), mask_of(WIDE)),
     ],
 )
-def test_what_a_prompt_cannot_mean_goes(
+def test_parts_that_contradict_the_prompt_are_removed(
     answer: np.ndarray, prompt: Prompt, wanted: np.ndarray
 ) -> None:
-    assert np.array_equal(settled(answer, prompt), wanted)
-    top, left = 3, 7  # the same of a window, wherever it lies
-    cut = settled(answer[top:, left:], prompt, (left, top))
+    assert np.array_equal(postprocess_mask(answer, prompt), wanted)
+    top, left = 3, 7  # the result for a window is the same
+    cut = postprocess_mask(answer[top:, left:], prompt, (left, top))
     assert np.array_equal(cut, wanted[top:, left:])
 
 
-def test_a_mask_that_is_corrected_may_grow_beyond_its_box() -> None:
+def test_a_loose_box_does_not_cut_the_mask() -> None:
     prompt = replace(clicks((12, 12, 1), box=(10, 10, 30, 30)), is_box_loose=True)
-    assert np.array_equal(settled(mask_of(WIDE), prompt), mask_of(WIDE))
+    assert np.array_equal(postprocess_mask(mask_of(WIDE), prompt), mask_of(WIDE))
 
 
 class Dusty(AnswersTogether):
-    """Answers every prompt with the left rectangle, dust in the right one, and a pinhole."""
+    """Predicts the left rectangle with a pinhole, and specks in the right one, for every prompt."""
 
     side = low_side = 80
     images_at_once = 1
@@ -137,18 +137,18 @@ def test_the_page_shows_and_stores_what_was_clicked_on(tmp_path: Path) -> None:
     assert np.array_equal(shown(box_xyxy=box, is_box_loose=True), mask_of(LEFT))
 
 
-def test_the_simulated_annotator_takes_the_same_mask() -> None:
+def test_the_simulated_annotator_gets_the_post_processed_mask() -> None:
     image, truth = np.zeros((*SIZE, 3), np.uint8), mask_of(LEFT)
-    viewer = Zoom(Dusty(), image)
+    viewer = TiledPredictor(Dusty(), image)
     (made,) = SimulatedAnnotator(Dusty(), AnnotatorConfig(max_clicks=1)).annotate(viewer, [truth])
     assert np.array_equal(made.mask_HW, truth)
     assert (made.clicks, made.strokes) == (1, 0)
     x, y = center_point(truth)
-    (answer,) = viewer.predict([Ask(clicks((x, y, 1)))], multimask=True)
+    (answer,) = viewer.predict([PromptRequest(clicks((x, y, 1)))], multimask=True)
     assert np.array_equal(viewer.mask(answer, 0), truth)
 
 
-def test_without_zoom_masks_are_as_the_model_draws_them() -> None:
-    viewer = Zoom(Dusty(), np.zeros((*SIZE, 3), np.uint8), is_on=False)
-    (answer,) = viewer.predict([Ask(clicks((15, 15, 1)))], multimask=True)
-    assert len(pieces(viewer.mask(answer, 0))[1]) == 26
+def test_without_tiles_masks_are_not_post_processed() -> None:
+    viewer = TiledPredictor(Dusty(), np.zeros((*SIZE, 3), np.uint8), use_tiles=False)
+    (answer,) = viewer.predict([PromptRequest(clicks((15, 15, 1)))], multimask=True)
+    assert len(connected_components(viewer.mask(answer, 0))[1]) == 26

@@ -33,6 +33,7 @@ from engine.annotation.schemas import (
     TaskView,
 )
 from engine.core.records import Mask, Stage
+from storage import layout
 from storage.annotation_queue import AnnotationQueue, Task
 from storage.catalog import (
     Annotator,
@@ -310,11 +311,11 @@ class AnnotationService:
     ) -> Submitted:
         """Objects first, then the row. Each attempt writes under a fresh name, so that one that
         was cut short cannot stand in the way of the next."""
-        name = f"{task.run_id}/{task.id}-{new_id()}.parquet"
-        key = f"annotations/{name}"
+        of_task = {"run": task.run_id, "task": task.id, "attempt": new_id()}
+        key = layout.ANSWER.key(**of_task)
         self.objects.put(key, write_parquet(masks))
         if steps:
-            figures["trajectories"] = f"trajectories/tasks/{name}"
+            figures["trajectories"] = layout.TASK_STEPS.key(**of_task)
             self.objects.put(figures["trajectories"], write_trajectories(steps))
         try:
             submitted = self.queue.submit(task.id, str(task.lease_id), key, figures)
@@ -439,7 +440,7 @@ class AnnotationService:
                 stage=context.stage,
                 image_id=image.id,
             )
-            key = f"annotations/{task.run_id}/{task.id}-{new_id()}.parquet"
+            key = layout.ANSWER.key(run=task.run_id, task=task.id, attempt=new_id())
             self.objects.put(key, write_parquet([]))
             self._over(
                 self.queue.submit(task.id, str(task.lease_id), key, {"quarantined": str(error)})

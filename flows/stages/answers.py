@@ -28,6 +28,7 @@ from flows.prefect_api import events
 from flows.workspace import costs, progress
 from flows.workspace.retry import kept_alive, patiently
 from flows.workspace.workspace import Workspace
+from storage import layout
 from storage.annotation_queue import Task
 from storage.catalog import AnnotatorKind, CatalogError, Image, LeaseLostError, TaskKind
 from storage.formats.images import BadImageError
@@ -189,7 +190,7 @@ def _answer_task(
             done = Answer([], {"quarantined": str(error)})
         else:
             done = answer(task, image, pixels, truths.get(image.id, []))
-        key = f"annotations/{job.run_id}/{task.id}-{lease_id}.parquet"
+        key = layout.ANSWER.key(run=job.run_id, task=task.id, attempt=lease_id)
         workspace.objects.put(key, write_parquet(done.masks))
     try:
         workspace.queue.submit(task.id, lease_id, key, done.figures)
@@ -296,7 +297,7 @@ def _keep_trajectories(workspace: Workspace, job: Job, shard: int, tasks: Sequen
     found = [_object_of(workspace, key) for key in keys if key]
     if found:
         data = join_trajectories(found)
-        workspace.objects.put(f"trajectories/{job.run_id}/{shard}.parquet", data)
+        workspace.objects.put(layout.STEPS.key(run=job.run_id, shard=shard), data)
 
 
 def _figures(tasks: Sequence[Task]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from flows.stages.fully_automatic import mask_generator
 from flows.stages.rounds import job_of
 from flows.workspace import costs, progress
 from flows.workspace.workspace import Workspace, open_workspace
+from storage import layout
 from storage.annotation_queue import NewTask, Task
 from storage.catalog import Image, Round, TaskKind
 from storage.formats.images import BadImageError
@@ -81,7 +82,7 @@ def prefill(workspace: Workspace, job: Job, image_ids: list[int]) -> None:
         progress.current().track("pre-fill", len(image_ids), "image") as advance,
     ):
         for image in workspace.catalog.images.get_many(image_ids):
-            key = f"prefill/{job.run_id}/{image.id}.parquet"
+            key = layout.PREFILL.key(run=job.run_id, name=image.id)
             if not workspace.objects.exists(key):
                 try:
                     found = generator.generate(workspace.pixels(image))

@@ -22,7 +22,7 @@ from engine.simulation.scenes import generate_scene
 from storage.formats.images import write_png
 from tests.production.running import environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -57,7 +57,7 @@ class Installed:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -74,7 +74,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
     programs = Path(sys.executable).parent
     build = ["make", "--assume-old", ".venv/.ready", "dist", f"BIN={programs}", f"DIST={folder}"]
-    subprocess.run(build, cwd=CHECKOUT, env=away(), check=True, timeout=120)
+    subprocess.run(build, cwd=CHECKOUT, env=away(), check=True, timeout=300)
     (wheel,) = folder.glob("*.whl")
     venv.create(folder / "venv", symlinks=True)
     made = Installed(folder / "venv" / "bin" / "python", folder)

@@ -24,8 +24,8 @@ class KeyKind:
         folder, _, name = template.rpartition("/")
         self._pattern = re.compile(f"{_pattern(folder, '.+')}/{_pattern(name, '[^/]+?')}", re.S)
 
-    def key(self, **fields: str | int) -> str:
-        """The key with these fields.
+    def key(self, **fields: str | int | None) -> str:
+        """The key with these fields; the run of a task without one is `None`.
 
         Raises:
             KeyError: a field of the template is not given.

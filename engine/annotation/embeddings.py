@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cachetools import LRUCache
 
+from storage import layout
 from storage.objects import ObjectExistsError, ObjectNotFoundError, ObjectStore
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class EmbeddingCache:
 
 def embedding_key(model: str, image_id: int) -> str:
     """Where the store has the embedding."""
-    return f"embeddings/{model}/{image_id}.safetensors"
+    return layout.EMBEDDING.key(model=model, image=image_id)
 
 
 def make_embedding(

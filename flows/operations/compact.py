@@ -26,14 +26,15 @@ def compact_workspace(workspace: Workspace, delete: bool = True) -> dict[str, An
     Raises:
         StorageError, CatalogError: the store or the catalog does not answer; do it again.
     """
+    from storage import layout
     from storage.compaction import compact as compact_table
     from storage.compaction import vacuum
-    from storage.sweep import TABLES, pinned_versions
+    from storage.sweep import pinned_versions
 
     found: dict[str, Any] = {}
-    for name in TABLES:
+    for name in layout.TABLES:
         done = asdict(compact_table(workspace.objects, name))
-        pinned = pinned_versions(workspace.catalog) if name == "masks" else set()
+        pinned = pinned_versions(workspace.catalog) if name == layout.MASKS else set()
         gone = vacuum(
             workspace.objects,
             name,

@@ -17,7 +17,7 @@ from flows.prefect_api import version_check
 from flows.workspace.logs import masked, secrets_of
 from flows.workspace.settings import WorkspaceError, load_settings
 from flows.workspace.workspace import Workspace
-from storage import erasures, generations
+from storage import erasures, generations, layout
 from storage.catalog import new_id, utc_now
 from storage.catalog.network_drives import network_drive
 from storage.compaction import table_size
@@ -115,7 +115,7 @@ def _generation(workspace: Workspace) -> Found:
 
 
 def _store(workspace: Workspace) -> Found:
-    key = f"doctor/{new_id()}"
+    key = layout.DOCTOR.key(name=new_id())
     workspace.objects.put(key, b"ok")
     try:
         if workspace.objects.get(key) != b"ok":

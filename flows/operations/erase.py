@@ -66,7 +66,7 @@ def erase(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
         StorageError, CatalogError: the store or the catalog does not answer; do it again.
     """
     from flows.workspace import progress
-    from storage import erasing, erasures
+    from storage import erasing, erasures, layout
     from storage.catalog.erasing import rename_results, shrink
     from storage.rewriting import unreadable_versions
     from storage.sweep import pinned_versions
@@ -100,7 +100,7 @@ def erase(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
         **files,
         "loose": len(renamed),
         "objects": len(keys),
-        "unreadable_versions": unreadable_versions(store, "masks", pinned),
+        "unreadable_versions": unreadable_versions(store, layout.MASKS, pinned),
         "backups": backups,
     }
 

@@ -15,6 +15,7 @@ from engine.core.records import Mask
 from flows.stages.run_context import RunContext
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
+from storage import layout
 from storage.catalog import Task
 from storage.masks import read_parquet
 from storage.objects import named_by_catalog
@@ -82,7 +83,7 @@ def _keep_trajectories(
     found = [_object_of(workspace, key) for key in keys if key]
     if found:
         data = join_trajectories(found)
-        workspace.objects.put(f"trajectories/{context.run_id}/{shard}.parquet", data)
+        workspace.objects.put(layout.STEPS.key(run=context.run_id, shard=shard), data)
 
 
 def _figures(tasks: Sequence[Task]) -> AnnotationFigures:

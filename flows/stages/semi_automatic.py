@@ -31,6 +31,7 @@ from flows.stages.task_runner import (
 )
 from flows.workspace import costs, progress
 from flows.workspace.workspace import Workspace, open_workspace
+from storage import layout
 from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
@@ -81,7 +82,7 @@ def prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> 
         progress.current().track("pre-fill", len(image_ids), "image") as advance,
     ):
         for image in workspace.catalog.images.get_many(image_ids):
-            key = f"prefill/{context.run_id}/{image.id}.parquet"
+            key = layout.PREFILL.key(run=context.run_id, name=image.id)
             if not workspace.objects.exists(key):
                 try:
                     found = generator.generate(workspace.pixels(image))

@@ -27,6 +27,7 @@ from flows.training.training_set import MaskSource
 from flows.workspace import costs, progress
 from flows.workspace.run_lock import guarded, loop_turn, only_one, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
+from storage import layout
 from storage.catalog import (
     CatalogError,
     Dataset,
@@ -164,7 +165,7 @@ def _train(
         trainer.run(on_step=tell, checkpoint=resume, every_seconds=30, log=log)
     losses = log.read_bytes()  # with timings: another attempt's are others
     name = hashlib.sha256(losses).hexdigest()[:16]
-    workspace.objects.put(f"training/{version}-{name}.csv", losses)
+    workspace.objects.put(layout.TRAINING_LOG.key(version=version, digest=name), losses)
     thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
     card = ModelCard(
         version=version,

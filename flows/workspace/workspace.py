@@ -21,7 +21,7 @@ from engine.core.rle import RLE
 from flows.workspace import logs
 from flows.workspace.retry import patiently
 from flows.workspace.settings import Settings, load_settings
-from storage import generations
+from storage import generations, layout
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import Catalog, Image, Model, Run, open_catalog, schema, utc_now
 from storage.catalog.backup import write_backup
@@ -56,7 +56,7 @@ class Workspace:
         self.catalog.runs.before_new = partial(patiently, settings.outage_seconds, mark)
         self.queue = AnnotationQueue(self.catalog)
         self.masks = MaskTable(self.objects)
-        self.truths = MaskTable(self.objects, prefix="ground_truth")
+        self.truths = MaskTable(self.objects, prefix=layout.GROUND_TRUTH)
         """Masks that came with the images: what simulated annotators and scores go by."""
         self._loader = self
         """Whose models are kept loaded: the same for all workspaces `as_started`."""
@@ -119,7 +119,7 @@ class Workspace:
         hash, so that what an attempt left that was cut short is not taken for it."""
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        key = f"models/{card['version']}/{content[:16]}.safetensors"
+        key = layout.MODEL.key(version=card["version"], digest=content[:16])
         self.objects.put_file(key, path)
         self.catalog.models.add(
             card["version"],

@@ -177,7 +177,7 @@ def test_settings_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
         with pytest.raises(WorkspaceError, match=f"{FILE_NAME} is {wrong}"):
             load_settings(tmp_path)
     path.write_text("[train\n")
-    with pytest.raises(WorkspaceError, match=r"is not TOML: .*line 1"):
+    with pytest.raises(WorkspaceError, match=r"is not valid TOML: .*line 1"):
         load_settings(tmp_path)
 
 

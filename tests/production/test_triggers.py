@@ -29,7 +29,7 @@ from flows.review.rescore import rescore_dataset
 from flows.services.definitions import prefect_auth, read_services_file, write_services_file
 from flows.services.supervisor import check_fits
 from flows.workspace.processes import python
-from flows.workspace.run_lock import only_one
+from flows.workspace.run_lock import exclusive_run
 from flows.workspace.settings import FILE_NAME, SERVICES_FILE, WorkspaceError, load_settings
 from flows.workspace.workspace import Workspace
 from storage.catalog import RunKind, RunState, TaskKind, TaskState
@@ -195,16 +195,16 @@ def test_of_two_that_would_train_one_does(empty: Workspace) -> None:
     empty.catalog.runs.start("r", RunKind.RETRAIN, dataset_id=dataset.id)
 
     def fail() -> None:
-        with only_one(empty, "r") as is_to_train:
+        with exclusive_run(empty, "r") as is_to_train:
             assert is_to_train
             raise KeyError
 
     for _ in range(2):  # a failure gives it back at once
         with pytest.raises(KeyError):
             fail()
-    with only_one(empty, "r") as is_to_train:
+    with exclusive_run(empty, "r") as is_to_train:
         assert is_to_train
-    with only_one(empty, "r") as is_to_train:
+    with exclusive_run(empty, "r") as is_to_train:
         assert not is_to_train
 
 

@@ -25,7 +25,7 @@ from flows.training.promotion import PromotionRecord, RetrainResult, verdict
 from flows.training.scores import HeldOut, held_out
 from flows.training.training_set import MaskSource
 from flows.workspace import costs, progress
-from flows.workspace.run_lock import guarded, loop_turn, only_one, turn
+from flows.workspace.run_lock import exclusive_run, guarded, loop_turn, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import (
@@ -111,7 +111,7 @@ def _retrained(
     workspace = workspace.as_started(run)
     parent = workspace.catalog.models.get(str(run.model))
     with guarded(workspace, run_id):
-        with only_one(workspace, run_id) as is_to_train:
+        with exclusive_run(workspace, run_id) as is_to_train:
             if is_to_train:
                 log.info("training begins", extra={"run_id": run_id, "model": version})
                 with costs.spending(workspace, run_id):

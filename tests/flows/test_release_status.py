@@ -157,7 +157,7 @@ def test_what_was_killed_is_found_by_doctor_and_closed_by_sweep(
     workspace.settings = workspace.settings.model_copy(update={"outage_seconds": 0.0})
     catalog.runs.beat("works", 60)
     (_, found) = doctor.check_workspace(workspace.settings.root)
-    assert found["detail"] == "2 runs that nobody is at; 1 releases that nobody is at"
+    assert found["detail"] == "2 runs that no process works on; 1 releases that no process works on"
     names = {"runs": ["semi_automatic open", "ingest killed"], "releases": ["d-1"]}
     assert sweep_workspace(workspace)["stale"] == names
     assert catalog.runs.get("killed").state == RunState.RUNNING

@@ -52,7 +52,7 @@ export function showTally({ accept, reject, fix, left }) {
     ...shown.map(([count, word, style]) => el("span", { class: `badge ${style}` }, `${count} ${word}`)),
   );
   byId("accept-rest").disabled = left === 0;
-  byId("accept-rest").textContent = left ? `Accept the other ${left}` : "All masks judged";
+  byId("accept-rest").textContent = left ? `Accept the remaining ${left}` : "All masks judged";
   byId("submit").classList.toggle("button-primary", left === 0);
 }
 

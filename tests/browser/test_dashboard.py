@@ -30,7 +30,7 @@ def test_a_link_signs_in_and_leads_to_where_the_role_works(
         page.wait_for_url(f"{url}/sign-in*")
         shot(page, "sign-in")
         page.goto(f"{url}/sign-in#{token}")
-        until(page, "document.body.innerText.includes('It was used already')")
+        until(page, "document.body.innerText.includes('It was already used')")
         reviewer = site.link("rita", "reviewer")
         page.goto(f"{url}/sign-in#{reviewer}")
         page.wait_for_url(f"{url}/review")

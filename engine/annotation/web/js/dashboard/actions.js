@@ -1,4 +1,4 @@
-// What the person in charge can start: a button, a dialog that says what will happen, the job's log.
+// What an admin can start: a button, a dialog that describes what will happen, the job's log.
 
 import { api } from "../shared/api.js";
 import { el, openDialog, toast } from "../shared/dom.js";
@@ -8,9 +8,9 @@ const PLAN_MS = 300;
 const CHOICES = { annotator: ["people", "simulated"] }; // fields with words to choose from
 const STATE_BADGES = { running: "badge-accent", done: "badge-good", failed: "badge-bad", stopped: "badge-warn" };
 const A_DAY_MS = 86_400_000;
-const SEEN = "dataengine.failuresSeen"; // when somebody last put away the notice of failures
+const SEEN = "dataengine.failuresSeen"; // when the notice of failures was last dismissed
 
-/** Buttons for the actions; `context()` gives {datasets}, `started(job)` is told of a new job. */
+/** Buttons for the actions; `context()` gives {datasets}, `started(job)` is called with a new job. */
 export function actionButtons(actions, context, started) {
   return actions.map((action) =>
     el(
@@ -69,7 +69,7 @@ function openAction(action, context, started) {
   show.now();
 }
 
-/** Where another dataset is chosen, fields that nobody has changed take its values. */
+/** When another dataset is chosen, fields that the user has not changed take its values. */
 function followDataset(name, inputs, show) {
   const dataset = inputs.find((one) => one.name === "dataset");
   const changed = new Set(["dataset"]);
@@ -113,7 +113,7 @@ function planner(name, values, { text, command, confirm }) {
     }
   }
   function soon() {
-    confirm.disabled = true; // nothing is confirmed that was not shown
+    confirm.disabled = true; // a plan has to be shown before it is confirmed
     latest += 1;
     clearTimeout(timer);
     timer = setTimeout(now, PLAN_MS);
@@ -121,7 +121,7 @@ function planner(name, values, { text, command, confirm }) {
   return { now, soon, problem };
 }
 
-/** A labelled input after the kind of the default value. */
+/** A labelled input of the type of the default value. */
 function field(name, value, context) {
   const id = `field-${name}`;
   let input;
@@ -156,8 +156,8 @@ function field(name, value, context) {
   };
 }
 
-/** The list of jobs; each keeps its place and whether it is open while its log grows. Failures are told
- * of in `notice` until somebody puts that away. */
+/** The list of jobs; each keeps its place and whether it is open while its log grows. `notice` shows
+ * failures until it is dismissed. */
 export class Jobs {
   constructor(root, panel, notice, canStop) {
     this.root = root;
@@ -172,7 +172,7 @@ export class Jobs {
     for (const job of [...jobs].reverse()) this.update(job);
   }
 
-  /** What runs grows older without anybody telling. */
+  /** Updates the durations of running jobs: no event does. */
   tick() {
     for (const { job } of this.nodes.values()) if (job.state === "running") this.update(job);
   }
@@ -214,10 +214,10 @@ export class Jobs {
     this.tellFailures();
   }
 
-  /** The first press is Ctrl-C, a second one ends the job at once. */
+  /** The first press interrupts the job as Ctrl-C does, a second one ends it at once. */
   stopButton(id) {
     const press = async (event) => {
-      event.preventDefault(); // or the log would open and close
+      event.preventDefault(); // otherwise the log opens or closes
       try {
         this.update(await api.stopJob(id));
         button.textContent = "Stop at once";
@@ -225,7 +225,7 @@ export class Jobs {
         toast(problem.message, "bad");
       }
     };
-    const button = el("button", { class: "button job-stop", type: "button", title: "As Ctrl-C in a terminal", onclick: press }, "Stop");
+    const button = el("button", { class: "button job-stop", type: "button", title: "Stops the job as Ctrl-C does in a terminal", onclick: press }, "Stop");
     return button;
   }
 
@@ -239,13 +239,13 @@ export class Jobs {
       this.tellFailures();
     };
     const texts = failed.map((job) => el("div", {}, el("strong", {}, `${job.title} failed. `), lastLine(job)));
-    this.notice.replaceChildren(el("div", {}, texts), el("button", { class: "button", type: "button", onclick: close }, "Seen"));
+    this.notice.replaceChildren(el("div", {}, texts), el("button", { class: "button", type: "button", onclick: close }, "Dismiss"));
   }
 }
 
 const endOf = (job) => Date.parse(job.finished_at ?? job.started_at);
 
-/** Of the log; messages may be framed with lines. */
+/** The log's last line with text; frames drawn around messages are removed. */
 function lastLine(job) {
   const lines = job.log.split("\n").map((line) => line.replace(/[\u2500-\u257f]/g, "").trim());
   return lines.findLast((line) => /[\p{L}\d]/u.test(line)) ?? "";

@@ -1,11 +1,11 @@
-// Small charts in SVG: lines or bars over time, or points over names, with a reading under the pointer.
+// Small charts in SVG: lines or bars over time, or points over names, with the values under the pointer.
 
 import { el, svg } from "../shared/dom.js";
 
 const HEIGHT = 11; // in rem
 const STEPS = [1, 2, 2.5, 5, 10];
 
-/** A chart that fits its place. `spec`: title, unit, series: [{name, style, points: [{x, label, y}]}],
+/** A chart that fills its container. `spec`: title, unit, series: [{name, style, points: [{x, label, y}]}],
  * isBars, isNamed (x are places of names, not times), fromZero, isWhole, format(y). `style` is 1, 2 or 3. */
 export function chart(spec) {
   const plot = el("div", { class: "plot" });
@@ -45,7 +45,7 @@ function draw(plot, spec) {
   attachReading(plot, picture, frame, spec);
 }
 
-/** Where values are on the picture. */
+/** Maps values to places in the picture. */
 function frameOf(all, spec, width, height, rem) {
   const ys = all.map((point) => point.y);
   const ticks = ticksOf(spec.fromZero ? 0 : Math.min(...ys), Math.max(...ys), spec.isWhole);
@@ -60,7 +60,7 @@ function frameOf(all, spec, width, height, rem) {
   return { x, y, ticks, left, right, top, bottom, rem };
 }
 
-/** Round values from below the least to above the greatest. */
+/** Round values from below the smallest to above the largest value. */
 function ticksOf(least, greatest, isWhole) {
   const span = greatest - least || Math.abs(greatest) || 1;
   const power = 10 ** Math.floor(Math.log10(span / 3));
@@ -90,7 +90,7 @@ function xAxis({ x, bottom, left, right, rem }, spec, all) {
   return points
     .filter((_, index) => (points.length - 1 - index) % step === 0)
     .map((point) => {
-      // A label near the edge ends there rather than being cut off.
+      // a label near the edge ends there, otherwise it is cut off
       const isAtEdge = right - x(point.x) < 2 * rem;
       const [place, anchor] = isAtEdge ? [right + rem, "end"] : [x(point.x), "middle"];
       return svg(
@@ -139,7 +139,7 @@ function bars({ points, style }, { x, y, left, right, bottom, rem }) {
   );
 }
 
-/** The values nearest to the pointer, written beside it. */
+/** Shows the values nearest to the pointer beside it. */
 function attachReading(plot, picture, frame, spec) {
   const mark = svg("line", { class: "reading-line", y1: frame.top, y2: frame.bottom, visibility: "hidden" });
   const text = el("div", { class: "reading", hidden: true });

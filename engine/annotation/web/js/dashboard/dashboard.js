@@ -1,4 +1,4 @@
-// The dashboard: where the loop is, who did what, and what can be started. Kept up to date by events.
+// The dashboard: the state of the loop, what annotators did, and what can be started. Events keep it up to date.
 
 import { api, events } from "../shared/api.js";
 import { chart } from "./charts.js";
@@ -9,8 +9,8 @@ import { el, toast } from "../shared/dom.js";
 import { count, decimal, score } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
 
-const REFRESH_MS = 1_500; // at most so often, however many events come
-const SLOW_MS = 30_000; // and at least so often: ages and progress change without an event
+const REFRESH_MS = 1_500; // at most one refresh in this time, however many events arrive
+const SLOW_MS = 30_000; // at least one refresh in this time: ages and progress change without an event
 const LIVE_RUN_MS = 5_000;
 const $ = (id) => document.getElementById(id);
 
@@ -19,7 +19,7 @@ class Dashboard {
     this.isAdmin = me.role === "admin";
     this.overview = null;
     this.queue = {};
-    this.shown = new Map(); // what each part was made from, so that only changes are drawn
+    this.shown = new Map(); // the data each part was drawn from, so that only changes are drawn
     this.jobs = new Jobs($("jobs"), $("jobs-panel"), $("failures"), this.isAdmin);
   }
 
@@ -58,7 +58,7 @@ class Dashboard {
     $("jobs-panel").scrollIntoView({ block: "nearest" });
   }
 
-  /** Ages are left out of these events; those of the overview stay until it is fetched again. */
+  /** These events have no ages; those of the overview stay until it is fetched again. */
   onQueue(counts) {
     for (const [kind, row] of Object.entries(counts)) {
       const known = this.queue[kind]?.oldest_seconds ?? 0;
@@ -93,12 +93,12 @@ class Dashboard {
   }
 
   setLive(isLive) {
-    $("live").textContent = isLive ? "live" : "connecting again";
+    $("live").textContent = isLive ? "live" : "reconnecting";
     $("live").className = `badge ${isLive ? "badge-good" : "badge-warn"}`;
     if (isLive) this.loadJobs();
   }
 
-  /** Draw a part anew if what it shows has changed: so a chart keeps its pointer, a text its selection. */
+  /** Redraws a part only if its data has changed, so that a chart keeps its pointer and a text its selection. */
   part(id, data, make) {
     const key = JSON.stringify(data);
     if (this.shown.get(id) === key) return;
@@ -108,7 +108,7 @@ class Dashboard {
 
   show() {
     const { datasets, loops, annotators, models, runs, releases, costs, history } = this.overview;
-    const minute = Math.floor(Date.now() / 60_000); // "5 min ago" becomes untrue by itself
+    const minute = Math.floor(Date.now() / 60_000); // "5 min ago" is outdated after a minute
     this.part("loops", { datasets, loops }, () => loopPanels(this.overview, this.isAdmin));
     this.showQueue();
     this.part("charts", { history, models }, () => chartsOf(history, models));
@@ -131,7 +131,7 @@ function chartsOf(history, models) {
       .filter((row) => row[name] !== null && row[name] !== undefined)
       .map((row) => ({ x: Date.parse(row.at), y: row[name] }))
       .sort((a, b) => a.x - b.x);
-  const empty = "Nothing yet: it fills as images are submitted.";
+  const empty = "No data yet. Submitted images appear here.";
   const scored = comparable(models);
   const scores = (name) =>
     scored.map((row, x) => ({ x, label: row.version, y: row[name] })).filter((point) => typeof point.y === "number");
@@ -167,12 +167,12 @@ function chartsOf(history, models) {
       ],
       isNamed: true,
       format: score,
-      empty: "No model was scored on held-out images yet.",
+      empty: "No model has been scored on held-out images yet.",
     }),
   ];
 }
 
-/** Models by age that were scored on the set they are compared on; the current one is among them. */
+/** Models that were scored on the set on which models are compared, the oldest first. */
 function comparable(models) {
   return models
     .filter((row) => typeof row.miou_1_click === "number" || typeof row.miou_3_clicks === "number")
@@ -188,6 +188,6 @@ else
       "div",
       { class: "empty" },
       el("h2", {}, "The server cannot be reached"),
-      el("p", {}, "Load the page again in a moment."),
+      el("p", {}, "Reload the page in a moment."),
     ),
   );

@@ -1,11 +1,11 @@
-// The picture of the loop: every round with its gates, the retrains between them, what comes next.
+// Draws the loop: every round with its states, the retrains between them, and the next step.
 
 import { el } from "../shared/dom.js";
 import { DASH, count, decimal, score } from "../shared/format.js";
 
 const STAGES = {
-  assisted_manual: ["Stage 1", "Assisted-manual", "People click, the model answers"],
-  semi_automatic: ["Stage 2", "Semi-automatic", "Confident masks are there, people add the rest"],
+  assisted_manual: ["Stage 1", "Assisted-manual", "Annotators click, the model predicts masks"],
+  semi_automatic: ["Stage 2", "Semi-automatic", "Confident masks are pre-filled, annotators add the rest"],
   fully_automatic: ["Stage 3", "Fully automatic", "The model makes all masks"],
 };
 const GATES = ["planned", "opened", "collected", "trained", "done"];
@@ -33,7 +33,7 @@ function noDatasets() {
     "div",
     { class: "panel empty" },
     el("h2", {}, "No images yet"),
-    el("p", {}, "Bring some in, then start the first round:"),
+    el("p", {}, "Ingest images, then start the first round:"),
     el("pre", {}, "dataengine ingest ~/photos --dataset photos"),
   );
 }
@@ -42,10 +42,10 @@ function panel(dataset, loop, isAdmin) {
   const facts = [
     `${count(dataset.images)} images`,
     `${count(dataset.annotated)} annotated by people`,
-    `${count(dataset.to_annotate)} not yet`,
+    `${count(dataset.to_annotate)} still to annotate`,
     `${count(dataset.held_out)} held out`,
     `${count(dataset.masks)} masks`,
-    dataset.masks_handed_in && `${count(dataset.masks_handed_in)} more handed in, entered when their round ends`,
+    dataset.masks_handed_in && `${count(dataset.masks_handed_in)} more submitted, added to the table when their round ends`,
     dataset.masks && `${decimal(dataset.masks_per_image)} per image`,
   ].filter(Boolean);
   const head = el(
@@ -65,7 +65,7 @@ function panel(dataset, loop, isAdmin) {
   );
 }
 
-/** The whole loop in grey, where none has begun. */
+/** The whole loop in grey, for a dataset without rounds. */
 function sketch() {
   const stages = Object.keys(STAGES).flatMap((stage, index) => {
     const [number, name, what] = STAGES[stage];
@@ -120,7 +120,7 @@ function badgeOf(state) {
   return { done: "badge-good", planned: "" }[state] ?? "badge-accent";
 }
 
-/** The round's way, dot by dot. Automatic rounds end without a retrain. */
+/** One dot per state of the round. Automatic rounds end without a retrain. */
 function gates(row) {
   const way = !(row.retrain ?? row.stage !== "fully_automatic") ? GATES.filter((gate) => gate !== "trained") : GATES;
   const reached = way.indexOf(row.state);
@@ -133,7 +133,7 @@ function gates(row) {
   return el("div", { class: "gates", role: "img", "aria-label": GATE_TEXTS[row.state] ?? row.state }, dots);
 }
 
-/** Tasks of a round: {total, left}, or null where it has none. */
+/** Tasks of a round: {total, left}, or null if it has none. */
 export function tasksOf(row) {
   if (!row.tasks || typeof row.tasks !== "object") return null;
   const { open = 0, leased = 0, submitted = 0, skipped = 0 } = row.tasks;
@@ -170,7 +170,7 @@ function retrainStep(row) {
   const kept = row.model_after === row.model ? "kept as it was" : row.model_after;
   const text = isDone ? (kept ?? DASH) : isNow ? "now" : "";
   const title = row.miou_1_click
-    ? `The round worked with ${row.model}: IoU ${score(row.miou_1_click)} after 1 click on ${row.scored_on ?? "held-out images"}`
+    ? `This round used ${row.model}: IoU ${score(row.miou_1_click)} after 1 click on ${row.scored_on ?? "held-out images"}`
     : null;
   return el(
     "li",
@@ -180,10 +180,10 @@ function retrainStep(row) {
   );
 }
 
-/** What a person has to do, or may wait for. */
+/** What has to be done next, or what to wait for. */
 function nextStep(dataset, loop, isAdmin) {
-  const start = isAdmin ? "start it with the first button above" : "the person in charge starts it";
-  if (!dataset.images) return "bring in images: dataengine ingest DIR --dataset " + dataset.name;
+  const start = isAdmin ? "start it with the first button above" : "an admin starts it";
+  if (!dataset.images) return "ingest images: dataengine ingest DIR --dataset " + dataset.name;
   if (!loop?.rounds?.length) return `the first round; ${start}.`;
   const row = loop.rounds.find((one) => one.state !== "done");
   if (!row) return "all rounds are done. Send some masks to review, then make a release; or start another round.";
@@ -192,14 +192,14 @@ function nextStep(dataset, loop, isAdmin) {
   const tasks = tasksOf(row);
   if (row.state === "planned") return `${title}; ${start}.`;
   if (row.state === "opened" && tasks?.left && row.annotator === "simulated")
-    return `the simulated annotator finishes ${title}: ${tasks.left} images to go.`;
+    return `the simulated annotator finishes ${title}: ${tasks.left} images left.`;
   if (row.state === "opened" && tasks?.left)
-    return `people finish ${title}: ${tasks.left} ${tasks.left === 1 ? "image" : "images"} to go, at “Annotate”.`;
+    return `annotators finish ${title}: ${tasks.left} ${tasks.left === 1 ? "image" : "images"} left, on the page “Annotate”.`;
   if (row.state === "opened")
     return row.stage === "fully_automatic"
       ? `the model makes the masks of ${title}.`
       : `${title} is collected, then the model is retrained.`;
   if (row.state === "collected")
-    return row.stage === "fully_automatic" ? `${title} is closed.` : `the model is retrained on what ${title} brought.`;
+    return row.stage === "fully_automatic" ? `${title} is closed.` : `the model is retrained on the masks of ${title}.`;
   return `${title} is closed.`;
 }

@@ -5,7 +5,7 @@ import { ago, count, dateTime, decimal, duration, percent, score, secondsBetween
 
 const KINDS = {
   annotate: ["Annotate", "images without masks"],
-  complete: ["Complete", "images with confident masks, to add the rest"],
+  complete: ["Complete", "images with confident masks, where the rest is added"],
   review: ["Review", "masks to judge"],
 };
 const MODEL_BADGES = { current: "badge-good", candidate: "badge-accent" };
@@ -35,7 +35,7 @@ function queueCard(kind, title, what, row) {
       "div",
       { class: "legend" },
       key("good", `${count(submitted)} done`),
-      key("accent", `${count(leased)} in work`),
+      key("accent", `${count(leased)} in progress`),
       key("warn", `${count(skipped)} skipped`),
     ),
   );
@@ -127,12 +127,12 @@ export function annotatorsTable(rows) {
     "Annotators",
     rows,
     columns,
-    "Nobody yet. Invite somebody with a link:",
+    "No annotators yet. This command makes a sign-in link:",
     "dataengine annotators add NAME --role annotator",
   );
 }
 
-/** With other reviewers; a low one stands out. */
+/** Agreement with other reviewers; a low one is highlighted. */
 function agreement(row) {
   const style =
     row.agreement === null || row.agreement === undefined
@@ -142,7 +142,7 @@ function agreement(row) {
         : row.agreement < 0.75
           ? "bad"
           : "";
-  return el("span", { class: style, title: "Of the masks that another reviewer judged too: the share on which both said the same" }, percent(row.agreement));
+  return el("span", { class: style, title: "Share of the masks judged by another reviewer too on which both verdicts are the same" }, percent(row.agreement));
 }
 
 export function modelsTable(rows) {
@@ -155,10 +155,10 @@ export function modelsTable(rows) {
     ["Scored on", scoredOn],
     ["Made", (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
   ];
-  return section("Models", rows, columns, "No model yet.", "dataengine models import FILE --name NAME --promote");
+  return section("Models", rows, columns, "No models yet.", "dataengine models import FILE --name NAME --promote");
 }
 
-/** A score on another set than the others' is not in their column: it stands here, with its set. */
+/** A score on another set than the other models' is not comparable: it is shown here, with its set. */
 function scoredOn(row) {
   const isOther = typeof row.other_miou_1_click === "number";
   const text = isOther ? `${row.scored_on}: ${score(row.other_miou_1_click)} after 1 click` : row.scored_on;
@@ -177,7 +177,7 @@ export function runsTable(rows) {
     ["Masks", (row) => count(row.masks), true],
     ["Started", (row) => twoLines(ago(row.started_at), tookText(row), dateTime(row.started_at))],
   ];
-  return section("Runs", rows, columns, "No run yet. Rounds, retrains and releases show up here while they work.");
+  return section("Runs", rows, columns, "No runs yet. Rounds, retrains and releases appear here while they run.");
 }
 
 function twoLines(text, more, title) {
@@ -188,7 +188,7 @@ function tookText(row) {
   return row.finished_at ? `took ${duration(secondsBetween(row.started_at, row.finished_at))}` : "";
 }
 
-/** Ids begin with the time; their end tells runs apart. */
+/** Ids begin with the time, so their end identifies the run. */
 function shortId(id) {
   const text = String(id);
   return text.length > 14 ? `…${text.slice(-12)}` : text;
@@ -197,7 +197,7 @@ function shortId(id) {
 function progress(row) {
   if (row.error) return el("div", { class: "bad small note" }, row.error);
   const share = row.progress ?? (row.state === "finished" ? 1 : null);
-  if (share === null) return null; // nobody knows
+  if (share === null) return null; // unknown
   const fill = el("div");
   fill.style.width = `${100 * Math.min(1, share)}%`;
   return el(
@@ -235,14 +235,14 @@ export function releasesTable(rows) {
     "Releases",
     rows,
     columns,
-    "No release yet. A release pins a version of the masks, to export as COCO or SA-1B.",
+    "No releases yet. A release pins a version of the masks, for export as COCO or SA-1B.",
   );
 }
 
-/** Of masks that were not all judged it is a guess, and looks like one. */
+/** An estimate, marked as one, unless all masks were judged. */
 function accepted(row) {
   if (!row.accepted_is_estimate) return count(row.accepted_masks);
-  const title = `An estimate: ${count(row.judged_masks)} of ${count(row.masks)} masks were judged, the others are reckoned like them`;
+  const title = `An estimate: ${count(row.judged_masks)} of ${count(row.masks)} masks were judged; the same share is assumed for the others`;
   return el("span", { title }, `≈ ${count(row.accepted_masks)}`, el("div", { class: "muted small" }, `${count(row.judged_masks)} judged`));
 }
 
@@ -260,5 +260,5 @@ export function costsTable(rows) {
     ["Cost of one", (row) => decimal(row.cost_per_accepted_mask, 4), true],
   ];
   const made = rows.filter((row) => row.stage !== "total");
-  return section("Costs", made.length ? rows : [], columns, "No run yet. Prices are in the settings, under [costs].");
+  return section("Costs", made.length ? rows : [], columns, "No runs yet. Prices are in the settings, under [costs].");
 }

@@ -1,4 +1,4 @@
-// The annotation page: takes a task, opens the editor on it, keeps it safe, hands it in, takes the next.
+// The annotation page: takes a task, opens the editor on it, saves drafts, submits it, takes the next.
 
 import { api, events } from "../shared/api.js";
 import { Autosave } from "./autosave.js";
@@ -10,14 +10,14 @@ import { sendKept, sendLate } from "./late.js";
 import { Banner } from "../shared/banner.js";
 
 const KINDS = ["complete", "annotate"];
-const LOOK_AGAIN_MS = 30_000; // where the server's word about new tasks did not come through
+const LOOK_AGAIN_MS = 30_000; // for events about new tasks that did not arrive
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 15_000;
 const STATUS = { saved: "saved", saving: "saving …", changed: "saving …", offline: "offline – kept in this browser" };
-const NO_COPY = "offline – too much to keep in this browser, please leave the page open";
+const NO_COPY = "offline – too large to keep in this browser, please leave this page open";
 
-const SENT = "What you did on it was sent all the same: a reviewer sees both versions, and picks the better masks.";
-const KEPT = "What you did on it is kept in this browser, and comes back if the image does.";
+const SENT = "Your work on it was sent anyway: a reviewer sees both versions and picks the better masks.";
+const KEPT = "Your work on it is kept in this browser, and opens again if you get the image back.";
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -28,7 +28,7 @@ class Page {
     this.banner = new Banner(byId("banner"));
     this.editor = null;
     this.keeper = null;
-    this.pending = new Set(); // what keeps the page busy
+    this.pending = new Set(); // reasons why the page is busy
   }
 
   async start() {
@@ -36,14 +36,14 @@ class Page {
     byId("submit").addEventListener("click", () => this.submit());
     byId("skip").addEventListener("click", () => this.skip());
     byId("guidelines").addEventListener("click", () => this.guidelines());
-    byId("submit").title = `Submit, and take the next image${this.keys.hint("submit")}`;
-    byId("skip").title = `To the back of the queue${this.keys.hint("skip")}`;
+    byId("submit").title = `Submit and open the next image${this.keys.hint("submit")}`;
+    byId("skip").title = `Move this image to the back of the queue${this.keys.hint("skip")}`;
     byId("guidelines").title = `What a good mask is${this.keys.hint("guidelines")}`;
     await this.next();
     await sendKept(this.name, this.task?.id);
   }
 
-  /** "busy" while a click or a submission is under way. */
+  /** The page is "busy" while a prompt or a submission is in progress. */
   mark(what, isUnderWay) {
     if (isUnderWay) this.pending.add(what);
     else this.pending.delete(what);
@@ -53,7 +53,7 @@ class Page {
     byId("submit").disabled = byId("skip").disabled = this.pending.has("handing in");
   }
 
-  /** Takes the next task, again and again as long as the server does not answer. */
+  /** Takes the next task; tries again as long as the server does not answer. */
   async next() {
     this.close();
     document.body.dataset.state = "loading";
@@ -114,7 +114,7 @@ class Page {
   }
 
   async ready(editor) {
-    await editor.ready.catch(() => toast("The image could not be loaded. Skip it, or load the page anew.", "bad"));
+    await editor.ready.catch(() => toast("The image could not be loaded. Skip it, or reload the page.", "bad"));
     if (this.editor !== editor) return;
     document.body.dataset.state = "ready";
     this.mark("handing in", false);
@@ -152,7 +152,7 @@ class Page {
     const what = this.dataset ? ` in ${this.dataset}` : "";
     this.say(
       `All done${what} – thank you`,
-      "Nothing is waiting for you at the moment. Leave this page open: as soon as there is an image, it opens here.",
+      "There is no image for you at the moment. Leave this page open: the next image opens here as soon as there is one.",
       true,
     );
     let isOver = false;
@@ -169,7 +169,7 @@ class Page {
 
   stop(message) {
     document.body.dataset.state = "empty";
-    this.say("This does not work", message, false);
+    this.say("No image could be opened", message, false);
     const again = el("button", { class: "button button-primary", type: "button", onclick: () => this.next() }, "Try again");
     byId("empty").append(again);
   }
@@ -180,7 +180,7 @@ class Page {
     byId("empty").hidden = false;
   }
 
-  // Handing in ------------------------------------------------------------------
+  // Submitting ------------------------------------------------------------------
 
   async submit() {
     const { editor } = this;
@@ -188,7 +188,7 @@ class Page {
     if (!(await this.settle(editor))) return;
     const submission = editor.submission();
     const isEmpty = submission.masks.length === 0 && editor.session.prefilled.length === 0;
-    if (isEmpty && !(await ask("No masks yet", "Is there really nothing to mask on this image?", "Submit without masks"))) return;
+    if (isEmpty && !(await ask("No masks yet", "Does this image really have nothing to mask?", "Submit without masks"))) return;
     const done = await this.handIn(() => api.submit(this.task.id, { lease_id: this.task.lease_id, ...submission }));
     if (!done) return;
     const count = submission.masks.length;
@@ -196,7 +196,7 @@ class Page {
     await this.next();
   }
 
-  /** Finishes what is in progress, waiting for the model where it has to; false if that is not to be. */
+  /** Finishes the mask in progress, once the model has answered; false if it could not be finished. */
   async settle(editor) {
     if (editor.session.isWaiting) editor.run("finish");
     while (editor.session.isWaiting && this.editor === editor) await pause(50);
@@ -210,7 +210,7 @@ class Page {
     if (!this.editor || this.pending.has("handing in")) return;
     const { masks, current } = this.editor.session.state;
     const count = masks.length + (current ? 1 : 0);
-    const text = `${count === 1 ? "The mask" : `The ${count} masks`} you made on this image will wait for you, should it come back to you.`;
+    const text = `${count === 1 ? "The mask" : `The ${count} masks`} you made on this image will be here if you get it again.`;
     if (count && !(await ask("Skip this image?", text, "Skip it"))) return;
     if (this.keeper.isDirty) await this.keeper.flush();
     const done = await this.handIn(() => api.skip(this.task.id, this.task.lease_id), true);
@@ -219,7 +219,7 @@ class Page {
     await this.next();
   }
 
-  /** Until the server has it, however long it is away; false where it refused. */
+  /** Repeats the call until the server answers; false if it refuses. */
   async handIn(call, keepsCopy = false) {
     const { keeper } = this;
     this.mark("handing in", true);
@@ -237,7 +237,7 @@ class Page {
 
   // When things go wrong ----------------------------------------------------------
 
-  /** `isAsked`: of something that the person did, and should hear about. */
+  /** `isAsked`: the annotator started the request, so the error is shown. */
   trouble(problem, isAsked = false) {
     if (problem.status === 409 && problem.error === "draft_outdated") this.conflict();
     else if (problem.status === 409 || problem.status === 404) this.lost();
@@ -245,7 +245,7 @@ class Page {
     else if (isAsked && problem.status !== 401) toast(problem.message, "bad");
   }
 
-  /** Somebody else has the image: what was done here goes to a reviewer beside theirs. */
+  /** Somebody else has the image: the work done here goes to a reviewer together with theirs. */
   async lost() {
     const { keeper, editor, task } = this;
     if (!keeper || keeper.isStopped) return;
@@ -257,12 +257,12 @@ class Page {
     if (isSent) keeper.forget();
     const dialog = openDialog(
       "This image is no longer yours",
-      el("p", {}, "It was not heard of from here for a long time, and given to somebody else."),
+      el("p", {}, "This page did not reach the server for a long time, so the image was given to somebody else."),
       el("p", {}, isSent ? SENT : KEPT),
       el(
         "div",
         { class: "dialog-actions" },
-        el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: () => dialog.close() }, "Take the next image"),
+        el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: () => dialog.close() }, "Open the next image"),
       ),
     );
     dialog.id = "lease-lost";
@@ -278,13 +278,13 @@ class Page {
       act();
     };
     const dialog = openDialog(
-      "Also open elsewhere",
-      el("p", {}, "This image was changed in another tab or on another computer."),
+      "This image is open twice",
+      el("p", {}, "This image was also changed in another tab or on another computer."),
       el(
         "div",
         { class: "dialog-actions" },
-        el("button", { class: "button", type: "button", onclick: choose(() => this.takeOther(keeper)) }, "Show what was done there"),
-        el("button", { class: "button button-primary", type: "button", onclick: choose(() => keeper.overrule().catch((problem) => this.trouble(problem))) }, "Go on with what is here"),
+        el("button", { class: "button", type: "button", onclick: choose(() => this.takeOther(keeper)) }, "Use the other version"),
+        el("button", { class: "button button-primary", type: "button", onclick: choose(() => keeper.overrule().catch((problem) => this.trouble(problem))) }, "Keep this version"),
       ),
     );
     dialog.addEventListener("close", () => (this.isAsking = false));
@@ -292,14 +292,14 @@ class Page {
 
   takeOther(keeper) {
     keeper.forget();
-    void this.next(); // a task that is held comes first, with its newest draft
+    void this.next(); // the server returns a task that is already leased first, with its newest draft
   }
 
   async guidelines() {
     if (document.getElementById("guidelines-dialog")) return;
     try {
       const text = el("div", { class: "guidelines" });
-      text.innerHTML = (await api.guidelines()).html; // the server lets no markup of others through
+      text.innerHTML = (await api.guidelines()).html; // the server escapes HTML in the Markdown
       openDialog("Guidelines", text).id = "guidelines-dialog";
     } catch (problem) {
       toast(problem.message, "bad");

@@ -1,15 +1,15 @@
-// Saves the editor's work as the task's draft. What TaskKeeper does, made bearable for thousands of
-// masks: writing them all out takes a while then, so it is done less often.
+// Saves the editor's work as the task's draft. Extends TaskKeeper for thousands of masks: serialising
+// them takes long, so it is done less often.
 
 import { TaskKeeper } from "../shared/task_keeper.js";
 
 const WAIT_MS = 800;
-const LARGE = 300_000; // characters: above this the copy here is not written at every step
-const REST_SHARE = 40; // writing out may take a fortieth of the time
+const LARGE = 300_000; // characters: a larger copy is not written to this browser at every step
+const REST_SHARE = 40; // serialising may take a fortieth of the time
 
 export class Autosave extends TaskKeeper {
   #size = 0;
-  #cost = 0; // milliseconds to write everything out
+  #cost = 0; // milliseconds to serialise everything
 
   /** `on.status` gets "changed", "saving", "saved" or "offline". */
   touch() {
@@ -42,7 +42,7 @@ export class Autosave extends TaskKeeper {
   }
 
   onProblem(problem) {
-    if (this.isStopped) return; // the image was handed in meanwhile, and the editor is gone
+    if (this.isStopped) return; // the image was submitted meanwhile, and the editor is gone
     if (this.isDirty) this.writeCopy();
     super.onProblem(problem);
     if (this.isOffline) this.on.status("offline");

@@ -4,7 +4,7 @@ import { toast } from "../shared/dom.js";
 import { candidatesBySize } from "./work.js";
 
 const ZOOM_STEP = 1.3;
-const CURSOR_PX = 6; // on the screen, of one arrow key
+const CURSOR_PX = 6; // on the screen, per arrow key press
 const CURSOR_FAST = 8;
 
 export class Commands {
@@ -91,7 +91,7 @@ export class Commands {
     editor.selected = editor.isFix ? editor.selected : null;
     editor.prompts.clicked = null;
     editor.update();
-    editor.announce(`Mask ${work.number} finished. ${session.state.masks.length} of yours.`);
+    editor.announce(`Mask ${work.number} finished. You have made ${session.state.masks.length}.`);
     if (editor.isFix) editor.options.onDone?.(session.newMask(work));
   }
 
@@ -125,7 +125,7 @@ export class Commands {
     editor.announce(kind === "undo" ? "Undone." : "Redone.");
   }
 
-  /** `size`: 0 the whole, 1 a part, 2 a part of that. */
+  /** `size`: 0 whole, 1 part, 2 subpart. */
   #choose(size) {
     const { editor } = this;
     const { current } = editor.session;
@@ -139,7 +139,7 @@ export class Commands {
     if (bySize.length > 1) this.#choose((bySize.indexOf(current.candidate) + 1) % bySize.length);
   }
 
-  /** The same key again leads back to clicks. */
+  /** The same key again returns to clicks. */
   #tool(tool) {
     const { editor } = this;
     editor.tool = editor.tool === tool ? "prompt" : tool;
@@ -147,7 +147,7 @@ export class Commands {
     editor.update();
   }
 
-  /** For fingers, which have no second button. */
+  /** For touch screens, which have no second button. */
   #takeAway() {
     const { editor } = this;
     editor.isNegative = !editor.isNegative;
@@ -188,9 +188,9 @@ export class Commands {
   #move(step) {
     const { editor } = this;
     if (editor.session.current || editor.selected === null) return;
-    if (editor.row?.isPrefilled) toast("Pre-filled masks stay below your own.");
+    if (editor.row?.isPrefilled) toast("Pre-filled masks always stay below your own.");
     else if (editor.session.move(editor.selected, step)) editor.update();
-    else toast(step > 0 ? "It is the topmost already." : "It cannot go further down.");
+    else toast(step > 0 ? "This mask is already on top." : "This mask cannot move further down.");
   }
 
   // The keyboard's crosshair ---------------------------------------------------
@@ -201,7 +201,7 @@ export class Commands {
     visit(...editor.prompts.cursor);
   }
 
-  /** Begins at the pointer, or in the middle of what can be seen. */
+  /** Starts at the pointer, or in the middle of the visible part. */
   #walk(dx, dy, event) {
     const { editor } = this;
     const { viewport } = editor;
@@ -235,7 +235,7 @@ export class Commands {
         this.#corner = null;
       } else {
         this.#corner = [x, y];
-        this.editor.announce("First corner set. Move on, and press the key again.");
+        this.editor.announce("First corner set. Move to the opposite corner and press the key again.");
       }
     });
   }

@@ -2,18 +2,18 @@
 //
 //   const editor = mountEditor(container, {api, task, masks, mode, ...});
 //
-// `container`  an element with a size of its own; it is filled, and emptied by `editor.destroy()`.
+// `container`  an element with its own size; it is filled, and emptied by `editor.destroy()`.
 // `task`       a TaskView; of it id, lease_id and image are used.
 // `masks`      MaskViews: pre-filled ones (mode "complete"), none ("annotate"), or the one mask that is
 //              to be fixed ("fix").
-// `mode`       "annotate" | "complete" | "fix". In "fix" there is no list; Enter hands the mask out.
+// `mode`       "annotate" | "complete" | "fix". In "fix" there is no list; Enter passes the mask to `onDone`.
 // Optional:
-// `draft`      a draft's data to go on from (what `editor.draft()` returned).
+// `draft`      a draft's data to resume from (what `editor.draft()` returned).
 // `keys`       a Keys; `commands` {id: function} adds to or replaces what keys do ("submit", "skip" ...).
-// `onChange(draft)` something that a draft would keep has changed; the draft comes along in "fix" only.
+// `onChange(draft)` the draft's content has changed; the draft is passed in "fix" only.
 // `onBusy(is)` the model was asked about a click / has answered. `onTrouble(error)`: a request failed;
 //              temporary failures are tried again by the editor. `onContact()`: one succeeded.
-// `onDone(newMask)`  fix: the finished mask, a NewMask that `replaces` the given one. `onCancel()`: left.
+// `onDone(newMask)`  fix: the finished mask, a NewMask that `replaces` the given one. `onCancel()`: cancelled.
 //
 // Returned: masks(), current(), draft(), submission(), toScreen(x, y), run(action),
 // frameTimes(), frameIntervals(), destroy(), and `session`, `ready` (a promise: the image is there).
@@ -69,7 +69,7 @@ class Editor {
       this.session.fromDraft(draft);
     } catch (error) {
       console.error("The draft could not be read", error);
-      toast("The saved work on this image could not be read. Please start it anew.", "bad");
+      toast("The saved work on this image could not be read. Please start again.", "bad");
     }
   }
 
@@ -113,7 +113,7 @@ class Editor {
       document.addEventListener(name, () => this.log.touch(), { capture: true, passive: true, signal });
     }
     document.addEventListener("visibilitychange", () => this.log.tick(), { capture: true, signal });
-    // a button pressed with the mouse does not keep the focus: Enter is to finish the mask
+    // a button pressed with the mouse does not keep the focus, so that Enter finishes the mask
     this.container.addEventListener(
       "click",
       (event) => event.detail > 0 && this.parts.canvas.focus({ preventScroll: true }),
@@ -142,7 +142,7 @@ class Editor {
 
   // Selection ----------------------------------------------------------------
 
-  /** What is in progress is finished first: nothing is lost by looking at another mask. */
+  /** Finishes the mask in progress first, so that selecting another mask loses nothing. */
   select(id) {
     if (this.isFix) return;
     if (this.session.current && id !== this.session.current.id) this.session.finish() ?? this.session.drop();
@@ -153,15 +153,15 @@ class Editor {
     if (row) this.announce(`${row.title} selected. ${row.note}`);
   }
 
-  /** Selects the topmost mask at a pixel; where that is selected already, the one under it. */
+  /** Selects the topmost mask at a pixel; if it is already selected, the one below it. */
   pick({ x, y }) {
     const under = this.session.at(x, y).map((item) => item.id);
     const next = under[(under.indexOf(this.selected) + 1) % under.length];
     this.select(next ?? null);
   }
 
-  /** The selected mask where a click or a stroke at this place can be meant for it; null: it begins
-   * a new one. */
+  /** The selected mask if a click or a stroke at this place can be meant for it; null if it starts a
+   * new one. */
   subjectAt(point) {
     return this.#subject((box) => isNear(box, point, this.viewport.scale));
   }
@@ -206,7 +206,7 @@ class Editor {
     const rows = session.rows();
     this.row = rows.find((row) => row.id === this.selected) ?? null;
     if (!this.row && !session.current) this.selected = this.isFix ? this.selected : null;
-    if (!session.current && this.selected === null) this.isNegative = false; // there is nothing to take from
+    if (!session.current && this.selected === null) this.isNegative = false; // there is no mask to remove from
     this.items = session.items().filter((item) => !session.hiddenIds.has(item.id));
     this.layer.show(this.items);
     this.layer.setOpacity(look.isContour ? 0 : OPACITIES[look.opacity]);
@@ -225,7 +225,7 @@ class Editor {
     this.knownState = session.state;
   }
 
-  /** Of many masks a draft takes a while to write: the page asks for it when it wants one. */
+  /** With many masks a draft takes long to serialise, so the page asks for it when it needs one. */
   changed() {
     this.options.onChange?.(this.isFix ? this.draft() : undefined);
   }
@@ -241,7 +241,7 @@ class Editor {
   #showBar() {
     const { current } = this.session;
     const signature = JSON.stringify([current?.id, current?.candidate, current?.answer?.key, this.row?.id, this.row?.note]);
-    if (signature === this.barSignature) return; // a press under way keeps its button
+    if (signature === this.barSignature) return; // keeps the button that is being pressed
     this.barSignature = signature;
     fillBar(this.parts.bar, { work: current, selected: this.row, isFix: this.isFix, keys: this.keys, run: this.run });
   }
@@ -274,11 +274,11 @@ class Editor {
     this.hinted = current.id;
     const close = () => (this.parts.hint.hidden = true);
     this.parts.hint.replaceChildren(
-      "Half a minute on this mask. If it is nearly right, finish it and move on.",
+      "You have worked on this mask for half a minute. If it is nearly right, finish it and move on.",
       el("button", { class: "button button-quiet", type: "button", "aria-label": "Close this hint", onclick: close }, "✕"),
     );
     this.parts.hint.hidden = false;
-    this.announce("Half a minute on this mask. If it is nearly right, finish it and move on.");
+    this.announce("You have worked on this mask for half a minute. If it is nearly right, finish it and move on.");
   }
 
   // Keys ---------------------------------------------------------------------
@@ -286,12 +286,12 @@ class Editor {
   #keydown(event) {
     if (document.querySelector("dialog[open]") || event.isComposing) return;
     if (event.target.closest?.("input, select, textarea")) return;
-    // the reviewer's page lies underneath, with keys of its own
+    // the review page below has its own keys
     if (this.isFix) event.stopImmediatePropagation();
     const action = this.keys.actionOf(event);
     if (!action) return;
     const isControl = event.target.closest?.("button, a, summary") ?? false;
-    // on a button, the keys that work buttons and move between them stay theirs
+    // on a button, keys that press buttons and move between them keep their meaning
     if (isControl && /^(Tab|Enter| |Arrow.*)$/.test(event.key) && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
     event.stopImmediatePropagation();
@@ -310,7 +310,7 @@ class Editor {
     return this.session.current;
   }
 
-  /** `withPast`: with the steps that can be undone, which are this browser's alone. */
+  /** `withPast`: includes the undo steps, which only this browser keeps. */
   draft(withPast = false) {
     this.log.tick();
     const draft = this.session.toDraft();

@@ -1,4 +1,4 @@
-// Undo and redo over whole states. States are immutable and share what did not change, so keeping
+// Undo and redo over whole states. States are immutable and share unchanged parts, so keeping
 // a few hundred of them costs little more than keeping one.
 
 const LIMIT = 400;
@@ -7,7 +7,7 @@ export class History {
   #past = [];
   #future = [];
 
-  /** `before` and `after`: states to go back and forth to, the nearest first. */
+  /** `before` and `after`: states for undo and redo, the nearest first. */
   constructor(state, { before = [], after = [] } = {}) {
     this.state = state;
     this.#past = [...before].reverse();
@@ -54,7 +54,7 @@ export class History {
     return true;
   }
 
-  /** Takes the last step back as if it had never been, for a click that turns out a double click. */
+  /** Removes the last step without a redo, for a click that turns out to be a double click. */
   forget() {
     if (this.canUndo) this.state = this.#past.pop();
   }

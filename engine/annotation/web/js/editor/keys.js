@@ -12,7 +12,7 @@ const STORE = "dataengine.keys";
 const GROUPS = {
   "This mask": [
     ["finish", "Finish this mask", ["Enter", "N"]],
-    ["drop", "Drop it, or leave the selected mask", ["Escape"]],
+    ["drop", "Discard it, or deselect the selected mask", ["Escape"]],
     ["undo", "Undo", ["Ctrl+Z"]],
     ["redo", "Redo", ["Ctrl+Shift+Z", "Ctrl+Y"]],
     ["nextCandidate", "Next suggestion: whole, part, subpart", ["C"]],
@@ -23,29 +23,29 @@ const GROUPS = {
   ],
   Tools: [
     ["prompt", "Click and box", ["V"]],
-    ["brush", "Brush; again: back to clicks", ["B"]],
-    ["eraser", "Eraser; again: back to clicks", ["E"]],
+    ["brush", "Brush on or off", ["B"]],
+    ["eraser", "Eraser on or off", ["E"]],
     ["smaller", "Smaller brush", ["["]],
     ["larger", "Larger brush", ["]"]],
   ],
   "All masks": [
     ["nextMask", "Select the next mask", ["Tab"]],
-    ["previousMask", "Select the mask before", ["Shift+Tab"]],
+    ["previousMask", "Select the previous mask", ["Shift+Tab"]],
     ["remove", "Delete the selected mask; reject a pre-filled one", ["Delete", "Backspace"]],
-    ["up", "One up", ["PageUp"]],
-    ["down", "One down", ["PageDown"]],
+    ["up", "Move the selected mask up", ["PageUp"]],
+    ["down", "Move the selected mask down", ["PageDown"]],
     ["hide", "Hide or show all masks", ["H"]],
-    ["solo", "Only the selected mask", ["S"]],
-    ["opacity", "Opacity", ["O"]],
-    ["contour", "Outlines only", ["K"]],
+    ["solo", "Show only the selected mask", ["S"]],
+    ["opacity", "Change the opacity", ["O"]],
+    ["contour", "Show outlines only", ["K"]],
   ],
   View: [
     ["fit", "Fit the image", ["F", "0"]],
     ["zoomIn", "Zoom in", ["+", "="]],
     ["zoomOut", "Zoom out", ["-"]],
     ["guidelines", "Guidelines", ["G"]],
-    ["help", "These keys", ["?"]],
-    ["switchArea", "Go on to the tools, the list, the image", ["F6"]],
+    ["help", "Show these keys", ["?"]],
+    ["switchArea", "Move between tools, list and image", ["F6"]],
   ],
   "Without a mouse": [
     ["left", "Move the crosshair left (Shift: faster)", ["ArrowLeft"]],
@@ -58,7 +58,7 @@ const GROUPS = {
     ["pick", "Select the mask there", ["L"]],
   ],
   Image: [
-    ["submit", "Submit this image and take the next", ["Ctrl+Enter"]],
+    ["submit", "Submit this image and open the next", ["Ctrl+Enter"]],
     ["skip", "Skip this image", ["Ctrl+Space"]],
   ],
 };
@@ -75,7 +75,7 @@ const MOUSE = [
   ["double click, Alt+click", "select the mask there; again: the one under it"],
   ["wheel", "zoom"],
   ["Space+drag, middle drag", "move the image"],
-  ["brush: Shift or right button", "the other way: erase, or paint"],
+  ["Shift or right button with a brush", "erase with the brush, paint with the eraser"],
 ];
 
 const TOUCH = [
@@ -174,7 +174,7 @@ export class Keys {
   #row(id, what, note, redraw) {
     const names = this.of(id).map((key) => el("kbd", {}, shown(key)));
     const listen = () => {
-      note.textContent = `Press the new key for “${what}”, or Escape to leave it.`;
+      note.textContent = `Press the new key for “${what}”, or Escape to keep the old one.`;
       button.classList.add("is-listening");
       button.onkeydown = (event) => {
         if (["Shift", "Control", "Alt", "Meta"].includes(event.key)) return;
@@ -196,7 +196,7 @@ export class Keys {
   }
 }
 
-const HOW = "Click a line and press a key to change it. Changes are kept in this browser.";
+const HOW = "Click a line, then press a key, to change it. Changes are kept in this browser.";
 
 function shown(key) {
   const words = { Escape: "Esc", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };

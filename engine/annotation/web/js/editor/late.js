@@ -1,4 +1,4 @@
-// Work on a task that went to somebody else meanwhile: it is sent all the same, and a reviewer picks from
+// Work on a task that was given to somebody else meanwhile: it is sent anyway, and a reviewer picks from
 // both versions.
 
 import { api } from "../shared/api.js";
@@ -6,9 +6,9 @@ import { toast } from "../shared/dom.js";
 import { Session } from "./session.js";
 import { keptCopies } from "../shared/task_keeper.js";
 
-const NO_LEASE = "0".repeat(32); // the one it was done under is lost
+const NO_LEASE = "0".repeat(32); // the lease under which it was done is lost
 
-/** Whether the server has it now. `submission`: {masks, rejected, seconds}. */
+/** Returns whether the server stored it. `submission`: {masks, rejected, seconds}. */
 export async function sendLate(taskId, submission) {
   if (!submission.masks.length) return false;
   try {
@@ -20,8 +20,8 @@ export async function sendLate(taskId, submission) {
   }
 }
 
-/** Sends what an earlier visit left in this browser, of other tasks than the present one. Where a task is
- * still free, its work stays here and comes back with it. */
+/** Sends work of earlier visits that this browser kept, except that of the present task. If a task is
+ * still free, its work stays here and is restored with it. */
 export async function sendKept(name, presentId) {
   for (const copy of keptCopies(name)) {
     if (copy.taskId === presentId || !copy.data.size) continue;
@@ -29,7 +29,7 @@ export async function sendKept(name, presentId) {
       const submission = Session.submissionOf(copy.data);
       if (!(await sendLate(copy.taskId, submission))) continue;
       copy.forget();
-      toast("An image you had begun went to somebody else. What you did was sent too; a reviewer picks from both.");
+      toast("An image you had started was given to somebody else. Your work was sent too; a reviewer picks from both.");
     } catch (problem) {
       console.error("Kept work could not be read", problem);
     }

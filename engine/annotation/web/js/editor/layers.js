@@ -1,10 +1,10 @@
-// Masks as pixels to be drawn. All finished masks lie together in one bitmap in the image's own
-// frame, so that moving and zooming cost one drawImage, whether there are ten masks or thousands. A
+// Masks as pixels to be drawn. All finished masks share one bitmap in the image's own
+// frame, so that moving and zooming cost one drawImage, for ten masks or thousands. A
 // change repaints only the box of what changed. Painting is plain writes into a buffer, in z-order.
 
 import { difference, forEachPiece, shifted } from "../shared/rle.js";
 
-const MAX_PIXELS = 8e6; // of the bitmap; a larger image's masks are painted smaller
+const MAX_PIXELS = 8e6; // of the bitmap; masks of larger images are painted smaller
 const MAX_PATCHES = 12; // more boxes than this are repainted as one
 
 /** A colour as a little-endian RGBA pixel. */
@@ -62,7 +62,7 @@ export class MaskLayer {
     else boxes.forEach((box) => this.#repaint(box));
   }
 
-  /** Boxes of what came, went, looks different or changed its place among the others. */
+  /** Boxes of masks that were added, removed, recoloured or moved in z-order. */
   #changes(items) {
     const boxes = [];
     const kept = new Set();
@@ -93,7 +93,7 @@ export class MaskLayer {
     for (const { mask, rgb } of touched) {
       paint(this.bitmap, mask, pixel(rgb, this.opacity), this.scale, 0, 0, clip);
     }
-    // rims come after all fills: a mask under another one can still be made out
+    // rims are drawn after all fills, so that a mask below another one stays visible
     for (const { mask, rgb } of touched) {
       paint(this.bitmap, mask.rim(this.rim), pixel(rgb, 1), this.scale, 0, 0, clip);
     }
@@ -110,8 +110,8 @@ export class MaskLayer {
     ];
   }
 
-  /** Opacity of the fills, 0 (rims only) to below 1. Nothing is painted anew: all that is not opaque
-   * is fill. */
+  /** Opacity of the fills, 0 (rims only) to below 1. Nothing is repainted: every pixel that is not
+   * opaque is fill. */
   setOpacity(opacity) {
     if (opacity === this.opacity) return;
     this.opacity = opacity;
@@ -127,7 +127,7 @@ export class MaskLayer {
 
 const RIM_WIDTH = 1.5; // canvas pixels, of a mask that is drawn alone
 
-/** One mask alone, no finer than it is looked at, with a rim of colour `rim`: {canvas, x, y, width, height} in image pixels. */
+/** One mask at the resolution of the screen at most, with a rim of colour `rim`: {canvas, x, y, width, height} in image pixels. */
 export function sprite(mask, { rgb, rim = rgb, opacity }, density) {
   const scale = Math.min(1, 2 ** Math.ceil(Math.log2(Math.max(density, 1 / 64))));
   const [x0, y0, x1, y1] = mask.box;
@@ -152,7 +152,7 @@ export function sprite(mask, { rgb, rim = rgb, opacity }, density) {
   };
 }
 
-/** From this many canvas pixels of an image pixel on, outlines are drawn as lines along its sides. */
+/** From this many canvas pixels per image pixel, outlines are drawn as lines along pixel sides. */
 export const CRISP = 2;
 
 const outlines = new WeakMap();
@@ -172,7 +172,7 @@ function outlineOf({ edges, height, width }) {
   };
   const right = shifted(edges, height, (width + 1) * height);
   forEachPiece(difference(edges, right), height, (x, y0, y1) => line(x, y0, x, y1));
-  // level sides that go on in the next column are one line
+  // horizontal sides that continue in the next column are one line
   const open = new Map();
   forEachPiece(edges, height, (x, y0, y1) => {
     for (const y of [y0, y1]) {

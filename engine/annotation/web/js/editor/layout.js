@@ -27,14 +27,14 @@ const RAIL = [
 ];
 
 const TITLES = {
-  prompt: "Click and box", takeAway: "Clicks take away what does not belong to the object", brush: "Brush", eraser: "Eraser", undo: "Undo", redo: "Redo",
+  prompt: "Click and box", takeAway: "Clicks mark what does not belong to the object", brush: "Brush", eraser: "Eraser", undo: "Undo", redo: "Redo",
   preview: "Preview under the pointer", hide: "Hide all masks", solo: "Only the selected mask",
   opacity: "Opacity", contour: "Outlines only", fit: "Fit the image", help: "All keys",
 };
 
 const TOGGLES = new Set(["prompt", "takeAway", "brush", "eraser", "preview", "hide", "solo", "contour"]);
 
-/** Only what cannot be on the page around the editor has an id. */
+/** Only these have an id: no page around the editor uses it. */
 const IDS = new Set(["undo", "redo", "finish"]);
 
 function icon(name) {
@@ -44,7 +44,7 @@ function icon(name) {
 
 const STYLES = "/static/css/editor.css";
 
-/** A page that shows the editor now and then need not know its style sheet. */
+/** Adds the style sheet, so that a page that opens the editor need not name it. */
 function addStyles() {
   if (document.querySelector(`link[href="${STYLES}"]`)) return;
   document.head.append(el("link", { rel: "stylesheet", href: STYLES }));
@@ -102,7 +102,7 @@ function candidateButtons(work, keys, run) {
       type: "button",
       "data-candidate": i,
       "aria-pressed": String(i === candidate),
-      title: `The model expects an IoU of ${answer.ious[i].toFixed(2)}${keys.hint(`candidate${size}`)}`,
+      title: `Predicted IoU ${answer.ious[i].toFixed(2)}${keys.hint(`candidate${size}`)}`,
       onclick: () => run(`candidate${size}`),
     };
     const meter = el("span", { class: "candidate-meter", "aria-hidden": "true" }, el("span", { style: { width: score.replace(" ", "") } }));
@@ -150,5 +150,5 @@ export function fillBar(bar, { work, selected, isFix, keys, run }) {
 function score(work) {
   const iou = trustedIouOf(work);
   if (iou === null) return null;
-  return el("span", { class: "bar-text muted", title: "What the model expects" }, `IoU ${iou.toFixed(2)}`);
+  return el("span", { class: "bar-text muted", title: "Predicted IoU" }, `IoU ${iou.toFixed(2)}`);
 }

@@ -1,4 +1,4 @@
-// The list of masks. Only the rows in sight exist, so 5,000 masks scroll as well as five.
+// The list of masks. Only visible rows exist, so 5,000 masks scroll as fast as five.
 
 import { CRISP, sprite } from "./layers.js";
 import { el, svg } from "../shared/dom.js";
@@ -14,7 +14,7 @@ export class MaskList {
   #elements = new Map();
   #frame = 0;
 
-  /** `actions`: `select(id)`, `toggle(id)`, `restore(id)`; `picture()` gives what thumbnails are cut
+  /** `actions`: `select(id)`, `toggle(id)`, `restore(id)`; `picture()` returns what thumbnails are cut
    * from: {bitmap, scale} or null. */
   constructor(container, actions) {
     this.actions = actions;
@@ -34,7 +34,7 @@ export class MaskList {
     this.#schedule();
   }
 
-  /** Thumbnails are made anew, for a better picture. */
+  /** Redraws the thumbnails from a better picture. */
   refresh() {
     for (const { node } of this.#elements.values()) node.remove();
     this.#elements.clear();

@@ -1,5 +1,5 @@
-// The steps that can be undone and redone, as JSON: kept with the copy of a draft in this browser, so
-// that a reload does not end them. Masks and works that steps have in common are written once.
+// Undo and redo steps as JSON: kept with the copy of a draft in this browser, so that they survive a
+// reload. Masks and works that steps have in common are written once.
 
 import { workFromJson, workToJson } from "./work.js";
 
@@ -7,7 +7,7 @@ const MOST_CHARACTERS = 100_000; // of run lengths
 const MOST_ENTRIES = 10_000; // masks named in all steps together
 
 /** `before` and `after`: states, the nearest first. `present`: the finished works of the draft itself.
- * Steps are left out from where it grows too large. */
+ * Steps beyond the size limit are left out. */
 export function pastToJson({ before, after }, present) {
   const table = new Table(present);
   const written = (states) => {
@@ -22,7 +22,7 @@ export function pastToJson({ before, after }, present) {
   return { before: written(before), after: written(after), works: table.works, masks: table.masks };
 }
 
-/** The same states again. `present`: the works that the draft was read into. */
+/** Restores the states. `present`: the works that the draft was read into. */
 export function pastFromJson(json, present, size) {
   const named = (place) => (place === null ? null : json.masks[place]);
   const works = json.works.map((work) => workFromJson(withMasks(work, named), size));
@@ -58,7 +58,7 @@ class Table {
 
   step({ masks, current, rejected }) {
     this.#entries += masks.length;
-    // of a finished work the draft has no other suggestions: as one in progress it is written in full
+    // the draft lacks the other suggestions of a finished work: as a work in progress it is written in full
     return {
       masks: this.#entries > MOST_ENTRIES ? [] : masks.map((work) => this.#present.get(work) ?? this.#work(work)),
       current: current && this.#work(current),
@@ -84,7 +84,7 @@ class Table {
   }
 }
 
-/** A work's JSON with its masks written another way. */
+/** A work's JSON with its masks replaced. */
 function withMasks(json, change) {
   const next = { ...json };
   for (const name of ["base", "added", "erased"]) if (name in json) next[name] = change(json[name]);

@@ -1,4 +1,4 @@
-// The image's pixels: a screen-sized copy at once, the full resolution when it is looked at closely.
+// The image's pixels: a screen-sized copy first, the full resolution once the user zooms in.
 
 const SCREEN_SIDE = 1600;
 const LAST_RETRY_MS = 10_000;
@@ -9,7 +9,7 @@ export class Picture {
   small = null;
   full = null;
 
-  /** `urlOf(side)` is the address of a copy; `onChange` is called when there is something better. */
+  /** `urlOf(side)` is the address of a copy; `onChange` is called when a better one has loaded. */
   constructor(urlOf, width, height, onChange) {
     this.urlOf = urlOf;
     this.width = width;
@@ -22,7 +22,7 @@ export class Picture {
     });
   }
 
-  /** What to draw at `density` canvas pixels per image pixel; null while nothing has come. */
+  /** What to draw at `density` canvas pixels per image pixel; null while nothing has loaded. */
   at(density) {
     const isTooCoarse = this.smallScale < 1 && density > this.smallScale * 1.1;
     if (isTooCoarse && this.#full === "none") void this.#loadFull();
@@ -36,7 +36,7 @@ export class Picture {
       this.#full = "there";
       this.onChange();
     } catch (error) {
-      this.#full = "failed"; // too large for this browser, say: the small copy has to do
+      this.#full = "failed"; // for example too large for this browser: the small copy is used
       console.warn("The full resolution could not be loaded", error);
     }
   }

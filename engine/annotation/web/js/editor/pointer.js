@@ -1,10 +1,10 @@
-// What the pointer means: a click, a box, a stroke, or moving the image. It knows nothing of masks.
+// Turns pointer events into clicks, boxes, strokes and moves of the image. It knows nothing about masks.
 
 import { Fingers } from "../shared/fingers.js";
 
-const DRAG_PX = 4; // on the screen; less is a click with an unsteady hand
+const DRAG_PX = 4; // on the screen; a shorter drag is a click
 const FINGER_PX = 12; // the same for a finger
-const LONG_MS = 500; // a finger that rests so long says: does not belong to it
+const LONG_MS = 500; // a longer touch marks what does not belong to the object
 const DOUBLE_MS = 350;
 const WHEEL_SPEED = 0.0016;
 
@@ -13,7 +13,7 @@ export class Pointer {
   #last = null; // the last click, to recognise a double one
   #isSpaceDown = false;
   #fingers = new Fingers();
-  #long = null; // timer of a finger that rests
+  #long = null; // timer of a long touch
 
   /** `intents`: `click(point, label)`, `doubleClick(point)`, `pick(point)`, `dragBox(box|null)`,
    * `box(box)`, `strokeStart(point, isErasing)`, `strokeTo(point)`, `strokeEnd()`, `strokeDrop()`,
@@ -46,7 +46,7 @@ export class Pointer {
     if (event.key !== " " || event.ctrlKey) return;
     const isControl = event.target?.closest?.("button, input, select, textarea, a, dialog");
     if (isDown && isControl) return;
-    if (isDown) event.preventDefault(); // it would scroll
+    if (isDown) event.preventDefault(); // otherwise the page scrolls
     this.#isSpaceDown = isDown;
     this.canvas.classList.toggle("is-grabbing", isDown);
   }
@@ -54,7 +54,7 @@ export class Pointer {
   #down(event) {
     this.#fingers.down(event);
     if (this.#fingers.count > 1) {
-      this.#cancel(true); // the first finger was one of two
+      this.#cancel(true); // the first finger belongs to a two-finger gesture
       return;
     }
     if (this.#drag) return;
@@ -75,7 +75,7 @@ export class Pointer {
     }
   }
 
-  /** A finger rests where it was put: the click is made at once, and lifting it does nothing more. */
+  /** A long touch clicks at once; lifting the finger does nothing more. */
   #press(drag) {
     if (!drag || drag.hasMoved) return;
     this.#drag = null;
@@ -106,7 +106,7 @@ export class Pointer {
     if (drag.kind === "pan") {
       this.viewport.pan(event.clientX - drag.last[0], event.clientY - drag.last[1]);
     } else if (drag.kind === "stroke") {
-      // all places between two frames: a fast stroke stays round
+      // all positions between two frames, so that a fast stroke stays smooth
       const events = event.getCoalescedEvents?.() ?? [];
       for (const part of events.length ? events : [event]) {
         this.intents.strokeTo(this.viewport.ofEvent(part));
@@ -157,7 +157,7 @@ export class Pointer {
     this.intents.click(drag.start, drag.isOther ? 0 : 1);
   }
 
-  /** `isDropped`: a stroke that is under way is not kept. */
+  /** `isDropped`: a stroke in progress is discarded. */
   #cancel(isDropped = false) {
     clearTimeout(this.#long);
     if (this.#drag?.kind === "stroke") this.intents[isDropped ? "strokeDrop" : "strokeEnd"]();
@@ -169,7 +169,7 @@ export class Pointer {
     return this.#drag !== null;
   }
 
-  /** Drops a box that is being drawn; true where there was one. */
+  /** Discards a box that is being drawn; true if there was one. */
   dropDrag() {
     if (this.#drag?.kind !== "prompt" || !this.#drag.hasMoved) return false;
     this.#cancel();
@@ -179,7 +179,7 @@ export class Pointer {
   #wheel(event) {
     event.preventDefault();
     const lines = event.deltaMode === 1 ? 33 : event.deltaMode === 2 ? 400 : 1;
-    // a pinch on a touchpad comes as a small wheel step with Ctrl
+    // a pinch on a touchpad arrives as a small wheel step with Ctrl
     const speed = event.ctrlKey ? WHEEL_SPEED * 6 : WHEEL_SPEED;
     const delta = Math.max(-240, Math.min(240, event.deltaY * lines));
     const corner = this.canvas.getBoundingClientRect();

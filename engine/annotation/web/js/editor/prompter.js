@@ -1,6 +1,6 @@
-// Asks the model. Clicks go first: a preview that is under way is given up for them, unless it is of
-// this very click. Answers are kept by what was asked, so undo, redo and a click on a previewed spot
-// need no request.
+// Sends prompts to the model. Clicks go first: a pending preview is aborted for them, unless it has the
+// same prompt. Answers are cached by prompt, so undo, redo and a click on a previewed place need no
+// request.
 
 import { answerFrom, keyOf } from "./work.js";
 
@@ -13,7 +13,7 @@ export class Prompter {
   #answers = new Map();
   #asked = null; // {key, abort}: for a click
   #peek = null; // the same for a preview
-  #next = null; // the preview to ask for when the present one is answered
+  #next = null; // the preview to request once the present one is answered
   #timer = null;
 
   /** `send(prompt, signal)` resolves to a Prediction. `handlers`: `answer(answer)`, `preview(answer)`,
@@ -27,7 +27,7 @@ export class Prompter {
     return this.#answers.get(keyOf(prompt)) ?? null;
   }
 
-  /** For a click: the answer comes through `handlers.answer`, however long it takes. */
+  /** For a click: the answer is passed to `handlers.answer`; temporary failures are tried again. */
   ask(prompt) {
     const key = keyOf(prompt);
     if (this.#asked?.key === key) return;
@@ -39,7 +39,7 @@ export class Prompter {
     void this.#persist(prompt, request);
   }
 
-  /** Nothing is asked any more: the click was taken back. */
+  /** Aborts the request of a click that was undone. */
   cancel() {
     if (!this.#asked) return;
     this.#asked.abort.abort();
@@ -72,13 +72,13 @@ export class Prompter {
     }
   }
 
-  /** Joins a preview of the same prompt that is under way. */
+  /** Waits for a pending preview of the same prompt, if there is one. */
   async #fetch(prompt, request) {
     if (this.#peek?.key === request.key) {
       try {
         return await this.#peek.answer;
       } catch {
-        // it was given up, or failed: asked anew
+        // aborted or failed: requested again
       }
     }
     return this.#request(prompt, request);
@@ -91,8 +91,8 @@ export class Prompter {
     return answer;
   }
 
-  /** For the spot under the pointer. At most one is under way; of those that were asked for
-   * meanwhile only the last is sent. `wanted(answer)`: whether a late answer still is of use. */
+  /** For the place under the pointer. At most one request is pending; of later ones only the last is
+   * sent. `wanted(answer)`: whether a late answer is still useful. */
   hover(prompt, wanted) {
     const answer = this.known(prompt);
     if (answer) {
@@ -132,7 +132,7 @@ export class Prompter {
       });
   }
 
-  /** No preview any more: the pointer left, or a click goes first. */
+  /** Aborts the preview: the pointer left, or a click goes first. */
   stopHover() {
     this.#stopHover(null);
   }

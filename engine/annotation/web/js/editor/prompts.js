@@ -4,8 +4,8 @@ import { toast } from "../shared/dom.js";
 import { Prompter } from "./prompter.js";
 import { promptOf, withPoint } from "./work.js";
 
-const REST_PX = 5; // around a click no preview hides its result
-const BUSY_MS = 400; // a wait worth a word
+const REST_PX = 5; // no preview this close to a click, so that its result stays visible
+const BUSY_MS = 400; // a longer wait is announced
 
 export const pixelOf = ([x, y]) => ({ x: Math.floor(x), y: Math.floor(y) });
 
@@ -40,7 +40,7 @@ export class Prompts {
   click(point) {
     if (!this.#isInside(point)) return;
     if (point.label === 0 && !this.#hasSubject) {
-      toast("Begin with a left click on the object; a right click then takes away what is too much.");
+      toast("Start with a left click on the object. Then right-click on what does not belong to it.");
       return;
     }
     const { editor } = this;
@@ -51,7 +51,7 @@ export class Prompts {
     editor.update();
   }
 
-  /** The click before it was no click: it is taken back, and the mask there selected. */
+  /** Undoes the first of the two clicks and selects the mask there. */
   doubleClick(pixel) {
     const { editor } = this;
     if (editor.session.at(pixel.x, pixel.y).length === 0) return;
@@ -85,7 +85,7 @@ export class Prompts {
 
   // The model ----------------------------------------------------------------
 
-  /** Whatever the mask in progress has prompts for and no answer: after a click, an undo, a restore. */
+  /** Requests the missing answer of the mask in progress: after a click, an undo or a restore. */
   ask() {
     const { session } = this.editor;
     const prompt = session.isWaiting ? promptOf(session.current) : null;
@@ -112,7 +112,7 @@ export class Prompts {
     if (!editor.session.takeAnswer(answer)) return;
     this.preview = null;
     const { mask } = editor.session.current;
-    if (!mask || mask.isEmpty) toast("The model sees nothing there. Try another spot, or a box.");
+    if (!mask || mask.isEmpty) toast("The model found no object there. Click another place, or drag a box.");
     if (this.finishSoon) editor.run("finish");
     else editor.update();
   }
@@ -132,7 +132,7 @@ export class Prompts {
 
   // Preview ------------------------------------------------------------------
 
-  /** `place`: where the pointer is on the image, null where it is elsewhere. */
+  /** `place`: the pointer's place on the image, null if it is elsewhere. */
   hover(place, label) {
     if (place) this.cursor = null;
     this.spot = place && { ...pixelOf(place), label };
@@ -150,12 +150,12 @@ export class Prompts {
     return Math.hypot(spot.x - clicked.x, spot.y - clicked.y) * this.editor.viewport.scale < REST_PX;
   }
 
-  /** Asks for what a click at the spot would give. */
+  /** Requests the mask that a click at this place would make. */
   showPreview() {
     const { session } = this.editor;
     const { spot } = this;
     if (this.#isPreviewOff) {
-      // while a click is being answered, what was previewed there stands in for the answer
+      // until a click is answered, its preview is shown in place of the answer
       if (!session.isWaiting) this.preview = null;
       this.prompter.stopHover();
       return;
@@ -164,7 +164,7 @@ export class Prompts {
     if (this.preview && !this.preview.has(spot.x, spot.y)) this.preview = null;
     const subject = spot.label ? this.editor.subjectAt(spot) : this.editor.selected;
     const prompt = promptOf(withPoint(session.workFor(subject), spot));
-    // a late answer still is right where the pointer has not left the object
+    // a late answer is still right if the pointer has not left the object
     const isWanted = (answer) => this.spot && (this.spot === spot || bestOf(answer).has(this.spot.x, this.spot.y));
     this.prompter.hover(prompt, isWanted);
   }

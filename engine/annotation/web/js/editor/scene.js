@@ -3,7 +3,7 @@
 import { CURRENT_COLOUR, ERASE_COLOUR, PREVIEW_COLOUR, SELECTED_COLOUR } from "./colours.js";
 import { CRISP, outline, overlap, sprite } from "./layers.js";
 
-const DETAIL_MASKS = 60; // as many are drawn one by one when looked at closely
+const DETAIL_MASKS = 60; // at most this many are drawn one by one when zoomed in
 const DETAIL_EDGES = 10_000;
 const DETAIL_PIXELS = 2e6;
 
@@ -46,11 +46,11 @@ export class Scene {
     const bitmap = picture?.at(viewport.density);
     context.fillStyle = "#1a1e25";
     if (!bitmap) context.fillRect(0, 0, width, height);
-    // close up, pixels are shown as they are: that is what a mask is made of
+    // when zoomed in, single pixels are shown without smoothing
     else this.#blit(bitmap, viewport.density < 6);
   }
 
-  /** Draws the seen part of a bitmap that covers the whole image. */
+  /** Draws the visible part of a bitmap that covers the whole image. */
   #blit(bitmap, isSmooth) {
     const { context, viewport } = this;
     const [x0, y0, x1, y1] = viewport.seen;
@@ -79,7 +79,7 @@ export class Scene {
     for (const { mask, rgb } of close) this.#mask(mask, { rgb, opacity: layer.opacity });
   }
 
-  /** The masks in sight, if they are few and small enough to be drawn one by one; else null. */
+  /** The visible masks if they are few and small enough to be drawn one by one, else null. */
   #few(items) {
     const seen = items.filter((item) => overlap(item.mask.box, this.viewport.seen));
     if (seen.length > DETAIL_MASKS) return null;
@@ -93,7 +93,7 @@ export class Scene {
     return edges <= DETAIL_EDGES && pixels <= DETAIL_PIXELS ? seen : null;
   }
 
-  /** `style`: {rgb, rim, opacity, isMain}; what is worked on stands out by a dark seam. */
+  /** `style`: {rgb, rim, opacity, isMain}; `isMain` adds a dark seam. */
   #mask(mask, style) {
     if (mask.isEmpty) return;
     const { context, viewport } = this;
@@ -113,14 +113,14 @@ export class Scene {
     this.context.stroke(outline(mask));
   }
 
-  /** Kept until the mask looks different, or is looked at twice as closely or less. */
+  /** Cached until the mask's style changes or the zoom changes by a factor of two. */
   #sprite(mask, { rgb, rim, opacity }, density) {
     const old = this.#sprites.get(mask);
     const isSame = old?.rgb === rgb && old.rim === rim && old.opacity === opacity;
     if (isSame && density <= old.most && density > old.least) return old.image;
     const image = sprite(mask, { rgb, rim, opacity }, density);
     const step = 2 ** Math.ceil(Math.log2(density));
-    // from CRISP on nothing changes any more
+    // from CRISP on the sprite does not depend on the zoom
     const [least, most] = image.isCrisp ? [CRISP - 1e-6, Infinity] : [step / 2, Math.min(step, CRISP - 1e-6)];
     this.#sprites.set(mask, { rgb, rim, opacity, least, most, image });
     return image;
@@ -140,7 +140,7 @@ export class Scene {
     context.setLineDash([]);
   }
 
-  /** A disc with + or -: colour alone would not do. */
+  /** A disc with + or -, so that colour is not the only difference. */
   #point({ x, y, label }) {
     const { context, viewport } = this;
     const [cx, cy] = viewport.fromImage(x + 0.5, y + 0.5);

@@ -1,5 +1,5 @@
-// The work on one image: finished masks, the one in progress, what was rejected, and how it all came
-// to be. No drawing and no requests; the page around it asks `items`, `rows` and `submission`.
+// The work on one image: finished masks, the one in progress, rejected ones, and the log of all events.
+// No drawing and no requests; the page reads `items`, `rows` and `submission`.
 
 import { WorkLog } from "../shared/clock.js";
 import { CURRENT_COLOUR, OWN_COLOURS, PREFILLED_COLOURS } from "./colours.js";
@@ -24,7 +24,7 @@ const clamped = (share) => (share === null || share === undefined ? null : Math.
 export class Session {
   #number = 0;
   #stamped = null;
-  #event = null; // the noted event that the model has yet to answer
+  #event = null; // the logged event that waits for the model's answer
 
   /** `prefilled`: MaskViews; `log`: a WorkLog. */
   constructor({ width, height, prefilled, log }) {
@@ -86,7 +86,7 @@ export class Session {
     this.#commit({ current: withBox(work, box) });
   }
 
-  /** Takes back a click as if it had not been made. */
+  /** Removes the last click from the work and from its log. */
   forgetClick() {
     if (this.current) this.log.unnote(this.current.id);
     this.#event = null;
@@ -94,7 +94,7 @@ export class Session {
     this.#settle();
   }
 
-  /** The model's answer; false where it came too late to be of use. */
+  /** Takes the model's answer; false if its prompt is no longer the current one. */
   takeAnswer(answer) {
     if (!this.current || keyOf(promptOf(this.current)) !== answer.key) return false;
     const current = withAnswer(this.current, answer);
@@ -118,7 +118,7 @@ export class Session {
     this.#commit({ current: withStroke(work, stroke, isErasing) });
   }
 
-  /** Null where there is nothing to keep. */
+  /** Returns the finished work; null if its mask is empty. */
   finish() {
     const { current } = this;
     if (!current?.mask || current.mask.isEmpty) return null;
@@ -136,7 +136,7 @@ export class Session {
     if (this.current) this.#commit({ current: null });
   }
 
-  /** A pre-filled mask is rejected; so is the one that an own mask was a fix of. */
+  /** Rejects a pre-filled mask, or deletes an own one; if that was a fix, the fixed mask is rejected. */
   remove(id) {
     const { masks, rejected } = this.state;
     const own = masks.find((work) => work.id === id);
@@ -181,13 +181,13 @@ export class Session {
     return true;
   }
 
-  /** Ids of pre-filled masks that something else stands for. */
+  /** Ids of pre-filled masks that a fix replaces. */
   get #replaced() {
     const works = [...this.state.masks, this.current];
     return new Set(works.map((work) => work?.replaces).filter(Boolean));
   }
 
-  /** What lies finished on the image, lowest first. What is being edited is not among it. */
+  /** The finished masks, lowest first, without the one that is being edited. */
   items() {
     const replaced = this.#replaced;
     const rejected = new Set(this.state.rejected);
@@ -261,16 +261,16 @@ export class Session {
     };
   }
 
-  /** Tells states apart: two drafts with the same one are of the same state. */
+  /** Identifies the state: two drafts with the same stamp are of the same state. */
   get #stamp() {
     if (this.#stamped?.state !== this.state) this.#stamped = { state: this.state, stamp: newId() };
     return this.#stamped.stamp;
   }
 
-  /** What a draft hands in, with what was in progress when it was written: {masks, rejected, seconds}. */
+  /** The submission of a draft, including the mask in progress: {masks, rejected, seconds}. */
   static submissionOf(draft) {
     const [width, height] = draft.size;
-    const log = new WorkLog({ now: () => 0, isHidden: () => true }); // nobody works on it meanwhile
+    const log = new WorkLog({ now: () => 0, isHidden: () => true }); // no time passes
     const session = new Session({ width, height, prefilled: [], log });
     session.fromDraft(draft);
     session.finish();
@@ -292,7 +292,7 @@ export class Session {
     };
   }
 
-  /** The steps around a draft's state, and the logs of masks that only they have. */
+  /** The steps around a draft's state, and the logs of masks that only these steps have. */
   toPast() {
     const { around } = this.history;
     const known = idsIn([this.state]);
@@ -301,8 +301,7 @@ export class Session {
     return { ...pastToJson(around, this.state.masks), logs };
   }
 
-  /** Goes on where a draft ends, with the steps around it if it comes with `past`; throws where it is
-   * none of this program's. */
+  /** Restores a draft, and its undo steps if it has `past`; throws if its format is unknown. */
   fromDraft(draft) {
     if (draft.format !== FORMAT) throw new Error(`draft of unknown format ${draft.format}`);
     const read = (json) => workFromJson(json, [this.width, this.height]);

@@ -4,7 +4,7 @@ import { toast } from "../shared/dom.js";
 import { capsule, Mask } from "../shared/rle.js";
 import { withStroke } from "./work.js";
 
-const MIN_RADIUS = 0.75; // always covers the pixel it is in
+const MIN_RADIUS = 0.75; // always covers at least one pixel
 const STEP = 1.25;
 
 export class Strokes {
@@ -25,14 +25,14 @@ export class Strokes {
     const { session, size } = this.editor;
     const hasSubject = session.current !== null || this.editor.selected !== null;
     if (isErasing && !hasSubject) {
-      toast("Nothing to erase yet: select a mask (double click), or begin one.");
+      toast("There is nothing to erase yet: select a mask (double click) or start one.");
       return;
     }
     const [width, height] = size;
     const subject = isErasing ? this.editor.selected : this.editor.subjectAt({ x: point[0], y: point[1] });
     const work = session.workFor(subject);
     this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [] };
-    this.editor.log.turnTo(work.id); // the time of the first stroke is the mask's already
+    this.editor.log.turnTo(work.id); // the time of the first stroke belongs to the mask
     this.editor.prompts.preview = null;
     this.to(point);
   }
@@ -52,7 +52,7 @@ export class Strokes {
     this.editor.frames.request();
   }
 
-  /** As if it had not been begun. */
+  /** Discards the stroke. */
   drop() {
     this.#stroke = null;
     this.editor.log.turnTo(this.editor.session.current?.id ?? null);
@@ -80,7 +80,7 @@ export class Strokes {
     this.end();
   }
 
-  /** The work as it looks with the stroke that is being made; null between strokes. */
+  /** The work including the stroke in progress; null between strokes. */
   get live() {
     const stroke = this.#stroke;
     if (!stroke) return null;

@@ -2,8 +2,8 @@
 // canvas's corner; the canvas itself has `ratio` times as many pixels each way.
 
 const MARGIN = 16; // around a fitted image
-const BAR = 56; // below it, for the bar that floats there
-const KEEP_VISIBLE = 64; // of the image, however far it is pushed
+const BAR = 56; // below it, for the floating bar
+const KEEP_VISIBLE = 64; // of the image always stays visible
 const MAX_SCALE = 48; // screen pixels of one image pixel
 
 export class Viewport {
@@ -62,7 +62,7 @@ export class Viewport {
     return this.scale * this.ratio;
   }
 
-  /** The image's point under a point of the canvas stays there. */
+  /** Zooms; the image point under this canvas point stays in place. */
   zoomAt(x, y, factor) {
     const scale = Math.min(MAX_SCALE, Math.max(this.fitScale * 0.4, this.scale * factor));
     const ratio = scale / this.scale;
@@ -78,7 +78,7 @@ export class Viewport {
     this.#settle();
   }
 
-  /** Goes as close as a box of the image can be seen with what lies around it. */
+  /** Zooms in on a box of the image and its surroundings. */
   approach([x0, y0, x1, y1], share = 0.4) {
     const scale = share * Math.min(this.width / (x1 - x0), this.height / (y1 - y0));
     if (!(scale > this.fitScale)) return;
@@ -88,7 +88,7 @@ export class Viewport {
     this.#settle();
   }
 
-  /** Makes sure that a box of the image can be seen, moving no more than needed. */
+  /** Moves the image as little as needed to make a box visible. */
   reveal([x0, y0, x1, y1], margin = 40) {
     const [left, top] = this.fromImage(x0, y0);
     const [right, bottom] = this.fromImage(x1, y1);
@@ -126,7 +126,7 @@ export class Viewport {
     return this.toImage(event.clientX - corner.left, event.clientY - corner.top);
   }
 
-  /** Part of the image that can be seen, XYXY, cut to the image. */
+  /** The visible part of the image, XYXY, clipped to the image. */
   get seen() {
     const [x0, y0] = this.toImage(0, 0);
     const [x1, y1] = this.toImage(this.width, this.height);

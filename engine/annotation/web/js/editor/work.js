@@ -1,8 +1,7 @@
-// One mask while it is made: prompts, the model's answer, and what was painted over it.
+// One mask in progress: prompts, the model's answer, and brush strokes.
 //
-// A work is never changed; every step makes a new one. So a history is a list of works, and nothing
-// has to be computed backwards. Its mask is (answer, else base) minus `erased` plus `added`: strokes
-// are kept apart, so that a later click asks the model again without losing them.
+// Works are immutable; every step makes a new one, so a history is a list of works. The mask is (answer,
+// else base) minus `erased` plus `added`: strokes are separate, so that later clicks do not lose them.
 
 import { capsule, Mask } from "../shared/rle.js";
 
@@ -65,8 +64,8 @@ export function iouOf(work) {
   return work.answer?.ious[work.candidate] ?? null;
 }
 
-/** The same where it says something of the mask: of an answer to one prompt. After corrections it
- * falls while the mask gets better, and of what was painted the model knows nothing.
+/** The same if it is meaningful: for an answer to one prompt without strokes. After corrections it
+ * falls although the mask improves, and the model does not know about strokes.
  * @param {Work} work */
 export function trustedIouOf(work) {
   const isFirst = work.points.length + (work.box ? 1 : 0) === 1 && !work.base;
@@ -78,13 +77,13 @@ export function trustedIouOf(work) {
  * @param {Point} point */
 export function withPoint(work, point) {
   const next = { ...work, points: [...work.points, point], former: formerOf(work) };
-  // the newest word counts: a click on something that was painted away or on takes that back
+  // the latest input counts: a click on an erased or added place undoes the stroke there
   const under = point.label ? "erased" : "added";
   if (work[under]?.has(point.x, point.y)) next[under] = work[under].minus(around(work[under], point));
   return composed(next);
 }
 
-/** What a click takes back of the strokes under it: a generous circle, not all of them. */
+/** The part of the strokes that a click undoes: a circle around it. */
 function around(mask, point) {
   const reach = Math.max(mask.width, mask.height) / 20;
   const [x, y] = [point.x + 0.5, point.y + 0.5];
@@ -110,7 +109,7 @@ export function withCandidate(work, candidate) {
   return composed({ ...work, candidate });
 }
 
-/** The answer's masks that there are, the largest first: whole, part, subpart. */
+/** Places of the answer's masks, the largest first: whole, part, subpart. */
 export function candidatesBySize({ answer }) {
   const there = [...(answer?.masks ?? []).keys()].filter((i) => answer.masks[i]);
   return there.sort((a, b) => answer.masks[b].area - answer.masks[a].area);
@@ -131,7 +130,7 @@ function formerOf(work) {
   return { token: work.answer.token, candidate: work.candidate };
 }
 
-/** What the model is to be asked; null where there is nothing to ask.
+/** The prompt for the model; null without points and box.
  * @param {Work} work */
 export function promptOf(work) {
   if (work.points.length === 0 && !work.box) return null;
@@ -146,7 +145,7 @@ export function promptOf(work) {
   };
 }
 
-/** A mask that is being fixed was not made from prompts we know: its box says what is meant.
+/** The prompts of a mask that is being fixed are unknown: its box tells which object is meant.
  * @param {Work} work
  * @returns {Box | null} */
 function boxOfBase(work) {
@@ -165,7 +164,7 @@ export function keyOf(prompt) {
   return JSON.stringify(prompt);
 }
 
-/** Whether the model has yet to answer this work's prompts. */
+/** Whether the model has not answered this work's prompt yet. */
 export function isWaiting(work) {
   const prompt = promptOf(work);
   return prompt !== null && work.answer?.key !== keyOf(prompt);
@@ -184,7 +183,7 @@ export function answerFrom(prediction, key) {
   };
 }
 
-/** For a draft: plain JSON. Of a finished mask the candidates that were not chosen are left out. */
+/** Plain JSON for a draft. Finished works are stored without the candidates that were not chosen. */
 export function workToJson(work, isFinished) {
   const counts = (mask) => mask?.counts ?? null;
   const { id, number, replaces, points, box, former, candidate } = work;

@@ -63,7 +63,7 @@ export class Controls {
     };
   }
 
-  /** Enter: "no reason" where one was asked for, else into the single view and back. */
+  /** Enter: "no reason" if a reason is asked for, else opens or closes the single view. */
   look() {
     const { review } = this;
     if (review.judging.isAskingReason) review.judging.closeReasons(true);
@@ -71,7 +71,7 @@ export class Controls {
     else review.look(review.index);
   }
 
-  /** Escape: takes a reject back while its reason is asked for, else leaves the single view. */
+  /** Escape: undoes a reject while its reason is asked for, else closes the single view. */
   back() {
     const { review } = this;
     if (review.judging.isAskingReason) review.judging.undo();
@@ -94,7 +94,7 @@ export class Controls {
     for (const [id, command] of Object.entries(BUTTONS)) this.bind(document.getElementById(id), command);
   }
 
-  /** A button that was pressed with the mouse does not keep the focus: Enter is the page's. */
+  /** A button pressed with the mouse does not keep the focus, so that Enter stays a command of the page. */
   bind(button, command) {
     button.addEventListener("click", (event) => {
       if (event.detail > 0) button.blur();
@@ -114,7 +114,7 @@ export class Controls {
     if (!event.repeat || REPEATED.includes(command)) this.run(command);
   }
 
-  /** Y held shows the mask before its fix for that long; a short press keeps it. */
+  /** Y shows the mask before its fix: while it is held, or until the next short press. */
   onBeforeKey(event) {
     const { single } = this.review;
     if (event.repeat || !single.isOpen) return;

@@ -1,10 +1,10 @@
-// Opens the annotation page's editor over the review page, to make one mask better.
+// Opens the annotation page's editor over the review page, to fix one mask.
 
 import { api } from "../shared/api.js";
 import { toast } from "../shared/dom.js";
 import { boxOfRle } from "./mask_art.js";
 
-const SHARE = 0.45; // of the view that the mask is to take up at first
+const SHARE = 0.45; // of the view that the mask fills at first
 
 /** Returns a function that closes the editor at once. `rle` is the mask as it is now, `draft` what
  * an interrupted fix left behind. `onDone` gets the schema's NewMask. */
@@ -55,7 +55,7 @@ export function fixMask({ task, mask, rle, draft, onChange, onDone, onClose }) {
   return close;
 }
 
-/** Zooms in on the mask: what is to be fixed may be small in a large image. */
+/** Zooms in on the mask, which may be small in a large image. */
 function showAround(viewport, { x, y, width, height }) {
   const wanted = SHARE * Math.min(viewport.width / width, viewport.height / height);
   if (wanted <= viewport.scale) return;

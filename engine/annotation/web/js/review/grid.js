@@ -1,4 +1,4 @@
-// The grid: every mask as a crop with its outline, so that many can be judged at a glance.
+// The grid: every mask as a crop with its outline, so that many can be judged at once.
 
 import { el } from "../shared/dom.js";
 import { boxOfRle, drawMask, viewAround } from "./mask_art.js";
@@ -19,7 +19,7 @@ export class Grid {
     this.root = root;
     this.on = on;
     this.cards = [];
-    this.waiting = new Set(); // cards in sight that are still to be drawn
+    this.waiting = new Set(); // visible cards that are not drawn yet
     this.sight = new IntersectionObserver((entries) => this.onSight(entries), { root, rootMargin: "400px" });
     this.sizes = new ResizeObserver(() => this.layOut());
     this.sizes.observe(root);
@@ -36,7 +36,7 @@ export class Grid {
     this.layOut();
   }
 
-  /** Few masks are shown larger: as large as lets all of them be seen without scrolling. */
+  /** Shows the masks as large as possible without scrolling. */
   layOut() {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const [width, height] = [this.root.clientWidth / rem - 2 + GAP, this.root.clientHeight / rem - 1.5 + GAP];
@@ -123,7 +123,7 @@ export class Grid {
         this.queue(target);
       } else {
         delete target.dataset.near;
-        target.firstChild.width = 0; // give the memory back
+        target.firstChild.width = 0; // frees the memory
       }
     }
   }
@@ -133,7 +133,7 @@ export class Grid {
     this.waiting.add(card);
   }
 
-  /** Draw for a few milliseconds a frame, so that keys are answered meanwhile. */
+  /** Draws for a few milliseconds per frame, so that keys stay responsive. */
   drawSome() {
     const end = performance.now() + 12;
     for (const card of this.waiting) {

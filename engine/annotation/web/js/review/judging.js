@@ -1,4 +1,4 @@
-// Gives verdicts on the review page, replaces them and takes them back.
+// Gives, replaces and undoes verdicts on the review page.
 
 import { ask, toast } from "../shared/dom.js";
 import { REASONS } from "./keys.js";
@@ -8,7 +8,7 @@ export class Judging {
   /** @param {import("./review.js").Review} review */
   constructor(review) {
     this.review = review;
-    this.isAsking = false; // whether a fix may be dropped
+    this.isAsking = false; // a question about discarding a fix is open
     /** @type {number | null} index of the mask whose reject may still get a reason */
     this.reasonFor = null;
   }
@@ -17,7 +17,7 @@ export class Judging {
     return this.reasonFor !== null;
   }
 
-  /** Id of the mask that is looked at. */
+  /** Id of the selected mask. */
   get #id() {
     return this.review.idOf(this.review.index);
   }
@@ -29,14 +29,14 @@ export class Judging {
     review.refresh([review.index]);
   }
 
-  /** Whether the masks' verdicts may be replaced: none of them is a fix, or the reviewer gives it up. */
+  /** Whether the masks' verdicts may be replaced: none of them is a fix, or the reviewer agrees to discard it. */
   async mayReplace(ids, action) {
     const { verdicts, task } = this.review;
     if (!ids.some((id) => verdicts.get(id)?.fix)) return true;
     if (this.isAsking) return false;
     this.isAsking = true;
-    const text = "There is a finished fix of this mask. It would be dropped.";
-    const isGivenUp = await ask("Drop the fix?", text, action, { back: "Keep the fix", isLoss: true });
+    const text = "This mask has a finished fix, which will be discarded.";
+    const isGivenUp = await ask("Discard the fix?", text, action, { back: "Keep the fix", isLoss: true });
     this.isAsking = false;
     return isGivenUp && this.review.task === task;
   }
@@ -57,7 +57,7 @@ export class Judging {
     review.settleTime();
     verdicts.set(ids, { verdict: "accept", reason: null, fix: null });
     review.refresh(ids.map((id) => verdicts.ids.indexOf(id)));
-    toast(`${ids.length} accepted. U takes it back, Ctrl+Enter submits.`);
+    toast(`${ids.length} accepted. U undoes it, Ctrl+Enter submits.`);
   }
 
   async undo() {
@@ -74,7 +74,7 @@ export class Judging {
     review.select(indices[0]);
   }
 
-  /** Rejects at once; the reason may follow. */
+  /** Rejects at once and asks for a reason. */
   async reject() {
     this.closeReasons(true);
     if (!(await this.mayReplace([this.#id], "Reject it"))) return;

@@ -28,22 +28,22 @@ const COMMANDS = {
 };
 
 const HELP = [
-  ["← → ↑ ↓", "go from mask to mask"],
+  ["← → ↑ ↓", "move between masks"],
   ["A", "accept"],
-  ["R", "reject; then 1 to 6 for the reason, or Enter without one, or Esc to take it back"],
-  ["F", "fix it in the editor; Enter there keeps the fix and goes on"],
+  ["R", "reject; then 1 to 6 for the reason, Enter for none, Esc to undo"],
+  ["F", "fix it in the editor; Enter there keeps the fix and moves on"],
   ["U", "undo the last verdict"],
   ["Shift A", "accept all masks that have no verdict yet"],
   ["N", "next mask without a verdict"],
-  ["Enter or V", "look closer, and back"],
-  ["X", "outline, image alone, mask alone"],
-  ["Y", "before the fix (hold, or press shortly to keep)"],
+  ["Enter or V", "open one mask, and close it"],
+  ["X", "switch between outline, image only and mask only"],
+  ["Y", "show the mask before its fix (while held, or until the next short press)"],
   ["0 + -", "whole image or mask, zoom in, zoom out; the wheel zooms, dragging pans"],
-  ["Ctrl Enter", "submit and take the next image"],
+  ["Ctrl Enter", "submit and open the next image"],
   ["Ctrl Space", "skip: to the back of the queue"],
 ];
 
-/** The command of a key press, or null. Digits are reasons while those are asked for. */
+/** The command of a key press, or null. Digits are reasons while a reason is asked for. */
 export function commandOf(event, isAskingReason) {
   if (event.ctrlKey || event.metaKey) {
     if (event.key === "Enter") return "submit";
@@ -58,7 +58,7 @@ export function commandOf(event, isAskingReason) {
   return COMMANDS[key] ?? null;
 }
 
-/** A press on a focused button or link is for it alone. */
+/** Whether the key press belongs to the focused control, not to the page. */
 export function isForControl(event) {
   const { target } = event;
   if (target.closest?.("input, select, textarea, dialog")) return true;

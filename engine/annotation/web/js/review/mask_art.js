@@ -60,7 +60,7 @@ function runs(count, isEdge, found) {
   }
 }
 
-/** The mask as a canvas of one colour, its box large. */
+/** The mask as a canvas of one colour, the size of its box. */
 function stencilOf({ width, height, bits }) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
@@ -117,7 +117,7 @@ export function drawMask(canvas, picture, size, rle, view, show, colour = OUTLIN
   context.imageSmoothingEnabled = scale < 1;
   context.drawImage(tinted(stencil, colour + TINT), crop.x, crop.y);
   const line = Math.max(2, canvas.width / 400) / scale;
-  context.lineCap = "square"; // fills the corners, and is drawn much faster than a round one
+  context.lineCap = "square"; // fills the corners, and is much faster than a round one
   for (const [style, width] of [
     [HALO, line * 2.2],
     [colour, line],
@@ -128,7 +128,7 @@ export function drawMask(canvas, picture, size, rle, view, show, colour = OUTLIN
   }
 }
 
-/** Only what can be seen of the picture: scaling all of it would cost many times as much. */
+/** Draws only the visible part of the picture: scaling all of it is much slower. */
 function drawSeen(context, canvas, picture, size, { scale, x, y }, ratio) {
   const left = Math.max(0, Math.floor(x));
   const top = Math.max(0, Math.floor(y));
@@ -156,13 +156,13 @@ function tinted(stencil, colour) {
   return canvas;
 }
 
-/** The view that shows a mask with what is around it, on a canvas of this size. */
+/** The view that shows a mask and its surroundings on a canvas of this size. */
 export function viewAround(box, size, width, height, context = 0.3) {
   const pad = Math.max(box.width, box.height) * context + 6;
   const wide = Math.max(32, box.width + 2 * pad);
   const high = Math.max(32, box.height + 2 * pad);
   const scale = Math.min(width / wide, height / high, 40);
-  const rim = Math.min(10, width / 50) / scale; // of emptiness beside the image, so that an outline there is seen
+  const rim = Math.min(10, width / 50) / scale; // of empty space beside the image, so that an outline there is visible
   const inside = (at, shown, whole) =>
     shown >= whole + 2 * rim ? (whole - shown) / 2 : Math.min(Math.max(at, -rim), whole - shown + rim);
   const x = inside(box.x + box.width / 2 - width / scale / 2, width / scale, size.width);

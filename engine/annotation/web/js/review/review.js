@@ -1,4 +1,4 @@
-// The review page: takes tasks of masks to judge, and puts grid, single view and editor together.
+// The review page: takes review tasks, and connects grid, single view and editor.
 
 import { api, events } from "../shared/api.js";
 import { WorkLog } from "../shared/clock.js";
@@ -16,8 +16,8 @@ import { TaskKeeper } from "../shared/task_keeper.js";
 
 const DATASET = new URLSearchParams(location.search).get("dataset");
 const NOTHING =
-  "Masks come here when the person in charge sends some to review, from the dashboard or with " +
-  "dataengine review. This page takes the next ones by itself.";
+  "Masks appear here when an admin sends some to review, from the dashboard or with " +
+  "dataengine review. This page opens the next ones by itself.";
 
 export class Review {
   task = null;
@@ -50,7 +50,7 @@ export class Review {
     return document.body.dataset.state;
   }
 
-  /** Whether commands are for this page: there is a task, and no editor lies over it. */
+  /** Whether commands are for this page: it has a task, and no editor is open. */
   get isReady() {
     return this.state === "ready" && !this.fixing;
   }
@@ -68,7 +68,7 @@ export class Review {
       else this.showEmpty("Nothing to review right now", NOTHING);
     } catch (problem) {
       console.error(problem);
-      if (problem.status !== 401) this.showEmpty("No task could be taken", problem.message);
+      if (problem.status !== 401) this.showEmpty("No image could be opened", problem.message);
     }
   }
 
@@ -93,7 +93,7 @@ export class Review {
     this.showTask(draft);
     this.keeper.start();
     this.clock.turnTo("review");
-    this.takeSeconds(); // loading is nobody's work
+    this.takeSeconds(); // loading time does not count
     this.setState("ready");
     if (draft?.fixing) this.fix(draft.fixing);
   }
@@ -118,7 +118,7 @@ export class Review {
     this.setState("empty");
   }
 
-  /** Nothing is held any more. */
+  /** Stops everything that belongs to the present task. */
   end() {
     this.keeper?.stop();
     this.clock.turnTo(null);
@@ -128,8 +128,8 @@ export class Review {
     this.banner.clear();
   }
 
-  /** Submit, skip or put back; `call` is what ends the task on the server. Verdicts that were not
-   * sent stay in this browser: the task may come back. */
+  /** Submit, skip or put back; `call` ends the task on the server. Verdicts that were not sent
+   * stay in this browser, in case the same task is taken again. */
   async finish(call, message, { isJudged = false, then = () => this.takeNext() } = {}) {
     if (this.state !== "ready") return;
     const { keeper } = this;
@@ -162,13 +162,13 @@ export class Review {
 
   skip() {
     const { id, lease_id } = this.task;
-    return this.finish(() => api.skip(id, lease_id), "Skipped: it is at the back of the queue now.");
+    return this.finish(() => api.skip(id, lease_id), "Skipped: the image is now at the back of the queue.");
   }
 
   putBack() {
     const { id, lease_id } = this.task;
-    this.hasPutBack = true; // until somebody asks for work again
-    const done = async () => this.showEmpty("Put back", "The image is in the queue again, for you or somebody else.");
+    this.hasPutBack = true; // until the reviewer asks for a task again
+    const done = async () => this.showEmpty("Put back", "The image is back in the queue, for you or somebody else.");
     return this.finish(() => api.release(id, lease_id), "Put back.", { then: done });
   }
 
@@ -176,9 +176,9 @@ export class Review {
     this.keeper.writeCopy();
     this.keeper.stop();
     this.banner.show(
-      "Your hold on this image ran out, and somebody else may have it now. Your verdicts are kept in this browser.",
+      "Your lease of this image has expired, and somebody else may have it now. Your verdicts are kept in this browser.",
       true,
-      [["Take it again", () => this.takeNext()]],
+      [["Open it again", () => this.takeNext()]],
     );
   }
 
@@ -192,8 +192,8 @@ export class Review {
       this.keeper.forget();
       this.takeNext();
     };
-    this.banner.show("This image is open in another tab too, and verdicts were given there.", false, [
-      ["Use those", adopt],
+    this.banner.show("This image is also open in another tab, where verdicts were given.", false, [
+      ["Use the other verdicts", adopt],
       ["Keep mine", overrule],
     ]);
   }
@@ -209,7 +209,7 @@ export class Review {
     return this.verdicts.get(mask.mask_id)?.fix?.rle ?? mask.rle;
   }
 
-  /** Time since the last call: of the mask that is looked at, or of the grid as a whole. */
+  /** Returns the seconds since the last call. */
   takeSeconds() {
     this.clock.tick();
     const log = this.clock.of("review");
@@ -275,7 +275,7 @@ export class Review {
     });
   }
 
-  // Moving about --------------------------------------------------------------
+  // Selection --------------------------------------------------------------
 
   select(index) {
     if (!this.task?.masks[index]) return;
@@ -305,7 +305,7 @@ export class Review {
     this.settleTime();
     byId("grid").hidden = true;
     this.single.root.hidden = false;
-    this.single.index = null; // whatever was shown before, this is a new look
+    this.single.index = null; // makes the view start afresh
     this.showSingle();
   }
 
@@ -337,7 +337,7 @@ export class Review {
     this.showSingle();
   }
 
-  /** Work has come in while there was none: take it if somebody is looking. */
+  /** Takes a new task if the page had none and is visible. */
   onQueue(counts) {
     if (this.state === "empty" && counts.review?.open > 0 && !document.hidden && !this.hasPutBack) this.takeNext();
   }

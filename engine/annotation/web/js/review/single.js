@@ -5,14 +5,14 @@ import { Fingers } from "../shared/fingers.js";
 import { BEFORE, OUTLINE, boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
 const SHOWS = ["overlay", "image", "mask"];
-const SHOW_NAMES = { overlay: "Outline", image: "Image alone", mask: "Mask alone" };
+const SHOW_NAMES = { overlay: "Outline", image: "Image only", mask: "Mask only" };
 const VERDICT_BADGES = {
   accept: ["badge-good", "accepted"],
   reject: ["badge-bad", "rejected"],
   fix: ["badge-accent", "fixed"],
 };
 const SOURCES = {
-  annotator: "drawn by a person",
+  annotator: "drawn by an annotator",
   prefill: "pre-filled by the model",
   automatic: "made by the model",
   imported: "imported",
@@ -28,7 +28,7 @@ export class Single {
   mask = null;
   entry = null; // the mask's verdict so far
   index = null;
-  view = null; // what part of the image is seen: {x, y, scale}
+  view = null; // the visible part of the image: {x, y, scale}
   frame = 0;
 
   constructor(on) {
@@ -106,7 +106,7 @@ export class Single {
     this.draw();
   }
 
-  /** The whole image, or what is around the mask. */
+  /** Switches between the whole image and the mask's surroundings. */
   toggleWhole() {
     this.isWhole = !this.isWhole;
     this.fillButtons();
@@ -125,7 +125,7 @@ export class Single {
     this.draw();
   }
 
-  /** What the mask takes up, before and after its fix. */
+  /** The box that holds the mask before and after its fix. */
   boxOfBoth() {
     const boxes = [this.mask.rle, this.entry?.fix?.rle].filter(Boolean).map(boxOfRle);
     const x = Math.min(...boxes.map((box) => box.x));
@@ -149,7 +149,7 @@ export class Single {
     const { view } = this;
     const least = Math.min(this.canvas.width / this.task.image.width, this.canvas.height / this.task.image.height) / 2;
     const scale = Math.min(Math.max(view.scale * factor, least), 60);
-    // The pixel under the pointer stays where it is.
+    // the pixel under the pointer stays in place
     this.view = { scale, x: view.x + x / view.scale - x / scale, y: view.y + y / view.scale - y / scale };
     this.draw();
   }
@@ -182,7 +182,7 @@ export class Single {
     canvas.addEventListener("pointermove", (event) => {
       const pinch = fingers.move(event);
       if (pinch) {
-        from = null; // the finger that stays moves nothing
+        from = null; // the remaining finger does not move the image
         this.pinch(pinch);
       }
       if (!from) return;

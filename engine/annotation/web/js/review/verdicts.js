@@ -1,4 +1,4 @@
-// What a reviewer has said so far about the masks of one task, and how long it took. No DOM here.
+// A reviewer's verdicts on the masks of one task, and how long they took. No DOM here.
 
 const KEPT_STEPS = 50; // of undo, in a draft
 
@@ -12,7 +12,7 @@ export class Verdicts {
     this.entries = new Map();
     /** @type {Map<string, number>} */
     this.seconds = new Map();
-    this.pending = 0; // seconds that belong to no single mask yet: a look over the whole grid
+    this.pending = 0; // seconds spent on the grid that are not assigned to masks yet
     this.steps = []; // for undo: lists of [id, former entry]
   }
 
@@ -20,7 +20,7 @@ export class Verdicts {
     return this.entries.get(id) ?? null;
   }
 
-  /** Judge one or several masks as one step of undo. Time spent on all of them is shared out.
+  /** Judge one or several masks as one step of undo. The time spent on the grid is divided among them.
    * @param {string[]} ids
    * @param {Entry} entry */
   set(ids, entry) {
@@ -31,18 +31,18 @@ export class Verdicts {
     this.pending = 0;
   }
 
-  /** Add to the latest verdict what came to mind after it: it is undone together with it. */
+  /** Adds to the latest verdict; undo removes both together. */
   amend(id, more) {
     const entry = this.get(id);
     if (entry) this.entries.set(id, { ...entry, ...more });
   }
 
-  /** The masks that `undo` is about. */
+  /** The masks of the step that `undo` undoes. */
   lastStep() {
     return (this.steps.at(-1) ?? []).map(([id]) => id);
   }
 
-  /** Take back the last step; returns the masks it was about. Time spent stays spent. */
+  /** Undoes the last step and returns its masks. Their time is kept. */
   undo() {
     const step = this.steps.pop() ?? [];
     for (const [id, entry] of step) {
@@ -60,7 +60,7 @@ export class Verdicts {
     return this.ids.filter((id) => !this.entries.has(id));
   }
 
-  /** The next mask without a verdict after this one, from the start again at the end. */
+  /** The next mask without a verdict after this one, starting over at the end; -1 if there is none. */
   nextLeft(index) {
     const count = this.ids.length;
     for (let step = 1; step <= count; step += 1) {
@@ -86,7 +86,7 @@ export class Verdicts {
     };
   }
 
-  /** Take up a draft; masks that are not of this task are left out. */
+  /** Restores a draft; masks of other tasks are left out. */
   restore(data) {
     const known = new Set(this.ids);
     for (const [id, entry] of Object.entries(data?.verdicts ?? {})) {
@@ -100,7 +100,7 @@ export class Verdicts {
     this.steps = (data?.steps ?? []).map(ofTask).filter((step) => step.length);
   }
 
-  /** The verdicts as the server wants them. */
+  /** The verdicts in the schema of the server. */
   toJudgement() {
     const share = this.pending / Math.max(1, this.ids.length);
     return this.ids.map((id) => {

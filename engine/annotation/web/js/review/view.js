@@ -1,10 +1,10 @@
-// What the review page shows around its masks: the task's line, the tally, reasons, emptiness.
+// What the review page shows around its masks: facts of the task, counts of verdicts, reasons, messages.
 
 import { api } from "../shared/api.js";
 import { byId, el } from "../shared/dom.js";
 import { REASONS } from "./keys.js";
 
-const MAX_SIDE = 4096; // larger images are looked at somewhat reduced
+const MAX_SIDE = 4096; // larger images are shown reduced
 
 export async function loadPicture(image) {
   const picture = new Image();
@@ -18,7 +18,7 @@ export async function loadPicture(image) {
   return picture;
 }
 
-/** The parts of a task, or none of them. */
+/** Shows or hides the parts of the page that belong to a task. */
 export function showParts(isTask) {
   for (const id of ["toolbar", "grid", "commands"]) byId(id).hidden = !isTask;
   if (!isTask) for (const id of ["single", "fix", "reasons", "task-note"]) byId(id).hidden = true;
@@ -52,7 +52,7 @@ export function showTally({ accept, reject, fix, left }) {
     ...shown.map(([count, word, style]) => el("span", { class: `badge ${style}` }, `${count} ${word}`)),
   );
   byId("accept-rest").disabled = left === 0;
-  byId("accept-rest").textContent = left ? `Accept all the rest (${left})` : "All judged";
+  byId("accept-rest").textContent = left ? `Accept the remaining ${left}` : "All masks judged";
   byId("submit").classList.toggle("button-primary", left === 0);
 }
 
@@ -72,9 +72,9 @@ export function hideReasons() {
   byId("reasons").hidden = true;
 }
 
-/** `take` is what the button does. */
+/** `take`: called by the button. */
 export function showEmpty(title, text, take) {
-  const button = el("button", { class: "button button-primary", type: "button", onclick: take }, "Take the next image");
+  const button = el("button", { class: "button button-primary", type: "button", onclick: take }, "Open the next image");
   byId("empty").replaceChildren(el("h2", {}, title), el("p", {}, text), button);
   byId("empty").hidden = false;
 }

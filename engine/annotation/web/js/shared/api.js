@@ -1,7 +1,7 @@
 // Every request to the server goes through here: one place for the CSRF token, errors and sign-in.
 
-const PATIENCE_MS = 30_000; // for answers that should come at once
-const LONG_PATIENCE_MS = 180_000; // for those with an upload or a model behind them
+const PATIENCE_MS = 30_000; // for requests that are answered at once
+const LONG_PATIENCE_MS = 180_000; // for requests that upload files or run the model
 
 /** A refused or failed request. `status` is 0 where no answer came (`error` "offline" or "timeout"). */
 export class ApiError extends Error {
@@ -12,17 +12,17 @@ export class ApiError extends Error {
     this.error = error;
   }
 
-  /** Whether the same request may well succeed later: worth keeping the work and trying again. */
+  /** Whether the same request may succeed later. */
   get isTemporary() {
     return this.status === 0 || this.status === 429 || this.status >= 500;
   }
 }
 
-let me = null; // promise of Me; one request however many callers there are
+let me = null; // promise of Me: one request for all callers
 
 function fetchMe() {
   me = call("GET", "/api/me");
-  me.catch(() => (me = null)); // a failure is not to be remembered
+  me.catch(() => (me = null)); // failures are not cached
   return me;
 }
 
@@ -33,8 +33,8 @@ async function csrf() {
 /** @typedef {{token?: string, signal?: AbortSignal, patience?: number, keepalive?: boolean}} Options
  * `patience`: milliseconds until the request is given up. */
 
-/** A request that changes something. The token may be of a former session:
- * it is renewed once, and the request repeated if the token was indeed another.
+/** A request that changes something. If the CSRF token belongs to an earlier session, it is renewed and
+ * the request repeated once.
  * @param {string} method
  * @param {string} path
  * @param {unknown} [body] sent as JSON
@@ -75,7 +75,7 @@ async function call(method, path, body, { token, signal, patience = PATIENCE_MS,
   } catch (problem) {
     if (problem instanceof ApiError || signal?.aborted) throw problem;
     if (problem.name === "TimeoutError") {
-      throw new ApiError(0, "timeout", "The server takes too long to answer.");
+      throw new ApiError(0, "timeout", "The server did not answer in time.");
     }
     throw new ApiError(0, "offline", "The server cannot be reached.");
   }
@@ -93,7 +93,7 @@ async function answerOf(response) {
   try {
     answer = text ? JSON.parse(text) : null;
   } catch {
-    // A proxy's error page, say; the status tells enough.
+    // for example a proxy's error page: the status is enough
   }
   if (response.ok) return answer;
   if (response.status === 401) goToSignIn();
@@ -156,10 +156,10 @@ export const api = {
   },
 };
 
-/** Listen to what the server tells on its own.
+/** Listens to the server's events.
  *
- * `handlers`: any of `queue(counts)`, `job(view)`, `overview()`, and `state(isLive)`, which is told
- * when the connection comes and goes. Returns a function that stops listening. */
+ * `handlers`: any of `queue(counts)`, `job(view)`, `overview()`, and `state(isLive)`, which is called
+ * when the connection opens or breaks. Returns a function that stops listening. */
 export function events(handlers) {
   let source = null;
   let timer = null;
@@ -183,7 +183,7 @@ export function events(handlers) {
     };
     source.onerror = () => {
       handlers.state?.(false);
-      // The browser tries again by itself after a lost connection, not after a refusal.
+      // the browser reconnects after a lost connection, but not after a refusal
       if (closed || source.readyState !== EventSource.CLOSED) return;
       timer = setTimeout(connect, wait);
       wait = Math.min(wait * 2, 30_000);

@@ -1,15 +1,15 @@
-// The bar that tells about a lost connection or a lost hold on the task.
+// The bar that reports a lost connection or a lost lease.
 
 import { el } from "./dom.js";
 
 export class Banner {
   constructor(root) {
     this.root = root;
-    this.message = null; // {text, isBad, buttons}: goes before being offline
+    this.message = null; // {text, isBad, buttons}: shown in preference to being offline
     this.isOffline = false;
   }
 
-  /** `buttons`: pairs of text and what it does. */
+  /** `buttons`: pairs of text and function. */
   show(text, isBad, buttons) {
     this.message = { text, isBad, buttons };
     this.render();
@@ -28,7 +28,7 @@ export class Banner {
 
   render() {
     const offline = {
-      text: "The server cannot be reached. Go on: everything is kept in this browser and sent as soon as it is back.",
+      text: "The server cannot be reached. You can continue: your work is kept in this browser and sent when the connection is back.",
       isBad: false,
       buttons: [],
     };

@@ -1,5 +1,5 @@
-// A person's time: on each mask and on the whole task, and what they did meanwhile. Time counts only
-// while the tab is seen and something was done within the last half minute.
+// Measures the time spent on each mask and on the whole task, and logs events. Time counts only while the
+// tab is visible and the last input is less than half a minute ago.
 
 const PATIENCE_MS = 30_000;
 const MAX_EVENTS = 2_000; // of one mask, as the server allows
@@ -10,7 +10,7 @@ export class WorkLog {
   #lastTick;
   #logs = new Map();
 
-  /** `now`: milliseconds that only grow; `isHidden`: whether the tab is. */
+  /** `now`: monotonic milliseconds; `isHidden`: whether the tab is hidden. */
   constructor({ now = () => performance.now(), isHidden = () => document.hidden } = {}) {
     this.now = now;
     this.isHidden = isHidden;
@@ -34,7 +34,7 @@ export class WorkLog {
     if (this.current !== null) this.of(this.current).seconds += seconds;
   }
 
-  /** Time goes to this mask from now on; null: to none. */
+  /** From now on time counts for this mask; null: for none. */
   turnTo(id) {
     if (id === this.current) return;
     this.tick();
@@ -46,7 +46,7 @@ export class WorkLog {
     return this.#logs.get(id);
   }
 
-  /** Notes an event of schema `Event`; returns it, so that the answer's score can be added. */
+  /** Logs an event of schema `Event`; returns it, so that the answer's score can be added. */
   note(id, event) {
     this.tick();
     const log = this.of(id);
@@ -75,7 +75,7 @@ function round(seconds) {
   return Math.round(seconds * 100) / 100;
 }
 
-/** Every nth point where there are too many, the last one always. */
+/** Keeps every nth point of a path that is too long, and the last one. */
 function thinned(path) {
   if (path.length <= MAX_PATH) return path;
   const step = Math.ceil(path.length / (MAX_PATH - 1));

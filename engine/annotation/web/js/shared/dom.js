@@ -2,8 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The page's element of this id. It is not looked for again where it is missing: the page's HTML has it.
- * @returns {any} its kind is known to whoever asks */
+/** The page's element with this id.
+ * @returns {any} the caller knows its type */
 export const byId = (id) => document.getElementById(id);
 
 /** An element: `el("button", {class: "button", onclick: f, "data-action": "round"}, "Start")`.
@@ -28,7 +28,7 @@ function filled(node, attributes, children) {
   return node;
 }
 
-/** A short message that goes away by itself. `kind`: "", "good" or "bad". */
+/** Shows a short message that disappears by itself. `kind`: "", "good" or "bad". */
 export function toast(text, kind = "", seconds = kind === "bad" ? 8 : 3.5) {
   let stack = document.getElementById("toasts");
   if (!stack) {
@@ -62,8 +62,8 @@ export function openDialog(title, ...children) {
   return dialog;
 }
 
-/** A question with one way on; resolves to whether it was taken. `isLoss`: something is lost on it, so
- * that Enter goes back. */
+/** Asks for confirmation; resolves to whether it was given. `isLoss`: confirming loses something, so
+ * Enter goes back. */
 export function ask(title, text, action, { back = "Go back", isLoss = false } = {}) {
   return new Promise((resolve) => {
     let answer = false;

@@ -1,4 +1,4 @@
-// Two fingers on a touch screen: they move what lies under them, and zoom it.
+// Two-finger gestures on a touch screen: moving and zooming.
 
 export class Fingers {
   #at = new Map(); // pointer id -> [x, y]
@@ -11,8 +11,8 @@ export class Fingers {
     if (event.pointerType === "touch") this.#at.set(event.pointerId, [event.clientX, event.clientY]);
   }
 
-  /** What two fingers have done since the last call: {x, y, dx, dy, factor}, in client pixels; null
-   * where there are not two. */
+  /** The movement of two fingers since the last call: {x, y, dx, dy, factor}, in client pixels; null
+   * without two fingers. */
   move(event) {
     if (!this.#at.has(event.pointerId)) return null;
     const before = this.#pair();

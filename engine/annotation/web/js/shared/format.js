@@ -1,4 +1,4 @@
-// Figures and times as people read them. What is not known is a dash.
+// Formats numbers and times. Unknown values become a dash.
 
 export const DASH = "–";
 
@@ -40,7 +40,7 @@ export function duration(seconds) {
   return rest && whole < 10 ? `${whole} ${unit.name} ${rest} ${next.name}` : `${whole} ${unit.name}`;
 }
 
-/** From one time to another, or to now. */
+/** Seconds from one time to another, or to now. */
 export function secondsBetween(start, end = null) {
   return ((end ? Date.parse(end) : Date.now()) - Date.parse(start)) / 1_000;
 }

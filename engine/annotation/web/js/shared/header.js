@@ -1,4 +1,4 @@
-// The bar on top of every page: the product's name, where one can go, and who is signed in.
+// The bar on top of every page: the product's name, links to the pages, and who is signed in.
 
 import { api } from "./api.js";
 import { el, toast } from "./dom.js";
@@ -9,8 +9,8 @@ const PAGES = [
   { name: "dashboard", title: "Dashboard", roles: ["reviewer", "admin"] },
 ];
 
-/** Fill `<header id="header">` (made if it is not there). Resolves to Me, or to null where the
- * server cannot be reached: the bar is then there without a name. */
+/** Fill `<header id="header">` (made if it is not there). Resolves to Me, or to null if the
+ * server cannot be reached; the bar then has no name. */
 export async function mountHeader(current) {
   const header = document.getElementById("header") ?? el("header", { id: "header" });
   if (!header.isConnected) document.body.prepend(header);
@@ -44,7 +44,7 @@ function who(me) {
   if (me.is_local)
     return el(
       "div",
-      { class: "who", title: "This server serves this machine alone; nobody needs to sign in." },
+      { class: "who", title: "This server only answers this machine, so nobody needs to sign in." },
       name,
       el("span", { class: "badge" }, "this machine"),
     );

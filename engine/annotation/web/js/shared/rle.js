@@ -88,8 +88,8 @@ export class Mask {
     return this.#with(merge(this.edges, other.edges, true, false, false));
   }
 
-  /** The mask's own rim, `thickness` pixels wide. For looking at: where a mask touches the image's
-   * upper or lower edge, the rim there may be off by a pixel. */
+  /** The mask's rim, `thickness` pixels wide. For display only: at the image's upper and lower edge it
+   * may be off by a pixel. */
   rim(thickness = 1) {
     const total = this.width * this.height;
     const aside = thickness * this.height;
@@ -123,8 +123,8 @@ export function forEachPiece(edges, height, visit) {
   }
 }
 
-/** What a round brush covers on its way from (x0, y0) to (x1, y1): pixels whose centre is within
- * `radius` of the way. */
+/** The pixels that a round brush covers between (x0, y0) and (x1, y1): those whose centre is within
+ * `radius` of the line. */
 export function capsule(width, height, x0, y0, x1, y1, radius) {
   const first = Math.max(0, Math.ceil(Math.min(x0, x1) - radius - 0.5));
   const last = Math.min(width - 1, Math.floor(Math.max(x0, x1) + radius - 0.5));
@@ -157,7 +157,7 @@ function capsuleSpan(x, x0, y0, x1, y1, radius) {
   const length = Math.hypot(x1 - x0, y1 - y0);
   if (length > 0 && x1 !== x0) {
     for (const side of [-radius, radius]) {
-      // a point of the straight side: the way, moved by the radius along its normal
+      // a point of the straight side: the line, moved by the radius along its normal
       const share = (x - x0 + (side * (y1 - y0)) / length) / (x1 - x0);
       if (share < 0 || share > 1) continue;
       const y = y0 + share * (y1 - y0) + (side * (x1 - x0)) / length;
@@ -167,7 +167,7 @@ function capsuleSpan(x, x0, y0, x1, y1, radius) {
   return [low, high];
 }
 
-/** One merge of two edge lists; the flags say which of "only in a", "only in b", "in both" is kept. */
+/** Merges two edge lists; the flags say which of "only in a", "only in b", "in both" is kept. */
 function merge(a, b, onlyA, onlyB, both) {
   const out = new Uint32Array(a.length + b.length);
   let i = 0;
@@ -187,7 +187,7 @@ function merge(a, b, onlyA, onlyB, both) {
   return out.slice(0, n);
 }
 
-/** All edges moved by `offset`, what leaves 0..total cut off. */
+/** All edges moved by `offset` and clipped to 0..total. */
 export function shifted(edges, offset, total) {
   const out = new Uint32Array(edges.length);
   let n = 0;
@@ -213,7 +213,7 @@ function edgesOf(counts, total) {
   for (let i = 0; i < counts.length; i += 1) {
     if (counts[i] < 0) throw new RangeError("a run length is negative");
     if (counts[i] === 0 && i > 0) {
-      if (n > 0) n -= 1; // a run of nothing joins its neighbours
+      if (n > 0) n -= 1; // an empty run joins its neighbours
       else edges[n++] = sum;
       continue;
     }
@@ -221,7 +221,7 @@ function edgesOf(counts, total) {
     if (i + 1 < counts.length || (i & 1) === 1) edges[n++] = sum;
   }
   if (sum !== total) throw new RangeError(`run lengths cover ${sum} of ${total} pixels`);
-  // runs of nothing at the end may leave the last piece open
+  // empty runs at the end may leave the last piece open
   if ((n & 1) === 1 && edges[n - 1] === sum) n -= 1;
   else if ((n & 1) === 1) edges[n++] = sum;
   return edges.slice(0, n);
@@ -239,7 +239,7 @@ function countsOf(edges, total) {
   return counts;
 }
 
-/** "Compressed" counts: base 32 with a sign, from the fourth on the difference to the one but last. */
+/** "Compressed" counts: base 32 with a sign, from the fourth on as differences to the last but one. */
 function parseCounts(text) {
   const counts = [];
   for (let i = 0; i < text.length; ) {
@@ -288,7 +288,7 @@ function boxOf(edges, height) {
     const y0 = edges[i] % height;
     const y1 = y0 + edges[i + 1] - edges[i];
     if (y1 > height) {
-      // the run goes on in the next column: it touches the image's lower and upper edge
+      // the run continues in the next column, so it touches the image's lower and upper edge
       return [left(edges, height), 0, right(edges, height), height];
     }
     if (y0 < top) top = y0;

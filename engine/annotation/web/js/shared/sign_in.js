@@ -1,4 +1,4 @@
-// Signs in with the token of a one-time link. The token is behind the # so that no server log has it.
+// Signs in with the token of a one-time link. The token follows the # so that it is in no server log.
 
 import { api } from "./api.js";
 import { el } from "./dom.js";
@@ -12,7 +12,7 @@ function show(state, title, ...content) {
 }
 
 function howToGetALink() {
-  return [el("p", {}, "Whoever runs the server makes a link for you, which works once:"), el("pre", {}, ADD)];
+  return [el("p", {}, "Ask an administrator of the server for a sign-in link. A link works once; this command makes one:"), el("pre", {}, ADD)];
 }
 
 async function isSignedIn() {
@@ -36,14 +36,14 @@ async function signIn(token) {
         { class: "button button-primary", type: "button", onclick: () => signIn(token) },
         "Try again",
       );
-      show("error", "That did not work yet", el("p", {}, `${problem.message} Your link is still good.`), again);
+      show("error", "Signing in failed", el("p", {}, `${problem.message} Your link is still valid.`), again);
     } else if (await isSignedIn()) {
-      location.replace("/"); // the same link once more, from a mail or a bookmark
+      location.replace("/"); // the same link again, from a mail or a bookmark
     } else {
       show(
         "error",
         "This link does not work",
-        el("p", {}, "It was used already, or it has run out."),
+        el("p", {}, "It was already used, or it has expired."),
         ...howToGetALink(),
       );
     }
@@ -52,12 +52,12 @@ async function signIn(token) {
 
 function start() {
   const token = location.hash.slice(1);
-  // Out of the address bar and the history at once: neither a screenshot nor "back" has it.
+  // removed from the address bar and the history, so that neither a screenshot nor "back" shows it
   history.replaceState(null, "", "/sign-in");
   if (token) signIn(token);
   else show("ready", "Sign in", el("p", {}, "You need a link to sign in."), ...howToGetALink());
 }
 
 start();
-// A link pasted into this very tab only changes the part behind the #.
+// a link pasted into this tab only changes the part after the #
 window.addEventListener("hashchange", start);

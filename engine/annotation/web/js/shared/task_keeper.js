@@ -1,18 +1,18 @@
-// Keeps a task that is being worked on: its lease by heartbeats, its draft on the server and, in
-// case of a lost connection or a crash, a copy in this browser.
+// Keeps a task: its lease by heartbeats, its draft on the server and, for a lost connection or a crash, a
+// copy in this browser.
 
 import { api } from "./api.js";
 
 const HEARTBEAT_MS = 20_000;
 const SAVE_MS = 1_500;
 const RETRY_MS = 5_000;
-const AWAY_MS = 30 * 60_000; // nobody there for so long: let others have the task
+const AWAY_MS = 30 * 60_000; // without input for so long, the lease is given up
 const COPY_DAYS = 14;
 const KEEPALIVE_LIMIT = 60_000; // browsers refuse larger requests that outlive their page
 const PREFIX = "ode-draft-";
 
 /** `on`: `lost()` the lease is gone, `conflict()` another tab wrote a draft, `offline(isOffline)`,
- * `saved(time)`; `data(isCopy)` gives what to keep: a copy in this browser may have more. */
+ * `saved(time)`; `data(isCopy)` returns the content: a copy in this browser may have more. */
 export class TaskKeeper {
   constructor(task, name, data, on) {
     this.task = task;
@@ -61,9 +61,9 @@ export class TaskKeeper {
     this.listeners.abort();
   }
 
-  /** Something changed: the copy here is written at once, the server's a moment later. */
+  /** To be called after a change: writes the copy here at once, the server's a moment later. */
   touch() {
-    this.writeCopy(); // also where the lease is lost: the task may come back
+    this.writeCopy(); // also without a lease: the same task may be taken again
     if (this.isStopped) return;
     this.isDirty = true;
     this.schedule(SAVE_MS);
@@ -74,7 +74,7 @@ export class TaskKeeper {
     this.timer = setTimeout(() => this.flush(), wait);
   }
 
-  /** `version`: under which the server has it, or will. */
+  /** `version`: the draft's version on the server, now or later. */
   writeCopy(version = this.version + 1) {
     this.#store({ version, data: this.data(true), at: Date.now() });
   }
@@ -83,7 +83,7 @@ export class TaskKeeper {
     try {
       localStorage.setItem(this.key, JSON.stringify(copy));
     } catch {
-      // Full or forbidden: the server's draft is the one that counts.
+      // full or forbidden: the server's draft counts
     }
   }
 
@@ -137,7 +137,7 @@ export class TaskKeeper {
     this.on.offline?.(isOffline);
   }
 
-  /** After a conflict: go on with what is here, above the other tab's draft. */
+  /** After a conflict: saves the version here over the other tab's draft. */
   async overrule() {
     const task = await api.task(this.task.id);
     this.version = Math.max(this.version, task.draft?.version ?? 0);
@@ -145,7 +145,7 @@ export class TaskKeeper {
     await this.flush();
   }
 
-  /** Do what ends the task, and again as long as the connection is what fails. */
+  /** Makes the call that ends the task; tries again while the connection fails. */
   async finish(call) {
     for (;;) {
       try {
@@ -160,7 +160,7 @@ export class TaskKeeper {
     }
   }
 
-  /** The task was given away on purpose: the copy is for when it comes back, and for nothing else. */
+  /** For a skipped task: its copy is restored if the task is taken again, and never sent. */
   setAside() {
     const copy = readCopy(this.key);
     if (copy) this.#store({ ...copy, isSetAside: true });
@@ -171,7 +171,7 @@ export class TaskKeeper {
   }
 }
 
-/** Copies of work that this browser kept and that may never have reached the server: `{taskId, data,
+/** Copies in this browser of work that may not have reached the server: `{taskId, data,
  * forget()}`. */
 export function keptCopies(name) {
   const prefix = `${PREFIX}${name}-`;

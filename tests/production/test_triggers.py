@@ -246,7 +246,7 @@ def test_a_guard_left_alone_ends_its_service_and_what_that_started(tmp_path: Pat
     began = time.monotonic()
     assert guard.stdin is not None
     guard.stdin.close()  # what the operating system does when its parent is gone
-    assert guard.wait(timeout=30) == 128 + signal.SIGTERM
+    assert guard.wait(timeout=120) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 10
     until(lambda: has_ended(pid), "the child's end")
 
@@ -264,7 +264,7 @@ def test_a_guard_ends_with_its_service(tmp_path: Path) -> None:
         [*command, sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"],
         stdin=subprocess.PIPE,
     )
-    assert guard.wait(timeout=30) == 128 + signal.SIGKILL
+    assert guard.wait(timeout=120) == 128 + signal.SIGKILL
 
 
 @pytest.mark.slow

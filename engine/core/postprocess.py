@@ -1,8 +1,4 @@
-"""Post-processing of predicted masks, shared by page, simulated annotator and evaluation.
-
-A model classifies every pixel on its own, so its mask can include components without a click,
-pinholes, and pixels outside the box.
-"""
+"""Post-processing of predicted masks, shared by page, simulated annotator and evaluation."""
 
 from __future__ import annotations
 

@@ -27,12 +27,8 @@ MAX_MASKS = (10, 100, 1000)
 
 @dataclass(frozen=True, slots=True)
 class ProposalScores:
-    """Scores of automatic masks.
-
-    Attributes:
-        precision: ap, ap_50 and ap_75.
-        by_image: ar_10, ar_100 and ar_1000, which are means over true masks, and masks_per_image.
-    """
+    """`precision`: ap, ap_50, ap_75. `by_image`: ar_10, ar_100, ar_1000, which are means over true
+    masks, and masks_per_image."""
 
     precision: dict[str, float]
     by_image: ByImage
@@ -110,12 +106,8 @@ def _run_cocoeval(truths: Sequence[Sequence[RLE]], results: list[dict[str, Any]]
 
 
 def _count_matches(image: dict[str, Any] | None) -> list[float]:
-    """Return how many true masks the k best masks match, for each k of MAX_MASKS, as the mean over
-    IoU thresholds.
-
-    pycocotools stores the id of the match, or 0, by threshold and mask, and None for an image
-    without masks.
-    """
+    """Return how many true masks the k best masks match, as the mean over IoU thresholds, for each
+    k of MAX_MASKS. pycocotools stores the match's id, or 0, by threshold and mask."""
     if image is None:
         return [0.0] * len(MAX_MASKS)
     matched = np.asarray(image["dtMatches"]) > 0

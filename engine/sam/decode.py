@@ -47,10 +47,8 @@ class Decoded:
     Attributes:
         scores_B4: predicted IoU; index 0 is the single-mask output, 1 to 3 are whole, part and
             subpart.
-        hidden_BTC: tokens after the transformer.
-        image_BLC: image features after the transformer.
-        grid: (h, w).
-        decoder: the `MaskDecoder`.
+        hidden_BTC, image_BLC: tokens and image features after the transformer.
+        grid, decoder: (h, w), and the `MaskDecoder`.
     """
 
     scores_B4: torch.Tensor

@@ -34,13 +34,8 @@ MAX_UPSAMPLED = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """An encoded image.
-
-    Attributes:
-        features_1CHW: float32 tensor (1, C, h, w).
-        original_size: (H, W) of the image in pixels.
-        input_size: (H, W) of the resized image inside the padded model input.
-    """
+    """An encoded image, float32; (H, W) of the image, and of the resized image inside the padded
+    model input."""
 
     features_1CHW: torch.Tensor
     original_size: tuple[int, int]

@@ -28,14 +28,7 @@ MIN_AREA = 24
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A scene.
-
-    Attributes:
-        kind: key of KINDS.
-        image_HWC: RGB uint8.
-        masks: visible pixels of each object, bool (H, W).
-        background_HW: pixels of no object, bool.
-    """
+    """An RGB uint8 image, the visible pixels of each object, bool (H, W), and those of none."""
 
     kind: str
     image_HWC: np.ndarray
@@ -55,13 +48,9 @@ class _Canvas:
     def paint(
         self, mask: np.ndarray, filling: Filling | np.ndarray, *, part_of: int | None = None
     ) -> int:
-        """Paint an object on top of the others, and return its index.
+        """Paint an object on top of the others except the whole `part_of`, and return its index.
 
-        Args:
-            mask: bool (H, W).
-            filling: RGB float32 for the whole canvas or the mask's box, or a function that
-                generates it.
-            part_of: index of the object that the new object is a part of and does not cover.
+        `filling` is RGB float32 for the canvas or the mask's box, or a function that draws it.
         """
         box = _window(mask, margin=4)
         patch = self.image[box]

@@ -157,11 +157,7 @@ def trained_card(given: argparse.Namespace, record: dict[str, Any]) -> ModelCard
 
 
 def finish(path: Path, out: Path) -> ModelCard:
-    """Calibrate a checkpoint, score it on held-out scenes, and write it to `out` with its card.
-
-    Raises:
-        CheckpointError: the checkpoint at `path` is missing or damaged.
-    """
+    """Calibrate a checkpoint, score it on held-out scenes, and write it to `out` with its card."""
     sam, card = load_checkpoint(path, "cpu")
     bare = Segmenter(sam, version=SHIPPED, thresholds=Thresholds())
     thresholds, kept = calibrate(bare, scene_images(CALIBRATION_FIRST_SEED, 30))

@@ -45,17 +45,9 @@ always such a region."""
 
 @dataclass(frozen=True, slots=True)
 class _PoolImage:
-    """One image with m masks.
-
-    Attributes:
-        canvas: RGB uint8 (S, S, 3).
-        size: (H, W) of the image on the canvas.
-        packed: masks as bits along x, uint8 (m, S, S / 8).
-        coarse: bool (m, C, C).
-        weights: probability of each mask, float32 (m,).
-        objects: number of masks that are objects.
-        set_name: key of the set's rule.
-    """
+    """One image of (H, W) `size` and its m masks, of which the first `objects` are objects: RGB
+    uint8 canvas (S, S, 3), masks as bits along x, uint8 (m, S, S / 8), coarse masks, bool
+    (m, C, C), and the probability of each mask, float32 (m,)."""
 
     canvas: np.ndarray
     size: tuple[int, int]
@@ -72,11 +64,9 @@ class PhotoPool:
 
     Attributes:
         canvas_NSSC: RGB uint8.
-        sizes_N2: (H, W) of each image on its canvas.
-        share_N: probability of each image.
+        sizes_N2, share_N: (H, W) of each image on its canvas, and its probability.
         is_complete_N, has_up_N: of the image's `SetRule`.
-        first_N1: index of each image's first mask, and M.
-        objects_N: number of each image's masks that are objects.
+        first_N1, objects_N: index of each image's first mask, then M; how many are objects.
         packed_MSB: masks as bits along x, uint8 (M, S, S / 8).
         coarse_MCC: bool.
         weight_M: probability of each mask within its image.
@@ -184,8 +174,7 @@ def _load_photo(stored: _StoredImage) -> _PoolImage:
 def _read_pack(path: Path) -> Iterator[_StoredImage]:
     with np.load(path) as file:
         content = {name: file[name] for name in file.files}
-    rules = {n: SetRule(**r) for n, r in json.loads(content["names"].tobytes()).items()}
-    names = list(rules)
+    rules, names = _rules(path), set_names(path)
     members = np.unpackbits(content["members_RL"], axis=1).astype(bool)
     objects = np.searchsorted(content["image_T"], np.arange(len(content["set_N"]) + 1))
     regions = np.searchsorted(content["image_R"], np.arange(len(content["set_N"]) + 1))

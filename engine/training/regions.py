@@ -53,12 +53,7 @@ TRUNK_STAGES = (2, 4, 6)
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Regions of a photograph.
-
-    Attributes:
-        leaves_HW: uint8, index of each pixel's leaf, one of the finest regions.
-        members_RN: bool, which leaves a region consists of.
-    """
+    """Index of each pixel's leaf (finest region), uint8, and each region's leaves, bool."""
 
     leaves_HW: np.ndarray
     members_RN: np.ndarray

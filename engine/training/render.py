@@ -21,15 +21,8 @@ MIN_CELLS = 12
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Views of one step.
-
-    Attributes:
-        images_B3VV: normalised, 0 in the padding.
-        targets_RTHH: share of each cell that the mask covers.
-        is_valid_RT: bool, whether the mask is large enough.
-        is_background_R: bool, whether the prompt is a click on no object.
-        elsewhere_BHH: bool, cells of no object.
-    """
+    """Normalised images, 0 in the padding; share of each cell that a target covers, and whether the
+    target is large enough; which prompts are clicks on no object; cells of no object."""
 
     images_B3VV: torch.Tensor
     targets_RTHH: torch.Tensor
@@ -39,13 +32,7 @@ class Views:
 
 
 class Renderer:
-    """Renders views of a pool, whose arrays it copies to the device.
-
-    Args:
-        pool: images and masks.
-        sam: the model, for its device and normalisation.
-        size: side of the views in pixels, V.
-    """
+    """Renders views of V = `size` pixels from a pool, which it copies to the model's device."""
 
     def __init__(self, pool: PhotoPool, sam: Any, size: int) -> None:
         self.device, self.size = sam.device, size

@@ -34,12 +34,8 @@ after other prompts."""
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Result of one batch.
-
-    Attributes:
-        loss: mean over masks and prompt iterations.
-        iou: mean true IoU of the best output after the first prompt.
-    """
+    """Mean loss over masks and prompt iterations, and mean true IoU of the best output after the
+    first prompt."""
 
     loss: float
     iou: float
@@ -144,14 +140,10 @@ def _normalise(sam: Any, images_BSSC: torch.Tensor, samples: Sequence[Sample]) -
 
 
 def feed_back(masks: torch.Tensor, scores: torch.Tensor, single: bool) -> torch.Tensor:
-    """Return the logits of the mask that a user would see, (B, 1, h, h), detached.
+    """Return the logits of one of four masks (B, 4, h, h), detached: (B, 1, h, h).
 
-    They are clamped, as in SAM 2, so that a confident mask can still be corrected.
-
-    Args:
-        masks: logits (B, 4, h, h).
-        scores: predicted IoU (B, 4).
-        single: take the single-mask output; False takes the most confident of the others.
+    It is the single-mask output, or else the most confident of the others. Logits are clamped, as
+    in SAM 2, so that a confident mask can still be corrected.
     """
     if single:
         chosen = masks[:, :1]

@@ -51,14 +51,8 @@ class DivergedError(TrainingError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """State of the training after a step.
-
-    Attributes:
-        step, steps: steps taken, and in all.
-        loss, iou: running means.
-        rate: the decoder's learning rate.
-        seconds: training time, including that before a resume.
-    """
+    """State after `step` of `steps`: running means of loss and IoU, the decoder's learning rate,
+    and the training time, including that before a resume."""
 
     step: int
     steps: int

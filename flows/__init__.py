@@ -1,0 +1,1 @@
+"""What runs when: Prefect flows, commands and services; the only package that imports Prefect."""

@@ -1,0 +1,1 @@
+"""Where everything lives: catalog, object store, mask table, annotation queue; no torch."""

@@ -20,6 +20,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from storage import layout
 from storage.mask_files import sync_log, write_file
 from storage.mask_rows import SCHEMA
 from storage.masks import delta_errors
@@ -85,7 +86,7 @@ def table_size(store: ObjectStore) -> TableSize:
     Raises:
         StorageError: the table cannot be read.
     """
-    table = open_table(store, "masks")
+    table = open_table(store, layout.MASKS)
     if table is None:
         return TableSize()
     files = files_of(table)
@@ -99,7 +100,7 @@ def table_size(store: ObjectStore) -> TableSize:
 
 
 def compact(
-    store: ObjectStore, prefix: str = "masks", *, target_bytes: int = TARGET_BYTES
+    store: ObjectStore, prefix: str = layout.MASKS, *, target_bytes: int = TARGET_BYTES
 ) -> Compacted:
     """Write files smaller than half of `target_bytes` again as few files, each sorted by image_id.
     Workers may commit shards meanwhile. Killed in between, it leaves files that a sweep removes.
@@ -130,7 +131,7 @@ def compact(
 
 def vacuum(
     store: ObjectStore,
-    prefix: str = "masks",
+    prefix: str = layout.MASKS,
     *,
     pinned: Collection[int],
     younger_than: timedelta,
@@ -168,7 +169,7 @@ def vacuum(
     return Vacuumed(files=len(sizes), bytes=sum(sizes.values()), kept_versions=sorted(kept))
 
 
-def known_files(store: ObjectStore, prefix: str = "masks") -> set[str]:
+def known_files(store: ObjectStore, prefix: str = layout.MASKS) -> set[str]:
     """Paths, relative to the table, of all data files that any version of it refers to.
 
     Raises:

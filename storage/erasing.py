@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
-from uuid import NAMESPACE_OID, uuid5
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage import layout
 from storage.catalog.states import ErasureKind
 from storage.erasures import Erasure
 from storage.masks import MaskTable
 from storage.objects import ObjectExistsError, ObjectStore, StorageError
 from storage.rewriting import KEYS, purge, rewrite
-from storage.sweep import TABLES
-
-LOOSE = ("annotations/", "prefill/", "trajectories/")
-"""Prefixes of Parquet files beside the tables; they have `image_id` and `annotator` as those do."""
 
 Change = Callable[[pa.Table], pa.Table | None]
 """Rows as they are to be; None where nothing is to be changed."""
@@ -62,7 +57,7 @@ def erase_rows(store: ObjectStore, erasure: Erasure) -> dict[str, int]:
     """
     change, rewritten, deleted = change_of(erasure), 0, 0
     only = erasure.work.image_ids if erasure.kind == ErasureKind.IMAGES else None
-    for table in TABLES:
+    for table in layout.TABLES:
         rewritten += rewrite(store, table, change, only)
         deleted += len(purge(store, table, lambda rows: change(rows) is not None))
     return {"files_rewritten": rewritten, "files_deleted": deleted}
@@ -72,7 +67,7 @@ def count_rows(store: ObjectStore, erasure: Erasure) -> int:
     """How many masks of both tables' newest versions are concerned."""
     change, count = change_of(erasure), 0
     person = erasure.kind == ErasureKind.PERSON
-    for table in TABLES:
+    for table in layout.TABLES:
         for batch in MaskTable(store, table).scan(columns=KEYS):
             rows = pa.Table.from_batches([batch])
             if person:
@@ -94,8 +89,8 @@ def erase_loose(store: ObjectStore, erasure: Erasure) -> dict[str, str]:
         StorageError: as for `erase_rows`.
     """
     change, renamed = change_of(erasure), dict[str, str]()
-    for prefix in LOOSE:
-        for info in list(store.list(prefix)):
+    for kind in layout.LOOSE:
+        for info in list(store.list(kind.prefix)):
             if not info.key.endswith(".parquet"):
                 continue
             rows = change(_read(store, info.key))
@@ -104,7 +99,7 @@ def erase_loose(store: ObjectStore, erasure: Erasure) -> dict[str, str]:
             if rows.num_rows == 0:
                 store.delete(info.key)
                 continue
-            key = _instead(info.key, erasure.id)
+            key = layout.rewritten(info.key, erasure.id)
             sink = pa.BufferOutputStream()
             pq.write_table(rows, sink, compression="zstd", compression_level=3)
             try:
@@ -114,13 +109,6 @@ def erase_loose(store: ObjectStore, erasure: Erasure) -> dict[str, str]:
                 store.put(key, bytes(sink.getvalue()))
             renamed[info.key] = key
     return renamed
-
-
-def _instead(key: str, erasure_id: str) -> str:
-    """The key that takes a key's place: as long however often that happens, of the same task."""
-    path = PurePosixPath(key)
-    first = path.stem.partition("-")[0]
-    return str(path.with_name(f"{first}-{uuid5(NAMESPACE_OID, erasure_id + key).hex}.parquet"))
 
 
 def drop(store: ObjectStore, keys: list[str]) -> None:
@@ -140,14 +128,16 @@ def objects_of(store: ObjectStore, erasure: Erasure, shared: set[str]) -> Iterat
         return
     yield from (key for key in work.keys if key not in shared)
     ids = set(map(str, work.image_ids))
-    for info in store.list("embeddings/"):
-        if info.key.rpartition("/")[2].partition(".")[0] in ids:
+    for info in store.list(layout.EMBEDDING.prefix):
+        found = layout.EMBEDDING.parse(info.key)
+        if found and found["image"] in ids:
             yield info.key
-    prefixes = [f"{key}/" for key in work.releases.values()]
+    prefixes = [layout.inside(key) for key in work.releases.values()]
     for run in work.runs:
-        prefixes += [f"{prefix}{run}/" for prefix in (*LOOSE, "trajectories/tasks/")]
+        kinds = (*layout.LOOSE, layout.TASK_STEPS)
+        prefixes += [layout.inside(kind.folder(run=run)) for kind in kinds]
     if work.name:
-        prefixes.append(f"evaluations/{work.name}/")
+        prefixes.append(layout.inside(layout.EVALUATION.folder(dataset=work.name)))
     for prefix in prefixes:
         yield from (info.key for info in store.list(prefix))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import or_, select, update
 
+from storage import layout
 from storage.catalog.annotators import Annotator
 from storage.catalog.database import Catalog
 from storage.catalog.datasets import Dataset
@@ -33,7 +34,6 @@ from storage.catalog.tables import (
 )
 from storage.objects import ObjectStore
 
-PREFIX = "erasures/"
 BATCH = 500
 
 
@@ -159,7 +159,7 @@ def begin(catalog: Catalog, objects: ObjectStore, erasure: Erasure) -> Erasure:
     with catalog.session() as session:
         insert_new(session, ErasureRow, [row])
         session.commit()
-    objects.put(PREFIX + erasure.id, json.dumps(values, sort_keys=True).encode())
+    objects.put(layout.ERASURE.key(erasure=erasure.id), json.dumps(values, sort_keys=True).encode())
     return erasure
 
 
@@ -179,7 +179,8 @@ def pending(catalog: Catalog, objects: ObjectStore) -> list[str]:
     Raises:
         StorageError: the store cannot be listed.
     """
-    noted = [info.key.removeprefix(PREFIX) for info in objects.list(PREFIX)]
+    listed = objects.list(layout.ERASURE.prefix)
+    noted = [info.key.removeprefix(layout.ERASURE.prefix) for info in listed]
     with catalog.reading() as session:
         done = select(ErasureRow.id).where(ErasureRow.finished_at.is_not(None))
         finished = set(session.scalars(done))
@@ -197,7 +198,7 @@ def take_up(catalog: Catalog, objects: ObjectStore, erasure_id: str) -> Erasure:
     for erasure in unfinished(catalog):
         if erasure.id == erasure_id:
             return erasure
-    noted = json.loads(objects.get(PREFIX + erasure_id))
+    noted = json.loads(objects.get(layout.ERASURE.key(erasure=erasure_id)))
     kind, target = ErasureKind(noted["kind"]), noted["target"]
     found = _brought_back(catalog, erasure_id, kind, target)
     return Erasure(id=erasure_id, kind=kind, target=target, work=found)

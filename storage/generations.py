@@ -14,13 +14,14 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 
+from storage import layout
 from storage.catalog.database import Catalog
 from storage.catalog.errors import CatalogError
 from storage.catalog.sessions import insert_new, new_id
 from storage.catalog.tables import GenerationRow
 from storage.objects import ObjectStore
 
-PREFIX = "generations/"
+_PREFIX = layout.GENERATION.prefix
 KEPT = timedelta(days=1)
 """Older marks go as new ones come; the newest alone would do, but runs begin side by side."""
 
@@ -60,7 +61,7 @@ def unknown_to(marks: Callable[[], Collection[str]], objects: ObjectStore) -> Un
     Raises:
         StorageError: the store cannot be listed.
     """
-    found = {info.key.removeprefix(PREFIX): info.modified for info in objects.list(PREFIX)}
+    found = {info.key.removeprefix(_PREFIX): info.modified for info in objects.list(_PREFIX)}
     unknown = found.keys() - set(marks())
     if not unknown:
         return None
@@ -93,9 +94,10 @@ def advance(catalog: Catalog, objects: ObjectStore) -> None:
     check(catalog, objects)
     mark, before = new_id(), datetime.now(UTC) - KEPT
     accept(catalog, {mark})
-    objects.put(PREFIX + mark, b"")
-    for info in list(objects.list(PREFIX)):
-        if info.modified < before and info.key != PREFIX + mark:
+    mine = layout.GENERATION.key(mark=mark)
+    objects.put(mine, b"")
+    for info in list(objects.list(_PREFIX)):
+        if info.modified < before and info.key != mine:
             objects.delete(info.key)
 
 

@@ -21,6 +21,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from engine.core.records import Mask, Source, Stage
+from storage import layout
 from storage.mask_files import STATISTICS, sync_log, version_of, write_file
 from storage.mask_rows import (
     MAX_INT32,
@@ -79,7 +80,7 @@ class MaskTable:
     does not answer (try again later) or another StorageError where it fails otherwise.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str = "masks") -> None:
+    def __init__(self, store: ObjectStore, prefix: str = layout.MASKS) -> None:
         self.uri = store.delta_uri(prefix)
         self._store, self._prefix = store, prefix
         self._options = store.delta_options()

@@ -16,6 +16,7 @@ from itertools import islice
 
 from sqlalchemy import select
 
+from storage import layout
 from storage.catalog.database import Catalog
 from storage.catalog.states import RunState, TaskState
 from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskRow
@@ -26,9 +27,6 @@ from storage.objects import ObjectInfo, ObjectStore
 
 BATCH = 500
 """Keys that are looked up at once."""
-
-TABLES = ("masks", "ground_truth")
-"""Prefixes of Delta tables."""
 
 
 @dataclass(slots=True)
@@ -84,14 +82,14 @@ def sweep(
     rows = _Rows(catalog, MaskTable(objects))
     report = SweepReport(deleted=delete)
     needed: dict[str, Needed] = {
-        "annotations/": rows.answers,
-        "prefill/": rows.prefilled,
-        "trajectories/tasks/": rows.answers,
-        "embeddings/": rows.embeddings,
-        "models/": rows.models,
-        "releases/": rows.releases,
-        "doctor/": lambda keys: (),
-        **{f"{table}/": _data_files(objects, table) for table in TABLES},
+        layout.ANSWER.prefix: rows.answers,
+        layout.PREFILL.prefix: rows.prefilled,
+        layout.TASK_STEPS.prefix: rows.steps,
+        layout.EMBEDDING.prefix: rows.embeddings,
+        layout.MODEL.prefix: rows.models,
+        layout.RELEASE.prefix: rows.releases,
+        layout.DOCTOR.prefix: lambda keys: (),
+        **{layout.inside(table): _data_files(objects, table) for table in layout.TABLES},
     }
     for prefix, look in needed.items():
         found = Swept()
@@ -122,10 +120,11 @@ def _data_files(objects: ObjectStore, table: str) -> Needed:
         return known_files(objects, table)
 
     def needed(keys: Sequence[str]) -> set[str]:
-        data = {key for key in keys if key.endswith(".parquet") and "/_delta_log/" not in key}
+        data = {key for key in keys if layout.is_data_file(key)}
         if not data:
             return set(keys)
-        return {key for key in keys if key not in data or key.removeprefix(f"{table}/") in known()}
+        start = layout.inside(table)
+        return {key for key in keys if key not in data or key.removeprefix(start) in known()}
 
     return needed
 
@@ -138,9 +137,15 @@ class _Rows:
         self._committed: dict[str, bool] = {}
 
     def answers(self, keys: Sequence[str]) -> set[str]:
-        """Answers and trajectories that a task of an unfinished run names; keys of another form
-        than `.../RUN/TASK-ATTEMPT.parquet`."""
-        tasks = {key: _number(key.rpartition("/")[2].partition("-")[0]) for key in keys}
+        """Answers that a task of an unfinished run names, and keys of another form."""
+        return self._named_by_tasks(layout.ANSWER, keys)
+
+    def steps(self, keys: Sequence[str]) -> set[str]:
+        """The same of trajectories."""
+        return self._named_by_tasks(layout.TASK_STEPS, keys)
+
+    def _named_by_tasks(self, kind: layout.KeyKind, keys: Sequence[str]) -> set[str]:
+        tasks = {key: layout.number((kind.parse(key) or {}).get("task", "")) for key in keys}
         query = select(TaskRow.result_key, TaskRow.result, TaskRow.run_id)
         query = query.where(TaskRow.id.in_({task for task in tasks.values() if task is not None}))
         with self._catalog.reading() as session:
@@ -154,7 +159,8 @@ class _Rows:
 
     def prefilled(self, keys: Sequence[str]) -> set[str]:
         """Pre-filled masks of runs that are not done: a run that goes on finds them again."""
-        runs = {key: key.split("/")[1] for key in keys}
+        parsed = ((key, layout.PREFILL.parse(key)) for key in keys)
+        runs = {key: found["run"] for key, found in parsed if found}
         with self._catalog.reading() as session:
             query = select(RunRow.id).where(RunRow.id.in_(set(runs.values())))
             known = set(session.scalars(query))
@@ -162,8 +168,9 @@ class _Rows:
         return {key for key, run in runs.items() if run in there}
 
     def embeddings(self, keys: Sequence[str]) -> set[str]:
-        """Embeddings `embeddings/MODEL/IMAGE.safetensors` whose model and image are there."""
-        images = {key: _number(key.rpartition("/")[2].partition(".")[0]) for key in keys}
+        """Embeddings whose model and image are there, and keys of another form."""
+        parsed = {key: layout.EMBEDDING.parse(key) or {} for key in keys}
+        images = {key: layout.number(found.get("image", "")) for key, found in parsed.items()}
         wanted = {image for image in images.values() if image is not None}
         with self._catalog.reading() as session:
             there = set(session.scalars(select(ImageRow.id).where(ImageRow.id.in_(wanted))))
@@ -171,7 +178,7 @@ class _Rows:
         return {
             key
             for key, image in images.items()
-            if image is None or (image in there and _middle(key) in models)
+            if image is None or (image in there and parsed[key]["model"] in models)
         }
 
     def models(self, keys: Sequence[str]) -> set[str]:
@@ -182,7 +189,7 @@ class _Rows:
     def releases(self, keys: Sequence[str]) -> set[str]:
         """Files of releases, finished or being built."""
         with self._catalog.reading() as session:
-            folders = {f"{key}/" for key in session.scalars(select(ReleaseRow.key))}
+            folders = {layout.inside(key) for key in session.scalars(select(ReleaseRow.key))}
         return {key for key in keys if any(key.startswith(folder) for folder in folders)}
 
     def _done(self, run_ids: set[str]) -> set[str]:
@@ -196,15 +203,6 @@ class _Rows:
             is_through = run_id not in answered or self._masks.committed(run_id, 0)
             self._committed[run_id] = is_through
         return {run_id for run_id in finished if self._committed[run_id]}
-
-
-def _middle(key: str) -> str:
-    """The key without its first and last part."""
-    return key.partition("/")[2].rpartition("/")[0]
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 def pinned_versions(catalog: Catalog) -> set[int]:

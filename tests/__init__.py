@@ -1,0 +1,1 @@
+"""Tests, by kind; fixtures that several kinds share."""

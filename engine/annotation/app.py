@@ -25,9 +25,10 @@ from engine.annotation.admission import LARGE_AT_ONCE
 from engine.annotation.callers import is_local
 from engine.annotation.errors import RefusedError, sentence
 from engine.annotation.guards import SecurityHeaders
+from engine.annotation.guidelines import html_of
 from engine.annotation.live import Live
 from engine.annotation.metrics import add_metrics
-from engine.annotation.schemas import Problem
+from engine.annotation.schemas import Guidelines, Problem
 from engine.annotation.service import AnnotationService
 from storage.catalog import CatalogUnavailableError, DatasetNotFoundError
 from storage.objects import StorageUnavailableError
@@ -88,7 +89,8 @@ def create_app(
     )
     state: Any = app.state
     state.service, state.access, state.limits = service, access, RateLimits()
-    state.actions, state.reports, state.guidelines = actions, reports, guidelines
+    state.actions, state.reports = actions, reports
+    state.guidelines = Guidelines(markdown=guidelines, html=html_of(guidelines))
     state.large = asyncio.Semaphore(LARGE_AT_ONCE)
     state.live = Live(lambda sight: _live_state(service, actions, sight), access.still_there)
     app.include_router(routes.router, prefix="/api")

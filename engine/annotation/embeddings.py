@@ -4,19 +4,20 @@ ones in memory, those of the next tasks fetched ahead."""
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import LRUCache
 
+from storage import layout
 from storage.objects import ObjectExistsError, ObjectNotFoundError, ObjectStore
 
 if TYPE_CHECKING:
     from engine.automatic.windows import Frame
     from engine.sam import Embedding, Segmenter
-    from engine.sam.zoom import Answer, Decode, Tile, Zoom
+    from engine.sam.tiles import Decode, Tile, TiledPredictor, TilePrediction
 
 MAX_TILES = 16
 """Embedded pieces of one image that are kept."""
@@ -25,7 +26,7 @@ MAX_TILES = 16
 class ReadyImage:
     """An image that prompts can be answered on."""
 
-    def __init__(self, segmenter: Segmenter, embedding: Embedding, zoom: Zoom) -> None:
+    def __init__(self, segmenter: Segmenter, embedding: Embedding, zoom: TiledPredictor) -> None:
         """
         Args:
             zoom: of the image, with the model.
@@ -34,7 +35,7 @@ class ReadyImage:
         self._segmenter = segmenter
         self._frames: dict[Tile, Frame] = {}
 
-    def frame(self, answer: Answer) -> Frame:
+    def frame(self, answer: TilePrediction) -> Frame:
         """What draws an answer's masks on its tile."""
         from engine.automatic.windows import Frame
 
@@ -74,11 +75,10 @@ class EmbeddingCache:
         """
         self._decode_of = decode_of
         self._objects, self._segmenter_of, self._pixels_of = objects, segmenter_of, pixels_of
-        self._capacity = capacity
         self._lock = threading.Lock()
         self._making = threading.Lock()
         """One encoding at a time: two would only slow each other down."""
-        self._recent: OrderedDict[tuple[str, int], Future[ReadyImage]] = OrderedDict()
+        self._recent: LRUCache[tuple[str, int], Future[ReadyImage]] = LRUCache(capacity)
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
 
     def get(self, model: str, image_id: int) -> ReadyImage:
@@ -90,9 +90,6 @@ class EmbeddingCache:
             is_mine = found is None
             if found is None:
                 found = self._recent[key] = Future()
-            self._recent.move_to_end(key)
-            while len(self._recent) > self._capacity:
-                self._recent.popitem(last=False)
         if is_mine:
             self._fill(key, found)
         return found.result()
@@ -114,11 +111,11 @@ class EmbeddingCache:
             found.set_exception(error)
 
     def _ready(self, model: str, image_id: int) -> ReadyImage:
-        from engine.sam.zoom import Zoom
+        from engine.sam.tiles import TiledPredictor
 
         segmenter = self._segmenter_of(model)
         embedding = self._load_or_make(segmenter, model, image_id)
-        zoom = Zoom(
+        zoom = TiledPredictor(
             segmenter,
             lambda: self._pixels_of(image_id),
             embedding,
@@ -142,7 +139,7 @@ class EmbeddingCache:
 
 def embedding_key(model: str, image_id: int) -> str:
     """Where the store has the embedding."""
-    return f"embeddings/{model}/{image_id}.safetensors"
+    return layout.EMBEDDING.key(model=model, image=image_id)
 
 
 def make_embedding(

@@ -17,6 +17,7 @@ from engine.annotation.answers import TaskContext
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import Submission, Submitted
 from engine.core.records import Mask
+from storage import layout
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Annotator,
@@ -78,7 +79,7 @@ class LateWork:
             replace(mask, run_id=run_id, mask_id=f"{run_id}/{mask.image_id}/kept-{place:04d}")
             for place, mask in enumerate(confirmed)
         ]
-        key = f"prefill/{run_id}/{new_id()}.parquet"
+        key = layout.PREFILL.key(run=run_id, name=new_id())
         self._objects.put(key, write_parquet(rows))
         run = self._catalog.runs.start(
             run_id,
@@ -119,7 +120,7 @@ class LateWork:
         if not late:  # the same masks twice
             self._catalog.runs.finish(run.id)
             return
-        key = f"prefill/{run.id}/{new_id()}.parquet"
+        key = layout.PREFILL.key(run=run.id, name=new_id())
         self._objects.put(key, write_parquet([*theirs, *late]))
         payload = {
             "mask_ids": [mask.mask_id for mask in (*theirs, *late)],

@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi.sse import ServerSentEvent
+
 from engine.annotation.access import Sight, sight_of
 from storage.catalog import Annotator
 
 EVERY_SECONDS = 1.0
-KEEP_ALIVE_SECONDS = 15.0
 STREAMS = 20
 """Of one session, that is: tabs of one browser."""
 
@@ -54,9 +55,9 @@ class Live:
         self._people = _Seen(float("-inf"), {})
         self._open: Counter[str] = Counter()
 
-    async def stream(self, session: str) -> AsyncIterator[str]:
-        """Everything as it is now, then what changes, as text/event-stream, until the session is
-        over. One of too many ends at once.
+    async def stream(self, session: str) -> AsyncIterator[ServerSentEvent]:
+        """Everything as it is now, then what changes, until the session is over. One stream too
+        many ends at once.
 
         Args:
             session: whose, as `Visitor` has it.
@@ -65,24 +66,19 @@ class Live:
             return
         self._open[session] += 1
         try:
-            async for piece in self._pieces(session):
-                yield piece
+            async for event in self._changes(session):
+                yield event
         finally:
             self._open[session] -= 1
             self._open += Counter()  # forgets those who have none left
 
-    async def _pieces(self, session: str) -> AsyncIterator[str]:
+    async def _changes(self, session: str) -> AsyncIterator[ServerSentEvent]:
         told: dict[str, str] = {}
-        last = time.monotonic()
         while (person := await self._person(session)) is not None:
             for name, data in (await self._now(sight_of(person))).items():
                 if told.get(name) != data:
                     told[name] = data
-                    last = time.monotonic()
-                    yield f"event: {name.partition(':')[0]}\ndata: {data}\n\n"
-            if time.monotonic() - last > KEEP_ALIVE_SECONDS:
-                last = time.monotonic()
-                yield ": still here\n\n"
+                    yield ServerSentEvent(event=name.partition(":")[0], raw_data=data)
             await asyncio.sleep(EVERY_SECONDS)
 
     async def _person(self, session: str) -> Annotator | None:

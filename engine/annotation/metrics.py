@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 
+from cachetools import LRUCache
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector
@@ -43,16 +43,13 @@ class ClickTimes:
             registry=registry,
         )
         self._lock = threading.Lock()
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._seen: LRUCache[int, None] = LRUCache(REMEMBERED)
 
     def add(self, task_id: int, seconds: float) -> None:
         """Count an answered prompt."""
         with self._lock:
             is_first = task_id not in self._seen
             self._seen[task_id] = None
-            self._seen.move_to_end(task_id)
-            while len(self._seen) > REMEMBERED:
-                self._seen.popitem(last=False)
         self._all.observe(seconds)
         if is_first:
             self._first.observe(seconds)

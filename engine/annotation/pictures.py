@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 import cv2
 import numpy as np
+from cachetools import LRUCache
 
 from storage.formats.images import JPEG_MAX_SIDE, write_jpeg
 
@@ -21,9 +22,9 @@ class Pictures:
     def __init__(
         self, pixels_of: Callable[[int], np.ndarray], *, capacity_bytes: int = 1 << 28
     ) -> None:
-        self._pixels_of, self._capacity = pixels_of, capacity_bytes
+        self._pixels_of = pixels_of
         self._lock = threading.Lock()
-        self._recent: OrderedDict[tuple[int, int | None], bytes] = OrderedDict()
+        self._recent: LRUCache[tuple[int, int | None], bytes] = LRUCache(capacity_bytes, len)
 
     def get(self, image_id: int, side: int | None) -> bytes:
         """The image, its longer side at most the largest of SIDES that is not above `side`; None:
@@ -32,14 +33,11 @@ class Pictures:
             side = max(made for made in SIDES if made <= max(side, SIDES[0]))
         key = (image_id, side)
         with self._lock:
-            if key in self._recent:
-                self._recent.move_to_end(key)
-                return self._recent[key]
+            if (found := self._recent.get(key)) is not None:
+                return found
         made = write_jpeg(_at_most(self._pixels_of(image_id), side or JPEG_MAX_SIDE))
-        with self._lock:
+        with self._lock, suppress(ValueError):  # larger than all that is kept
             self._recent[key] = made
-            while sum(map(len, self._recent.values())) > self._capacity and len(self._recent) > 1:
-                self._recent.popitem(last=False)
         return made
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cachetools import LRUCache
 
 from engine.annotation.embeddings import EmbeddingCache, ReadyImage
 from engine.annotation.errors import invalid
@@ -18,7 +18,7 @@ from engine.core.records import Prompt
 from storage.catalog import new_id
 
 if TYPE_CHECKING:
-    from engine.sam.zoom import Answer, Ask
+    from engine.sam.tiles import PromptRequest, TilePrediction
 
 REMEMBERED = 256
 """Former answers that can be corrected; three of `lite`'s take 220 kB, and their tile's embedding
@@ -35,7 +35,7 @@ class Prompter:
         """
         self._embeddings = embeddings
         self._lock = threading.Lock()
-        self._former: OrderedDict[str, tuple[int, Answer]] = OrderedDict()
+        self._former: LRUCache[str, tuple[int, TilePrediction]] = LRUCache(REMEMBERED)
 
     def answer(self, task_id: int, model: str, image_id: int, asked: PredictIn) -> Prediction:
         """Candidates for a prompt. A former answer counts only within its task.
@@ -55,8 +55,8 @@ class Prompter:
             milliseconds=1000 * (time.perf_counter() - began),
         )
 
-    def _ask(self, task_id: int, asked: PredictIn) -> Ask:
-        from engine.sam.zoom import Ask
+    def _ask(self, task_id: int, asked: PredictIn) -> PromptRequest:
+        from engine.sam.tiles import PromptRequest
 
         points = labels = None
         if asked.points:
@@ -69,15 +69,13 @@ class Prompter:
                 known = self._former.get(asked.former.token)
             candidate = asked.former.candidate
             if known and known[0] == task_id and candidate < len(known[1].predicted_iou_M):
-                return Ask(prompt, known[1], candidate)
-        return Ask(prompt)
+                return PromptRequest(prompt, known[1], candidate)
+        return PromptRequest(prompt)
 
-    def _remember(self, task_id: int, answer: Answer) -> str:
+    def _remember(self, task_id: int, answer: TilePrediction) -> str:
         token = new_id()
         with self._lock:
             self._former[token] = (task_id, replace(answer, logits_MHW=answer.logits_MHW.half()))
-            while len(self._former) > REMEMBERED:
-                self._former.popitem(last=False)
         return token
 
 
@@ -86,9 +84,9 @@ def rle_view(rle: rle_codec.RLE) -> Rle:
     return Rle(size=rle.size, counts=rle.counts.decode("ascii"))
 
 
-def _drawn(ready: ReadyImage, answer: Answer) -> list[Candidate]:
+def _drawn(ready: ReadyImage, answer: TilePrediction) -> list[Candidate]:
     """The candidates at the image's size, settled; each costs what it covers."""
-    from engine.automatic.windows import Drawn, finite
+    from engine.automatic.windows import MaskWindow, finite
 
     size, frame = ready.embedding.original_size, ready.frame(answer)
     left, top = answer.tile[:2]
@@ -96,10 +94,10 @@ def _drawn(ready: ReadyImage, answer: Answer) -> list[Candidate]:
     scores = answer.predicted_iou_M.tolist()
     for logits, score in zip(finite(answer.logits_MHW).numpy(), scores, strict=True):
         window = frame.window(logits, 0.0)
-        mask = Drawn(np.zeros((0, 0), bool), 0, 0)
+        mask = MaskWindow(np.zeros((0, 0), bool), 0, 0)
         if window is not None:
             x, y = left + window.frame_columns[0], top + window.frame_rows[0]
-            mask = Drawn(answer.settled(frame.draw(window) > 0, (x, y)), x, y).tight()
+            mask = MaskWindow(answer.postprocess(frame.draw(window) > 0, (x, y)), x, y).tight()
         rle = mask.rle(size) if mask.mask.any() else rle_codec.encode(np.zeros(size, bool))
         area, box = int(mask.mask.sum()), mask.box_xyxy if mask.mask.any() else (0, 0, 0, 0)
         found.append(Candidate(rle=rle_view(rle), area=area, box_xyxy=box, predicted_iou=score))

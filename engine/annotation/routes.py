@@ -6,10 +6,11 @@ Functions are plain, not async: they run in threads, since the catalog and the m
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from engine.annotation.access import (
     COOKIE,
@@ -244,7 +245,8 @@ def pixels(
 @admits("annotator", READS)
 def guidelines(visitor: Someone, request: Request) -> Guidelines:
     """What annotators go by."""
-    return Guidelines(markdown=request.app.state.guidelines)
+    found: Guidelines = request.app.state.guidelines
+    return found
 
 
 # the person in charge
@@ -307,10 +309,10 @@ def stop(job_id: str, visitor: Changer, request: Request) -> JobView:
     return found
 
 
-@router.get("/events", response_class=StreamingResponse)
+@router.get("/events", response_class=EventSourceResponse)
 @admits("annotator", READS)
-async def events(visitor: Someone, request: Request) -> Any:
+async def events(visitor: Someone, request: Request) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events: `queue`, and for who sees the dashboard `job` and `overview`; they end
     with the session."""
-    stream = request.app.state.live.stream(visitor.session)
-    return StreamingResponse(stream, media_type="text/event-stream")
+    async for event in request.app.state.live.stream(visitor.session):
+        yield event

@@ -255,9 +255,10 @@ class Submitted(_Schema):
 
 
 class Guidelines(_Schema):
-    """What annotators are to go by, as Markdown."""
+    """What annotators are to go by, as Markdown and as HTML that is safe to show."""
 
     markdown: str
+    html: str
 
 
 class Problem(_Schema):

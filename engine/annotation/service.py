@@ -22,6 +22,7 @@ from engine.annotation.schemas import (
 from engine.annotation.submissions import Submissions
 from engine.annotation.task_access import TaskAccess
 from engine.annotation.task_views import TaskViews
+from storage import layout
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Annotator,
@@ -224,7 +225,7 @@ class AnnotationService:
                 stage=context.provenance.stage,
                 image_id=image.id,
             )
-            key = f"annotations/{task.run_id}/{task.id}-{new_id()}.parquet"
+            key = layout.ANSWER.key(run=task.run_id, task=task.id, attempt=new_id())
             self.objects.put(key, write_parquet([]))
             result = TaskResult(quarantined=str(error))
             self.submissions.over(self.queue.submit(task.id, str(task.lease_id), key, result))

@@ -13,6 +13,7 @@ from engine.annotation.schemas import Judgement, Submission, Submitted
 from engine.annotation.task_access import TaskAccess
 from engine.annotation.task_views import TaskViews
 from engine.core.records import Mask
+from storage import layout
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Annotator,
@@ -157,11 +158,11 @@ class Submissions:
     ) -> Submitted:
         """Objects first, then the row. Each attempt writes under a fresh name, so that one that
         was cut short cannot stand in the way of the next."""
-        name = f"{task.run_id}/{task.id}-{new_id()}.parquet"
-        key = f"annotations/{name}"
+        of_task = {"run": task.run_id, "task": task.id, "attempt": new_id()}
+        key = layout.ANSWER.key(**of_task)
         self._objects.put(key, write_parquet(masks))
         if steps:
-            trajectories = f"trajectories/tasks/{name}"
+            trajectories = layout.TASK_STEPS.key(**of_task)
             self._objects.put(trajectories, write_trajectories(steps))
             result = replace(result, trajectories=trajectories)
         try:

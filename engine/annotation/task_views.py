@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+
+from cachetools import LRUCache
 
 from engine.annotation.access import sight_of
 from engine.annotation.answers import TaskContext
@@ -27,7 +28,7 @@ class TaskViews:
     ) -> None:
         self._catalog, self._queue, self._objects, self._masks = catalog, queue, objects, masks
         self._lock = threading.Lock()
-        self._contexts: OrderedDict[tuple[int, int | None], TaskContext] = OrderedDict()
+        self._contexts: LRUCache[tuple[int, int | None], TaskContext] = LRUCache(REMEMBERED)
 
     def context(self, task: Task) -> TaskContext:
         """What is the same for all of a task's masks; the annotator is the one who holds it."""
@@ -58,8 +59,6 @@ class TaskViews:
         )
         with self._lock:
             self._contexts[key] = found
-            while len(self._contexts) > REMEMBERED:
-                self._contexts.popitem(last=False)
         return found
 
     def _annotator_name(self, task: Task) -> str:

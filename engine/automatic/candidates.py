@@ -1,8 +1,8 @@
-"""Masks on their way through the generator, and which rough ones must be looked at again.
+"""Candidate masks of the generator, and which of them must be decoded again in float32.
 
-A decoder in bfloat16 is fast, but its scores are off by up to a hundredth: enough to let another of
-several near-equal candidates win, or to carry one over a threshold. That matters only where it
-changes what is kept. `doubtful` finds those places; the generator decodes them again, exactly.
+A decoder in bfloat16 is fast, but the error of its scores is up to 0.01: enough to change the order
+of similar candidates, or to move one across a threshold. `find_uncertain` finds the candidates for
+which this could change the result; the generator decodes them again in float32.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.automatic.crops import Crop
-from engine.automatic.windows import Drawn, Frame, Window
+from engine.automatic.windows import Frame, LogitWindow, MaskWindow
 from engine.core.boxes import iou_matrix
 
 ROUGH_IOU = 0.01
-"""How far predicted IoU may be off in bfloat16; most of it seen on photographs is below."""
+"""Assumed error of predicted IoU in bfloat16; most errors measured on photographs are smaller."""
 
 ROUGH_STABILITY = 0.03
-"""The same for stability."""
+"""Assumed error of stability in bfloat16."""
 
 ROUGH_BOX_IOU = 0.03
-"""The same for the IoU of two boxes."""
+"""Assumed error of the IoU of two boxes in bfloat16."""
 
 ALIKE = 0.95
-"""Two masks of at least this IoU are the same: which of them is kept makes no difference."""
+"""Two masks of at least this IoU count as equal, whichever is kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """What a candidate must reach, and in which precision it is decoded.
+class FilterThresholds:
+    """Score thresholds for candidates, and the precision in which they are decoded.
 
     Attributes:
-        predicted_iou: to be exceeded, in [0, 1].
-        stability: to be reached, in [0, 1].
+        predicted_iou: lower limit, exclusive, in [0, 1].
+        stability: lower limit, inclusive, in [0, 1].
         half: decode in bfloat16.
     """
 
@@ -43,72 +43,78 @@ class Bar:
     stability: float
     half: bool = False
 
-    def rough(self) -> Bar:
-        """A bar in bfloat16 that everything passes which would pass this one exactly."""
-        return Bar(self.predicted_iou - ROUGH_IOU, self.stability - ROUGH_STABILITY, True)
+    def relaxed(self) -> FilterThresholds:
+        """Return bfloat16 thresholds that every candidate passes that passes these in float32."""
+        return FilterThresholds(
+            self.predicted_iou - ROUGH_IOU, self.stability - ROUGH_STABILITY, True
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A mask that passed the filters; box and point in pixels of the image. `exact` is False where
-    it was decoded in bfloat16."""
+    """A mask that passed the filters; box and point are in pixels of the image. `exact` is False
+    if it was decoded in bfloat16."""
 
     frame: Frame
     crop: Crop
-    window: Window
+    window: LogitWindow
     box_xyxy: tuple[int, int, int, int]
     predicted_iou: float
     stability: float
     point_xy: tuple[float, float]
     exact: bool
 
-    def draw(self) -> Drawn:
-        """The mask on its own box, in pixels of the image."""
-        return placed(self.frame.draw(self.window) > 0, self.window, self.crop)
+    def draw(self) -> MaskWindow:
+        """Return the mask on its own box, in pixels of the image."""
+        return place_mask(self.frame.draw(self.window) > 0, self.window, self.crop)
 
 
-def placed(mask_HW: np.ndarray, window: Window, crop: Crop) -> Drawn:
-    """A window's mask on its own box, in pixels of the image."""
+def place_mask(mask_HW: np.ndarray, window: LogitWindow, crop: Crop) -> MaskWindow:
+    """Return a window's mask on its own box, in pixels of the image."""
     left, top = crop.box_xyxy[:2]
-    return Drawn(mask_HW, left + window.frame_columns[0], top + window.frame_rows[0]).tight()
+    return MaskWindow(mask_HW, left + window.frame_columns[0], top + window.frame_rows[0]).tight()
 
 
-def doubtful(
-    found: Sequence[Candidate], boxes_N4: np.ndarray, kept: np.ndarray, max_iou: float, bar: Bar
+def find_uncertain(
+    found: Sequence[Candidate],
+    boxes_N4: np.ndarray,
+    kept: np.ndarray,
+    max_iou: float,
+    thresholds: FilterThresholds,
 ) -> list[int]:
-    """Which rough candidates could change what is kept, were they exact.
+    """Find the bfloat16 candidates that could change the result if they were decoded in float32.
 
-    Those kept that may in truth lie below the bar; and, wherever a candidate was suppressed by one
-    with about the same score and a different mask, or was so nearly, both.
+    These are kept candidates whose scores are within the error of a threshold, and every pair of
+    candidates with similar scores and different masks of which NMS suppresses one, or nearly does.
 
     Args:
         found: N candidates of one crop.
-        boxes_N4: their boxes, as NMS sees them.
-        kept: indices of those that NMS keeps.
-        max_iou: above which NMS suppresses.
-        bar: what the masks must reach in the end.
+        boxes_N4: the boxes that NMS compares.
+        kept: indices of the candidates that NMS keeps.
+        max_iou: the limit of NMS.
+        thresholds: final thresholds, in float32.
 
     Returns:
-        Indices in ascending order, none of them of an exact candidate.
+        Indices of candidates that are not exact, ascending.
     """
     scores = np.array([candidate.predicted_iou for candidate in found])
     rough = np.array([not candidate.exact for candidate in found])
-    nearest = max_iou - ROUGH_BOX_IOU if max_iou < 1 else 1.0  # at 1 nothing is suppressed
-    overlaps = iou_matrix(boxes_N4[kept], boxes_N4) > nearest
-    doubts: set[int] = set()
+    limit = max_iou - ROUGH_BOX_IOU if max_iou < 1 else 1.0  # at 1, NMS keeps everything
+    overlaps = iou_matrix(boxes_N4[kept], boxes_N4) > limit
+    uncertain: set[int] = set()
     for winner, rivals in zip(kept.tolist(), overlaps, strict=True):
         error = ROUGH_IOU * (rough.astype(np.float64) + rough[winner])
         close = rivals & (scores > scores[winner] - error) & (error > 0)
         close[winner] = False
-        unlike = [
+        different = [
             rival
             for rival in np.flatnonzero(close).tolist()
             if found[winner].window.iou(found[rival].window) < ALIKE
         ]
         barely = (
-            scores[winner] < bar.predicted_iou + ROUGH_IOU
-            or 0 < bar.stability > found[winner].stability - ROUGH_STABILITY
+            scores[winner] < thresholds.predicted_iou + ROUGH_IOU
+            or 0 < thresholds.stability > found[winner].stability - ROUGH_STABILITY
         )
-        if unlike or barely:
-            doubts.update(unlike, [winner])
-    return sorted(index for index in doubts if rough[index])
+        if different or barely:
+            uncertain.update(different, [winner])
+    return sorted(index for index in uncertain if rough[index])

@@ -1,4 +1,4 @@
-"""What the automatic mask generator asks and what it keeps, with named presets."""
+"""Configuration of the automatic mask generator: prompts, filters, and named presets."""
 
 from __future__ import annotations
 
@@ -13,43 +13,42 @@ SAM_OVERLAP = 512 / 1500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorConfig:
-    """How densely to prompt and which masks to keep (SAM paper, appendix B, and
-    segment_anything's `SamAutomaticMaskGenerator`)."""
+    """Prompts and filters of a generator (SAM paper, appendix B, and segment_anything's
+    `SamAutomaticMaskGenerator`)."""
 
     points_per_side: int = 32
     """Points of the grid along each side of the image."""
 
     points_per_batch: int | None = None
-    """Points decoded at once: memory against speed, no effect on the masks; None: what suits the
-    device."""
+    """Points decoded as one batch: trades memory for speed and does not change the masks; None
+    chooses by the device."""
 
     min_predicted_iou: float | None = None
-    """Keep masks whose predicted IoU, [0, 1], is above this; None: the model card's value. SAM-H:
-    0.88."""
+    """Masks with a predicted IoU at or below this, [0, 1], are dropped; None: the model card's
+    value. SAM-H: 0.88."""
 
     min_stability: float | None = None
-    """Keep masks whose stability, [0, 1], is at least this; None: the model card's. SAM-H: 0.95."""
+    """Masks with a stability below this, [0, 1], are dropped; None: the model card's value. SAM-H:
+    0.95."""
 
     stability_offset: float = 1.0
-    """Stability is the IoU of the masks cut at logits of +- this."""
+    """Stability is the IoU of the masks thresholded at + and - this logit."""
 
     max_box_iou: float = 0.7
-    """Of two masks of a crop whose boxes overlap by more than this IoU only the better one
-    stays."""
+    """NMS within a crop drops the lower score of two masks whose boxes have a higher IoU."""
 
     crop_layers: int = 0
-    """Layers of zoomed crops beside the whole image: layer i has 2^i x 2^i of them."""
+    """Layers of crops in addition to the whole image: layer i has 2^i x 2^i crops."""
 
     crop_overlap: float = SAM_OVERLAP
-    """Overlap of neighbouring crops of the first layer as a share of the image's short side; half
-    of it in the second layer, and so on."""
+    """Overlap of neighbouring crops of the first layer as a share of the image's short side; each
+    further layer halves it."""
 
     crop_points_divisor: int = 1
     """Points along a side of a crop of layer i: `points_per_side` / this^i."""
 
     max_crop_box_iou: float = 0.7
-    """The same as `max_box_iou`, between masks of different crops: that of the smaller crop
-    stays."""
+    """`max_box_iou` between masks of different crops: the mask of the smaller crop is kept."""
 
     max_area: float = 0.95
     """Masks that cover more than this share of the image are dropped."""
@@ -58,40 +57,40 @@ class GeneratorConfig:
     """Masks of fewer pixels are dropped."""
 
     min_region: int = 0
-    """Pieces and holes of fewer pixels are removed; 0 leaves all."""
+    """Components and holes of fewer pixels are removed; 0 keeps all."""
 
     min_piece: float = 0.1
-    """Pieces of less than this share of a mask's largest piece are removed; 0 leaves all."""
+    """Components below this share of a mask's largest component are removed; 0 keeps all."""
 
     min_hole: float = 0.01
-    """Holes of at most this share of a mask's area are filled; 0 leaves all."""
+    """Holes of at most this share of a mask's area are filled; 0 keeps all."""
 
     min_whole: float = 0.5
-    """Masks whose largest piece is less than this share of them are dropped: dots of a texture. 0
-    leaves all."""
+    """Masks whose largest component is below this share of their area are dropped, such as dots of
+    a texture; 0 keeps all."""
 
     max_mask_iou: float = 0.7
-    """Of two masks that overlap by more than this IoU, whatever their boxes, only the one with the
-    better mean of predicted IoU and stability stays; 1 leaves both."""
+    """Of two masks with a higher mask IoU, the one with the lower mean of predicted IoU and
+    stability is dropped; 1 keeps both."""
 
     max_inside: float = 0.9
-    """A mask is a fragment, and dropped, where more than this share of it lies inside a larger one
-    whose mean of predicted IoU and stability is at least as high; 1 leaves all. A better one is a
-    part, and stays."""
+    """A mask is dropped as a fragment if more than this share of it lies inside a larger mask whose
+    mean of predicted IoU and stability is at least as high; 1 keeps all. A mask with a higher mean
+    is kept as a part."""
 
     as_library: bool = False
-    """Follow segment_anything where it departs from the paper: boxes end at their last pixel in
-    NMS, so one pixel earlier; a mask of small pieces only keeps the largest instead of being
-    dropped; after the removal of small regions, masks that changed rank behind those that did not,
-    whatever their predicted IoU."""
+    """Follow segment_anything where it differs from the paper: NMS compares boxes that end at their
+    last pixel, one pixel earlier; a mask of small components keeps its largest instead of being
+    dropped; after the removal of small regions, changed masks rank behind unchanged ones, whatever
+    their predicted IoU."""
 
     half: bool = False
-    """Decode in bfloat16 where the processor has it, and again exactly where that could change
-    what is kept. Fast; outlines and scores differ a little. On a GPU images are encoded in it
-    too."""
+    """Decode in bfloat16 on processors that support it, and again in float32 where this could
+    change the result. It is faster; outlines and scores differ slightly. On a GPU, images are
+    encoded in bfloat16 too."""
 
     compile: bool = False
-    """Compile the image encoder first, with CUDA graphs on a GPU: for long runs of large models."""
+    """Compile the image encoder, with CUDA graphs on a GPU: for long runs of large models."""
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch", "crop_points_divisor"):
@@ -117,10 +116,10 @@ class GeneratorConfig:
             raise ValueError(f"crop_overlap must lie in [0, 1), got {self.crop_overlap}")
         for name in ("crop_layers", "min_area", "min_region"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} cannot be negative, got {getattr(self, name)}")
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def with_thresholds(self, thresholds: Thresholds) -> tuple[float, float]:
-        """(min_predicted_iou, min_stability) with what was left open taken from the card."""
+        """Return (min_predicted_iou, min_stability), with the card's values in place of None."""
         predicted, stable = self.min_predicted_iou, self.min_stability
         return (
             thresholds.min_predicted_iou if predicted is None else predicted,
@@ -128,7 +127,7 @@ class GeneratorConfig:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a run's row."""
+        """Return plain values for a run's row."""
         return asdict(self)
 
 
@@ -142,19 +141,19 @@ PRESETS = {
     "sa1b": replace(_AS_PUBLISHED, crop_layers=2, crop_points_divisor=2, min_region=100),
     "fast": GeneratorConfig(half=True),
 }
-"""`default`: a grid over the image; every object once, in few pieces, without its fragments;
-without specks and whole-image masks. `reference`: what
-segment_anything's generator does by default. `sa1b`: what SA-1B was made with, by the paper.
-`fast`: `default` in bfloat16. Score thresholds come from the model's card in all of them."""
+"""`default`: a grid over the image; duplicates, fragments, specks and masks of the whole image are
+removed. `reference`: the defaults of segment_anything's generator. `sa1b`: the settings of SA-1B
+(SAM paper, appendix B). `fast`: `default` in bfloat16. All take score thresholds from the model's
+card."""
 
 
 def preset(name: str, **changes: Any) -> GeneratorConfig:
-    """A preset, with some of its fields changed.
+    """Return a preset with some fields changed.
 
     Raises:
-        ValueError: no such preset, or a value that makes no sense.
-        TypeError: no such field.
+        ValueError: the preset is unknown, or a value is out of range.
+        TypeError: a field is unknown.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+        raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], **changes)

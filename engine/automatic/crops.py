@@ -1,4 +1,4 @@
-"""Zoomed crops beside the whole image (SAM paper, appendix B; segment_anything/utils/amg.py).
+"""Crops of an image (SAM paper, appendix B; segment_anything/utils/amg.py).
 
 Boxes are half-open pixel XYXY of the image; sizes (H, W).
 """
@@ -12,33 +12,33 @@ from itertools import product
 import numpy as np
 
 EDGE_PIXELS = 20
-"""A mask whose box comes this near to an inner edge of its crop is cut off there, and dropped."""
+"""A mask whose box lies within this distance of an inner edge of its crop is dropped as cut off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """box_xyxy: where. layer: 0 for the whole image, then as often as it was zoomed."""
+    """One crop: its box, and its layer, 0 for the whole image."""
 
     box_xyxy: tuple[int, int, int, int]
     layer: int
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
+        """(H, W) of the crop in pixels."""
         return self.box_xyxy[3] - self.box_xyxy[1], self.box_xyxy[2] - self.box_xyxy[0]
 
     def cut(self, image_HWC: np.ndarray) -> np.ndarray:
-        """The part of the image, a view."""
+        """Return a view of the crop's part of the image."""
         x0, y0, x1, y1 = self.box_xyxy
         return image_HWC[y0:y1, x0:x1]
 
 
-def crops_of(size: tuple[int, int], layers: int, overlap: float) -> list[Crop]:
-    """The whole image and, layer by layer, 2^i x 2^i overlapping crops.
+def make_crops(size: tuple[int, int], layers: int, overlap: float) -> list[Crop]:
+    """Return the whole image as a crop and, layer by layer, 2^i x 2^i overlapping crops.
 
     Args:
         size: (H, W) of the image.
-        layers: how many layers of crops; 0 for none.
+        layers: number of layers of crops; 0 for the whole image alone.
         overlap: of neighbours in the first layer, as a share of the image's short side.
     """
     height, width = size
@@ -56,9 +56,15 @@ def crops_of(size: tuple[int, int], layers: int, overlap: float) -> list[Crop]:
     return found
 
 
-def cut_off(boxes_N4: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
-    """Which boxes, in pixels of the image, come within EDGE_PIXELS of an edge of their crop that
-    is no edge of the image: bool (N,)."""
+def touches_crop_edge(boxes_N4: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+    """Return which boxes lie within EDGE_PIXELS of an edge of their crop that is not an edge of the
+    image, bool (N,).
+
+    Args:
+        boxes_N4: XYXY in pixels of the image.
+        crop: the boxes' crop.
+        size: (H, W) of the image.
+    """
     near_crop = np.abs(boxes_N4 - np.array(crop.box_xyxy)) <= EDGE_PIXELS
     near_image = np.abs(boxes_N4 - np.array([0, 0, size[1], size[0]])) <= EDGE_PIXELS
     return np.asarray((near_crop & ~near_image).any(axis=1))

@@ -1,10 +1,12 @@
-"""Masks of everything in an image: a grid of points, three masks a point, filters, NMS.
+"""The automatic mask generator: a grid of points, three masks per point, filters, NMS (SAM paper,
+appendix B).
 
-Order of work, crop by crop: embed; decode the points in batches; drop by predicted IoU before any
-mask is drawn; draw what is left on its own window, drop by stability, area and cut edges, and let
-the pixels go; NMS by box. Then, over all crops: NMS, draw the survivors again, remove small
-regions, drop repeats and fragments, encode. (SAM paper, appendix B.) What is kept of a candidate
-is its piece of the low-resolution logits, so memory does not grow with the image.
+For each crop, the generator encodes it, decodes the points in batches, drops candidates by
+predicted IoU before upscaling, upsamples the others inside their own window, drops them by
+stability, area and cut edges, and runs NMS by box. Then, over all crops, it runs NMS, upsamples the
+kept masks again, removes small regions, duplicates and fragments, and encodes run lengths. A
+candidate stores only its window of the low-resolution logits, so that memory does not grow with the
+image.
 
 B = candidates, L = side of a low-resolution mask, H x W = image.
 """
@@ -19,12 +21,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from engine.automatic.candidates import Bar, Candidate, doubtful, placed
+from engine.automatic.candidates import Candidate, FilterThresholds, find_uncertain, place_mask
 from engine.automatic.config import GeneratorConfig
-from engine.automatic.crops import Crop, crops_of, cut_off
-from engine.automatic.families import without_repeats
-from engine.automatic.regions import clean, tidy
-from engine.automatic.windows import Drawn, Frame, finite
+from engine.automatic.crops import Crop, make_crops, touches_crop_edge
+from engine.automatic.duplicates import remove_duplicates
+from engine.automatic.regions import remove_small_regions, remove_specks
+from engine.automatic.windows import Frame, MaskWindow, finite
 from engine.core.boxes import nms
 from engine.core.grids import point_grid
 from engine.core.records import Mask, Provenance
@@ -34,9 +36,8 @@ from engine.sam.segmenter import Embedding, Segmenter
 
 @dataclass(frozen=True, slots=True)
 class GeneratedMask:
-    """One automatic mask. Boxes half-open XYXY, point (x, y), all in pixels of the image.
-
-    `crop_xyxy` is the crop it was found in, the whole image where no crops are used.
+    """One automatic mask. Boxes are half-open XYXY, the point is (x, y), all in pixels of the
+    image; scores are in [0, 1]. `crop_xyxy` is the crop in which the mask was found.
     """
 
     rle: RLE
@@ -61,8 +62,8 @@ class GeneratedMask:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """A crop as the model sees it, of an image of (H, W)."""
+class _CropView:
+    """An encoded crop; `size` is (H, W) of the whole image."""
 
     embedding: Embedding
     frame: Frame
@@ -70,8 +71,8 @@ class _View:
     size: tuple[int, int]
 
 
-_Made = tuple[Candidate, Drawn, bool]
-"""A candidate, its pixels, and whether these are others than the model drew."""
+_DrawnCandidate = tuple[Candidate, MaskWindow, bool]
+"""A candidate, its mask, and whether post-processing changed the mask."""
 
 
 class MaskGenerator:
@@ -82,108 +83,125 @@ class MaskGenerator:
         self.config = config or GeneratorConfig()
         if self.config.compile:
             segmenter.compile()
-        self.bar = Bar(*self.config.with_thresholds(segmenter.thresholds))
+        self.thresholds = FilterThresholds(*self.config.with_thresholds(segmenter.thresholds))
 
     def generate(self, image_HWC: np.ndarray) -> list[GeneratedMask]:
-        """All masks of an RGB uint8 image (H, W, 3), best predicted IoU first; with crops, those of
-        the smallest crops first.
+        """Return all masks of an RGB uint8 image (H, W, 3), highest predicted IoU first; with
+        crops, masks of the smallest crops first.
 
         Raises:
             ValueError: the array is not such an image.
         """
         size = (int(image_HWC.shape[0]), int(image_HWC.shape[1]))
         found: list[Candidate] = []
-        crops = crops_of(size, self.config.crop_layers, self.config.crop_overlap)
+        crops = make_crops(size, self.config.crop_layers, self.config.crop_overlap)
         step = self.segmenter.images_at_once
         for start in range(0, len(crops), step):
             group = crops[start : start + step]
             cut = [np.ascontiguousarray(crop.cut(image_HWC)) for crop in group]
             embedded = self.segmenter.embed_many(cut, half=self.config.half)
             for crop, embedding in zip(group, embedded, strict=True):
-                found += self._of_crop(embedding, crop, size)
+                found += self._process_crop(embedding, crop, size)
         if self.config.crop_layers:
             smallest_first = np.array([-np.prod(c.crop.size, dtype=np.float64) for c in found])
-            boxes = self._ends(np.array([c.box_xyxy for c in found]).reshape(-1, 4))
+            boxes = self._nms_boxes(np.array([c.box_xyxy for c in found]).reshape(-1, 4))
             kept = nms(boxes, smallest_first, self.config.max_crop_box_iou)
             found = [found[index] for index in kept]
-        return self._finish(found, size)
+        return self._finalize(found, size)
 
-    def _of_crop(self, embedding: Embedding, crop: Crop, size: tuple[int, int]) -> list[Candidate]:
-        """What one crop gives after its own NMS, best predicted IoU first."""
+    def _process_crop(
+        self, embedding: Embedding, crop: Crop, size: tuple[int, int]
+    ) -> list[Candidate]:
+        """Return one crop's candidates after NMS, highest predicted IoU first."""
         config = self.config
         per_side = max(1, int(config.points_per_side / config.crop_points_divisor**crop.layer))
         points = point_grid(per_side, crop.size)
-        view = _View(
+        view = _CropView(
             embedding, Frame(embedding, self.segmenter.side, self.segmenter.low_side), crop, size
         )
         if config.half and self.segmenter.has_half:
-            found = self._settled(view, self._candidates(view, points, self.bar.rough()))
+            found = self._resolve_uncertain(
+                view, self._candidates(view, points, self.thresholds.relaxed())
+            )
         else:
-            found = self._candidates(view, points, self.bar)
-        return self._best(found)
+            found = self._candidates(view, points, self.thresholds)
+        return self._keep_best(found)
 
-    def _settled(self, view: _View, found: list[Candidate]) -> list[Candidate]:
-        """What passes the bar, with every candidate decoded again exactly on which the outcome
-        depends. A winner that falls makes others win, so it is asked until nothing is in doubt."""
+    def _resolve_uncertain(self, view: _CropView, found: list[Candidate]) -> list[Candidate]:
+        """Decode uncertain candidates again in float32, and apply the final thresholds.
+
+        A new score can make other candidates uncertain, so this repeats until none is.
+        """
         while found:
             boxes, kept = self._suppress(found)
-            doubts = doubtful(found, boxes, kept, self.config.max_box_iou, self.bar)
-            if not doubts:
+            uncertain = find_uncertain(found, boxes, kept, self.config.max_box_iou, self.thresholds)
+            if not uncertain:
                 break
-            again = {found[index].point_xy for index in doubts}
+            again = {found[index].point_xy for index in uncertain}
             points = np.array(sorted(again)) - view.crop.box_xyxy[:2]
             found = [candidate for candidate in found if candidate.point_xy not in again]
-            found += self._candidates(view, points, self.bar)
-        bar = self.bar
+            found += self._candidates(view, points, self.thresholds)
+        thresholds = self.thresholds
         return [
-            c for c in found if c.predicted_iou > bar.predicted_iou and c.stability >= bar.stability
+            c
+            for c in found
+            if c.predicted_iou > thresholds.predicted_iou and c.stability >= thresholds.stability
         ]
 
-    def _candidates(self, view: _View, points_N2: np.ndarray, bar: Bar) -> list[Candidate]:
-        """What passes the filters, in the order of the points (in pixels of the crop)."""
+    def _candidates(
+        self, view: _CropView, points_N2: np.ndarray, thresholds: FilterThresholds
+    ) -> list[Candidate]:
+        """Return the candidates that pass the filters, in the order of the points, which are in
+        pixels of the crop."""
         step = self.config.points_per_batch or self.segmenter.batch
 
         def work(batch: np.ndarray) -> list[Candidate]:
-            return list(self._of_points(view, batch, bar))
+            return list(self._decode_points(view, batch, thresholds))
 
         batches = [points_N2[start : start + step] for start in range(0, len(points_N2), step)]
-        return [c for found in _side_by_side(work, batches, self.segmenter.workers) for c in found]
+        return [
+            c for found in _map_on_threads(work, batches, self.segmenter.workers) for c in found
+        ]
 
-    def _of_points(self, view: _View, points_B2: np.ndarray, bar: Bar) -> Iterator[Candidate]:
+    def _decode_points(
+        self, view: _CropView, points_B2: np.ndarray, thresholds: FilterThresholds
+    ) -> Iterator[Candidate]:
         logits, scores, rows = self.segmenter.candidates(
-            view.embedding, points_B2, bar.predicted_iou, half=bar.half
+            view.embedding, points_B2, thresholds.predicted_iou, half=thresholds.half
         )
         low = finite(logits).numpy()
         for index, row in enumerate(rows.tolist()):
             x, y = points_B2[row] + view.crop.box_xyxy[:2]
-            kept = self._filtered(view, low[index], float(scores[index]), (float(x), float(y)), bar)
+            kept = self._filter(
+                view, low[index], float(scores[index]), (float(x), float(y)), thresholds
+            )
             if kept is not None:
                 yield kept
 
-    def _filtered(
+    def _filter(
         self,
-        view: _View,
+        view: _CropView,
         logits_LL: np.ndarray,
         predicted_iou: float,
         point_xy: tuple[float, float],
-        bar: Bar,
+        thresholds: FilterThresholds,
     ) -> Candidate | None:
-        """The candidate, or None where a filter drops it."""
+        """Return the candidate, or None if a filter drops it."""
         config, frame, crop = self.config, view.frame, view.crop
         window = frame.window(logits_LL, -config.stability_offset)
         if window is None:
             return None
         drawn = frame.draw(window)
         stability = stability_score(drawn, config.stability_offset)
-        if not stability >= bar.stability:
+        if not stability >= thresholds.stability:
             return None
         mask = drawn > 0
         area = int(np.count_nonzero(mask))
         if area < max(config.min_area, 1) or area > config.max_area * np.prod(view.size):
             return None
-        tight = placed(mask, window, crop)
+        tight = place_mask(mask, window, crop)
         box = np.array([tight.box_xyxy])
-        if crop.layer and cut_off(self._ends(box), crop, view.size)[0]:
+        if crop.layer and touches_crop_edge(self._nms_boxes(box), crop, view.size)[0]:
             return None
         return Candidate(
             frame,
@@ -193,59 +211,63 @@ class MaskGenerator:
             predicted_iou,
             stability,
             point_xy,
-            exact=not bar.half,
+            exact=not thresholds.half,
         )
 
     def _suppress(self, found: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
-        """The candidates' boxes (N, 4) as NMS sees them, and whom it keeps, best first."""
-        boxes = self._ends(np.array([candidate.box_xyxy for candidate in found]))
+        """Return the boxes (N, 4) that NMS compares, and the indices that it keeps, best first."""
+        boxes = self._nms_boxes(np.array([candidate.box_xyxy for candidate in found]))
         scores = np.array([candidate.predicted_iou for candidate in found])
         return boxes, nms(boxes, scores, self.config.max_box_iou)
 
-    def _best(self, found: Sequence[Candidate]) -> list[Candidate]:
-        """What NMS keeps of one crop, best predicted IoU first."""
+    def _keep_best(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """Return the candidates that NMS keeps, highest predicted IoU first."""
         return [found[index] for index in self._suppress(found)[1]] if found else []
 
-    def _ends(self, boxes_N4: np.ndarray) -> np.ndarray:
-        """Half-open boxes, or those that end at their last pixel, as segment_anything's do."""
+    def _nms_boxes(self, boxes_N4: np.ndarray) -> np.ndarray:
+        """Return half-open boxes, or boxes that end at their last pixel, as segment_anything's."""
         return boxes_N4 - np.array([0, 0, 1, 1]) if self.config.as_library else boxes_N4
 
-    def _finish(self, found: list[Candidate], size: tuple[int, int]) -> list[GeneratedMask]:
-        """Draw the survivors, tidy them up, drop repeats and fragments, encode."""
+    def _finalize(self, found: list[Candidate], size: tuple[int, int]) -> list[GeneratedMask]:
+        """Upsample the candidates, post-process their masks, drop duplicates, and encode."""
         config = self.config
         drawn = [(candidate, candidate.draw(), False) for candidate in found]
         if config.min_region:
-            drawn = self._without_small_regions(drawn, size)
+            drawn = self._remove_small_regions(drawn, size)
         if config.min_piece or config.min_hole or config.min_whole:
-            drawn = self._tidied(drawn)
-        masks = [_encoded(candidate, mask, size) for candidate, mask, _ in drawn]
+            drawn = self._remove_specks(drawn)
+        masks = [_encode(candidate, mask, size) for candidate, mask, _ in drawn]
         if config.max_mask_iou == config.max_inside == 1 or not masks:
             return masks
         scores = np.array([(mask.predicted_iou + mask.stability_score) / 2 for mask in masks])
         rles = [mask.rle for mask in masks]
-        kept = without_repeats(rles, scores, config.max_mask_iou, config.max_inside)
+        kept = remove_duplicates(rles, scores, config.max_mask_iou, config.max_inside)
         return [masks[index] for index in kept]
 
-    def _without_small_regions(self, drawn: list[_Made], size: tuple[int, int]) -> list[_Made]:
+    def _remove_small_regions(
+        self, drawn: list[_DrawnCandidate], size: tuple[int, int]
+    ) -> list[_DrawnCandidate]:
         config = self.config
         cleaned = []
         for candidate, mask, _ in drawn:
-            made, changed = clean(mask, size, config.min_region, keep_largest=config.as_library)
+            made, changed = remove_small_regions(
+                mask, size, config.min_region, keep_largest=config.as_library
+            )
             if made.mask.any():
                 cleaned.append((candidate, made, changed))
-        return self._suppressed_again(cleaned)
+        return self._suppress_again(cleaned)
 
-    def _tidied(self, drawn: list[_Made]) -> list[_Made]:
+    def _remove_specks(self, drawn: list[_DrawnCandidate]) -> list[_DrawnCandidate]:
         config = self.config
         tidied = []
         for candidate, mask, _ in drawn:
-            made = tidy(mask, config.min_piece, config.min_hole, config.min_whole)
+            made = remove_specks(mask, config.min_piece, config.min_hole, config.min_whole)
             if np.count_nonzero(made.mask) >= max(config.min_area, 1):
                 tidied.append((candidate, made, made is not mask))
-        return self._suppressed_again(tidied)
+        return self._suppress_again(tidied)
 
-    def _suppressed_again(self, drawn: list[_Made]) -> list[_Made]:
-        """Removing regions moves boxes, so duplicates are looked for again."""
+    def _suppress_again(self, drawn: list[_DrawnCandidate]) -> list[_DrawnCandidate]:
+        """Run NMS again, because post-processing changes boxes."""
         config = self.config
         boxes = np.array([mask.box_xyxy for _, mask, _ in drawn]).reshape(-1, 4)
         if config.as_library:
@@ -253,36 +275,36 @@ class MaskGenerator:
         else:
             ranks = -np.arange(len(drawn), dtype=np.float64)
         limit = max(config.max_box_iou, config.max_crop_box_iou)
-        return [drawn[index] for index in nms(self._ends(boxes), ranks, limit)]
+        return [drawn[index] for index in nms(self._nms_boxes(boxes), ranks, limit)]
 
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def _side_by_side(
+def _map_on_threads(
     work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int
 ) -> list[_Result]:
-    """`work` on every item, in their order, on several threads with one core each.
+    """Map `work` over items, in order, on threads with one core each.
 
-    A decoder's operations are small: two cores on one of them spend more time on waiting for each
-    other than two on different ones.
+    A decoder's operations are small: two cores that share one operation lose more time to
+    synchronisation than two cores with an operation each.
     """
     if workers < 2 or len(items) < 2:
         return [work(item) for item in items]
 
-    def alone(item: _Item) -> _Result:
+    def work_on_one_core(item: _Item) -> _Result:
         torch.set_num_threads(1)
         return work(item)
 
     try:
         with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(alone, items))
+            return list(pool.map(work_on_one_core, items))
     finally:
         torch.set_num_threads(workers)
 
 
-def _encoded(candidate: Candidate, drawn: Drawn, size: tuple[int, int]) -> GeneratedMask:
+def _encode(candidate: Candidate, drawn: MaskWindow, size: tuple[int, int]) -> GeneratedMask:
     return GeneratedMask(
         rle=drawn.rle(size),
         area=int(np.count_nonzero(drawn.mask)),
@@ -295,9 +317,9 @@ def _encoded(candidate: Candidate, drawn: Drawn, size: tuple[int, int]) -> Gener
 
 
 def stability_score(logits_HW: np.ndarray, offset: float) -> float:
-    """IoU of the masks cut at +offset and -offset, in [0, 1]; 0 for an empty mask.
+    """Return the IoU of the masks thresholded at +offset and -offset, in [0, 1]; 0 if empty.
 
-    The one lies inside the other, so the IoU is the ratio of their areas (SAM paper, appendix B).
+    One mask contains the other, so the IoU is the ratio of their areas (SAM paper, appendix B).
     """
     outer = int(np.count_nonzero(logits_HW > -offset))
     return int(np.count_nonzero(logits_HW > offset)) / outer if outer else 0.0

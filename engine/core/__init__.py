@@ -1,0 +1,1 @@
+"""Records, run lengths, boxes, clicks and metrics; numpy only, no torch."""

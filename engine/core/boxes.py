@@ -6,7 +6,7 @@ import numpy as np
 
 
 def iou_matrix(left_N4: np.ndarray, right_M4: np.ndarray) -> np.ndarray:
-    """IoU of every pair of XYXY boxes, float64 of shape (N, M); 0 where both are empty."""
+    """Return the IoU of every pair of XYXY boxes, float64 (N, M); 0 where both are empty."""
     left = np.asarray(left_N4, dtype=np.float64)
     right = np.asarray(right_M4, dtype=np.float64)
     low = np.maximum(left[:, None, :2], right[None, :, :2])
@@ -21,12 +21,12 @@ def _areas(boxes_N4: np.ndarray) -> np.ndarray:
 
 
 def nms(boxes_N4: np.ndarray, scores_N: np.ndarray, max_iou: float) -> np.ndarray:
-    """Greedy non-maximum suppression.
+    """Greedy non-maximum suppression, as `torchvision.ops.nms` does it.
 
     Args:
         boxes_N4: XYXY, any unit.
-        scores_N: higher is kept first; ties keep the lower index first.
-        max_iou: a box is dropped when its IoU with a kept box is above this.
+        scores_N: the highest score is kept first; of equal scores, the lower index.
+        max_iou: a box is dropped if its IoU with a kept box is above this.
 
     Returns:
         Indices of the kept boxes, int64, best first.

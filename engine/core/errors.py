@@ -1,10 +1,10 @@
-"""The base of all errors whose message is for the user."""
+"""The base class of all errors whose message is for the user."""
 
 from __future__ import annotations
 
 
 class DataEngineError(Exception):
-    """What is wrong with an input, a setting or a service, and what to do about it, in one line.
+    """An error in an input, a setting or a service; the message also says what to do, in one line.
 
-    Commands print the message without a traceback. Any other exception is a fault of the code.
+    Commands print the message without a traceback. Any other exception is a bug in the code.
     """

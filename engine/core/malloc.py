@@ -1,8 +1,8 @@
-"""How the C library hands out memory.
+"""Settings of the C library's memory allocator.
 
-glibc gives each thread an arena of its own, and large pieces straight from the kernel, zeroed page
-by page every time. Mask generation takes and frees some megabytes in every operation, on several
-threads: a fifth of its time went into that.
+glibc gives each thread its own arena and takes large blocks directly from the kernel, which zeroes
+every page. Mask generation allocates and frees several megabytes per operation on several threads,
+and spent a fifth of its time on this.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
-"""Parameters of mallopt, from malloc.h."""
+"""Parameters of `mallopt`, from malloc.h."""
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, in one arena for all threads; call it before there are
-    threads. The memory it holds stays at the highest it ever needed.
+    """Make this process keep freed memory in one arena for all threads.
+
+    Call it before the process starts threads. The process then never returns memory to the system.
 
     Returns:
-        Whether it could: with glibc only.
+        True if the allocator accepted the settings, which only glibc does.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""How good masks are. N = predictions, M = truths; masks are bool (H, W)."""
+"""Metrics of masks. N = predictions, M = truths; masks are bool (H, W)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 
 BOUNDARY_SHARE = 0.008
-"""How far apart two outlines may run and still count as the same, as a share of the image's
-diagonal: what DAVIS allows (Perazzi et al., 2016)."""
+"""Tolerance of `boundary_f` as a share of the image's diagonal, from DAVIS (Perazzi et al.,
+2016)."""
 
 MIN_BOUNDARY_PIXELS = 2.0
-"""The least that is allowed, in small images."""
+"""Lower bound of the tolerance in pixels."""
 
 
 def iou(left_HW: np.ndarray, right_HW: np.ndarray) -> float:
-    """Intersection over union in [0, 1]; 1 where both are empty."""
+    """Return the intersection over union in [0, 1]; 1 if both masks are empty."""
     union = int(np.count_nonzero(left_HW | right_HW))
     if union == 0:
         return 1.0
@@ -24,14 +24,22 @@ def iou(left_HW: np.ndarray, right_HW: np.ndarray) -> float:
 
 
 def batch_iou(left_NHW: np.ndarray, right_NHW: np.ndarray) -> np.ndarray:
-    """IoU of N pairs, float64 (N,); 1 where both are empty."""
+    """Return the IoU of N pairs of bool masks (N, H, W), float64 (N,); 1 where both are empty."""
     union = (left_NHW | right_NHW).sum(axis=(1, 2))
     overlap = (left_NHW & right_NHW).sum(axis=(1, 2))
     return np.where(union > 0, overlap / np.maximum(union, 1), 1.0)
 
 
 def match(iou_NM: np.ndarray, min_iou: float) -> list[tuple[int, int]]:
-    """Greedy one-to-one matching, best pair first, of pairs with IoU of at least `min_iou`."""
+    """Match rows and columns one to one, greedily, highest IoU first.
+
+    Args:
+        iou_NM: IoU of every prediction with every truth.
+        min_iou: pairs below this, and pairs with IoU 0, are not matched.
+
+    Returns:
+        (row, column) of each matched pair.
+    """
     pairs: list[tuple[int, int]] = []
     left = iou_NM.copy()
     while left.size and left.max() >= min_iou and left.max() > 0:
@@ -43,21 +51,22 @@ def match(iou_NM: np.ndarray, min_iou: float) -> list[tuple[int, int]]:
 
 
 def boundary_tolerance(size: tuple[int, int]) -> float:
-    """The distance in pixels that `boundary_f` allows in an image of (H, W)."""
+    """Return the tolerance of `boundary_f` in pixels for an image of (H, W)."""
     return max(MIN_BOUNDARY_PIXELS, BOUNDARY_SHARE * math.hypot(*size))
 
 
 def boundary_f(left_HW: np.ndarray, right_HW: np.ndarray, tolerance: float) -> float:
-    """F1 of the outlines in [0, 1]: the harmonic mean of the shares of each one's pixels that have
-    one of the other's within `tolerance` pixels (the F of DAVIS, Perazzi et al., 2016).
+    """Return the boundary F1 of two masks in [0, 1] (the F of DAVIS, Perazzi et al., 2016).
 
-    The outline is every set pixel with an unset one among its eight neighbours; outside the frame
-    all is unset. 1 where both masks are empty, 0 where one is.
+    It is the harmonic mean of two shares: of each outline, the share of pixels that lie within
+    `tolerance` pixels of the other outline. An outline is every set pixel with an unset pixel among
+    its eight neighbours; pixels outside the array count as unset. The result is 1 if both masks are
+    empty and 0 if one is.
     """
     x, y, width, height = cv2.boundingRect((left_HW | right_HW).view(np.uint8))
     if width == 0:
         return 1.0
-    window = (slice(y, y + height), slice(x, x + width))  # nothing outside is set
+    window = (slice(y, y + height), slice(x, x + width))  # no pixel outside is set
     edges = [_outline(mask[window]) for mask in (left_HW, right_HW)]
     if not (edges[0].any() and edges[1].any()):
         return 0.0

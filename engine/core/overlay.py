@@ -1,6 +1,6 @@
-"""Masks drawn over their image, for people to look at.
+"""Pictures of an image with its masks drawn over it.
 
-Masks are RLE of the image's size; pictures RGB uint8 (H, W, 3). N = masks.
+Masks are RLE of the image's size; pictures are RGB uint8 (H, W, 3).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from engine.core.rle import RLE, area, decode
 
 # Okabe and Ito's palette without black and grey (https://jfly.uni-koeln.de/color/), RGB,
-# in an order that keeps neighbours apart in hue and in lightness.
+# ordered so that neighbours differ in hue and in lightness.
 _PALETTE = np.array(
     [
         (0, 114, 178),
@@ -30,18 +30,18 @@ _LARGEST_SHIFT = 0.9
 
 
 def mask_color(index: int) -> tuple[int, int, int]:
-    """RGB of the mask at `index` in its list: always the same, apart from its neighbours'.
+    """Return the RGB colour, 0 to 255 per channel, of the mask at `index` in its list.
 
-    The first seven are Okabe and Ito's colours; every further seven are those mixed with white or
-    black by a share that no earlier seven had.
+    The first seven colours are Okabe and Ito's; every further seven are the same colours mixed with
+    white or black by a new share.
 
     Raises:
         ValueError: index is negative.
     """
     if index < 0:
-        raise ValueError(f"an index counts from 0, got {index}")
+        raise ValueError(f"index must not be negative, got {index}")
     cycle, hue = divmod(index, len(_PALETTE))
-    # cycle 0 is left pure; then shares of the base-2 van der Corput sequence, lighter and darker
+    # cycle 0 is unmixed; later cycles follow the base-2 van der Corput sequence
     share, digit, rest = 0.0, 0.5, (cycle + 1) // 2
     while rest:
         share, digit, rest = share + digit * (rest & 1), digit / 2, rest >> 1
@@ -53,20 +53,21 @@ def mask_color(index: int) -> tuple[int, int, int]:
 def draw_masks(
     image_HWC: np.ndarray, masks: Sequence[RLE], *, max_side: int = 640, alpha: float = 0.45
 ) -> np.ndarray:
-    """The image with every mask filled and outlined in its own colour, the largest first.
+    """Draw every mask over the image, filled and outlined in its own colour, the largest first.
 
     Args:
-        image_HWC: RGB uint8; it is left as it is.
-        masks: of the image's size; empty ones are passed over. A mask's colour goes by its place
-            in this list (`mask_color`).
-        max_side: the result's longer side in pixels is at most this; nothing is made larger.
-        alpha: how much of the colour covers the image inside a mask, [0, 1].
+        image_HWC: RGB uint8 (H, W, 3); not changed.
+        masks: masks of the image's size; empty masks are skipped. A mask's index in this list
+            determines its colour (`mask_color`).
+        max_side: the result's longer side in pixels is at most this; images are never enlarged.
+        alpha: opacity of the filling, [0, 1].
 
     Returns:
         RGB uint8 (h, w, 3), a new array.
 
     Raises:
-        ValueError: no such image, a mask of another size, or a bad max_side or alpha.
+        ValueError: the array is not such an image, a mask has another size, or max_side or alpha
+            is out of range.
     """
     _check(image_HWC, masks, max_side, alpha)
     picture = shrink(image_HWC, max_side)
@@ -80,7 +81,7 @@ def draw_masks(
         box = (slice(y, y + h), slice(x, x + w))
         share = alpha * cover[box][:, :, None]
         canvas[box] += share * (np.array(mask_color(index), np.float32) - canvas[box])
-        # A mask under half a pixel wide is outlined where it covers most.
+        # a mask narrower than half a pixel has no pixel above 0.5
         inside = cover[box] >= min(0.5, float(cover.max()))
         outlines.append((index, _contours(inside, x, y)))
     drawn = np.ascontiguousarray(np.rint(canvas).astype(np.uint8))
@@ -91,7 +92,8 @@ def draw_masks(
 
 
 def shrink(image_HWC: np.ndarray, max_side: int) -> np.ndarray:
-    """The image with its longer side at most `max_side` pixels; a copy where it is so already."""
+    """Return the image (H, W, 3) shrunk to a longer side of at most `max_side` pixels, or a copy
+    if it is no larger."""
     height, width = image_HWC.shape[:2]
     scale = max_side / max(height, width)
     if scale >= 1:
@@ -104,18 +106,20 @@ def _check(image_HWC: np.ndarray, masks: Sequence[RLE], max_side: int, alpha: fl
     if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
         raise ValueError(f"expected RGB uint8 (H, W, 3), got {image_HWC.dtype} {image_HWC.shape}")
     if 0 in image_HWC.shape:
-        raise ValueError(f"expected at least one pixel, got shape {image_HWC.shape}")
+        raise ValueError(f"expected an image with at least one pixel, got shape {image_HWC.shape}")
     if max_side < 1:
         raise ValueError(f"max_side must be at least 1 pixel, got {max_side}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     for number, rle in enumerate(masks):
         if tuple(rle.size) != image_HWC.shape[:2]:
-            raise ValueError(f"mask {number} has size {rle.size}, its image {image_HWC.shape[:2]}")
+            raise ValueError(
+                f"mask {number} has size {rle.size}, but its image has {image_HWC.shape[:2]}"
+            )
 
 
 def _coverage(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """How much of each pixel of the (h, w) picture the mask covers, float32 in [0, 1]."""
+    """Return the share of each pixel of the (h, w) picture that the mask covers, float32."""
     full = mask_HW.astype(np.float32)
     if mask_HW.shape == size:
         return full
@@ -123,7 +127,7 @@ def _coverage(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _contours(inside_HW: np.ndarray, x: int, y: int) -> list[np.ndarray]:
-    """Outlines of a mask's window that begins at (x, y), holes' too."""
+    """Return the outlines, including those of holes, of a window whose first pixel is (x, y)."""
     padded = np.pad(inside_HW.astype(np.uint8), 1)
     found, _ = cv2.findContours(padded, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     offset = np.array([x - 1, y - 1])

@@ -1,4 +1,4 @@
-"""The records that travel between engine, storage and flows.
+"""Records that engine, storage and flows exchange.
 
 Boxes are half-open pixel XYXY, points (x, y) and sizes (H, W), all in the frame of the original
 image; scores in [0, 1]; times UTC.
@@ -17,17 +17,17 @@ from engine.core.rle import RLE
 
 
 class Stage(StrEnum):
-    """Which stage of the data engine made a mask (SAM paper, section 4)."""
+    """Stage of the data engine that made a mask (SAM paper, section 4)."""
 
     ASSISTED_MANUAL = "assisted_manual"
     SEMI_AUTOMATIC = "semi_automatic"
     FULLY_AUTOMATIC = "fully_automatic"
     GROUND_TRUTH = "ground_truth"
-    """Not a stage of the loop: masks that came with the images, in a table of their own."""
+    """Not a stage of the loop: masks that were imported with the images, in their own table."""
 
 
 class Source(StrEnum):
-    """Who or what drew a mask."""
+    """How a mask was made."""
 
     ANNOTATOR = "annotator"
     PREFILL = "prefill"
@@ -36,19 +36,22 @@ class Source(StrEnum):
 
 
 PEOPLES = (Source.ANNOTATOR, Source.PREFILL)
-"""Masks that people made, or saw and let stand."""
+"""Sources of masks that annotators drew, or saw and confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is asked about one object.
+    """Points, box and previous mask that describe one object to the model.
 
     Attributes:
         points_xy: float array (N, 2) in pixels of the original image, or None.
-        labels: int array (N,), 1 = object, 0 = background; goes with points_xy.
+        labels: int array (N,), 1 = object, 0 = background; None exactly if points_xy is.
         box_xyxy: float array (4,), half-open pixel box, or None.
-        mask_logits: float array (h, w), a former low-resolution answer of the model, or None.
-        is_box_loose: the object may reach beyond the box.
+        mask_logits: float array (h, w), a previous low-resolution prediction of the model, or None.
+        is_box_loose: the object may extend beyond the box.
+
+    Raises:
+        ValueError: neither points nor box are given, or an array has another shape.
     """
 
     points_xy: np.ndarray | None = None
@@ -61,20 +64,24 @@ class Prompt:
         if self.points_xy is None and self.box_xyxy is None:
             raise ValueError("a prompt needs points or a box")
         if (self.points_xy is None) != (self.labels is None):
-            raise ValueError("points and labels go together")
+            raise ValueError("expected both points and labels, or neither")
         if self.points_xy is not None and self.labels is not None:
             if self.points_xy.ndim != 2 or self.points_xy.shape[1] != 2:
                 raise ValueError(f"points must have shape (N, 2), got {self.points_xy.shape}")
             if self.labels.shape != (len(self.points_xy),):
-                raise ValueError(f"{len(self.points_xy)} points but {self.labels.shape} labels")
+                raise ValueError(
+                    f"labels must have shape ({len(self.points_xy)},), got {self.labels.shape}"
+                )
         if self.box_xyxy is not None and self.box_xyxy.shape != (4,):
             raise ValueError(f"a box must have shape (4,), got {self.box_xyxy.shape}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mask:
-    """One segment of one image and how it came to be: a row of the mask table. Never changed:
-    a fix is a new mask whose `supersedes` names the old one."""
+    """One segment of one image with its provenance: one row of the mask table.
+
+    Masks are never changed: a fix is a new mask whose `supersedes` names the old one.
+    """
 
     mask_id: str
     image_id: int
@@ -84,7 +91,7 @@ class Mask:
     run_id: str
     shard: int
     model: str | None
-    """Model version that proposed the mask; None where no model took part."""
+    """Model version that proposed the mask, or None."""
     source: Source
     annotator: str | None = None
     rle: RLE
@@ -95,11 +102,11 @@ class Mask:
     point_xy: tuple[float, float] | None = None
     """The (first) point that prompted the mask."""
     crop_xyxy: tuple[int, int, int, int] | None = None
-    """The crop it was found in; the whole image where no crop was used."""
+    """The crop in which the generator found the mask; the whole image if it used no crops."""
     clicks: int = 0
-    """Clicks and boxes a person gave for it."""
+    """Clicks and boxes that the annotator gave."""
     seconds: float = 0.0
-    """A person's time on it."""
+    """The annotator's time on the mask."""
     supersedes: str | None = None
     created_at: datetime
 

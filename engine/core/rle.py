@@ -1,4 +1,4 @@
-"""COCO run-length encoding of masks: compressed counts, column-major, as pycocotools writes them.
+"""COCO run-length encoding of masks: compressed column-major counts, as pycocotools writes them.
 
 N = masks, H = height, W = width.
 """
@@ -14,20 +14,17 @@ from pycocotools import mask as coco_mask
 
 @dataclass(frozen=True, slots=True)
 class RLE:
-    """One mask, compressed.
-
-    `counts` are COCO's compressed run lengths as ASCII bytes; `size` is (H, W) in pixels.
-    """
+    """One compressed mask: `size` is (H, W) in pixels, `counts` COCO's run lengths in ASCII."""
 
     size: tuple[int, int]
     counts: bytes
 
     def as_coco(self) -> dict[str, Any]:
-        """The dict pycocotools works on: `counts` as bytes."""
+        """Return the dict that pycocotools takes: `counts` as bytes."""
         return {"size": list(self.size), "counts": self.counts}
 
     def as_json(self) -> dict[str, Any]:
-        """The dict COCO and SA-1B put into JSON: `counts` as an ASCII string."""
+        """Return the dict that COCO and SA-1B store as JSON: `counts` as a string."""
         return {"size": list(self.size), "counts": self.counts.decode("ascii")}
 
 
@@ -61,15 +58,15 @@ def encode_batch(masks_NHW: np.ndarray) -> list[RLE]:
 
 
 def from_window(mask_HW: np.ndarray, x: int, y: int, size: tuple[int, int]) -> RLE:
-    """Compress a mask of which only a window is given, without filling the frame around it.
+    """Compress a mask that is set inside a window only, without allocating the whole frame.
 
     Args:
         mask_HW: bool, the window.
-        x: column of the frame that the window's first column is. y: the same for rows.
+        x, y: column and row of the window's first pixel in the frame.
         size: (H, W) of the frame.
 
     Raises:
-        ValueError: the window is no 2-D bool array, or does not lie inside the frame.
+        ValueError: the window is not a 2-D bool array, or does not lie inside the frame.
     """
     if mask_HW.ndim != 2 or mask_HW.dtype != np.bool_:
         raise ValueError(f"expected a 2-D bool array, got {mask_HW.dtype} of shape {mask_HW.shape}")
@@ -82,7 +79,7 @@ def from_window(mask_HW: np.ndarray, x: int, y: int, size: tuple[int, int]) -> R
     starts = (x + column) * height + y + row
     column, row = np.nonzero(change == -1)
     ends = (x + column) * height + y + row
-    apart = starts[1:] != ends[:-1]  # else a run goes on at the top of the next column
+    apart = starts[1:] != ends[:-1]  # else the run continues at the top of the next column
     edges = np.empty(2 * (int(apart.sum()) + min(len(starts), 1)), np.int64)
     if len(starts):
         edges[0::2] = np.concatenate([starts[:1], starts[1:][apart]])
@@ -96,29 +93,29 @@ def from_window(mask_HW: np.ndarray, x: int, y: int, size: tuple[int, int]) -> R
 
 
 def empty(size: tuple[int, int]) -> RLE:
-    """A mask of size (H, W) with no pixel set."""
+    """Return an empty mask of size (H, W)."""
     uncompressed = {"size": list(size), "counts": [size[0] * size[1]]}
     return RLE(size=size, counts=bytes(coco_mask.frPyObjects(uncompressed, *size)["counts"]))
 
 
 def decode(rle: RLE) -> np.ndarray:
-    """The mask as a bool array of shape (H, W)."""
+    """Return the mask as a bool array of shape (H, W)."""
     return np.asarray(coco_mask.decode(rle.as_coco()), dtype=bool)
 
 
 def area(rle: RLE) -> int:
-    """Number of set pixels."""
+    """Return the number of set pixels."""
     return int(coco_mask.area(rle.as_coco()))
 
 
 def box_xyxy(rle: RLE) -> tuple[int, int, int, int]:
-    """Tight half-open pixel box (x0, y0, x1, y1); all zeros for an empty mask."""
+    """Return the tight half-open pixel box (x0, y0, x1, y1); all zeros for an empty mask."""
     x, y, w, h = (int(value) for value in coco_mask.toBbox(rle.as_coco()))
     return x, y, x + w, y + h
 
 
 def iou_matrix(left: list[RLE], right: list[RLE]) -> np.ndarray:
-    """IoU of every pair, float64 of shape (len(left), len(right)); no list may mix image sizes."""
+    """Return the IoU of every pair, float64 (len(left), len(right)); all masks have one size."""
     if not left or not right:
         return np.zeros((len(left), len(right)))
     crowd = [0] * len(right)

@@ -1,0 +1,1 @@
+"""Evaluation: click protocol, average recall and precision, intervals, threshold calibration."""

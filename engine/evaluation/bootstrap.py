@@ -1,10 +1,10 @@
-"""How sure a mean is: confidence intervals by drawing the images again, with replacement.
+"""Confidence intervals of means by a cluster bootstrap over images.
 
-Masks of one image are alike, so what is drawn is whole images (the cluster bootstrap; Efron and
-Tibshirani, 1993), and a mean is known by its sum and its count in every image. Intervals are
-percentiles of the means of RESAMPLES draws. With few images, below about ten, they are too narrow.
+Masks of one image are correlated, so whole images are resampled with replacement (Efron and
+Tibshirani, 1993), from each metric's sum and count per image. Intervals are percentiles of the
+means of RESAMPLES resamples. They are too narrow for fewer than about ten images.
 
-I = images, F = figures, N = masks, R = draws.
+I = images, F = metrics, N = masks, R = resamples.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ import numpy as np
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-"""Of intervals that are told: two-sided."""
+"""Confidence level of reported two-sided intervals."""
 
-_AT_ONCE = 1 << 22
-"""Numbers that may be drawn at once (32 MiB)."""
+_MAX_NUMBERS = 1 << 22
+"""Random numbers drawn at once (32 MiB)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByImage:
-    """What means are made of: `totals_IF` the sum of each figure's values in each image,
-    `counts_IF` how many values there are."""
+    """Sums per image from which means are computed.
+
+    Attributes:
+        names: the F metrics.
+        totals_IF: float64, sum of each metric's values in each image.
+        counts_IF: float64, number of each metric's values in each image.
+    """
 
     names: tuple[str, ...]
     totals_IF: np.ndarray
@@ -34,24 +39,28 @@ class ByImage:
 
     @staticmethod
     def of(values: Mapping[str, np.ndarray], image_N: Sequence[int]) -> ByImage:
-        """Add up values of masks, (N,) a figure, by the number of the image each mask is on; the
-        images come in the order of their numbers, those without masks are left out."""
+        """Sum the values of masks by image.
+
+        Args:
+            values: metric -> float (N,).
+            image_N: number of each mask's image; images are sorted by it.
+        """
         _, rows = np.unique(np.asarray(image_N, np.int64), return_inverse=True)
         totals = [np.bincount(rows, weights=column) for column in values.values()]
         counts = np.repeat(np.bincount(rows)[:, None], len(totals), axis=1)
         return ByImage(tuple(values), np.stack(totals, axis=1), counts.astype(np.float64))
 
     def means(self) -> dict[str, float]:
-        """Each figure's mean over everything; 0 where there is nothing."""
+        """Return each metric's mean over all images; 0 if there are no values."""
         found = _mean(self.totals_IF.sum(axis=0), self.counts_IF.sum(axis=0))
         return dict(zip(self.names, found.tolist(), strict=True))
 
     def draws(self, seed: int = 0) -> np.ndarray:
-        """Means of RESAMPLES draws of I images, float64 (R, F)."""
+        """Return the means of RESAMPLES resamples of the images, float64 (R, F)."""
         images = len(self.totals_IF)
         rng = np.random.default_rng(seed)
         found = np.zeros((RESAMPLES, len(self.names)))
-        step = max(1, _AT_ONCE // max(images, 1))
+        step = max(1, _MAX_NUMBERS // max(images, 1))
         for start in range(0, RESAMPLES if images else 0, step):
             rows = min(step, RESAMPLES - start)
             picks = rng.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
@@ -61,12 +70,12 @@ class ByImage:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Each mean under its name, and its interval [low, high] under the name with `_ci`; None
-        where there are fewer than two images."""
-        return _told(self.means(), self.draws() if len(self.totals_IF) > 1 else None)
+        """Return each mean by name, and its interval [low, high] by name with `_ci`; the interval
+        is None for fewer than two images."""
+        return _summarize(self.means(), self.draws() if len(self.totals_IF) > 1 else None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return {
             "names": list(self.names),
             "totals": self.totals_IF.tolist(),
@@ -75,7 +84,7 @@ class ByImage:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ByImage:
-        """The inverse of `as_dict`."""
+        """Inverse of `as_dict`."""
         shape = (-1, len(values["names"]))
         totals, counts = (
             np.array(values[key], np.float64).reshape(shape) for key in ("totals", "counts")
@@ -85,8 +94,8 @@ class ByImage:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """By how much one model is better than another; `low` and `high` are the interval's ends, None
-    where there are fewer than two images."""
+    """Difference of a mean between two models, and the ends of its interval, which are None for
+    fewer than two images."""
 
     mean: float
     low: float | None
@@ -94,35 +103,42 @@ class Gain:
 
 
 def mean_of_sets(sets: Sequence[ByImage]) -> dict[str, Any]:
-    """Means over sets of images, each set counting the same whatever its size, with intervals as
-    `ByImage.summary` tells them: images are drawn again within each set.
+    """Return means over sets of images with equal weights, and their intervals, in the form of
+    `ByImage.summary`. Images are resampled within each set.
 
     Raises:
-        ValueError: the sets do not have the same figures.
+        ValueError: the sets have different metrics.
     """
     names = sets[0].names
     if any(item.names != names for item in sets):
-        raise ValueError(f"sets of different figures: {[item.names for item in sets]}")
+        raise ValueError(f"sets have different metrics: {[item.names for item in sets]}")
     means = {name: float(np.mean([item.means()[name] for item in sets])) for name in names}
     if min(len(item.totals_IF) for item in sets) < 2:
-        return _told(means, None)
+        return _summarize(means, None)
     draws = [item.draws(seed) for seed, item in enumerate(sets)]
-    return _told(means, np.mean(draws, axis=0))
+    return _summarize(means, np.mean(draws, axis=0))
 
 
 def paired_gain(
     before: ByImage, after: ByImage, names: Sequence[str], confidence: float = CONFIDENCE
 ) -> Gain:
-    """The gain in the mean of several figures, with its two-sided interval. Both models answered
-    for the same masks, so an image is drawn for both at once and what is hard about it cancels.
+    """Return the gain in the mean of several metrics, with its two-sided interval.
+
+    The bootstrap is paired: both models were scored on the same masks, so each resample takes the
+    same images for both, and the difficulty of an image cancels.
+
+    Args:
+        before, after: scores of both models.
+        names: metrics whose mean is compared.
+        confidence: confidence level, [0, 1).
 
     Raises:
-        ValueError: the figures were not taken of the same masks.
+        ValueError: the scores are not of the same masks, or `confidence` is out of range.
     """
     columns = [[item.names.index(name) for name in names] for item in (before, after)]
     counts = before.counts_IF[:, columns[0]]
     if not np.array_equal(counts, after.counts_IF[:, columns[1]]):
-        raise ValueError("the scores compared were not taken of the same masks")
+        raise ValueError("expected scores of the same masks, got different counts per image")
     differences = after.totals_IF[:, columns[1]] - before.totals_IF[:, columns[0]]
     gains = ByImage(tuple(names), differences, counts)
     mean = float(np.mean(list(gains.means().values())))
@@ -133,8 +149,7 @@ def paired_gain(
 
 
 def interval(draws_R: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
-    """The two ends between which the middle `confidence` of the draws lie: (2, ...), over the
-    first axis of `draws_R`.
+    """Return the percentile interval of draws, float64 (2, ...), over the first axis of `draws_R`.
 
     Raises:
         ValueError: `confidence` is not in [0, 1).
@@ -146,10 +161,10 @@ def interval(draws_R: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
 
 
 def _mean(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return np.asarray(totals / np.maximum(counts, 1))  # no count, no total
+    return np.asarray(totals / np.maximum(counts, 1))  # the total is 0 where the count is
 
 
-def _told(means: Mapping[str, float], draws_RF: np.ndarray | None) -> dict[str, Any]:
+def _summarize(means: Mapping[str, float], draws_RF: np.ndarray | None) -> dict[str, Any]:
     ends = None if draws_RF is None else interval(draws_RF).T.tolist()
     found: dict[str, Any] = {}
     for index, (name, value) in enumerate(means.items()):

@@ -1,8 +1,8 @@
-"""Thresholds for a model's automatic masks, found on images with known truth.
+"""Calibration of a model's score thresholds for automatic masks, on images with known truth.
 
-SAM's thresholds (0.88 and 0.95) were picked for ViT-H by people's judgement (paper, appendix B); a
-small model keeps nothing at those. Here: the pair with the best F1 among those that reach the
-wanted precision.
+SAM's thresholds (0.88 and 0.95) were chosen by eye for ViT-H (paper, appendix B); a small model
+keeps no mask at those. Calibration chooses the pair with the highest F1 among those that reach a
+minimum precision.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ STABILITY_STEPS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """One automatic mask: the model's scores, its best IoU with any truth, and whether it is the
-    one matched to that truth at FOUND_IOU."""
+class _ScoredMask:
+    """Scores of one automatic mask, its highest IoU with any truth, and whether it is matched to a
+    truth at FOUND_IOU."""
 
     predicted: float
     stability: float
@@ -48,16 +48,16 @@ def calibrate(
     """Choose thresholds for a model.
 
     Args:
-        segmenter: the model; its own thresholds are not looked at.
-        images: with all their objects known, else right masks count as wrong.
-        points_per_side: of the grid.
+        segmenter: the model; its own thresholds are ignored.
+        images: images with all their objects annotated, else correct masks count as wrong.
+        points_per_side: points of the grid along each side.
         min_precision: share of kept masks that must have IoU 0.5 with a truth.
         confident_precision: share of pre-filled masks that must have IoU 0.75 with a truth.
         on_image: called after each image.
 
     Returns:
-        The thresholds, and precision, recall and F1 at IoU 0.5 with them. Where no pair reaches the
-        wanted precision, the most precise one is taken.
+        The thresholds, and precision, recall and F1 at IoU 0.5 with them. If no pair of thresholds
+        reaches `min_precision`, the pair with the highest precision.
     """
     config = GeneratorConfig(
         points_per_side=points_per_side,
@@ -65,11 +65,11 @@ def calibrate(
         min_stability=STABILITY_STEPS[0],
     )
     generator = MaskGenerator(segmenter, config)
-    found: list[_Found] = []
+    found: list[_ScoredMask] = []
     truths = 0
     for item in images:
         masks = generator.generate(item.image_HWC)
-        found += _compare(
+        found += _match_to_truths(
             [m.rle for m in masks],
             item.truths,
             [(m.predicted_iou, m.stability_score) for m in masks],
@@ -77,8 +77,8 @@ def calibrate(
         truths += len(item.truths)
         if on_image is not None:
             on_image()
-    best = _choose(found, truths, min_precision)
-    confident = _confident(found, best[1], confident_precision)
+    best = _choose_thresholds(found, truths, min_precision)
+    confident = _confident_threshold(found, best[1], confident_precision)
     kept = _scores(found, truths, *best)
     return (
         Thresholds(
@@ -90,18 +90,20 @@ def calibrate(
     )
 
 
-def _compare(rles: list[RLE], truths: list[RLE], scores: list[tuple[float, float]]) -> list[_Found]:
+def _match_to_truths(
+    rles: list[RLE], truths: list[RLE], scores: list[tuple[float, float]]
+) -> list[_ScoredMask]:
     overlap = iou_matrix(rles, truths)
     best = overlap.max(axis=1) if truths else np.zeros(len(rles))
     matched = {row for row, _ in match(overlap, FOUND_IOU)}
     return [
-        _Found(predicted, stability, float(best[row]), row in matched)
+        _ScoredMask(predicted, stability, float(best[row]), row in matched)
         for row, (predicted, stability) in enumerate(scores)
     ]
 
 
 def _scores(
-    found: list[_Found], truths: int, predicted: float, stability: float
+    found: list[_ScoredMask], truths: int, predicted: float, stability: float
 ) -> tuple[float, float, float]:
     kept = [f for f in found if f.predicted > predicted and f.stability >= stability]
     if not kept or not truths:
@@ -111,7 +113,9 @@ def _scores(
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
 
 
-def _choose(found: list[_Found], truths: int, min_precision: float) -> tuple[float, float]:
+def _choose_thresholds(
+    found: list[_ScoredMask], truths: int, min_precision: float
+) -> tuple[float, float]:
     pairs = [(p, s) for p in PREDICTED_STEPS for s in STABILITY_STEPS]
     scores = {pair: _scores(found, truths, *pair) for pair in pairs}
     good = [pair for pair in pairs if scores[pair][0] >= min_precision]
@@ -120,8 +124,8 @@ def _choose(found: list[_Found], truths: int, min_precision: float) -> tuple[flo
     return max(pairs, key=lambda pair: scores[pair][0])
 
 
-def _confident(found: list[_Found], stability: float, precision: float) -> float:
-    """The lowest predicted IoU above which masks are right often enough for pre-filling."""
+def _confident_threshold(found: list[_ScoredMask], stability: float, precision: float) -> float:
+    """Return the lowest threshold on predicted IoU with at least `precision` for pre-filling."""
     for predicted in PREDICTED_STEPS:
         kept = [f.iou for f in found if f.predicted > predicted and f.stability >= stability]
         if len(kept) >= 10 and np.mean(np.array(kept) >= CONFIDENT_IOU) >= precision:

@@ -1,4 +1,4 @@
-"""Whether the IoU a model predicts for its masks is the IoU they have."""
+"""Reliability of the IoU that a model predicts for its masks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 BINS = 10
+"""Bins of equal width over predicted IoU."""
 
 
 def reliability(predicted_N: np.ndarray, iou_N: np.ndarray) -> dict[str, Any]:
-    """Compare predicted with true IoU of N masks.
+    """Compare predicted and true IoU of N masks, float (N,) each.
 
     Returns:
-        `predicted_iou_correlation`: Pearson's, 0 where either does not vary or N < 3.
+        `predicted_iou_correlation`: Pearson's r; 0 if N < 3 or either is constant.
         `predicted_iou_error`: expected calibration error (Guo et al., 2017, equation 5, with IoU in
-        accuracy's place): the mean over masks of the distance between mean predicted and mean
-        true IoU of the mask's bin.
-        `predicted_iou_bins`: BINS bins of equal width over predicted IoU, each with `low`, `high`,
-        `masks`, and the means `predicted` and `iou`, None where it is empty. Predictions outside
-        [0, 1] are in the bins at the ends.
+        place of accuracy): the mean over masks of the absolute difference between mean predicted
+        and mean true IoU of the mask's bin.
+        `predicted_iou_bins`: for each bin `low`, `high`, `masks`, and the means `predicted` and
+        `iou`, which are None for an empty bin. The first and last bin include predictions outside
+        [0, 1].
     """
     spread = len(iou_N) > 2 and np.std(iou_N) > 0 and np.std(predicted_N) > 0
     bin_N = np.clip((predicted_N * BINS).astype(np.int64), 0, BINS - 1)

@@ -1,4 +1,4 @@
-"""The promptable model."""
+"""The promptable model: architectures, checkpoints, segmenter, tiles; imports segment_anything."""
 
 from engine.sam.checkpoint import ModelCard, Thresholds, load_checkpoint, load_sam, save_checkpoint
 from engine.sam.segmenter import Embedding, Prediction, Segmenter, load_segmenter

@@ -1,4 +1,4 @@
-"""The residual blocks of an image encoder, ours or segment_anything's."""
+"""Residual blocks of image encoders: this project's and segment_anything's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.sam.tiny_vit import Mlp, WindowAttention
 
 
 def residual_blocks(encoder: Any) -> list[nn.Module]:
-    """The blocks whose output is their input and something added, in their order."""
+    """Return the encoder's blocks with a skip connection, in the order of the forward pass."""
     return [
         module
         for module in encoder.modules()

@@ -1,8 +1,8 @@
-"""Names to models: `lite` and MobileSAM's `vit_t` here, `vit_b`, `vit_l` and `vit_h` as
-segment_anything builds them.
+"""Models by architecture: `lite` and MobileSAM's `vit_t` are built here, `vit_b`, `vit_l` and
+`vit_h` by segment_anything.
 
-Every model is segment_anything's own `Sam`, so its `SamPredictor` and `SamAutomaticMaskGenerator`
-run on each of them.
+Every model is segment_anything's own `Sam`, so that its `SamPredictor` and
+`SamAutomaticMaskGenerator` accept it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ PIXEL_STD = [58.395, 57.12, 57.375]
 
 
 def _spread_frequencies(count: int) -> torch.Tensor:
-    """Position frequencies (2, count) from half to four times SAM's scale.
+    """Return position frequencies, float32 (2, count), from half to four times SAM's scale.
 
-    SAM draws them all at scale 1; at 32 x 32 positions a wider spread lets box corners be told
-    apart to about a pixel while the low ones still give distance.
+    SAM draws all frequencies at scale 1. `lite` has a small embedding grid: high frequencies locate
+    box corners to about a pixel, low frequencies keep positions unambiguous.
     """
     directions = torch.randn(2, count)
     return directions * torch.logspace(-1, 2, count, base=2.0)
@@ -77,16 +77,16 @@ ARCHITECTURES = {
     "vit_l": build_sam_vit_l,
     "vit_h": build_sam_vit_h,
 }
-"""Architecture name -> a function that builds it with random weights."""
+"""Architecture name -> function that builds the model with random weights."""
 
 
 def build_sam(architecture: str) -> Any:
-    """A `Sam` with random weights, in evaluation mode.
+    """Build a `Sam` with random weights, in evaluation mode.
 
     Raises:
-        ValueError: the architecture is unknown.
+        ValueError: the architecture is not in ARCHITECTURES.
     """
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise ValueError(f"unknown architecture {architecture!r}; there are {known}")
+        raise ValueError(f"unknown architecture {architecture!r}; expected one of {known}")
     return ARCHITECTURES[architecture]().eval()

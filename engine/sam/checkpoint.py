@@ -1,7 +1,7 @@
-"""Checkpoints: weights as safetensors, the model's card in the file's own header.
+"""Checkpoints: safetensors files with the model's card in the file's header.
 
-One file is one model version; it never changes after it was written. No pickle is ever read except
-segment_anything's own `.pth` files and MobileSAM's `.pt`, and those with `weights_only=True`.
+One file is one model version and never changes. The only pickles read are segment_anything's
+`.pth` and MobileSAM's `.pt` files, with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ __all__ = [
 ]
 
 SHIPPED = "lite"
-"""Name of the model version that comes with the package."""
+"""Name of the model version inside the package."""
 
 STATISTICS = ("running_mean", "running_var")
-"""How the names of a batch norm's statistics end."""
+"""Suffixes of the names of a batch norm's statistics."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thresholds:
-    """Which of this model's automatic masks deserve trust; found on generated scenes or on
-    held-out images, never on what is reported.
+    """Score thresholds for this model's automatic masks, calibrated on generated scenes or held-out
+    images, never on a reported set.
 
     Attributes:
         min_predicted_iou: lowest predicted IoU, [0, 1].
         min_stability: lowest stability score at logits +-1, [0, 1].
-        confident_iou: lowest predicted IoU for pre-filling an image in stage 2, [0, 1].
+        confident_iou: lowest predicted IoU of masks that pre-fill an image in stage 2, [0, 1].
     """
 
     min_predicted_iou: float = 0.88
@@ -58,43 +58,51 @@ class Thresholds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
-    """What is known about one model version."""
+    """Metadata of one model version."""
 
     version: str
     architecture: str
     parent: str | None = None
     table_version: int | None = None
-    """Mask-table version it was trained on."""
+    """Mask-table version of the training data."""
     data: dict[str, Any] = field(default_factory=dict)
     """Images and masks per source."""
     source: dict[str, Any] = field(default_factory=dict)
-    """Of an imported version: the file's name and SHA-256, its address if it was fetched, and what
-    told its architecture."""
+    """Of an imported version: the file's name and SHA-256, its URL if it was downloaded, and how
+    its architecture was identified."""
     config: dict[str, Any] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)
     scores: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    """Training time on the clock."""
+    """Wall time of the training."""
     gpu_seconds: float = 0.0
-    """The same, times the GPUs it took; 0 on a CPU."""
+    """Wall time multiplied by the number of GPUs; 0 on a CPU."""
     code_version: str = ""
     created_at: str = ""
     note: str = ""
-    """Why it was promoted or not; what to know before using it."""
+    """Reason for the promotion or against it; limits of the model."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> ModelCard:
-        """The inverse of `as_dict`; fields of later versions are refused by name."""
+        """Inverse of `as_dict`.
+
+        Raises:
+            TypeError: `values` has a field that this version does not know.
+            KeyError: `values` has no thresholds.
+        """
         return ModelCard(**{**values, "thresholds": Thresholds(**values["thresholds"])})
 
 
 def save_checkpoint(sam: Any, card: ModelCard, path: Path, *, half: bool = True) -> None:
-    """Write weights and card; `half` stores float16, which loads as float32, but for the statistics
-    of batch norms, which may exceed its range."""
+    """Write weights and card.
+
+    `half` stores floating point weights as float16, except the statistics of batch norms, which can
+    exceed its range. `load_checkpoint` returns float32 in both cases.
+    """
     tensors = {}
     for name, value in sam.state_dict().items():
         stored = value.detach().cpu()
@@ -104,7 +112,7 @@ def save_checkpoint(sam: Any, card: ModelCard, path: Path, *, half: bool = True)
 
 
 def save_tensors(tensors: Tensors, card: ModelCard, path: Path) -> None:
-    """Write weights as they are, on the CPU, with a card."""
+    """Write CPU tensors unchanged, with a card, atomically."""
     whole = {name: value.contiguous() for name, value in tensors.items()}
     temporary = path.with_suffix(".partial")
     save_file(whole, temporary, metadata={"card": json.dumps(card.as_dict(), sort_keys=True)})
@@ -112,22 +120,22 @@ def save_tensors(tensors: Tensors, card: ModelCard, path: Path) -> None:
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card of a checkpoint, without its weights.
+    """Read the card of a checkpoint, without its weights.
 
     Raises:
-        CheckpointError: no such file, not safetensors, or no card of this version in it.
+        CheckpointError: the file is missing, is not safetensors, or has no readable card.
     """
     card = find_card(path)
     if card is None:
-        raise CheckpointError(f"{path} has no card; it was not written by this project")
+        raise CheckpointError(f"{path} has no card: it is not a checkpoint of this project")
     return card
 
 
 def find_card(path: Path) -> ModelCard | None:
-    """The card of a safetensors file; None where it was not written by this project.
+    """Read the card of a safetensors file; None if the file has no card.
 
     Raises:
-        CheckpointError: no such file, not safetensors, or a card of another version.
+        CheckpointError: the file is missing, is not safetensors, or its card is not readable.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -143,17 +151,17 @@ def find_card(path: Path) -> ModelCard | None:
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> tuple[Any, ModelCard]:
-    """The model in evaluation mode, and its card.
+    """Load a `Sam` in evaluation mode, and its card.
 
     Raises:
-        CheckpointError: the file is unreadable, or its weights do not fit its architecture.
+        CheckpointError: the file is not readable, or its weights do not fit its architecture.
     """
     card = read_card(path)
     if card.architecture not in ARCHITECTURES:
-        raise CheckpointError(f"{path} is of an unknown architecture {card.architecture!r}")
+        raise CheckpointError(f"{path} has the unknown architecture {card.architecture!r}")
     sam = build_sam(card.architecture)
     weights = {name: value.float() for name, value in load_file(str(path)).items()}
-    # versions of before prompts were drawn: a fresh drawing adds nothing
+    # checkpoints older than drawn prompts lack these weights; their initial values add nothing
     weights = {n: v for n, v in sam.state_dict().items() if n.startswith(DRAWING)} | weights
     try:
         sam.load_state_dict(weights)
@@ -163,16 +171,20 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[Any, ModelCard]:
 
 
 def shipped_path() -> Path:
-    """Where the base model lies inside the package."""
+    """Return the path of the base model inside the package."""
     return Path(str(resources.files("engine.sam") / "weights" / f"{SHIPPED}.safetensors"))
 
 
 def load_sam(model: str | Path = SHIPPED, device: str = "cpu") -> Any:
-    """segment_anything's own `Sam` for the shipped model, a checkpoint of this project, or a `.pth`
-    or `.pt` file as Meta's and MobileSAM's are.
+    """Load segment_anything's own `Sam`.
+
+    Args:
+        model: "lite", or the path of a checkpoint of this project or of one of Meta's `.pth` or
+            MobileSAM's `.pt` files.
+        device: torch device.
 
     Raises:
-        CheckpointError: no such model, or the file does not fit.
+        CheckpointError: the file is missing or damaged, or does not fit its architecture.
     """
     if str(model) == SHIPPED:
         return load_checkpoint(shipped_path(), device)[0]

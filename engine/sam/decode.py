@@ -1,10 +1,10 @@
-"""Prompts to masks for many prompts over several images at once.
+"""Mask decoding for many prompts about several images in one batch.
 
-segment_anything's `MaskDecoder.forward` takes one image: it repeats the embedding itself. Here each
-prompt names its image, so one call serves a whole batch, in training and in generation.
+segment_anything's `MaskDecoder.forward` takes prompts about one image. Here each prompt has an
+image index, so that one call decodes a whole batch, in training and in generation.
 
-B = prompts, I = images, N = points, C = channels, h x w = embedding grid (low-resolution masks
-are 4h x 4w). Points and boxes are in the frame of the padded model input (`img_size` pixels).
+B = prompts, I = images, N = points, C = channels, T = tokens, h x w = embedding grid, L = h x w;
+low-resolution masks are 4h x 4w. Points and boxes are in pixels of the padded model input.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from engine.sam.drawn_prompts import drawn_prompts
 
 @dataclass(frozen=True, slots=True)
 class PromptBatch:
-    """B prompts of one form: all with the same number of points, all or none with a box.
+    """B prompts of one form: the same number of points each, and a box for all or none.
 
     Attributes:
-        image_index_B: int64, which image each prompt is about.
+        image_index_B: int64, index of each prompt's image.
         points_BN2: float, (x, y); or None.
         labels_BN: int, 1 object, 0 background, -1 padding; or None.
         boxes_B4: float XYXY; or None.
@@ -39,14 +39,16 @@ class PromptBatch:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Answers whose masks are not drawn yet: drawing takes a third of the time, and most answers
-    to a grid of points are thrown away for their predicted IoU.
+    """Output of the decoder before its masks are upscaled.
+
+    Upscaling takes a third of the time, and the generator drops most candidates of a grid of points
+    by their predicted IoU.
 
     Attributes:
         scores_B4: predicted IoU; index 0 is the single-mask output, 1 to 3 are whole, part and
             subpart.
-        hidden_BTC: tokens after the transformer. image_BLC: the image after it.
-        grid: (h, w). decoder: the `MaskDecoder`.
+        hidden_BTC, image_BLC: tokens and image features after the transformer.
+        grid, decoder: (h, w), and the `MaskDecoder`.
     """
 
     scores_B4: torch.Tensor
@@ -55,14 +57,20 @@ class Decoded:
     grid: tuple[int, int]
     decoder: Any
 
-    def draw(self) -> torch.Tensor:
-        """All mask logits, (B, 4, 4h, 4w)."""
-        return _draw(self.decoder.output_upscaling, self.image_BLC, self._weights(), self.grid)
+    def masks(self) -> torch.Tensor:
+        """Return the logits of all masks, (B, 4, 4h, 4w)."""
+        return _mask_logits(
+            self.decoder.output_upscaling, self.image_BLC, self._weights(), self.grid
+        )
 
-    def draw_some(self, rows_N: torch.Tensor, outputs_N: torch.Tensor) -> torch.Tensor:
-        """The logits of some outputs of some prompts, (N, 4h, 4w); `rows_N` ascending.
+    def select_masks(self, rows_N: torch.Tensor, outputs_N: torch.Tensor) -> torch.Tensor:
+        """Return the logits of N selected masks, (N, 4h, 4w).
 
-        On a CPU prompt by prompt: one prompt's upscaled image fits its cache, two do not.
+        On a CPU, prompts are upscaled one by one: one prompt's features fit its cache, two do not.
+
+        Args:
+            rows_N: index of each mask's prompt, int64, ascending.
+            outputs_N: index of each mask's output, 0 to 3, int64.
         """
         low = (4 * self.grid[0], 4 * self.grid[1])
         if not len(rows_N):
@@ -72,18 +80,20 @@ class Decoded:
             rows_N, return_inverse=True, return_counts=True
         )
         if self.image_BLC.device.type != "cpu":
-            drawn = _draw(upscaling, self.image_BLC[prompts], weights[prompts], self.grid)
+            drawn = _mask_logits(upscaling, self.image_BLC[prompts], weights[prompts], self.grid)
             return drawn[place, outputs_N]
-        wanted = torch.split(outputs_N, counts.tolist())
+        by_prompt = torch.split(outputs_N, counts.tolist())
         return torch.cat(
             [
-                _draw(upscaling, self.image_BLC[p : p + 1], weights[p, outputs][None], self.grid)[0]
-                for p, outputs in zip(prompts.tolist(), wanted, strict=True)
+                _mask_logits(
+                    upscaling, self.image_BLC[p : p + 1], weights[p, outputs][None], self.grid
+                )[0]
+                for p, outputs in zip(prompts.tolist(), by_prompt, strict=True)
             ]
         )
 
     def _weights(self) -> torch.Tensor:
-        """Each output's weights of the upscaled channels, (B, 4, C)."""
+        """Return each output's weights of the upscaled channels, (B, 4, C)."""
         mlps = self.decoder.output_hypernetworks_mlps
         return torch.stack([mlp(self.hidden_BTC[:, 1 + i]) for i, mlp in enumerate(mlps)], dim=1)
 
@@ -91,35 +101,42 @@ class Decoded:
 def decode(
     sam: Any, embeddings_ICHW: torch.Tensor, prompts: PromptBatch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All four outputs of the mask decoder: logits (B, 4, 4h, 4w) and predicted IoU (B, 4)."""
-    decoded = decode_undrawn(sam, embeddings_ICHW, prompts)
-    return decoded.draw(), decoded.scores_B4
+    """Return all four outputs of the mask decoder: logits (B, 4, 4h, 4w), predicted IoU (B, 4)."""
+    decoded = decode_without_masks(sam, embeddings_ICHW, prompts)
+    return decoded.masks(), decoded.scores_B4
 
 
 def positions(sam: Any, grid: tuple[int, int]) -> torch.Tensor:
-    """The encoding of every place of an embedding of (h, w), (h x w, C). It never changes."""
+    """Return the position encoding of an embedding grid (h, w), (L, C); it is constant."""
     with torch.autocast(sam.device.type, enabled=False):
         encoded: torch.Tensor = sam.prompt_encoder.pe_layer(grid).flatten(1).T
     return encoded
 
 
-def decode_undrawn(
+def decode_without_masks(
     sam: Any,
     embeddings_ICHW: torch.Tensor,
     prompts: PromptBatch,
     positions_LC: torch.Tensor | None = None,
     decoder: Any = None,
 ) -> Decoded:
-    """What the mask decoder says of B prompts, up to the drawing of masks.
+    """Decode B prompts up to the upscaling of masks.
 
-    `positions_LC` is what `positions` gives, where it is at hand. `decoder` stands for the model's
-    own: a copy of it in another dtype. Prompts are embedded in the model's dtype all the same,
-    since bfloat16 cannot tell neighbouring pixels apart.
+    The results equal those of segment_anything's `MaskDecoder` up to rounding, in another order of
+    computation (docs/adr/004): what depends on the image alone is computed once per image, queries
+    and keys are projected back instead of projecting the image, and the upscaling, two transposed
+    convolutions whose stride is their kernel size, is two matrix products.
 
-    The numbers are those of segment_anything's `MaskDecoder` up to rounding; the order of work is
-    not: what depends on the image alone is computed once an image, position encodings are added
-    after the projections (which are linear) and the upscaling, two transposed convolutions whose
-    stride is their size, is matrix products.
+    Args:
+        sam: the model.
+        embeddings_ICHW: of the images.
+        prompts: B prompts, embedded in the model's dtype, because bfloat16 cannot represent
+            neighbouring pixels.
+        positions_LC: the result of `positions`, if it exists already.
+        decoder: replaces the model's mask decoder, e.g. by a copy in bfloat16.
+
+    Raises:
+        ValueError: the prompts have neither points nor boxes.
     """
     encoder, decoder = sam.prompt_encoder, decoder or sam.mask_decoder
     grid = (int(embeddings_ICHW.shape[-2]), int(embeddings_ICHW.shape[-1]))
@@ -127,7 +144,7 @@ def decode_undrawn(
     places = positions(sam, grid) if positions_LC is None else positions_LC
     tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight], dim=0)
     tokens = torch.cat([tokens.expand(len(sparse), -1, -1), sparse], dim=1)
-    image = _placed_prompts(encoder, embeddings_ICHW, prompts)
+    image = _add_dense_prompts(encoder, embeddings_ICHW, prompts)
     kind = decoder.iou_token.weight.dtype
     hidden, image = _two_way(
         decoder.transformer, image.flatten(2).mT.to(kind), places.to(kind), tokens.to(kind)
@@ -135,11 +152,11 @@ def decode_undrawn(
     return Decoded(decoder.iou_prediction_head(hidden[:, 0]), hidden, image, grid, decoder)
 
 
-def _placed_prompts(
+def _add_dense_prompts(
     encoder: Any, embeddings_ICHW: torch.Tensor, prompts: PromptBatch
 ) -> torch.Tensor:
-    """Embeddings with what each prompt says place by place, (B, C, h, w); (1, C, h, w) where that
-    is the same for all prompts."""
+    """Return image embeddings plus dense prompt embeddings, (B, C, h, w), or (1, C, h, w) if they
+    are the same for all prompts."""
     if prompts.mask_logits_B1HW is None:
         image: torch.Tensor = embeddings_ICHW + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         if len(image) > 1:
@@ -157,10 +174,9 @@ def _placed_prompts(
 def _two_way(
     transformer: Any, image_BLC: torch.Tensor, positions_LC: torch.Tensor, tokens_BTC: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`TwoWayTransformer.forward`: tokens (B, T, C) and image (B, L, C) after their exchange.
+    """`TwoWayTransformer.forward`: return tokens (B, T, C) and image features (B, L, C).
 
-    `image_BLC` may be one image for all B prompts (1, L, C); it is told apart by prompt only
-    after the first layer.
+    `image_BLC` may be (1, L, C), shared by all B prompts up to the end of the first layer.
     """
     hidden = tokens_BTC
     for layer in transformer.layers:
@@ -171,30 +187,34 @@ def _two_way(
             hidden = hidden + layer.self_attn(q=query, k=query, v=hidden)
         hidden = layer.norm1(hidden)
         placed = image_BLC + positions_LC
-        asked = _ask_image(layer.cross_attn_token_to_image, hidden + tokens_BTC, placed, image_BLC)
-        hidden = layer.norm2(hidden + asked)
+        attended = _tokens_attend_to_image(
+            layer.cross_attn_token_to_image, hidden + tokens_BTC, placed, image_BLC
+        )
+        hidden = layer.norm2(hidden + attended)
         hidden = layer.norm3(hidden + layer.mlp(hidden))
-        told = _tell_image(
+        attended_BLC = _image_attends_to_tokens(
             layer.cross_attn_image_to_token, hidden + tokens_BTC, hidden, placed, image_BLC
         )
-        image_BLC = layer.norm4(told)
+        image_BLC = layer.norm4(attended_BLC)
     last = transformer.final_attn_token_to_image
-    asked = _ask_image(last, hidden + tokens_BTC, image_BLC + positions_LC, image_BLC)
-    return transformer.norm_final_attn(hidden + asked), image_BLC
+    attended = _tokens_attend_to_image(
+        last, hidden + tokens_BTC, image_BLC + positions_LC, image_BLC
+    )
+    return transformer.norm_final_attn(hidden + attended), image_BLC
 
 
-def _ask_image(
+def _tokens_attend_to_image(
     attention: Any, query_BTC: torch.Tensor, placed_BLC: torch.Tensor, image_BLC: torch.Tensor
 ) -> torch.Tensor:
-    """Few tokens attend to many places: `attention(q=query, k=placed, v=image)`, (B, T, C).
+    """Return `attention(q=query, k=placed, v=image)` of few tokens and many positions, (B, T, C).
 
-    Projecting the tokens back, once a head, and comparing them with the image as it is costs about
-    as many products as projecting the image, and no pass over it: q (W x) = (W' q) x. The bias of
-    the keys is the same for every place and drops out.
+    Each head's queries are projected back and multiplied with the unprojected image, because
+    q (W x) = (W' q) x: this takes about as many products as projecting the image, and no pass over
+    the image. The keys' bias is the same for every position and cancels in the softmax.
     """
-    query_BHTD = _heads(attention.q_proj(query_BTC), attention)
-    scores = _times(_backwards(query_BHTD, attention.k_proj), placed_BLC.mT)
-    seen_BNC = _times(scores.softmax(dim=-1), image_BLC)
+    query_BHTD = _split_heads(attention.q_proj(query_BTC), attention)
+    scores = _batched_product(_project_back(query_BHTD, attention.k_proj), placed_BLC.mT)
+    seen_BNC = _batched_product(scores.softmax(dim=-1), image_BLC)
     batch, heads, tokens, _ = query_BHTD.shape
     seen = seen_BNC.reshape(batch, heads, tokens, -1)
     weight_HCD = attention.v_proj.weight.unflatten(0, (heads, -1)).mT
@@ -203,61 +223,61 @@ def _ask_image(
     return projected
 
 
-def _tell_image(
+def _image_attends_to_tokens(
     attention: Any,
     key_BTC: torch.Tensor,
     value_BTC: torch.Tensor,
     placed_BLC: torch.Tensor,
     image_BLC: torch.Tensor,
 ) -> torch.Tensor:
-    """Many places attend to few tokens: `image + attention(q=placed, k=key, v=value)`, (B, L, C),
-    by the same turn as in `_ask_image`. Scores are laid out token by token: the softmax then runs
-    along whole rows."""
-    key_BHTD = _heads(attention.k_proj(key_BTC), attention)
+    """Return `image + attention(q=placed, k=key, v=value)` of many positions and few tokens,
+    (B, L, C), with keys projected back as in `_tokens_attend_to_image`. Scores are stored token by
+    token, so that the softmax reads whole rows."""
+    key_BHTD = _split_heads(attention.k_proj(key_BTC), attention)
     batch, heads, tokens, width = key_BHTD.shape
     constant = key_BHTD @ attention.q_proj.bias.reshape(heads, width, 1)  # (B, H, T, 1)
-    scores = _times(_backwards(key_BHTD, attention.q_proj), placed_BLC.mT)
+    scores = _batched_product(_project_back(key_BHTD, attention.q_proj), placed_BLC.mT)
     scores = scores.reshape(batch, heads, tokens, -1) + constant * width**-0.5
     weights_BNL = scores.softmax(dim=2).flatten(1, 2)
-    value_BHTD = _heads(attention.v_proj(value_BTC), attention)
+    value_BHTD = _split_heads(attention.v_proj(value_BTC), attention)
     weight_HDC = attention.out_proj.weight.T.unflatten(0, (heads, -1))
     value_BNC = (value_BHTD @ weight_HDC).flatten(1, 2)
     start = (image_BLC + attention.out_proj.bias).expand(batch, -1, -1)
     return torch.baddbmm(start, weights_BNL.mT, value_BNC)
 
 
-def _heads(x_BTE: torch.Tensor, attention: Any) -> torch.Tensor:
-    """(B, T, H x D) to (B, H, T, D)."""
+def _split_heads(x_BTE: torch.Tensor, attention: Any) -> torch.Tensor:
+    """Reshape (B, T, H x D) to (B, H, T, D)."""
     batch, tokens, _ = x_BTE.shape
     return x_BTE.reshape(batch, tokens, attention.num_heads, -1).transpose(1, 2)
 
 
-def _backwards(x_BHTD: torch.Tensor, layer: Any) -> torch.Tensor:
-    """Each head's vectors taken back through a projection and scaled for attention,
+def _project_back(x_BHTD: torch.Tensor, layer: Any) -> torch.Tensor:
+    """Multiply each head's vectors with the transpose of its projection, scaled for attention:
     (B, H x T, C)."""
     heads, width = x_BHTD.shape[1], x_BHTD.shape[3]
     weight_HDC = layer.weight.reshape(heads, width, -1) * width**-0.5
     return torch.matmul(x_BHTD, weight_HDC).flatten(1, 2)
 
 
-def _times(left_BNK: torch.Tensor, right_BKM: torch.Tensor) -> torch.Tensor:
-    """Batched product where `right` may be one matrix for all: then it is a single product."""
+def _batched_product(left_BNK: torch.Tensor, right_BKM: torch.Tensor) -> torch.Tensor:
+    """Batched matrix product; if `right` is one matrix for all, a single product."""
     right = right_BKM[0] if len(right_BKM) == 1 else right_BKM
     product: torch.Tensor = torch.matmul(left_BNK, right)
     return product
 
 
-def _draw(
+def _mask_logits(
     upscaling: Any, image_BLC: torch.Tensor, weights_BMC: torch.Tensor, grid: tuple[int, int]
 ) -> torch.Tensor:
-    """Upscale the image four times and weigh its channels: logits (B, M, 4h, 4w).
+    """Upscale the image features four times and weight their channels: logits (B, M, 4h, 4w).
 
-    A cell is kept as a row of its own until the end: (B, L, 4 quarters, 4 quarters of those, C).
+    Cells stay separate rows until the end: (B, L, 4 quarters, 4 quarters of each, C).
     """
     first, norm, activation, second, _ = upscaling
-    cells = _transposed(first, image_BLC)
+    cells = _upscale_cells(first, image_BLC)
     cells = F.layer_norm(cells, (cells.shape[-1],), norm.weight, norm.bias, norm.eps)
-    cells = activation(_transposed(second, activation(cells)))
+    cells = activation(_upscale_cells(second, activation(cells)))
     batch, outputs = int(weights_BMC.shape[0]), int(weights_BMC.shape[1])
     logits = cells.reshape(batch, -1, cells.shape[-1]) @ weights_BMC.mT
     height, width = grid
@@ -266,22 +286,22 @@ def _draw(
     return torch.reshape(logits, (batch, outputs, 4 * height, 4 * width))
 
 
-def _transposed(convolution: Any, cells: torch.Tensor) -> torch.Tensor:
-    """A 2 x 2 transposed convolution of stride 2 on rows (..., C): (..., 4, D), the four quarters
-    of each cell row by row."""
+def _upscale_cells(convolution: Any, cells: torch.Tensor) -> torch.Tensor:
+    """Apply a 2 x 2 transposed convolution of stride 2 to rows (..., C): (..., 4, D), the four
+    quarters of each cell row by row."""
     weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 D, C)
     quarters = F.linear(cells, weight, convolution.bias.repeat(4))
     return quarters.reshape(*cells.shape[:-1], 4, -1)
 
 
 def _embed_points_and_boxes(encoder: Any, prompts: PromptBatch) -> torch.Tensor:
-    """Sparse tokens (B, tokens, C), as `PromptEncoder.forward` makes them."""
-    # positions stay exact under autocast: bfloat16 cannot tell neighbouring pixels apart
+    """Return sparse tokens (B, tokens, C), as `PromptEncoder.forward` does."""
+    # without autocast: bfloat16 cannot represent neighbouring pixels
     with torch.autocast(encoder.no_mask_embed.weight.device.type, enabled=False):
-        return _embed_exactly(encoder, prompts)
+        return _embed_in_float32(encoder, prompts)
 
 
-def _embed_exactly(encoder: Any, prompts: PromptBatch) -> torch.Tensor:
+def _embed_in_float32(encoder: Any, prompts: PromptBatch) -> torch.Tensor:
     parts: list[torch.Tensor] = []
     if prompts.points_BN2 is not None:
         parts.append(
@@ -292,13 +312,13 @@ def _embed_exactly(encoder: Any, prompts: PromptBatch) -> torch.Tensor:
     if prompts.boxes_B4 is not None:
         parts.append(encoder._embed_boxes(prompts.boxes_B4))
     if not parts:
-        raise ValueError("a prompt batch needs points or boxes")
+        raise ValueError("expected prompts with points or boxes, got neither")
     return torch.cat(parts, dim=1)
 
 
 def preprocess(sam: Any, images_BCHW: torch.Tensor) -> torch.Tensor:
-    """Normalise RGB values in [0, 255] and pad right and below to a square of the longer side
-    rounded up to 32; SAM's own `preprocess` for any input size."""
+    """Normalise RGB values in [0, 255] and pad right and below with zeros to a square whose side is
+    the longer side rounded up to a multiple of 32: SAM's `preprocess` for any input size."""
     normed = (images_BCHW - sam.pixel_mean) / sam.pixel_std
     height, width = normed.shape[-2:]
     side = -(-max(height, width) // 32) * 32

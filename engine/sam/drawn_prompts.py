@@ -1,13 +1,13 @@
 """`lite`'s prompt encoder: SAM's own, which also draws boxes and clicks on the mask grid.
 
-SAM tells the decoder of a box by two tokens alone. A decoder as small as `lite`'s finds the box's
-edges from them only to some pixels; drawn beside the former answer they are exact. Clicks drawn as
-maps are what interactive segmentation has used since RITM (Sofiiuk et al., 2021).
+SAM encodes a box as two tokens, from which a decoder as small as `lite`'s recovers the box's edges
+only to several pixels. Maps of the mask grid encode the edges exactly. Interactive segmentation has
+encoded clicks as maps since RITM (Sofiiuk et al., 2021).
 
-A lone first click is not drawn: its embedding stays the same for every click of an image, which is
-what makes a grid of clicks fast.
+A lone first click is not drawn: the dense embedding is then the same for all clicks on an image,
+which makes a grid of clicks fast.
 
-B = prompts, N = points, h x w = embedding grid, maps are of the mask grid, 4h x 4w.
+B = prompts, N = points, C = channels, h x w = embedding grid; maps are of the mask grid, 4h x 4w.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from segment_anything.modeling import PromptEncoder  # noqa: E402
 from segment_anything.modeling.common import LayerNorm2d  # noqa: E402
 
 DRAWING = "prompt_encoder.drawing."
-"""Where the drawing's weights are in a model's state dict."""
+"""Prefix of these weights in a model's state dict."""
 
 MAPS = 4
-"""Inside of the box; distance from its middle; clicks on the object; clicks on the background."""
+"""Inside of the box; distance from its centre; clicks on the object; clicks on the background."""
 
 CLICK_SPREAD = 1.5
-"""Standard deviation of a drawn click, in places of the mask grid."""
+"""Standard deviation of a drawn click in cells of the mask grid."""
 
 FAR = 4.0
-"""Distances from a box's middle are cut here; 1 is on the ellipse that touches its sides."""
+"""Upper limit of the distance from a box's centre; it is 1 on the inscribed ellipse."""
 
 
 class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
@@ -43,7 +43,7 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
     def __init__(self, embed_dim: int, grid: tuple[int, int], input_size: tuple[int, int]) -> None:
         super().__init__(embed_dim, grid, input_size, mask_in_chans=16)
         last = nn.Conv2d(32, embed_dim, 1)
-        nn.init.zeros_(last.weight)  # nothing is drawn before training
+        nn.init.zeros_(last.weight)  # the maps have no effect before training
         nn.init.constant_(cast("nn.Parameter", last.bias), 0)
         self.drawing = nn.Sequential(
             nn.Conv2d(MAPS, 8, 2, stride=2),
@@ -56,8 +56,10 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
         )
 
     def forward(self, points: Any, boxes: Any, masks: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sparse (B, tokens, C) and dense (B, C, h, w) embeddings, as `PromptEncoder` gives them:
-        `points` is (B x N x 2, B x N labels) or None."""
+        """Return sparse (B, tokens, C) and dense (B, C, h, w) embeddings, as `PromptEncoder` does.
+
+        `points` is coordinates (B, N, 2) and labels (B, N), or None.
+        """
         sparse, dense = super().forward(points, boxes, masks)
         if boxes is not None or masks is not None:
             coords, labels = (None, None) if points is None else points
@@ -72,14 +74,13 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
         boxes_B4: torch.Tensor | None,
         grid: tuple[int, int],
     ) -> torch.Tensor:
-        """What is added to the image's embedding of (h, w), (B, C, h, w).
+        """Encode prompts as maps, float32 (B, C, h, w), to be added to the image's embedding.
 
         Args:
-            points_BN2: (x, y) in the frame of the padded model input; or None.
-            labels_BN: 1 object, 0 background, others are not drawn.
+            points_BN2: (x, y) in pixels of the padded model input; or None.
+            labels_BN: 1 object, 0 background; points with other labels are not drawn.
             boxes_B4: half-open XYXY in the same frame; or None.
-            grid: (h, w), of which one place is as many pixels of the model's own input as its
-                larger side fits in.
+            grid: (h, w) of the embedding; its longer side spans the model's input.
         """
         given = boxes_B4 if boxes_B4 is not None else points_BN2
         if given is None:  # a mask alone
@@ -100,37 +101,37 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
 
 
 def _box_maps(boxes_B4: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The share of each place that is inside, and its squared distance from the middle over that
-    of the touching ellipse, up to FAR; both (B, H, W)."""
+    """Return the share of each cell inside the box, and its squared distance from the box's centre
+    in units of the inscribed ellipse, at most FAR; both (B, H, W)."""
     x0, y0, x1, y1 = boxes_B4[:, :, None].unbind(dim=1)
     xs = torch.arange(width, device=boxes_B4.device, dtype=torch.float32)
     ys = torch.arange(height, device=boxes_B4.device, dtype=torch.float32)
 
-    def covered(low: torch.Tensor, high: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        return (torch.minimum(high, places + 1) - torch.maximum(low, places)).clamp(min=0)
+    def overlap(low: torch.Tensor, high: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        return (torch.minimum(high, cells + 1) - torch.maximum(low, cells)).clamp(min=0)
 
-    def across(low: torch.Tensor, high: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    def offset(low: torch.Tensor, high: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
         half = ((high - low) / 2).clamp(min=0.5)
-        return ((places + 0.5 - (low + high) / 2) / half) ** 2
+        return ((cells + 0.5 - (low + high) / 2) / half) ** 2
 
-    inside = covered(y0, y1, ys)[:, :, None] * covered(x0, x1, xs)[:, None, :]
-    distance = across(y0, y1, ys)[:, :, None] + across(x0, x1, xs)[:, None, :]
+    inside = overlap(y0, y1, ys)[:, :, None] * overlap(x0, x1, xs)[:, None, :]
+    distance = offset(y0, y1, ys)[:, :, None] + offset(x0, x1, xs)[:, None, :]
     return inside, distance.clamp(max=FAR)
 
 
 def _click_map(
-    centers_BN2: torch.Tensor, wanted_BN: torch.Tensor, height: int, width: int
+    centers_BN2: torch.Tensor, selected_BN: torch.Tensor, height: int, width: int
 ) -> torch.Tensor:
-    """A bell of height 1 at each wanted click, their maximum, (B, H, W)."""
+    """Return the maximum of Gaussians of height 1 at the selected clicks, (B, H, W)."""
     device = centers_BN2.device
     xs = torch.arange(width, device=device, dtype=torch.float32) + 0.5
     ys = torch.arange(height, device=device, dtype=torch.float32) + 0.5
     near_x = torch.exp(-((xs - centers_BN2[:, :, :1]) ** 2) / (2 * CLICK_SPREAD**2))
     near_y = torch.exp(-((ys - centers_BN2[:, :, 1:]) ** 2) / (2 * CLICK_SPREAD**2))
     drawn = torch.zeros((len(centers_BN2), height, width), device=device)
-    for index in range(centers_BN2.shape[1]):  # clicks are few, maps are large
-        bells = near_y[:, index, :, None] * near_x[:, index, None, :]
-        drawn = torch.maximum(drawn, bells * wanted_BN[:, index, None, None])
+    for index in range(centers_BN2.shape[1]):  # one map per click at a time saves memory
+        gaussian = near_y[:, index, :, None] * near_x[:, index, None, :]
+        drawn = torch.maximum(drawn, gaussian * selected_BN[:, index, None, None])
     return drawn
 
 
@@ -141,7 +142,7 @@ def drawn_prompts(
     boxes_B4: torch.Tensor | None,
     grid: tuple[int, int],
 ) -> torch.Tensor | float:
-    """`DrawnPromptEncoder.draw`; 0 where the model's prompt encoder draws nothing (Meta's)."""
+    """Call `DrawnPromptEncoder.draw`; return 0 for segment_anything's own prompt encoder."""
     if not isinstance(encoder, DrawnPromptEncoder):
         return 0.0
     return encoder.draw(points_BN2, labels_BN, boxes_B4, grid)

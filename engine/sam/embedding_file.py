@@ -1,7 +1,7 @@
-"""Embeddings as bytes, so that they are made once and kept beside the images: safetensors, float16.
+"""Embeddings as bytes: safetensors, float16.
 
-An embedding that was read back differs from the fresh one by its rounding; use what was read back
-wherever answers are to be the same again.
+An embedding that was written and read differs from the original by rounding. To get identical
+predictions later, predict with the embedding that was read.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from engine.sam.segmenter import Embedding
 
 
 def write_embedding(embedding: Embedding) -> bytes:
-    """The bytes of an embedding."""
+    """Return an embedding as bytes."""
     features = embedding.features_1CHW.detach().to("cpu", torch.float16).contiguous()
     sizes = {"original_size": embedding.original_size, "input_size": embedding.input_size}
     return save({"features": features}, metadata={"sizes": json.dumps(sizes)})
 
 
 def read_embedding(data: bytes, device: str = "cpu") -> Embedding:
-    """What `write_embedding` wrote, float32 on `device`.
+    """Inverse of `write_embedding`: float32 on `device`.
 
     Raises:
-        ValueError: the bytes are nothing of the kind.
+        ValueError: the bytes are not an embedding.
     """
     try:
         features = load(data)["features"]

@@ -3,7 +3,7 @@
 EfficientNet-Lite2 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite)
 without squeeze-excitation, its batch norms folded into the convolutions, then a light feature
 pyramid to stride 8. Finer levels (strides 2 and 4) reach stride 8 by pixel-unshuffle, so that the
-decoder, which sees nothing but this embedding, can draw boundaries finer than 8 pixels.
+decoder, whose only input is this embedding, can resolve boundaries finer than 8 pixels.
 
 B = images, C = channels, H = W = 384 pixels (other multiples of 32 work in training).
 """
@@ -49,7 +49,7 @@ PYRAMID_STAGES = (0, 1, 2, 4, 6)
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow pads 'SAME': the odd pixel goes right and below."""
+    """A convolution with TensorFlow's 'SAME' padding: the odd pixel is added right and below."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         total = max(self.kernel_size[0] - self.stride[0], 0)
@@ -65,7 +65,7 @@ def _depthwise(channels: int, kernel: int, stride: int) -> nn.Conv2d:
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise, project 1x1; the skip is added where shapes agree."""
+    """Expand 1x1, depthwise, project 1x1, with a skip connection if the shapes agree."""
 
     def __init__(
         self, in_channels: int, channels: int, kernel: int, stride: int, expansion: int
@@ -84,7 +84,7 @@ class InvertedResidual(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels of (B, C, H, W), as SAM's neck has it."""
+    """Layer norm over the channels of (B, C, H, W), as in SAM's neck."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class ChannelNorm(nn.Module):
 class LiteEncoder(nn.Module):
     """Image (B, 3, H, W), normalised as SAM does, to embedding (B, 128, H / 8, W / 8).
 
-    It stands where segment_anything's `ImageEncoderViT` stands, hence `img_size`.
+    It replaces segment_anything's `ImageEncoderViT`, which has the attribute `img_size`.
     """
 
     def __init__(self, img_size: int = IMAGE_SIZE) -> None:

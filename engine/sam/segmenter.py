@@ -1,6 +1,6 @@
-"""The promptable segmenter: `embed` an image once, `predict` masks for prompts as often as wanted.
+"""The promptable segmenter: `embed` encodes an image once, `predict` returns masks for prompts.
 
-B = prompts, M = outputs a prompt, C = channels, h x w = embedding grid, low-resolution masks are
+B = prompts, M = outputs per prompt, C = channels, h x w = embedding grid; low-resolution masks are
 4h x 4w over the padded model input. Prompts are in pixels of the original image.
 """
 
@@ -25,17 +25,17 @@ from engine.sam.checkpoint import (
     load_sam,
     shipped_path,
 )
-from engine.sam.decode import PromptBatch, decode, decode_undrawn, positions, preprocess
+from engine.sam.decode import PromptBatch, decode, decode_without_masks, positions, preprocess
 from engine.sam.state_dicts import TORCH_SUFFIXES
 
 MAX_UPSAMPLED = 1 << 26
-"""Floats that may be alive at once while logits are brought to image size (256 MiB)."""
+"""Floats allocated at once while logits are upsampled to image size (256 MiB)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """features_1CHW: float tensor. original_size: (H, W) of the image; input_size: of the resized
-    image inside the padded model input."""
+    """An encoded image, float32; (H, W) of the image, and of the resized image inside the padded
+    model input."""
 
     features_1CHW: torch.Tensor
     original_size: tuple[int, int]
@@ -44,29 +44,28 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Answers to B prompts: logits (B, M, 4h, 4w) and predicted IoU (B, M).
+    """Masks for B prompts: logits (B, M, 4h, 4w) and predicted IoU (B, M) in [0, 1].
 
-    M is 3 (whole, part, subpart) where several masks were asked for, else 1.
+    M is 3 (whole, part, subpart) with `multimask`, else 1.
     """
 
     logits_BMHW: torch.Tensor
     predicted_iou_BM: torch.Tensor
 
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each prompt the output with the best predicted IoU: (B, 4h, 4w) and (B,)."""
+        """Return each prompt's output with the highest predicted IoU: (B, 4h, 4w) and (B,)."""
         scores, index = self.predicted_iou_BM.max(dim=1)
         rows = torch.arange(len(index), device=index.device)
         return self.logits_BMHW[rows, index], scores
 
 
 def half_is_faster(device: str) -> bool:
-    """Whether arithmetic in bfloat16 is faster than in float32: on GPUs, and on processors made for
-    it."""
+    """Return whether bfloat16 is faster than float32: on GPUs and on CPUs with AVX512-BF16."""
     return device != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
 
 
 class Segmenter:
-    """A model version ready for use."""
+    """A loaded model version: encodes images and predicts masks."""
 
     def __init__(self, sam: Any, *, version: str, thresholds: Thresholds) -> None:
         self.sam = sam.eval()
@@ -77,8 +76,10 @@ class Segmenter:
         self._positions: dict[tuple[int, int], torch.Tensor] = {}
 
     def compile(self, backend: str = "inductor") -> None:
-        """Compile the image encoder for the batch sizes it is asked for, with CUDA graphs on a GPU.
-        The first image of each batch size then takes minutes."""
+        """Compile the image encoder, with CUDA graphs on a GPU.
+
+        The first call with each batch size then takes minutes.
+        """
         mode = "max-autotune" if self.sam.device.type == "cuda" else None
         self._encode = torch.compile(
             self.sam.image_encoder, backend=backend, mode=mode, dynamic=False
@@ -86,7 +87,7 @@ class Segmenter:
 
     @property
     def side(self) -> int:
-        """Longer side of the model's input in pixels."""
+        """Side of the model's square input in pixels."""
         return int(self.sam.image_encoder.img_size)
 
     def embed(self, image_HWC: np.ndarray) -> Embedding:
@@ -103,25 +104,25 @@ class Segmenter:
 
         Args:
             images: any number.
-            half: in bfloat16 on a GPU, where encoding takes most of the time.
+            half: encode in bfloat16 on a GPU; ignored on a CPU.
 
         Raises:
             ValueError: an array is not such an image.
         """
-        prepared = [self._prepared(image) for image in images]
+        prepared = [self._preprocess(image) for image in images]
         with torch.autocast(
             self.sam.device.type, torch.bfloat16, enabled=half and self.has_half_encoder
         ):
             features = self._encode(torch.cat([padded for padded, _ in prepared]))
-        # a copy: a CUDA graph writes its next answer into the same memory
+        # a copy: a CUDA graph writes its next output into the same memory
         features = features.to(torch.float32, copy=True)
         return [
             Embedding(features[i : i + 1], (image.shape[0], image.shape[1]), prepared[i][1])
             for i, image in enumerate(images)
         ]
 
-    def _prepared(self, image_HWC: np.ndarray) -> tuple[torch.Tensor, tuple[int, int]]:
-        """The model's input (1, 3, S, S), and the size of the part of it that is image."""
+    def _preprocess(self, image_HWC: np.ndarray) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Return the model's input (1, 3, S, S), and (H, W) of the image inside it."""
         if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
             raise ValueError(
                 f"expected RGB uint8 (H, W, 3), got {image_HWC.dtype} {image_HWC.shape}"
@@ -129,7 +130,7 @@ class Segmenter:
         height, width = image_HWC.shape[:2]
         scale = self.side / max(height, width)
         size = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-        # Pillow's bilinear filter, as segment_anything's ResizeLongestSide uses it
+        # segment_anything's ResizeLongestSide resizes with Pillow's bilinear filter
         resized = Image.fromarray(image_HWC).resize((size[1], size[0]), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(resized)).to(self.sam.device)
         return preprocess(self.sam, pixels.permute(2, 0, 1)[None].float()), size
@@ -138,47 +139,52 @@ class Segmenter:
     def predict(
         self, embedding: Embedding, prompts: Sequence[Prompt], *, multimask: bool
     ) -> Prediction:
-        """Masks for prompts about one image.
+        """Predict masks for prompts about one image.
 
         Args:
-            embedding: of `embed`.
-            prompts: all of one form: as many points each, all or none with a box, or with logits.
-            multimask: three candidates a prompt; ask for it where one prompt may mean several
-                things, and for one mask where several points or a box settle it.
+            embedding: the result of `embed`.
+            prompts: prompts of one form: the same number of points each; a box, or logits, for all
+                or none.
+            multimask: return three candidates per prompt, for ambiguous prompts such as one click;
+                False returns one mask, for several points or a box.
 
         Raises:
-            ValueError: no prompts, or prompts of different forms.
+            ValueError: there are no prompts, or prompts of different forms.
         """
         batch = self._batch(embedding, prompts)
         masks, scores = decode(self.sam, embedding.features_1CHW, batch)
-        wanted = slice(1, None) if multimask else slice(0, 1)
-        return Prediction(masks[:, wanted], scores[:, wanted].clamp(0, 1))
+        outputs = slice(1, None) if multimask else slice(0, 1)
+        return Prediction(masks[:, outputs], scores[:, outputs].clamp(0, 1))
 
     @torch.inference_mode()
-    def predict_each(self, asked: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
-        """The same for prompts of any forms about several images, with as few decodings as their
-        forms allow.
+    def predict_each(self, requests: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
+        """Predict masks for prompts of any forms about several images, in one batch per form.
 
         Args:
-            asked: embedding, prompt and whether several candidates are wanted.
+            requests: embedding, prompt and `multimask` of each prompt.
+
+        Returns:
+            One prediction per request, with B = 1.
         """
         groups: dict[tuple[int, bool, bool], list[int]] = {}
-        for index, (_, prompt, _) in enumerate(asked):
+        for index, (_, prompt, _) in enumerate(requests):
             groups.setdefault(_form(prompt), []).append(index)
         found: dict[int, Prediction] = {}
         for rows in groups.values():
-            embeddings = [asked[row][0] for row in rows]
-            batch = self._joined(embeddings, [asked[row][1] for row in rows])
+            embeddings = [requests[row][0] for row in rows]
+            batch = self._join_prompts(embeddings, [requests[row][1] for row in rows])
             features = torch.cat([embedding.features_1CHW for embedding in embeddings])
             masks, scores = decode(self.sam, features, batch)
-            for place, row in enumerate(rows):
-                wanted = slice(1, None) if asked[row][2] else slice(0, 1)
-                logits = masks[place : place + 1, wanted]
-                found[row] = Prediction(logits, scores[place : place + 1, wanted].clamp(0, 1))
-        return [found[row] for row in range(len(asked))]
+            for index, row in enumerate(rows):
+                outputs = slice(1, None) if requests[row][2] else slice(0, 1)
+                logits = masks[index : index + 1, outputs]
+                found[row] = Prediction(logits, scores[index : index + 1, outputs].clamp(0, 1))
+        return [found[row] for row in range(len(requests))]
 
-    def _joined(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> PromptBatch:
-        """One batch of prompts of one form, the nth about the nth image."""
+    def _join_prompts(
+        self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
+    ) -> PromptBatch:
+        """Return one batch of prompts of one form, the nth about the nth image."""
         batches = [self._batch(e, [p]) for e, p in zip(embeddings, prompts, strict=True)]
 
         def joined(name: str) -> torch.Tensor | None:
@@ -212,23 +218,23 @@ class Segmenter:
 
     @property
     def has_half(self) -> bool:
-        """Whether it pays to decode in bfloat16 on this device."""
+        """Whether `candidates` decodes in bfloat16 with `half`."""
         return half_is_faster(self.sam.device.type)
 
     @property
     def has_half_encoder(self) -> bool:
-        """Whether images are encoded in bfloat16 where that is asked for."""
+        """Whether `embed_many` encodes in bfloat16 with `half`."""
         return bool(self.sam.device.type == "cuda")
 
     def _half_decoder(self) -> Any:
-        """The mask decoder in bfloat16; the model's own where the processor has no bfloat16."""
+        """Return the mask decoder in bfloat16, or the model's own unless `has_half`."""
         if not self.has_half:
             return self.sam.mask_decoder
         if self._half is None:
             self._half = copy.deepcopy(self.sam.mask_decoder).bfloat16()
         return self._half
 
-    def _places(self, embedding: Embedding) -> torch.Tensor:
+    def _position_encoding(self, embedding: Embedding) -> torch.Tensor:
         grid = (embedding.features_1CHW.shape[-2], embedding.features_1CHW.shape[-1])
         if grid not in self._positions:
             self._positions[grid] = positions(self.sam, grid)
@@ -241,54 +247,54 @@ class Segmenter:
 
     @property
     def workers(self) -> int:
-        """How many batches of points are best decoded side by side: one a core, or one a GPU."""
+        """Batches of points to decode in parallel: one per core, or one on a GPU."""
         return torch.get_num_threads() if self.sam.device.type == "cpu" else 1
 
     @property
     def images_at_once(self) -> int:
-        """How many images or crops are best encoded as one batch."""
+        """Images or crops to encode as one batch."""
         return 4 if self.sam.device.type == "cpu" else 24
 
     @property
     def batch(self) -> int:
-        """Points decoded at once: what fits a CPU's cache, or keeps a GPU busy."""
+        """Points to decode as one batch: they fit a CPU's cache, or keep a GPU busy."""
         return 16 if self.sam.device.type == "cpu" else 256
 
     @torch.inference_mode()
     def candidates(
         self, embedding: Embedding, points_B2: np.ndarray, min_iou: float, *, half: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Three masks for each of B lone clicks, drawn only where predicted IoU is above `min_iou`.
+        """Predict three masks for each of B lone clicks, and keep those above `min_iou`.
 
         Args:
-            embedding: of `embed`.
+            embedding: the result of `embed`.
             points_B2: (x, y) in pixels of the original image.
-            min_iou: in [0, 1].
-            half: decode in bfloat16, where the processor has it.
+            min_iou: lower limit of predicted IoU, [0, 1], exclusive.
+            half: decode in bfloat16 if `has_half`.
 
         Returns:
-            N masks of all clicks in their order: logits (N, 4h, 4w), predicted IoU (N,) and which
-            click each answers, int64 (N,).
+            The N masks above `min_iou` in the order of the clicks: logits (N, 4h, 4w), predicted
+            IoU (N,) and the index of each mask's click, int64 (N,).
         """
         label = np.ones(1, np.int64)
         prompts = [Prompt(points_xy=point[None], labels=label) for point in points_B2]
         batch = self._batch(embedding, prompts)
-        decoded = decode_undrawn(
+        decoded = decode_without_masks(
             self.sam,
             embedding.features_1CHW,
             batch,
-            self._places(embedding),
+            self._position_encoding(embedding),
             self._half_decoder() if half else None,
         )
         scores = decoded.scores_B4[:, 1:].float().clamp(0, 1)
         rows, outputs = torch.nonzero(scores > min_iou, as_tuple=True)
-        return decoded.draw_some(rows, outputs + 1), scores[rows, outputs], rows
+        return decoded.select_masks(rows, outputs + 1), scores[rows, outputs], rows
 
     @torch.inference_mode()
     def upsample(self, embedding: Embedding, logits_BHW: torch.Tensor) -> torch.Tensor:
-        """Low-resolution logits (B, 4h, 4w) at the image's size: float (B, H, W).
+        """Upsample low-resolution logits (B, 4h, 4w) to the image's size, float32 (B, H, W).
 
-        Memory grows with B x H x W; `masks` works in pieces.
+        Memory grows with B x H x W; `masks` bounds it.
         """
         low = logits_BHW[:, None].float()
         full = F.interpolate(low, (self.side, self.side), mode="bilinear", align_corners=False)
@@ -297,7 +303,7 @@ class Segmenter:
         return F.interpolate(cut, size, mode="bilinear", align_corners=False)[:, 0]
 
     def masks(self, embedding: Embedding, logits_BHW: torch.Tensor) -> np.ndarray:
-        """Low-resolution logits (B, 4h, 4w) as bool masks (B, H, W) of the image."""
+        """Threshold low-resolution logits (B, 4h, 4w) at image size: bool (B, H, W)."""
         height, width = embedding.original_size
         out = np.zeros((len(logits_BHW), height, width), bool)
         step = self.pieces_at_once(height, width)
@@ -307,22 +313,23 @@ class Segmenter:
         return out
 
     def pieces_at_once(self, height: int, width: int) -> int:
-        """How many masks of (height, width) may be upsampled at once within MAX_UPSAMPLED: each
-        is as large as the model's input on the way, then twice as large as the image."""
+        """Return how many masks of (height, width) fit into MAX_UPSAMPLED: each takes the size of
+        the model's input on the way, then twice the size of the image."""
         return max(1, MAX_UPSAMPLED // max(2 * height * width, self.side**2))
 
 
 def _form(prompt: Prompt) -> tuple[int, bool, bool]:
-    """Prompts with the same can be decoded together."""
+    """Return what prompts must have in common to be decoded in one batch."""
     points = -1 if prompt.points_xy is None else len(prompt.points_xy)
     return points, prompt.box_xyxy is None, prompt.mask_logits is None
 
 
 def load_segmenter(model: str | Path = SHIPPED, device: str = "cpu") -> Segmenter:
-    """A model ready for use, by the names `load_sam` knows; a public one has SAM's thresholds.
+    """Load a segmenter by the names that `load_sam` accepts; a public checkpoint without a card
+    gets SAM's thresholds.
 
     Raises:
-        CheckpointError: no such model, or the file does not fit.
+        CheckpointError: the file is missing or damaged, or does not fit its architecture.
     """
     path = shipped_path() if str(model) == SHIPPED else Path(model)
     if path.suffix in TORCH_SUFFIXES:

@@ -1,4 +1,5 @@
-"""Weights that others wrote: read without running anything, told apart, checked before use."""
+"""Weights of other projects: reading without running code, identification of the architecture,
+and checks of names and shapes."""
 
 from __future__ import annotations
 
@@ -20,20 +21,20 @@ VITS = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
 """Width and depth of the image encoder -> architecture, as in segment_anything's build_sam.py."""
 
 TINY_VITS = {320: "vit_t"}
-"""Width of a TinyViT's last stage -> architecture: of TinyViT's 5M, 11M and 21M, MobileSAM's."""
+"""Width of a TinyViT's last stage -> architecture. MobileSAM uses TinyViT-5M."""
 
 NAMES = {"vit_t": "vit_t|(?i:mobile[_-]?sam)", "vit_b": "vit_b", "vit_l": "vit_l", "vit_h": "vit_h"}
-"""Architecture -> what says so in a file's name, where no letter follows."""
+"""Architecture -> pattern in a file's name that identifies it if no letter follows."""
 
 TORCH_SUFFIXES = (".pth", ".pt")
-"""Endings of files that `torch.save` wrote."""
+"""Suffixes of files that `torch.save` wrote."""
 
 Tensors = Mapping[str, torch.Tensor]
-"""Weights by the names that they have in a `Sam`."""
+"""Weights by parameter name in a `Sam`."""
 
 
 class CheckpointError(DataEngineError):
-    """The file is no checkpoint of a known architecture. Take another file, or make it again."""
+    """The file is not a checkpoint of a known architecture. Use another file, or write it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,98 +42,105 @@ class StateDict:
     """Weights that fit an architecture.
 
     Attributes:
-        told_by: what said which architecture it is, e.g. "the file's name".
+        tensors: the weights on the CPU.
+        architecture: key of ARCHITECTURES.
+        identified_by: how the architecture was identified, e.g. "the file's name".
     """
 
     tensors: Tensors
     architecture: str
-    told_by: str
+    identified_by: str
 
 
 def read_state_dict(path: Path, architecture: str | None = None) -> StateDict:
-    """The weights of a `.safetensors`, `.pth` or `.pt` file. Large files are mapped into memory,
-    not copied.
+    """Read the weights of a `.safetensors`, `.pth` or `.pt` file; large files are memory-mapped.
 
     Args:
-        architecture: what the file's card says, None where it has none.
+        path: the file.
+        architecture: the architecture on the file's card; None if the file has no card.
 
     Raises:
-        CheckpointError: no such file, broken, of no known architecture, or names and shapes of its
-            tensors are not that architecture's.
+        CheckpointError: the file is missing or damaged, its architecture is unknown, or the names
+            or shapes of its tensors do not fit the architecture.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is no file")
+        raise CheckpointError(f"{path} is not a file")
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
     if architecture is None:
-        architecture, told_by = find_architecture(path.name, tensors)
+        architecture, identified_by = find_architecture(path.name, tensors)
     elif architecture in ARCHITECTURES:
-        told_by = "its card"
+        identified_by = "its card"
     else:
-        raise CheckpointError(f"{path} is of an unknown architecture {architecture!r}")
+        raise CheckpointError(f"{path} has the unknown architecture {architecture!r}")
     problems = misfits(tensors, architecture)
     if problems:
         raise CheckpointError(
-            f"{path} does not fit {architecture}, which it is by {told_by}: {problems}"
+            f"{path} does not fit {architecture}, identified by {identified_by}: {problems}"
         )
-    return StateDict(tensors, architecture, told_by)
+    return StateDict(tensors, architecture, identified_by)
 
 
 def find_architecture(file_name: str, tensors: Tensors) -> tuple[str, str]:
-    """Which architecture weights are of, and what told: the file's name where it says one of
-    vit_t, vit_b, vit_l and vit_h, as Meta's do, or mobile_sam, else the tensors' shapes.
+    """Identify the architecture of weights.
+
+    The file's name counts if it contains vit_t, vit_b, vit_l, vit_h or mobile_sam, as the public
+    files' names do; else the names and shapes of the tensors.
+
+    Returns:
+        The architecture, and how it was identified, in words.
 
     Raises:
-        CheckpointError: neither tells.
+        CheckpointError: neither identifies a known architecture.
     """
-    named = [one for one, said in NAMES.items() if re.search(f"({said})(?![a-z])", file_name)]
+    named = [name for name, form in NAMES.items() if re.search(f"({form})(?![a-z])", file_name)]
     if len(named) == 1:
         return named[0], "the file's name"
     if "image_encoder.stem.weight" in tensors:
         return "lite", "the names of its tensors"
     if "image_encoder.patch_embed.seq.0.c.weight" in tensors:
-        return _find_tiny_vit(file_name, tensors)
+        return _identify_tiny_vit(file_name, tensors)
     positions = tensors.get("image_encoder.pos_embed")
     width = 0 if positions is None else positions.shape[-1]
     blocks = [re.match(r"image_encoder\.blocks\.(\d+)\.", name) for name in tensors]
     depth = len({block[1] for block in blocks if block})
     if (width, depth) in VITS:
         return VITS[width, depth], f"its encoder of {depth} blocks, {width} wide"
-    encoder = f"an encoder of {depth} blocks, {width} wide" if depth else "no image encoder of SAM"
-    raise _unknown(file_name, encoder)
+    encoder = f"an encoder of {depth} blocks, {width} wide" if depth else "no SAM image encoder"
+    raise _unknown_architecture(file_name, encoder)
 
 
-def _find_tiny_vit(file_name: str, tensors: Tensors) -> tuple[str, str]:
+def _identify_tiny_vit(file_name: str, tensors: Tensors) -> tuple[str, str]:
     neck = tensors.get("image_encoder.neck.0.weight")
     width = 0 if neck is None else neck.shape[1]
     if width in TINY_VITS:
         return TINY_VITS[width], f"its TinyViT, {width} wide at its end"
-    raise _unknown(file_name, f"a TinyViT that is {width} wide at its end")
+    raise _unknown_architecture(file_name, f"a TinyViT that is {width} wide at its end")
 
 
-def _unknown(file_name: str, encoder: str) -> CheckpointError:
+def _unknown_architecture(file_name: str, encoder: str) -> CheckpointError:
     known = ", ".join(ARCHITECTURES)
     return CheckpointError(f"{file_name} has {encoder}; the known architectures are {known}")
 
 
 def misfits(tensors: Tensors, architecture: str) -> str:
-    """What keeps the weights from fitting: missing, unexpected and misshapen tensors, three of
-    each by name; empty where they fit."""
+    """Describe why weights do not fit an architecture: up to three names each of missing,
+    unexpected and misshapen tensors. The result is empty if the weights fit."""
     with torch.device("meta"):
-        wanted = build_sam(architecture).state_dict()
+        expected = build_sam(architecture).state_dict()
     misshapen = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
     kinds = {
-        "missing": [name for name in wanted if name not in tensors],
-        "unexpected": [name for name in tensors if name not in wanted],
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
         "of another shape": misshapen,
     }
-    return "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds.items() if names)
+    return "; ".join(f"{kind}: {_first_three(names)}" for kind, names in kinds.items() if names)
 
 
-def _few(names: list[str]) -> str:
+def _first_three(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -145,20 +153,22 @@ def _read_safetensors(path: Path) -> Tensors:
 
 
 def _read_pth(path: Path) -> Tensors:
-    """Tensors of a file that `torch.save` wrote; no code in it is ever run."""
+    """Read the tensors of a file that `torch.save` wrote, without running code in it."""
     try:
         found = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-    except UnpicklingError as error:  # its text advises to load the file unsafely
+    except UnpicklingError as error:  # its message advises loading the file unsafely
         raise CheckpointError(
-            f"{path} is damaged, or holds more than tensors, which is not loaded"
+            f"{path} is damaged, or contains objects other than tensors, which are not loaded"
         ) from error
-    except Exception as error:  # damaged bytes make the reader fail in any way
+    except Exception as error:  # damaged bytes raise exceptions of many types
         raise CheckpointError(f"{path} cannot be read as a .pth file: {error!r}") from error
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
     ):
-        keys = f" but {_few([str(key) for key in found])}" if isinstance(found, dict) else ""
-        raise CheckpointError(f"{path} holds no plain table of tensors by name{keys}")
+        keys = (
+            f" but {_first_three([str(key) for key in found])}" if isinstance(found, dict) else ""
+        )
+        raise CheckpointError(f"{path} does not contain a dict of tensors by name{keys}")
     return found

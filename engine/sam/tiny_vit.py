@@ -1,11 +1,11 @@
-"""TinyViT, the image encoder of MobileSAM: a small stand-in for SAM's ViT-H, with its embedding.
+"""TinyViT, the image encoder of MobileSAM, distilled from SAM's ViT-H.
 
-Architecture: Wu et al. 2022, "TinyViT", arXiv:2207.10666, its 5M variant; as MobileSAM uses it:
+Architecture: Wu et al. 2022, "TinyViT", arXiv:2207.10666, the 5M variant, as in MobileSAM:
 Zhang et al. 2023, "Faster Segment Anything", arXiv:2306.14289, https://github.com/ChaoningZhang/MobileSAM.
 Tensors have the names of the public checkpoint `mobile_sam.pt`.
 
-Two convolutions bring the image to stride 4; a stage of convolutions, then three of attention in
-windows, with a merging of positions after each but the last; the last merging keeps its positions,
+Two convolutions reduce the image to stride 4. One stage of convolutions and three stages of window
+attention follow, with a merging layer after each but the last. The last merging layer has stride 1,
 so that the embedding has SAM's stride 16.
 
 B = images, C = channels, H = W = positions of a stage, N = positions of a window, T = heads.
@@ -25,22 +25,22 @@ IMAGE_SIZE = 1024
 STRIDE = 16
 EMBED_DIM = 256
 EXPANSION = 4
-"""Of the hidden layers, in convolutions and MLPs."""
+"""Width of hidden layers over that of their input, in convolutions and MLPs."""
 
 CLASSES = 1000
-"""Of the classifier that comes with the public weights."""
+"""Classes of the unused classifier in the public weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage: `depth` blocks, then the merging to the next stage's channels with `stride`."""
+    """One stage: `depth` blocks, then a merging layer of `stride` to the next stage's channels."""
 
     channels: int
     depth: int
     heads: int = 0
-    """0 where the blocks are convolutions."""
+    """Attention heads; 0 for blocks of convolutions."""
     window: int = 0
-    """Side of the attention's windows, in positions."""
+    """Side of the attention windows in positions."""
     stride: int = 2
 
 
@@ -55,7 +55,7 @@ STAGES = (
 class ConvNorm(nn.Sequential):
     """A convolution and its batch norm, folded into one convolution at each call.
 
-    The norm's statistics stay those of the checkpoint, in training too: a step sees a few images.
+    Training does not update the norm's statistics, because a step has only a few images.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class ConvNorm(nn.Sequential):
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        conv, norm = self.c, cast(Any, self.bn)  # its statistics may be None elsewhere
+        conv, norm = self.c, cast(Any, self.bn)  # torch types the statistics as optional
         gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
         weight, bias = conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
         return F.conv2d(x, weight, bias, conv.stride, conv.padding, groups=conv.groups)
 
 
 class ConvBlock(nn.Module):
-    """Expand 1x1, depthwise 3x3, project 1x1, around a skip; (B, C, H, W)."""
+    """Expand 1x1, depthwise 3x3, project 1x1, with a skip connection; (B, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ConvBlock(nn.Module):
 
 
 class Merging(nn.Module):
-    """To the next stage's channels, and to half the positions a side where `stride` is 2."""
+    """Change to the next stage's channels, and halve both sides if `stride` is 2."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -111,8 +111,8 @@ class Merging(nn.Module):
 class WindowAttention(nn.Module):
     """x + attention inside windows of `window` x `window` positions; (B, H, W, C).
 
-    Each head adds a learned bias by how far apart two positions are, in rows and in columns. Where
-    windows overhang, noughts fill them, and are attended to as any other position.
+    Each head adds a learned bias for the distance of two positions in rows and columns. Windows
+    that extend beyond the input are padded with zeros, which are attended to as any position is.
     """
 
     offsets_NN: torch.Tensor
@@ -135,23 +135,23 @@ class WindowAttention(nn.Module):
         padded = F.pad(x, (0, 0, 0, -W % side, 0, -H % side))
         rows, columns = padded.shape[1] // side, padded.shape[2] // side
         windows = padded.reshape(B, rows, side, columns, side, C).transpose(2, 3)
-        answers = self.attend(windows.reshape(-1, side * side, C))
-        back = answers.reshape(B, rows, columns, side, side, C).transpose(2, 3)
+        attended = self.attend(windows.reshape(-1, side * side, C))
+        back = attended.reshape(B, rows, columns, side, side, C).transpose(2, 3)
         return x + back.reshape(padded.shape)[:, :H, :W]
 
     def attend(self, windows_BNC: torch.Tensor) -> torch.Tensor:
-        """What attention adds inside windows."""
+        """Attention without the skip connection, on windows (B, N, C)."""
         B, N, C = windows_BNC.shape
         mixed = self.qkv(self.norm(windows_BNC)).reshape(B, N, self.heads, 3, C // self.heads)
         query, key, value = mixed.permute(3, 0, 2, 1, 4)
         bias_1TNN = self.attention_biases[None, :, self.offsets_NN].to(query.dtype)
         found = F.scaled_dot_product_attention(query, key, value, bias_1TNN)
-        answers: torch.Tensor = self.proj(found.transpose(1, 2).reshape(B, N, C))
-        return answers
+        attended: torch.Tensor = self.proj(found.transpose(1, 2).reshape(B, N, C))
+        return attended
 
 
 class Mlp(nn.Module):
-    """x + two layers on each position; (B, H, W, C)."""
+    """x + two linear layers on each position; (B, H, W, C)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class Mlp(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention in windows, a depthwise convolution across their borders, an MLP; (B, C, H, W)."""
+    """Window attention, a depthwise convolution across window borders, an MLP; (B, C, H, W)."""
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class AttentionBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks, then the merging to the next stage; (B, C, H, W)."""
+    """Blocks, then the merging layer; (B, C, H, W)."""
 
     def __init__(self, spec: StageSpec, next_channels: int | None) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class Stage(nn.Module):
 
 
 class _Stem(nn.Module):
-    """Two convolutions of stride 2; `seq` is its name in the checkpoint."""
+    """Two convolutions of stride 2; the checkpoint names them `seq`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -218,8 +218,8 @@ class _Stem(nn.Module):
         return out
 
 
-class _Kept(nn.Module):
-    """A layer that is in the checkpoint and computes nothing here: stored, never trained."""
+class _UnusedLayer(nn.Module):
+    """A layer of the checkpoint that this encoder does not use: it is stored and never trained."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -230,8 +230,8 @@ class _Kept(nn.Module):
 class TinyVit(nn.Module):
     """Image (B, 3, H, W), normalised as SAM does, to embedding (B, 256, H / 16, W / 16).
 
-    It stands where segment_anything's `ImageEncoderViT` stands, hence `img_size`. H and W are
-    multiples of 16; the public weights were trained at 1024.
+    It replaces segment_anything's `ImageEncoderViT`, which has the attribute `img_size`. H and W
+    are multiples of 16; the public weights were trained at 1024.
     """
 
     def __init__(self, img_size: int) -> None:
@@ -241,8 +241,8 @@ class TinyVit(nn.Module):
         following = [*(spec.channels for spec in STAGES[1:]), None]
         self.layers = nn.Sequential(*map(Stage, STAGES, following))
         last = STAGES[-1].channels
-        self.norm_head = _Kept(last)
-        self.head = _Kept(CLASSES, last)
+        self.norm_head = _UnusedLayer(last)
+        self.head = _UnusedLayer(CLASSES, last)
         self.neck = nn.Sequential(
             nn.Conv2d(last, EMBED_DIM, 1, bias=False),
             LayerNorm2d(EMBED_DIM),
@@ -251,7 +251,7 @@ class TinyVit(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # each position's channels side by side, as convolutions and attention are both fast in
+        # convolutions and attention are both fast with channels last
         x = x.contiguous(memory_format=torch.channels_last)
         embedding: torch.Tensor = self.neck(self.layers(self.patch_embed(x)))
         return embedding

@@ -1,9 +1,9 @@
 """Make `import torchvision` work beside a CPU-only torch.
 
-Some machines have a CPU build of torch and torchvision's CUDA build, because no CPU build of
-torchvision was to be had. Its compiled operators then do not load, and `import torchvision` dies on
-`torchvision::nms`, which it wants to describe. This module declares the two operators that are
-named at import and gives `nms` a CPU implementation. Where torchvision is whole it does nothing.
+Where torchvision's CUDA build is installed beside a CPU build of torch, its compiled operators do
+not load, and `import torchvision` fails because `torchvision::nms` does not exist. This module
+declares the two operators that are named at import and implements `nms` on the CPU. It does nothing
+if torchvision imports without help.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _library: Any = None
 
 
 def ensure_torchvision() -> None:
-    """Call before the first import of torchvision or segment_anything; calling again is free."""
+    """Register the missing operators. Call it before the first import of torchvision or
+    segment_anything; further calls do nothing."""
     global _library
     if _library is not None:
         return
@@ -38,7 +39,7 @@ def ensure_torchvision() -> None:
     _library.impl("nms", _nms_cpu, "CPU")
     from torchvision import extension
 
-    extension._has_ops = lambda: True  # it refuses to call nms where its own did not load
+    extension._has_ops = lambda: True  # else torchvision refuses to call nms
 
 
 def _nms_cpu(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Simulation: generated scenes with exact masks, and the simulated annotator."""

@@ -1,10 +1,9 @@
-"""A simulated annotator: clicks from ground truth as a careful person would, and what it costs.
+"""A simulated annotator, who clicks from ground truth, and a model of the annotator's time.
 
-Objects are worked on in order of prominence (largest first), as SAM's annotators did (paper,
-section 4). All objects of an image are prompted side by side, which changes nothing for any of
-them and saves time.
+Objects are annotated in order of prominence, the largest first, as in SAM's data engine (paper,
+section 4). All objects of an image are prompted in one batch, which does not change the result.
 
-K = objects, H x W = image; masks are bool.
+H x W = image; masks are bool.
 """
 
 from __future__ import annotations
@@ -16,20 +15,21 @@ import cv2
 import numpy as np
 
 from engine.core.clicks import center_point, depth, next_click
+from engine.core.components import largest_component
 from engine.core.metrics import batch_iou, iou
 from engine.core.records import Mask, Prompt, Provenance
 from engine.core.rle import encode
 from engine.sam.segmenter import Segmenter
-from engine.sam.zoom import Answer, Ask, Zoom
+from engine.sam.tiles import PromptRequest, TiledPredictor, TilePrediction
 
 MAX_BATCH = 64
-"""Objects prompted at once."""
+"""Objects prompted together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostModel:
-    """Seconds of a person's time. The click and box times are measured ones from the literature;
-    the others are assumptions, to be replaced by an own team's figures."""
+    """Seconds of an annotator's time. Click and box times were measured in the literature; the
+    others are assumptions, to be replaced by measurements of the team."""
 
     new_object: float = 1.5
     """To find the next object and to confirm its mask."""
@@ -38,7 +38,7 @@ class CostModel:
     """Bearman et al. 2016, "What's the point": 2.4 s for the first point of an image."""
 
     click: float = 0.9
-    """The same source: 0.9 s for each further point."""
+    """Bearman et al. 2016: 0.9 s for each further point."""
 
     box: float = 7.0
     """Papadopoulos et al. 2017, extreme clicking."""
@@ -47,10 +47,10 @@ class CostModel:
     """One stroke of brush or eraser."""
 
     glance: float = 1.0
-    """To judge one mask that is already there."""
+    """To judge one existing mask."""
 
-    def of(self, clicks: int, strokes: int) -> float:
-        """Seconds for one new mask made with these."""
+    def seconds_for(self, clicks: int, strokes: int) -> float:
+        """Return the seconds for one new mask made with these clicks and strokes."""
         further = max(clicks - 1, 0) * self.click
         first = self.first_click if clicks else 0.0
         return self.new_object + first + further + strokes * self.stroke
@@ -58,32 +58,32 @@ class CostModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotatorConfig:
-    """How the simulated annotator works."""
+    """Thresholds and limits of the simulated annotator; IoUs are with the true mask."""
 
     good_iou: float = 0.9
-    """No more clicks once the mask has this IoU with the truth."""
+    """The annotator stops clicking at this IoU."""
 
     finish_iou: float = 0.95
-    """Brush and eraser are put down here: a model that is trained on masks left as its own clicks
-    made them learns its own mistakes."""
+    """The annotator stops brushing and erasing at this IoU. Without brush and eraser, a model is
+    trained on its own mistakes."""
 
     max_clicks: int = 8
-    """Clicks before brush and eraser are taken."""
+    """Clicks before the annotator takes brush and eraser."""
 
     max_strokes: int = 4
-    """Strokes before the object is left as it is."""
+    """Strokes of brush and eraser per object."""
 
     max_seconds: float = 30.0
-    """Time on one mask after which an annotator moves on (SAM paper, section 4)."""
+    """Time on one mask after which the annotator moves on (SAM paper, section 4)."""
 
     keep_iou: float = 0.5
-    """What is worse at the end is thrown away."""
+    """Masks below this IoU are discarded at the end."""
 
     accept_iou: float = 0.75
-    """A mask that is already there is good enough from here on."""
+    """Existing masks are accepted from this IoU on."""
 
     max_objects: int = 40
-    """Objects annotated in one image, most prominent first."""
+    """Objects annotated per image, the most prominent first."""
 
     cost: CostModel = field(default_factory=CostModel)
 
@@ -97,14 +97,16 @@ class AnnotatorConfig:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedMask:
-    """What the annotator made of one object.
+    """The annotator's mask of one object.
 
     Attributes:
-        mask_HW: the final mask.
-        iou: with the truth.
-        clicks: clicks given. strokes: brush and eraser strokes. seconds: by the cost model.
-        point_xy: the first click.
-        predicted_iou: the model's own opinion of its last answer.
+        mask_HW: the final mask, bool.
+        iou: IoU with the truth, [0, 1].
+        clicks: number of clicks.
+        strokes: number of strokes of brush and eraser.
+        seconds: time by the cost model.
+        point_xy: the first click, pixels.
+        predicted_iou: predicted IoU of the best predicted mask, [0, 1].
     """
 
     mask_HW: np.ndarray
@@ -132,58 +134,61 @@ class AnnotatedMask:
 
 
 class _Object:
-    """One object being worked on."""
+    """State of one object: its clicks and predictions."""
 
     def __init__(self, truth_HW: np.ndarray) -> None:
         self.truth = truth_HW
         self.points: list[tuple[int, int]] = [center_point(truth_HW)]
         self.labels: list[int] = [1]
-        self.answer: Answer | None = None
+        self.prediction: TilePrediction | None = None
         self.mask = np.zeros_like(truth_HW)
         self.iou = 0.0
         self.best: tuple[float, np.ndarray, float] = (0.0, self.mask, 0.0)
-        """IoU, mask and predicted IoU of the best answer so far."""
+        """IoU, mask and predicted IoU of the best predicted mask so far."""
 
-    def ask(self) -> Ask:
+    def request(self) -> PromptRequest:
         prompt = Prompt(
             points_xy=np.array(self.points, np.float64), labels=np.array(self.labels, np.int64)
         )
-        return Ask(prompt, self.answer, self.answer.best if self.answer else 0)
+        return PromptRequest(
+            prompt, self.prediction, self.prediction.best if self.prediction else 0
+        )
 
 
 class SimulatedAnnotator:
-    """Annotates images whose truth is known."""
+    """Annotates images whose true masks are known."""
 
     def __init__(self, segmenter: Segmenter, config: AnnotatorConfig | None = None) -> None:
         self.segmenter = segmenter
         self.config = config or AnnotatorConfig()
 
-    def annotate(self, viewer: Zoom, truths: Sequence[np.ndarray]) -> list[AnnotatedMask]:
-        """Make masks for the objects `truths`, bool (H, W) each, from nothing.
+    def annotate(self, viewer: TiledPredictor, truths: Sequence[np.ndarray]) -> list[AnnotatedMask]:
+        """Annotate objects without existing masks.
 
         Args:
-            viewer: of the image, with the annotator's model.
+            viewer: predictor for the image, with the annotator's model.
+            truths: true masks, bool (H, W) each; empty masks are skipped.
 
         Returns:
-            One record for every object that ended at `keep_iou` or better.
+            One record per object whose final mask has an IoU of at least `keep_iou`.
         """
-        wanted = sorted((t for t in truths if t.any()), key=lambda t: -int(t.sum()))
-        objects = [_Object(truth) for truth in wanted[: self.config.max_objects]]
+        largest_first = sorted((t for t in truths if t.any()), key=lambda t: -int(t.sum()))
+        objects = [_Object(truth) for truth in largest_first[: self.config.max_objects]]
         for start in range(0, len(objects), MAX_BATCH):
             self._click(viewer, objects[start : start + MAX_BATCH])
         done = [self._finish(item) for item in objects]
         return [record for record in done if record.iou >= self.config.keep_iou]
 
-    def _click(self, viewer: Zoom, objects: list[_Object]) -> None:
-        """Click until each object is good or its clicks are spent."""
+    def _click(self, viewer: TiledPredictor, objects: list[_Object]) -> None:
+        """Click until each object reaches `good_iou` or a limit."""
         config, active = self.config, objects
         for clicks in range(1, config.max_clicks + 1):
-            found = viewer.predict([item.ask() for item in active], multimask=clicks == 1)
-            masks = viewer.masks([(answer, answer.best) for answer in found])
+            found = viewer.predict([item.request() for item in active], multimask=clicks == 1)
+            masks = viewer.masks([(prediction, prediction.best) for prediction in found])
             quality = batch_iou(masks, np.stack([item.truth for item in active]))
             for index, item in enumerate(active):
                 item.mask, item.iou = masks[index], float(quality[index])
-                item.answer = found[index]
+                item.prediction = found[index]
                 if item.iou > item.best[0]:
                     predicted = float(found[index].predicted_iou_M.max())
                     item.best = (item.iou, item.mask, predicted)
@@ -195,8 +200,8 @@ class SimulatedAnnotator:
                 return
 
     def _add_click(self, item: _Object) -> bool:
-        """Add the next corrective click; False when time is up or nothing is left to correct."""
-        if self.config.cost.of(len(item.points) + 1, 0) > self.config.max_seconds:
+        """Add the next corrective click; return False if the time is up or there is no error."""
+        if self.config.cost.seconds_for(len(item.points) + 1, 0) > self.config.max_seconds:
             return False
         click = next_click(item.mask, item.truth)
         if click is None or click[0] in item.points:
@@ -206,16 +211,16 @@ class SimulatedAnnotator:
         return True
 
     def _finish(self, item: _Object) -> AnnotatedMask:
-        """Take the best answer seen (undo goes back to it), then brush and eraser."""
+        """Correct the best predicted mask with brush and eraser."""
         config = self.config
         quality, mask, predicted = item.best
         clicks, strokes = len(item.points), 0
         while (
             quality < config.finish_iou
             and strokes < config.max_strokes
-            and config.cost.of(clicks, strokes + 1) <= config.max_seconds
+            and config.cost.seconds_for(clicks, strokes + 1) <= config.max_seconds
         ):
-            mask = stroke(mask, item.truth)
+            mask = apply_stroke(mask, item.truth)
             strokes += 1
             quality = iou(mask, item.truth)
         x, y = item.points[0]
@@ -224,34 +229,30 @@ class SimulatedAnnotator:
             iou=quality,
             clicks=clicks,
             strokes=strokes,
-            seconds=config.cost.of(clicks, strokes),
+            seconds=config.cost.seconds_for(clicks, strokes),
             point_xy=(float(x), float(y)),
             predicted_iou=predicted,
         )
 
 
-def stroke(mask_HW: np.ndarray, truth_HW: np.ndarray) -> np.ndarray:
-    """The mask after one stroke of brush (something missing) or eraser (too much).
+def apply_stroke(mask_HW: np.ndarray, truth_HW: np.ndarray) -> np.ndarray:
+    """Return the mask after one stroke of the brush (false negatives) or eraser (false positives).
 
-    The stroke sweeps the largest piece of error with a disk of half that piece's half-width, so it
-    leaves its corners and never paints outside it: the piece's morphological opening.
+    The stroke is the morphological opening of the largest component of error, with a disk of half
+    the component's greatest depth: it leaves the component's corners and stays inside it.
+
+    Args:
+        mask_HW, truth_HW: bool.
     """
     missing = truth_HW & ~mask_HW
     surplus = mask_HW & ~truth_HW
-    piece, grows = _largest_piece(missing), True
-    other = _largest_piece(surplus)
-    if other.sum() > piece.sum():
-        piece, grows = other, False
-    if not piece.any():
+    component, grows = largest_component(missing), True
+    other = largest_component(surplus)
+    if other.sum() > component.sum():
+        component, grows = other, False
+    if not component.any():
         return mask_HW
-    radius = max(1, int(depth(piece).max() / 2))
+    radius = max(1, int(depth(component).max() / 2))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius - 1, 2 * radius - 1))
-    swept = cv2.morphologyEx(piece.astype(np.uint8), cv2.MORPH_OPEN, disk).astype(bool)
+    swept = cv2.morphologyEx(component.astype(np.uint8), cv2.MORPH_OPEN, disk).astype(bool)
     return np.asarray(mask_HW | swept if grows else mask_HW & ~swept)
-
-
-def _largest_piece(mask_HW: np.ndarray) -> np.ndarray:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask_HW.astype(np.uint8))
-    if count <= 1:
-        return np.zeros_like(mask_HW)
-    return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))

@@ -1,12 +1,12 @@
-"""Generated scenes with exact masks: training data that may be shipped, and the demo's images.
+"""Generated scenes with exact masks: training data without licence limits, and the demo's images.
 
-A scene is a pure function of its seed. Five kinds: `objects` (few to many textured things with
-nested parts, shadows and occlusion), `cells` (microscope-like: many small blobs, touching),
-`regions` (a frame cut into textured areas, as people cut up photographs) and `pile` (many objects
-of one sort) and `capsules` (the demo's).
+A scene is a pure function of its seed and size. There are five kinds: `objects` (textured objects
+with nested parts, shadows and occlusion), `cells` (many small touching blobs, as under a
+microscope), `regions` (an image divided into textured areas), `pile` (many objects of one shape)
+and `capsules` (the demo's).
 
-H = height, W = width. Masks are what is visible, bool (H, W); a part's pixels belong to its whole
-as well.
+H = height, W = width. Masks are the visible pixels, bool (H, W); a part's pixels belong to its
+whole as well.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from engine.simulation.textures import random_filling, value_noise
 Filling = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
 MIN_AREA = 24
-"""Pixels below which what is left of an object counts as hidden."""
+"""Objects with fewer visible pixels have no mask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """image_HWC: RGB uint8. masks: bool (H, W) each. background: pixels of no object."""
+    """An RGB uint8 image, the visible pixels of each object, bool (H, W), and those of none."""
 
     kind: str
     image_HWC: np.ndarray
@@ -37,7 +37,7 @@ class Scene:
 
 
 class _Canvas:
-    """Paints things one over another and keeps track of what stays visible."""
+    """Paints objects over one another and updates their visible masks."""
 
     def __init__(self, rng: np.random.Generator, filling_HWC: np.ndarray) -> None:
         self.rng = rng
@@ -48,9 +48,9 @@ class _Canvas:
     def paint(
         self, mask: np.ndarray, filling: Filling | np.ndarray, *, part_of: int | None = None
     ) -> int:
-        """Put one thing on top. A part covers everything but the whole it belongs to.
+        """Paint an object on top of the others except the whole `part_of`, and return its index.
 
-        `filling` is made for, or cut to, the mask's box. Returns the thing's index.
+        `filling` is RGB float32 for the canvas or the mask's box, or a function that draws it.
         """
         box = _window(mask, margin=4)
         patch = self.image[box]
@@ -68,7 +68,7 @@ class _Canvas:
         return len(self.masks) - 1
 
     def contrasting(self, mask: np.ndarray) -> np.ndarray:
-        """A filling for the mask's box whose mean colour differs enough from what lies there."""
+        """Return a filling for the mask's box whose mean colour differs from what it covers."""
         below = self.image[mask].mean(axis=0)
         size = self.image[_window(mask, margin=4)].shape[:2]
         for _ in range(4):
@@ -78,7 +78,7 @@ class _Canvas:
         return filling
 
     def shadow(self, mask: np.ndarray, radius: float) -> None:
-        """Darken beside a thing before it is painted."""
+        """Paint an object's shadow, before the object."""
         dx, dy = self.rng.normal(0, max(1.5, radius * 0.15), 2)
         box = _window(mask, margin=round(12 + radius * 0.4))
         patch = mask[box].astype(np.float32)
@@ -88,7 +88,7 @@ class _Canvas:
         self.image[box] *= 1 - self.rng.uniform(0.2, 0.6) * soft[:, :, None]
 
     def shade(self, mask: np.ndarray) -> None:
-        """Lighten or darken a thing towards its edge, as round things look."""
+        """Lighten or darken an object towards its edge, so that it looks round."""
         box = _window(mask, margin=1)
         inside = mask[box].astype(np.uint8)
         distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, 3), dtype=np.float32)
@@ -98,7 +98,7 @@ class _Canvas:
 
 
 def _window(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """The mask's box, `margin` pixels wider on each side, as slices of rows and columns."""
+    """Return the mask's box with a margin in pixels, as slices of rows and columns."""
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return (
         slice(max(y - margin, 0), y + h + margin),
@@ -212,9 +212,9 @@ def _regions(rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
     )
     labels = distance.argmin(axis=0)
     for region in range(count):
-        _, pieces = cv2.connectedComponents((labels == region).astype(np.uint8))
-        for piece in range(1, int(pieces.max()) + 1):
-            mask = pieces == piece
+        _, components = cv2.connectedComponents((labels == region).astype(np.uint8))
+        for component in range(1, int(components.max()) + 1):
+            mask = components == component
             if mask.sum() >= 0.002 * mask.size:
                 canvas.paint(mask, canvas.contrasting(mask))
     for _ in range(int(rng.integers(0, 7))):
@@ -223,7 +223,7 @@ def _regions(rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
 
 
 def _capsules(rng: np.random.Generator, size: tuple[int, int]) -> _Canvas:
-    """Two-coloured capsules on a tray: whoever does not know them takes each half for a thing."""
+    """Two-coloured capsules on a tray: an untrained model segments each half as an object."""
     canvas = _Canvas(rng, random_filling(rng, size))
     first, second = rng.permutation(CAPSULE_COLOURS)[:2]
     for _ in range(int(rng.integers(14, 30))):
@@ -253,12 +253,12 @@ KINDS: dict[str, tuple[Callable[[np.random.Generator, tuple[int, int]], _Canvas]
     "pile": (_pile, 0.12),
     "capsules": (_capsules, 0.0),
 }
-"""Kinds of scene with their odds. `capsules` is never drawn by chance: the base model is not
-trained on it, so that the demo can show what the loop does for a domain the model does not know."""
+"""Kinds of scene with their probabilities. `capsules` has probability 0: the base model is not
+trained on it, so that the demo shows the loop on a domain that is new to the model."""
 
 
 def _finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Light, lens, sensor and JPEG."""
+    """Add uneven light, blur, sensor noise, a tone curve and JPEG artefacts; return uint8."""
     size = (image.shape[0], image.shape[1])
     if rng.random() < 0.6:
         light = 1 + rng.uniform(0.05, 0.35) * value_noise(rng, size, max(size) / 2)
@@ -279,20 +279,20 @@ def _finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def generate_scene(seed: int, size: tuple[int, int] = (256, 256), kind: str | None = None) -> Scene:
-    """The scene that belongs to `seed`.
+    """Generate the scene of a seed.
 
     Args:
-        seed: any non-negative integer; the same seed and size give the same pixels.
+        seed: non-negative; the same seed and size give the same pixels.
         size: (H, W) in pixels, both at least 64.
-        kind: one of KINDS, or None for a random one.
+        kind: one of KINDS, or None for a random kind.
 
     Raises:
-        ValueError: the size is too small or the kind unknown.
+        ValueError: the size is too small, or the kind is unknown.
     """
     if min(size) < 64:
-        raise ValueError(f"a scene needs at least 64 pixels a side, got {size}")
+        raise ValueError(f"both sides must be at least 64 pixels, got {size}")
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"unknown kind of scene {kind!r}; there are {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind of scene {kind!r}; expected one of {', '.join(KINDS)}")
     rng = np.random.default_rng([seed, *size])
     names = list(KINDS)
     drawn = names[rng.choice(len(names), p=[odds for _, odds in KINDS.values()])]

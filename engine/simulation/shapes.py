@@ -1,4 +1,5 @@
-"""Outlines for generated scenes, drawn as bool masks. Points are (x, y) pixels."""
+"""Random shapes for generated scenes. Points are (x, y) in pixels; every shape is a bool mask of
+`size` (H, W) about `center`, at most about `radius` pixels from it."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ def polygon(
 def rectangle(
     rng: np.random.Generator, size: tuple[int, int], center: np.ndarray, radius: float
 ) -> np.ndarray:
-    """A rectangle, half of them upright."""
+    """A rectangle, upright with probability one half."""
     half = np.array([radius, radius * rng.uniform(0.25, 1)])
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
     turn = 0.0 if rng.random() < 0.5 else rng.uniform(0, np.pi)
@@ -89,7 +90,7 @@ def ring(
 def strip(
     rng: np.random.Generator, size: tuple[int, int], center: np.ndarray, radius: float
 ) -> np.ndarray:
-    """A thick bent line: cables, branches, worms."""
+    """A thick bent line, such as a cable or a branch."""
     heading = rng.uniform(0, 2 * np.pi)
     steps = 10
     points = [center - radius * np.array([np.cos(heading), np.sin(heading)])]
@@ -105,7 +106,7 @@ def strip(
 
 
 def capsule(size: tuple[int, int], start: np.ndarray, end: np.ndarray, radius: float) -> np.ndarray:
-    """All pixels within `radius` of the line from `start` to `end`."""
+    """All pixels within `radius` of the line segment from `start` to `end`, bool (H, W)."""
     y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float64)
     along = end - start
     share = ((x - start[0]) * along[0] + (y - start[1]) * along[1]) / max(
@@ -124,12 +125,12 @@ SHAPES = (
     (ring, 0.06),
     (strip, 0.1),
 )
-"""Kinds of outline with their odds."""
+"""Kinds of shape with their probabilities."""
 
 
 def random_shape(
     rng: np.random.Generator, size: tuple[int, int], center: np.ndarray, radius: float
 ) -> np.ndarray:
-    """An outline of a random kind about `center`, bool (H, W)."""
+    """Draw a shape of a random kind."""
     kind = rng.choice(len(SHAPES), p=[odds for _, odds in SHAPES])
     return SHAPES[kind][0](rng, size, center, radius)

@@ -23,12 +23,12 @@ TEXTURE_PHOTOS = (
     "retina",
 )
 """Photographs shipped inside scikit-image, public domain or CC0. The demo's photographs (coins,
-coffee, cat, rocket) are not among them, so that the model meets those for the first time there."""
+coffee, cat, rocket) are not among them, so that the model is not trained on them."""
 
 
 @cache
 def photo(name: str) -> np.ndarray:
-    """One photograph of scikit-image as RGB uint8 (H, W, 3); read once per process."""
+    """Return a photograph of scikit-image, RGB uint8 (H, W, 3); it is read once per process."""
     image = np.asarray(getattr(skimage.data, name)())
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
@@ -36,7 +36,7 @@ def photo(name: str) -> np.ndarray:
 
 
 def random_color(rng: np.random.Generator) -> np.ndarray:
-    """A colour (3,), float32 in [0, 255]; half of them greyish, as the world is."""
+    """Draw a colour, float32 (3,) in [0, 255], nearly grey with probability one half."""
     color = rng.uniform(0, 255, 3)
     if rng.random() < 0.5:
         color = color.mean() + rng.normal(0, 18, 3)
@@ -44,7 +44,8 @@ def random_color(rng: np.random.Generator) -> np.ndarray:
 
 
 def value_noise(rng: np.random.Generator, size: tuple[int, int], cell: float) -> np.ndarray:
-    """Smooth noise, float32 (H, W) of about zero mean and unit spread; `cell` pixels a bump."""
+    """Draw smooth noise, float32 (H, W), with zero mean and unit variance on a grid of `cell`
+    pixels, interpolated."""
     height, width = size
     coarse = (max(2, round(height / cell)), max(2, round(width / cell)))
     grid = rng.standard_normal(coarse).astype(np.float32)
@@ -104,10 +105,10 @@ def _flat(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 FILLINGS = ((_photo_crop, 0.4), (_noise, 0.25), (_gradient, 0.15), (_stripes, 0.1), (_flat, 0.1))
-"""Kinds of filling with their odds."""
+"""Kinds of filling with their probabilities."""
 
 
 def random_filling(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A filling of a random kind for (H, W) pixels, float32 (H, W, 3) in [0, 255]."""
+    """Draw a filling of a random kind for `size` (H, W), float32 (H, W, 3) in [0, 255]."""
     kind = rng.choice(len(FILLINGS), p=[odds for _, odds in FILLINGS])
     return np.asarray(np.clip(FILLINGS[kind][0](rng, size), 0, 255))

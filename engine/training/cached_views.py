@@ -1,8 +1,8 @@
-"""Views whose embeddings are made once, for training with a frozen encoder.
+"""Views with cached embeddings, for training with a frozen encoder.
 
-Crops, flips and colours are then drawn `cached_views` times in all; masks and prompts at every
-step. View i comes from a generator seeded by (seed, i, rank), so a run that was stopped has the
-same ones.
+Crops, flips and colours are drawn `cached_views` times in all, masks and prompts at every step.
+View i is drawn from a generator seeded by (seed, i, rank), so that a resumed run draws the same
+views.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from engine.training.samples import ExampleSource, Sample, View, make_view, prom
 from engine.training.step import encode_samples
 
 _VIEW_STREAM = 0x5EED
-"""Keeps the views' random numbers apart from those of the steps."""
+"""Separates the random numbers of views from those of steps."""
 
 
 class CachedViews:
-    """Views of a source, made when first drawn. Embeddings are kept in bfloat16."""
+    """Views of a source, each computed when first drawn. Embeddings are kept in bfloat16."""
 
     def __init__(self, sam: Any, config: TrainConfig, source: ExampleSource, rank: int) -> None:
         self._sam, self._config, self._source, self._rank = sam, config, source, rank
@@ -30,12 +30,12 @@ class CachedViews:
         self._embeddings: dict[int, torch.Tensor] = {}
 
     def draw(self, rng: np.random.Generator) -> Sample | None:
-        """A view with masks and prompts drawn anew; None where it has no mask to train on."""
+        """Draw a view, its masks and prompts; return None if the view has no mask to train on."""
         index = int(rng.integers(self._config.cached_views))
         if index not in self._views:
             seed = [self._config.seed, index, self._rank, _VIEW_STREAM]
             own = np.random.default_rng(seed)
-            self._views[index] = make_view(self._source(own), self._config, own).packed()
+            self._views[index] = make_view(self._source(own), self._config, own).compressed()
         sample = prompt_view(self._views[index], self._config, rng)
         if sample is None:
             return None

@@ -1,4 +1,4 @@
-"""What a training run is: every number with its unit and source."""
+"""Configuration of a training run: every number with its unit and source."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ class TrainConfig:
     """Optimiser steps."""
 
     images_per_step: int = 4
+    """Images per batch."""
+
     masks_per_image: int = 8
     """Masks drawn at random from each image of a step; SAM uses up to 64 (paper, appendix A)."""
 
@@ -21,70 +23,72 @@ class TrainConfig:
     """Longer side of the training images in pixels."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16`: the mask decoder computes in it, under autocast; weights stay float32."""
+    """`bfloat16`: autocast of the mask decoder; weights stay float32."""
 
     refinements: int = 2
-    """Most clicks in error regions after the first prompt (SAM: 8, appendix A)."""
+    """Largest number of clicks in error regions after the first prompt (SAM: 8, appendix A)."""
 
     vary_refinements: bool = True
-    """Each step draws 0 to `refinements` of them; else all (SAM)."""
+    """Each step draws 0 to `refinements` clicks; False takes all (SAM)."""
 
     repeats: int = 0
-    """Prompt iterations without a new click, only with the last answer's logits: the first at a
-    random place among the others, one last (SAM: 2, appendix A). Left out of steps without a
-    refinement."""
+    """Prompt iterations without a new click, with the previous mask's logits alone: one is last,
+    the others at random positions (SAM: 2, appendix A). Steps without refinements have none."""
 
     learning_rate: float = 2e-4
-    """Of the prompt encoder and mask decoder; SAM: 8e-4 at batch 256 (appendix A)."""
+    """Peak rate of the prompt encoder and mask decoder; SAM: 8e-4 at batch 256 (appendix A)."""
 
     encoder_rate: float = 0.2
     """Learning rate of the encoder's trunk as a share of `learning_rate`."""
 
     neck_rate: float = 1.0
-    """The same for what follows the trunk inside the encoder."""
+    """Learning rate of the encoder's layers after the trunk as a share of `learning_rate`."""
 
     frozen_stages: int = 1
-    """Stages of the trunk, after the stem, that stay as they are; -1 freezes nothing."""
+    """Stages of the trunk that are frozen in addition to the stem; -1 freezes nothing."""
 
     frozen_encoder: bool = False
-    """Train the prompt encoder and mask decoder alone, from embeddings that are made once: for
-    fast retrains."""
+    """Train the prompt encoder and mask decoder alone, from cached embeddings: for fast
+    retrains."""
 
     cached_views: int = 200
-    """Crops whose embeddings are kept where the encoder is frozen; each is drawn many times, with
-    other masks and prompts."""
+    """Crops with cached embeddings, if the encoder is frozen; each is drawn many times with other
+    masks and prompts."""
 
     weight_decay: float = 0.05
+    """Of AdamW."""
+
     warmup_steps: int = 20
     """Steps of linear warm-up (SAM: 250)."""
 
     schedule: Literal["cosine", "steps"] = "cosine"
-    """`cosine` to zero after the warm-up; `steps`: a tenth after each of `drops` (SAM)."""
+    """`cosine`: to zero after the warm-up; `steps`: a tenth after each of `drops` (SAM)."""
 
     drops: tuple[float, ...] = (2 / 3, 0.963)
-    """Shares of `steps` after which the rate falls to a tenth (SAM: 60,000 and 86,666 of 90,000
+    """Shares of `steps` after which the rate is multiplied by 0.1 (SAM: 60,000 and 86,666 of 90,000
     steps)."""
 
     layer_decay: float = 1.0
-    """Each of the trunk's stages or blocks learns at this share of the rate of the one after it
-    (SAM: 0.8 for ViT-H and ViT-L, 0.6 for ViT-B)."""
+    """Learning rate of each stage or block of the trunk as a share of the next one's (SAM: 0.8 for
+    ViT-H and ViT-L, 0.6 for ViT-B)."""
 
     drop_path: float = 0.0
-    """Chance that an image skips the trunk's last residual block, less before (SAM: 0.4)."""
+    """Probability that an image skips the trunk's last residual block; it decreases linearly to 0
+    at the first block (SAM: 0.4)."""
 
     accumulate: int = 1
-    """Batches of `images_per_step` whose gradients make one step."""
+    """Batches of `images_per_step` whose gradients are summed into one step."""
 
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
 
     ema_decay: float = 0.99
-    """Decay of the average of the weights that is what gets saved."""
+    """Decay of the exponential moving average of the weights, which is the result."""
 
     mask_loss: Literal["focal", "balanced"] = "focal"
-    """`focal`: 20 x focal + dice (SAM, appendix A). `balanced`: 2 x BCE with positive pixels
-    weighted by the square root of their rarity + dice, which does not collapse to empty masks when
-    training starts from an untrained decoder."""
+    """`focal`: 20 x focal + dice (SAM, appendix A). `balanced`: 2 x balanced cross entropy + dice
+    (`engine.training.losses`), which does not collapse to empty masks when training starts from an
+    untrained decoder."""
 
     iou_weight: float = 1.0
     """Weight of the IoU head's squared error (SAM: 1)."""
@@ -93,29 +97,30 @@ class TrainConfig:
     """Share of first prompts that are boxes; SAM: half (appendix A)."""
 
     background_share: float = 0.15
-    """Share of first prompts that are clicks on no object, with IoU 0 as the answer: they make the
+    """Share of first prompts that are clicks on no object, with target IoU 0: they make the
     predicted IoU usable as a filter of automatic masks."""
 
     center_share: float = 0.3
     """Share of first clicks at the point farthest from the mask's edge; the others are uniform."""
 
     box_noise: float = 0.1
-    """Spread of a box's corners as a share of its side, at most 20 px (SAM, appendix A)."""
+    """Standard deviation of a box's corners as a share of its side, at most 20 px (SAM, appendix
+    A)."""
 
     max_area: float = 0.9
-    """Masks over more than this share of the image are left out (SAM, appendix A)."""
+    """Masks above this share of the image are dropped (SAM, appendix A)."""
 
     min_pixels: int = 12
-    """Masks of fewer pixels at training size are left out."""
+    """Masks of fewer pixels at training size are dropped."""
 
     jitter: tuple[float, float] = (0.7, 1.6)
-    """Range of the random zoom; SAM on people's masks: large-scale jitter 0.1 to 2 (appendix A)."""
+    """Range of the random scale; SAM on annotated masks: 0.1 to 2 (appendix A)."""
 
     replay: float = 0.5
-    """Share of a retrain's images drawn from generated scenes, so that the model does not forget
-    what the base model knew."""
+    """Share of a retrain's images drawn from generated scenes, against forgetting."""
 
     seed: int = 0
+    """Of all random numbers."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "images_per_step", "masks_per_image", "accumulate", "cached_views"):
@@ -126,10 +131,10 @@ class TrainConfig:
         for name in ("box_share", "background_share", "center_share", "replay", "max_area"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise ValueError(f"{name} is a share in [0, 1], got {value}")
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
         if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path is a chance in [0, 1), got {self.drop_path}")
+            raise ValueError(f"drop_path must lie in [0, 1), got {self.drop_path}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a card or a run's row."""
+        """Return plain values for a card or a run's row."""
         return asdict(self)

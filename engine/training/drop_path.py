@@ -1,7 +1,7 @@
-"""Stochastic depth: in training, an image skips some of the trunk's residual blocks.
+"""Stochastic depth: in training, each image skips some of the trunk's residual blocks.
 
-SAM trains with it (paper, appendix A: 0.4 for ViT-H), inside each block's two branches. Here whole
-blocks are skipped, which needs no change to segment_anything's code.
+SAM applies it to each block's two branches (paper, appendix A: 0.4 for ViT-H). Here it applies to
+whole blocks, which needs no change to segment_anything's code.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from engine.sam.blocks import residual_blocks
 
 @contextmanager
 def drop_path(encoder: Any, chance: float) -> Iterator[None]:
-    """While the body runs, the last block is skipped with `chance`, the others less, the first
-    never; what is not skipped counts for more, so that the mean stays."""
+    """Apply stochastic depth to an encoder inside the `with` block.
+
+    The last block is skipped with probability `chance` in [0, 1), which decreases linearly to 0 at
+    the first block; outputs that are not skipped are scaled so that the mean is unchanged.
+    """
     blocks = residual_blocks(encoder) if chance > 0 else []
     hooks = [
         block.register_forward_hook(_skip(chance * index / max(len(blocks) - 1, 1)))

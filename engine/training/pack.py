@@ -1,8 +1,8 @@
-"""Real photographs with masks as one small file that a training reads whole.
+"""Annotated photographs in one small file, which a training reads into memory.
 
-Images are shrunk to SIDE pixels and kept as WebP, masks as run lengths, and the regions of
-`engine.training.regions` as a map of leaves and a table of which leaves each region is made of.
-`RULES` says what is known of the sets that were tried (docs/lite.md); another gets the default.
+Images are shrunk to SIDE pixels and stored as WebP, masks as run lengths, and the regions of
+`engine.training.regions` as a map of leaves and a table of each region's leaves. `RULES` describes
+the sets behind the shipped model (docs/lite.md); other sets get the default rule.
 
 A file's arrays, N images, T masks, R regions: sizes_N2 (H, W), set_N; image_T, counts (bytes end to
 end) with count_start_T1; pixels and pixel_start_N1; leaves (PNG) and leaf_start_N1; image_R,
@@ -31,25 +31,25 @@ from engine.training.samples import Example
 from engine.training.trunk import fresh_trunk, imagenet_weights
 
 SIDE = 480
-"""Longer side of a kept image in pixels."""
+"""Longer side of a stored image in pixels."""
 
 QUALITY = 76
-"""Of WebP; 1,244 photographs take about 30 MB."""
+"""Quality of WebP; 1,244 photographs take about 30 MB."""
 
 MIN_PIXELS = 20
-"""Masks of fewer pixels at SIDE are left out."""
+"""Masks of fewer pixels at SIDE are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetRule:
-    """What is known of a set.
+    """Properties of a set of photographs.
 
     Attributes:
-        share: how often it is drawn, beside the others.
-        is_complete: every object is annotated, so that a click elsewhere is on no object.
-        has_regions: regions and parts are found on its images too; not on pictures of one kind of
-            small thing, where they are noise.
-        has_up: its pictures have an upper side; else they are turned over as well.
+        share: weight of the set when images are drawn.
+        is_complete: every object is annotated, so that other clicks are on no object.
+        has_regions: train on regions and parts too; False for images of one kind of small object,
+            on which regions are noise.
+        has_up: images have an upright orientation; False adds vertical flips and transposition.
     """
 
     share: float = 1.0
@@ -75,11 +75,11 @@ RULES = {
     "seedlings": SetRule(share=0.8, has_regions=False, has_up=False),
     "pine_trunks": SetRule(share=0.7),
 }
-"""Rules of the sets behind the shipped model, by folder name (docs/lite.md)."""
+"""Rules by set, which is the folder's name (docs/lite.md)."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
+class _PackedImage:
     set_number: int
     size: tuple[int, int]
     pixels: bytes
@@ -88,9 +88,9 @@ class _Packed:
     members_RL: np.ndarray
 
 
-def shrunk_mask(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A bool mask at (h, w): cells at least half covered. Nearest neighbour would shift it by half
-    a pixel against the image."""
+def shrink_mask(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a bool mask to (h, w): cells at least half covered are set. Nearest neighbour would
+    shift the mask by half a pixel against the image."""
     covered = cv2.resize(
         mask_HW.astype(np.uint8) * 255, (size[1], size[0]), interpolation=cv2.INTER_AREA
     )
@@ -98,13 +98,13 @@ def shrunk_mask(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 _trunk: Any = None
-"""Of this process."""
+"""The trunk of this worker process."""
 
 _Task = tuple[int, Example, bool]
-"""Number of the set, an annotated image, and whether regions are looked for."""
+"""Number of the set, an annotated image, and the set's `has_regions`."""
 
 
-def _pack_image(task: _Task) -> _Packed:
+def _pack_image(task: _Task) -> _PackedImage:
     number, example, has_regions = task
     image = example.image_HWC
     height, width = image.shape[:2]
@@ -112,24 +112,24 @@ def _pack_image(task: _Task) -> _Packed:
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     if scale < 1:
         image = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    masks = [shrunk_mask(decode(rle), size) for rle in example.rles]
+    masks = [shrink_mask(decode(rle), size) for rle in example.rles]
     masks = [mask for mask in masks if mask.sum() >= MIN_PIXELS]
     pixels = io.BytesIO()
     Image.fromarray(image).save(pixels, "WEBP", quality=QUALITY, method=6)
     leaves, members = b"", np.zeros((0, MAX_LEAVES), bool)
     if has_regions:
-        found = _unknown(find_regions(image, masks, trunk_features(_trunk, image)), masks)
+        found = _drop_known(find_regions(image, masks, trunk_features(_trunk, image)), masks)
         members = np.zeros((len(found.members_RN), MAX_LEAVES), bool)
         members[:, : found.members_RN.shape[1]] = found.members_RN
         picture = io.BytesIO()
         Image.fromarray(found.leaves_HW).save(picture, "PNG", optimize=True)
         leaves = picture.getvalue()
     rles = [encode(mask) for mask in masks]
-    return _Packed(number, size, pixels.getvalue(), rles, leaves, members)
+    return _PackedImage(number, size, pixels.getvalue(), rles, leaves, members)
 
 
-def _unknown(regions: Regions, masks: Sequence[np.ndarray]) -> Regions:
-    """The regions that are not one of the masks already (IoU 0.85)."""
+def _drop_known(regions: Regions, masks: Sequence[np.ndarray]) -> Regions:
+    """Return the regions whose IoU with every mask is below 0.85."""
     leaves, count = regions.leaves_HW, regions.members_RN.shape[1]
     area = np.bincount(leaves.ravel(), minlength=count)
     regions_area = regions.members_RN @ area
@@ -140,22 +140,22 @@ def _unknown(regions: Regions, masks: Sequence[np.ndarray]) -> Regions:
     return Regions(leaves, regions.members_RN[keep])
 
 
-def _start(weights: dict[str, torch.Tensor]) -> None:
+def _init_worker(weights: dict[str, torch.Tensor]) -> None:
     global _trunk
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _trunk = fresh_trunk(weights)
 
 
-def _packed(
+def _pack_images(
     tasks: Iterator[_Task], weights: dict[str, torch.Tensor], workers: int
-) -> Iterator[_Packed]:
+) -> Iterator[_PackedImage]:
     if not workers:
-        _start(weights)
+        _init_worker(weights)
         yield from map(_pack_image, tasks)
         return
-    with ProcessPoolExecutor(workers, initializer=_start, initargs=(weights,)) as pool:
-        while batch := list(islice(tasks, 8 * workers)):  # not all images in memory at once
+    with ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(weights,)) as pool:
+        while batch := list(islice(tasks, 8 * workers)):  # bounds the images in memory
             yield from pool.map(_pack_image, batch)
 
 
@@ -165,16 +165,17 @@ def pack(
     *,
     workers: int = 2,
 ) -> None:
-    """Write the file of several sets.
+    """Write several sets to one file, atomically.
 
     Args:
         sets: annotated images by the set's name.
-        out: file to write; it is there whole or not at all.
-        workers: processes that look for regions; 0: this one.
+        out: file to write.
+        workers: processes that find regions; 0 for this process.
 
     Raises:
-        ValueError: the sets have no image.
+        ValueError: the sets have no images.
         OSError: the file cannot be written.
+        ModuleNotFoundError: the extra `base-model` is not installed.
     """
     rules = {name: RULES.get(name, SetRule()) for name in sets}
     tasks = (
@@ -182,9 +183,9 @@ def pack(
         for number, (name, examples) in enumerate(sets.items())
         for example in examples
     )
-    found = list(_packed(tasks, imagenet_weights(), workers))
+    found = list(_pack_images(tasks, imagenet_weights(), workers))
     if not found:
-        raise ValueError(f"there is no annotated image in {', '.join(sets)}")
+        raise ValueError(f"expected annotated images, found none in {', '.join(sets)}")
     partial = out.with_name(f".{out.name}.partial.npz")
     try:
         _write(partial, found, {name: asdict(rule) for name, rule in rules.items()})
@@ -193,14 +194,14 @@ def pack(
         partial.unlink(missing_ok=True)
 
 
-def _write(out: Path, found: list[_Packed], names: dict[str, Any]) -> None:
-    def joined(parts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+def _write(out: Path, found: list[_PackedImage], names: dict[str, Any]) -> None:
+    def concatenate(parts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
         starts = np.cumsum([0, *(len(part) for part in parts)])
         return np.frombuffer(b"".join(parts), np.uint8), starts
 
-    pixels, pixel_start = joined([item.pixels for item in found])
-    leaves, leaf_start = joined([item.leaves for item in found])
-    counts, count_start = joined([rle.counts for item in found for rle in item.masks])
+    pixels, pixel_start = concatenate([item.pixels for item in found])
+    leaves, leaf_start = concatenate([item.leaves for item in found])
+    counts, count_start = concatenate([rle.counts for item in found for rle in item.masks])
     np.savez(
         out,
         sizes_N2=np.array([item.size for item in found], np.int32),

@@ -1,8 +1,9 @@
-"""Images and masks that lie in memory, for trainings that draw thousands of views a minute.
+"""Images and masks in memory, for trainings that draw thousands of views per minute.
 
-Every image stands at the top left of a square canvas of `SIDE` pixels; masks are bits on the same
-canvas. N images, M masks, S = SIDE. An image's masks are a slice of the M: people's (or exact)
-masks first, then regions; the last slot of a complete image is what is covered by any mask.
+Every image lies at the top left of a square canvas of `SIDE` pixels; masks are bits on the same
+canvas. N images, M masks, S = SIDE, C = S / COARSE. The masks of an image
+are a slice of the M: annotated or exact masks first, then regions; the last mask of a complete
+image is the union of its objects.
 """
 
 from __future__ import annotations
@@ -26,24 +27,27 @@ from engine.training.regions import MAX_LEAVES
 from engine.training.trainer import NoMasksError
 
 COARSE = 4
-"""Pixels of the canvas a cell of the coarse masks, which say where a mask is."""
+"""Side of a cell of the coarse masks in pixels of the canvas."""
 
 MIN_LEAF = 250
-"""Pixels from which on one of the finest regions is a mask of its own."""
+"""A leaf of at least this many pixels is a region of its own."""
 
 SCENE_SIDE = 384
+"""Longer side of a generated scene in pixels."""
+
 REGION_SHARE = 0.45
-"""How often a photograph's mask is drawn from its regions instead of its objects."""
+"""Share of a photograph's masks that are drawn from its regions instead of its objects."""
 
 LARGEST_REGION = 0.45
-"""Regions of a larger share of the canvas are left out: one of three answers would always be one
-of them."""
+"""Regions above this share of the canvas are not drawn: else one of the three predicted masks is
+always such a region."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """One image: canvas (S, S, 3) uint8, its size, masks packed along x (m, S, S / 8), coarse
-    (m, S / COARSE, S / COARSE) bool, weights (m,), how many are objects, and the rule."""
+class _PoolImage:
+    """One image of (H, W) `size` and its m masks, of which the first `objects` are objects: RGB
+    uint8 canvas (S, S, 3), masks as bits along x, uint8 (m, S, S / 8), coarse masks, bool
+    (m, C, C), and the probability of each mask, float32 (m,)."""
 
     canvas: np.ndarray
     size: tuple[int, int]
@@ -56,13 +60,17 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class PhotoPool:
-    """Everything a training draws from.
+    """All images and masks of a training.
 
     Attributes:
-        canvas_NSSC: uint8. sizes_N2: (H, W). share_N: how often an image is drawn, adds up to 1.
-        is_complete_N, has_up_N: of its set's rule.
-        first_N1: where an image's masks begin. objects_N: how many of them are objects.
-        packed_MSB: bits along x. coarse_MCC: bool. weight_M: float. box_M4: half-open XYXY pixels.
+        canvas_NSSC: RGB uint8.
+        sizes_N2, share_N: (H, W) of each image on its canvas, and its probability.
+        is_complete_N, has_up_N: of the image's `SetRule`.
+        first_N1, objects_N: index of each image's first mask, then M; how many are objects.
+        packed_MSB: masks as bits along x, uint8 (M, S, S / 8).
+        coarse_MCC: bool.
+        weight_M: probability of each mask within its image.
+        box_M4: half-open XYXY pixels, to the cell of the coarse mask.
     """
 
     canvas_NSSC: np.ndarray
@@ -78,20 +86,20 @@ class PhotoPool:
     box_M4: np.ndarray
 
 
-def _stacked(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+def _stack_on_canvas(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     out = np.zeros((len(masks), SIDE, SIDE), bool)
     for row, mask in enumerate(masks):
         out[row, : size[0], : size[1]] = mask
     return out
 
 
-def _loaded(
+def _build_image(
     image: np.ndarray,
     objects: list[np.ndarray],
     regions: list[np.ndarray],
     rule: SetRule,
     set_name: str,
-) -> _Loaded:
+) -> _PoolImage:
     size = (image.shape[0], image.shape[1])
     canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
     canvas[: size[0], : size[1]] = image
@@ -101,21 +109,21 @@ def _loaded(
         for mask in objects:
             covered |= mask
         masks.append(covered)
-    stacked = _stacked(masks, size)
+    stacked = _stack_on_canvas(masks, size)
     area = (len(masks), SIDE // COARSE, COARSE, SIDE // COARSE, COARSE)
     coarse = stacked.reshape(area).mean(axis=(2, 4), dtype=np.float32) >= 0.5
     ends = len(objects), len(objects) + len(regions)
-    weights = _weights(ends[0], _region_weights(coarse[ends[0] : ends[1]], coarse[: ends[0]]))
+    weights = _mask_weights(ends[0], _region_weights(coarse[ends[0] : ends[1]], coarse[: ends[0]]))
     if rule.is_complete:
         weights = np.append(weights, np.float32(0))
-    return _Loaded(
+    return _PoolImage(
         canvas, size, np.packbits(stacked, axis=2), coarse, weights, len(objects), set_name
     )
 
 
 def _region_weights(regions: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """How often each region is drawn, from coarse masks (r, C, C) and (o, C, C): the smaller the
-    oftener, parts of objects oftener still, and none that is nearly everything."""
+    """Return the weight of each region from coarse masks (r, C, C) and (o, C, C): higher for
+    smaller regions, highest for parts of objects, 0 above LARGEST_REGION."""
     share = regions.mean(axis=(1, 2))
     weights = np.select([share < 0.1, share < 0.25, share < LARGEST_REGION], [1.0, 0.5, 0.2], 0.0)
     area = np.maximum(regions.sum(axis=(1, 2)), 1)
@@ -126,8 +134,8 @@ def _region_weights(regions: np.ndarray, objects: np.ndarray) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def _weights(objects: int, of_regions: np.ndarray) -> np.ndarray:
-    """How often each mask is drawn: objects alike, regions by their weights."""
+def _mask_weights(objects: int, of_regions: np.ndarray) -> np.ndarray:
+    """Return the probability of each mask: equal for objects, by weight for regions."""
     total = float(of_regions.sum())
     share = (REGION_SHARE if objects else 1.0) if total else 0.0
     of_objects = np.full(objects, (1 - share) / max(objects, 1), np.float32)
@@ -135,8 +143,8 @@ def _weights(objects: int, of_regions: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """One image of a pack, as bytes."""
+class _StoredImage:
+    """One encoded image of a file of `engine.training.pack`."""
 
     pixels: bytes
     size: tuple[int, int]
@@ -147,7 +155,7 @@ class _Stored:
     rule: SetRule
 
 
-def _load_photo(stored: _Stored) -> _Loaded:
+def _load_photo(stored: _StoredImage) -> _PoolImage:
     with Image.open(io.BytesIO(stored.pixels)) as opened:
         image = np.array(opened.convert("RGB"))
     objects = [decode(RLE(stored.size, counts)) for counts in stored.counts]
@@ -160,33 +168,32 @@ def _load_photo(stored: _Stored) -> _Loaded:
         ]
         members = np.unique(np.concatenate([stored.members, alone]), axis=0)
         regions = [row[leaves] for row in members]
-    return _loaded(image, objects, regions, stored.rule, stored.set_name)
+    return _build_image(image, objects, regions, stored.rule, stored.set_name)
 
 
-def _stored(path: Path) -> Iterator[_Stored]:
+def _read_pack(path: Path) -> Iterator[_StoredImage]:
     with np.load(path) as file:
         content = {name: file[name] for name in file.files}
-    rules = {n: SetRule(**r) for n, r in json.loads(content["names"].tobytes()).items()}
-    names = list(rules)
+    rules, names = _rules(path), set_names(path)
     members = np.unpackbits(content["members_RL"], axis=1).astype(bool)
     objects = np.searchsorted(content["image_T"], np.arange(len(content["set_N"]) + 1))
     regions = np.searchsorted(content["image_R"], np.arange(len(content["set_N"]) + 1))
 
-    def piece(name: str, start: str, index: int) -> bytes:
+    def part(name: str, start: str, index: int) -> bytes:
         begin, end = content[start][index : index + 2]
         return bytes(content[name][begin:end].tobytes())
 
     for index, number in enumerate(content["set_N"].tolist()):
         rows = slice(regions[index], regions[index + 1])
         height, width = content["sizes_N2"][index].tolist()
-        yield _Stored(
-            piece("pixels", "pixel_start_N1", index),
+        yield _StoredImage(
+            part("pixels", "pixel_start_N1", index),
             (height, width),
             [
-                piece("counts", "count_start_T1", t)
+                part("counts", "count_start_T1", t)
                 for t in range(objects[index], objects[index + 1])
             ],
-            piece("leaves", "leaf_start_N1", index),
+            part("leaves", "leaf_start_N1", index),
             members[rows],
             names[number],
             rules[names[number]],
@@ -198,7 +205,8 @@ _SCENE_RULE = SetRule(is_complete=True, has_up=False)
 
 
 def scene_size(seed: int, side: int) -> tuple[int, int]:
-    """(H, W) of a scene: two thirds are square, the others up to twice as long as wide."""
+    """Return (H, W) of a scene with a longer side of `side` pixels: two thirds are square, the
+    others up to twice as long as wide."""
     rng = np.random.default_rng([seed, 77])
     if rng.random() < 0.67:
         return side, side
@@ -206,39 +214,39 @@ def scene_size(seed: int, side: int) -> tuple[int, int]:
     return (side, short) if rng.random() < 0.5 else (short, side)
 
 
-def _load_scene(seed: int) -> _Loaded:
+def _load_scene(seed: int) -> _PoolImage:
     scene = generate_scene(seed, scene_size(seed, SCENE_SIDE))
-    return _loaded(scene.image_HWC, list(scene.masks), [], _SCENE_RULE, SCENES)
+    return _build_image(scene.image_HWC, list(scene.masks), [], _SCENE_RULE, SCENES)
 
 
 def load_pool(
     pack: Path | None, scenes: Iterable[int], *, scene_share: float, workers: int | None = None
 ) -> PhotoPool:
-    """Read a pack and paint scenes.
+    """Read a pack and generate scenes.
 
     Args:
-        pack: a file of `engine.training.pack`; None: scenes alone.
-        scenes: their seeds.
-        scene_share: how often a scene is drawn instead of a photograph.
-        workers: processes; as many as there are cores.
+        pack: a file of `engine.training.pack`; None for scenes alone.
+        scenes: seeds of the scenes.
+        scene_share: share of scenes among the drawn images, if there are photographs.
+        workers: processes; None for one per core.
 
     Raises:
-        NoMasksError: there is nothing to train on.
+        NoMasksError: no image has a mask to train on.
     """
     cv2.setNumThreads(1)
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         painted = pool.map(_load_scene, scenes, chunksize=8)
-        photos = pool.map(_load_photo, _stored(pack), chunksize=4) if pack else iter(())
+        photos = pool.map(_load_photo, _read_pack(pack), chunksize=4) if pack else iter(())
         found = [*photos, *painted]
     found = [item for item in found if len(item.weights) and item.weights.sum() > 0]
     if not found:
         raise NoMasksError("there is no photograph and no scene with a mask to train on")
     rules = _rules(pack)
-    return _joined(found, rules, scene_share if pack else 1.0)
+    return _join(found, rules, scene_share if pack else 1.0)
 
 
 def set_names(pack: Path) -> list[str]:
-    """The sets of a pack."""
+    """Return the names of a pack's sets."""
     return [name for name in _rules(pack) if name != SCENES]
 
 
@@ -250,7 +258,7 @@ def _rules(pack: Path | None) -> dict[str, SetRule]:
     return rules
 
 
-def _joined(found: list[_Loaded], rules: dict[str, SetRule], scene_share: float) -> PhotoPool:
+def _join(found: list[_PoolImage], rules: dict[str, SetRule], scene_share: float) -> PhotoPool:
     names = [item.set_name for item in found]
     count = {name: names.count(name) for name in set(names)}
     photo_shares = sum(rules[name].share for name in count if name != SCENES) or 1.0
@@ -278,10 +286,10 @@ def _joined(found: list[_Loaded], rules: dict[str, SetRule], scene_share: float)
         packed_MSB=packed,
         coarse_MCC=coarse,
         weight_M=np.concatenate([item.weights for item in found]),
-        box_M4=np.stack([_box(mask) for mask in coarse]) * COARSE,
+        box_M4=np.stack([_bounding_box(mask) for mask in coarse]) * COARSE,
     )
 
 
-def _box(coarse: np.ndarray) -> np.ndarray:
+def _bounding_box(coarse: np.ndarray) -> np.ndarray:
     x, y, w, h = cv2.boundingRect(coarse.view(np.uint8))
     return np.array([x, y, x + w, y + h], np.int32)

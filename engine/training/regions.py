@@ -1,13 +1,13 @@
-"""Regions and parts of photographs, found without labels: a hierarchy of superpixels.
+"""Unsupervised regions and parts of photographs: a hierarchy of superpixels.
 
-Masks of whole objects alone teach a model one granularity. Here a photograph is cut into
-superpixels by a watershed, and neighbours are merged, most alike first, where the likeness is a
-logistic score of colour, texture, the gradient on their common border and the ImageNet features of
-the trunk. Cuts of the resulting tree into a few, more and many regions are the masks; known masks
-bound the regions, so that a region is a part of an object, the object, or a piece of its
-surroundings. UnSAM (Wang et al., 2024) does this with DINO's features.
+Masks of whole objects teach a model a single granularity. Here a watershed divides a photograph
+into superpixels, and neighbours are merged, the most similar first, by a logistic score of colour,
+texture, the gradient on their common border and the ImageNet features of the trunk. The masks are
+cuts of the resulting tree at several numbers of regions. Borders of known masks separate regions,
+so that a region is an object, a part of it, or a part of the background. UnSAM (Wang et al., 2024)
+does this with DINO's features.
 
-H, W = image; N = superpixels; R = regions.
+H, W = image; N = superpixels or leaves; R = regions.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ STEP = 9
 """Pixels between the seeds of the superpixels."""
 
 CUTS = (5, 9, 16, 28, 48)
-"""Numbers of regions that a photograph is cut into. 12 and 40 look like what people draw."""
+"""Numbers of regions into which a photograph is cut."""
 
 MAX_LEAVES = 64
+"""Number of the finest regions."""
+
 MIN_SHARE = 0.0015
-"""Regions below this share of the image are left out."""
+"""Regions below this share of the image are dropped."""
 
 KNOWN_BORDER = 6.0
-"""Added to the score of two neighbours on either side of the border of a known mask."""
+"""Added to the score of two neighbours that a known mask's border separates."""
 
 MIN_HEIGHT = -1.0
-"""Regions that were merged below this score are not cut apart: plain sky, a white table."""
+"""Regions that were merged below this score are not split, such as plain sky."""
 
 WEIGHTS = np.array([1.59, 0.62, 1.07, 1.61, -0.34, 0.56, 0.96, 2.13, -2.17, 0.6])
 BIAS = -3.37
-"""Of `_features`, in their order; found by logistic regression on 91 photographs of open sets
-(which neighbours lie in different annotated objects: AUC .807), but the last, the weight of size,
-which was chosen by the best cover of masks on 44 others."""
+"""Logistic regression over `_features`, in their order: whether neighbours lie in different
+annotated objects, fitted on 91 photographs of open sets (AUC .807). The last weight, of size, was
+chosen by the best cover of masks on 44 other photographs."""
 
 TRUNK_STAGES = (2, 4, 6)
 """Stages whose features are compared, at strides 8, 16 and 32."""
@@ -51,7 +53,7 @@ TRUNK_STAGES = (2, 4, 6)
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """leaves_HW: uint8, the finest regions. members_RN: bool, which leaves a region is made of."""
+    """Index of each pixel's leaf (finest region), uint8, and each region's leaves, bool."""
 
     leaves_HW: np.ndarray
     members_RN: np.ndarray
@@ -59,8 +61,12 @@ class Regions:
 
 @torch.inference_mode()
 def trunk_features(encoder: Any, image_HWC: np.ndarray) -> list[np.ndarray]:
-    """ImageNet features (C, h, w) of TRUNK_STAGES for an RGB uint8 image; `encoder` is a
-    LiteEncoder with ImageNet weights."""
+    """Return the features of TRUNK_STAGES, float32 (C, h, w) each.
+
+    Args:
+        encoder: a LiteEncoder with ImageNet weights.
+        image_HWC: RGB uint8.
+    """
     height, width = (-(-side // 32) * 32 for side in image_HWC.shape[:2])
     resized = cv2.resize(image_HWC, (width, height), interpolation=cv2.INTER_LINEAR)
     pixels = torch.from_numpy(resized).permute(2, 0, 1)[None].float()
@@ -76,12 +82,12 @@ def trunk_features(encoder: Any, image_HWC: np.ndarray) -> list[np.ndarray]:
 def find_regions(
     image_HWC: np.ndarray, known: Sequence[np.ndarray], features: Sequence[np.ndarray]
 ) -> Regions:
-    """Cut a photograph.
+    """Find the regions of a photograph.
 
     Args:
         image_HWC: RGB uint8.
         known: bool (H, W) masks of objects.
-        features: of `trunk_features`.
+        features: the result of `trunk_features`.
     """
     lab = cv2.cvtColor(image_HWC.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     owner = np.zeros(lab.shape[:2], np.int64)
@@ -101,7 +107,8 @@ def _gradient(lab_HWC: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _superpixels(lab_HWC: np.ndarray) -> np.ndarray:
-    """A watershed from the flattest pixel of every cell of a grid, int (H, W) from 0."""
+    """Return labels from 0, int (H, W), of a watershed whose seeds are the pixels with the lowest
+    gradient in the cells of a grid."""
     steep = _gradient(lab_HWC, 1.0)
     steep = steep + 0.05 * cv2.GaussianBlur(steep, (0, 0), 3)
     height, width = steep.shape
@@ -118,7 +125,7 @@ def _superpixels(lab_HWC: np.ndarray) -> np.ndarray:
 
 
 class _Graph:
-    """Superpixels with their means, and what lies between neighbours."""
+    """Superpixels with their mean features, and neighbours with the gradient on their border."""
 
     def __init__(
         self,
@@ -134,7 +141,7 @@ class _Graph:
         texture = cv2.GaussianBlur(detail, (0, 0), 3)
         self.count = np.bincount(labels_HW.ravel(), minlength=self.size).astype(float)
         self.mean = self._means([*np.moveaxis(lab_HWC, 2, 0), texture], labels_HW)
-        self.deep = [self._deep(level) for level in features]
+        self.deep = [self._mean_features(level) for level in features]
         self._borders([_gradient(lab_HWC, sigma) for sigma in (1, 2, 4)])
 
     def _means(self, channels: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
@@ -143,7 +150,7 @@ class _Graph:
         sums = [np.bincount(flat, weights=c.ravel(), minlength=self.size) for c in channels]
         return np.stack(sums, axis=1) / count[:, None]
 
-    def _deep(self, level_Chw: np.ndarray) -> np.ndarray:
+    def _mean_features(self, level_Chw: np.ndarray) -> np.ndarray:
         level = level_Chw - level_Chw.mean(axis=(1, 2), keepdims=True)
         level = level / (level.std() + 1e-6)
         height, width = self.labels.shape
@@ -175,15 +182,15 @@ class _Graph:
 
 
 class _Tree:
-    """Merges, most alike first; nodes 0 to N - 1 are the superpixels."""
+    """Tree of merges, the most similar neighbours first; nodes 0 to N - 1 are the superpixels."""
 
     def __init__(self, graph: _Graph) -> None:
         size = graph.size
         self.graph, self.size, self.last = graph, size, size
         grown = 2 * size - 1
         self.count = np.concatenate([graph.count, np.zeros(size - 1)])
-        self.mean = _grown(graph.mean, grown)
-        self.deep = [_grown(level, grown) for level in graph.deep]
+        self.mean = _extend(graph.mean, grown)
+        self.deep = [_extend(level, grown) for level in graph.deep]
         self.owner = np.concatenate([graph.owner, np.full(size - 1, -1)])
         self.children = np.full((grown, 2), -1)
         self.height = np.full(grown, -1e9)
@@ -237,7 +244,7 @@ class _Tree:
         for values in (self.mean, *self.deep):
             values[node] = (values[[a, b]] * share).sum(axis=0)
         same = self.owner[a] == self.owner[b]
-        self.owner[node] = self.owner[a] if same else -1 - node  # unlike any other
+        self.owner[node] = self.owner[a] if same else -1 - node  # unique
         joined: dict[int, tuple[np.ndarray, float]] = {}
         for child in (a, b):
             for other, (total, length) in self._neighbours[child].items():
@@ -253,22 +260,22 @@ class _Tree:
         return node
 
     def cut(self, labels_HW: np.ndarray) -> Regions:
-        """The finest regions, and those of all cuts."""
-        leaves = self._live(MAX_LEAVES)
+        """Return the leaves, and the regions of all CUTS."""
+        leaves = self._nodes_at(MAX_LEAVES)
         of_superpixel = np.zeros(self.size, np.uint8)
         order = {node: place for place, node in enumerate(leaves)}
         for node, place in order.items():
-            of_superpixel[self._under(node, set())] = place
-        cut = {node: None for count in CUTS for node in self._live(count)}  # in order
+            of_superpixel[self._descendants(node, set())] = place
+        cut = {node: None for count in CUTS for node in self._nodes_at(count)}  # in order
         regions = [node for node in cut if self.count[node] >= MIN_SHARE * self.total]
         members = np.zeros((len(regions), len(leaves)), bool)
         for row, node in enumerate(regions):
-            members[row, [order[leaf] for leaf in self._under(node, set(order))]] = True
+            members[row, [order[leaf] for leaf in self._descendants(node, set(order))]] = True
         return Regions(of_superpixel[labels_HW], members)
 
-    def _live(self, count: int) -> list[int]:
-        """The regions when the tree is cut from the top into `count`, or fewer where what is left
-        is all alike."""
+    def _nodes_at(self, count: int) -> list[int]:
+        """Return the nodes of a cut of the tree into `count` regions, or fewer if MIN_HEIGHT stops
+        it."""
         roots = set(range(self.last)) - set(self.children[self.size : self.last].ravel().tolist())
         heap = [(-self.height[node], node) for node in roots]
         heapq.heapify(heap)
@@ -278,8 +285,8 @@ class _Tree:
                 heapq.heappush(heap, (-self.height[child], child))
         return [node for _, node in heap]
 
-    def _under(self, node: int, stop: set[int]) -> list[int]:
-        """The superpixels, or nodes of `stop`, that a node is made of."""
+    def _descendants(self, node: int, stop: set[int]) -> list[int]:
+        """Return the superpixels, or nodes of `stop`, that a node consists of."""
         found, left = [], [node]
         while left:
             here = left.pop()
@@ -290,7 +297,7 @@ class _Tree:
         return found
 
 
-def _grown(values: np.ndarray, size: int) -> np.ndarray:
+def _extend(values: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([values, np.zeros((size - len(values), values.shape[1]), values.dtype)])
 
 
@@ -298,8 +305,9 @@ _Side = tuple[np.ndarray, list[np.ndarray], np.ndarray]
 
 
 def _features(first: _Side, second: _Side, border: np.ndarray, total: float) -> np.ndarray:
-    """How unlike two regions are, (pairs, 10): lightness, colour, texture, gradient on the border
-    at three scales, cosine distance of the trunk's features at three strides, size."""
+    """Return the differences of pairs of regions, (pairs, 10): lightness, colour, texture, gradient
+    on the border at three scales, cosine distance of the trunk's features at three strides, and the
+    size of the smaller region."""
     (mean_a, deep_a, count_a), (mean_b, deep_b, count_b) = first, second
     apart = np.abs(mean_a - mean_b)
     colour = np.sqrt((apart[:, 1:3] ** 2).sum(axis=1))

@@ -1,7 +1,7 @@
-"""From an image and its masks to what one training step eats: cropped, resized, prompted.
+"""Training samples: an image and its masks, cropped, resized, recoloured and prompted.
 
-numpy and cv2 only, so that it runs in loader processes. H, W = image; S = training side.
-Points are (x, y), boxes half-open XYXY, both in pixels of the training image.
+numpy and cv2 only, so that it runs in loader processes. H, W = image; S = training side; K = masks
+per image. Points are (x, y), boxes half-open XYXY, both in pixels of the training image.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from engine.training.config import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One annotated image. `rles` are its masks; background is everything else. `name` is what an
-    error calls it.
+    """One annotated image, RGB uint8 (H, W, 3), with its masks, and its name for error messages.
 
     Raises:
         ValueError: a mask is not of the image's size.
@@ -35,7 +34,9 @@ class Example:
         size = self.image_HWC.shape[:2]
         for rle in self.rles:
             if tuple(rle.size) != size:
-                raise ValueError(f"{self.name} is {size}, but one of its masks {tuple(rle.size)}")
+                raise ValueError(
+                    f"{self.name} has size {size}, but one of its masks has {tuple(rle.size)}"
+                )
 
 
 ExampleSource = Callable[[np.random.Generator], Example]
@@ -44,12 +45,12 @@ ExampleSource = Callable[[np.random.Generator], Example]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A crop of an image, as one step sees it: resized, flipped, recoloured.
+    """A crop of an image: resized, flipped, recoloured.
 
     Attributes:
         image_HWC: RGB uint8.
-        masks: uint8 0/1 (H, W) each; those too small or too large to train on are left out.
-        background_HW: bool, what is of no mask, left out or not, and not near one.
+        masks: uint8 0/1 (H, W) each, without those that are too small or too large.
+        background_HW: bool, pixels that are not in or near any mask of the image.
         name: of the image.
     """
 
@@ -58,13 +59,13 @@ class View:
     background_HW: np.ndarray
     name: str
 
-    def packed(self) -> View:
-        """The same in little memory: masks are kept as run lengths until they are asked for."""
-        return View(self.image_HWC, _Packed(self.masks), self.background_HW, self.name)
+    def compressed(self) -> View:
+        """Return the view with its masks as run lengths, which are decoded on access."""
+        return View(self.image_HWC, _EncodedMasks(self.masks), self.background_HW, self.name)
 
 
-class _Packed(Sequence[np.ndarray]):
-    """Masks that are decoded when asked for."""
+class _EncodedMasks(Sequence[np.ndarray]):
+    """A sequence of masks, uint8 (H, W) each, stored as run lengths."""
 
     def __init__(self, masks: Sequence[np.ndarray]) -> None:
         self._rles = [encode(mask.view(bool)) for mask in masks]
@@ -88,7 +89,7 @@ class Sample:
         boxes_K4: the mask's box with noise; the image's box for a background click.
         is_background_K: bool.
         name: of the image.
-        embedding: of the image, a torch tensor (C, h, w), where it is known.
+        embedding: of the image, a torch tensor (C, h, w), if it is cached; else None.
     """
 
     image_SSC: np.ndarray
@@ -102,12 +103,12 @@ class Sample:
 
 
 def make_sample(example: Example, config: TrainConfig, rng: np.random.Generator) -> Sample | None:
-    """Draw one sample; None when no mask of the image is left after cropping."""
+    """Draw one sample; return None if the crop has no mask to train on."""
     return prompt_view(make_view(example, config, rng), config, rng)
 
 
 def prompt_view(view: View, config: TrainConfig, rng: np.random.Generator) -> Sample | None:
-    """Draw masks of a view and their first prompts; None when it has no mask to train on."""
+    """Draw masks of a view and their first prompts; return None if it has no mask to train on."""
     image, masks, background = view.image_HWC, view.masks, view.background_HW
     if not masks and rng.random() > config.background_share:
         return None
@@ -163,7 +164,7 @@ def _background(masks: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 
 def make_view(example: Example, config: TrainConfig, rng: np.random.Generator) -> View:
-    """Zoom, crop, flip and recolour."""
+    """Scale, crop, flip and recolour an example at random."""
     height, width = example.image_HWC.shape[:2]
     zoom = float(np.exp(rng.uniform(*np.log(config.jitter))))
     scale = config.image_size / max(height, width) * zoom

@@ -1,9 +1,11 @@
-"""One batch of training: encode the images once, prompt several times, gather the gradients.
+"""One batch of training: encode the images once, prompt several times, accumulate gradients.
+
+After the first prompt, every iteration adds one click in the error region and feeds the previous
+mask's logits back (SAM, section 3 and appendix A). The logits are detached, so that each iteration
+runs its own backward pass and needs the memory of one iteration.
 
 B = masks over all images of the step, S = training side, h = low-resolution side (S / 2 for
-`lite`). After the first prompt every iteration adds one click in the error region and feeds the
-last answer's logits back (SAM, section 3 and appendix A). What is fed back carries no gradient, so
-each iteration's gradients are gathered before the next begins: memory is that of one iteration.
+`lite`).
 """
 
 from __future__ import annotations
@@ -22,15 +24,17 @@ from engine.training.losses import mask_loss, true_iou
 from engine.training.samples import Sample
 
 SPREAD_WEIGHT = 0.05
-"""Weight of the mean over the three outputs beside their minimum: keeps all three alive."""
+"""Weight of the mean loss of the three outputs, in addition to their minimum, so that every output
+gets a gradient."""
 
 SINGLE_WEIGHT = 0.3
-"""Weight of the single-mask output for a lone click, where it is not the one that counts."""
+"""Weight of the outputs that do not count: the single mask after a lone click, the three masks
+after other prompts."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """loss: mean over masks and prompt iterations. iou: mean true IoU of the best output after the
+    """Mean loss over masks and prompt iterations, and mean true IoU of the best output after the
     first prompt."""
 
     loss: float
@@ -38,7 +42,7 @@ class StepResult:
 
 
 class _Clicks:
-    """The growing point prompts of B masks of one form."""
+    """Point prompts of B masks, to which every iteration adds one click."""
 
     def __init__(self, points_BN2: torch.Tensor | None, labels_BN: torch.Tensor | None) -> None:
         self.points = points_BN2
@@ -62,24 +66,24 @@ def training_step(
     plan: Sequence[bool],
     scale: float = 1.0,
 ) -> StepResult:
-    """Losses of one batch over all samples' masks; their gradients are added to the parameters',
-    unless gradients are off (`torch.no_grad`).
+    """Compute the loss of one batch, and add its gradients to the parameters' unless gradients are
+    off (`torch.no_grad`).
 
     Args:
         sam: the model, in training mode.
-        samples: what `make_sample` made.
+        samples: results of `make_sample`.
         config: shares, losses and their weights.
         rng: draws which masks start with their box.
         generator: draws the clicks in error regions.
-        plan: prompt iterations after the first: whether each adds a click, or feeds back the last
-            answer alone.
-        scale: what the gradients are multiplied by.
+        plan: one item per prompt iteration after the first: True adds a click, False feeds back
+            the previous mask alone.
+        scale: factor of the gradients.
 
     Raises:
-        ValueError: there is no sample.
+        ValueError: there are no samples.
     """
     if not samples:
-        raise ValueError("a training step needs at least one sample")
+        raise ValueError("expected at least one sample, got none")
     device = sam.device
     if all(sample.embedding is not None for sample in samples):
         embeddings = torch.stack([sample.embedding for sample in samples]).float()
@@ -87,7 +91,7 @@ def training_step(
         embeddings = encode_samples(sam, samples)
     is_box = rng.random(len(samples) * config.masks_per_image) < config.box_share
     background = np.concatenate([s.is_background_K for s in samples])
-    # the decoder's gradients stop here, and go through the encoder once, at the end
+    # the decoder's gradients are summed here, and the encoder's backward pass runs once
     features = embeddings.detach().requires_grad_(embeddings.requires_grad)
     losses, ious = [], []
     for rows, with_box in (
@@ -95,7 +99,7 @@ def training_step(
         (np.flatnonzero(is_box & ~background), True),
     ):
         if len(rows):
-            batch = _Rows(samples, rows, with_box, config, device)
+            batch = _PromptGroup(samples, rows, with_box, config, device)
             share = len(rows) / len(is_box)
             loss, iou = batch.run(sam, features, plan, generator, scale * share)
             losses.append(loss * share)
@@ -106,8 +110,8 @@ def training_step(
 
 
 def prompt_plan(config: TrainConfig, rng: np.random.Generator) -> list[bool]:
-    """The prompt iterations after the first (SAM, appendix A): clicks, and `repeats` without one,
-    of which the last comes last and the others at random places."""
+    """Draw the prompt iterations after the first (SAM, appendix A): True for a click, False for
+    `repeats`, one of which is last and the others at random positions."""
     clicks = config.refinements
     if config.vary_refinements:
         clicks = int(rng.integers(0, clicks + 1))
@@ -120,14 +124,14 @@ def prompt_plan(config: TrainConfig, rng: np.random.Generator) -> list[bool]:
 
 
 def encode_samples(sam: Any, samples: Sequence[Sample]) -> torch.Tensor:
-    """Embeddings of the samples' images, (images, C, h, w)."""
+    """Encode the samples' images, (images, C, h, w)."""
     images = torch.from_numpy(np.stack([s.image_SSC for s in samples])).to(sam.device)
-    embeddings: torch.Tensor = sam.image_encoder(_normalised(sam, images, samples))
+    embeddings: torch.Tensor = sam.image_encoder(_normalise(sam, images, samples))
     return embeddings
 
 
-def _normalised(sam: Any, images_BSSC: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
-    """Normalise, and zero what is padding, as SAM pads after normalising."""
+def _normalise(sam: Any, images_BSSC: torch.Tensor, samples: Sequence[Sample]) -> torch.Tensor:
+    """Normalise images and set their padding to zero, because SAM pads after normalising."""
     normed = preprocess(sam, images_BSSC.permute(0, 3, 1, 2).float())
     for index, sample in enumerate(samples):
         normed[index, :, sample.size[0] :] = 0
@@ -136,8 +140,11 @@ def _normalised(sam: Any, images_BSSC: torch.Tensor, samples: Sequence[Sample]) 
 
 
 def feed_back(masks: torch.Tensor, scores: torch.Tensor, single: bool) -> torch.Tensor:
-    """The answer a user would see, as logits (B, 1, h, h), detached; bounded, as SAM 2's are,
-    so that a sure answer can still be corrected."""
+    """Return the logits of one of four masks (B, 4, h, h), detached: (B, 1, h, h).
+
+    It is the single-mask output, or else the most confident of the others. Logits are clamped, as
+    in SAM 2, so that a confident mask can still be corrected.
+    """
     if single:
         chosen = masks[:, :1]
     else:
@@ -146,8 +153,8 @@ def feed_back(masks: torch.Tensor, scores: torch.Tensor, single: bool) -> torch.
     return chosen.detach().clamp(-32, 32)
 
 
-class _Rows:
-    """The masks of one step that start with the same form of prompt."""
+class _PromptGroup:
+    """The masks of one step whose first prompt has the same form."""
 
     def __init__(
         self,
@@ -166,7 +173,6 @@ class _Rows:
         self.background = torch.tensor(
             [bool(sample.is_background_K[k]) for sample, k in picked], device=device
         )
-        # prompts are in the frame of the model's own input, whatever the training size
         self.clicks = np.stack([sample.clicks_K2[k] for sample, k in picked])
         self.boxes = np.stack([sample.boxes_K4[k] for sample, k in picked])
 
@@ -178,9 +184,10 @@ class _Rows:
         generator: torch.Generator,
         scale: float,
     ) -> tuple[float, float]:
-        """Mean loss over masks and iterations, whose gradients times `scale` are gathered, and the
-        mean IoU after the first prompt."""
+        """Return the mean loss over masks and iterations, and the mean IoU after the first prompt;
+        add the loss's gradients times `scale` to the parameters'."""
         device, config = embeddings.device, self.config
+        # prompts are in pixels of the model's own input, whatever the training size
         zoom = sam.image_encoder.img_size / config.image_size
         low = 4 * int(embeddings.shape[-1])
         targets = F.interpolate(self.masks[:, None].float(), size=(low, low), mode="area")[:, 0]
@@ -210,7 +217,7 @@ class _Rows:
                 logits = feed_back(masks, scores, single)
                 if plan[iteration]:
                     size = sam.image_encoder.img_size
-                    clicks.add(*self._correct(logits, targets, size, generator))
+                    clicks.add(*self._sample_clicks(logits, targets, size, generator))
         return total / (1 + len(plan)), first_iou
 
     def _loss(
@@ -220,29 +227,30 @@ class _Rows:
         per_output = mask_loss(masks, targets, self.config)
         three = per_output[:, 1:].min(dim=1).values + SPREAD_WEIGHT * per_output[:, 1:].mean(dim=1)
         weights = (1.0, SINGLE_WEIGHT) if single else (SINGLE_WEIGHT, 1.0)
-        drawn = weights[0] * per_output[:, 0] + weights[1] * three
-        drawn = torch.where(self.background, torch.zeros_like(drawn), drawn)
-        wanted = torch.where(self.background[:, None], torch.zeros_like(iou), iou)
-        quality = ((scores - wanted) ** 2).mean(dim=1) * 4
-        return (drawn + self.config.iou_weight * quality).mean(), iou
+        mask_term = weights[0] * per_output[:, 0] + weights[1] * three
+        mask_term = torch.where(self.background, torch.zeros_like(mask_term), mask_term)
+        target_iou = torch.where(self.background[:, None], torch.zeros_like(iou), iou)
+        iou_term = ((scores - target_iou) ** 2).mean(dim=1) * 4
+        return (mask_term + self.config.iou_weight * iou_term).mean(), iou
 
-    def _correct(
+    def _sample_clicks(
         self,
         logits_B1HW: torch.Tensor,
         targets_BHW: torch.Tensor,
         img_size: int,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One uniform point in each error region; in the mask where there is no error."""
-        wanted = targets_BHW > 0.5
-        wrong = (logits_B1HW[:, 0] > 0) != wanted
+        """Draw one uniform point in each error region, or in the mask if there is no error; return
+        points (B, 2) in pixels of the model's input, and labels (B,)."""
+        truth = targets_BHW > 0.5
+        wrong = (logits_B1HW[:, 0] > 0) != truth
         empty = ~wrong.flatten(1).any(dim=1)
-        wrong[empty] = wanted[empty]
+        wrong[empty] = truth[empty]
         noise = torch.rand(wrong.shape, generator=generator, device=wrong.device)
         place = (noise * (wrong + 1e-6)).flatten(1).argmax(dim=1)
         low = wrong.shape[-1]
         cell = img_size / low
         x, y = place % low, place // low
         points = torch.stack([x, y], dim=1).float() * cell + (cell - 1) / 2
-        labels = wanted.flatten(1).gather(1, place[:, None])[:, 0].long()
+        labels = truth.flatten(1).gather(1, place[:, None])[:, 0].long()
         return points, labels

@@ -1,10 +1,10 @@
 """The training loop: optimiser, schedule, averaged weights, checkpoints to resume from.
 
-Each step draws its data and prompts from a generator seeded by (seed, step, rank), so a run that
-was stopped and resumed does the same steps as one that was not.
+Each step draws its data and prompts from a generator seeded by (seed, step, rank), so that a
+resumed run takes the same steps as an uninterrupted one.
 
-Where torch.distributed is initialised (`torchrun`), every process works on its own images and the
-gradients are averaged before each step: N processes do what one does with N times the images.
+If torch.distributed is initialised (`torchrun`), every process draws its own images and gradients
+are averaged before each step: N processes are equivalent to one with N times the images.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from engine.training.samples import ExampleSource, Sample, make_sample
 from engine.training.step import prompt_plan, training_step
 
 MAX_DRAWS = 50
-"""Draws without a usable mask after which a source is considered empty."""
+"""Draws without a usable mask after which a source counts as empty."""
 
 
 class TrainingError(DataEngineError):
-    """Training cannot go on; the last good checkpoint is untouched."""
+    """Training cannot continue; the last checkpoint is unchanged."""
 
 
 class NoMasksError(TrainingError):
@@ -42,7 +42,7 @@ class NoMasksError(TrainingError):
 
 
 class CheckpointFileError(TrainingError):
-    """A checkpoint to resume from could not be written or read. The message says what to do."""
+    """A checkpoint to resume from cannot be written or read. The message says what to do."""
 
 
 class DivergedError(TrainingError):
@@ -51,8 +51,8 @@ class DivergedError(TrainingError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is told after each step. loss and iou are running means; rate is the decoder's learning
-    rate; seconds since the start."""
+    """State after `step` of `steps`: running means of loss and IoU, the decoder's learning rate,
+    and the training time, including that before a resume."""
 
     step: int
     steps: int
@@ -63,7 +63,7 @@ class Progress:
 
 
 class Trainer:
-    """Trains `sam` in place; the averaged weights are put into it at the end."""
+    """Trains `sam` in place; the averaged weights are copied into it at the end."""
 
     def __init__(self, sam: Any, config: TrainConfig, source: ExampleSource) -> None:
         self.sam, self.config, self.source = sam, config, source
@@ -90,25 +90,25 @@ class Trainer:
         every_seconds: float = 120.0,
         log: Path | None = None,
     ) -> None:
-        """Do the steps that are left.
+        """Take the remaining steps.
 
         Args:
             on_step: called after every step.
             checkpoint: file to resume from, if it exists, and to save to (by rank 0).
-            every_seconds: how often to save.
-            log: CSV file with a row a step (by rank 0); after a stop it goes on where the
-                checkpoint does.
+            every_seconds: time between checkpoints.
+            log: CSV file with one row per step (by rank 0); a resumed run drops the rows after its
+                checkpoint and appends.
 
         Raises:
-            NoMasksError: nothing to train on.
+            NoMasksError: the source has no usable mask.
             DivergedError: the loss is not finite.
-            CheckpointFileError: the checkpoint could not be read or written.
+            CheckpointFileError: the checkpoint cannot be read or written.
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
         self.sam.train()
-        with drop_path(self.sam.image_encoder, self.config.drop_path), self._logged(log) as write:
-            self._steps(on_step, checkpoint, every_seconds, write)
+        with drop_path(self.sam.image_encoder, self.config.drop_path), self._open_log(log) as write:
+            self._run_steps(on_step, checkpoint, every_seconds, write)
         if checkpoint is not None:
             self.save(checkpoint)
         with torch.no_grad():
@@ -117,7 +117,7 @@ class Trainer:
                     value.copy_(self.average[name])
         self.sam.eval()
 
-    def _steps(
+    def _run_steps(
         self,
         on_step: Callable[[Progress], None] | None,
         checkpoint: Path | None,
@@ -126,42 +126,45 @@ class Trainer:
     ) -> None:
         began, saved, before = time.monotonic(), time.monotonic(), self.seconds
         while self.step < self.config.steps:
-            rate = self._one_step()
+            rate = self._optimise_once()
             self.seconds = before + time.monotonic() - began
-            told = Progress(self.step, self.config.steps, self.loss, self.iou, rate, self.seconds)
-            write(told)
+            progress = Progress(
+                self.step, self.config.steps, self.loss, self.iou, rate, self.seconds
+            )
+            write(progress)
             if on_step is not None:
-                on_step(told)
+                on_step(progress)
             if checkpoint is not None and time.monotonic() - saved > every_seconds:
                 self.save(checkpoint)
                 saved = time.monotonic()
 
     @contextmanager
-    def _logged(self, path: Path | None) -> Iterator[Callable[[Progress], None]]:
-        """What writes a row a step; rows after the step that is resumed from are dropped."""
+    def _open_log(self, path: Path | None) -> Iterator[Callable[[Progress], None]]:
+        """Yield a function that writes one row; rows after the current step are dropped first."""
         if path is None or self.rank:
             yield lambda progress: None
             return
         kept: list[str] = []
         if path.exists():
             with path.open() as file:
-                whole = [row for row in list(file)[1:] if row.endswith("\n")]  # a kill may cut one
+                # a killed process can leave half a row
+                whole = [row for row in list(file)[1:] if row.endswith("\n")]
             kept = [row for row in whole if int(row.split(",")[0]) <= self.step]
         with path.open("w") as file:
             file.write("step,loss,iou,learning_rate,seconds\n" + "".join(kept))
 
-            def write(told: Progress) -> None:
-                numbers = (told.loss, told.iou, told.rate)
-                row = [str(told.step), *(repr(n) for n in numbers), f"{told.seconds:.1f}"]
+            def write(progress: Progress) -> None:
+                numbers = (progress.loss, progress.iou, progress.rate)
+                row = [str(progress.step), *(repr(n) for n in numbers), f"{progress.seconds:.1f}"]
                 file.write(",".join(row) + "\n")
                 file.flush()
 
             yield write
 
-    def _one_step(self) -> float:
-        """One step of the optimiser; the learning rate it took."""
+    def _optimise_once(self) -> float:
+        """Take one step of the optimiser; return the learning rate."""
         config = self.config
-        plan = prompt_plan(config, np.random.default_rng([config.seed, self.step]))  # of all ranks
+        plan = prompt_plan(config, np.random.default_rng([config.seed, self.step]))  # on all ranks
         rng = np.random.default_rng([config.seed, self.step, 1 + self.rank])
         generator = torch.Generator(device=self.sam.device)
         generator.manual_seed(int(rng.integers(2**62)))
@@ -176,7 +179,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self._trained, config.clip_norm)
         self.optimizer.step()
         self.step += 1
-        self._average()
+        self._update_average()
         loss, iou = (float(value) for value in np.mean(results, axis=0))
         keep = 0.95 if math.isfinite(self.loss) else 0.0
         self.loss = keep * (self.loss if keep else 0.0) + (1 - keep) * loss
@@ -186,21 +189,21 @@ class Trainer:
     def _accumulate(
         self, plan: list[bool], rng: np.random.Generator, generator: torch.Generator
     ) -> tuple[float, float]:
-        """Add the gradients of one batch; its loss and IoU."""
-        samples = self._draw(rng)
+        """Add the gradients of one batch; return its loss and IoU."""
+        samples = self._draw_batch(rng)
         scale = 1 / self.config.accumulate
         result = training_step(self.sam, samples, self.config, rng, generator, plan, scale)
         if not math.isfinite(result.loss):
             raise DivergedError(
-                f"loss is {result.loss} at step {self.step}, on "
-                f"{self._culprits(samples, plan)}; lower learning_rate "
-                f"({self.config.learning_rate}) or look at the masks there"
+                f"the loss is {result.loss} at step {self.step}, on "
+                f"{self._find_nonfinite(samples, plan)}; lower learning_rate "
+                f"({self.config.learning_rate}), or check the masks of these images"
             )
         return result.loss, result.iou
 
     @torch.no_grad()
-    def _culprits(self, samples: list[Sample], plan: list[bool]) -> str:
-        """Names of the images whose own loss is not finite; all where each alone is."""
+    def _find_nonfinite(self, samples: list[Sample], plan: list[bool]) -> str:
+        """Return the names of the images whose own loss is not finite; all if there is none."""
         bad = []
         for sample in samples:
             generator = torch.Generator(device=self.sam.device).manual_seed(0)
@@ -210,38 +213,38 @@ class Trainer:
                 bad.append(sample.name)
         return ", ".join(bad or [sample.name for sample in samples])
 
-    def _sample(self, rng: np.random.Generator) -> Sample | None:
+    def _draw_sample(self, rng: np.random.Generator) -> Sample | None:
         if self.config.frozen_encoder:
             return self._views.draw(rng)
         return make_sample(self.source(rng), self.config, rng)
 
-    def _draw(self, rng: np.random.Generator) -> list[Sample]:
-        """The images of one step, at least one of which has a mask."""
-        wanted = self.config.images_per_step
+    def _draw_batch(self, rng: np.random.Generator) -> list[Sample]:
+        """Draw the images of one step, at least one of them with a mask."""
+        count = self.config.images_per_step
         samples: list[Sample] = []
-        for _ in range(MAX_DRAWS * wanted):
-            sample = self._sample(rng)
+        for _ in range(MAX_DRAWS * count):
+            sample = self._draw_sample(rng)
             if sample is None:
                 continue
-            samples = [*samples, sample][-wanted:]
-            if len(samples) == wanted and not all(s.is_background_K.all() for s in samples):
+            samples = [*samples, sample][-count:]
+            if len(samples) == count and not all(s.is_background_K.all() for s in samples):
                 return samples
         if all(s.is_background_K.all() for s in samples):
             raise NoMasksError("no image of the training set has a usable mask")
         return samples
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _update_average(self) -> None:
         decay = min(self.config.ema_decay, self.step / (self.step + 10))
         for name, value in self.sam.named_parameters():
             if name in self.average:
                 self.average[name].lerp_(value.detach(), 1 - decay)
 
     def save(self, path: Path) -> None:
-        """Write everything needed to resume; the old file stays until the new one is whole.
+        """Write everything needed to resume, atomically, on rank 0.
 
         Raises:
-            CheckpointFileError: no space, or no permission; the old file is as it was.
+            CheckpointFileError: the file cannot be written; the previous file is unchanged.
         """
         if self.rank:
             return
@@ -257,7 +260,7 @@ class Trainer:
         write_state(path, state)
 
     def load(self, path: Path) -> None:
-        """Go back to where `save` was.
+        """Restore the state that `save` wrote.
 
         Raises:
             CheckpointFileError: the file is damaged, or of another model or configuration.
@@ -271,15 +274,15 @@ class Trainer:
 
 
 def process_rank() -> tuple[int, int]:
-    """This process's rank and how many processes train together; (0, 1) outside `torchrun`."""
+    """Return this process's rank and the number of processes; (0, 1) outside `torchrun`."""
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def _average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> None:
-    """Replace each gradient by its mean over all processes, in one exchange. A parameter that took
-    no part in one process's step counts as zero there."""
+    """Replace each gradient by its mean over all processes, in one all-reduce. A missing gradient
+    counts as zero."""
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -291,7 +294,7 @@ def _average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> 
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero or steps down, as a share of the peak."""
+    """Return the learning rate as a share of its peak: linear warm-up, then `config.schedule`."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "steps":
@@ -301,10 +304,10 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write what a training resumes from; the old file stays until the new one is whole.
+    """Write the state of a training, atomically.
 
     Raises:
-        CheckpointFileError: no space, or no permission; the old file is as it was.
+        CheckpointFileError: the file cannot be written; the previous file is unchanged.
     """
     temporary = path.with_suffix(".partial")
     try:
@@ -313,14 +316,14 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
         raise CheckpointFileError(
-            f"{path} could not be written: {error}; the last one is kept. Make room and run "
-            "again: training resumes from there"
+            f"{path} cannot be written: {error}; the previous checkpoint is kept. Free disk space "
+            "and run again: training resumes from it"
         ) from error
 
 
 @contextmanager
 def reading_state(path: Path, device: torch.device) -> Iterator[dict[str, Any]]:
-    """What `write_state` wrote, for the block to take up.
+    """Yield the state that `write_state` wrote; errors of the `with` block count as a bad file.
 
     Raises:
         CheckpointFileError: the file is damaged, or does not fit the model or the optimiser.
@@ -329,13 +332,16 @@ def reading_state(path: Path, device: torch.device) -> Iterator[dict[str, Any]]:
         yield torch.load(path, map_location=device, weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
         raise CheckpointFileError(
-            f"{path} cannot be resumed from: {error!r}; delete it to train from the start"
+            f"training cannot resume from {path}: {error!r}; delete it to train from the start"
         ) from error
 
 
 def parameter_groups(sam: Any, config: TrainConfig) -> list[dict[str, Any]]:
-    """Trunk, neck and decoder with their rates; what is frozen loses its gradient."""
-    depths = [_part_of_encoder(name) for name, _ in sam.named_parameters()]
+    """Return AdamW's parameter groups with their peak rates, and set `requires_grad`.
+
+    Each group has `peak`, its peak rate, and `share`, that rate as a share of `learning_rate`.
+    """
+    depths = [_encoder_depth(name) for name, _ in sam.named_parameters()]
     deepest = max((depth for depth in depths if depth is not None and depth < _NECK), default=0)
     by_rate: dict[float, list[torch.nn.Parameter]] = {}
     for (_, value), depth in zip(sam.named_parameters(), depths, strict=True):
@@ -360,8 +366,8 @@ def parameter_groups(sam: Any, config: TrainConfig) -> list[dict[str, Any]]:
 _NECK = 10_000
 
 
-def _part_of_encoder(name: str) -> int | None:
-    """How deep in the encoder a parameter sits: 0 stem, 1.. stages or blocks, _NECK after them;
+def _encoder_depth(name: str) -> int | None:
+    """Return a parameter's depth in the encoder: 0 stem, 1.. stages or blocks, _NECK after them;
     None outside the encoder."""
     if not name.startswith("image_encoder."):
         return None

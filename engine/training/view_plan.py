@@ -1,7 +1,7 @@
-"""What a step of training looks at, decided on the CPU; `engine.training.render` draws it.
+"""Plans of training steps: which views, masks and prompts; `engine.training.render` renders them.
 
-B images a step, G prompts an image, T nested masks a prompt, P cut-outs pasted on an image. All
-plans are small arrays, so that loader processes cost nothing to talk to.
+B images per step, G prompts per image, T nested masks per prompt, P cut-outs per image. Plans are
+small arrays, which are cheap to send from loader processes.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ from engine.training.photo_pool import COARSE, PhotoPool
 from engine.training.trainer import MAX_DRAWS, NoMasksError
 
 TARGETS = 3
-"""Nested masks that a lone click may mean: the model answers with three."""
+"""Nested masks per lone click, for the model's three outputs."""
 
 CLICK, BOX, BACKGROUND = 0, 1, 2
 """Kinds of first prompt."""
 
 MIN_VIEW_PIXELS = 60
-"""Masks of fewer pixels of the view are not asked for."""
+"""Masks of fewer pixels in the view are not drawn."""
 
 DISTINCT = 0.75
-"""Two masks under one click are told apart where the smaller is below this share of the larger."""
+"""Two masks under one click count as distinct if the smaller is below this share of the larger."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewConfig:
-    """How views are drawn.
+    """Distributions from which views are drawn.
 
     Attributes:
         size: side of a view in pixels, a multiple of 32.
-        images, prompts: of a step, and of each image.
-        tile_share: views that are a piece around an object instead of the whole image.
-        tile_range: the piece's side over the object's longer side.
-        zoom: of whole images; below 1 leaves a margin, above 1 cuts.
-        pastes: most cut-outs on an image. paste_share: images that get any.
-        paste_range: a cut-out's longer side as a share of the view.
-        box_share, background_share: of first prompts (background on complete images alone).
+        images: images per step.
+        prompts: prompts per image.
+        tile_share: share of views of a tile around an object instead of the whole image.
+        tile_range: range of the tile's side over the object's longer side.
+        zoom: range of the scale of whole images; below 1 adds padding, above 1 crops.
+        pastes: largest number of cut-outs on an image.
+        paste_share: share of images with cut-outs.
+        paste_range: range of a cut-out's longer side as a share of the view's.
+        box_share, background_share: shares of first prompts; background on complete images only.
     """
 
     size: int = 384
@@ -59,16 +61,19 @@ class ViewConfig:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step's views.
+    """Views of one step; index -1 means none.
 
     Attributes:
-        image_B: int64. affine_B23: float32, pixel coordinates (x, y, 1) of the view to those of
-            the canvas; a pixel's middle is at + 0.5. extent_B2: (width, height) of the view that
-            is image.
-        masks_BGT: int64 indices of masks, -1 none; the first is the one that is wanted.
-        kind_BG: CLICK, BOX or BACKGROUND. covered_B: index of what is covered, -1 none.
-        paste_image_BP, paste_mask_BP: int64, -1 none. paste_affine_BP23: as affine_B23.
-        paste_prompt_BP: which prompt asks for the cut-out, -1 none.
+        image_B: index of the image, int64.
+        affine_B23: float32, maps (x, y, 1) in pixels of the view to pixels of the canvas; pixel
+            centres are at + 0.5.
+        extent_B2: (width, height) in pixels of the view's part that is image.
+        masks_BGT: indices of masks, int64; the first is the prompt's target.
+        kind_BG: CLICK, BOX or BACKGROUND.
+        covered_B: index of the union of a complete image's objects.
+        paste_image_BP, paste_mask_BP: image and mask of each cut-out, int64.
+        paste_affine_BP23: as affine_B23.
+        paste_prompt_BP: index of the prompt whose target is the cut-out.
     """
 
     image_B: torch.Tensor
@@ -83,7 +88,7 @@ class Plan:
     paste_prompt_BP: torch.Tensor
 
     def to(self, device: torch.device) -> Plan:
-        """The same on a device."""
+        """Return a copy on a device."""
         moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
         return Plan(*moved)
 
@@ -92,7 +97,7 @@ def draw_plan(pool: PhotoPool, config: ViewConfig, rng: np.random.Generator) -> 
     """Draw the views of one step.
 
     Raises:
-        NoMasksError: no view has a mask that is large enough.
+        NoMasksError: MAX_DRAWS views in a row have no mask that is large enough.
     """
     drawn = [_draw_view(pool, config, rng) for _ in range(config.images)]
     return Plan(*(torch.from_numpy(np.stack(column)) for column in zip(*drawn, strict=True)))
@@ -104,15 +109,15 @@ _View = tuple[np.ndarray, ...]
 def _draw_view(pool: PhotoPool, config: ViewConfig, rng: np.random.Generator) -> _View:
     for _ in range(MAX_DRAWS):
         image = int(rng.choice(len(pool.share_N), p=pool.share_N))
-        affine, extent, window = _window(pool, image, config, rng)
+        affine, extent, window = _draw_window(pool, image, config, rng)
         first, end = int(pool.first_N1[image]), int(pool.first_N1[image + 1])
-        inside = _inside(pool, first, end, window, affine)
+        inside = _usable_masks(pool, first, end, window, affine)
         if inside.any():
             break
     else:
         raise NoMasksError(
-            f"{MAX_DRAWS} views in a row had no mask of {MIN_VIEW_PIXELS} pixels or more: the "
-            "masks are too small, or take the whole image"
+            f"{MAX_DRAWS} views in a row have no mask of at least {MIN_VIEW_PIXELS} pixels: the "
+            "masks are too small, or cover the whole image"
         )
     masks = np.full((config.prompts, TARGETS), -1, np.int64)
     kinds = np.zeros(config.prompts, np.int64)
@@ -125,17 +130,17 @@ def _draw_view(pool: PhotoPool, config: ViewConfig, rng: np.random.Generator) ->
             kinds[prompt] = BACKGROUND
             continue
         main = int(rng.choice(end - first, p=chance))
-        masks[prompt] = _chain(pool, first, end, main, window, rng)
+        masks[prompt] = _nested_masks(pool, first, end, main, window, rng)
         kinds[prompt] = BOX if rng.random() < config.box_share else CLICK
     covered = np.array(end - 1 if complete else -1)
-    pasted = _pastes(pool, config, kinds, rng)
+    pasted = _draw_pastes(pool, config, kinds, rng)
     return np.array(image), affine, extent, masks, kinds, covered, *pasted
 
 
-def _window(
+def _draw_window(
     pool: PhotoPool, image: int, config: ViewConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
-    """The view's affine, the size of its image part, and the piece of the canvas it shows."""
+    """Draw a view's window: its affine, its extent, and the box on the canvas that it shows."""
     height, width = (int(side) for side in pool.sizes_N2[image])
     longer = max(height, width)
     shown = float(config.size)
@@ -160,7 +165,7 @@ def _window(
     turns = pool.has_up_N[image]
     flip_x, flip_y = rng.random() < 0.5, rng.random() < 0.5 and not turns
     swap = rng.random() < 0.5 and not turns
-    # view pixels to canvas pixels, for an upright view first
+    # view pixels to canvas pixels; flips and transposition are applied to the upright view
     matrix = np.array([[1 / scale, 0, x0], [0, 1 / scale, y0], [0, 0, 1]])
     if flip_x:
         matrix = matrix @ np.array([[-1, 0, view_w], [0, 1, 0], [0, 0, 1]])
@@ -170,29 +175,31 @@ def _window(
     if swap:
         matrix = matrix @ np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])
         extent = extent[::-1].copy()
-    piece = (int(x0), int(y0), int(np.ceil(x0 + cut_w)), int(np.ceil(y0 + cut_h)))
-    return matrix[:2].astype(np.float32), extent, piece
+    box = (int(x0), int(y0), int(np.ceil(x0 + cut_w)), int(np.ceil(y0 + cut_h)))
+    return matrix[:2].astype(np.float32), extent, box
 
 
-def _inside(
+def _usable_masks(
     pool: PhotoPool, first: int, end: int, window: tuple[int, int, int, int], affine: np.ndarray
 ) -> np.ndarray:
-    """Which masks are large enough in the view, and not all of it."""
-    cut = _coarse(pool, first, end, window)
+    """Return which masks are large enough in the view and do not cover all of it."""
+    cut = _crop_coarse(pool, first, end, window)
     cells = cut.sum(axis=(1, 2))
-    scale = abs(float(np.linalg.det(affine[:, :2])))  # canvas pixels a view pixel
+    scale = abs(float(np.linalg.det(affine[:, :2])))  # canvas pixels per view pixel
     pixels = cells * COARSE**2 / scale
     found = (pixels >= MIN_VIEW_PIXELS) & (cells <= 0.9 * cut.shape[1] * cut.shape[2])
     return np.asarray(found & (pool.weight_M[first:end] > 0))
 
 
-def _coarse(pool: PhotoPool, first: int, end: int, window: tuple[int, int, int, int]) -> np.ndarray:
+def _crop_coarse(
+    pool: PhotoPool, first: int, end: int, window: tuple[int, int, int, int]
+) -> np.ndarray:
     x0, y0, x1, y1 = window
     rows = slice(y0 // COARSE, -(-y1 // COARSE))
     return pool.coarse_MCC[first:end, rows, x0 // COARSE : -(-x1 // COARSE)]
 
 
-def _chain(
+def _nested_masks(
     pool: PhotoPool,
     first: int,
     end: int,
@@ -200,10 +207,10 @@ def _chain(
     window: tuple[int, int, int, int],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The wanted mask, then others that a click inside it may mean: each of another size."""
+    """Return the target, and other masks of distinct sizes under a random point of it."""
     out = np.full(TARGETS, -1, np.int64)
     out[0] = first + main
-    cut = _coarse(pool, first, end, window)
+    cut = _crop_coarse(pool, first, end, window)
     places = np.flatnonzero(cut[main])
     if not len(places):
         return out
@@ -224,11 +231,11 @@ def _chain(
 
 
 def first_image(pool: PhotoPool, mask: int) -> int:
-    """The image that a mask is of."""
+    """Return the index of a mask's image."""
     return int(np.searchsorted(pool.first_N1, mask, side="right")) - 1
 
 
-def _pastes(
+def _draw_pastes(
     pool: PhotoPool, config: ViewConfig, kinds: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     count = config.pastes
@@ -280,7 +287,11 @@ class _Plans(IterableDataset[Plan]):
 def plans(
     pool: PhotoPool, config: ViewConfig, seed: int, start: int = 0, workers: int = 0
 ) -> Iterator[Plan]:
-    """Plans of step `start` on, the same whatever the number of worker processes."""
+    """Yield the plans of steps from `start` on; they do not depend on the number of workers.
+
+    Raises:
+        NoMasksError: MAX_DRAWS views in a row have no mask that is large enough.
+    """
     dataset = _Plans(pool, config, seed, start, workers)
     loader = DataLoader(
         dataset,

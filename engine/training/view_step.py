@@ -1,10 +1,10 @@
-"""One training step on views: every click may mean several nested masks.
+"""One training step on views, in which a click can have several nested masks as targets.
 
-A lone click is answered with three masks. Where the pool knows several masks under it, the three
-are matched with up to three of them (as Semantic-SAM does, Li et al., 2023), so that no granularity
-is punished for not being another. Corrections and boxes mean the first, wanted mask alone.
+The model predicts three masks for a lone click. They are matched with up to three masks of the pool
+under the click (as in Semantic-SAM, Li et al., 2023), so that no granularity is penalised for not
+being another. Corrections and boxes have the first mask as their only target.
 
-R = prompts of a step, M = outputs, T = targets, h = low-resolution side.
+R = prompts of a step, M = outputs, T = targets, H = W = low-resolution side.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from engine.sam.decode import PromptBatch, decode_undrawn
+from engine.sam.decode import PromptBatch, decode_without_masks
 from engine.training.render import Views
 from engine.training.step import SINGLE_WEIGHT, SPREAD_WEIGHT, feed_back
 
 MATCHED_SHARE = 0.2
-"""Share of the predicted IoU's target that is the IoU with the best of the masks under the click;
-the rest is that with the wanted one. The first alone makes all sure, the second makes a part that
-is drawn well look bad."""
+"""The target of predicted IoU is a weighted mean: this share for the highest IoU with any target
+mask, the rest for the IoU with the first. The highest alone makes every output confident, the first
+alone gives a low score to a correctly predicted part."""
 
 CENTRAL_SHARE = 0.5
-"""Clicks at the middle of their region; the others anywhere in it."""
+"""Share of clicks near the centre of their region; the others are uniform."""
 
 LEVELS = 6
-"""Halvings of the grid over which a region's middle is looked for."""
+"""Levels of the pyramid that `centrality` sums."""
 
 CHUNK = 256
-"""Prompts decoded at once, at most."""
+"""Largest number of prompts decoded together."""
 
 
 def pair_losses(logits_RMHW: torch.Tensor, targets_RTHW: torch.Tensor) -> torch.Tensor:
-    """2 x balanced cross entropy + dice of every output with every target, (R, M, T).
+    """Return 2 x balanced cross entropy + dice of every output with every target, (R, M, T).
 
-    The same numbers as `engine.training.losses` gives pair by pair, as matrix products.
+    The values equal those of `engine.training.losses` for each pair, computed by matrix products.
     """
     logits, targets = logits_RMHW.flatten(2).float(), targets_RTHW.flatten(2).float()
     places = logits.shape[-1]
@@ -56,16 +56,16 @@ def pair_losses(logits_RMHW: torch.Tensor, targets_RTHW: torch.Tensor) -> torch.
 
 @torch.no_grad()
 def pair_ious(logits_RMHW: torch.Tensor, targets_RTHW: torch.Tensor) -> torch.Tensor:
-    """IoU of every thresholded output with every target, (R, M, T)."""
-    found, wanted = (logits_RMHW > 0).flatten(2).float(), (targets_RTHW > 0.5).flatten(2).float()
-    overlap = found @ wanted.mT
-    total = found.sum(dim=2)[:, :, None] + wanted.sum(dim=2)[:, None]
+    """Return the IoU of every thresholded output with every target, (R, M, T) in [0, 1]."""
+    predicted, truth = (logits_RMHW > 0).flatten(2).float(), (targets_RTHW > 0.5).flatten(2).float()
+    overlap = predicted @ truth.mT
+    total = predicted.sum(dim=2)[:, :, None] + truth.sum(dim=2)[:, None]
     return overlap / (total - overlap).clamp(min=1)
 
 
 def matched_loss(losses_RMT: torch.Tensor, valid_RT: torch.Tensor) -> torch.Tensor:
-    """The least mean loss of three outputs, each matched with one target, over all ways to match
-    them, (R,)."""
+    """Return the lowest mean loss over all one-to-one matchings of three outputs with the valid
+    targets, (R,)."""
     count = valid_RT.sum(dim=1).clamp(min=1)
     ways = [
         torch.stack([losses_RMT[:, m, t] * valid_RT[:, t] for t, m in enumerate(order)]).sum(dim=0)
@@ -74,9 +74,9 @@ def matched_loss(losses_RMT: torch.Tensor, valid_RT: torch.Tensor) -> torch.Tens
     return torch.stack(ways).min(dim=0).values / count
 
 
-def middles(region_RHW: torch.Tensor) -> torch.Tensor:
-    """How much of a region lies around each of its places, over squares of 2 to 64 places: largest
-    near the region's middle, 0 outside."""
+def centrality(region_RHW: torch.Tensor) -> torch.Tensor:
+    """Return how much of a region surrounds each of its cells, (R, H, W), summed over squares of 2
+    to 64 cells: highest near the region's centre, 0 outside."""
     level = region_RHW[:, None].float()
     side = level.shape[-1]
     total = level.clone()
@@ -89,24 +89,25 @@ def middles(region_RHW: torch.Tensor) -> torch.Tensor:
 def pick_place(
     region_RHW: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A place (column, row) of each region, (R,) each; any where the region is empty."""
+    """Draw a cell of each region: columns (R,) and rows (R,); any cell if the region is empty."""
     device = region_RHW.device
     noise = torch.rand(region_RHW.shape, generator=generator, device=device)
     central = torch.rand((len(region_RHW), 1, 1), generator=generator, device=device)
-    wanted = torch.where(central < CENTRAL_SHARE, middles(region_RHW) + 0.05 * noise, 1 + noise)
-    place = (wanted * region_RHW + 1e-6 * noise).flatten(1).argmax(dim=1)
+    score = torch.where(central < CENTRAL_SHARE, centrality(region_RHW) + 0.05 * noise, 1 + noise)
+    place = (score * region_RHW + 1e-6 * noise).flatten(1).argmax(dim=1)
     side = region_RHW.shape[-1]
     return place % side, place // side
 
 
 class ViewStep:
-    """Losses of a step, whose gradients are added to the parameters'."""
+    """Computes the loss of a step and adds its gradients to the parameters'; `autocast` encodes and
+    decodes in bfloat16, the weights are those of `TrainConfig`."""
 
     def __init__(self, sam: Any, *, iou_weight: float, box_noise: float, autocast: bool) -> None:
         self.sam, self.iou_weight, self.box_noise = sam, iou_weight, box_noise
         self.autocast = autocast
-        # a bfloat16 copy of the decoder, not autocast: its layer norms would answer in float32, and
-        # every product after them would convert the image anew
+        # a bfloat16 copy of the decoder instead of autocast, under which layer norms return float32
+        # and every product after them converts the image again
         self._decoder = sam.mask_decoder
         if autocast:
             self._decoder = copy.deepcopy(sam.mask_decoder).bfloat16()
@@ -118,17 +119,17 @@ class ViewStep:
         plan: Sequence[bool],
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean loss and, of the first answers, mean IoU of the best output.
+        """Return the mean loss, and the mean IoU of the best output after the first prompt.
 
         Args:
-            views: of a `Renderer`.
-            rows: indices into R of clicks and of boxes.
-            plan: `prompt_plan`.
+            views: the result of `Renderer.draw`.
+            rows: indices into R of prompts that start with a click, and with a box.
+            plan: the result of `prompt_plan`.
             generator: draws clicks and noise, on the views' device.
         """
-        self._refresh()
+        self._copy_weights()
         trained = any(value.requires_grad for value in self.sam.image_encoder.parameters())
-        with self._half(), torch.set_grad_enabled(trained):
+        with self._autocast(), torch.set_grad_enabled(trained):
             embeddings = self.sam.image_encoder(views.images_B3VV)
         features = embeddings.detach().float().requires_grad_(trained)
         count = len(views.targets_RTHH)
@@ -137,19 +138,19 @@ class ViewStep:
         for index, with_box in ((rows[0], False), (rows[1], True)):
             for part in torch.split(index, CHUNK):
                 if len(part):
-                    loss, iou = self._prompted(
+                    loss, iou = self._run_prompts(
                         features, views, part, prompts, with_box, plan, generator, count
                     )
                     total.append(loss)
                     ious.append(iou)
         if features.grad is not None:
             torch.autograd.backward(embeddings, features.grad.to(embeddings.dtype))
-        self._gather()
+        self._copy_gradients()
         return torch.stack(total).sum(), torch.stack(ious).sum() / count
 
     @torch.no_grad()
-    def _refresh(self) -> None:
-        """Bring the decoder's copy up to date."""
+    def _copy_weights(self) -> None:
+        """Copy the decoder's weights to its bfloat16 copy."""
         if self._decoder is self.sam.mask_decoder:
             return
         mine, theirs = list(self._decoder.parameters()), list(self.sam.mask_decoder.parameters())
@@ -157,8 +158,8 @@ class ViewStep:
         for value in mine:
             value.grad = None
 
-    def _gather(self) -> None:
-        """Give the copy's gradients to the decoder."""
+    def _copy_gradients(self) -> None:
+        """Copy the gradients of the bfloat16 copy to the decoder."""
         if self._decoder is self.sam.mask_decoder:
             return
         for mine, value in zip(
@@ -166,10 +167,10 @@ class ViewStep:
         ):
             value.grad = None if mine.grad is None else mine.grad.float()
 
-    def _half(self) -> Any:
+    def _autocast(self) -> Any:
         return torch.autocast(self.sam.device.type, torch.bfloat16, enabled=self.autocast)
 
-    def _prompted(
+    def _run_prompts(
         self,
         features: torch.Tensor,
         views: Views,
@@ -187,18 +188,18 @@ class ViewStep:
         first = self._first_region(targets, valid, background, views, images)
         boxes = points = labels = None
         if with_box:
-            boxes = self._boxes(targets[:, 0], generator)
+            boxes = self._sample_boxes(targets[:, 0], generator)
         else:
-            points = self._points(first, generator)[:, None]
+            points = self._sample_points(first, generator)[:, None]
             labels = torch.ones_like(points[..., 0], dtype=torch.int64)
-            valid = valid & self._holds(targets, points[:, 0])
+            valid = valid & self._contains_points(targets, points[:, 0])
             valid[:, 0] = counted.bool() & ~background
         logits = None
         total, first_iou = features.new_zeros(()), features.new_zeros(())
         for iteration in range(1 + len(plan)):
             batch = PromptBatch(images, points, labels, boxes, logits)
-            decoded = decode_undrawn(self.sam, features, batch, decoder=self._decoder)
-            masks, scores = decoded.draw().float(), decoded.scores_B4.float()
+            decoded = decode_without_masks(self.sam, features, batch, decoder=self._decoder)
+            masks, scores = decoded.masks().float(), decoded.scores_B4.float()
             single = with_box or iteration > 0
             loss, iou = self._loss(masks, scores, targets, valid, background, single)
             loss = (loss * counted).sum() / (count * (1 + len(plan)))
@@ -210,7 +211,7 @@ class ViewStep:
             if iteration < len(plan):
                 logits = feed_back(masks, scores, single)
                 if plan[iteration]:
-                    points, labels = self._corrected(logits, targets, points, labels, generator)
+                    points, labels = self._add_click(logits, targets, points, labels, generator)
         return total, first_iou
 
     def _first_region(
@@ -221,15 +222,16 @@ class ViewStep:
         views: Views,
         images: torch.Tensor,
     ) -> torch.Tensor:
-        """Where a first click may fall: in all the masks it may mean, else in the wanted one."""
+        """Return the region of the first click: the intersection of its targets, or else the first
+        target; the cells of no object for a background click."""
         inside = (targets > 0.5) | ~valid[:, :, None, None]
         both = inside.all(dim=1) & (targets[:, 0] > 0.5)
         enough = both.flatten(1).sum(dim=1) > 3
         region = torch.where(enough[:, None, None], both, targets[:, 0] > 0.5)
         return torch.where(background[:, None, None], views.elsewhere_BHH[images], region)
 
-    def _holds(self, targets: torch.Tensor, points_R2: torch.Tensor) -> torch.Tensor:
-        """Which targets the first click is in, (R, T)."""
+    def _contains_points(self, targets: torch.Tensor, points_R2: torch.Tensor) -> torch.Tensor:
+        """Return which targets contain the first click, bool (R, T)."""
         side = targets.shape[-1]
         cell = self.sam.image_encoder.img_size / side
         place = (points_R2 / cell).long().clamp(0, side - 1)
@@ -237,21 +239,22 @@ class ViewStep:
         held: torch.Tensor = targets[rows, :, place[:, 1], place[:, 0]] > 0.5
         return held
 
-    def _points(self, region: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """A click in each region, (R, 2) in pixels of the model's input."""
+    def _sample_points(self, region: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw a click in each region, (R, 2) in pixels of the model's input."""
         x, y = pick_place(region, generator)
         cell = float(self.sam.image_encoder.img_size) / region.shape[-1]
         corner = torch.stack([x, y], dim=1).float() * cell
         shift = torch.rand(corner.shape, generator=generator, device=corner.device)
         return corner + shift * cell - 0.5
 
-    def _boxes(self, targets_RHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Noisy boxes, (R, 4) half-open XYXY in pixels of the model's input (SAM, appendix A)."""
-        wanted = targets_RHW > 0.5
-        side = wanted.shape[-1]
+    def _sample_boxes(self, targets_RHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw noisy boxes, (R, 4) half-open XYXY in pixels of the model's input (SAM, appendix
+        A)."""
+        truth = targets_RHW > 0.5
+        side = truth.shape[-1]
         size = float(self.sam.image_encoder.img_size)
         edges = []
-        for along in (wanted.any(dim=1), wanted.any(dim=2)):
+        for along in (truth.any(dim=1), truth.any(dim=2)):
             low = along.float().argmax(dim=1)
             high = side - along.flip(1).float().argmax(dim=1)
             edges.append((low, high))
@@ -274,7 +277,7 @@ class ViewStep:
         background: torch.Tensor,
         single: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each prompt the loss (R,), and every output's IoU with the wanted mask (R, M)."""
+        """Return each prompt's loss (R,), and every output's IoU with the first target (R, M)."""
         if single:
             targets, valid = targets[:, :1], valid[:, :1]
         losses = pair_losses(masks, targets)
@@ -286,18 +289,18 @@ class ViewStep:
             matched = matched_loss(losses[:, 1:], valid.float())
             weights = (SINGLE_WEIGHT, 1.0)
         three = matched + SPREAD_WEIGHT * losses[:, 1:, 0].mean(dim=1)
-        drawn = weights[0] * losses[:, 0, 0] + weights[1] * three
-        drawn = torch.where(background, torch.zeros_like(drawn), drawn)
-        wanted = ious[..., 0]
+        mask_term = weights[0] * losses[:, 0, 0] + weights[1] * three
+        mask_term = torch.where(background, torch.zeros_like(mask_term), mask_term)
+        first = ious[..., 0]
         best = (ious * valid[:, None]).max(dim=2).values
-        aim = MATCHED_SHARE * best + (1 - MATCHED_SHARE) * wanted
-        aim = torch.cat([wanted[:, :1], aim[:, 1:]], dim=1)
-        aim = torch.where(background[:, None], torch.zeros_like(aim), aim)
-        quality = ((scores - aim) ** 2).mean(dim=1) * 4
-        loss: torch.Tensor = drawn + self.iou_weight * quality
-        return loss, wanted
+        target_iou = MATCHED_SHARE * best + (1 - MATCHED_SHARE) * first
+        target_iou = torch.cat([first[:, :1], target_iou[:, 1:]], dim=1)
+        target_iou = torch.where(background[:, None], torch.zeros_like(target_iou), target_iou)
+        iou_term = ((scores - target_iou) ** 2).mean(dim=1) * 4
+        loss: torch.Tensor = mask_term + self.iou_weight * iou_term
+        return loss, first
 
-    def _corrected(
+    def _add_click(
         self,
         logits_R1HW: torch.Tensor,
         targets: torch.Tensor,
@@ -305,15 +308,18 @@ class ViewStep:
         labels: torch.Tensor | None,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One more click, in the region of error; in the mask where there is none."""
-        wanted = targets[:, 0] > 0.5
-        wrong = (logits_R1HW[:, 0] > 0) != wanted
+        """Append a click in the larger error region, or in the mask if there is no error."""
+        truth = targets[:, 0] > 0.5
+        wrong = (logits_R1HW[:, 0] > 0) != truth
         empty = ~wrong.flatten(1).any(dim=1)
-        wrong = torch.where(empty[:, None, None], wanted, wrong)
-        missed, extra = wrong & wanted, wrong & ~wanted
-        is_missed = middles(missed).flatten(1).amax(dim=1) >= middles(extra).flatten(1).amax(dim=1)
+        wrong = torch.where(empty[:, None, None], truth, wrong)
+        missed, extra = wrong & truth, wrong & ~truth
+        missed_depth, extra_depth = (
+            centrality(one).flatten(1).amax(dim=1) for one in (missed, extra)
+        )
+        is_missed = missed_depth >= extra_depth
         region = torch.where(is_missed[:, None, None], missed, extra)
-        fresh = self._points(region, generator)[:, None]
+        fresh = self._sample_points(region, generator)[:, None]
         label = is_missed.long()[:, None]
         if points is None or labels is None:
             return fresh, label

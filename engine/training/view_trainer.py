@@ -1,7 +1,7 @@
-"""The loop that trains on a pool of photographs and scenes: on a GPU in minutes, on a CPU in hours.
+"""The training loop on a pool of photographs and scenes: minutes on a GPU, hours on a CPU.
 
-It ends after a number of steps or of seconds, whichever comes first; the learning rate follows how
-far it has come. Its checkpoint holds weights, averages, the optimiser and the seconds so far.
+It ends after a number of steps or of seconds, whichever comes first; the learning rate follows the
+larger share of the two. Its checkpoint holds weights, averages, the optimiser's state and the time.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from engine.training.trainer import (
 from engine.training.view_plan import BOX, Plan, ViewConfig, plans
 from engine.training.view_step import ViewStep
 
-CHECKED_EVERY = 25
-"""Steps between looks at the loss: reading it makes the GPU wait."""
+REPORT_STEPS = 25
+"""Steps between reports; reading the loss synchronises with the GPU."""
 
 
-USED = (
+USED_FIELDS = (
     *("steps", "refinements", "vary_refinements", "repeats", "learning_rate", "encoder_rate"),
     *("neck_rate", "frozen_stages", "frozen_encoder", "weight_decay", "warmup_steps"),
     *("layer_decay", "clip_norm", "ema_decay", "iou_weight", "box_noise", "seed"),
 )
-"""Fields of `TrainConfig` that matter here; how views are drawn is in `ViewConfig`."""
+"""Fields of `TrainConfig` that this training reads; `ViewConfig` has the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewTraining:
-    """One training.
+    """Configuration of one training.
 
     Attributes:
-        views: how views are drawn.
-        config: rates and corrections, of which the fields in USED count; `steps` ends it.
-        seconds: ends it as well.
-        frozen_share: share of the training at whose beginning the trunk stays as it is.
-        workers: processes that draw plans.
+        views: distributions of views.
+        config: rates and refinements; only the fields in USED_FIELDS are read.
+        seconds: time limit, in addition to `config.steps`.
+        frozen_share: first share of the training in which the trunk is frozen.
+        workers: processes that draw plans; 0 for this process.
     """
 
     views: ViewConfig
@@ -63,8 +63,8 @@ class ViewTraining:
 
 @dataclass(frozen=True, slots=True)
 class ViewProgress:
-    """step, share of the training in [0, 1], means of loss and of the first answers' IoU since the
-    last report, images a second, seconds."""
+    """State after a step: completed share of the training, [0, 1], means of loss and of IoU after
+    the first prompt since the last report, images per second, and training time."""
 
     step: int
     share: float
@@ -82,7 +82,7 @@ class _Tally:
 
 
 class ViewTrainer:
-    """Trains `sam` in place; the averaged weights are put into it at the end."""
+    """Trains `sam` in place; the averaged weights are copied into it at the end."""
 
     def __init__(self, sam: Any, pool: PhotoPool, training: ViewTraining) -> None:
         self.sam, self.pool, self.training = sam, pool, training
@@ -105,7 +105,7 @@ class ViewTrainer:
 
     @property
     def share(self) -> float:
-        """How far the training has come, in [0, 1]."""
+        """Completed share of the training, [0, 1]."""
         training = self.training
         return min(1.0, max(self.step / training.config.steps, self.seconds / training.seconds))
 
@@ -117,16 +117,18 @@ class ViewTrainer:
         every_seconds: float = 120.0,
         until: int | None = None,
     ) -> None:
-        """Do what is left of the training.
+        """Run the rest of the training.
 
         Args:
-            on_report: called every CHECKED_EVERY steps.
+            on_report: called every REPORT_STEPS steps.
             checkpoint: file to resume from, if it exists, and to save to.
-            every_seconds: how often to save.
-            until: step to stop at, with the training unfinished.
+            every_seconds: time between checkpoints.
+            until: step at which to stop before the end.
 
         Raises:
             DivergedError: the loss is not finite.
+            NoMasksError: the pool has no mask that is large enough.
+            CheckpointFileError: the checkpoint cannot be read or written.
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
@@ -143,11 +145,11 @@ class ViewTrainer:
         for plan in source:
             if self.share >= 1 or self.step == until:
                 break
-            loss, iou = self._one_step(plan)
+            loss, iou = self._optimise_once(plan)
             tally.loss.append(loss)
             tally.iou.append(iou)
             self.seconds = before + time.monotonic() - began
-            if self.step % CHECKED_EVERY == 0 or self.share >= 1:
+            if self.step % REPORT_STEPS == 0 or self.share >= 1:
                 self._report(tally, on_report)
                 tally = _Tally()
             if checkpoint is not None and time.monotonic() - saved > every_seconds:
@@ -160,7 +162,7 @@ class ViewTrainer:
         self.use_average()
         self.sam.eval()
 
-    def _one_step(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+    def _optimise_once(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
         config = self.training.config
         rng = np.random.default_rng([config.seed, self.step, 1])
         device = self.sam.device
@@ -193,7 +195,7 @@ class ViewTrainer:
     def _report(self, tally: _Tally, on_report: Callable[[ViewProgress], None] | None) -> None:
         loss = float(torch.stack(tally.loss).mean())
         if not math.isfinite(loss):
-            raise DivergedError(f"loss is {loss} near step {self.step}; lower learning_rate")
+            raise DivergedError(f"the loss is {loss} near step {self.step}; lower learning_rate")
         if on_report is not None:
             images = len(tally.loss) * self.training.views.images
             rate = images / (time.monotonic() - tally.since)
@@ -202,15 +204,15 @@ class ViewTrainer:
 
     @torch.no_grad()
     def use_average(self) -> None:
-        """Put the averaged weights into the model."""
+        """Copy the averaged weights into the model."""
         for value, average in zip(self._trained, self.average, strict=True):
             value.copy_(average)
 
     def save(self, path: Path) -> None:
-        """Write the state to resume from.
+        """Write everything needed to resume, atomically.
 
         Raises:
-            CheckpointFileError: no space, or no permission; the old file is as it was.
+            CheckpointFileError: the file cannot be written; the previous file is unchanged.
         """
         state = {
             "step": self.step,
@@ -222,7 +224,7 @@ class ViewTrainer:
         write_state(path, state)
 
     def load(self, path: Path) -> None:
-        """Resume from a saved state.
+        """Restore the state that `save` wrote.
 
         Raises:
             CheckpointFileError: the file is damaged, or of another model or configuration.

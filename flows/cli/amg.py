@@ -1,7 +1,7 @@
 """`dataengine amg`: masks of a few images, without a workspace.
 
-The flags of segment_anything's `amg.py` mean the same here; the output is SA-1B's format, one JSON
-file an image, with a picture beside it.
+The flags of segment_anything's `amg.py` mean the same here. The output is in SA-1B's format, one
+JSON file and one picture per image.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def _load_generator(
 
 
 def _files(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The images named, and those in the folders named, each once; and the files named that are
-    pictures of an earlier run, as `*.png` names them too."""
+    """The images given and those in the folders given, each once; and those given that are pictures
+    of an earlier run, which `*.png` also matches."""
     from storage.formats.folders import list_images
     from storage.outputs import written_by_us
 
@@ -91,7 +91,7 @@ def amg(
     ] = "default",
     output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("masks"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    pictures: Annotated[bool, typer.Option(help="Write overlays too.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Also write overlay pictures.")] = True,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Of one image; more are refused (default 200000000).")
     ] = None,
@@ -108,8 +108,8 @@ def amg(
     min_mask_region_area: Annotated[int | None, _Flag] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Masks of everything in a few images, without a workspace: `STEM.json` as in SA-1B and
-    `STEM.png` to look at."""
+    """Make masks of everything in a few images, without a workspace: `STEM.json` as in SA-1B and
+    `STEM.png`, a picture of them."""
     changes = {
         "points_per_side": points_per_side,
         "points_per_batch": points_per_batch,
@@ -123,16 +123,16 @@ def amg(
         "crop_points_divisor": crop_n_points_downscale_factor,
         "min_region": min_mask_region_area,
     }
-    paths, passed_over = _files(images)
-    if passed_over:
-        told = f"{len(passed_over)} files passed over, as this command wrote them"
-        errors.print(f"{told}: {passed_over[0]} ...", markup=False, highlight=False)
+    paths, skipped = _files(images)
+    if skipped:
+        message = f"{len(skipped)} files skipped, as this command wrote them: {skipped[0]} ..."
+        errors.print(message, markup=False, highlight=False)
     generator = _load_generator(model, device, preset, changes)
     found = run_amg(generator, paths, output, pictures=pictures, max_pixels=max_pixels)
-    _run_and_tell(generator, found, len(paths), output, as_json=as_json)
+    _run_and_print(generator, found, len(paths), output, as_json=as_json)
 
 
-def _run_and_tell(
+def _run_and_print(
     generator: MaskGenerator,
     found: Iterator[AmgResult],
     images: int,
@@ -140,7 +140,7 @@ def _run_and_tell(
     *,
     as_json: bool,
 ) -> None:
-    """Run with a progress bar; print what came of it. Exits with 1 where an image was refused."""
+    """Run with a progress bar and print a summary. Exits with 1 if an image was refused."""
     reporter = progress.Silent() if as_json else progress.on(errors)
     results = []
     with reporter.track("masks", images, "image") as advance:
@@ -168,7 +168,7 @@ def _run_and_tell(
     else:
         console.print(
             f"{summary['masks']} masks on {summary['images']} images in "
-            f"{summary['seconds']:.1f} s of generating; they are in {output}"
+            f"{summary['seconds']:.1f} s; they are in {output}"
         )
     if failed:
         raise typer.Exit(1)

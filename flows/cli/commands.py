@@ -1,4 +1,4 @@
-"""What every command of `dataengine` does alike: open the workspace, print, show an example."""
+"""Shared by the commands of `dataengine`: options, opening the workspace, printing."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ ChoiceOption = Annotated[str | None, typer.Option(help="Name of a dataset; all b
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 CrowdsOption = Annotated[
     Literal["auto", "objects", "skip"],
-    typer.Option(help="What annotations with iscrowd are (docs/inputs.md)."),
+    typer.Option(help="How to treat annotations with iscrowd (docs/inputs.md)."),
 ]
 FrameOption = Annotated[
     Literal["auto", "upright", "stored"],
-    typer.Option(help="Which pixels annotations are of where EXIF turns an image."),
+    typer.Option(help="Orientation that annotations refer to if EXIF rotates the image."),
 ]
 
 
-GOES_ON = "the same command goes on where it was"
+RESUMES = "the same command resumes it"
 
 
 def example(*lines: str) -> str:
-    """The end of a command's help."""
+    """The example at the end of a command's help."""
     return "**Example**\n\n" + "\n\n".join(f"`{line}`" for line in lines)
 
 
@@ -49,9 +49,9 @@ def in_workspace(
     """The workspace around the current folder, ready for use.
 
     Args:
-        as_json: nothing but the result is to be printed.
-        orchestrated: the body runs flows.
-        after_stop: what is said after Ctrl-C, of how to go on.
+        as_json: print nothing but the result.
+        orchestrated: the body runs flows, so start or find a Prefect server.
+        after_stop: message after Ctrl-C that says how to resume.
     """
     from flows.prefect_api import temporary_server
 
@@ -71,16 +71,16 @@ def in_workspace(
         try:
             yield opened
         except KeyboardInterrupt:
-            told = "stopped" if after_stop is None else f"stopped; {after_stop}"
-            errors.print(told, markup=False, highlight=False, soft_wrap=True)
+            message = "stopped" if after_stop is None else f"stopped; {after_stop}"
+            errors.print(message, markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(130) from None
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON; what JSON has no type for, times above all, as text."""
+    """Print one line of JSON; values without a JSON type, such as times, as text."""
     print(json.dumps(value, default=str))
 
 
 def number(value: Any, style: str = "") -> str:
-    """A cell of a table; a dash for None."""
+    """The value as a table cell; a dash for None."""
     return "–" if value is None else format(value, style)

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Delete images, a dataset, or a person's name everywhere, for good.",
+    help="Delete images, a dataset or a person's name everywhere, permanently.",
     epilog=example("dataengine erase image 17 18 --dataset photos --dry-run"),
 )
 
 
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")]
 
 
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask; needed with --json.")]
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Skip the confirmation; required with --json.")
+]
 
 
 @app.command(epilog=example("dataengine erase image 17 birds/a.jpg --dataset photos"))
@@ -38,11 +40,11 @@ def image(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete images: pixels, masks in all versions, tasks, answers, embeddings, releases' files."""
+    """Delete images: pixels, masks in all versions, tasks, results, embeddings, release files."""
     from storage import erasures
 
     with in_workspace(as_json) as workspace:
-        _finish_first(workspace)
+        _check_none_unfinished(workspace)
         row = workspace.catalog.datasets.get(dataset)
         ids = [number for name in images for number in _ids_of(workspace, row.id, name)]
         found = erasures.of_images(workspace.catalog, row, ids)
@@ -58,11 +60,11 @@ def dataset(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a dataset: its images and all of theirs, its loops, runs and releases."""
+    """Delete a dataset: its images with all their data, its loops, runs and releases."""
     from storage import erasures
 
     with in_workspace(as_json) as workspace:
-        _finish_first(workspace)
+        _check_none_unfinished(workspace)
         row = workspace.catalog.datasets.get(name)
         found = erasures.of_dataset(workspace.catalog, row)
         _carry_out(workspace, found, dry_run, yes, as_json)
@@ -70,25 +72,25 @@ def dataset(
 
 @app.command(epilog=example("dataengine erase person ada"))
 def person(
-    name: Annotated[str, typer.Argument(help="Who.")],
+    name: Annotated[str, typer.Argument(help="Name of the annotator.")],
     dry_run: DryOption = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a pseudonym for a person's name everywhere and sign them out. Their work stays."""
+    """Replace a person's name by a pseudonym everywhere and sign them out. Their work stays."""
     from storage import erasures
 
     with in_workspace(as_json) as workspace:
-        _finish_first(workspace)
+        _check_none_unfinished(workspace)
         found = workspace.catalog.annotators.find(name)
         if found is None or found.kind != "person":
-            raise typer.BadParameter(f"there is nobody called {name!r}", param_hint="NAME")
+            raise typer.BadParameter(f"there is no annotator {name!r}", param_hint="NAME")
         _carry_out(workspace, erasures.of_person(found), dry_run, yes, as_json)
 
 
 @app.command(epilog=example("dataengine erase pending"))
 def pending(dry_run: DryOption = False, as_json: JsonOption = False) -> None:
-    """Finish erasures that were cut short, or that a restored backup has undone."""
+    """Finish erasures that were interrupted, or that a restored backup has undone."""
     from storage import erasures
 
     with in_workspace(as_json) as workspace:
@@ -103,7 +105,7 @@ def pending(dry_run: DryOption = False, as_json: JsonOption = False) -> None:
 
 
 def _ids_of(workspace: Workspace, dataset_id: int, name: str) -> list[int]:
-    """The image of an id, or those of a file name; a name that is a number is an id."""
+    """Ids of the images that a name means: itself if it is a number, else those of a file name."""
     if name.isdecimal() and len(name) < 19:
         return [int(name)]
     from storage.erasures import ids_named
@@ -114,52 +116,54 @@ def _ids_of(workspace: Workspace, dataset_id: int, name: str) -> list[int]:
     return found
 
 
-def _finish_first(workspace: Workspace) -> None:
-    """What was begun is not in the catalog any more, or not all of it."""
+def _check_none_unfinished(workspace: Workspace) -> None:
+    """Raise if an erasure is unfinished: the catalog lacks part of what it was to delete."""
     from storage.erasures import unfinished
 
     if left := unfinished(workspace.catalog):
         raise WorkspaceError(
-            f"{len(left)} erasures were cut short; `dataengine erase pending` finishes them"
+            f"{len(left)} erasures were interrupted; `dataengine erase pending` finishes them"
         )
 
 
 def _carry_out(
     workspace: Workspace, erasure: Erasure, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    told = concerned(workspace, erasure)
+    affected = concerned(workspace, erasure)
     check_idle(workspace, erasure)
     if not as_json:
-        _tell(told)
+        _print_affected(affected)
     if not dry_run and not yes:
         if as_json:
             raise typer.BadParameter("erasing cannot be undone: give --yes with --json")
         typer.confirm("this cannot be undone; erase it?", abort=True)
     done = None if dry_run else erase(workspace, erasure)
     if as_json:
-        print_json({**told, "dry_run": dry_run, "erased": done})
+        print_json({**affected, "dry_run": dry_run, "erased": done})
     elif done is not None:
-        _tell_done(done)
+        _print_done(done)
 
 
-def _tell(told: dict[str, Any]) -> None:
-    subject = "the name" if told["kind"] == "person" else f"{told['images']} images"
-    console.print(f"{told['kind']} {told['name']}: {subject}, {told['masks']} masks", markup=False)
-    if told["releases"]:
-        what = "deleted" if told["kind"] == "dataset" else "withdrawn, and their files deleted"
-        console.print(f"releases {', '.join(told['releases'])} are {what}", markup=False)
-    if told["models"] and told["kind"] != "person":
+def _print_affected(affected: dict[str, Any]) -> None:
+    subject = "the name" if affected["kind"] == "person" else f"{affected['images']} images"
+    console.print(
+        f"{affected['kind']} {affected['name']}: {subject}, {affected['masks']} masks", markup=False
+    )
+    if affected["releases"]:
+        what = "deleted" if affected["kind"] == "dataset" else "withdrawn, and their files deleted"
+        console.print(f"releases {', '.join(affected['releases'])} are {what}", markup=False)
+    if affected["models"] and affected["kind"] != "person":
         console.print(
-            f"models stay as they were trained: {', '.join(told['models'])}", markup=False
+            f"models trained on them are kept: {', '.join(affected['models'])}", markup=False
         )
 
 
-def _tell_done(done: dict[str, Any]) -> None:
+def _print_done(done: dict[str, Any]) -> None:
     console.print(
         f"erased ({done['id']}): {done['objects']} objects, {done['files_rewritten']} files of the "
-        f"mask tables written again, {done['files_deleted']} old ones deleted"
+        f"mask tables rewritten, {done['files_deleted']} old ones deleted"
     )
     if done["unreadable_versions"]:
         gone = ", ".join(map(str, done["unreadable_versions"]))
-        console.print(f"versions of the mask table that cannot be read any more: {gone}")
-    console.print("next: start page and workers again, and delete copies (docs/security.md)")
+        console.print(f"versions of the mask table that are no longer readable: {gone}")
+    console.print("next: restart the page and the workers, and delete copies (docs/security.md)")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flows.training.scores import EvaluationSet
 
 FILES = ("evaluation.json", "miou.png", "predicted_iou.png")
-"""What `write` makes."""
+"""Files that `write` makes."""
 
 _ROWS = (
     ("mIoU, 1 click", "miou_1_click"),
@@ -60,7 +60,7 @@ _ROWS = (
     ("AP", "ap"),
     ("AP at IoU .50", "ap_50"),
     ("AP at IoU .75", "ap_75"),
-    ("automatic masks an image", "masks_per_image"),
+    ("automatic masks per image", "masks_per_image"),
 )
 _COLORS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2")
 _CLICKS = {1: "miou_1_click", **{n: f"miou_{n}_clicks" for n in (2, 3, 5, 9)}}
@@ -86,7 +86,7 @@ def evaluate(
         typer.Option("--set", metavar="NAME=IMAGES,COCO", help="A set; may be repeated."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model version; default: current.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many of a set.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum images per set.")] = None,
     crowds: CrowdsOption = "auto",
     frame: FrameOption = "auto",
     output: Annotated[
@@ -105,7 +105,7 @@ def evaluate(
         replace(item, conventions=conventions) for item in chosen_sets(images, coco, sets or [])
     ]
     if output is not None:
-        OutputFolder(output).refuse_others(FILES)  # before the work
+        OutputFolder(output).refuse_others(FILES)  # before the long work
     with in_workspace(as_json) as workspace:
         from flows.stages.fully_automatic import mask_generator
         from flows.training.scores import evaluate_sets
@@ -130,10 +130,11 @@ def evaluate(
 def chosen_sets(
     images: Path | None, coco: Path | None, named: Sequence[str]
 ) -> list[EvaluationSet]:
-    """The sets that the options name: `--images` with `--coco`, and `NAME=IMAGES,COCO` each.
+    """The sets given by the options: `--images` with `--coco`, and each `NAME=IMAGES,COCO`.
 
     Raises:
-        BadParameter: none, one without the other, two of one name, or no such folder or file.
+        BadParameter: no set, one option without the other, two sets of the same name, or a folder
+            or file that does not exist.
     """
     from flows.training.scores import EvaluationSet
 
@@ -166,8 +167,8 @@ def _named(text: str) -> EvaluationSet:
 
 
 def print_scores(result: dict[str, Any]) -> None:
-    """A row a figure and a column a set, each mean with the interval it lies in; and what of the
-    sets was left out."""
+    """Print one row per figure and one column per set, each mean with its interval; then what was
+    left out of the sets."""
     from flows.cli.tables import print_left_out
 
     table = Table(title=f"scores of {escape(result['model'])}", header_style="bold")
@@ -200,17 +201,17 @@ def _cell(scores: dict[str, Any], key: str) -> str:
 
 
 def _sets(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The scores of each set by its name."""
+    """The scores of each set by name."""
     found: dict[str, dict[str, Any]] = result.get("sets") or {result["set"]: result}
     return found
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """Write FILES into a folder, which is made where it is missing: the result, mean IoU over
-    clicks with intervals, and true over predicted IoU.
+    """Write FILES into a folder, which is created if missing: the result, mean IoU over clicks with
+    intervals, and true over predicted IoU.
 
     Raises:
-        OutputExistsError: a file of these names is there that is not ours.
+        OutputExistsError: the folder has a file of such a name that this command did not write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -246,7 +247,7 @@ def _draw_clicks(axes: Axes, scores: dict[str, Any], *, color: str, label: str) 
 
 
 def _draw_reliability(axes: Axes, scores: dict[str, Any], *, color: str, label: str) -> None:
-    """Dots where a bin has masks, the larger the more; on the diagonal predictions are right."""
+    """One dot per bin with masks, larger for more masks; on the diagonal predictions are exact."""
     bins = [item for item in scores["predicted_iou_bins"] if item["masks"]]
     x, y = ([item[key] for item in bins] for key in ("predicted", "iou"))
     sizes = [10 + 150 * item["masks"] / scores["masks"] for item in bins]
@@ -256,5 +257,5 @@ def _draw_reliability(axes: Axes, scores: dict[str, Any], *, color: str, label: 
     axes.scatter(x, y, sizes, color=color, label=f"{label}, calibration error {error:.3f}")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("predicted IoU of the answer to 1 click")
+    axes.set_xlabel("predicted IoU of the mask for 1 click")
     axes.set_ylabel("true IoU")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.commands import (
-    GOES_ON,
+    RESUMES,
     SETUP,
     CrowdsOption,
     DatasetOption,
@@ -35,24 +35,25 @@ def ingest(
     folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
     dataset: DatasetOption = "default",
     coco: Annotated[
-        Path | None, typer.Option(help="COCO instance annotations: the images' ground truth.")
+        Path | None, typer.Option(help="COCO instance annotations, the ground truth of the images.")
     ] = None,
     held_out: Annotated[
-        float | None, typer.Option(min=0, max=0.99, help="Share never trained on.")
+        float | None, typer.Option(min=0, max=0.99, help="Share of images never trained on.")
     ] = None,
     crowds: CrowdsOption = "auto",
     frame: FrameOption = "auto",
     replace_annotations: Annotated[
         bool,
         typer.Option(
-            "--replace-annotations", help="Of images that have others; those stay in the history."
+            "--replace-annotations",
+            help="Replace annotations that images already have; the history keeps the old ones.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring images into a dataset. Broken files are quarantined and stop nothing.
+    """Add images to a dataset. Unreadable files are quarantined and do not stop the rest.
 
-    What is read, by what rule, and what is passed over: docs/inputs.md.
+    docs/inputs.md says which files are read, how, and which are skipped.
     """
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a folder", param_hint="FOLDER")
@@ -62,7 +63,7 @@ def ingest(
         raise typer.BadParameter(
             "give the annotations with --coco", param_hint="--replace-annotations"
         )
-    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.data.ingest import ingest as flow
         from flows.data.ingest import path_as_parameter
 
@@ -79,9 +80,9 @@ def ingest(
     if as_json:
         print_json(report)
         return
-    replaced = f", {report['replaced']} images with new ones" if report["replaced"] else ""
+    replaced = f", {report['replaced']} images with new annotations" if report["replaced"] else ""
     console.print(
-        f"{report['added']} images added, {report['known']} known already, "
+        f"{report['added']} images added, {report['known']} already known, "
         f"{report['quarantined']} quarantined, {report['masks']} ground-truth masks{replaced}"
     )
     print_left_out(report["passed_over"], report["problems"])

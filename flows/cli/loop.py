@@ -1,4 +1,4 @@
-"""Commands of the loop: run it, or do one of its steps."""
+"""Commands of the loop: run it, or run one of its steps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.commands import (
-    GOES_ON,
     LOOP,
     MODELS,
+    RESUMES,
     ChoiceOption,
     DatasetOption,
     JsonOption,
@@ -44,22 +44,22 @@ def run(
         typer.Option(help="Rounds of stage 1, 2 and (default 1) 3, e.g. 2,1 (default) or 2,1,1."),
     ] = None,
     images_per_round: Annotated[
-        int | None, typer.Option(min=1, help="Images each round takes (default 60).")
+        int | None, typer.Option(min=1, help="Images per round (default 60).")
     ] = None,
-    new: Annotated[bool, typer.Option(help="Start anew where this plan is finished.")] = False,
+    new: Annotated[bool, typer.Option(help="Start a new loop if this plan is finished.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the loop: annotate, retrain, pre-fill, retrain, generate.
 
-    Started again after it was stopped, in whatever way, it goes on where it was: a loop that is
-    under way keeps its plan, which need not be given again.
+    Stopped in any way, it resumes when it is started again: a loop that is under way keeps its
+    plan, which need not be given again.
     """
-    with _usage("--annotator"):
+    with _errors_of_option("--annotator"):
         plan.check_annotator(annotator or "simulated")
-    with _usage("--rounds"):
+    with _errors_of_option("--rounds"):
         plan.parse_rounds(rounds or "2,1")
     given = plan.PlanWords(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
-    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.loop.data_engine import data_engine
 
         planned = plan.loop_plan(workspace, dataset, given)
@@ -71,8 +71,8 @@ def run(
 
 
 @contextmanager
-def _usage(option: str) -> Iterator[None]:
-    """A value that cannot be understood is told as one of the option."""
+def _errors_of_option(option: str) -> Iterator[None]:
+    """Report a value that cannot be parsed as an error of the option."""
     try:
         yield
     except plan.BadPlanError as error:
@@ -85,22 +85,22 @@ def _usage(option: str) -> Iterator[None]:
 )
 def generate(
     dataset: DatasetOption = "default",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of images.")] = None,
     only_new: Annotated[
-        bool, typer.Option("--only-new", help="Only images that no such run has been over.")
+        bool, typer.Option("--only-new", help="Only images that no generate run has processed.")
     ] = False,
-    resume: Annotated[str | None, typer.Option(help="Id of a run to go on with.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Id of a run to resume.")] = None,
     new: Annotated[
-        bool, typer.Option("--new", help="Begin anew where the same command was stopped.")
+        bool, typer.Option("--new", help="Start a new run instead of resuming a stopped one.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make masks of everything in a dataset's images with the current model (stage 3).
 
-    Given again after it was stopped, in whatever way, it goes on where it was.
+    Stopped in any way, it resumes when the same command is given again.
     """
-    goes_on = "the same command without --new goes on where it was" if new else GOES_ON
-    with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
+    after_stop = "the same command without --new resumes it" if new else RESUMES
+    with in_workspace(as_json, orchestrated=True, after_stop=after_stop) as workspace:
         from flows.stages.fully_automatic import generate as flow
         from flows.stages.fully_automatic import images_since, unfinished_generate
         from storage.catalog import new_id
@@ -118,8 +118,8 @@ def generate(
                 run_id = begun.id
                 done = workspace.catalog.shards.totals(run_id)
                 errors.print(
-                    f"going on with run {run_id}: {done.committed_images} of {done.images} images "
-                    "are done; --new begins anew"
+                    f"resuming run {run_id}: {done.committed_images} of {done.images} images "
+                    "are done; --new starts a new run"
                 )
                 if since := images_since(workspace, begun):
                     then = f"dataengine generate --only-new --dataset {shlex.quote(dataset)}"
@@ -132,7 +132,7 @@ def generate(
     else:
         console.print(
             f"{figures['masks']} masks on {figures['images']} images "
-            f"({figures['masks_per_image']:.1f} an image)"
+            f"({figures['masks_per_image']:.1f} per image)"
         )
 
 
@@ -144,33 +144,31 @@ def retrain(
 ) -> None:
     """Train on the collected masks; promote the result if it is better on held-out images."""
     name = f"{dataset}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}" if version is None else version
-    goes_on = GOES_ON if version else f"the same command with --version {name} goes on where it was"
-    with in_workspace(as_json, orchestrated=True, after_stop=goes_on) as workspace:
+    after_stop = RESUMES if version else f"the same command with --version {name} resumes it"
+    with in_workspace(as_json, orchestrated=True, after_stop=after_stop) as workspace:
         from flows.training.retrain import retrain as flow
 
         result = flow(str(workspace.settings.root), dataset, name)
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
-        console.print(f"{result['version']}: {result['reason']}; current is {result['model']}")
+        console.print(f"{result.version}: {result.reason}; current is {result.model}")
 
 
 @app.command(rich_help_panel=LOOP, epilog=example("dataengine review --dataset nuclei --images 20"))
 def review(
     dataset: DatasetOption = "default",
     images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
-    seed: Annotated[
-        int | None, typer.Option(help="Of the sample; another one each time by default.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sample; random by default.")] = None,
     annotator: Annotated[
         str, typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`.")
     ] = "simulated",
     as_json: JsonOption = False,
 ) -> None:
-    """Send a sample of automatic masks to the review queue, and wait until it is judged."""
-    with _usage("--annotator"):
+    """Send a sample of automatic masks to the review queue, and wait until it is reviewed."""
+    with _errors_of_option("--annotator"):
         plan.check_annotator(annotator)
-    waits = "what is queued stays, and `dataengine advance` enters it once it is judged"
+    waits = "the tasks stay queued; `dataengine advance` enters the verdicts once all are given"
     stopped = waits if annotator == "people" else None
     with in_workspace(as_json, orchestrated=True, after_stop=stopped) as workspace:
         from flows.review.review import review as flow
@@ -180,10 +178,10 @@ def review(
         print_json(figures)
     else:
         console.print(
-            f"{figures['judged']} masks judged: {figures['accept']} accepted, "
+            f"{figures['judged']} masks reviewed: {figures['accept']} accepted, "
             f"{figures['fix']} fixed, {figures['reject']} rejected"
             if figures["judged"]
-            else "no automatic mask is left that no reviewer was asked about"
+            else "every automatic mask has been sent to a reviewer already"
         )
 
 
@@ -194,10 +192,10 @@ def review(
 def advance(dataset: ChoiceOption = None, as_json: JsonOption = False) -> None:
     """Take the loop's next step, as far as it goes without waiting for people.
 
-    Enters reviews that are judged, goes on with a round whose tasks are all handed in, retrains
-    and compares where that is due. Where nothing is, it does nothing; so it may run at any time.
+    Enters finished reviews, continues rounds whose tasks are all submitted, retrains and compares
+    models when that is due. If nothing is due it changes nothing, so it may run at any time.
     """
-    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.deploy.prefect_flows import advance_loop
 
         rows = advance_loop(str(workspace.settings.root), dataset)
@@ -205,15 +203,15 @@ def advance(dataset: ChoiceOption = None, as_json: JsonOption = False) -> None:
         print_json({"datasets": rows})
         return
     for row in rows:
-        console.print(_told(row), markup=False)
+        console.print(_describe_step(row), markup=False)
 
 
-def _told(row: dict[str, Any]) -> str:
-    told = {
+def _describe_step(row: dict[str, Any]) -> str:
+    states = {
         "waiting": f"{row['tasks']} images wait for people",
-        "busy": "another process is at it and goes on by itself",
+        "busy": "another process runs this step",
     }
-    loop = told.get(row["loop"], row["loop"])
+    loop = states.get(row["loop"], row["loop"])
     retrained = row["retrain"]["retrained"]
     return (
         f"{row['dataset']}: loop: {loop}; reviews finished: {row['reviews']}; "
@@ -223,8 +221,8 @@ def _told(row: dict[str, Any]) -> str:
 
 @app.command(rich_help_panel=MODELS, epilog=example("dataengine rescore --dataset cells"))
 def rescore(dataset: ChoiceOption = None, as_json: JsonOption = False) -> None:
-    """Compare a sample of old automatic masks with the current model, once for each version that
-    becomes current; masks on which the two differ go to the review queue."""
+    """Compare a sample of old automatic masks with the current model, once per version that becomes
+    current. Masks on which the two differ go to the review queue."""
     with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.deploy.prefect_flows import rescore_masks
 

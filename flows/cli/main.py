@@ -47,7 +47,7 @@ app.add_typer(erase.app, name="erase", rich_help_panel=UPKEEP)
 
 
 def main() -> None:
-    """Run a command; an error that its user can mend is printed in one line, without a trace."""
+    """Run a command; an error that the user can fix is printed in one line, without a trace."""
     try:
         with private_files():
             app(standalone_mode=True)

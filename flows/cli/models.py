@@ -1,4 +1,4 @@
-"""`dataengine models ...`: the model versions of a workspace, and where they come from."""
+"""`dataengine models ...`: the model versions of a workspace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli.commands import GOES_ON, JsonOption, example, in_workspace, number, print_json
+from flows.cli.commands import RESUMES, JsonOption, example, in_workspace, number, print_json
 from flows.workspace.console import console
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="A model version.")]
 NameOption = Annotated[str | None, typer.Option(help="Name of the new version.")]
-PromoteOption = Annotated[bool, typer.Option("--promote", help="Make it the current one.")]
+PromoteOption = Annotated[bool, typer.Option("--promote", help="Make it the current version.")]
 
 
 @app.callback(
@@ -71,7 +71,7 @@ def _row(model: Model, compared: str | None) -> dict[str, Any]:
 
 @app.command(epilog=example("dataengine models show lite"))
 def show(version: VersionArgument) -> None:
-    """Print a version's card as JSON: what it was made from, its scores and thresholds."""
+    """Print a version's card as JSON: its training data, scores and thresholds."""
     with in_workspace(as_json=True) as workspace:
         print(json.dumps(workspace.catalog.models.get(version).card, indent=2))
 
@@ -84,7 +84,7 @@ def promote(version: VersionArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(result)
     else:
-        console.print(_told(result))
+        console.print(_describe_promotion(result))
 
 
 def _promote(workspace: Workspace, version: str) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _promote(workspace: Workspace, version: str) -> dict[str, Any]:
     return {"current": version, "replaced": None if before == version else before}
 
 
-def _told(result: dict[str, Any]) -> str:
+def _describe_promotion(result: dict[str, Any]) -> str:
     if result["replaced"] is None:
         return f"{result['current']} is current, as before"
     return f"{result['current']} is current; it replaced {result['replaced']}"
@@ -105,7 +105,7 @@ def _told(result: dict[str, Any]) -> str:
 
 @app.command(epilog=example("dataengine models rollback"))
 def rollback(as_json: JsonOption = False) -> None:
-    """Make the version current that was before the present one. Again: the one before that."""
+    """Make the version current that was current before. Repeat to go further back."""
     with in_workspace(as_json) as workspace:
         before = workspace.current_model().version
         now = workspace.catalog.models.roll_back(expected_current=before)
@@ -113,7 +113,7 @@ def rollback(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(result)
     else:
-        console.print(_told(result))
+        console.print(_describe_promotion(result))
 
 
 @app.command(
@@ -130,8 +130,8 @@ def import_file(
     promote: PromoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version from a file: segment_anything's own .pth, MobileSAM's .pt, or safetensors with
-    or without a card. Nothing in the file is ever run."""
+    """Create a version from a file: segment_anything's own .pth, MobileSAM's .pt, or safetensors
+    with or without a card. Code in the file is never run."""
     with in_workspace(as_json) as workspace:
         from flows.data.import_model import import_model
 
@@ -146,22 +146,22 @@ def import_file(
 )
 def pull(
     model: Annotated[str, typer.Argument(help="mobile_sam, vit_b, vit_l or vit_h.")],
-    url: Annotated[str | None, typer.Option(help="Another source of that file.")] = None,
+    url: Annotated[str | None, typer.Option(help="Another source of the file.")] = None,
     sha256: Annotated[
-        str | None, typer.Option(help="Of that file, where it is not the published one.")
+        str | None, typer.Option(help="SHA-256 of the file, if it is not the published one.")
     ] = None,
     name: NameOption = None,
     promote: PromoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch a public checkpoint, check it, import it: MobileSAM (41 MB), or SAM's own (375 MB,
-    1.2 GB, 2.6 GB).
+    """Download, verify and import a public checkpoint: MobileSAM (41 MB) or SAM (375 MB, 1.2 GB,
+    2.6 GB).
 
-    For photographs take mobile_sam on a CPU, vit_h on a GPU.
+    For photographs use mobile_sam on a CPU, vit_h on a GPU.
 
-    Stopped in whatever way, the same command goes on where it was.
+    Stopped in any way, it resumes when the same command is given again.
     """
-    with in_workspace(as_json, after_stop=GOES_ON) as workspace:
+    with in_workspace(as_json, after_stop=RESUMES) as workspace:
         from flows.data.import_model import pull as fetch_and_import
 
         version = fetch_and_import(workspace, model, name=name, url=url, sha256=sha256)
@@ -177,9 +177,9 @@ def _finish(workspace: Workspace, model: Model, promote: bool, as_json: bool) ->
         row = _row(model, compared_set(workspace.catalog.models.all()))
         print_json({**row, "source": source, "promotion": promotion})
         return
-    told_by = model.card["source"]["architecture_told_by"]
-    console.print(f"{model.version} is there: {model.architecture}, by {told_by}", markup=False)
+    evidence = model.card["source"]["architecture_told_by"]
+    console.print(f"{model.version} is imported: {model.architecture}, by {evidence}", markup=False)
     if promotion is None:
         console.print(f"to use it: dataengine models promote {model.version}", markup=False)
     else:
-        console.print(_told(promotion))
+        console.print(_describe_promotion(promotion))

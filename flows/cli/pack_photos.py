@@ -1,9 +1,9 @@
-"""Packs folders of annotated photographs for a training of the base model.
+"""Packs folders of annotated photographs into one file for training the base model.
 
     python -m flows.cli.pack_photos photos/a photos/b --out photos.npz
 
-Each folder is `images/` beside `instances.json`, read as `ingest` and `evaluate` read them
-(docs/inputs.md): what is not used is counted and named.
+Each folder holds `images/` and `instances.json`, read as `ingest` and `evaluate` read them
+(docs/inputs.md): what is not used is counted and listed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Sets = dict[str, Input]
 
 
 def read_folders(folders: Sequence[Path]) -> Sets:
-    """What lies in each folder, by the folder's name; no image is opened.
+    """The contents of each folder, by the folder's name; no image is opened.
 
     Raises:
-        ValueError: two folders have one name.
+        ValueError: two folders have the same name.
         OSError, BadAnnotationsError: a folder or its annotations cannot be read.
     """
     names = [folder.resolve().name for folder in folders]
@@ -44,7 +44,7 @@ def read_folders(folders: Sequence[Path]) -> Sets:
 
 
 def pack_folders(sets: Sets, out: Path, *, workers: int = 2) -> dict[str, LeftOut]:
-    """Write the file; what was left out of each set.
+    """Write the file; returns what was left out of each set.
 
     Raises:
         ValueError: no image is left.
@@ -66,7 +66,7 @@ def pack_folders(sets: Sets, out: Path, *, workers: int = 2) -> dict[str, LeftOu
 
 
 def _sets_in(path: Path) -> list[str] | None:
-    """Names of the sets that a packed file holds; None where it is another kind of file."""
+    """Names of the sets in a packed file; None if it is another kind of file."""
     try:
         return set_names(path)
     except (ValueError, KeyError, BadZipFile):
@@ -74,7 +74,7 @@ def _sets_in(path: Path) -> list[str] | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Pack; 2 with a message where something cannot be read or is in the way."""
+    """Pack; returns 2 after a message if something cannot be read or the file is in the way."""
     parser = argparse.ArgumentParser(prog="python -m flows.cli.pack_photos", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sets = read_folders(given.folders)
         if given.out.exists():
             if _sets_in(given.out) == list(sets):
-                print(f"{given.out} holds these sets already; delete it to pack them again")
+                print(f"{given.out} already holds these sets; delete it to pack them again")
                 return 0
             raise ValueError(f"{given.out} holds something else: delete it, or choose another name")
         left_out = pack_folders(sets, given.out, workers=given.workers)

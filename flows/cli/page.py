@@ -20,18 +20,18 @@ app = typer.Typer(rich_markup_mode="markdown")
 annotators = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Who may use the annotation page.",
+    help="Annotators: people who may use the annotation page.",
     epilog=example("dataengine annotators add ada --role reviewer", "dataengine annotators list"),
 )
 
 
-RoleOption = Annotated[str, typer.Option(help="annotator, reviewer or admin.")]
+RoleOption = Annotated[str, typer.Option(help="Role: annotator, reviewer or admin.")]
 
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 
 
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")]
 
 
 @app.command(
@@ -44,13 +44,16 @@ def annotate(
     open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     name: Annotated[
         list[str] | None,
-        typer.Option("--name", help="Further host names to answer to, as behind a proxy."),
+        typer.Option(
+            "--name",
+            help="Further host names to answer to, for example behind a proxy.",
+        ),
     ] = None,
 ) -> None:
-    """Start the annotation page: annotate, complete, review, and see how things stand.
+    """Start the annotation page: annotate, complete, review, and a dashboard.
 
-    On 127.0.0.1, without anybody entered, whoever is at this machine needs no sign-in. Any other
-    address or host name needs people (`dataengine annotators add`); put a TLS proxy in front of it.
+    On 127.0.0.1, as long as no annotator is added, users of this machine need no sign-in. Any other
+    address or host name needs annotators (`dataengine annotators add`) and a TLS proxy in front.
     """
     import uvicorn
 
@@ -61,19 +64,20 @@ def annotate(
             host=host,
             port=port,
             log_level="warning",
-            log_config=None,  # as `flows.workspace.logs` has it
+            log_config=None,  # `flows.workspace.logs` sets up the log
             timeout_graceful_shutdown=2,
             server_header=False,
-            proxy_headers=False,  # the app believes those of the settings' proxies
+            proxy_headers=False,  # the app itself handles those of trusted proxies
         )
         server = uvicorn.Server(config)
-        threading.Thread(target=_tell, args=(server, host, open_page), daemon=True).start()
+        threading.Thread(target=_announce, args=(server, host, open_page), daemon=True).start()
         server.run()
         if not server.started:
             raise WorkspaceError(f"port {port} of {host} cannot be used; choose another --port")
 
 
-def _tell(server: Any, host: str, open_page: bool) -> None:
+def _announce(server: Any, host: str, open_page: bool) -> None:
+    """Print the page's address once the server listens."""
     import time
     import webbrowser
 
@@ -90,26 +94,26 @@ def _tell(server: Any, host: str, open_page: bool) -> None:
 
 @annotators.command(epilog=example("dataengine annotators add ada --role reviewer"))
 def add(
-    name: Annotated[str, typer.Argument(help="Who.")],
+    name: Annotated[str, typer.Argument(help="Name of the annotator.")],
     role: RoleOption = "annotator",
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", help="Only of these datasets do they see anything; `*`: of all."),
+        typer.Option("--dataset", help="Datasets that they may see; `*`: all."),
     ] = None,
     url: Annotated[
-        str, typer.Option(help="Where people reach the page, for the link.")
+        str, typer.Option(help="Address of the page, for the link.")
     ] = "http://127.0.0.1:8765",
     as_json: JsonOption = False,
 ) -> None:
-    """Enter somebody, or give them another role or other datasets, and print a sign-in link that
-    works once, for seven days. Without --dataset somebody new sees all."""
+    """Add an annotator, or change their role or datasets, and print a sign-in link that works once,
+    for seven days. Without --dataset a new annotator sees all datasets."""
     from engine.annotation.access import ROLES, new_link_token
 
     if role not in ROLES:
         raise typer.BadParameter(f"there are {', '.join(ROLES)}", param_hint="--role")
     with in_workspace(as_json) as workspace:
         people = workspace.catalog.annotators
-        chosen = _dataset_ids(workspace, dataset or [])  # or say that there is none
+        chosen = _dataset_ids(workspace, dataset or [])  # raises if there is none
         person = people.get_or_create(name, role=role)
         if person.kind != "person" or name == LOCAL:
             raise typer.BadParameter(f"{name!r} is taken", param_hint="NAME")
@@ -121,7 +125,7 @@ def add(
     if as_json:
         print_json({"name": name, "role": role, "link": link})
     else:
-        errors.print(f"{name} is {role}; this link signs them in, once, within seven days:")
+        errors.print(f"{name} is {role}; this link signs them in once, within seven days:")
         print(link)
 
 
@@ -133,7 +137,7 @@ def _dataset_ids(workspace: Workspace, names: list[str]) -> list[int] | None:
 
 @annotators.command("list", epilog=example("dataengine annotators list --json"))
 def list_people(as_json: JsonOption = False) -> None:
-    """Who there is, and what they have done."""
+    """List the annotators with their work."""
     with in_workspace(as_json) as workspace:
         from flows.operations.dashboard import annotator_rows
 
@@ -152,13 +156,13 @@ def list_people(as_json: JsonOption = False) -> None:
 
 
 @annotators.command(epilog=example("dataengine annotators remove ada"))
-def remove(name: Annotated[str, typer.Argument(help="Who.")]) -> None:
-    """Sign somebody out everywhere and take their link away. Their work stays."""
+def remove(name: Annotated[str, typer.Argument(help="Name of the annotator.")]) -> None:
+    """Sign an annotator out everywhere and revoke their link. Their work stays."""
     with in_workspace() as workspace:
         person = workspace.catalog.annotators.find(name)
         if person is None:
-            raise typer.BadParameter(f"there is nobody called {name!r}", param_hint="NAME")
+            raise typer.BadParameter(f"there is no annotator {name!r}", param_hint="NAME")
         workspace.catalog.annotators.set_token(person.id, None)
         workspace.catalog.sign_ins.end_all(person.id)
         workspace.catalog.audit.add("annotator_removed", name)
-    console.print(f"{name} is signed out; `dataengine annotators add {name}` makes a new link")
+    console.print(f"{name} is signed out; `dataengine annotators add {name}` creates a new link")

@@ -1,25 +1,24 @@
-"""`dataengine up`, `deploy` and `start`: the production shape."""
+"""`dataengine up`, `deploy` and `start`: services and Prefect deployments."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from flows.cli.commands import PRODUCTION, JsonOption, example, in_workspace, print_json
+from flows.cli.job_options import JobName, shared_parameters, with_parameters
 from flows.deploy.deployments import deploy_all
-from flows.deploy.start import Kind, follow, parameters_of, say, start_run
-from flows.prefect_api.client import (
-    connected,
-)
+from flows.deploy.start import follow, parameters_of, print_line, start_run
+from flows.prefect_api.client import connected
 from flows.services.supervisor import (
     OPTIONAL,
+    ServiceOptions,
     Supervisor,
-    Wanted,
-    alone,
+    exclusive_services,
     run_services,
     stopped_by_signals,
 )
@@ -33,10 +32,10 @@ app = typer.Typer(rich_markup_mode="markdown")
     rich_help_panel=PRODUCTION, epilog=example("dataengine deploy", "dataengine deploy --json")
 )
 def deploy(as_json: JsonOption = False) -> None:
-    """Make the Prefect deployments of this workspace, or bring them up to date.
+    """Create the Prefect deployments of this workspace, or update them.
 
     They run in a work pool, on schedules (`dataengine schedule`) and on events: a round's queue
-    drained, masks accepted or rejected, a model promoted. Schedules stay as they are.
+    drained, masks accepted or rejected, a model promoted. Schedules are not changed.
     """
     with in_workspace(as_json) as workspace:
         with connected(workspace.settings.root):
@@ -57,36 +56,34 @@ def deploy(as_json: JsonOption = False) -> None:
         "dataengine start retrain --dataset cells --no-follow --json",
     ),
 )
+@with_parameters(*shared_parameters(), before="wait")
 def start(
-    kind: Annotated[Kind, typer.Argument(help="What to start.")],
+    kind: Annotated[JobName, typer.Argument(help="The job to start.")],
     dataset: Annotated[str | None, typer.Option(help="Name of the dataset.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="generate: at most so many.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="review: images to sample.")] = None,
-    name: Annotated[str | None, typer.Option(help="release: its name.")] = None,
     wait: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Show its log until it has ended.")
+        bool, typer.Option("--follow/--no-follow", help="Show its log until it ends.")
     ] = True,
     as_json: JsonOption = False,
+    **given: Any,
 ) -> None:
-    """Start a deployment now: a worker of the work pool does it, wherever that runs.
+    """Start a job now: a worker of the work pool runs it, on whichever machine.
 
-    Ctrl-C ends the following, not the run.
+    Ctrl-C stops showing the log; the run continues.
     """
-    given = {"dataset": dataset, "limit": limit, "images": images, "name": name}
     state = None
     with in_workspace(as_json) as workspace:
-        parameters = parameters_of(kind, given)
+        parameters = parameters_of(kind, {"dataset": dataset, **given})
         if dataset is not None:
-            workspace.catalog.datasets.get(dataset)  # or say that there is none
+            workspace.catalog.datasets.get(dataset)  # raises if there is none
         pool = workspace.settings.production.work_pool
         with connected(workspace.settings.root):
             run_id = start_run(workspace, kind, parameters)
-            say(f"flow run {run_id} in pool {pool!r}")
+            print_line(f"flow run {run_id} in pool {pool!r}")
             if wait:
                 try:
                     state = follow(run_id, pool)
                 except KeyboardInterrupt:
-                    errors.print("no longer followed; the run goes on")
+                    errors.print("no longer followed; the run continues")
                     raise typer.Exit(130) from None
     if as_json:
         print_json({"flow_run": str(run_id), "kind": kind, "state": state})
@@ -97,11 +94,15 @@ def start(
 
 
 WithoutOption = Annotated[
-    list[str] | None, typer.Option("--without", help="page, postgres or s3; may be given again.")
+    list[str] | None,
+    typer.Option("--without", help="page, postgres or s3; may be repeated."),
 ]
 
 
-PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="Any free one by default.")]
+PortOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="By default that of the settings."),
+]
 
 
 @app.command(
@@ -117,37 +118,37 @@ def up(
 ) -> None:
     """Start everything on this machine: PostgreSQL, S3, Prefect, a worker, the annotation page.
 
-    Prints where each is and whether it is well, and goes on until Ctrl-C. All ends with it; data
-    and logs stay in the workspace under `.services`. Other commands in the workspace use it.
+    Prints the address and health of each, and runs until Ctrl-C, which stops all. Data and logs
+    stay in the workspace under `.services`. Other commands in the workspace use the services.
     """
     from flows.prefect_api.temporary_server import configure
 
     left_out = frozenset(without or [])
     if unknown := left_out - set(OPTIONAL):
         raise typer.BadParameter(
-            f"there are {', '.join(OPTIONAL)}, not {', '.join(sorted(unknown))}",
+            f"services to leave out are {', '.join(OPTIONAL)}, not {', '.join(sorted(unknown))}",
             param_hint="--without",
         )
     root = find_workspace()
     configure(root)
-    wanted = Wanted(
+    options = ServiceOptions(
         without=left_out, page_port=page_port, prefect_port=prefect_port, s3_port=s3_port
     )
     supervisor = Supervisor(root)
-    with alone(root), stopped_by_signals(supervisor.stopping):
+    with exclusive_services(root), stopped_by_signals(supervisor.stopping):
         try:
             with errors.status("starting services"):
-                run_services(root, wanted, supervisor)
+                run_services(root, options, supervisor)
             if not supervisor.stopping.is_set():
-                _show(supervisor, as_json)
+                _print_services(supervisor, as_json)
                 supervisor.watch()
         finally:
             with errors.status("stopping services"):
                 supervisor.stop()
-    errors.print("everything is stopped; the data stays")
+    errors.print("all services are stopped; the data is kept")
 
 
-def _show(supervisor: Supervisor, as_json: bool) -> None:
+def _print_services(supervisor: Supervisor, as_json: bool) -> None:
     if as_json:
         print_json({"workspace": str(supervisor.root), "services": supervisor.rows()})
         sys.stdout.flush()
@@ -157,4 +158,4 @@ def _show(supervisor: Supervisor, as_json: bool) -> None:
         log = Path(row["log"]).relative_to(supervisor.root)
         table.add_row(row["service"], row["url"], f"[green]{row['health']}[/green]", str(log))
     console.print(table)
-    console.print("Ctrl-C stops everything; nothing is lost")
+    console.print("Ctrl-C stops all services; no data is lost")

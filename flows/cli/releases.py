@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.commands import (
-    GOES_ON,
     RELEASES,
+    RESUMES,
     DatasetOption,
     JsonOption,
     example,
@@ -31,7 +31,7 @@ def release(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
-    with in_workspace(as_json, orchestrated=True, after_stop=GOES_ON) as workspace:
+    with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.release.release import is_released
         from flows.release.release import release as flow
 
@@ -40,15 +40,15 @@ def release(
     if as_json:
         print_json({**card, "made_before": was_done})
         return
-    told = f"release {name}: {card['masks']} masks on {card['images']} images"
+    message = f"release {name}: {card['masks']} masks on {card['images']} images"
     if was_done:
-        told += f", as it was made at {card['created_at']}; what came since needs a new name"
-    console.print(told, markup=False, soft_wrap=True)
-    _tell_statuses(card)
+        message += f", as made at {card['created_at']}; later masks need a release of a new name"
+    console.print(message, markup=False, soft_wrap=True)
+    _print_statuses(card)
 
 
-def _tell_statuses(counts: dict[str, Any]) -> None:
-    """What is known of the dataset's images; releases made by older versions do not say."""
+def _print_statuses(counts: dict[str, Any]) -> None:
+    """Print how many images are annotated and generated; releases of old versions lack this."""
     statuses = counts.get("statuses")
     if statuses is None:
         return
@@ -68,16 +68,17 @@ def export(
     style: Annotated[str, typer.Option("--format", help="coco or sa1b.")] = "coco",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
     dataset: Annotated[
-        str | None, typer.Option(help="Whose latest release; needed with several datasets.")
+        str | None,
+        typer.Option(help="Dataset of the latest release; required if several."),
     ] = None,
     all_images: Annotated[
         bool,
-        typer.Option("--all-images", help="Also images neither annotated nor generated, as empty."),
+        typer.Option("--all-images", help="Include images neither annotated nor generated."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a release and its report into a folder. `latest` releases the dataset first if it
-    never was."""
+    """Write a release and its report into a folder. `latest` makes a first release if the dataset
+    has none."""
     with in_workspace(as_json, orchestrated=True) as workspace:
         from flows.release.release import export_release, release_to_export
 
@@ -88,4 +89,4 @@ def export(
         print_json({"release": chosen.name, "folder": str(out), **counts})
     else:
         console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
-        _tell_statuses(counts)
+        _print_statuses(counts)

@@ -1,4 +1,4 @@
-"""`dataengine schedule ...`: when Prefect starts the deployments by itself."""
+"""`dataengine schedule ...`: times at which Prefect starts the jobs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from flows.cli.commands import (
     number,
     print_json,
 )
+from flows.cli.job_options import job_parameter, parameter, with_parameters
+from flows.deploy.jobs import JOBS, JobDefinition, ScheduleCommand
 from flows.deploy.schedules import (
     add_schedule,
     cron_schedule,
@@ -29,116 +31,61 @@ from flows.workspace.console import console
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="When generate, advance, retrain and so on start by themselves.",
+    help="Schedules: times at which generate, advance, retrain and other jobs start.",
     epilog=example("dataengine schedule list", 'dataengine schedule advance --cron "*/10 * * * *"'),
 )
 
 
-CronOption = Annotated[str, typer.Option(help='When: five fields of cron, e.g. "0 2 * * *".')]
-
-
-NameOption = Annotated[
-    str | None, typer.Option(help="Of the schedule; what it starts and the dataset by default.")
+CronOption = Annotated[
+    str, typer.Option(help='When: five fields of cron, for example "0 2 * * *".')
 ]
+NameOption = Annotated[
+    str | None,
+    typer.Option(help="Name of the schedule; by default the name of the job and the dataset."),
+]
+ZoneOption = Annotated[str, typer.Option("--timezone", help="Time zone of the times.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")]
 
 
-ZoneOption = Annotated[str, typer.Option("--timezone", help="What the times mean.")]
+def _add_command(job: JobDefinition, schedule: ScheduleCommand) -> None:
+    """Add `dataengine schedule JOB` to the commands."""
+    options = [job_parameter(option) for option in job.options if option.in_schedules]
+    if job.dataset == "required":
+        options.insert(0, parameter("dataset", DatasetOption))
+    elif job.dataset == "optional":
+        options.insert(0, parameter("dataset", ChoiceOption, None))
+    dataset = " --dataset cells" if job.dataset == "required" else ""
+    line = f'dataengine schedule {job.name}{dataset} --cron "{schedule.example}"'
+
+    @app.command(job.name, help=schedule.help, epilog=example(line))
+    @with_parameters(*options, before="name")
+    def add(
+        cron: CronOption,
+        name: NameOption = None,
+        timezone: ZoneOption = "UTC",
+        as_json: JsonOption = False,
+        **given: Any,
+    ) -> None:
+        with in_workspace(as_json) as workspace:
+            when = cron_schedule(cron, timezone)
+        with connected(workspace.settings.root):
+            if given.get("dataset") is not None:
+                workspace.catalog.datasets.get(given["dataset"])
+            row = add_schedule(workspace, job.name, when, name=name, parameters=given)
+        if as_json:
+            print_json(row)
+        else:
+            console.print(f"{row['name']}: {job.name} at {cron} ({timezone})", markup=False)
 
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Of the schedule.")]
-
-
-def _add(
-    kind: str, cron: str, name: str | None, timezone: str, as_json: bool, **given: Any
-) -> None:
-    with in_workspace(as_json) as workspace:
-        when = cron_schedule(cron, timezone)
-    with connected(workspace.settings.root):
-        if given.get("dataset") is not None:
-            workspace.catalog.datasets.get(given["dataset"])
-        row = add_schedule(workspace, kind, when, name=name, parameters=given)
-    if as_json:
-        print_json(row)
-    else:
-        console.print(f"{row['name']}: {kind} at {cron} ({timezone})", markup=False)
-
-
-@app.command(epilog=example('dataengine schedule generate --dataset cells --cron "0 2 * * *"'))
-def generate(
-    dataset: DatasetOption,
-    cron: CronOption,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
-    name: NameOption = None,
-    timezone: ZoneOption = "UTC",
-    as_json: JsonOption = False,
-) -> None:
-    """Make masks in the images that have not been gone over yet (stage 3)."""
-    _add("generate", cron, name, timezone, as_json, dataset=dataset, limit=limit)
-
-
-@app.command(epilog=example('dataengine schedule advance --cron "*/10 * * * *"'))
-def advance(
-    cron: CronOption,
-    dataset: ChoiceOption = None,
-    name: NameOption = None,
-    timezone: ZoneOption = "UTC",
-    as_json: JsonOption = False,
-) -> None:
-    """Take the loop's next step wherever nobody has to be waited for."""
-    _add("advance", cron, name, timezone, as_json, dataset=dataset)
-
-
-@app.command(epilog=example('dataengine schedule retrain --dataset cells --cron "0 3 * * 6"'))
-def retrain(
-    dataset: DatasetOption,
-    cron: CronOption,
-    name: NameOption = None,
-    timezone: ZoneOption = "UTC",
-    as_json: JsonOption = False,
-) -> None:
-    """Train a new model version; promote it if it is better."""
-    _add("retrain", cron, name, timezone, as_json, dataset=dataset)
-
-
-@app.command(epilog=example('dataengine schedule review --dataset cells --cron "0 7 * * 1"'))
-def review(
-    dataset: DatasetOption,
-    cron: CronOption,
-    images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
-    name: NameOption = None,
-    timezone: ZoneOption = "UTC",
-    as_json: JsonOption = False,
-) -> None:
-    """Queue a sample of automatic masks for people to judge."""
-    _add("review", cron, name, timezone, as_json, dataset=dataset, images=images)
-
-
-@app.command(epilog=example('dataengine schedule release --dataset cells --cron "0 4 1 * *"'))
-def release(
-    dataset: DatasetOption,
-    cron: CronOption,
-    name: NameOption = None,
-    timezone: ZoneOption = "UTC",
-    as_json: JsonOption = False,
-) -> None:
-    """Make a release, named after the dataset and the time."""
-    _add("release", cron, name, timezone, as_json, dataset=dataset)
-
-
-@app.command(epilog=example('dataengine schedule sweep --cron "30 4 * * *"'))
-def sweep(
-    cron: CronOption,
-    name: NameOption = None,
-    timezone: ZoneOption = "UTC",
-    as_json: JsonOption = False,
-) -> None:
-    """Remove what nothing refers to any more."""
-    _add("sweep", cron, name, timezone, as_json)
+for _job in JOBS.values():
+    if _job.schedule is not None:
+        _add_command(_job, _job.schedule)
 
 
 @app.command("list", epilog=example("dataengine schedule list --json"))
 def list_schedules(as_json: JsonOption = False) -> None:
-    """What is started when."""
+    """List the schedules."""
     with in_workspace(as_json) as workspace, connected(workspace.settings.root):
         rows = [schedule_row(row) for row in found_schedules(workspace.settings.production)]
     if as_json:
@@ -146,9 +93,11 @@ def list_schedules(as_json: JsonOption = False) -> None:
         return
     table = Table("name", "starts", "cron", "zone", "", "with")
     for row in rows:
-        told = ", ".join(f"{key} {value}" for key, value in row["parameters"].items())
+        parameters = ", ".join(f"{key} {value}" for key, value in row["parameters"].items())
         state = "" if row["active"] else "paused"
-        table.add_row(row["name"], row["starts"], row["cron"], number(row["timezone"]), state, told)
+        table.add_row(
+            row["name"], row["starts"], row["cron"], number(row["timezone"]), state, parameters
+        )
     console.print(table)
 
 
@@ -167,19 +116,19 @@ def _set_active(name: str, active: bool, as_json: bool) -> None:
 
 @app.command(epilog=example("dataengine schedule pause generate-cells"))
 def pause(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Start nothing by this schedule until it is resumed."""
+    """Pause a schedule: it starts nothing until it is resumed."""
     _set_active(name, False, as_json)
 
 
 @app.command(epilog=example("dataengine schedule resume generate-cells"))
 def resume(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Start by this schedule again, from its next time on."""
+    """Resume a paused schedule, from its next time on."""
     _set_active(name, True, as_json)
 
 
 @app.command(epilog=example("dataengine schedule remove generate-cells"))
 def remove(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Forget a schedule. What it has started goes on."""
+    """Remove a schedule. Runs that it has started continue."""
     with in_workspace(as_json) as workspace, connected(workspace.settings.root):
         from prefect.client.orchestration import get_client  # not before it is configured
 

@@ -1,4 +1,4 @@
-"""Commands of the first day: a workspace, how it stands, whether it is well, the demo."""
+"""Set-up commands: `init`, `status`, `demo`, `doctor`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.workspace.console import console
 from flows.workspace.settings import create_workspace, find_workspace
 
 MODEL_CHOICE = """\
-its model is the shipped lite; for photographs take a public one:
+its model is the shipped lite; for photographs use a public one:
   on a CPU  dataengine models pull mobile_sam --promote   (41 MB)
   on a GPU  dataengine models pull vit_h --promote        (2.6 GB)"""
 
@@ -25,25 +25,25 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 @app.command(rich_help_panel=SETUP, epilog=example("dataengine init ws", "cd ws"))
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to make the workspace in.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")] = Path(),
 ) -> None:
-    """Make a workspace: a folder with a `dataengine.toml`."""
+    """Create a workspace: a folder with a `dataengine.toml`."""
     root = create_workspace(folder)
     from flows.workspace.workspace import open_workspace
 
     workspace = open_workspace(str(root))
     workspace.prepare()
     if not (uri := workspace.settings.store_uri).startswith(str(root)):
-        console.print(f"its images and masks go to {uri} (uri under [store])", markup=False)
+        console.print(f"images and masks are stored in {uri} (uri under [store])", markup=False)
     where = shlex.quote(str(folder))
-    told = f"workspace {root} is ready; next: cd {where} && dataengine ingest FOLDER"
-    console.print(told, markup=False)
+    message = f"workspace {root} is ready; next: cd {where} && dataengine ingest FOLDER"
+    console.print(message, markup=False)
     console.print(MODEL_CHOICE)
 
 
 @app.command(rich_help_panel=SETUP, epilog=example("dataengine status", "dataengine status --json"))
 def status(as_json: JsonOption = False) -> None:
-    """Datasets, images, masks, rounds, models, tasks, runs, releases, quarantine, costs."""
+    """Show datasets, images, masks, rounds, models, tasks, runs, releases, quarantine, costs."""
     with in_workspace(as_json) as workspace:
         from flows.operations.status import status_of
 
@@ -56,8 +56,8 @@ def status(as_json: JsonOption = False) -> None:
         parts = [f"{key} {value}" for key, value in found[name].items()]
         table.add_row(name, ", ".join(parts) or "none")
     unused = [row for rows in found["passed_over"].values() for row in rows]
-    told = ", ".join(f"{row['count']} {row['what']}" for row in unused)
-    table.add_row("not used", Text(told or "none"))
+    counts = ", ".join(f"{row['count']} {row['what']}" for row in unused)
+    table.add_row("not used", Text(counts or "none"))
     table.add_row("datasets", ", ".join(found["datasets"]) or "none")
     table.add_row("releases", ", ".join(row["name"] for row in found["releases"]) or "none")
     console.print(table)
@@ -73,7 +73,7 @@ def demo(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Run everything once on generated scenes and real photographs, and write a report."""
+    """Run the whole loop once on generated scenes and real photographs, and write a report."""
     import os
 
     from flows.demo.demo_workspace import prepare_demo
@@ -98,7 +98,7 @@ def demo(
 
 @app.command(rich_help_panel=SETUP, epilog=example("dataengine doctor"))
 def doctor(as_json: JsonOption = False) -> None:
-    """Check the workspace: catalog, store, table, model, Prefect, disk, clock, leases and more."""
+    """Run health checks: catalog, store, mask table, model, Prefect, disk, clock, leases, more."""
     from flows.operations.doctor import check_workspace
 
     checks = check_workspace(find_workspace())

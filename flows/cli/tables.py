@@ -11,12 +11,12 @@ from rich.table import Table
 from flows.cli.commands import number
 from flows.workspace.console import console
 
-TOLD = 10
+SHOWN_PROBLEMS = 10
 """Problems that a command prints."""
 
 
 def print_rounds(rows: list[dict[str, Any]]) -> None:
-    """The rounds of a loop, with the scores of the model that each ended with."""
+    """Print the rounds of a loop, with the scores of the model of each."""
     sets = dict.fromkeys(row["scored_on"] for row in rows if row["scored_on"])
     caption = f"mIoU on {', then on '.join(sets)}" if sets else None
     table = Table(title="rounds", header_style="bold", caption=caption)
@@ -41,7 +41,7 @@ def print_rounds(rows: list[dict[str, Any]]) -> None:
 
 
 def print_costs(costs: dict[str, Any]) -> None:
-    """The cost ledger by stage and model, and its total; nothing where nothing ran."""
+    """Print the cost ledger by stage and model, and its total; nothing if nothing ran."""
     if not costs["stages"]:
         return
     names = ("runs", "images", "masks", "accepted", "CPU h", "GPU h", "people h", "cost")
@@ -63,16 +63,16 @@ def print_costs(costs: dict[str, Any]) -> None:
         )
     console.print(table)
     if costs["total"]["accepted_is_estimate"]:
-        console.print("~ by the share of the judged masks that was accepted")
+        console.print("~ estimated from the share of the reviewed masks that was accepted")
 
 
 def _money(value: float | None) -> str:
-    """Two places, small amounts by two digits."""
+    """Two decimal places; amounts below 1 with two significant digits."""
     return number(value, ".2f" if value is None or value >= 1 or value == 0 else ".2g")
 
 
 def print_checks(checks: list[dict[str, Any]]) -> None:
-    """As a table for people."""
+    """Print the results of health checks as a table."""
     colours = {"ok": "green", "look": "yellow", "wrong": "red"}
     table = Table("check", "", "what", "what to do")
     for check in checks:
@@ -82,16 +82,16 @@ def print_checks(checks: list[dict[str, Any]]) -> None:
 
 
 def print_left_out(passed_over: Sequence[dict[str, Any]], problems: Sequence[str]) -> None:
-    """Say what was not used, a line a kind, and the first problems."""
+    """Print what was not used, one line per kind, and the first problems."""
     for row in passed_over:
         named = ", ".join(row["examples"])
         more = ", ..." if row["count"] > len(row["examples"]) else ""
-        _print(f"not used: {row['count']} {row['what']}: {named}{more}")
-    for problem in problems[:TOLD]:
-        _print(f"  {problem}")
-    if len(problems) > TOLD:
-        console.print(f"  and {len(problems) - TOLD} more problems")
+        _print_warning(f"not used: {row['count']} {row['what']}: {named}{more}")
+    for problem in problems[:SHOWN_PROBLEMS]:
+        _print_warning(f"  {problem}")
+    if len(problems) > SHOWN_PROBLEMS:
+        console.print(f"  and {len(problems) - SHOWN_PROBLEMS} more problems")
 
 
-def _print(line: str) -> None:
+def _print_warning(line: str) -> None:
     console.print(line, style="yellow", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Commands that keep a workspace well: `sweep`, `compact`, `backup`, `restore`, `requeue`."""
+"""Maintenance commands: `sweep`, `compact`, `backup`, `restore`, `requeue`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode="markdown")
 
 
-DeleteOption = Annotated[bool, typer.Option("--delete", help="Delete; without it, only tell.")]
+DeleteOption = Annotated[bool, typer.Option("--delete", help="Delete; without it, only list.")]
 
 
 @app.command(
     rich_help_panel=UPKEEP, epilog=example("dataengine sweep", "dataengine sweep --delete")
 )
 def sweep(delete: DeleteOption = False, as_json: JsonOption = False) -> None:
-    """Find objects that nothing refers to any more, and runs that nobody is at; delete those and
-    close these with `--delete`."""
+    """Find objects that nothing refers to, and runs that no process works on. `--delete` deletes
+    the objects and closes the runs."""
     with in_workspace(as_json) as workspace:
         found = sweep_workspace(workspace, delete)
     if as_json:
@@ -45,13 +45,15 @@ def sweep(delete: DeleteOption = False, as_json: JsonOption = False) -> None:
     console.print(f"{found['objects']} objects, {found['bytes'] / 2**20:.1f} MiB {what}")
     for kind, names in found["stale"].items():
         if names:
-            done = "have failed now" if delete else "would fail with --delete"
-            console.print(f"{len(names)} {kind} that nobody is at {done}: {', '.join(names)}")
+            done = "are marked as failed" if delete else "would be marked as failed with --delete"
+            console.print(
+                f"{len(names)} {kind} that no process works on {done}: {', '.join(names)}"
+            )
 
 
 @app.command(rich_help_panel=UPKEEP, epilog=example("dataengine compact"))
 def compact(as_json: JsonOption = False) -> None:
-    """Make few files of the mask table's many, and delete those that no version in use needs."""
+    """Merge small files of the mask table, and delete files that no version in use needs."""
     with in_workspace(as_json) as workspace:
         found = compact_workspace(workspace)
     if as_json:
@@ -59,8 +61,8 @@ def compact(as_json: JsonOption = False) -> None:
         return
     for name, row in found.items():
         console.print(
-            f"{name}: {row['files_before']} files became {row['files_after']}; {row['vacuumed']} "
-            f"old ones deleted, {row['vacuumed_bytes'] / 2**20:.1f} MiB"
+            f"{name}: {row['files_before']} files merged into {row['files_after']}; "
+            f"{row['vacuumed']} old ones deleted, {row['vacuumed_bytes'] / 2**20:.1f} MiB"
         )
 
 
@@ -69,10 +71,10 @@ def backup(
     file: Annotated[Path, typer.Argument(help="File to write; an earlier backup is replaced.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write the whole catalog to one compressed file, beside running work."""
+    """Write the whole catalog to one compressed file; work may run meanwhile."""
     url = load_settings(find_workspace()).catalog_url
     manifest = backup_catalog(url, file.resolve())
-    _tell(manifest, file, as_json, "are in")
+    _print_manifest(manifest, file, as_json, "written to")
 
 
 @app.command(rich_help_panel=UPKEEP, epilog=example("dataengine restore catalog-2026-01-31.backup"))
@@ -83,13 +85,14 @@ def restore(
     beside_newer_store: Annotated[
         bool,
         typer.Option(
-            "--beside-newer-store", help="Though the store has gone on since: that work is lost."
+            "--beside-newer-store",
+            help="Restore although the store is newer; later work is lost.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring a backup into an empty database, SQLite or PostgreSQL, whichever it came from, and
-    erase again what was erased since."""
+    """Restore a backup into an empty database, SQLite or PostgreSQL, whichever it came from, and
+    repeat the erasures made since."""
     from flows.operations.erase import erase_pending
     from flows.workspace.workspace import Workspace
 
@@ -97,15 +100,17 @@ def restore(
     manifest = restore_catalog(
         workspace.settings.catalog_url, file, workspace.objects, beside_newer=beside_newer_store
     )
-    _tell(manifest, file, as_json, "were restored from")
+    _print_manifest(manifest, file, as_json, "restored from")
     erased = erase_pending(workspace)
     if not as_json:
         if erased:
-            console.print(f"{len(erased)} erasures were done again")
-        console.print("nobody is signed in: `dataengine annotators add NAME` makes a sign-in link")
+            console.print(f"{len(erased)} erasures were repeated")
+        console.print(
+            "all annotators are signed out: `dataengine annotators add NAME` makes a link"
+        )
 
 
-def _tell(manifest: Manifest, file: Path, as_json: bool, what: str) -> None:
+def _print_manifest(manifest: Manifest, file: Path, as_json: bool, what: str) -> None:
     if as_json:
         rows = {name: table.rows for name, table in manifest.tables.items()}
         print_json({"file": str(file), "revision": manifest.revision, "rows": rows})
@@ -118,14 +123,14 @@ def requeue(
     dataset: DatasetOption = "default",
     as_json: JsonOption = False,
 ) -> None:
-    """Open tasks again that were skipped or whose image was quarantined, and plan stage 3 again for
-    the images that it quarantined."""
+    """Reopen tasks that were skipped or whose image was quarantined, and plan stage 3 again for the
+    images that it quarantined."""
     with in_workspace(as_json) as workspace:
         found = requeue_dataset(workspace, dataset)
     if as_json:
         print_json(found)
         return
-    console.print(f"{found['tasks']} tasks are open again")
+    console.print(f"{found['tasks']} tasks reopened")
     if found["run"]:
         command = f"dataengine generate --resume {found['run']}"
         console.print(f"{found['images']} images wait for stage 3: {command}", soft_wrap=True)

@@ -85,7 +85,7 @@ def import_model(
     version = free_name(workspace, default if name is None else name)
     found = read_state_dict(path, card.architecture if card else None)
     digest = sha256_of(path)
-    source = {"file": path.name, "sha256": digest, "architecture_told_by": found.told_by}
+    source = {"file": path.name, "sha256": digest, "architecture_told_by": found.identified_by}
     if url is not None:
         source["url"] = check_address(url)
     card = replace(card or _new_card(found), version=version, source=source)

@@ -27,6 +27,7 @@ from flows.workspace import costs, progress
 from flows.workspace.retry import patiently
 from flows.workspace.run_lock import guarded
 from flows.workspace.workspace import Workspace, code_version, open_workspace
+from storage import layout
 from storage.catalog import NewImage, RunKind, Split, new_id
 from storage.formats.coco import CocoDataset
 from storage.formats.coco_annotations import Conventions, Crowds, Picture
@@ -239,7 +240,7 @@ class _Ingest:
         if info.is_flat:
             self.report.problems.append(f"{name}: {FLAT}")
         digest = hashlib.sha256(data).hexdigest()
-        key = f"images/{digest[:2]}/{digest}{info.extension}"
+        key = layout.image_key(digest, info.extension)
         patiently(self.patience, lambda: self.workspace.objects.put(key, data))
         self.report.bytes += len(data)
         if info.pages > 1:

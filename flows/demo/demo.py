@@ -1,7 +1,7 @@
-"""`make demo`: the whole loop on generated scenes and real photographs, and a report to look at.
+"""`make demo`: the whole loop on generated scenes and real photographs, and a report.
 
 The scenes are of a kind the base model was not trained on (two-coloured capsules). The photographs
-come with scikit-image and are not among those whose textures the base model saw.
+come with scikit-image; the base model was not trained on their textures.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PHOTOS = ("coins", "coffee", "cat", "rocket")
 
 @flow(name="demo")
 def demo(workspace: str) -> dict[str, Any]:
-    """Scenes and photographs in; three stages with retraining; review; release; report."""
+    """Ingest scenes and photographs, run three stages with retraining, review, release, report."""
     began = time.monotonic()
     opened = open_workspace(workspace)
     root = opened.settings.root
     _make_images(root / "input")
     scenes = root / "input" / "scenes"
-    # photographs first: they have no true masks, so they wait for stage 3, which goes by image id
+    # photographs first: without true masks they are for stage 3, which works in order of image ids
     ingest(workspace, DATASET, str(root / "input" / "photos"), held_out=0.0)
     ingest(workspace, DATASET, str(scenes), str(scenes / "instances.json"))
     plan = LoopPlan(
@@ -71,8 +71,8 @@ def demo(workspace: str) -> dict[str, Any]:
 
 
 def _make_images(folder: Path) -> None:
-    """Scenes with their exact masks as COCO, and photographs, as files: the demo then does what a
-    user does."""
+    """Write scenes with their exact masks as COCO, and photographs, as files: the demo then ingests
+    them as a user does."""
     scenes, photos = folder / "scenes", folder / "photos"
     scenes.mkdir(parents=True)
     photos.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The demo's workspace, made before anything heavy is imported."""
+"""The demo's workspace, created before slow imports."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ OWN = (
     *(FILE_NAME, "catalog.db", "catalog.db-shm", "catalog.db-wal", "store", "input"),
     *("report.html", "summary.json"),
 )
-"""What a demo and its commands make in its folder, beside hidden files and exports."""
+"""Files of a demo and its commands, besides hidden files and exports."""
 
-TOML = """# The demo's workspace; made anew by `make demo`.
+TOML = """# The demo's workspace; `make demo` creates it anew.
 held_out = 0.2
 [generator]
 points_per_side = 16
@@ -34,22 +34,22 @@ evaluation_masks = 10
 
 
 class NotTheDemoError(DataEngineError):
-    """The folder is not an earlier demo, or more than that, so it is not deleted. The message says
-    what to move away."""
+    """The folder is not an earlier demo, or holds other files too, so it is not deleted. The
+    message says what to move away."""
 
 
 def prepare_demo(root: Path) -> Path:
-    """An empty demo workspace at `root`; an earlier demo there is deleted.
+    """Create an empty demo workspace at `root`; an earlier demo there is deleted.
 
     Raises:
-        NotTheDemoError: something else is in the way.
+        NotTheDemoError: the folder holds other files.
     """
     if root.exists():
         if not (root / MARKER).exists() and any(root.iterdir()):
             raise NotTheDemoError(f"{root} is not an earlier demo; move it away")
         for path in root.iterdir():
             if path.name not in OWN and not path.name.startswith(".") and not _is_export(path):
-                raise NotTheDemoError(f"{path} is not of the demo; move it away")
+                raise NotTheDemoError(f"{path} does not belong to the demo; move it away")
         shutil.rmtree(root)
     root.mkdir(parents=True)
     (root / MARKER).touch()
@@ -58,6 +58,6 @@ def prepare_demo(root: Path) -> Path:
 
 
 def _is_export(path: Path) -> bool:
-    """Whether the folder has nothing but files that a command wrote."""
+    """Whether all files of the folder were written by a command."""
     files = {file for file in path.rglob("*") if file.name != LIST and not file.is_dir()}
     return path.is_dir() and files == written_by_us(files)

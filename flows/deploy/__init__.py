@@ -1,3 +1,1 @@
-"""What Prefect starts by itself: the flows of the deployments, their schedules and triggers,
-starting one now.
-"""
+"""The registry of jobs that Prefect can start; their flows, deployments, schedules and triggers."""

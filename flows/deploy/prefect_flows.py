@@ -1,7 +1,7 @@
-"""What the deployments run: one step each, with the workspace's folder as a parameter.
+"""The Prefect flows of the jobs: one step each, with the workspace's folder as a parameter.
 
-None of them waits for people. Each may be started again at any time, by a schedule, a trigger or a
-retry: what it does is named after the flow run or after the state it found.
+No flow waits for people. Each may be started again at any time, by a schedule, a trigger or a
+retry: its results are named after the flow run or after the state of the catalog.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from flows.workspace.run_lock import guarded
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Dataset, RunKind, RunState
 
-TELL_SECONDS = 30.0
-"""How often a flow run's log says how far it has come."""
+LOG_SECONDS = 30.0
+"""How often a flow run logs its progress."""
 
 
 class RunLog(progress.Lines):
-    """Lines go to the flow run's log; how far long work has come, twice a minute."""
+    """Writes lines to the flow run's log, and progress every LOG_SECONDS."""
 
     def __init__(self) -> None:
-        log = get_run_logger()  # threads that a flow starts do not find it by themselves
-        super().__init__(lambda text: log.info(Text.from_markup(text).plain), TELL_SECONDS)
+        log = get_run_logger()  # threads of a flow have no context to find it by
+        super().__init__(lambda text: log.info(Text.from_markup(text).plain), LOG_SECONDS)
 
 
 @contextmanager
 def opened(root: str) -> Iterator[Workspace]:
-    """The workspace, ready for use, with what flows say going to Prefect."""
+    """Open and prepare the workspace; what flows report goes to the flow run's log."""
     before = progress.current()
     progress.use(RunLog())
     try:
@@ -53,54 +53,54 @@ def opened(root: str) -> Iterator[Workspace]:
         progress.use(before)
 
 
-@flow(name="generate-dataset")
+@flow
 def generate_dataset(workspace: str, dataset: str, limit: int | None = None) -> dict[str, Any]:
-    """Masks of everything in the dataset's images that no such run has been over; runs that were
-    cut short are finished first."""
+    """Prefect flow around `generate`: finish interrupted runs, then make masks in all images of the
+    dataset that no such run has processed."""
     with opened(workspace) as found:
         row = found.catalog.datasets.get(dataset)
         kind = RunKind.FULLY_AUTOMATIC
         for run in found.catalog.runs.all(dataset_id=row.id, kind=kind, limit=RUNS):
-            is_cut_short = run.round_id is None and run.state != RunState.FINISHED
-            if is_cut_short and run.id != _run_id():
+            is_interrupted = run.round_id is None and run.state != RunState.FINISHED
+            if is_interrupted and run.id != _run_id():
                 generate(workspace, run.id, dataset)
         if next(images_without_masks(found, row), None) is None:
             return {"images": 0, "masks": 0}
         return generate(workspace, _run_id(), dataset, limit=limit, only_new=True)
 
 
-@flow(name="advance-loop")
+@flow
 def advance_loop(workspace: str, dataset: str | None = None) -> list[dict[str, Any]]:
-    """The next step of a dataset, or of all of them, as far as it goes without people."""
+    """Prefect flow around `advance_dataset`, for one dataset or all."""
     with opened(workspace) as found:
-        return [advance_dataset(found, row) for row in _datasets(found, dataset)]
+        return [advance_dataset(found, row).to_json() for row in _datasets(found, dataset)]
 
 
-@flow(name="retrain-dataset")
+@flow
 def retrain_dataset(workspace: str, dataset: str, only_if_due: bool = False) -> dict[str, Any]:
-    """Train a new version on the dataset's masks; `only_if_due`: where reviewers' verdicts since
-    the last retrain are reason for it."""
+    """Prefect flow around `retrain`: train a new version on the dataset's masks. `only_if_due`:
+    only if the verdicts since the last retrain require one."""
     with opened(workspace) as found:
         if only_if_due:
-            return retrain_if_due(found, found.catalog.datasets.get(dataset))
-        return retrain(workspace, dataset, f"{dataset}-{_started():%Y%m%dT%H%M%SZ}")
+            return retrain_if_due(found, found.catalog.datasets.get(dataset)).to_json()
+        return retrain(workspace, dataset, f"{dataset}-{_started():%Y%m%dT%H%M%SZ}").to_json()
 
 
-@flow(name="review-sample")
+@flow
 def review_sample(workspace: str, dataset: str, images: int = 20) -> dict[str, Any]:
-    """Queue automatic masks of random images for people to judge at the annotation page."""
+    """Queue automatic masks of random images for people to review on the annotation page."""
     with opened(workspace) as found:
         job = start_review(found, dataset, _run_id())
         with guarded(found, job.run_id):
-            asked = queue_sample(found, job, images, None, with_truth=False)
-            if not asked:
-                found.catalog.runs.finish(job.run_id, finish_review(found, job))
-        return {"images": len(asked), "masks": sum(asked.values())}
+            queued = queue_sample(found, job, images, None, with_truth=False)
+            if not queued:
+                found.catalog.runs.finish(job.run_id, finish_review(found, job).to_json())
+        return {"images": len(queued), "masks": sum(queued.values())}
 
 
-@flow(name="release-dataset")
+@flow
 def release_dataset(workspace: str, dataset: str, name: str | None = None) -> dict[str, Any]:
-    """Freeze the dataset under `name`, `<dataset>-<day>T<time>` by default."""
+    """Prefect flow around `release`; the name is `<dataset>-<day>T<time>` by default."""
     with opened(workspace):
         try:
             return release(workspace, dataset, name or f"{dataset}-{_started():%Y%m%dT%H%M%SZ}")
@@ -108,17 +108,17 @@ def release_dataset(workspace: str, dataset: str, name: str | None = None) -> di
             return {"released": None, "reason": str(error)}
 
 
-@flow(name="rescore-masks")
+@flow
 def rescore_masks(workspace: str, dataset: str | None = None) -> list[dict[str, Any]]:
-    """Compare a sample of old automatic masks with the current model; queue what differs."""
+    """Prefect flow around `rescore_dataset`, for one dataset or all."""
     with opened(workspace) as found:
         rows = [rescore_dataset(found, row) for row in _datasets(found, dataset)]
-        return [row for row in rows if row is not None]
+        return [row.to_json() for row in rows if row is not None]
 
 
-@flow(name="sweep-workspace")
+@flow
 def sweep_workspace(workspace: str) -> Any:
-    """Remove what nothing refers to any more."""
+    """Prefect flow around `sweep.sweep_workspace`, which deletes unreferenced objects."""
     with opened(workspace) as found:
         return sweep.sweep_workspace(found, delete=True)
 
@@ -129,10 +129,10 @@ def _datasets(workspace: Workspace, name: str | None) -> list[Dataset]:
 
 
 def _run_id() -> str:
-    """An id for the catalog's run: the flow run's, so that a retry goes on with it."""
+    """Id of the catalog's run: the flow run's, so that a retry resumes it."""
     return UUID(flow_run.get_id()).hex
 
 
 def _started() -> datetime:
-    """When the flow run was to start; the same in a retry."""
+    """When the flow run was scheduled to start, UTC; the same in a retry."""
     return flow_run.get_scheduled_start_time().astimezone(UTC)

@@ -1,12 +1,13 @@
-"""Schedules: when Prefect starts the deployments by itself."""
+"""The schedules of the deployments: times at which Prefect starts them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows.deploy.deployments import DEPLOYMENTS, deploy_all, full_name
-from flows.prefect_api.client import refused_in_a_line
+from flows.deploy.deployments import deploy_all, full_name
+from flows.deploy.jobs import JOBS
+from flows.prefect_api.client import errors_as_unreachable
 from flows.workspace.settings import WorkspaceError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DeployedSchedule:
     """A schedule of a deployment, as Prefect has it."""
 
     kind: str
@@ -26,7 +27,7 @@ class Found:
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """The name that commands use."""
         return str(self.schedule.slug or self.schedule.id)
 
 
@@ -38,17 +39,18 @@ def add_schedule(
     name: str | None = None,
     parameters: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Start a deployment at times from now on; a schedule of the same name is replaced.
+    """Create a schedule of a deployment; one of the same name is replaced.
 
     Args:
-        workspace: whose deployment. kind: which, a name of DEPLOYMENTS.
-        when: a schedule of Prefect's.
-        name: of the schedule; by default what it starts, and the dataset.
-        parameters: what the flow gets; None is left out.
+        workspace: whose deployment.
+        kind: the job, a name in JOBS.
+        when: a Prefect schedule.
+        name: of the schedule; by default the job's and the dataset's.
+        parameters: of the flow; those that are None are left out.
 
     Raises:
-        WorkspaceError: the version has no such deployment.
-        BadNameError: no schedule can be named so.
+        WorkspaceError: this version has no such job.
+        BadNameError: no schedule can have this name.
         UnreachableError: no Prefect server.
     """
     from prefect.client.orchestration import get_client
@@ -70,10 +72,15 @@ def add_schedule(
         made = client.create_deployment_schedules(
             deployment.id, [DeploymentScheduleCreate(schedule=when, slug=slug, parameters=given)]
         )
-    return schedule_row(Found(kind, deployment.id, made[0]))
+    return schedule_row(DeployedSchedule(kind, deployment.id, made[0]))
 
 
 def cron_schedule(cron: str, timezone: str) -> Any:
+    """A Prefect schedule.
+
+    Raises:
+        WorkspaceError: `cron` is not five valid fields, or there is no such time zone.
+    """
     from prefect.client.schemas.schedules import CronSchedule
     from pydantic import ValidationError
 
@@ -83,10 +90,12 @@ def cron_schedule(cron: str, timezone: str) -> Any:
         return CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise WorkspaceError(f"{cron!r} in {timezone!r} is no schedule: {reason}") from error
+        raise WorkspaceError(
+            f"{cron!r} in {timezone!r} is not a valid schedule: {reason}"
+        ) from error
 
 
-def found_schedules(chosen: ProductionSettings) -> list[Found]:
+def found_schedules(chosen: ProductionSettings) -> list[DeployedSchedule]:
     """All schedules of the workspace's deployments.
 
     Raises:
@@ -96,22 +105,22 @@ def found_schedules(chosen: ProductionSettings) -> list[Found]:
     from prefect.exceptions import ObjectNotFound
 
     found = []
-    with refused_in_a_line(), get_client(sync_client=True) as client:
-        for kind in DEPLOYMENTS:
+    with errors_as_unreachable(), get_client(sync_client=True) as client:
+        for kind in JOBS:
             try:
                 deployment = client.read_deployment_by_name(full_name(kind, chosen))
             except ObjectNotFound:
                 continue
             for row in client.read_deployment_schedules(deployment.id):
-                found.append(Found(kind, deployment.id, row))
+                found.append(DeployedSchedule(kind, deployment.id, row))
     return found
 
 
-def the_schedule(chosen: ProductionSettings, name: str) -> Found:
+def the_schedule(chosen: ProductionSettings, name: str) -> DeployedSchedule:
     """The schedule of that name.
 
     Raises:
-        WorkspaceError: there is none; the message names those that there are.
+        WorkspaceError: there is none; the message lists the existing ones.
         UnreachableError: no Prefect server.
     """
     found = found_schedules(chosen)
@@ -122,7 +131,8 @@ def the_schedule(chosen: ProductionSettings, name: str) -> Found:
     raise WorkspaceError(f"there is no schedule {name!r}; there are: {names}")
 
 
-def schedule_row(found: Found) -> dict[str, Any]:
+def schedule_row(found: DeployedSchedule) -> dict[str, Any]:
+    """The schedule as JSON."""
     when = found.schedule.schedule
     return {
         "name": found.name,

@@ -1,15 +1,15 @@
-"""A deployment's flow, started now in the work pool and followed to its end."""
+"""Starts a job in the work pool, and prints its log until it ends."""
 
 from __future__ import annotations
 
-import inspect
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
 
-from flows.deploy.deployments import DEPLOYMENTS, full_name
+from flows.deploy.deployments import full_name
+from flows.deploy.jobs import JOBS
 from flows.prefect_api.client import LOOK_SECONDS, api_url, login
 from flows.workspace.console import errors
 from flows.workspace.settings import WorkspaceError
@@ -20,18 +20,17 @@ if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
 
 POLL_SECONDS = 1.0
-PATIENCE_SECONDS = 15.0
-"""How long a run may wait for a worker before that is said."""
+WAITING_SECONDS = 15.0
+"""How long a run may wait for a worker before a message says so."""
 LOG_LINES = 200
-"""Read at a time; Prefect gives no more at once."""
+"""Entries per request; Prefect returns no more."""
 LATE_LINES = 100
-"""Of those that were read, how many may still get another before them: several processes log."""
-
-Kind = Literal["generate", "advance", "retrain", "review", "release", "rescore", "sweep"]
+"""How many of the latest entries are read again: several processes log, so entries may arrive
+late."""
 
 
 def is_deployed(workspace: Workspace, kind: str) -> bool:
-    """Whether the Prefect server in use has this deployment of this workspace."""
+    """Whether the Prefect server in use has this workspace's deployment of the job."""
     root = workspace.settings.root
     if (url := api_url(root)) is None:
         return False
@@ -44,21 +43,19 @@ def is_deployed(workspace: Workspace, kind: str) -> bool:
 
 
 def parameters_of(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What the flow gets: what is given and not None.
+    """The parameters of the job's flow: what is given and not None.
 
     Raises:
-        WorkspaceError: the flow has no such parameter, or needs a dataset.
-        BadNameError: no release can be named so.
+        WorkspaceError: the job has no such option, or needs a dataset.
+        BadNameError: no release can have this name.
     """
-    from flows.deploy import prefect_flows
     from storage.catalog import check_name
 
-    flow = getattr(prefect_flows, DEPLOYMENTS[kind].function)
-    known = set(inspect.signature(flow.fn).parameters) - {"workspace", "only_if_due"}
+    job = JOBS[kind]
     chosen = {name: value for name, value in given.items() if value is not None}
-    if wrong := sorted(set(chosen) - known):
-        raise WorkspaceError(f"{kind} has no --{wrong[0]}")
-    if DEPLOYMENTS[kind].of_dataset and "dataset" not in chosen:
+    if unknown := sorted(set(chosen) - set(job.option_names)):
+        raise WorkspaceError(f"{kind} has no --{unknown[0]}")
+    if job.dataset == "required" and "dataset" not in chosen:
         raise WorkspaceError(f"{kind} needs a --dataset")
     if kind == "release" and "name" in chosen:
         check_name("release", str(chosen["name"]))
@@ -66,13 +63,13 @@ def parameters_of(kind: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def start_run(workspace: Workspace, kind: str, parameters: dict[str, Any]) -> UUID:
-    """Hand a run to the work pool.
+    """Start a run in the work pool.
 
     Returns:
         The flow run's id.
 
     Raises:
-        WorkspaceError: there is no such deployment.
+        WorkspaceError: the job is not deployed.
         UnreachableError: no Prefect server.
     """
     from prefect.client.orchestration import get_client
@@ -83,56 +80,56 @@ def start_run(workspace: Workspace, kind: str, parameters: dict[str, Any]) -> UU
         try:
             deployment = client.read_deployment_by_name(name)
         except ObjectNotFound as error:
-            raise WorkspaceError(f"no deployment {name}: give `dataengine deploy` first") from error
+            raise WorkspaceError(f"no deployment {name}: run `dataengine deploy` first") from error
         run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     return run.id
 
 
 def follow(run_id: UUID, pool: str) -> str:
-    """Print what the run logs until it has ended, the first line of each entry.
+    """Print the run's log until it ends, the first line of each entry.
 
     Returns:
         The name of its last state, such as `Completed` or `Crashed`.
 
     Raises:
-        UnreachableError: the server went away; the run goes on.
+        UnreachableError: the server no longer answers; the run continues.
     """
     from prefect.client.orchestration import get_client
 
-    began, is_said, told = time.monotonic(), False, set[UUID]()
+    began, is_warned, printed = time.monotonic(), False, set[UUID]()
     with get_client(sync_client=True) as client:
         while True:
             state = client.read_flow_run(run_id).state
             if state is not None and state.is_final():
-                time.sleep(2 * POLL_SECONDS)  # the last lines come after it
-                _tell(client, run_id, told)
+                time.sleep(2 * POLL_SECONDS)  # the last entries arrive later
+                _print_new_entries(client, run_id, printed)
                 if not state.is_completed() and state.message:
-                    say(state.message)
+                    print_line(state.message)
                 return str(state.name)
-            _tell(client, run_id, told)
+            _print_new_entries(client, run_id, printed)
             waits = state is None or state.is_scheduled() or state.is_pending()
-            if waits and not is_said and time.monotonic() - began > PATIENCE_SECONDS:
-                say(f"waiting for a worker of pool {pool!r} (`dataengine doctor`)")
-                is_said = True
+            if waits and not is_warned and time.monotonic() - began > WAITING_SECONDS:
+                print_line(f"waiting for a worker of pool {pool!r} (`dataengine doctor`)")
+                is_warned = True
             time.sleep(POLL_SECONDS)
 
 
-def _tell(client: SyncPrefectClient, run_id: UUID, told: set[UUID]) -> None:
-    """Print the entries that were not told yet."""
+def _print_new_entries(client: SyncPrefectClient, run_id: UUID, printed: set[UUID]) -> None:
+    """Print the entries whose ids are not in `printed`, and add them."""
     from prefect.client.schemas.filters import LogFilter
 
-    wanted = LogFilter.model_validate({"flow_run_id": {"any_": [str(run_id)]}})
-    offset = max(0, len(told) - LATE_LINES)
-    while entries := client.read_logs(wanted, limit=LOG_LINES, offset=offset):
+    of_run = LogFilter.model_validate({"flow_run_id": {"any_": [str(run_id)]}})
+    offset = max(0, len(printed) - LATE_LINES)
+    while entries := client.read_logs(of_run, limit=LOG_LINES, offset=offset):
         offset += len(entries)
         for entry in entries:
-            if entry.id not in told:
-                told.add(entry.id)
+            if entry.id not in printed:
+                printed.add(entry.id)
                 first, *more = entry.message.splitlines() or [""]
                 rest = f" (and {len(more)} lines: see the run in Prefect)" if more else ""
-                say(f"{entry.timestamp:%H:%M:%S} {first}{rest}")
+                print_line(f"{entry.timestamp:%H:%M:%S} {first}{rest}")
 
 
-def say(line: str) -> None:
-    """Print a line beside the result."""
+def print_line(line: str) -> None:
+    """Print a line on standard error."""
     errors.print(line, markup=False, highlight=False, soft_wrap=True)

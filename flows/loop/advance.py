@@ -6,13 +6,14 @@ schedule, `dataengine advance`, or the page when the last task of a run is hande
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.annotation.late import LateWork
 from engine.training.trainer import NoMasksError
 from flows.loop.data_engine import data_engine
 from flows.prefect_api import events
-from flows.review.rescore import rescore_dataset
+from flows.review.rescore import RescoreFigures, rescore_dataset
 from flows.review.retrain_triggers import due_events, judged_since_retrain
 from flows.review.review import finish_if_judged
 from flows.training.retrain import retrain
@@ -38,40 +39,70 @@ def run_drained(workspace: Workspace, run_id: str) -> None:
         events.round_drained(workspace, run.round_id)
 
 
-def retrain_if_due(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DueRetrain:
+    """Whether verdicts led to a retrain, and why."""
+
+    retrained: str | None = None
+    """The version."""
+    promoted: bool = False
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Without `promoted` where nothing was trained."""
+        if self.retrained is None:
+            return {"retrained": None, "reason": self.reason}
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Advance:
+    """How far a dataset came without people."""
+
+    dataset: str
+    reviews: int
+    """Finished."""
+    loop: str
+    """`none`, `finished`, `waiting` for people, or `busy`: another process is at it."""
+    tasks: int
+    """That wait for people."""
+    retrain: DueRetrain
+    rescored: RescoreFigures | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For users and Prefect."""
+        return {**asdict(self), "retrain": self.retrain.to_json()}
+
+
+def retrain_if_due(workspace: Workspace, dataset: Dataset) -> DueRetrain:
     """Retrain where the verdicts since the last retrain are reason for it. The version is named
     after the latest verdict, so that two who find the same reason train once."""
     judged = judged_since_retrain(workspace, dataset)
     reasons = due_events(workspace, judged)
     if not reasons:
-        return {"retrained": None, "reason": "no reason for a retrain"}
+        return DueRetrain(reason="no reason for a retrain")
     version = f"{dataset.name}-verdict-{judged.latest}"
     try:
         with turn(workspace, loop_turn(dataset.id), wait=False):
             result = retrain(str(workspace.settings.root), dataset.name, version)
     except (NoMasksError, BusyError) as error:
-        return {"retrained": None, "reason": str(error)}
-    return {"retrained": result["version"], "promoted": result["promoted"], "reason": reasons[0]}
+        return DueRetrain(reason=str(error))
+    return DueRetrain(retrained=result.version, promoted=result.promoted, reason=reasons[0])
 
 
-def advance_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
+def advance_dataset(workspace: Workspace, dataset: Dataset) -> Advance:
     """Take a dataset as far as it goes without people: reviews that are judged are entered, its
-    loop goes on where nobody has an open task, a retrain or a comparison that is due is done.
-
-    Returns:
-        `dataset`, `reviews` finished, `loop` (`none`, `finished`, `waiting` for people, `busy`:
-        another process is at it), `tasks` that wait for people, and what `retrain_if_due` and
-        `rescore_dataset` did.
-    """
+    loop goes on where nobody has an open task, a retrain or a comparison that is due is done."""
     reviews = _finish_reviews(workspace, dataset)
-    loop = _advance_loop(workspace, dataset)
-    return {
-        "dataset": dataset.name,
-        "reviews": reviews,
-        **loop,
-        "retrain": retrain_if_due(workspace, dataset),
-        "rescored": rescore_dataset(workspace, dataset),
-    }
+    loop, tasks = _advance_loop(workspace, dataset)
+    return Advance(
+        dataset=dataset.name,
+        reviews=reviews,
+        loop=loop,
+        tasks=tasks,
+        retrain=retrain_if_due(workspace, dataset),
+        rescored=rescore_dataset(workspace, dataset),
+    )
 
 
 def _finish_reviews(workspace: Workspace, dataset: Dataset) -> int:
@@ -84,10 +115,11 @@ def _finish_reviews(workspace: Workspace, dataset: Dataset) -> int:
     return sum(runs.get(run.id).state == RunState.FINISHED for run in found)
 
 
-def _advance_loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
+def _advance_loop(workspace: Workspace, dataset: Dataset) -> tuple[str, int]:
+    """Where the loop stands after what could be done, and how many tasks wait for people."""
     loop = workspace.catalog.loops.latest(dataset.id)
     if loop is None:
-        return {"loop": "none", "tasks": 0}
+        return "none", 0
     try:
         # looked at again afterwards: who came meanwhile and found us at it, left it to us
         while loop.state != LoopState.FINISHED and not _people_are_at_it(workspace, loop):
@@ -95,12 +127,12 @@ def _advance_loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
             loop = workspace.catalog.loops.get(loop.id)
     except BusyError as error:
         progress.current().say(f"the loop of {dataset.name}: {error}")
-        return {"loop": "busy", "tasks": _tasks_left(workspace, loop)}
+        return "busy", _tasks_left(workspace, loop)
     if loop.state == LoopState.FINISHED:
-        return {"loop": "finished", "tasks": 0}
+        return "finished", 0
     left = _tasks_left(workspace, loop)
     progress.current().say(f"{dataset.name}: {left} images wait for people")
-    return {"loop": "waiting", "tasks": left}
+    return "waiting", left
 
 
 def _people_are_at_it(workspace: Workspace, loop: Loop) -> bool:

@@ -19,7 +19,7 @@ from flows.stages.fully_automatic import fully_automatic
 from flows.stages.rounds import context_of, open_round
 from flows.stages.semi_automatic import semi_automatic
 from flows.stages.task_runner import wait_for_people
-from flows.training.retrain import retrain
+from flows.training.retrain import retrain, retrain_run_id
 from flows.training.scores import held_out_scores
 from flows.workspace import progress
 from flows.workspace.retry import patiently
@@ -149,14 +149,15 @@ def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> 
             return _move(workspace, row, RoundState.COLLECTED, done, model_out=row.model_in)
         version = f"{dataset}-{loop.id}.{row.position + 1}"
         trained = retrain(root, dataset, version, str(row.run_id))
-        progress.current().say(f"{trained['version']}: {trained['reason']}")
+        progress.current().say(f"{trained.version}: {trained.reason}")
         row = _move(
             workspace,
             row,
             RoundState.COLLECTED,
             RoundState.TRAINED,
-            model_out=trained["model"],
-            metrics={"retrain": trained},
+            model_out=trained.model,
+            train_run_id=retrain_run_id(loop.dataset_id, version),
+            metrics={"retrain": trained.to_json()},
         )
     if row.state == RoundState.TRAINED:
         row = _move(workspace, row, RoundState.TRAINED, RoundState.DONE)

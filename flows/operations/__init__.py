@@ -1,3 +1,3 @@
-"""Running a workspace: status, dashboard figures, metrics, health checks, sweep, compaction,
+"""Operations on a workspace: status, dashboard figures, metrics, health checks, sweep, compaction,
 backup, erasure.
 """

@@ -1,4 +1,4 @@
-"""Backups of the catalog."""
+"""Backs up and restores the catalog."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def backup_catalog(url: str, path: Path) -> Manifest:
-    """Write the catalog at `url` to a file, and note in its audit log that it was.
+    """Write the catalog at `url` to a file, and add that to its audit log.
 
     Raises:
-        CatalogError: there is no catalog, or it does not answer.
+        CatalogError: the catalog does not exist or does not answer.
         OSError: the file cannot be written.
     """
     from storage.catalog import CatalogNotMigratedError, CatalogTooNewError, open_catalog
@@ -25,22 +25,24 @@ def backup_catalog(url: str, path: Path) -> Manifest:
         try:
             catalog.audit.add("backup", path.name, rows=manifest.rows)
         except (CatalogNotMigratedError, CatalogTooNewError):
-            return manifest  # of another version of the code: it is only read
+            return manifest  # the catalog is of another code version, so it is only read
         return manifest
 
 
 def restore_catalog(
     url: str, path: Path, store: ObjectStore | None = None, *, beside_newer: bool = False
 ) -> Manifest:
-    """Bring a backup into the empty database at `url`.
+    """Restore a backup into the empty database at `url`.
 
     Args:
-        store: what the catalog belongs to; it has to be as old as the backup.
-        beside_newer: or it may be newer, and what was done since is lost to the catalog.
+        url: the database.
+        path: the backup.
+        store: the store that the catalog belongs to; it must be of the same state as the backup.
+        beside_newer: accept a newer store; the catalog lacks the work done since the backup.
 
     Raises:
-        BackupError: the database is not empty, or the file is damaged or none.
-        CatalogBehindError: the store has gone on since the backup; nothing was changed.
+        BackupError: the database is not empty, or the file is damaged or not a backup.
+        CatalogBehindError: the store is newer than the backup; nothing was changed.
         CatalogError: the database does not answer, or the backup is of newer code.
         StorageError: the store does not answer.
     """
@@ -54,7 +56,7 @@ def restore_catalog(
         unknown = generations.unknown_to(lambda: marks, store)
     if unknown is not None and not beside_newer:
         raise generations.CatalogBehindError(
-            f"{path}: {unknown}. Nothing was changed. Restore a newer backup; where there is none, "
+            f"{path}: {unknown}. Nothing was changed. Restore a newer backup; if there is none, "
             "--beside-newer-store restores this one (docs/maintenance.md)"
         )
     with open_catalog(url) as catalog:

@@ -1,4 +1,4 @@
-"""Fewer files in the mask tables, and none that no version in use needs."""
+"""Merges small files of the mask tables, and deletes files that no version in use needs."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ if TYPE_CHECKING:
 
 
 CLOCKS = timedelta(hours=1)
-"""How much longer than needed versions stay readable: whoever wrote them may have another clock."""
+"""Extra time that versions stay readable, as the clock of their writer may be off."""
 
 
 def compact_workspace(workspace: Workspace) -> dict[str, Any]:
-    """Make few files of the mask tables' many, then delete files that only versions older than
-    `vacuum_days` need; versions of releases and models stay, and so does what a training or a
-    release that is running may read.
+    """Merge small files of the mask tables, then delete files that only versions older than
+    `vacuum_days` need. Versions of releases and models are kept, and those that a running training
+    or release may read.
 
     Returns:
-        By table `files_before`, `files_after`, `rows`, `version`, `vacuumed` (files),
+        Per table `files_before`, `files_after`, `rows`, `version`, `vacuumed` (files),
         `vacuumed_bytes` and `kept_versions`.
 
     Raises:
-        StorageError, CatalogError: the store or the catalog does not answer; do it again.
+        StorageError, CatalogError: the store or the catalog does not answer; repeat it.
     """
+    from storage import layout
     from storage.compaction import compact as compact_table
     from storage.compaction import vacuum
-    from storage.sweep import TABLES, pinned_versions
+    from storage.sweep import pinned_versions
 
     found: dict[str, Any] = {}
-    for name in TABLES:
+    for name in layout.TABLES:
         done = asdict(compact_table(workspace.objects, name))
-        pinned = pinned_versions(workspace.catalog) if name == "masks" else set()
-        gone = vacuum(
+        pinned = pinned_versions(workspace.catalog) if name == layout.MASKS else set()
+        vacuumed = vacuum(
             workspace.objects,
             name,
             pinned=pinned,
@@ -43,16 +44,16 @@ def compact_workspace(workspace: Workspace) -> dict[str, Any]:
         )
         found[name] = {
             **done,
-            "vacuumed": gone.files,
-            "vacuumed_bytes": gone.bytes,
-            "kept_versions": gone.kept_versions,
+            "vacuumed": vacuumed.files,
+            "vacuumed_bytes": vacuumed.bytes,
+            "kept_versions": vacuumed.kept_versions,
         }
     return found
 
 
 def _readable_for(workspace: Workspace) -> timedelta:
-    """How long all versions stay: as the settings say, and from when the oldest training or release
-    began that a process is at."""
+    """How long all versions stay readable: `vacuum_days`, and at least since the start of the
+    oldest training or release that a process works on."""
     from flows.workspace.run_lock import at_work
     from storage.catalog import RunKind, RunState
 

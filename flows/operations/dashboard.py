@@ -1,4 +1,4 @@
-"""What the dashboard shows: the workspace in rows for tables and pictures."""
+"""The figures of the dashboard, as rows for tables and charts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from storage.catalog.ledger import PeoplesWork
 
 RUNS = 20
 HISTORY_TASKS = 5_000
-"""Tasks that the history is made of, the latest ones."""
+"""The latest tasks, of which the history is made."""
 
 
 MAKING = (TaskKind.ANNOTATE, TaskKind.COMPLETE)
-"""Tasks in which masks are made."""
+"""Kinds of tasks in which masks are made."""
 
 
 class WorkspaceReports:
@@ -78,9 +78,9 @@ class WorkspaceReports:
 def _dataset_rows(workspace: Workspace, datasets: list[Dataset]) -> list[dict[str, Any]]:
     images, rows = workspace.catalog.images, []
     masks = {str(key[0]): n for key, n in workspace.masks.counts(("dataset",)).items()}
-    handed_in = workspace.catalog.ledger.peoples_work()
+    submitted = workspace.catalog.ledger.peoples_work()
     for row in datasets:
-        work = handed_in.get(row.id, PeoplesWork())
+        work = submitted.get(row.id, PeoplesWork())
         count = images.count(row.id)
         held_out = images.count(row.id, split=Split.HELD_OUT)
         made = masks.get(row.name, 0)
@@ -106,8 +106,8 @@ def _loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
     if loop is None:
         return None
     rounds = []
-    told = round_rows(workspace, loop.id)
-    for row, figures in zip(workspace.catalog.rounds.for_loop(loop.id), told, strict=True):
+    round_figures = round_rows(workspace, loop.id)
+    for row, figures in zip(workspace.catalog.rounds.for_loop(loop.id), round_figures, strict=True):
         tasks = workspace.queue.counts(round_id=row.id)
         plan = loop.plan[row.position]
         rounds.append(
@@ -124,7 +124,7 @@ def _loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
 
 
 def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
-    """Everybody, with what they have handed in."""
+    """One row per annotator, with the work that they have submitted."""
     done = workspace.queue.by_annotator()
     agreement = workspace.catalog.verdicts.agreement()
     names = {row.id: row.name for row in workspace.catalog.datasets.all()}
@@ -151,7 +151,7 @@ def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _names_of(person: Annotator, names: dict[int, str]) -> list[str] | None:
-    """Of the datasets they see; None: all."""
+    """Names of the datasets that a person may see; None: all."""
     datasets = sight_of(person).datasets
     return None if datasets is None else sorted(names[one] for one in datasets if one in names)
 
@@ -190,11 +190,11 @@ def _run_row(workspace: Workspace, run: Run) -> dict[str, Any]:
 
 
 def _progress(workspace: Workspace, run: Run) -> float | None:
-    """Share of its shards or tasks that are done, or what it told; None where nothing is known."""
+    """The share that the run has reported, else of its finished shards or tasks; None: unknown."""
     if run.state == RunState.FINISHED:
         return 1.0
-    if (told := run.metrics.get("progress")) is not None:
-        return float(told)
+    if (reported := run.metrics.get("progress")) is not None:
+        return float(reported)
     totals = workspace.catalog.shards.totals(run.id)
     if totals.shards:
         return totals.committed / totals.shards
@@ -204,7 +204,7 @@ def _progress(workspace: Workspace, run: Run) -> float | None:
 
 
 def history(tasks: list[Task]) -> list[dict[str, Any]]:
-    """Tasks handed in, by hour: how many, their masks, and what one took. The oldest hour first."""
+    """One row per hour of submitted tasks, oldest first: tasks, masks, seconds per mask."""
     hours: dict[datetime, list[Task]] = defaultdict(list)
     for task in tasks:
         when = task.submitted_at or utc_now()

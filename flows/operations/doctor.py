@@ -1,4 +1,4 @@
-"""Checks of a workspace; each says what it found and, where something is wrong, what to do."""
+"""Health checks of a workspace: each reports what it found and, if needed, what to do."""
 
 from __future__ import annotations
 
@@ -17,160 +17,160 @@ from flows.prefect_api import version_check
 from flows.workspace.logs import masked, secrets_of
 from flows.workspace.settings import WorkspaceError, load_settings
 from flows.workspace.workspace import Workspace
-from storage import erasures, generations
+from storage import erasures, generations, layout
 from storage.catalog import new_id, utc_now
 from storage.catalog.network_drives import network_drive
 from storage.compaction import table_size
 
 MAX_CLOCK_SECONDS = 2.0
 LIMIT_CLOCK_SECONDS = 600.0
-"""How far this machine's clock may be from the database's before people should look, and before
-requests to S3 are about to be refused."""
+"""Differences between this machine's clock and the database's: above the first people should look,
+above the second S3 soon refuses requests."""
 
 PACKAGES = ("torch", "segment-anything", "sqlalchemy", "deltalake", "pyarrow", "prefect", "ray")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a check found, and what to do where it is not well."""
+class CheckResult:
+    """What a check found, and what to do if something is wrong."""
 
     detail: str
     do: str = ""
     level: str = "ok"
-    """ok; look: it works, but a person should know; or wrong."""
+    """`ok`; `look`: it works, but a person should look; or `wrong`."""
 
 
-class TroubleError(Exception):
-    """A check failed; `do` says what helps."""
+class CheckFailedError(Exception):
+    """A check failed; `do` says what to do."""
 
     def __init__(self, detail: str, do: str) -> None:
         super().__init__(detail)
         self.do = do
 
 
-Check = Callable[[Workspace], Found]
+Check = Callable[[Workspace], CheckResult]
 
 
 def check_workspace(root: Path) -> list[dict[str, Any]]:
-    """Run every check; a failing one does not keep the others from running. Nothing is changed.
+    """Run all checks, also after failures. Nothing is changed.
 
     Returns:
-        For each `name`, `ok`, `level` (ok, look, wrong), `detail` and `do`.
+        One row per check: `name`, `ok`, `level` (ok, look, wrong), `detail` and `do`.
     """
     try:
         settings = load_settings(root)
     except WorkspaceError as error:
-        found = Found(str(error), "correct dataengine.toml or the variable", "wrong")
+        found = CheckResult(str(error), "correct dataengine.toml or the variable", "wrong")
         return [_row("settings", found)]
     hidden = secrets_of(settings)
     try:
         workspace = Workspace(settings)
     except ValueError as error:
-        found = Found(masked(str(error), hidden), "correct database_url or [store]", "wrong")
+        found = CheckResult(masked(str(error), hidden), "correct database_url or [store]", "wrong")
         return [_row("settings", found)]
-    results = [_row("settings", Found(str(settings.root)))]
+    results = [_row("settings", CheckResult(str(settings.root)))]
     for name, look, do in CHECKS:
         try:
             found = look(workspace)
-        except TroubleError as trouble:
-            found = Found(str(trouble), trouble.do, "wrong")
-        except Exception as error:  # whatever is wrong is the finding
-            found = Found(f"{type(error).__name__}: {error}", do, "wrong")
-        results.append(_row(name, Found(masked(found.detail, hidden), found.do, found.level)))
+        except CheckFailedError as failure:
+            found = CheckResult(str(failure), failure.do, "wrong")
+        except Exception as error:  # any error is a finding
+            found = CheckResult(f"{type(error).__name__}: {error}", do, "wrong")
+        results.append(_row(name, CheckResult(masked(found.detail, hidden), found.do, found.level)))
     workspace.catalog.close()
     return results
 
 
-def _row(name: str, found: Found) -> dict[str, Any]:
+def _row(name: str, found: CheckResult) -> dict[str, Any]:
     return {"name": name, "ok": found.level != "wrong", **asdict(found)}
 
 
-def _catalog(workspace: Workspace) -> Found:
+def _catalog(workspace: Workspace) -> CheckResult:
     catalog = workspace.catalog
     found = catalog.revision()
     if found is None:
-        raise TroubleError("there is no catalog yet", "`dataengine init .`, or restore a backup")
+        raise CheckFailedError("there is no catalog", "`dataengine init .`, or restore a backup")
     catalog.check()
-    return Found(f"revision {found} at {catalog.engine.url}")
+    return CheckResult(f"revision {found} at {catalog.engine.url}")
 
 
-def _sqlite(workspace: Workspace) -> Found:
+def _sqlite(workspace: Workspace) -> CheckResult:
     engine = workspace.catalog.engine
     if engine.dialect.name != "sqlite":
-        return Found("PostgreSQL")
+        return CheckResult("PostgreSQL")
     kind = network_drive(Path(str(engine.url.database)))
     if kind is None:
-        return Found("SQLite, on a disk of this machine")
+        return CheckResult("SQLite, on a local disk")
     do = "`dataengine backup`, a database_url on a local disk or PostgreSQL, `dataengine restore`"
-    return Found(f"SQLite on a network drive ({kind}) can lose data", do, "look")
+    return CheckResult(f"SQLite on a network drive ({kind}) can lose data", do, "look")
 
 
-def _generation(workspace: Workspace) -> Found:
+def _generation(workspace: Workspace) -> CheckResult:
     generations.check(workspace.catalog, workspace.objects)
     pending = erasures.pending(workspace.catalog, workspace.objects)
     if pending:
         do = "`dataengine erase pending` finishes them"
-        return Found(f"{len(pending)} erasures are not finished", do, "wrong")
-    return Found("catalog and store know each other; no erasure is unfinished")
+        return CheckResult(f"{len(pending)} erasures are not finished", do, "wrong")
+    return CheckResult("catalog and store belong together; no erasure is unfinished")
 
 
-def _store(workspace: Workspace) -> Found:
-    key = f"doctor/{new_id()}"
+def _store(workspace: Workspace) -> CheckResult:
+    key = layout.DOCTOR.key(name=new_id())
     workspace.objects.put(key, b"ok")
     try:
         if workspace.objects.get(key) != b"ok":
-            raise TroubleError("what was written came back different", "check the store first")
+            raise CheckFailedError("an object reads back different", "check the store first")
     finally:
         workspace.objects.delete(key)
     if workspace.objects.exists(key):
-        raise TroubleError("what was deleted is still there", "let this key delete objects")
-    return Found(workspace.settings.store_uri)
+        raise CheckFailedError("a deleted object still exists", "allow this key to delete objects")
+    return CheckResult(workspace.settings.store_uri)
 
 
-def _masks(workspace: Workspace) -> Found:
+def _masks(workspace: Workspace) -> CheckResult:
     newest = workspace.masks.version()
     if newest is None:
-        return Found("no masks yet")
+        return CheckResult("no masks yet")
     rows = sum(batch.num_rows for batch in islice(workspace.masks.scan(batch_size=1024), 1))
     last, known = table_size(workspace.objects).last_image, workspace.catalog.ledger.last_image()
     if last is not None and last > known:
-        raise TroubleError(
+        raise CheckFailedError(
             f"it has masks of image {last}, the catalog's last image is {known}",
-            "the catalog is older than the table: restore a newer backup before images come in, "
-            "since they would get the ids of those that are lost",
+            "the catalog is older than the table: restore a newer backup before adding images, "
+            "which would get the ids of lost ones",
         )
-    return Found(f"version {newest}" + ("" if rows else ", empty"))
+    return CheckResult(f"version {newest}" + ("" if rows else ", empty"))
 
 
-def _model(workspace: Workspace) -> Found:
+def _model(workspace: Workspace) -> CheckResult:
     from engine.core.records import Prompt
     from engine.sam.checkpoint import SHIPPED
 
     model = workspace.catalog.models.current()
     if model is None:
-        raise TroubleError("no model is current", "run any command, e.g. `dataengine status`")
+        raise CheckFailedError("no model is current", "run any command: `dataengine status`")
     segmenter = workspace.segmenter(model.version)
     grey = np.full((64, 96, 3), 127, np.uint8)
     prompt = Prompt(points_xy=np.array([[48.0, 32.0]]), labels=np.array([1], np.int64))
     answer = segmenter.predict(segmenter.embed(grey), [prompt], multimask=True)
     scores = answer.predicted_iou_BM.float().cpu().numpy()
     if not np.isfinite(scores).all():
-        raise TroubleError(
-            f"{model.version} answers with {scores.ravel().tolist()}",
+        raise CheckFailedError(
+            f"{model.version} predicts {scores.ravel().tolist()}",
             "`dataengine models rollback`; the checkpoint or the device is broken",
         )
     device = workspace.device()
-    better = device == "cpu" and model.version == SHIPPED
-    advice = "for photographs: `dataengine models pull mobile_sam --promote`" if better else ""
-    return Found(f"{model.version} on {device} answers", advice)
+    is_slow = device == "cpu" and model.version == SHIPPED
+    advice = "for photographs: `dataengine models pull mobile_sam --promote`" if is_slow else ""
+    return CheckResult(f"{model.version} on {device} works", advice)
 
 
-def _prefect(workspace: Workspace) -> Found:
+def _prefect(workspace: Workspace) -> CheckResult:
     settings = workspace.settings
-    return Found(*version_check.look(settings.root, settings.production.work_pool))
+    return CheckResult(*version_check.look(settings.root, settings.production.work_pool))
 
 
-def _disk(workspace: Workspace) -> Found:
+def _disk(workspace: Workspace) -> CheckResult:
     settings = workspace.settings
     places = {settings.root}
     if "://" not in settings.store_uri:
@@ -178,38 +178,40 @@ def _disk(workspace: Workspace) -> Found:
         places.add(store if store.exists() else settings.root)
     free = min(shutil.disk_usage(place).free for place in places)
     if free < settings.operations.min_free_gib * 2**30:
-        raise TroubleError(
-            f"{free >> 20} MiB free, {settings.operations.min_free_gib:g} GiB are needed",
+        raise CheckFailedError(
+            f"{free >> 20} MiB free, {settings.operations.min_free_gib:g} GiB are required",
             "`dataengine sweep --delete` and `dataengine compact`, or a larger disk",
         )
-    return Found(f"{free >> 30} GiB free")
+    return CheckResult(f"{free >> 30} GiB free")
 
 
-def _clock(workspace: Workspace) -> Found:
+def _clock(workspace: Workspace) -> CheckResult:
     before = utc_now()
     theirs = workspace.catalog.ledger.database_time()
     if theirs is None:
-        return Found("SQLite: the database has this machine's clock")
+        return CheckResult("SQLite: the database uses this machine's clock")
     middle = before + (utc_now() - before) / 2
     apart = (theirs - middle).total_seconds()
     detail = f"the database's clock is {apart:+.1f} s from this machine's"
-    do = "set both by NTP; leases go by the database's, S3 refuses what is 15 minutes off"
+    do = "set both by NTP; leases use the database's, S3 refuses requests that are 15 minutes off"
     if abs(apart) > LIMIT_CLOCK_SECONDS:
-        raise TroubleError(detail, do)
-    return Found(detail) if abs(apart) <= MAX_CLOCK_SECONDS else Found(detail, do, "look")
+        raise CheckFailedError(detail, do)
+    return (
+        CheckResult(detail) if abs(apart) <= MAX_CLOCK_SECONDS else CheckResult(detail, do, "look")
+    )
 
 
-def _versions(workspace: Workspace) -> Found:
+def _versions(workspace: Workspace) -> CheckResult:
     found = []
     for name in ("open-data-engine", *PACKAGES):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue  # ray is optional
-    return Found(", ".join(found))
+    return CheckResult(", ".join(found))
 
 
-def _leases(workspace: Workspace) -> Found:
+def _leases(workspace: Workspace) -> CheckResult:
     overdue = workspace.catalog.ledger.overdue(workspace.catalog.now())
     expired = workspace.catalog.ledger.expiries()
     detail = (
@@ -218,37 +220,39 @@ def _leases(workspace: Workspace) -> Found:
     )
     if overdue["shard"]:
         do = "a worker died: start another one, or `dataengine generate --resume RUN`"
-        return Found(detail, do, "look")
-    return Found(detail)
+        return CheckResult(detail, do, "look")
+    return CheckResult(detail)
 
 
-def _runs(workspace: Workspace) -> Found:
+def _runs(workspace: Workspace) -> CheckResult:
     found = stale_runs.find(workspace)
     named = found.as_dict().items()
-    told = [f"{len(names)} {kind} that nobody is at" for kind, names in named if names]
-    if told:
-        do = "`dataengine sweep --delete` closes them; started again, they go on where they can"
-        return Found("; ".join(told), do, "look")
-    if found.handed_in:
-        detail = f"{len(found.handed_in)} runs whose tasks are handed in"
-        return Found(detail, "`dataengine advance` finishes them", "look")
-    return Found("somebody is at all that are running, or they wait for people")
+    stale = [f"{len(names)} {kind} that no process works on" for kind, names in named if names]
+    if stale:
+        do = "`dataengine sweep --delete` closes them; started again, they resume if possible"
+        return CheckResult("; ".join(stale), do, "look")
+    if found.submitted:
+        detail = f"{len(found.submitted)} runs whose tasks are submitted"
+        return CheckResult(detail, "`dataengine advance` finishes them", "look")
+    return CheckResult("all running runs have a process, or wait for people")
 
 
-def _quarantine(workspace: Workspace) -> Found:
+def _quarantine(workspace: Workspace) -> CheckResult:
     found = workspace.catalog.ledger.quarantined()
     if not found:
-        return Found("nothing set aside")
+        return CheckResult("nothing is quarantined")
     parts = ", ".join(f"{stage}: {count}" for stage, count in sorted(found.items()))
-    return Found(parts, "`dataengine status` has the reasons; mend the files, ingest them", "look")
+    return CheckResult(
+        parts, "`dataengine status` has the reasons; repair the files, ingest them", "look"
+    )
 
 
 CHECKS: tuple[tuple[str, Check, str], ...] = (
     (
         "catalog",
         _catalog,
-        "start the database and check database_url; an older schema is brought forward by any "
-        "command, e.g. `dataengine status`: make a `dataengine backup` first",
+        "start the database and check database_url; an older schema is upgraded by any "
+        "command, such as `dataengine status`: make a `dataengine backup` first",
     ),
     ("object store", _store, "check [store]: address, keys, and that this machine may write there"),
     ("catalog's disk", _sqlite, "check database_url"),
@@ -263,7 +267,7 @@ CHECKS: tuple[tuple[str, Check, str], ...] = (
     ("prefect", _prefect, "start the server (`dataengine up`) or unset PREFECT_API_URL"),
     ("disk", _disk, "check the workspace's folder"),
     ("clock", _clock, "check that the database answers"),
-    ("versions", _versions, "install the package again"),
+    ("versions", _versions, "reinstall the package"),
     ("leases", _leases, "check the catalog first"),
     ("runs", _runs, "check the catalog first"),
     ("quarantine", _quarantine, "check the catalog first"),

@@ -1,4 +1,4 @@
-"""Erasing images, a dataset or a person's name, everywhere and for good."""
+"""Erases images, a dataset or a person's name, everywhere and permanently."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def concerned(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
-    """What an erasure would take, or has in hand: `kind`, `name`, `images`, `masks`, `runs`,
-    `releases` (withdrawn, or deleted with their dataset), and `models`, which were trained on
-    versions of the mask table from which something goes and stay as they are."""
+    """What an erasure affects: `kind`, `name`, `images`, `masks`, `runs`, `releases` (withdrawn, or
+    deleted with their dataset), and `models`, which were trained on versions of the mask table that
+    lose rows, and are kept."""
     from storage.erasing import count_rows
 
     work = erasure.work
@@ -32,10 +32,10 @@ def concerned(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
 
 
 def check_idle(workspace: Workspace, erasure: Erasure) -> None:
-    """Make sure that nobody is at work on the images: they would hand in masks of them afterwards.
+    """Check that nobody works on the images, who would submit masks of them afterwards.
 
     Raises:
-        BusyError: somebody is.
+        BusyError: a process or an annotator holds a lease on them.
     """
     from storage.catalog.erasing import busy_with
     from storage.catalog.states import ErasureKind
@@ -48,25 +48,25 @@ def check_idle(workspace: Workspace, erasure: Erasure) -> None:
     held = busy_with(workspace.catalog, dataset_id=work.dataset_id, image_ids=ids)
     if held:
         raise BusyError(
-            f"at work on what is to be erased: {', '.join(held[:5])}; wait, or stop the page and "
-            "the workers and let their leases run out"
+            f"in use by {', '.join(held[:5])}; wait, or stop the page and the workers until their "
+            "leases expire"
         )
 
 
 def erase(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
-    """Carry an erasure out; one that was cut short goes on.
+    """Carry out an erasure; an interrupted one resumes.
 
     Returns:
         `id`, `kind`, `files_rewritten` and `files_deleted` (of the mask tables), `objects`
-        (deleted), `loose` (files beside the tables written again), `unreadable_versions` of the
-        mask table that releases or models pin, and `backups` (deleted ones of this workspace).
+        (deleted), `loose` (rewritten files outside the tables), `unreadable_versions` of the
+        mask table that releases or models pin, and `backups` (deleted backups of this workspace).
 
     Raises:
-        BusyError: somebody works on the images; nothing was changed.
-        StorageError, CatalogError: the store or the catalog does not answer; do it again.
+        BusyError: the images are in use; nothing was changed.
+        StorageError, CatalogError: the store or the catalog does not answer; repeat it.
     """
     from flows.workspace import progress
-    from storage import erasing, erasures
+    from storage import erasing, erasures, layout
     from storage.catalog.erasing import rename_results, shrink
     from storage.rewriting import unreadable_versions
     from storage.sweep import pinned_versions
@@ -100,13 +100,13 @@ def erase(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
         **files,
         "loose": len(renamed),
         "objects": len(keys),
-        "unreadable_versions": unreadable_versions(store, "masks", pinned),
+        "unreadable_versions": unreadable_versions(store, layout.MASKS, pinned),
         "backups": backups,
     }
 
 
 def erase_pending(workspace: Workspace) -> list[dict[str, Any]]:
-    """Finish what was begun and cut short, and do again what an older backup brought back."""
+    """Finish interrupted erasures, and repeat those that a restored backup has undone."""
     from storage import erasures
 
     catalog, store = workspace.catalog, workspace.objects
@@ -117,7 +117,7 @@ def erase_pending(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _forget(workspace: Workspace, erasure: Erasure) -> None:
-    """The rows in the catalog."""
+    """Delete the rows in the catalog, or replace the name in them."""
     from storage.catalog import erasing
     from storage.catalog.states import ErasureKind
 
@@ -131,7 +131,7 @@ def _forget(workspace: Workspace, erasure: Erasure) -> None:
 
 
 def _shared_keys(workspace: Workspace, erasure: Erasure) -> set[str]:
-    """Objects that images of other datasets have as well."""
+    """Keys of objects that images of other datasets use too."""
     from sqlalchemy import select
 
     from storage.catalog.tables import ImageRow
@@ -147,14 +147,11 @@ def _shared_keys(workspace: Workspace, erasure: Erasure) -> set[str]:
 
 
 def _drop_local(workspace: Workspace) -> int:
-    """Delete what this machine keeps of earlier states: backups before upgrades, and logs of
-    commands that have ended; the number of backups."""
+    """Delete copies of earlier states on this machine: backups made before upgrades, and logs of
+    finished commands. Returns the number of backups."""
     backups = list(workspace.backups.glob("before-upgrade-*.backup"))
     for path in backups:
         path.unlink(missing_ok=True)
     for ended in (workspace.cache / "jobs").glob("*/ended.json"):
         shutil.rmtree(ended.parent)
     return len(backups)
-
-
-# commands

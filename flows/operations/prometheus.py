@@ -1,4 +1,4 @@
-"""What Prometheus is told of a workspace, read from the catalog when it asks."""
+"""Prometheus metrics of a workspace, read from the catalog at each scrape."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from storage.objects import StorageError
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 10.0
-"""How long an answer is given again before the catalog is read anew."""
+"""How long a result is reused before the catalog is read again."""
 
 WAITING = (TaskState.OPEN, TaskState.LEASED)
-"""States of tasks whose age is told."""
+"""States of tasks whose age is reported."""
 
 
 class WorkspaceCollector(Collector):
-    """Everything that rows of the catalog say; `dataengine_up` is 0 where it does not answer."""
+    """Metrics from the rows of the catalog; `dataengine_up` is 0 if it does not answer."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -36,11 +36,11 @@ class WorkspaceCollector(Collector):
         self._kept_at = float("-inf")
 
     def describe(self) -> list[Metric]:
-        """Nothing: names are known once the catalog was read, which nobody wants at start-up."""
+        """Nothing: the names require reading the catalog, which start-up should not wait for."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """All metric families."""
         with self._lock:
             if time.monotonic() - self._kept_at >= KEPT_SECONDS:
                 self._kept = self._read()
@@ -72,7 +72,9 @@ class WorkspaceCollector(Collector):
         for kind, count in rows.overdue(now).items():
             overdue.add_metric([kind], count)
         quarantined = GaugeMetricFamily(
-            "dataengine_quarantined", "Files set aside, by where they failed.", labels=["stage"]
+            "dataengine_quarantined",
+            "Quarantined files, by the stage in which they failed.",
+            labels=["stage"],
         )
         for stage, count in rows.quarantined().items():
             quarantined.add_metric([stage], count)
@@ -92,8 +94,8 @@ class WorkspaceCollector(Collector):
             "When the catalog was last backed up; 0: never.",
             value=_stamp(rows.last("backup")),
         )
-        told: list[Metric] = [expiries, overdue, quarantined, runs, shards, images, last]
-        return [*told, *self._queue(now), *_costs(ledger(workspace, now))]
+        metrics: list[Metric] = [expiries, overdue, quarantined, runs, shards, images, last]
+        return [*metrics, *self._queue(now), *_costs(ledger(workspace, now))]
 
     def _queue(self, now: datetime) -> list[Metric]:
         tasks = GaugeMetricFamily(
@@ -134,7 +136,7 @@ def _costs(found: CostLedger) -> list[Metric]:
         else found.total.cost_per_accepted_mask,
     )
     accepted = GaugeMetricFamily(
-        "dataengine_accepted_masks", "Masks accepted, by the share that was judged."
+        "dataengine_accepted_masks", "Accepted masks, estimated from the reviewed share."
     )
     accepted.add_metric([], found.total.accepted_masks or 0)
     for row in found.stages:
@@ -153,7 +155,7 @@ def _disk(workspace: Workspace) -> list[Metric]:
 
 
 def _gpu() -> list[Metric]:
-    """Empty where there is no GPU."""
+    """Memory of the GPUs; no samples without a GPU."""
     import torch
 
     memory = GaugeMetricFamily(

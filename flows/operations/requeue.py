@@ -1,7 +1,7 @@
-"""Work that was set aside is done again.
+"""Requeues skipped and quarantined work.
 
-Tasks that too many people have skipped, or whose image was quarantined, are open again. Images that
-stage 3 has quarantined wait in a run of their own.
+Tasks that too many people have skipped, or whose image was quarantined, are reopened. Images that
+stage 3 has quarantined are planned in a new run.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def requeue_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
-    """Open what was set aside of the dataset; again, it changes nothing.
+    """Requeue the dataset's skipped and quarantined work; a second call changes nothing.
 
     Returns:
-        `tasks`: how many are open again; `images`: how many wait for stage 3, in the run `run`
-        (None without any), which `generate --resume` goes on with.
+        `tasks`: the number reopened; `images`: the number that wait for stage 3 in the run `run`
+        (None if there are none), which `generate --resume` resumes.
 
     Raises:
-        CatalogError: no such dataset, or the catalog does not answer; do it again.
+        CatalogError: no such dataset, or the catalog does not answer; repeat it.
     """
     from engine.core.records import Stage
     from flows.stages.fully_automatic import plan_shards, start_generate
@@ -31,8 +31,8 @@ def requeue_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
     broken = workspace.catalog.quarantine.of_images(row.id, stage=Stage.FULLY_AUTOMATIC)
     run_id = None
     if broken:
-        named = f"requeue/{row.id}/{[(item.id, str(item.created_at)) for item in broken]}"
-        run_id = uuid.uuid5(uuid.NAMESPACE_URL, named).hex  # stopped here, it is found again
+        name = f"requeue/{row.id}/{[(item.id, str(item.created_at)) for item in broken]}"
+        run_id = uuid.uuid5(uuid.NAMESPACE_URL, name).hex  # the same id after a stop here
         start_generate(workspace, run_id, dataset, limit=None, only_new=False)
         images = sorted({int(str(item.image_id)) for item in broken})
         plan_shards(workspace, run_id, images)

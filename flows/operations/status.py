@@ -1,4 +1,4 @@
-"""What there is in a workspace, in counts."""
+"""Counts of everything in a workspace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.catalog import Split
 
 
 def status_of(workspace: Workspace) -> dict[str, Any]:
-    """Everything `dataengine status` shows, as plain values."""
+    """Everything that `dataengine status` shows, as JSON values."""
     catalog = workspace.catalog
     datasets = catalog.datasets.all()
     summary = catalog.summary()
@@ -58,8 +58,8 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
 
 
 def round_rows(workspace: Workspace, loop_id: int) -> list[dict[str, Any]]:
-    """The table of a loop: a row a round. The held-out scores are those of the model the round
-    worked with."""
+    """The table of a loop: one row per round. The held-out scores are those of the model that the
+    round used."""
     rows = []
     for row in workspace.catalog.rounds.for_loop(loop_id):
         figures, scores = row.metrics, row.metrics.get("held_out", {})

@@ -1,4 +1,4 @@
-"""What nothing refers to: objects, and runs that no process works on."""
+"""Sweeps a workspace: unreferenced objects, and runs that no process works on."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
 
 def sweep_workspace(workspace: Workspace, delete: bool = False) -> dict[str, Any]:
-    """Find, and delete if asked, objects that nothing refers to and that are older than
-    `orphan_days`; find, and close if asked, runs and releases that nobody is at any more.
+    """Find objects that nothing refers to and that are older than `orphan_days`, and runs and
+    releases that no process works on. `delete`: delete the objects and close the runs.
 
     Returns:
         `kinds` (objects and bytes by prefix), `objects`, `bytes`, `deleted`; `stale`: the runs and
-        releases, which have failed now where `delete` is on.
+        releases, which are marked as failed if `delete` is on.
 
     Raises:
-        StorageError, CatalogError: the store or the catalog does not answer; do it again.
+        StorageError, CatalogError: the store or the catalog does not answer; repeat it.
     """
     from flows.operations import stale_runs
     from storage import generations
     from storage.sweep import sweep as sweep_store
 
-    if delete:  # what a forgotten row names looks like an orphan
+    if delete:  # with an outdated catalog, objects in use look unreferenced
         generations.check(workspace.catalog, workspace.objects)
     report = sweep_store(
         workspace.catalog,
@@ -35,8 +35,8 @@ def sweep_workspace(workspace: Workspace, delete: bool = False) -> dict[str, Any
     )
     if delete and report.objects:
         workspace.catalog.audit.add("sweep", objects=report.objects, bytes=report.bytes)
-    left = stale_runs.find(workspace)
+    stale = stale_runs.find(workspace)
     if delete:
-        stale_runs.close(workspace, left)
+        stale_runs.close(workspace, stale)
     found = {**asdict(report), "objects": report.objects, "bytes": report.bytes}
-    return {**found, "stale": left.as_dict()}
+    return {**found, "stale": stale.as_dict()}

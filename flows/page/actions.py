@@ -1,28 +1,29 @@
-"""The dashboard's buttons: each is a command of `dataengine`, run as a job.
+"""The dashboard's buttons: each runs a command of `dataengine` in the background.
 
-Where the Prefect server in use has the workspace's deployments, the command is `dataengine start`:
-a worker of the pool does the work, wherever that runs, and the job follows it.
+If the Prefect server in use has the workspace's deployments, the command is `dataengine start`: a
+worker of the pool does the work, on whichever machine, and the command shows its log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from engine.annotation.actions import Values
 from engine.annotation.errors import RefusedError, invalid, not_found
 from engine.annotation.schemas import ActionPlan, ActionView, JobView
+from flows.deploy.job_forms import Fields, Form, option_arguments
+from flows.deploy.jobs import JOBS
 from flows.deploy.start import is_deployed
 from flows.page.background_commands import (
-    Job,
-    command_of,
-    jobs_in,
+    BackgroundCommand,
+    command_line,
+    commands_in,
     log_of,
-    start_job,
+    start_command,
     state_of,
-    stop_job,
+    stop_command,
 )
 from flows.workspace.workspace import Workspace
 from storage.catalog import (
@@ -31,26 +32,9 @@ from storage.catalog import (
     DatasetNotFoundError,
     LoopConflictError,
     RoundState,
-    RunKind,
-    Split,
     check_name,
     new_id,
 )
-
-Fields = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Action:
-    title: str
-    defaults: Callable[[Workspace, str], Fields]
-    """The fields with their values for a dataset."""
-    told: Callable[[Workspace, Dataset, Fields], str]
-    """What it will do, in a sentence."""
-    options: tuple[str, ...] = ()
-    """Fields that `dataengine start NAME` takes as options; none: no deployment does it."""
-    arguments: Callable[[Fields], list[str]] | None = None
-    """Of `dataengine`, from the values of the fields; None: the name and the options."""
 
 
 def _dataset(workspace: Workspace) -> str:
@@ -59,7 +43,7 @@ def _dataset(workspace: Workspace) -> str:
 
 
 def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
-    """Those of the loop that is under way, else of a first one for people."""
+    """The fields of the loop under way, else of a new one for people."""
     from flows.loop.plan import PlanWords, loop_under_way, words_of
 
     loop = loop_under_way(workspace, dataset) if dataset else None
@@ -68,7 +52,7 @@ def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
     return {"dataset": dataset, **plan, "new": False}
 
 
-def _loop_plan(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+def _describe_loop(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
     from flows.loop.plan import BadPlanError, PlanWords, loop_plan, loop_under_way, told, words_of
 
     given = PlanWords(**{name: fields[name] for name in PlanWords.__dataclass_fields__})
@@ -86,102 +70,24 @@ def _loop_plan(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
     )
 
 
-def _retrain_plan(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
-    from flows.training.training_set import trained_on
-
-    held_out = workspace.catalog.images.count(dataset.id, split=Split.HELD_OUT)
-    return (
-        f"train a new version from {workspace.current_model().version} on "
-        f"{trained_on(workspace, dataset)} of {dataset.name}; it becomes current only if it is "
-        f"surely better on held-out images ({held_out} are there)"
-    )
-
-
-def _generate_plan(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
-    images = workspace.catalog.images.count(dataset.id)
-    done = workspace.catalog.shards.planned_images(dataset.id, RunKind.FULLY_AUTOMATIC)
-    left = images - len(done)
-    wanted = min(int(fields["limit"] or left), left)
-    return (
-        f"make masks of everything in {wanted} of the {left} images of {dataset.name} that no such "
-        f"run has been over ({images} in all) with {workspace.current_model().version}"
-    )
-
-
-def _options(fields: Fields, *names: str) -> list[str]:
-    """As options of a command, those that have a value."""
-    given = [(name, fields[name]) for name in names if fields[name] is not None]
-    return [part for name, value in given for part in (f"--{name}", str(value))]
-
-
-ACTIONS: dict[str, _Action] = {
-    "round": _Action(
-        "Start or continue the loop",
-        _loop_fields,
-        _loop_plan,
+ACTIONS: dict[str, Form] = {
+    "round": Form(
+        title="Start or continue the loop",
+        defaults=_loop_fields,
+        describe=_describe_loop,
         arguments=lambda f: [
             *("run", "--dataset", f["dataset"], "--rounds", str(f["rounds"])),
             *("--images-per-round", str(f["images_per_round"]), "--annotator", f["annotator"]),
             *(["--new"] if f["new"] else []),
         ],
     ),
-    "retrain": _Action(
-        "Retrain now",
-        lambda w, d: {"dataset": d},
-        _retrain_plan,
-        ("dataset",),
-    ),
-    "generate": _Action(
-        "Generate masks",
-        lambda w, d: {"dataset": d, "limit": None},
-        _generate_plan,
-        ("dataset", "limit"),
-        lambda f: ["generate", "--only-new", *_options(f, "dataset", "limit")],
-    ),
-    "review": _Action(
-        "Sample a review",
-        lambda w, d: {"dataset": d, "images": 20, "annotator": "people"},
-        lambda w, d, f: (
-            f"send automatic masks that no reviewer was asked about, of at most {f['images']} "
-            f"random images of {d.name}, to the review queue"
-        ),
-        ("dataset", "images"),
-        lambda f: ["review", *_options(f, "dataset", "images", "annotator")],
-    ),
-    "advance": _Action(
-        "Take the next step",
-        lambda w, d: {"dataset": d},
-        lambda w, d, f: (
-            f"take {d.name} as far as it goes without people: enter reviews that are judged, go on "
-            "with a round whose tasks are handed in, retrain where that is due"
-        ),
-        ("dataset",),
-    ),
-    "rescore": _Action(
-        "Compare with the new model",
-        lambda w, d: {"dataset": d},
-        lambda w, d, f: (
-            f"ask {w.current_model().version} again for old automatic masks of at most "
-            f"{w.settings.production.rescore_images} images of {d.name}, and send those on which "
-            "it disagrees to the review queue"
-        ),
-        ("dataset",),
-    ),
-    "release": _Action(
-        "Make a release",
-        lambda w, d: {"dataset": d, "name": f"{d}-{datetime.now(UTC):%Y%m%d}"},
-        lambda w, d, f: (
-            f"freeze {d.name} as {f['name']}: pin the mask table's version and write COCO, SA-1B, "
-            "a report and a card"
-        ),
-        ("dataset", "name"),
-        lambda f: ["release", f["name"], *_options(f, "dataset")],
-    ),
+    **{name: job.form for name, job in JOBS.items() if job.form is not None},
 }
+"""What the dashboard can start: the loop, which no deployment takes through, and the jobs."""
 
 
-JOBS = 20
-"""Jobs that are shown; their logs are read once a second while somebody looks."""
+SHOWN_COMMANDS = 20
+"""Commands that are shown; an open dashboard reads their logs once per second."""
 
 
 class WorkspaceActions:
@@ -192,17 +98,17 @@ class WorkspaceActions:
         self._folder = workspace.cache / "jobs"
 
     def all(self, dataset: str | None = None) -> list[ActionView]:
-        """What there is, with the values of the fields for a dataset; for the first by default."""
+        """All actions, with the values of their fields for a dataset; by default for the first."""
         return [
             ActionView(name=name, title=action.title, fields=self._fields(action, dataset))
             for name, action in ACTIONS.items()
         ]
 
-    def _fields(self, action: _Action, dataset: Any) -> Fields:
+    def _fields(self, action: Form, dataset: Any) -> Fields:
         try:
             return action.defaults(self._workspace, str(dataset or _dataset(self._workspace)))
         except DatasetNotFoundError as error:
-            raise invalid(f"{error}; bring images in with `dataengine ingest` first") from error
+            raise invalid(f"{error}; add images with `dataengine ingest` first") from error
 
     def plan(self, name: str, values: Values) -> ActionPlan:
         """What the action will do.
@@ -216,13 +122,13 @@ class WorkspaceActions:
                 check_name("release", str(fields["name"]))
             dataset = self._workspace.catalog.datasets.get(str(fields["dataset"]))
         except DatasetNotFoundError as error:
-            raise invalid(f"{error}; bring images in with `dataengine ingest` first") from error
+            raise invalid(f"{error}; add images with `dataengine ingest` first") from error
         except BadNameError as error:
             raise invalid(str(error)) from error
-        text = action.told(self._workspace, dataset, fields)
+        text = action.describe(self._workspace, dataset, fields)
         return ActionPlan(
             text=text[0].upper() + text[1:] + ".",
-            command=command_of(self._arguments(name, fields)),
+            command=command_line(self._arguments(name, fields)),
         )
 
     def start(self, name: str, values: Values) -> JobView:
@@ -234,17 +140,19 @@ class WorkspaceActions:
         self.plan(name, values)
         _, fields = self._checked(name, values)
         arguments = self._arguments(name, fields)
-        for job in jobs_in(self._folder):
-            if job.arguments == arguments and state_of(self._folder, job)[0] == "running":
-                raise RefusedError(409, "running", "this is running already")
+        for earlier in commands_in(self._folder):
+            if earlier.arguments == arguments and state_of(self._folder, earlier)[0] == "running":
+                raise RefusedError(409, "running", "this command is already running")
         started = datetime.now(UTC).isoformat()
-        job = Job(id=new_id(), action=name, arguments=arguments, started_at=started)
-        start_job(self._folder, job, self._workspace.settings.root)
-        return self._view(job)
+        command = BackgroundCommand(
+            id=new_id(), action=name, arguments=arguments, started_at=started
+        )
+        start_command(self._folder, command, self._workspace.settings.root)
+        return self._view(command)
 
     def jobs(self) -> list[JobView]:
-        """What was started last, the newest first."""
-        return [self._view(job) for job in jobs_in(self._folder)[:JOBS]]
+        """The latest commands, the newest first."""
+        return [self._view(command) for command in commands_in(self._folder)[:SHOWN_COMMANDS]]
 
     def job(self, job_id: str) -> JobView:
         """One of them.
@@ -252,35 +160,36 @@ class WorkspaceActions:
         Raises:
             RefusedError: there is none.
         """
-        return self._view(self._job(job_id))
+        return self._view(self._command(job_id))
 
     def stop(self, job_id: str) -> JobView:
-        """Interrupt one of them; a second time, end it at once.
+        """Interrupt a command; the second time, kill it.
 
         Raises:
             RefusedError: there is none.
         """
-        job = self._job(job_id)
-        stop_job(self._folder, job)
-        return self._view(job)
+        command = self._command(job_id)
+        stop_command(self._folder, command)
+        return self._view(command)
 
-    def _job(self, job_id: str) -> Job:
-        for job in jobs_in(self._folder):
-            if job.id == job_id:
-                return job
+    def _command(self, job_id: str) -> BackgroundCommand:
+        for command in commands_in(self._folder):
+            if command.id == job_id:
+                return command
         raise not_found(f"no job {job_id!r}")
 
     def _arguments(self, name: str, fields: Fields) -> list[str]:
-        """Of `dataengine`: what hands the work to a pool, if there is one for it. Simulated
-        annotators work on the page's machine."""
-        action, by_people = ACTIONS[name], fields.get("annotator", "people") == "people"
-        same = [name, *_options(fields, *action.options)]
-        if action.options and by_people and is_deployed(self._workspace, name):
+        """The arguments of `dataengine`: `start` if the job is deployed, so that a worker runs it,
+        except with simulated annotators; else the same command on the page's machine."""
+        form, job = ACTIONS[name], JOBS.get(name)
+        same = [name, *option_arguments(fields, *(job.option_names if job else ()))]
+        by_people = fields.get("annotator", "people") == "people"
+        if job and by_people and is_deployed(self._workspace, name):
             return ["start", *same]
-        return same if action.arguments is None else action.arguments(fields)
+        return same if form.arguments is None else form.arguments(fields)
 
-    def _checked(self, name: str, values: Values) -> tuple[_Action, Fields]:
-        """The action, and its fields with values of the defaults' kinds."""
+    def _checked(self, name: str, values: Values) -> tuple[Form, Fields]:
+        """The action, and its fields with values of the defaults' types."""
         if name not in ACTIONS:
             raise not_found(f"no action {name!r}; there are {', '.join(ACTIONS)}")
         fields = self._fields(ACTIONS[name], values.get("dataset"))
@@ -288,26 +197,26 @@ class WorkspaceActions:
             if key not in fields:
                 raise invalid(f"{name} has no field {key!r}; it has {', '.join(fields)}")
             if key == "name" and value is None:
-                continue  # the default of its dataset stays
-            fields[key] = _of_kind(key, value, fields[key])
+                continue  # keeps the dataset's default
+            fields[key] = _converted(key, value, fields[key])
         return ACTIONS[name], fields
 
-    def _view(self, job: Job) -> JobView:
-        state, ended = state_of(self._folder, job)
+    def _view(self, command: BackgroundCommand) -> JobView:
+        state, ended = state_of(self._folder, command)
         return JobView(
-            id=job.id,
-            action=job.action,
-            title=ACTIONS[job.action].title if job.action in ACTIONS else job.action,
-            command=command_of(job.arguments),
+            id=command.id,
+            action=command.action,
+            title=ACTIONS[command.action].title if command.action in ACTIONS else command.action,
+            command=command_line(command.arguments),
             state=cast("Literal['running', 'done', 'failed', 'stopped']", state),
-            started_at=datetime.fromisoformat(job.started_at),
+            started_at=datetime.fromisoformat(command.started_at),
             finished_at=ended,
-            log=log_of(self._folder, job),
+            log=log_of(self._folder, command),
         )
 
 
-def _of_kind(name: str, value: Any, default: Any) -> Any:
-    """A value of a field's kind; a field whose default is None takes a whole number or nothing."""
+def _converted(name: str, value: Any, default: Any) -> Any:
+    """The value in the type of the default; a default of None stands for an optional integer."""
     if isinstance(default, bool):
         return value is True or str(value).lower() in ("true", "yes", "on", "1")
     if isinstance(default, int) or default is None:
@@ -323,7 +232,7 @@ def _of_kind(name: str, value: Any, default: Any) -> Any:
     text = str(value or "").strip()
     if name == "annotator" and text not in ("people", "simulated"):
         raise invalid(f"the annotator is people or simulated, got {text!r}")
-    # an argument that looks like an option, or that no process can be given
+    # it would be taken for an option, or cannot be an argument of a process
     if not text or text.startswith("-") or not text.isprintable():
         raise invalid(f"{name} cannot be {text!r}")
     return text

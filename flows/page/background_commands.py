@@ -1,8 +1,7 @@
-"""Commands started from the page: each a process of its own that outlives the page's server.
+"""Commands started from the page: each is a process of its own that outlives the page's server.
 
-A job is a folder under `.cache/jobs`: `job.json`, `log.txt`, `stop` once somebody has stopped it,
-and `ended.json` once it has ended.
-`python -m flows.page.background_commands FOLDER` runs one.
+A command is a folder under `.cache/jobs`: `job.json`, `log.txt`, `stop` once a user has stopped it,
+and `ended.json` once it has ended. `python -m flows.page.background_commands FOLDER` runs one.
 """
 
 from __future__ import annotations
@@ -23,18 +22,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from flows.workspace.processes import environment, python
 from storage.local_files import replace
 
 log = logging.getLogger("dataengine.jobs")
 
 LOG_BYTES = 8_000
-"""Of a log's end that is shown."""
+"""Bytes shown of the end of a log."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """A command that was started. `process`: the id of the process that runs it."""
+class BackgroundCommand:
+    """A command that was started; `action` is the name of its button."""
 
     id: str
     action: str
@@ -42,11 +43,11 @@ class Job:
     started_at: str
 
 
-def start_job(folder: Path, job: Job, root: Path) -> None:
-    """Run `dataengine` with the job's arguments in the workspace `root`, in the background."""
-    place = folder / job.id
+def start_command(folder: Path, command: BackgroundCommand, root: Path) -> None:
+    """Run `dataengine` with the command's arguments in the workspace `root`, in the background."""
+    place = folder / command.id
     place.mkdir(parents=True)
-    _write(place / "job.json", asdict(job))
+    _write(place / "job.json", asdict(command))
     with (place / "log.txt").open("wb") as output:
         process = subprocess.Popen(
             python("flows.page.background_commands", str(place)),
@@ -60,40 +61,40 @@ def start_job(folder: Path, job: Job, root: Path) -> None:
     (place / "process").write_text(str(process.pid))
 
 
-def stop_job(folder: Path, job: Job) -> None:
-    """Interrupt a running job as Ctrl-C does; a second time, end it at once."""
-    place = folder / job.id
-    if state_of(folder, job)[0] != "running":
+def stop_command(folder: Path, command: BackgroundCommand) -> None:
+    """Interrupt a running command as Ctrl-C does; the second time, kill it."""
+    place = folder / command.id
+    if state_of(folder, command)[0] != "running":
         return
     is_again = (place / "stop").exists()
     (place / "stop").touch()
-    group = int((place / "process").read_text())  # the job leads a group of its own
+    group = int((place / "process").read_text())  # the command leads its own group
     with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.killpg(group, signal.SIGKILL if is_again else signal.SIGINT)
 
 
-def jobs_in(folder: Path) -> list[Job]:
-    """All jobs, the newest first; one whose file cannot be read is left out."""
-    return sorted(_readable(folder), key=lambda job: (job.started_at, job.id), reverse=True)
+def commands_in(folder: Path) -> list[BackgroundCommand]:
+    """All commands, the newest first; those whose file cannot be read are left out."""
+    return sorted(_readable(folder), key=lambda item: (item.started_at, item.id), reverse=True)
 
 
-def _readable(folder: Path) -> Iterator[Job]:
+def _readable(folder: Path) -> Iterator[BackgroundCommand]:
     for path in folder.glob("*/job.json"):
         try:
-            yield Job(**json.loads(path.read_text()))
+            yield BackgroundCommand(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
-            log.warning("%s is no job's file, and left out: %s", path, error)
+            log.warning("%s does not describe a command, and is left out: %s", path, error)
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    """Whole or not at all: others read it at any time."""
+    """Write the file atomically: other processes may read it at any time."""
     source = io.BytesIO(json.dumps(values).encode())
     replace(path, lambda file: shutil.copyfileobj(source, file))
 
 
-def state_of(folder: Path, job: Job) -> tuple[str, datetime | None]:
-    """`running`, `done`, `failed` or `stopped`, and when it ended."""
-    place = folder / job.id
+def state_of(folder: Path, command: BackgroundCommand) -> tuple[str, datetime | None]:
+    """Returns `running`, `done`, `failed` or `stopped`, and the time at which it ended."""
+    place = folder / command.id
     failed = "stopped" if (place / "stop").exists() else "failed"
     if (place / "ended.json").exists():
         values = json.loads((place / "ended.json").read_text())
@@ -102,39 +103,33 @@ def state_of(folder: Path, job: Job) -> tuple[str, datetime | None]:
     return ("running", None) if _is_alive(place) else (failed, None)
 
 
-def log_of(folder: Path, job: Job) -> str:
-    """The end of the job's log."""
-    path = folder / job.id / "log.txt"
+def log_of(folder: Path, command: BackgroundCommand) -> str:
+    """The end of the command's log."""
+    path = folder / command.id / "log.txt"
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - LOG_BYTES))
         return file.read().decode(errors="replace")
 
 
-def command_of(arguments: list[str]) -> str:
-    """The command as one would type it."""
+def command_line(arguments: list[str]) -> str:
+    """The command as a user would type it."""
     return shlex.join(["dataengine", *arguments])
 
 
 def _is_alive(place: Path) -> bool:
     try:
-        number = int((place / "process").read_text())
-        if not Path("/proc/self").exists():
-            os.kill(number, 0)
-            return True
-        # Linux: numbers are used again, so look what it runs.
-        if command := Path(f"/proc/{number}/cmdline").read_bytes():
-            return str(place).encode() in command
-        # None: it is ended and not yet taken note of, or about to begin.
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, ValueError):
+        # Numbers of processes are reused, so compare what it runs; nothing yet: it is starting.
+        command = psutil.Process(int((place / "process").read_text())).cmdline()
+        return not command or str(place) in command
+    except (OSError, ValueError, psutil.Error):  # a zombie has no command line either
         return False
 
 
 def main() -> None:
-    """Run the job of the folder that is named."""
+    """Run the command of the folder given."""
     place = Path(sys.argv[1])
     arguments = json.loads((place / "job.json").read_text())["arguments"]
-    signal.signal(signal.SIGINT, lambda number, frame: None)  # the command's own to answer
+    signal.signal(signal.SIGINT, lambda number, frame: None)  # the command itself handles it
     code = subprocess.call(python("flows.cli.main", *arguments))
     _write(place / "ended.json", {"code": code, "at": datetime.now(UTC).isoformat()})
 

@@ -1,4 +1,4 @@
-"""The annotation page over a workspace."""
+"""Builds the annotation page's app for a workspace."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
 
 LOCAL = "local"
-"""Name of whoever sits at the machine, where nobody has to sign in."""
+"""Annotator name of users of this machine while no sign-in is required."""
 
 
 def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
-    """The app, with whoever may use it: as long as nobody is entered, that is whoever is at this
-    machine, unless further names or another address say that others are to come.
+    """The app with its access rules. On a loopback address without further host names, users of
+    this machine need no sign-in until an annotator is added.
+
+    Args:
+        workspace: what it serves.
+        host: the address to listen on.
+        names: further host names that it answers to.
 
     Raises:
-        WorkspaceError: it would be open to others and there is nobody who could sign in.
+        WorkspaceError: other machines could reach the page, and no annotator can sign in.
     """
     from engine.annotation.access import Access
     from engine.annotation.app import create_app
@@ -36,8 +41,8 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
     is_local = is_loopback(host) and not names
     if not is_local and not workspace.catalog.annotators.has_people(besides=LOCAL):
         raise WorkspaceError(
-            f"as {', '.join(names) or host} others can reach the page, and nobody is entered who "
-            "could sign in; add people first: dataengine annotators add NAME --role admin"
+            f"others can reach the page as {', '.join(names) or host}, and no annotator can "
+            "sign in; add one first: dataengine annotators add NAME --role admin"
         )
     token = workspace.settings.operations.metrics_token
     custom = workspace.settings.root / "guidelines.md"
@@ -57,7 +62,7 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
 
 
 def make_service(workspace: Workspace) -> AnnotationService:
-    """The page's rules over the workspace."""
+    """The annotation service of the workspace."""
     from engine.annotation.decoder import BatchedDecoder
     from engine.annotation.embeddings import EmbeddingCache
     from engine.annotation.pictures import Pictures
@@ -74,11 +79,11 @@ def make_service(workspace: Workspace) -> AnnotationService:
     def finish(run_id: str) -> None:
         from flows.loop.advance import run_drained
 
-        # in a thread: whoever handed in the last task need not wait for the commit
+        # in a thread, so that submitting the last task does not wait for the commit
         threading.Thread(target=run_drained, args=(workspace, run_id), daemon=True).start()
 
     for run in workspace.catalog.runs.all(kind=RunKind.REVIEW, unfinished=True):
-        finish(run.id)  # drained while no server was there
+        finish(run.id)  # drained while no server ran
     return AnnotationService(
         catalog=workspace.catalog,
         queue=workspace.queue,

@@ -1,1 +1,1 @@
-"""Talking to Prefect: client, events, a temporary server, our server application."""
+"""Access to Prefect: client, events, a temporary server, our server application."""

@@ -1,4 +1,4 @@
-"""Which Prefect server a workspace uses: PREFECT_API_URL, or the one of its `dataengine up`."""
+"""Finds the Prefect server of a workspace: PREFECT_API_URL, or that of its `dataengine up`."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from engine.core.errors import DataEngineError
 from flows.workspace.settings import SERVICES
 
 STATE_FILE = f"{SERVICES}/state.json"
-"""What `dataengine up` says of its services while it runs."""
+"""Written by `dataengine up` while it runs: addresses and health of its services."""
 SERVER_LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
-"""Variable that tells a Prefect server what user and password it wants."""
+"""Environment variable with the user and password that a Prefect server requires."""
 AUTH_FILE = f"{SERVICES}/prefect.auth"
-"""User and password of that server, as `user:password`; readable by its user only."""
+"""File with `user:password` of the server of `dataengine up`; readable by its user only."""
 LOCK_FILE = f"{SERVICES}/up.lock"
 LOOK_SECONDS = 2.0
-KNOCK_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
 
 
 class UnreachableError(DataEngineError):
-    """There is no Prefect server to talk to, or it refuses. Start one with `dataengine up`, or name
-    one in PREFECT_API_URL."""
+    """There is no Prefect server, or it refuses the request. Start one with `dataengine up`, or set
+    PREFECT_API_URL."""
 
 
 def api_url(root: Path) -> str | None:
-    """The server's URL as this process has it: in Prefect's settings where Prefect is loaded (they
-    know of temporary servers), in the environment, or from a `dataengine up` that is running."""
-    named = _told("PREFECT_API_URL")
-    return named.rstrip("/") if named else url_of_services(root)
+    """The server's URL: from Prefect's settings if Prefect is loaded (they include temporary
+    servers), else from the environment, else of a running `dataengine up`; None: there is none."""
+    configured = _prefect_setting("PREFECT_API_URL")
+    return configured.rstrip("/") if configured else url_of_services(root)
 
 
-def _told(name: str) -> str:
-    """A setting of Prefect's that holds in this process; empty where there is none."""
+def _prefect_setting(name: str) -> str:
+    """The value of a Prefect setting in this process; empty if it is not set."""
     if "prefect.settings" in sys.modules:
         from prefect import settings
 
@@ -52,9 +52,13 @@ def _told(name: str) -> str:
 
 
 def auth_string(root: Path) -> str:
-    """`user:password` for the server that `api_url` finds; empty where it wants none. That of a
-    `dataengine up` is sent to its own server only."""
-    return _told("PREFECT_API_AUTH_STRING") if _told("PREFECT_API_URL") else own_auth(root)
+    """`user:password` for the server that `api_url` finds; empty if it requires none. The password
+    of a `dataengine up` is only used for its own server."""
+    return (
+        _prefect_setting("PREFECT_API_AUTH_STRING")
+        if _prefect_setting("PREFECT_API_URL")
+        else own_auth(root)
+    )
 
 
 def own_auth(root: Path) -> str:
@@ -65,20 +69,20 @@ def own_auth(root: Path) -> str:
         return ""
 
 
-def auth_to_want(known: str = "") -> str:
+def auth_to_require(known: str = "") -> str:
     """`user:password` for a server that is about to start: that of PREFECT_SERVER_API_AUTH_STRING,
-    else the known one, else a fresh one."""
+    else the known one, else a new one."""
     return os.environ.get(SERVER_LOGIN) or known or f"dataengine:{secrets.token_urlsafe(24)}"
 
 
 def basic(auth: str) -> tuple[str, str] | None:
-    """`user:password` for httpx; None where it is none."""
+    """`user:password` as a pair for httpx; None if it is not of that form."""
     user, found, password = auth.partition(":")
     return (user, password) if found else None
 
 
 def login(root: Path) -> dict[str, Any]:
-    """For httpx, what the server in use wants: user and password, or PREFECT_API_KEY."""
+    """Arguments of httpx that log in to the server: user and password, or PREFECT_API_KEY."""
     key = os.environ.get("PREFECT_API_KEY")
     return {
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
@@ -87,7 +91,7 @@ def login(root: Path) -> dict[str, Any]:
 
 
 def url_of_services(root: Path) -> str | None:
-    """The URL of the server that `dataengine up` has started here, while that answers."""
+    """The URL of the server of this workspace's `dataengine up`, if it answers."""
     url = services_state(root).get("prefect_api_url")
     try:
         if url and httpx.get(f"{url}/health", timeout=LOOK_SECONDS).is_success:
@@ -98,7 +102,7 @@ def url_of_services(root: Path) -> str | None:
 
 
 def is_up(root: Path) -> bool:
-    """Whether a `dataengine up` runs in the workspace: it holds a lock, however it ends."""
+    """Whether a `dataengine up` runs in the workspace: it holds a lock, which any end releases."""
     try:
         with (root / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -110,7 +114,7 @@ def is_up(root: Path) -> bool:
 
 
 def services_state(root: Path) -> dict[str, Any]:
-    """What `dataengine up` wrote about itself; empty where it does not run."""
+    """The content of STATE_FILE; empty if no `dataengine up` runs."""
     if not is_up(root):
         return {}
     try:
@@ -122,10 +126,10 @@ def services_state(root: Path) -> dict[str, Any]:
 
 @contextmanager
 def connected(root: Path) -> Iterator[str]:
-    """Run the body with the server that the workspace uses; no temporary one is started.
+    """Run the body with the workspace's server; does not start a temporary one.
 
     Raises:
-        UnreachableError: there is none, or it does not answer.
+        UnreachableError: there is no server, or it does not answer.
     """
     url = api_url(root)
     if url is None:
@@ -133,28 +137,28 @@ def connected(root: Path) -> Iterator[str]:
             "no Prefect server: start one with `dataengine up` in this workspace, or set "
             "PREFECT_API_URL"
         )
-    with using(url, auth_string(root)), refused_in_a_line():
-        # Prefect's client tries for minutes, which is right where a server is busy only.
-        httpx.get(f"{url}/health", timeout=KNOCK_SECONDS, **login(root))
+    with using(url, auth_string(root)), errors_as_unreachable():
+        # Prefect's client retries for minutes, which suits a busy server only.
+        httpx.get(f"{url}/health", timeout=CONNECT_SECONDS, **login(root))
         yield url
 
 
 @contextmanager
 def using(url: str, auth: str) -> Iterator[None]:
-    """Run the body with Prefect's client on this server, with this `user:password` or without."""
+    """Run the body with Prefect's client on this server; an empty `auth` means no login."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    told: dict[Any, Any] = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth or None}
-    with temporary_settings(told):
+    values: dict[Any, Any] = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: auth or None}
+    with temporary_settings(values):
         yield
 
 
 @contextmanager
-def refused_in_a_line() -> Iterator[None]:
-    """Turn what Prefect's client raises into one line.
+def errors_as_unreachable() -> Iterator[None]:
+    """Convert errors of Prefect's client to UnreachableError with a message of one line.
 
     Raises:
-        UnreachableError: the server does not answer, or refuses.
+        UnreachableError: the server does not answer, or refuses the request.
     """
     from prefect.exceptions import PrefectHTTPStatusError
 
@@ -163,10 +167,12 @@ def refused_in_a_line() -> Iterator[None]:
     except PrefectHTTPStatusError as error:
         if error.response.status_code == httpx.codes.UNAUTHORIZED:
             raise UnreachableError(
-                "Prefect's server wants another user and password: set PREFECT_API_AUTH_STRING to "
-                f"user:password (a `dataengine up` keeps its own in {AUTH_FILE})"
+                "Prefect's server requires another user and password: set PREFECT_API_AUTH_STRING "
+                f"to user:password (that of a `dataengine up` is in {AUTH_FILE})"
             ) from error
-        raise UnreachableError(f"Prefect refuses: {error.response.text[:300]}") from error
+        raise UnreachableError(
+            f"Prefect's server refuses the request: {error.response.text[:300]}"
+        ) from error
     except httpx.HTTPError as error:
         raise UnreachableError(
             f"Prefect's server does not answer ({type(error).__name__}); is `dataengine up` "

@@ -1,7 +1,7 @@
-"""What the app tells Prefect, so that its triggers can start the next step.
+"""Events that the app sends to Prefect, whose triggers start the next step.
 
-Events are advice: what has happened stands in the catalog, and `dataengine advance` finds it there.
-So one that cannot be sent is logged and stops nothing.
+Events are hints: the catalog holds the state, and `dataengine advance` finds it there. So an event
+that cannot be sent is logged, and raises nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("dataengine.events")
 
 
 def round_drained(workspace: Workspace, round_id: int) -> bool:
-    """The last task of a round was handed in."""
+    """Send that the last task of a round was submitted."""
     row = workspace.catalog.rounds.get(round_id)
     entry = workspace.catalog.loops.get(row.loop_id).plan[row.position]
     return emit(
@@ -45,7 +45,7 @@ def round_drained(workspace: Workspace, round_id: int) -> bool:
 
 
 def model_promoted(workspace: Workspace, version: str) -> bool:
-    """Another model version became current."""
+    """Send that another model version became current."""
     return emit(workspace, MODEL_PROMOTED, {"version": version})
 
 
@@ -53,13 +53,13 @@ def emit(workspace: Workspace, event: str, payload: dict[str, Any], **labels: st
     """Send an event about the workspace to the Prefect server in use, if there is one.
 
     Args:
-        workspace: what it is about; triggers of its deployments match its name.
-        event: what has happened.
-        payload: plain values; triggers hand some of them to the flow.
-        labels: further words to match on.
+        workspace: its subject; triggers of its deployments match its name.
+        event: name of the event.
+        payload: JSON values; triggers pass some of them to the flow.
+        labels: further labels that triggers can match.
 
     Returns:
-        Whether a server took it.
+        Whether a server accepted it.
     """
     root = workspace.settings.root
     url = api_url(root)

@@ -1,9 +1,9 @@
-"""A Prefect server for as long as one command runs.
+"""A Prefect server that runs as long as one command.
 
-Prefect starts a temporary server itself where none is configured, but that one outlives a command
-that is killed. This one reads its standard input and ends when that closes, which the operating
-system does for it whatever way the command dies. State is kept in the workspace, so finished runs
-can be looked at later.
+Prefect starts a temporary server itself if none is configured, but that one outlives a command that
+is killed. This one reads its standard input and ends when that closes, which the operating system
+does when the command dies in any way. State is kept in the workspace, so finished runs can be
+inspected later.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from pathlib import Path
 import httpx
 
 from engine.core.errors import DataEngineError
-from flows.prefect_api.client import SERVER_LOGIN, auth_to_want, own_auth, url_of_services, using
+from flows.prefect_api.client import SERVER_LOGIN, auth_to_require, own_auth, url_of_services, using
 from flows.workspace.processes import environment, python
 
 START_SECONDS = 120.0
 
 
 class OrchestratorError(DataEngineError):
-    """Prefect's server did not start, or went away while a command ran. The log of one that a
-    command starts is `.prefect/server.log` in the workspace; what is done is kept."""
+    """Prefect's server did not start, or stopped answering while a command ran. A temporary server
+    logs to `.prefect/server.log` in the workspace. Finished work is kept."""
 
 
 def configure(root: Path) -> None:
-    """Settings of Prefect for this process; call before Prefect is imported for the first time.
-    What the user has set stays."""
+    """Set defaults of Prefect's settings for this process; call before the first import of Prefect.
+    Variables that are already set are kept."""
     defaults = {
         "PREFECT_HOME": str(root / ".prefect"),
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -48,8 +48,8 @@ def configure(root: Path) -> None:
 
 
 def database_of_home() -> dict[str, str]:
-    """For the environment of Prefect's server: the URL of the database in its home, where Prefect,
-    which does not quote, would name another file."""
+    """Environment of Prefect's server: the URL of the database in its home if that needs quoting.
+    Prefect does not quote it, and would open another file."""
     named = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
     chosen = any(
         name.startswith(named) and name.endswith(("_CONNECTION_URL", "_DRIVER"))
@@ -67,18 +67,18 @@ def database_of_home() -> dict[str, str]:
 @contextmanager
 def server(root: Path) -> Iterator[None]:
     """Run the body with a server: the one in PREFECT_API_URL, that of a running `dataengine up`,
-    else one of our own.
+    else a temporary one.
 
     Raises:
-        OrchestratorError: our own did not come up, or the server stopped answering.
+        OrchestratorError: the temporary one did not start, or the server stopped answering.
     """
     with _started(root):
         try:
             yield
         except httpx.TransportError as error:  # of Prefect's client, after its retries
             raise OrchestratorError(
-                f"Prefect's server does not answer any more ({error}); what is done is kept, give "
-                "the same command again"
+                f"Prefect's server no longer answers ({error}); finished work is kept, give the "
+                "same command again"
             ) from error
 
 
@@ -96,8 +96,8 @@ def _started(root: Path) -> Iterator[None]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    # What it is told, the worker of a later `dataengine up` would do: nobody else may tell it.
-    auth = auth_to_want()
+    # A worker of a later `dataengine up` runs what clients submit here, so it requires a login.
+    auth = auth_to_require()
     more = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", SERVER_LOGIN: auth}
     log = root / ".prefect" / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _started(root: Path) -> Iterator[None]:
             stdout=output,
             stderr=output,
             env=environment(root, **database_of_home(), **more),
-            start_new_session=True,  # Ctrl-C reaches the command first, which then stops us
+            start_new_session=True,  # Ctrl-C reaches only the command, which then stops the server
         )
     try:
         _wait(url, process, log)
@@ -130,9 +130,9 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if (code := process.poll()) is not None:
-            last = log.read_text(errors="replace").strip().rpartition("\n")[2] or "no word why"
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2] or "no message"
             raise OrchestratorError(
-                f"Prefect's server ended at its start with code {code}: {last}; see {log}"
+                f"Prefect's server ended at start with code {code}: {last}; see {log}"
             )
         try:
             if httpx.get(f"{url}/health", timeout=5).status_code == 200:
@@ -145,7 +145,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _serve(port: int) -> None:
-    """The server's own process: serve until standard input closes."""
+    """Run the server in this process until standard input closes."""
     import uvicorn
 
     from flows.prefect_api.prefect_server import create_app

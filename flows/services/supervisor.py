@@ -1,14 +1,12 @@
-"""The services of `dataengine up`: the production shape on one machine, from pip packages alone.
+"""Runs the services of `dataengine up`: all of production on one machine, from pip packages alone.
 
-Every service runs under a guard (`flows.services.process_guard`) that ends it when this command is
-gone, in whatever way. Data and logs are in the workspace's `.services` folder; started again,
-everything is there.
+Every service runs under a guard (`flows.services.process_guard`) that ends it when this command
+ends, in any way. Data and logs are kept in the workspace's `.services` folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -20,6 +18,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from engine.core.errors import DataEngineError
 from flows.prefect_api.client import LOCK_FILE, STATE_FILE
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 LOCK_SECONDS = 1.0
-"""A command that looks whether `up` runs holds the lock for a moment."""
+"""How long to wait for the lock: a command that checks whether `up` runs holds it briefly."""
 LOOK_SECONDS = 1.0
 CHECK_SECONDS = 10.0
 MAX_WAIT_SECONDS = 30.0
-"""Before a service that ends again and again is started once more."""
+"""Longest pause before a service that ends repeatedly is started again."""
 STEADY_SECONDS = 60.0
-"""A service that has run for so long starts at once when it ends."""
+"""A service that has run for this long is started again at once when it ends."""
 OPTIONAL = ("page", "postgres", "s3")
-USERS = ("worker", "page")
+DEPENDENTS = ("worker", "page")
 """Services that use the others."""
 
 
 class ServiceError(DataEngineError):
-    """A service of `dataengine up` did not start. Look at its log, which the message names."""
+    """A service of `dataengine up` did not start. The message names its log."""
 
 
 @dataclass(slots=True)
-class Running:
-    """A service that was started, and how it is."""
+class RunningService:
+    """A service that was started, and its health."""
 
     service: Service
     log: Path
@@ -62,10 +62,10 @@ class Running:
     restarts: int = 0
     health: str = "starting"
     next_start: float | None = None
-    """When one that has ended is started again."""
+    """If it has ended: when it is started again, by `time.monotonic`."""
 
     def row(self) -> dict[str, Any]:
-        """For the table."""
+        """The service as a row of the status table."""
         return {
             "service": self.service.name,
             "url": self.service.url,
@@ -82,21 +82,21 @@ class Supervisor:
 
     root: Path
     stopping: threading.Event = field(default_factory=threading.Event)
-    running: list[Running] = field(default_factory=list)
+    running: list[RunningService] = field(default_factory=list)
     api: str | None = None
-    """URL of Prefect's API, once its server is there."""
+    """URL of Prefect's API, once its server runs."""
 
     def start(self, service: Service) -> None:
-        """Start a service under a guard; not yet whether it is well."""
+        """Start a service under a guard; does not wait until it is healthy."""
         log = self.root / SERVICES / f"{service.name}.log"
-        process = _guarded(self.root, service, log)
-        self.running.append(Running(service, log, process, time.monotonic()))
+        process = _start_guarded(self.root, service, log)
+        self.running.append(RunningService(service, log, process, time.monotonic()))
 
     def wait(self) -> None:
-        """Until all that were started are well.
+        """Wait until all started services are healthy.
 
         Raises:
-            ServiceError: one ended, or is not well within START_SECONDS.
+            ServiceError: one ended, or is not healthy within START_SECONDS.
         """
         deadline = time.monotonic() + START_SECONDS
         for item in self.running:
@@ -108,16 +108,16 @@ class Supervisor:
                 self.stopping.wait(0.2)
 
     def watch(self) -> None:
-        """Look after the services until `stopping`: one that ends is started again."""
+        """Restart services that end, and check their health, until `stopping` is set."""
         checked = time.monotonic()
         while not self.stopping.wait(LOOK_SECONDS):
             for item in self.running:
-                self._revive(item)
+                self._restart_if_ended(item)
             if time.monotonic() - checked >= CHECK_SECONDS:
                 checked = time.monotonic()
                 self._check_all()
 
-    def _revive(self, item: Running) -> None:
+    def _restart_if_ended(self, item: RunningService) -> None:
         code = item.process.poll()
         if code is None:
             return
@@ -126,11 +126,11 @@ class Supervisor:
             steady = now - item.started > STEADY_SECONDS
             wait = 0.0 if steady else min(2.0**item.restarts, MAX_WAIT_SECONDS)
             item.next_start, item.health = now + wait, f"ended with {code}"
-            told = f"{item.service.name} ended with code {code}; starting it again: {item.log}"
-            errors.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            message = f"{item.service.name} ended with code {code}; restarting it: {item.log}"
+            errors.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
             self.write_state()
         if now >= item.next_start:
-            item.process = _guarded(self.root, item.service, item.log)
+            item.process = _start_guarded(self.root, item.service, item.log)
             item.started, item.next_start, item.health = now, None, "starting"
             item.restarts += 1
             self.write_state()
@@ -142,15 +142,15 @@ class Supervisor:
                 check(item)
         for item, health in zip(self.running, before, strict=True):
             if item.health != health:
-                told = f"{item.service.name}: {item.health}"
-                errors.print(told, markup=False, highlight=False)
+                message = f"{item.service.name}: {item.health}"
+                errors.print(message, markup=False, highlight=False)
         self.write_state()
 
     def stop(self) -> None:
-        """End everything: the worker and the page before what they use."""
-        users = [item for item in self.running if item.service.name in USERS]
-        _end(users)
-        _end([item for item in self.running if item not in users])
+        """Stop all services: the worker and the page before those that they use."""
+        dependents = [item for item in self.running if item.service.name in DEPENDENTS]
+        _stop_all(dependents)
+        _stop_all([item for item in self.running if item not in dependents])
         (self.root / STATE_FILE).unlink(missing_ok=True)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ class Supervisor:
         return [item.row() for item in self.running]
 
     def write_state(self) -> None:
-        """For other commands in the workspace, and for whoever wants to look."""
+        """Write STATE_FILE, which other commands in the workspace read."""
         state = {
             "process": os.getpid(),
             "prefect_api_url": self.api,
@@ -170,8 +170,8 @@ class Supervisor:
         fresh.replace(self.root / STATE_FILE)
 
 
-def _end(items: list[Running]) -> None:
-    """End these, all at the same time."""
+def _stop_all(items: list[RunningService]) -> None:
+    """Stop these services, all at the same time."""
     for item in items:
         assert item.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -184,16 +184,16 @@ def _end(items: list[Running]) -> None:
             item.process.wait()
 
 
-def check(item: Running) -> bool:
-    """Ask a service how it is."""
+def check(item: RunningService) -> bool:
+    """Check a service's health, and note the result; returns whether it is healthy."""
     try:
         item.health = "healthy" if item.service.healthy() else "not ready"
-    except Exception as error:  # whatever is wrong is the finding
+    except Exception as error:  # any error is a finding
         item.health = f"not answering: {type(error).__name__}"
     return item.health == "healthy"
 
 
-def _guarded(root: Path, service: Service, log: Path) -> subprocess.Popen[bytes]:
+def _start_guarded(root: Path, service: Service, log: Path) -> subprocess.Popen[bytes]:
     lock = root / SERVICES / f"{service.name}.lock"
     command = python("flows.services.process_guard", str(lock), service.stop, service.user or "-")
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -206,13 +206,14 @@ def _guarded(root: Path, service: Service, log: Path) -> subprocess.Popen[bytes]
             cwd=service.folder or root,
             umask=0o077,
             env=environment(root, **service.environment),
-            start_new_session=True,  # Ctrl-C reaches this command first, which then stops them
+            start_new_session=True,  # Ctrl-C reaches only this command, which then stops them
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """What is to be started, and where: ports that were asked for, or None."""
+class ServiceOptions:
+    """Which services to start, and the ports that the user chose; None: the settings' or any free
+    one."""
 
     without: frozenset[str] = frozenset()
     page_port: int | None = None
@@ -220,25 +221,25 @@ class Wanted:
     s3_port: int | None = None
 
 
-def run_services(root: Path, wanted: Wanted, supervisor: Supervisor) -> None:
-    """Start all services in their order, and make the workspace and the deployments ready.
+def run_services(root: Path, options: ServiceOptions, supervisor: Supervisor) -> None:
+    """Start all services in order, and prepare the workspace and the deployments.
 
     Raises:
-        WorkspaceError: the workspace cannot have these services; nothing was started then.
-        ServiceError: one did not start, or the workspace could not be prepared on them.
+        WorkspaceError: the workspace cannot have these services; nothing was started.
+        ServiceError: one did not start, or preparing the workspace failed.
     """
     settings = load_settings(root)
-    check_fits(settings, wanted.without)
+    check_fits(settings, options.without)
     chosen = settings.production
-    store_port = _port("s3", wanted.s3_port, chosen.s3_port)
-    prefect_port = _port("prefect", wanted.prefect_port, chosen.prefect_port)
-    page_port = _port("page", wanted.page_port, chosen.page_port)
+    store_port = _port("s3", options.s3_port, chosen.s3_port)
+    prefect_port = _port("prefect", options.prefect_port, chosen.prefect_port)
+    page_port = _port("page", options.page_port, chosen.page_port)
     database, store = None, None
-    if "postgres" not in wanted.without:
+    if "postgres" not in options.without:
         catalog = definitions.postgres(root)
         database = catalog.url
         supervisor.start(catalog)
-    if "s3" not in wanted.without:
+    if "s3" not in options.without:
         keys = definitions.s3_keys(root)
         objects = definitions.s3(root, store_port, keys)
         store = (objects.url, keys)
@@ -252,9 +253,9 @@ def run_services(root: Path, wanted: Wanted, supervisor: Supervisor) -> None:
         return
     if database or store:
         definitions.write_services_file(root, database, store)
-    _prepare(root, definitions.client_of(supervisor.api, auth))
+    _prepare(root, definitions.client_environment(supervisor.api, auth))
     supervisor.start(definitions.worker(load_settings(root), supervisor.api, auth))
-    if "page" not in wanted.without:
+    if "page" not in options.without:
         supervisor.start(definitions.page(page_port, supervisor.api, auth))
     supervisor.wait()
     supervisor.write_state()
@@ -267,8 +268,8 @@ def _port(name: str, asked: int | None, default: int) -> int:
 
 
 def _prepare(root: Path, server: dict[str, str]) -> None:
-    """Migrations, the shipped model and the deployments, in a process of their own: they need
-    torch and Prefect, which this one would keep in memory."""
+    """Run migrations, add the shipped model and create the deployments, in a process of their own:
+    they load torch and Prefect, which would stay in this process's memory."""
     done = subprocess.run(
         python("flows.cli.main", "deploy", "--json"),
         cwd=root,
@@ -280,17 +281,17 @@ def _prepare(root: Path, server: dict[str, str]) -> None:
     )
     (root / SERVICES / "deploy.log").write_text(done.stdout + done.stderr)
     if done.returncode:
-        raise ServiceError(f"the workspace could not be made ready: {done.stderr.strip()[-2000:]}")
+        raise ServiceError(f"the workspace could not be prepared: {done.stderr.strip()[-2000:]}")
 
 
 def check_fits(settings: Settings, without: frozenset[str]) -> None:
-    """Refuse what would leave masks and images behind where nobody looks for them.
+    """Check that the services would hide no masks or images that the workspace already has.
 
     Raises:
-        WorkspaceError: what to do instead.
+        WorkspaceError: they would; the message says what to do instead.
     """
     ours = definitions.read_services_file(settings.root)
-    fresh = "make a fresh workspace with `dataengine init` and ingest there"
+    fresh = "create a new workspace with `dataengine init` and ingest there"
     if "database_url" in ours and "postgres" in without:
         raise WorkspaceError(
             "this workspace's catalog is in its PostgreSQL; leave --without postgres out"
@@ -299,9 +300,7 @@ def check_fits(settings: Settings, without: frozenset[str]) -> None:
         raise WorkspaceError("this workspace's objects are in its S3; leave --without s3 out")
     if "postgres" not in without and "database_url" not in ours:
         if settings.database_url is not None:
-            raise WorkspaceError(
-                "database_url is set already; give --without postgres to use that one"
-            )
+            raise WorkspaceError("database_url is already set; give --without postgres to use it")
         if datasets := _datasets_in(settings):
             raise WorkspaceError(
                 f"this workspace has {datasets} dataset(s) in SQLite, which are not moved to "
@@ -309,7 +308,7 @@ def check_fits(settings: Settings, without: frozenset[str]) -> None:
             )
     if "s3" not in without and "store" not in ours:
         if "://" in settings.store.uri:
-            raise WorkspaceError("[store] uri is set already; give --without s3 to use that one")
+            raise WorkspaceError("[store] uri is already set; give --without s3 to use it")
         if any((settings.root / settings.store.uri / "images").glob("*")):
             raise WorkspaceError(
                 "this workspace has images in its folder, which are not moved to S3; "
@@ -328,29 +327,24 @@ def _datasets_in(settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Hold the workspace's services.
+def exclusive_services(root: Path) -> Iterator[None]:
+    """Hold the lock on the workspace's services.
 
     Raises:
-        WorkspaceError: another `dataengine up` has them.
+        WorkspaceError: another `dataengine up` holds it.
     """
     folder_of(root)
-    deadline = time.monotonic() + LOCK_SECONDS
-    with (root / LOCK_FILE).open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise WorkspaceError(f"`dataengine up` runs in {root} already") from error
-            time.sleep(0.1)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(root / LOCK_FILE, LOCK_SECONDS))
+        except Timeout as error:
+            raise WorkspaceError(f"`dataengine up` already runs in {root}") from error
         yield
 
 
 @contextlib.contextmanager
 def stopped_by_signals(stopping: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set the event, while the body runs."""
+    """Ctrl-C and SIGTERM set the event while the body runs."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopping.set()

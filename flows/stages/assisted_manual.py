@@ -9,8 +9,8 @@ from prefect import flow
 
 from engine.core.records import Source
 from engine.core.rle import RLE, decode
-from engine.sam.zoom import Zoom
-from flows.stages.commit_answers import commit_answers
+from engine.sam.tiles import TiledPredictor
+from flows.stages.commit_answers import AnnotationFigures, commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext
@@ -28,14 +28,15 @@ from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, Task
 
 @flow(name="assisted-manual")
 def assisted_manual(workspace: str, round_id: int, wait: bool = True) -> dict[str, Any] | None:
-    """Prefect's door to `run_assisted_manual`."""
+    """Prefect flow around `run_assisted_manual`; the figures as they are stored."""
     opened = open_workspace(workspace)
-    return run_assisted_manual(opened, opened.catalog.rounds.get(round_id), wait=wait)
+    figures = run_assisted_manual(opened, opened.catalog.rounds.get(round_id), wait=wait)
+    return None if figures is None else figures.to_json()
 
 
 def run_assisted_manual(
     workspace: Workspace, row: Round, *, wait: bool = True
-) -> dict[str, Any] | None:
+) -> AnnotationFigures | None:
     """Queue the round's images, have them annotated from nothing, commit the masks.
 
     Safe to call again at any time: tasks, answers and commits are each done once.
@@ -75,7 +76,7 @@ def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
     drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
 
     def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
-        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         records = annotator.annotate(viewer, [decode(rle) for rle in truths])
         masks = [record.as_mask(drawn, image.id, number) for number, record in enumerate(records)]
         return TaskAnswer(masks, result_of(records))

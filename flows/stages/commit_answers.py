@@ -7,7 +7,7 @@ exactly once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -15,13 +15,37 @@ from engine.core.records import Mask
 from flows.stages.run_context import RunContext
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
+from storage import layout
 from storage.catalog import Task
 from storage.masks import read_parquet
 from storage.objects import named_by_catalog
 from storage.trajectories import join_trajectories
 
 
-def commit_answers(workspace: Workspace, context: RunContext) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotationFigures:
+    """What came of the tasks of a round of stage 1 or 2, and what a mask cost; None where there is
+    none to divide by."""
+
+    images: int
+    masks: int
+    masks_per_image: float
+    prefilled: int
+    prefilled_kept: int
+    clicks_per_mask: float | None
+    strokes_per_mask: float | None
+    seconds_per_mask: float | None
+    clicks_per_added_mask: float | None
+    """Clicks for each mask that was not pre-filled."""
+    quarantined: int
+    """Images that could not be read."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form."""
+        return asdict(self)
+
+
+def commit_answers(workspace: Workspace, context: RunContext) -> AnnotationFigures:
     """Put all submitted answers of the run into the mask table; the round's figures."""
     workspace.queue.assign_shards(context.run_id, workspace.settings.shard_images)
     tasks = list(workspace.queue.submitted(context.run_id))
@@ -59,24 +83,22 @@ def _keep_trajectories(
     found = [_object_of(workspace, key) for key in keys if key]
     if found:
         data = join_trajectories(found)
-        workspace.objects.put(f"trajectories/{context.run_id}/{shard}.parquet", data)
+        workspace.objects.put(layout.STEPS.key(run=context.run_id, shard=shard), data)
 
 
-def _figures(tasks: Sequence[Task]) -> dict[str, Any]:
-    """Sums over the tasks' results, and means: what a mask of the round cost, the pre-filled ones
-    that were kept among them, and what a mask cost that a person had to add."""
+def _figures(tasks: Sequence[Task]) -> AnnotationFigures:
     results = [task.result for task in tasks]
     images, masks = len(tasks), sum(result.masks for result in results)
     made, clicks = sum(r.made for r in results), sum(r.clicks for r in results)
-    return {
-        "images": images,
-        "masks": masks,
-        "masks_per_image": masks / images if images else 0.0,
-        "prefilled": sum(result.prefilled or 0 for result in results),
-        "prefilled_kept": sum(result.prefilled_kept or 0 for result in results),
-        "clicks_per_mask": clicks / masks if masks else None,
-        "strokes_per_mask": sum(r.strokes for r in results) / masks if masks else None,
-        "seconds_per_mask": sum(r.seconds for r in results) / masks if masks else None,
-        "clicks_per_added_mask": clicks / made if made else None,
-        "quarantined": sum(result.quarantined is not None for result in results),
-    }
+    return AnnotationFigures(
+        images=images,
+        masks=masks,
+        masks_per_image=masks / images if images else 0.0,
+        prefilled=sum(result.prefilled or 0 for result in results),
+        prefilled_kept=sum(result.prefilled_kept or 0 for result in results),
+        clicks_per_mask=clicks / masks if masks else None,
+        strokes_per_mask=sum(r.strokes for r in results) / masks if masks else None,
+        seconds_per_mask=sum(r.seconds for r in results) / masks if masks else None,
+        clicks_per_added_mask=clicks / made if made else None,
+        quarantined=sum(result.quarantined is not None for result in results),
+    )

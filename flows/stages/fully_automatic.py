@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -48,13 +49,33 @@ RUNS = 1_000
 """Runs that are looked through for one to go on with, the latest ones."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationFigures:
+    """What came of a run of stage 3."""
+
+    images: int
+    masks: int
+    machine_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form; nobody clicks in this stage."""
+        return {
+            "images": self.images,
+            "masks": self.masks,
+            "masks_per_image": self.masks / self.images if self.images else 0.0,
+            "machine_seconds": self.machine_seconds,
+            "clicks_per_mask": None,
+            "seconds_per_mask": None,
+        }
+
+
 @flow(name="fully-automatic")
 def fully_automatic(workspace: str, round_id: int) -> dict[str, Any]:
     """Stage 3 as a round of the loop."""
     opened = open_workspace(workspace)
     row: Round = opened.catalog.rounds.get(round_id)
     image_ids = opened.catalog.rounds.image_ids(row.id)
-    return generate_run(opened, context_of(opened, row), image_ids)
+    return generate_run(opened, context_of(opened, row), image_ids).to_json()
 
 
 @flow(name="generate")
@@ -78,7 +99,7 @@ def generate(
     run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new)
     with guarded(opened, run.id):
         chosen = planned_images(opened, run) if image_ids is None else image_ids[:limit]
-        figures = generate_run(opened, _context_of_run(opened, run.id), chosen)
+        figures = generate_run(opened, _context_of_run(opened, run.id), chosen).to_json()
         opened.catalog.runs.finish(run.id, figures)
     return figures
 
@@ -181,7 +202,7 @@ def next_shard(workspace: Workspace, run_id: str) -> int | None:
 
 def generate_run(
     workspace: Workspace, context: RunContext, image_ids: Iterable[int] = ()
-) -> dict[str, Any]:
+) -> GenerationFigures:
     """Cut the run into shards, if that is not done, and work until all are committed: here, or on
     Ray where the settings say so.
 
@@ -200,15 +221,9 @@ def generate_run(
                 if generate_shard(root, context.run_id) is None:
                     time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
     totals = patiently(patience, lambda: shards.totals(context.run_id))
-    images = totals.images
-    return {
-        "images": images,
-        "masks": totals.masks,
-        "masks_per_image": totals.masks / images if images else 0.0,
-        "machine_seconds": totals.seconds,
-        "clicks_per_mask": None,
-        "seconds_per_mask": None,
-    }
+    return GenerationFigures(
+        images=totals.images, masks=totals.masks, machine_seconds=totals.seconds
+    )
 
 
 def plan_shards(workspace: Workspace, run_id: str, image_ids: Iterable[int]) -> ShardTotals:

@@ -15,8 +15,8 @@ from prefect import flow
 from engine.core.metrics import match
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
-from engine.sam.zoom import Zoom
-from flows.stages.commit_answers import commit_answers
+from engine.sam.tiles import TiledPredictor
+from flows.stages.commit_answers import AnnotationFigures, commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.fully_automatic import mask_generator
 from flows.stages.rounds import context_of
@@ -31,6 +31,7 @@ from flows.stages.task_runner import (
 )
 from flows.workspace import costs, progress
 from flows.workspace.workspace import Workspace, open_workspace
+from storage import layout
 from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
@@ -39,14 +40,15 @@ from storage.objects import ObjectExistsError, named_by_catalog
 
 @flow(name="semi-automatic")
 def semi_automatic(workspace: str, round_id: int, wait: bool = True) -> dict[str, Any] | None:
-    """Prefect's door to `run_semi_automatic`."""
+    """Prefect flow around `run_semi_automatic`; the figures as they are stored."""
     opened = open_workspace(workspace)
-    return run_semi_automatic(opened, opened.catalog.rounds.get(round_id), wait=wait)
+    figures = run_semi_automatic(opened, opened.catalog.rounds.get(round_id), wait=wait)
+    return None if figures is None else figures.to_json()
 
 
 def run_semi_automatic(
     workspace: Workspace, row: Round, *, wait: bool = True
-) -> dict[str, Any] | None:
+) -> AnnotationFigures | None:
     """Pre-fill the round's images, queue them, have them completed, commit the masks.
 
     Safe to call again at any time.
@@ -80,7 +82,7 @@ def prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> 
         progress.current().track("pre-fill", len(image_ids), "image") as advance,
     ):
         for image in workspace.catalog.images.get_many(image_ids):
-            key = f"prefill/{context.run_id}/{image.id}.parquet"
+            key = layout.PREFILL.key(run=context.run_id, name=image.id)
             if not workspace.objects.exists(key):
                 try:
                     found = generator.generate(workspace.pixels(image))
@@ -119,7 +121,7 @@ def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
         kept = [_confirmed(given[index]) for index, _ in pairs]
         found = {truth for _, truth in pairs}
         missing = [decode(rle) for index, rle in enumerate(truths) if index not in found]
-        viewer = Zoom(annotator.segmenter, pixels_HWC)
+        viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         records = annotator.annotate(viewer, missing)
         made = [r.as_mask(drawn, image.id, f"added-{n}") for n, r in enumerate(records)]
         result = result_of(records)

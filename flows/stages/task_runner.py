@@ -22,6 +22,7 @@ from flows.stages.run_context import RunContext
 from flows.workspace import costs, progress
 from flows.workspace.retry import kept_alive, patiently
 from flows.workspace.workspace import Workspace
+from storage import layout
 from storage.catalog import (
     SIMULATED,
     AnnotatorKind,
@@ -171,7 +172,7 @@ def _answer_task(
             done = TaskAnswer([], TaskResult(quarantined=str(error)))
         else:
             done = answer(task, image, pixels, truths.get(image.id, []))
-        key = f"annotations/{context.run_id}/{task.id}-{lease_id}.parquet"
+        key = layout.ANSWER.key(run=context.run_id, task=task.id, attempt=lease_id)
         workspace.objects.put(key, write_parquet(done.masks))
     try:
         workspace.queue.submit(task.id, lease_id, key, done.result)

@@ -12,23 +12,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from prefect import flow
 
-from engine.evaluation.bootstrap import paired_gain
 from engine.sam import ModelCard, load_checkpoint, save_checkpoint
 from engine.sam.segmenter import half_is_faster
 from engine.training.config import TrainConfig
 from engine.training.trainer import Progress, Trainer
 from flows.prefect_api import events
 from flows.training.calibrate import calibrated
+from flows.training.promotion import PromotionRecord, RetrainResult, verdict
 from flows.training.scores import HeldOut, held_out
 from flows.training.training_set import MaskSource
 from flows.workspace import costs, progress
-from flows.workspace.run_lock import guarded, loop_turn, only_one, turn
+from flows.workspace.run_lock import exclusive_run, guarded, loop_turn, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
+from storage import layout
 from storage.catalog import (
     CatalogError,
     Dataset,
@@ -42,9 +41,6 @@ from storage.catalog import (
 
 log = logging.getLogger(__name__)
 
-COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
-"""Held-out scores whose mean decides about promotion."""
-
 
 TELL_SECONDS = 2.0
 """How often the catalog is told how far a training has come."""
@@ -52,22 +48,19 @@ TELL_SECONDS = 2.0
 TRAINING_SHARE = 0.9
 """Of a retrain's progress; the rest is the comparison."""
 
-COMPARED_MARK = " | "
-"""Between what the comparison said and the rest of a card's note."""
-
 
 @flow(name="retrain")
 def retrain(
     workspace: str, dataset: str, version: str, newest_run: str | None = None
-) -> dict[str, Any]:
-    """Prefect's door to `run_retrain`."""
+) -> RetrainResult:
+    """Prefect flow around `run_retrain`."""
     opened = open_workspace(workspace)
     return run_retrain(opened, opened.catalog.datasets.get(dataset), version, newest_run)
 
 
 def run_retrain(
     workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
-) -> dict[str, Any]:
+) -> RetrainResult:
     """Train `version` from the current model on the dataset's masks (`TrainingRule`), in a turn
     of the dataset's loop.
 
@@ -80,10 +73,6 @@ def run_retrain(
         version: name of the new model version.
         newest_run: the run whose images are drawn more often than older ones.
 
-    Returns:
-        `model` (the current version after it), `version`, `promoted`, `reason` and the held-out
-        scores of both.
-
     Raises:
         NoMasksError: there is nothing to train on.
         BadNameError: no version can be named so.
@@ -92,10 +81,15 @@ def run_retrain(
         return _retrained(workspace, dataset, version, newest_run)
 
 
+def retrain_run_id(dataset_id: int, version: str) -> str:
+    """The id of the run that trains the version, however often it is started."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset_id}/{version}").hex
+
+
 def _retrained(
     workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
-) -> dict[str, Any]:
-    run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset.id}/{version}").hex
+) -> RetrainResult:
+    run_id = retrain_run_id(dataset.id, version)
     known = {model.version: model for model in workspace.catalog.models.all()}
     if version in known:
         with contextlib.suppress(NotFoundError):  # of another dataset's retrain, or imported
@@ -117,7 +111,7 @@ def _retrained(
     workspace = workspace.as_started(run)
     parent = workspace.catalog.models.get(str(run.model))
     with guarded(workspace, run_id):
-        with only_one(workspace, run_id) as is_to_train:
+        with exclusive_run(workspace, run_id) as is_to_train:
             if is_to_train:
                 log.info("training begins", extra={"run_id": run_id, "model": version})
                 with costs.spending(workspace, run_id):
@@ -171,7 +165,7 @@ def _train(
         trainer.run(on_step=tell, checkpoint=resume, every_seconds=30, log=log)
     losses = log.read_bytes()  # with timings: another attempt's are others
     name = hashlib.sha256(losses).hexdigest()[:16]
-    workspace.objects.put(f"training/{version}-{name}.csv", losses)
+    workspace.objects.put(layout.TRAINING_LOG.key(version=version, digest=name), losses)
     thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
     card = ModelCard(
         version=version,
@@ -216,7 +210,7 @@ def _teller(
 
 def _compare(
     workspace: Workspace, dataset: Dataset, run_id: str, candidate: Model
-) -> dict[str, Any]:
+) -> RetrainResult:
     """Promote the candidate if it is better on held-out images than the current model; its scores,
     and why it was promoted or not, go onto its card."""
     current = workspace.current_model()
@@ -228,7 +222,13 @@ def _compare(
         promoted, reason = verdict(
             before, after, min_gain=settings.min_gain, confidence=settings.promotion_confidence
         )
-        _describe(workspace, candidate, current, after, reason)
+        record = replace(
+            PromotionRecord.from_card(candidate.card),
+            against=current.version,
+            promoted=promoted,
+            reason=reason,
+        )
+        _describe(workspace, candidate, after, record)
         if promoted:
             try:
                 workspace.catalog.models.promote(
@@ -236,62 +236,27 @@ def _compare(
                 )
             except StaleStateError:
                 promoted, reason = False, "another version became current meanwhile"
-                _describe(workspace, candidate, current, after, reason)
+                record = replace(record, promoted=promoted, reason=reason)
+                _describe(workspace, candidate, after, record)
             else:
                 events.model_promoted(workspace, candidate.version)
-    result = {
-        "version": candidate.version,
-        "model": workspace.current_model().version,
-        "promoted": promoted,
-        "reason": reason,
-        "before": before.scores,
-        "after": after.scores,
-    }
-    workspace.catalog.runs.finish(run_id, result)
+    result = RetrainResult(
+        version=candidate.version,
+        model=workspace.current_model().version,
+        promoted=promoted,
+        reason=reason,
+        before=before.scores,
+        after=after.scores,
+    )
+    workspace.catalog.runs.finish(run_id, result.to_json())
     log.info("retrained: %s", reason, extra={"run_id": run_id, "model": candidate.version})
     return result
 
 
 def _describe(
-    workspace: Workspace, candidate: Model, current: Model, after: HeldOut, reason: str
+    workspace: Workspace, candidate: Model, after: HeldOut, record: PromotionRecord
 ) -> None:
     """Written before the promotion, so that no version is current without it."""
     card = workspace.catalog.models.get(candidate.version).card
     scores = {**card.get("scores", {}), "held_out": after.scores}
-    # describing it again, after a stop, does not say it twice
-    before = str(candidate.card["note"]).rpartition(COMPARED_MARK)[2]
-    note = f"Against {current.version}: {reason}.{COMPARED_MARK}{before}"
-    workspace.catalog.models.describe(candidate.version, {"scores": scores, "note": note})
-
-
-def verdict(
-    before: HeldOut, after: HeldOut, *, min_gain: float, confidence: float
-) -> tuple[bool, str]:
-    """Whether the candidate replaces the current model, and why.
-
-    Args:
-        before: the current model's scores. after: the candidate's, of the same masks.
-        min_gain: what the gain in mean IoU must be above.
-        confidence: of the gain's two-sided interval, whose lower end must be above `min_gain`; 0:
-            the gain itself must be.
-    """
-    if not after.scores.get("masks"):
-        return False, "no held-out image with known masks to compare on"
-    old, new = (np.mean([held.scores[name] for name in COMPARED]) for held in (before, after))
-    text = f"mean held-out IoU {new:.3f} against {old:.3f}"
-    if "set" in after.scores:
-        text += f" on {after.scores['set']}"
-    gain = paired_gain(before.by_image, after.by_image, COMPARED, confidence)
-    if confidence == 0:
-        text += f", gain {gain.mean:+.3f}"
-        surely = gain.mean
-    elif gain.low is None:
-        return False, f"one held-out image is too few to tell: {text}, gain {gain.mean:+.3f}"
-    else:
-        sure = f"{100 * confidence:g} %: {gain.low:+.3f} to {gain.high:+.3f}"
-        text += f", gain {gain.mean:+.3f} ({sure})"
-        surely = gain.low
-    if surely > min_gain:
-        return True, f"better: {text}"
-    doubt = "" if gain.mean <= min_gain else " beyond doubt"
-    return False, f"not better by more than {min_gain:g}{doubt}: {text}"
+    workspace.catalog.models.describe(candidate.version, {"scores": scores, **record.to_card()})

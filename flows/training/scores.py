@@ -24,6 +24,7 @@ from engine.sam import Segmenter
 from flows.data.inputs import NOT_NAMED, Input, PassedOver, look_into
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
+from storage import layout
 from storage.catalog import Dataset, Split
 from storage.formats.coco import CocoDataset, Found
 from storage.formats.coco_annotations import Conventions, Picture
@@ -78,7 +79,7 @@ def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> lis
     digest = hashlib.sha256(named.encode()).hexdigest()[:16]
     found = []
     for version in versions:
-        key = f"evaluations/{dataset}/{version}/{digest}.json"
+        key = layout.EVALUATION.key(dataset=dataset, version=version, digest=digest)
         if not workspace.objects.exists(key):
             kept = json.dumps(_score_held_out(workspace, version, chosen), sort_keys=True)
             with contextlib.suppress(ObjectExistsError):  # another process was faster

@@ -1,1 +1,1 @@
-"""What every flow stands on: settings, the opened workspace, logs, progress, retries, run locks."""
+"""The base of all flows: settings, the opened workspace, logs, progress, retries, run locks."""

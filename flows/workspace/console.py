@@ -1,4 +1,4 @@
-"""Where commands print: results on standard output, everything else on standard error."""
+"""The consoles of commands: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 

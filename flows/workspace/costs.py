@@ -1,9 +1,9 @@
-"""The cost ledger: what each run, stage and model took of processors, people and storage, and what
-an accepted mask cost. Prices are the settings' `[costs]`.
+"""The cost ledger: processor time, people's time and storage of each run, stage and model, and the
+cost of an accepted mask. Prices are the settings' `[costs]`.
 
-Processor time is measured where runs work (`spending`) and added to the run's row when a piece of
-work ends: what a killed process spent since is lost. The page's own server counts to no run. People
-are those at the page; the simulated annotator's seconds are shown but cost nothing.
+Processor time is measured while runs work (`spending`) and added to the run's row when a piece of
+work ends: what a killed process has used since then is lost. The page's server counts for no run.
+Only people at the page cost money; the simulated annotator's seconds are shown but cost nothing.
 """
 
 from __future__ import annotations
@@ -28,21 +28,20 @@ from storage.objects import ObjectNotFoundError
 log = logging.getLogger(__name__)
 
 RUNS = 10_000
-"""Runs that the ledger covers, the latest ones."""
+"""The ledger covers this many runs, the latest."""
 LATEST_RUNS = 20
-"""Runs that `CostLedger.as_dict` lists."""
+"""`CostLedger.as_dict` lists this many runs, the latest."""
 
 MONTH_SECONDS = 30 * 24 * 3600.0
 PEOPLES = (RunKind.ASSISTED_MANUAL, RunKind.SEMI_AUTOMATIC)
-"""Runs whose masks people made or confirmed: accepted unless a reviewer said otherwise."""
+"""Kinds of runs whose masks people made or confirmed: accepted unless a reviewer rejects them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spent:
-    """What something took and made. `accepted_masks`: people's masks that no reviewer refused; of
-    automatic masks the share that reviewers accepted of those they judged, None where they judged
-    none; `accepted_is_estimate` says that not all were judged. `cost` is in the currency of the
-    prices."""
+    """What work used and produced. `accepted_masks`: people's masks that no reviewer rejected, and
+    automatic masks times the share accepted among the reviewed ones, None if none was reviewed;
+    `accepted_is_estimate`: not all were reviewed. `cost` is in the currency of the prices."""
 
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
@@ -58,17 +57,17 @@ class Spent:
 
     @property
     def cost_per_accepted_mask(self) -> float | None:
-        """None where no mask is known to be accepted."""
+        """None if no mask is known to be accepted."""
         return self.cost / self.accepted_masks if self.accepted_masks else None
 
     def row(self, **names: Any) -> dict[str, Any]:
-        """As a row of a table, the names first."""
+        """The values as a row of a table, after the given names."""
         return {**names, **asdict(self), "cost_per_accepted_mask": self.cost_per_accepted_mask}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCost:
-    """One run in the ledger. `stage` is its kind, `model` the one it worked with."""
+    """One run in the ledger. `stage` is its kind, `model` the one that it used."""
 
     run: str
     stage: str
@@ -87,7 +86,7 @@ class CostLedger:
 
     @property
     def stages(self) -> list[dict[str, Any]]:
-        """A row for each stage and model, in the order they first ran."""
+        """One row per stage and model, in the order of their first runs."""
         groups: dict[tuple[str, str | None], list[Spent]] = {}
         for item in sorted(self.runs, key=lambda item: item.started_at):
             groups.setdefault((item.stage, item.model), []).append(item.spent)
@@ -98,11 +97,11 @@ class CostLedger:
 
     @property
     def total(self) -> Spent:
-        """Over all runs, trainings and releases among them; images that only came in are none that
-        were worked on."""
+        """The sum over all runs, trainings and releases included; ingested images do not count as
+        processed."""
         found = total([item.spent for item in self.runs])
-        came_in = [item.spent.images for item in self.runs if item.stage == RunKind.INGEST]
-        return replace(found, images=found.images - sum(came_in))
+        ingested = [item.spent.images for item in self.runs if item.stage == RunKind.INGEST]
+        return replace(found, images=found.images - sum(ingested))
 
     def as_dict(self) -> dict[str, Any]:
         """What `dataengine status --json` shows: the latest runs, all stages, the total."""
@@ -142,7 +141,7 @@ def total(parts: Sequence[Spent]) -> Spent:
 
 
 def ledger(workspace: Workspace, now: datetime | None = None) -> CostLedger:
-    """What the workspace's runs cost so far. It reads whole tables: not for each request.
+    """The cost of the workspace's runs so far. Reads whole tables, so it is not for each request.
 
     Raises:
         CatalogError, StorageError: the catalog or the store does not answer.
@@ -172,7 +171,7 @@ def ledger(workspace: Workspace, now: datetime | None = None) -> CostLedger:
 
 
 def cost_rows(workspace: Workspace) -> list[dict[str, Any]]:
-    """The ledger for the dashboard: a row for each stage and model, then the total."""
+    """The ledger for the dashboard: one row per stage and model, then the total."""
     found = ledger(workspace)
     return [*found.stages, found.total.row(stage="total", model=None, runs=len(found.runs))]
 
@@ -188,7 +187,7 @@ def _spent(
 ) -> Spent:
     card = models[v].card if (v := str(run.metrics.get("version"))) in models else {}
     gpu = max(run.gpu_seconds, float(card.get("gpu_seconds") or 0.0))
-    # runs from before processor time was measured have the machine's time only
+    # old runs have no processor time, only the machine's time
     cpu = run.cpu_seconds or sums.machine_seconds or float(card.get("seconds") or 0.0)
     images, masks = _made(run, sums)
     held = int(masks * mask_bytes) + _objects_bytes(workspace, run, models)
@@ -212,7 +211,7 @@ def _spent(
 
 
 def _made(run: Run, sums: RunSums) -> tuple[int, int]:
-    """Images and masks: of a finished run as it says, else as far as it has come."""
+    """Images and masks that a run has processed so far."""
     if run.kind in PEOPLES:
         return sums.tasks, sums.task_masks
     if run.kind == RunKind.FULLY_AUTOMATIC:
@@ -233,10 +232,10 @@ def _accepted(run: Run, sums: RunSums, masks: int) -> int | None:
 
 
 def _objects_bytes(workspace: Workspace, run: Run, models: dict[str, Model]) -> int:
-    """Bytes of what a run left beside masks."""
+    """Bytes of a run's objects besides masks."""
     if run.kind == RunKind.INGEST:
         added, known = (int(run.metrics.get(name) or 0) for name in ("added", "known"))
-        share = added / (added + known) if added else 0.0  # what was known was stored before
+        share = added / (added + known) if added else 0.0  # known images were stored before
         return int(share * int(run.metrics.get("bytes") or 0))
     if run.kind == RunKind.RETRAIN and (version := str(run.metrics.get("version"))) in models:
         return _size(workspace, models[version].key)
@@ -252,7 +251,7 @@ def _size(workspace: Workspace, key: str) -> int:
 
 
 class _Meter:
-    """Shares this process's processor time among the runs that are being worked on in it."""
+    """Divides this process's processor time among the pieces of work that are active in it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -260,7 +259,7 @@ class _Meter:
         self._cpu, self._wall = time.process_time(), time.monotonic()
 
     def begin(self) -> object:
-        """A piece of work begins; its key."""
+        """Start a piece of work; returns its key."""
         key = object()
         with self._lock:
             self._share()
@@ -268,7 +267,7 @@ class _Meter:
         return key
 
     def end(self, key: object) -> tuple[float, float]:
-        """It ends; seconds of processor time, and of wall time, that were its own."""
+        """End a piece of work; returns its seconds of processor time and of wall time."""
         with self._lock:
             self._share()
             cpu, wall = self._active.pop(key)
@@ -287,8 +286,8 @@ _meter = _Meter()
 
 @contextmanager
 def spending(workspace: Workspace, run_id: str) -> Iterator[None]:
-    """Add what the block takes of this process to the run: processor time, and on a GPU the time
-    the GPU was held for it. Blocks at the same time share it; do not nest them for one run."""
+    """Add the block's processor time to the run, and on a GPU the time that it held the GPU.
+    Concurrent blocks share the time; do not nest blocks of one run."""
     key = _meter.begin()
     try:
         yield
@@ -297,5 +296,5 @@ def spending(workspace: Workspace, run_id: str) -> Iterator[None]:
         gpu = wall if workspace.device().startswith("cuda") else 0.0
         try:
             workspace.catalog.runs.spend(run_id, cpu_seconds=cpu, gpu_seconds=gpu)
-        except CatalogError as error:  # bookkeeping must not undo work that is done
-            log.warning("what a run spent was not kept: %s", error, extra={"run_id": run_id})
+        except CatalogError as error:  # bookkeeping must not fail finished work
+            log.warning("the cost of a run was not stored: %s", error, extra={"run_id": run_id})

@@ -1,9 +1,8 @@
 """The log: lines for people, or JSON lines for machines (`log = "json"`, `DATAENGINE_LOG=json`).
 
 Modules log with `logging.getLogger(__name__)` and `extra={...}`; `bound(run_id=...)` adds ids to
-every line of a block. Everything goes to standard error. No secret gets there: values that the
-settings keep secret and passwords in addresses are blotted out of the finished line, wherever in it
-they stood.
+every line of a block. Everything goes to standard error. Secrets are masked: secret values of the
+settings and passwords in addresses are replaced anywhere in the finished line.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from pydantic import BaseModel, SecretStr
 
 from flows.workspace.settings import Settings
 
-BLOT = "***"
+MASK = "***"
 SHORTEST_SECRET = 4
-"""Shorter ones are not blotted out: they would be in every second word."""
+"""Shorter secrets are not masked: they would match parts of many words."""
 
 _PASSWORD = re.compile(r"(?<=://)([^\s/@:]*):([^\s/@]+)(?=@)")
 _TOKEN = re.compile(r"(?i)(?<=bearer )[\w.~+/=-]{4,}|(?<=sign-in#)[\w-]{16,}")
@@ -35,10 +34,11 @@ _bound: ContextVar[dict[str, Any]] = ContextVar("bound", default={})  # noqa: B0
 
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
-    """Set up the log of this process; called again, the last call counts.
+    """Set up the log of this process; the last call wins.
 
     Args:
-        stream: where to; None: standard error, whatever that is at the time of a line.
+        settings: the form of the log, and the secrets to mask.
+        stream: where to write; None: what standard error is when a line is written.
     """
     hidden = secrets_of(settings)
     handler = logging.StreamHandler(stream) if stream else StandardError()
@@ -55,7 +55,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 def _is_replaced(handler: logging.Handler) -> bool:
-    """Ours of an earlier call, and Prefect's for the console, which blots nothing out."""
+    """Whether it is ours of an earlier call, or Prefect's for the console, which masks nothing."""
     is_prefects = type(handler).__module__ == "prefect.logging.handlers"
     return is_prefects or getattr(handler, "of_dataengine", False)
 
@@ -71,13 +71,13 @@ def bound(**ids: Any) -> Iterator[None]:
 
 
 def secrets_of(settings: Settings) -> frozenset[str]:
-    """Every value of the settings that must not be seen, also as it stands in an address."""
+    """All secret values of the settings, also as quoted in an address."""
     found = set(_secret_values(settings))
     if settings.database_url:
         try:
             password = urlsplit(settings.database_url).password
         except ValueError:
-            password = None  # no address: it cannot be used either, and is never logged
+            password = None  # not an address: it is never used or logged
         if password:
             found |= {password, unquote(password)}
     found |= {quote(value, safe="") for value in found}
@@ -85,10 +85,10 @@ def secrets_of(settings: Settings) -> frozenset[str]:
 
 
 def masked(text: str, hidden: frozenset[str] = frozenset()) -> str:
-    """The text without these values, passwords of addresses and bearer tokens."""
-    text = _TOKEN.sub(BLOT, _PASSWORD.sub(rf"\1:{BLOT}", text))
+    """The text with these values, passwords of addresses and bearer tokens masked."""
+    text = _TOKEN.sub(MASK, _PASSWORD.sub(rf"\1:{MASK}", text))
     for value in sorted(hidden, key=len, reverse=True):
-        text = text.replace(value, BLOT)
+        text = text.replace(value, MASK)
     return text
 
 
@@ -110,7 +110,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        # in the values: a secret may have characters that JSON writes otherwise
+        # before encoding: JSON may escape characters of a secret
         return json.dumps(self._clean(line), ensure_ascii=False, default=str)
 
     def _clean(self, value: Any) -> Any:
@@ -141,8 +141,8 @@ class PlainLines(logging.Formatter):
 
 
 class StandardError(logging.StreamHandler[TextIO]):
-    """Writes to what standard error is when the line is written. Its name has no underscore before
-    it: Prefect, set up later, takes such handlers for nobody's and puts its own in their place."""
+    """Writes to what standard error is when the line is written. The class has no leading
+    underscore: Prefect, set up later, would replace a handler of such a name by its own."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -167,7 +167,7 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
     found = {
         key: value
         for key, value in vars(record).items()
-        if key not in _STANDARD and not key.startswith("_")  # other libraries' own, such as Ray's
+        if key not in _STANDARD and not key.startswith("_")  # of other libraries, such as Ray
     }
     if threading.current_thread() is not threading.main_thread():
         found.setdefault("thread", record.threadName)

@@ -1,5 +1,4 @@
-"""Who may read what commands write: a workspace is its user's alone, results are made as the user
-has it for all files."""
+"""File permissions: a workspace is readable by its user only, results follow the user's umask."""
 
 from __future__ import annotations
 
@@ -9,13 +8,13 @@ from contextlib import contextmanager
 
 OWNER_ONLY = 0o077
 _users: int | None = None
-"""The umask of the user, while another one holds."""
+"""The user's umask, while another one is set."""
 
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """The block, and processes that it starts, make files that nobody else can read, from their
-    first byte: settings, catalog, store, backups, logs."""
+    """Files that the block and its child processes create (settings, catalog, store, backups, logs)
+    are readable by the user only, from their first byte."""
     global _users
     _users = os.umask(OWNER_ONLY)
     try:
@@ -27,7 +26,7 @@ def private_files() -> Iterator[None]:
 
 @contextmanager
 def for_people() -> Iterator[None]:
-    """What the block writes are results, for a folder that the user named."""
+    """Files that the block creates are results and get the user's umask."""
     if _users is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What long work tells the terminal. Flows report steps; who shows them is set by the caller."""
+"""Progress of long work: flows report steps, the caller chooses how they are shown."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from rich.progress import (
 from rich.text import Text
 
 Advance = Callable[..., None]
-"""advance(n=1, note=""): n more done; note is shown beside the bar."""
+"""advance(n=1, note=""): n more units are done; the note is shown beside the bar."""
 
 
 class Reporter(Protocol):
-    """Shows how far work has come."""
+    """Shows progress."""
 
     @contextmanager
     def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
-        """A piece of work of `total` units; yields the function to call when some are done. Inside
-        another piece of the same unit it is a part of that one, and has no bar of its own."""
+        """A piece of work of `total` units; yields the function to call when some are done. Within
+        another piece of the same unit it counts as part of that one, and has no bar."""
         ...
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         ...
 
 
 class Silent:
-    """Says nothing: for tests, scripts and --json."""
+    """Shows nothing: for tests, scripts and --json."""
 
     @contextmanager
     def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -57,12 +57,12 @@ class Silent:
 
 
 class Lines(Silent):
-    """Lines for a log: what begins, and how far long work has come."""
+    """Lines for a log: the start of work, and its progress."""
 
     def __init__(self, write: Callable[[str], None], every_seconds: float) -> None:
         self._write, self._every_seconds = write, every_seconds
         self._shown: tuple[str, Advance] | None = None
-        """Unit of the work that is told of, and what moves it."""
+        """Unit of the work that is shown, and the function that advances it."""
 
     @contextmanager
     def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -73,14 +73,14 @@ class Lines(Silent):
             yield lambda n=1, note="": None
             return
         amount, units = (filesize.decimal, "") if unit == "byte" else (str, f" {unit}s")
-        began = told = time.monotonic()
+        began = logged = time.monotonic()
         done = 0
 
         def advance(n: int = 1, note: str = "") -> None:
-            nonlocal told, done
+            nonlocal logged, done
             done += n
-            if (now := time.monotonic()) - told > self._every_seconds:
-                told, rate = now, done / (now - began)
+            if (now := time.monotonic()) - logged > self._every_seconds:
+                logged, rate = now, done / (now - began)
                 left = f", {(total - done) / rate / 60:.0f} min left" if rate else ""
                 more = f", {note}" if note else ""
                 self.say(f"{what}: {amount(done)} of {amount(total)}{units}{left}{more}")
@@ -97,7 +97,7 @@ class Lines(Silent):
 
 
 class _Rate(ProgressColumn):
-    """Units a second, or seconds a unit where slower."""
+    """Units per second, or seconds per unit if slower."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -113,7 +113,7 @@ class Terminal:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._shown: tuple[str, Advance] | None = None
-        """Unit of the bar that is shown, and what moves it."""
+        """Unit of the bar that is shown, and the function that advances it."""
 
     @contextmanager
     def track(self, what: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -150,11 +150,11 @@ class Terminal:
 
 
 LINE_SECONDS = 5.0
-"""How often a log that is no terminal says how far work has come."""
+"""How often progress is printed if the output is not a terminal."""
 
 
 def on(console: Console) -> Reporter:
-    """What suits a console: bars on a terminal, else lines."""
+    """The reporter for a console: bars on a terminal, else lines."""
     return Terminal(console) if console.is_terminal else Lines(console.print, LINE_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""Living through an outage: a catalog or a store that does not answer is asked again.
+"""Retries during outages: calls that the catalog or the store does not answer are repeated.
 
-Everything a job does may be done again, so it waits as long as the settings' `outage_seconds` say
-before it ends. What cannot get better by itself (a wrong password, a full disk) ends it at once.
+All work may be repeated, so a flow retries for the settings' `outage_seconds` before it fails. An
+error that does not go away by itself (a wrong password, a full disk) fails at once.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ log = logging.getLogger(__name__)
 
 UNAVAILABLE = (CatalogUnavailableError, StorageUnavailableError)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
-"""Seconds between two tries; each is twice as long as the one before."""
+"""Seconds between two tries; each pause is twice the one before."""
 
 T = TypeVar("T")
 
 
 class OutageError(DataEngineError):
-    """The catalog or the store did not answer for `outage_seconds`. What is committed stays: see
-    what is wrong with it (`dataengine doctor`), then give the same command again."""
+    """The catalog or the store did not answer for `outage_seconds`. Committed work is kept: find
+    the cause (`dataengine doctor`), then repeat the command."""
 
 
 def patiently(seconds: float, call: Callable[[], T]) -> T:
-    """What the call returns; where the catalog or the store does not answer, it is made again.
+    """Return the result of the call; repeat it while the catalog or the store does not answer.
 
     Args:
-        seconds: how long an outage may last. One that ended, so that the call worked for longer
-            than this before it failed again, is forgotten.
-        call: may be made again at any time.
+        seconds: how long an outage may last. If the call works for longer than this before it fails
+            again, that counts as a new outage.
+        call: may be repeated at any time.
 
     Raises:
-        OutageError: it lasted longer.
+        OutageError: the outage lasted longer.
     """
     began: float | None = None
     pause = FIRST_PAUSE
@@ -63,10 +63,9 @@ def patiently(seconds: float, call: Callable[[], T]) -> T:
 
 @contextmanager
 def kept_alive(renew: Callable[[], object], seconds: float) -> Iterator[None]:
-    """Call `renew` every third of `seconds` from a thread while the body runs, so that long work
-    on one item does not lose its lease. While the catalog does not answer it is called again and
-    again; another failure ends the renewing. Whether the lease still holds is decided where the
-    result is handed in."""
+    """Call `renew` every third of `seconds` from a thread while the body runs, so that long work on
+    one item does not lose its lease. While the catalog does not answer, the calls continue; another
+    error ends them. The commit of the result checks whether the lease still holds."""
     stop = threading.Event()
 
     def beat() -> None:

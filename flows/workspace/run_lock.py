@@ -1,7 +1,8 @@
-"""Whose turn it is: work that one process at a time may do, and runs that somebody is at.
+"""Locks on work that only one process at a time may do, and heartbeats of runs.
 
-A run that is done once has a single shard, whose lease decides (`only_one`). A step that may be
-taken again and again, such as the loop's next one, has a lock (`turn`). Every run is `guarded`."""
+A run that is done once has a single shard, whose lease is the lock (`exclusive_run`). A step that
+is repeated, such as the loop's next one, has a lock of its own (`turn`). Every run is `guarded`.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +27,15 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 
 _held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
-"""Names of the locks that the calling thread has, so that a step may be a part of a larger one."""
+"""Names of the locks that this thread holds, so that a step may be part of a larger one."""
 
 
 class BusyError(DataEngineError):
-    """Another process is at this step, which can wait: nothing was changed."""
+    """Another process runs this step; nothing was changed."""
 
 
 def owner() -> str:
-    """This process, for people to read."""
+    """Name of this process: host and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -55,18 +56,18 @@ def release_turn(name: str) -> str:
 
 @contextmanager
 def turn(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of that name while the body works. A thread that has it already keeps it; a
-    holder that falls silent for `lease_seconds` loses it.
+    """Hold the lock of that name while the body runs. A thread that already holds it keeps it; a
+    holder without a heartbeat for `lease_seconds` loses it.
 
     Raises:
-        BusyError: another process has it, and `wait` is off.
+        BusyError: another process holds it, and `wait` is off.
     """
     held = _held.get()
     if name in held:
         yield
         return
     locks, seconds = workspace.catalog.locks, workspace.settings.lease_seconds
-    lock = _take(workspace, name, wait)
+    lock = _acquire(workspace, name, wait)
     before = _held.set(held | {name})
     try:
         with kept_alive(partial(locks.renew, lock, seconds), seconds):
@@ -75,31 +76,31 @@ def turn(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None
         _held.reset(before)
         try:
             locks.release(lock)
-        except CatalogError as error:  # then it is free when its lease runs out
-            log.warning("the lock %s was not given back: %s", name, error)
+        except CatalogError as error:  # its lease expires by itself
+            log.warning("the lock %s was not released: %s", name, error)
 
 
-def _take(workspace: Workspace, name: str, wait: bool) -> Lock:
+def _acquire(workspace: Workspace, name: str, wait: bool) -> Lock:
     locks, seconds = workspace.catalog.locks, workspace.settings.lease_seconds
-    is_said = False
+    is_reported = False
     while (lock := locks.take(name, owner(), seconds)) is None:
         holder = locks.holder(name)
         if holder is not None and not wait:
-            raise BusyError(f"process {holder.owner} is at it")
-        if holder is not None and not is_said:
-            progress.current().say(f"waiting for process {holder.owner}, which is at it")
-            is_said = True
+            raise BusyError(f"process {holder.owner} runs this step")
+        if holder is not None and not is_reported:
+            progress.current().say(f"waiting for process {holder.owner}, which runs this step")
+            is_reported = True
         time.sleep(min(LOOK_SECONDS, seconds / 4))
     return lock
 
 
 @contextmanager
 def guarded(workspace: Workspace, run_id: str) -> Iterator[None]:
-    """Around everything that a run does: as long as the body works the catalog knows that somebody
-    is at the run, and where it ends with an error the run has failed, with the reason.
+    """Wraps all work of a run: while the body runs, heartbeats in the catalog show that a process
+    works on the run; if it ends with an error, the run is marked as failed, with the reason.
 
-    A run that is stopped (Ctrl-C) stays running where it has shards or tasks to go on with. A
-    failed run is running again when it is started again.
+    A run that is stopped (Ctrl-C) stays marked as running if it has shards or tasks to resume. A
+    failed run is marked as running when it is started again.
     """
     runs, seconds = workspace.catalog.runs, workspace.settings.lease_seconds
     beat = partial(runs.beat, run_id, seconds)
@@ -109,35 +110,35 @@ def guarded(workspace: Workspace, run_id: str) -> Iterator[None]:
             yield
     except BaseException as error:
         try:
-            if isinstance(error, Exception) or not _can_go_on(workspace, run_id):
+            if isinstance(error, Exception) or not _can_resume(workspace, run_id):
                 runs.fail(run_id, reason_of(error))
-        except CatalogError as trouble:
-            log.warning("run %s: that it failed could not be noted: %s", run_id, trouble)
+        except CatalogError as failure:
+            log.warning("run %s: its failure could not be stored: %s", run_id, failure)
         raise
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a run failed, for its row."""
+    """The reason of a failure, for the run's row."""
     if not isinstance(error, Exception):
         return "stopped"
     return str(error) or type(error).__name__
 
 
-def _can_go_on(workspace: Workspace, run_id: str) -> bool:
+def _can_resume(workspace: Workspace, run_id: str) -> bool:
     in_shards = workspace.catalog.shards.totals(run_id).images
     return in_shards > 0 or any(workspace.queue.counts(run_id=run_id).values())
 
 
 @contextmanager
-def only_one(workspace: Workspace, run_id: str) -> Iterator[bool]:
-    """Hold the run while the body works; another process that is at it is waited for, and taken
-    over from where it falls silent.
+def exclusive_run(workspace: Workspace, run_id: str) -> Iterator[bool]:
+    """Hold the run while the body runs. Waits for another process that holds it, and takes the run
+    over if that has no heartbeat.
 
     Yields:
-        True where the body is to do the work; False where it was done before, by whomever.
+        True if the body is to do the work; False if the work is already done.
 
     Raises:
-        LeaseLostError: another process took over, because this one was silent for too long.
+        LeaseLostError: another process took over, as this one had no heartbeat for too long.
     """
     shards, seconds = workspace.catalog.shards, workspace.settings.lease_seconds
     shards.plan(run_id, [[]])
@@ -153,7 +154,7 @@ def only_one(workspace: Workspace, run_id: str) -> Iterator[bool]:
             with kept_alive(renew, seconds):
                 yield True
         except BaseException:
-            _give_back(workspace, run_id, lease)
+            _release(workspace, run_id, lease)
             raise
         took = time.monotonic() - began
         shards.commit(run_id, 0, lease, masks=0, table_version=None, seconds=took)
@@ -162,8 +163,8 @@ def only_one(workspace: Workspace, run_id: str) -> Iterator[bool]:
 
 
 def at_work(workspace: Workspace, run: Run) -> bool:
-    """Whether a process is at the run. Its leases and signs of life decide: a process that is
-    killed leaves the run as running. One that was silent for `outage_seconds` is taken for dead."""
+    """Whether a process works on the run, by its leases and heartbeats: a killed process leaves the
+    run marked as running. Without a heartbeat for `outage_seconds` it counts as dead."""
     if run.state != RunState.RUNNING:
         return False
     since = workspace.catalog.now() - timedelta(seconds=workspace.settings.outage_seconds)
@@ -171,8 +172,8 @@ def at_work(workspace: Workspace, run: Run) -> bool:
     return any(sign is not None and sign > since for sign in signs)
 
 
-def _give_back(workspace: Workspace, run_id: str, lease: str) -> None:
+def _release(workspace: Workspace, run_id: str, lease: str) -> None:
     try:
         workspace.catalog.shards.release(run_id, 0, lease)
-    except LeaseLostError:  # whoever has it now needs nothing from us
+    except LeaseLostError:  # another process already holds it
         return

@@ -15,14 +15,18 @@ from pydantic import (
 )
 
 AtLeastAnHour = Annotated[float, AfterValidator(lambda days: max(days, 1 / 24))]
+"""Days; less than an hour counts as an hour, so that files which a worker has just written, or is
+reading, are not deleted."""
 
 
 class Section(BaseModel):
+    """A section; unknown keys are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StoreSettings(Section):
-    """Where objects live."""
+    """Where objects are stored."""
 
     uri: str = "store"
     """A folder (relative to the workspace) or s3://bucket/prefix."""
@@ -31,12 +35,12 @@ class StoreSettings(Section):
     access_key: SecretStr | None = None
     secret_key: SecretStr | None = None
     timeout_seconds: float = Field(default=60.0, gt=0)
-    """How long S3 may be silent before a request counts as failed; requests are tried again."""
+    """How long S3 may take to answer before a request fails; requests are retried."""
 
 
 class GeneratorSettings(Section):
-    """How automatic masks are made: a preset, and what is to be different from it. The fields are
-    those of `engine.automatic.GeneratorConfig`; score thresholds left open come from the model's
+    """How automatic masks are made: a preset, and values that override it. The fields are those of
+    `engine.automatic.GeneratorConfig`; score thresholds that are not set come from the model's
     card."""
 
     preset: Literal["default", "reference", "sa1b", "fast"] = "default"
@@ -53,8 +57,8 @@ class GeneratorSettings(Section):
     max_inside: float | None = Field(default=None, ge=0, le=1)
     compile: bool | None = None
     precision: float = Field(default=0.8, gt=0, le=1)
-    """Share of the automatic masks that shall have IoU 0.5 with a true one: every retrain looks for
-    score thresholds that reach it. No field of `GeneratorConfig`."""
+    """Target share of automatic masks with IoU of at least 0.5 with a true one: every retrain
+    chooses score thresholds that reach it. Not a field of `GeneratorConfig`."""
 
 
 class AnnotatorSettings(Section):
@@ -63,7 +67,7 @@ class AnnotatorSettings(Section):
     good_iou: float = Field(default=0.9, gt=0, le=1)
     max_clicks: int = Field(default=8, ge=1)
     max_objects: int = Field(default=40, ge=1)
-    """Objects annotated in one image."""
+    """Objects annotated per image."""
 
 
 class TrainSettings(Section):
@@ -75,63 +79,63 @@ class TrainSettings(Section):
     refinements: int = Field(default=2, ge=0)
     learning_rate: float = Field(default=3e-4, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the mask decoder's arithmetic; auto: bfloat16 where the processor is faster in it."""
+    """Precision of the mask decoder; auto: bfloat16 if the processor is faster with it."""
     frozen_encoder: bool = False
-    """Train the decoder alone, from embeddings made once: faster, and less is learnt."""
+    """Train the decoder alone, on embeddings computed once: faster, but learns less."""
     replay: float = Field(default=0.2, ge=0, le=1)
     """Share of training images that are generated scenes."""
     new_share: float = Field(default=0.6, ge=0, le=1)
-    """Share of the annotated images that come from the newest round, the others from all."""
+    """Share of the annotated images that come from the newest round; the others come from all."""
     automatic: bool = False
-    """Train on automatic masks too; rejected ones never."""
+    """Also train on automatic masks, except rejected ones."""
     oversampling: float = Field(default=10.0, gt=0)
-    """How much more often an image with people's masks is drawn than one with automatic masks only
-    (SAM: 10, section 7.6)."""
+    """How many times as often an image with people's masks is drawn as one with automatic masks
+    only (SAM: 10, section 7.6)."""
     evaluation_images: int = Field(default=64, ge=1)
     """Held-out images on which a candidate is compared with the current model."""
     evaluation_masks: int = Field(default=12, ge=1)
-    """Masks of each of those images."""
+    """Masks per image of those."""
     min_gain: float = 0.0
-    """A candidate is promoted when its mean held-out IoU is better by more than this, beyond doubt:
-    the lower end of the gain's interval must be above it."""
+    """A candidate is promoted if its gain in mean held-out IoU is significantly above this: the
+    lower end of the gain's confidence interval must exceed it."""
     promotion_confidence: float = Field(default=0.95, ge=0, lt=1)
-    """Of that interval, two-sided and paired by image; 0: any gain above `min_gain` counts."""
+    """Confidence of that interval, two-sided and paired by image; 0: any gain above `min_gain`."""
 
 
 class ProductionSettings(Section):
-    """Services, deployments and what triggers them (`dataengine up`, `dataengine deploy`)."""
+    """Services, deployments and their triggers (`dataengine up`, `dataengine deploy`)."""
 
     name: str = Field(default="dataengine", pattern=r"^[A-Za-z0-9._-]+$")
     """Name of this workspace's deployments; each workspace of one Prefect server needs its own."""
     work_pool: str = Field(default="dataengine", pattern=r"^[A-Za-z0-9._-]+$")
     """Prefect work pool that the deployments run in."""
     runs_at_once: int = Field(default=2, ge=1)
-    """Flow runs that the worker of `dataengine up` has going at a time."""
+    """Flow runs that the worker of `dataengine up` runs at a time."""
     poll_seconds: float = Field(default=5.0, gt=0)
-    """How often that worker asks for work."""
+    """How often that worker polls for work."""
     page_port: int = Field(default=8765, ge=0, le=65535)
-    """Of the annotation page; where it is taken, any free one. So are the other two."""
+    """Port of the annotation page; if it is taken, any free one. So for the other two."""
     prefect_port: int = Field(default=4200, ge=0, le=65535)
     s3_port: int = Field(default=8333, ge=0, le=65535)
     retrain_after_accepted: int = Field(default=200, ge=0)
-    """Masks accepted in review since the last retrain that start one; 0: never."""
+    """Retrain after so many masks are accepted in review since the last one; 0: never."""
     retrain_after_rejected: int = Field(default=20, ge=0)
-    """Masks rejected in a row, since the last retrain, that start one; 0: never."""
+    """Retrain after so many masks are rejected in a row since the last one; 0: never."""
     rescore_images: int = Field(default=20, ge=0)
     """Images whose automatic masks are compared with a newly promoted model's; 0: none."""
     rescore_min_iou: float = Field(default=0.7, ge=0, le=1)
-    """An old mask that none of the new model's answers overlaps by this much goes to review."""
+    """An old mask goes to review if no mask that the new model predicts reaches this IoU."""
 
 
 class OperationsSettings(Section):
     """Sweeping, compaction, metrics."""
 
     orphan_days: AtLeastAnHour = Field(default=1.0, ge=0)
-    """Objects that nothing refers to are swept once they are older than this."""
+    """Unreferenced objects older than this are swept."""
     vacuum_days: AtLeastAnHour = Field(default=7.0, ge=0)
-    """How long every version of the mask table stays readable; pinned ones stay for good."""
+    """How long all versions of the mask table stay readable; pinned ones stay forever."""
     min_free_gib: float = Field(default=1.0, ge=0)
-    """Free disk below which `dataengine doctor` complains."""
+    """Free disk space below which `dataengine doctor` reports a failure."""
     metrics_token: SecretStr | None = None
     """Bearer token for `/metrics`; without one, only this machine may read them."""
 
@@ -143,39 +147,34 @@ class PageSettings(Section):
         IPv4Network("127.0.0.1/32"),
         IPv6Network("::1/128"),
     )
-    """Addresses or networks of proxies in front of the page. What they say in X-Forwarded-For and
-    X-Forwarded-Proto is believed: for whom requests are counted, and that cookies went over TLS."""
+    """Addresses or networks of proxies in front of the page. Their X-Forwarded-For is trusted for
+    rate limits, their X-Forwarded-Proto for whether cookies went over TLS."""
 
 
 class RaySettings(Section):
-    """Shards on a Ray cluster, where `runner = "ray"` (docs/scaling.md)."""
+    """Shards on a Ray cluster, for `runner = "ray"` (docs/scaling.md)."""
 
     address: str = Field(default="local", pattern=r"^(local|auto|(ray://)?[^/]+:[0-9]+)$")
-    """Of the cluster: host:port, ray://host:10001, or auto for one that runs on this machine; local
-    starts Ray here for as long as a run lasts."""
+    """Address of the cluster: host:port, ray://host:10001, or auto for one on this machine; local
+    starts Ray on this machine for the duration of a run."""
     cpus_per_shard: float = Field(default=1.0, gt=0)
-    """CPU cores that a shard takes while it is worked on; its process uses as many threads."""
+    """CPU cores per shard; its process uses as many threads."""
     gpus_per_shard: float = Field(default=0.0, ge=0)
-    """GPUs, or a share of one, that a shard takes."""
+    """GPUs, or share of a GPU, per shard."""
     max_in_flight: int = Field(default=16, ge=1)
-    """Shards given to Ray at a time; more than it has room for keeps an autoscaler going."""
+    """Shards submitted to Ray at a time; more than fit make an autoscaler add nodes."""
     retries: int = Field(default=2, ge=0)
-    """How often a shard is tried again, after an error and after its process was lost."""
+    """How often a shard is retried, after an error and after its process was lost."""
     retry_seconds: float = Field(default=5.0, ge=0)
-    """Before it is tried again after an error."""
+    """Pause before a retry after an error."""
 
 
 class CostSettings(Section):
-    """Prices for the cost ledger, in any one currency; the defaults are round figures in US
-    dollars."""
+    """Prices of the cost ledger, in one currency of any kind; the defaults are rough US dollars."""
 
     cpu_hour: float = Field(default=0.05, ge=0)
-    """Of one core."""
+    """Per core."""
     gpu_hour: float = Field(default=2.5, ge=0)
     person_hour: float = Field(default=20.0, ge=0)
     gb_month: float = Field(default=0.025, ge=0)
-    """Of the object store; 10^9 bytes, 30 days."""
-
-
-"""Days; less than an hour counts as an hour: what a worker has written and not yet named, or is
-reading, is not to be deleted."""
+    """Of the object store: 10^9 bytes for 30 days."""

@@ -1,9 +1,8 @@
 """Settings: the only reader of the environment and of `dataengine.toml`.
 
-A workspace is a folder with a `dataengine.toml`. What stands there can be overridden by
-`DATAENGINE_*` variables, with two underscores between section and name:
-`DATAENGINE_TRAIN__STEPS=50`. What neither says comes from the services that `dataengine up` has
-started there, then from the defaults below.
+A workspace is a folder with a `dataengine.toml`. `DATAENGINE_*` variables override its values, with
+two underscores between section and name: `DATAENGINE_TRAIN__STEPS=50`. Values that neither sets
+come from the services that `dataengine up` has started there, then from the defaults below.
 """
 
 from __future__ import annotations
@@ -48,27 +47,27 @@ PREFIX = "DATAENGINE_"
 SERVICES = ".services"
 """Folder of a workspace in which `dataengine up` keeps its services' data and logs."""
 SERVICES_FILE = f"{SERVICES}/settings.toml"
-"""How to reach them, keys included; written by `dataengine up`, readable by its user only."""
+"""Addresses and keys of the services; written by `dataengine up`, readable by its user only."""
 
 
 class WorkspaceError(DataEngineError):
-    """There is no usable workspace here; the message says what to do."""
+    """There is no usable workspace; the message says what to do."""
 
 
 SHAPING = {"generator", "annotator", "train", "max_pixels", "shard_images"}
-"""Settings of which a run's results depend. Those that say where and how fast it works are none."""
+"""Settings that change a run's results, unlike those of where and how fast it works."""
 
 
 class _TomlFile(TomlConfigSettingsSource):
-    """A file of settings; the byte order mark that some editors put before UTF-8 is no error."""
+    """A file of settings; a byte order mark before the UTF-8 text is accepted."""
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         try:
             return tomllib.loads(file_path.read_text("utf-8-sig"))
         except UnicodeDecodeError as error:
-            raise WorkspaceError(f"{file_path} is not UTF-8 text: save it as that") from error
+            raise WorkspaceError(f"{file_path} is not UTF-8 text: save it as UTF-8") from error
         except tomllib.TOMLDecodeError as error:
-            raise WorkspaceError(f"{file_path} is not TOML: {error}") from error
+            raise WorkspaceError(f"{file_path} is not valid TOML: {error}") from error
 
 
 class Settings(BaseSettings):
@@ -87,7 +86,7 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, repr=False)
     """Catalog; default: catalog.db in the workspace."""
     log: Literal["text", "json"] = "text"
-    """Form of the log on standard error; json: a line of JSON an event."""
+    """Form of the log on standard error; json: one line of JSON per event."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     held_out: float = Field(default=0.15, ge=0, lt=1)
@@ -95,15 +94,15 @@ class Settings(BaseSettings):
     shard_images: int = Field(default=20, ge=1)
     """Images in one shard; SA-1B size: about 1,000."""
     lease_seconds: float = Field(default=60.0, gt=0)
-    """How long a task or shard stays taken after its worker fell silent."""
+    """How long a task or shard stays leased after the last heartbeat of its worker."""
     outage_seconds: float = Field(default=300.0, ge=0)
-    """How long a job goes on trying while the catalog or the store does not answer."""
+    """How long a flow retries while the catalog or the store does not answer."""
     people_lease_seconds: float = Field(default=120.0, gt=0)
-    """How long a task stays with a page that has fallen silent."""
+    """How long a task stays leased to a page without heartbeat."""
     people_draft_seconds: float = Field(default=7200.0, gt=0)
-    """The same where unfinished work on it is kept: somebody offline comes back to it."""
+    """The same if a draft of the task is stored: the annotator may be offline."""
     max_pixels: int = Field(default=200_000_000, ge=1)
-    """Images of more pixels are quarantined."""
+    """Images with more pixels are quarantined."""
     store: StoreSettings = StoreSettings()
     generator: GeneratorSettings = GeneratorSettings()
     annotator: AnnotatorSettings = AnnotatorSettings()
@@ -113,7 +112,7 @@ class Settings(BaseSettings):
     costs: CostSettings = CostSettings()
     production: ProductionSettings = ProductionSettings()
     runner: Literal["local", "ray"] = "local"
-    """Where stage 3's shards are worked on: in this process, or on Ray."""
+    """Where stage 3's shards run: in this process, or on Ray."""
     ray: RaySettings = RaySettings()
 
     @classmethod
@@ -131,11 +130,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, *tomls
 
     def shaping(self) -> dict[str, Any]:
-        """The settings that what a run makes depends on, for its row: it goes on with them."""
+        """The settings that a run's results depend on, for its row: it resumes with them."""
         return self.model_dump(mode="json", include=SHAPING)
 
     def shaped(self, kept: dict[str, Any]) -> Settings:
-        """These settings, but with those that a run was started with (`shaping`)."""
+        """These settings, with those that a run was started with (`shaping`)."""
         sections = {name: getattr(self, name) for name in SHAPING & kept.keys()}
         values = {
             name: type(now).model_validate(kept[name]) if isinstance(now, Section) else kept[name]
@@ -163,7 +162,7 @@ def find_workspace() -> Path:
     `dataengine.toml` from the current folder upwards.
 
     Raises:
-        WorkspaceError: there is none.
+        WorkspaceError: there is no workspace.
     """
     named = os.environ.get(f"{PREFIX}WORKSPACE")
     first = Path(named or Path.cwd()).resolve()
@@ -171,8 +170,8 @@ def find_workspace() -> Path:
         if (folder / FILE_NAME).is_file():
             return folder
     raise WorkspaceError(
-        f"no {FILE_NAME} in {first}{'' if named else ' or above it'}; make a workspace with "
-        "`dataengine init FOLDER` and run the command inside it"
+        f"no {FILE_NAME} in {first}{'' if named else ' or above it'}; create a workspace "
+        "with `dataengine init FOLDER` and run the command inside it"
     )
 
 
@@ -180,27 +179,27 @@ def load_settings(root: Path) -> Settings:
     """The settings of the workspace at `root`.
 
     Raises:
-        WorkspaceError: there is no workspace, or a value is wrong; the message names it.
+        WorkspaceError: there is no workspace, or a value is invalid; the message names it.
     """
     path = root / FILE_NAME
     if not path.is_file():
-        raise WorkspaceError(f"{path} does not exist; make it with `dataengine init {root}`")
+        raise WorkspaceError(f"{path} does not exist; create it with `dataengine init {root}`")
     _check_name(root)
     try:
         return Settings(root=root.resolve())
     except ValidationError as error:
-        wrong = "; ".join(_told(each["loc"], each["msg"]) for each in error.errors())
+        wrong = "; ".join(_error_line(each["loc"], each["msg"]) for each in error.errors())
         raise WorkspaceError(f"{path} or a {PREFIX}* variable is wrong: {wrong}") from error
     except ValueError as error:
         raise WorkspaceError(f"{path} or a {PREFIX}* variable is wrong: {error}") from error
 
 
-def _told(place: tuple[int | str, ...], what: str) -> str:
+def _error_line(place: tuple[int | str, ...], what: str) -> str:
     return f"{'.'.join(map(str, place))}: {what[:1].lower()}{what[1:]}"
 
 
 def _check_name(root: Path) -> None:
-    """Any other name will do."""
+    """Raise if the path is not UTF-8; any other name is allowed."""
     try:
         str(root.resolve()).encode()
     except UnicodeEncodeError as error:
@@ -210,15 +209,15 @@ def _check_name(root: Path) -> None:
         ) from error
 
 
-TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATAENGINE_* variable,
-# e.g. DATAENGINE_TRAIN__STEPS=50. What is commented out shows the default.
+TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each value, for example
+# DATAENGINE_TRAIN__STEPS=50. Commented lines show the defaults.
 
 # database_url = "postgresql+psycopg://user@host/dataengine"   # default: catalog.db in this folder
 # device = "auto"          # auto, cpu, cuda, mps
 # held_out = 0.15          # share of ingested images that is never trained on
 # shard_images = 20        # images one worker commits at once
-# outage_seconds = 300     # how long a job waits for a catalog or a store that does not answer
-# log = "text"             # json: one line an event, for machines
+# outage_seconds = 300     # how long to retry while the catalog or the store does not answer
+# log = "text"             # json: one line per event, for machines
 # runner = "local"         # ray: stage 3's shards go to a Ray cluster, see [ray]
 
 [store]
@@ -228,31 +227,31 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 [generator]
 # preset = "default"       # default, reference, sa1b (crops: slow, thorough), fast
 # points_per_side = 32
-# precision = 0.8          # share of right masks that a retrain's score thresholds aim at
+# precision = 0.8          # share of correct masks that a retrain's score thresholds aim at
 
 [annotator]
 # max_clicks = 8
-# max_objects = 40         # objects annotated in one image
+# max_objects = 40         # objects annotated per image
 
 [train]
 # steps = 150
 # learning_rate = 3e-4
-# promotion_confidence = 0.95   # how sure a gain must be; 0: any gain promotes
+# promotion_confidence = 0.95   # confidence of a gain; 0: any gain promotes
 
 [ray]
 # address = "local"        # host:port, ray://host:10001, auto; local starts Ray on this machine
 # cpus_per_shard = 1
 # gpus_per_shard = 0
-# max_in_flight = 16       # shards given to Ray at a time
+# max_in_flight = 16       # shards submitted to Ray at a time
 
 [production]
-# retrain_after_accepted = 200  # masks accepted since the last retrain that start one; 0: never
-# retrain_after_rejected = 20   # masks rejected in a row that start one; 0: never
+# retrain_after_accepted = 200  # accepted masks that start a retrain; 0: never
+# retrain_after_rejected = 20   # masks rejected in a row that start a retrain; 0: never
 
 [page]
 # trusted_proxies = ["127.0.0.1", "::1"]   # addresses or networks of proxies in front of the page
 
-[costs]                    # prices for `dataengine status`, in any one currency
+[costs]                    # prices for `dataengine status`, in one currency
 # cpu_hour = 0.05
 # gpu_hour = 2.5
 # person_hour = 20.0
@@ -261,7 +260,7 @@ TEMPLATE = """# A data-engine workspace. Every value can be overridden by a DATA
 
 
 def create_workspace(root: Path) -> Path:
-    """Make the folder and its `dataengine.toml`; an existing one stays as it is.
+    """Create the folder and its `dataengine.toml`; an existing file is kept.
 
     Raises:
         WorkspaceError: the folder's path is not UTF-8.
@@ -275,7 +274,7 @@ def create_workspace(root: Path) -> Path:
 
 
 def _with_store(template: str, root: Path) -> str:
-    """Where masks cannot lie in the folder, the user's data folder holds the store."""
+    """The template; with a store in the user's data folder if mask tables cannot be in the root."""
     from storage.keys import unfit_for_tables
 
     unfit = unfit_for_tables(str(root))
@@ -285,6 +284,6 @@ def _with_store(template: str, root: Path) -> str:
     name = f"{re.sub(r'[^a-zA-Z0-9.-]+', '_', root.name)[:40]}-{uuid4().hex[:12]}"
     place = str(Path(data).resolve() / "dataengine" / name)
     if unfit_for_tables(place):
-        return template  # whoever opens the workspace is told
-    said = f"# deltalake takes no {unfit} in a path\nuri = {json.dumps(place, ensure_ascii=False)}"
-    return template.replace('# uri = "store"', said)
+        return template  # opening the workspace raises
+    entry = f"# deltalake takes no {unfit} in a path\nuri = {json.dumps(place, ensure_ascii=False)}"
+    return template.replace('# uri = "store"', entry)

@@ -1,4 +1,4 @@
-"""Where the concrete parts meet: settings to catalog, object store, mask tables and segmenter."""
+"""Composition root: opens catalog, object store, mask tables and segmenter from the settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.core.rle import RLE
 from flows.workspace import logs
 from flows.workspace.retry import patiently
 from flows.workspace.settings import Settings, load_settings
-from storage import generations
+from storage import generations, layout
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import Catalog, Image, Model, Run, open_catalog, schema, utc_now
 from storage.catalog.backup import write_backup
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Workspace:
-    """Everything a flow needs, opened from one folder."""
+    """Everything that a flow needs, opened from one folder."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -56,14 +56,14 @@ class Workspace:
         self.catalog.runs.before_new = partial(patiently, settings.outage_seconds, mark)
         self.queue = AnnotationQueue(self.catalog)
         self.masks = MaskTable(self.objects)
-        self.truths = MaskTable(self.objects, prefix="ground_truth")
-        """Masks that came with the images: what simulated annotators and scores go by."""
+        self.truths = MaskTable(self.objects, prefix=layout.GROUND_TRUTH)
+        """Masks ingested with the images: ground truth of simulated annotators and scores."""
         self._loader = self
-        """Whose models are kept loaded: the same for all workspaces `as_started`."""
+        """Key of the loaded models: the same for all workspaces of `as_started`."""
 
     def as_started(self, run: Run) -> Workspace:
-        """The workspace with the settings that a run was started with: they may have been changed
-        between a stop and its going on. Runs of before they were kept have those of today."""
+        """The workspace with the settings that the run was started with, which may have changed
+        before it resumes. Old runs did not store them and get the current ones."""
         kept = run.config.get("settings")
         if not kept:
             return self
@@ -73,17 +73,17 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """A local folder for what can be made again."""
+        """A local folder for files that can be recreated."""
         folder = self.settings.root / ".cache"
         folder.mkdir(exist_ok=True)
         return folder
 
     def prepare(self) -> None:
-        """Bring the catalog to this code's schema, after a backup of it as it was, and make the
-        shipped model current if no model is. Safe to call again.
+        """Migrate the catalog to this code's schema, after a backup, and make the shipped model
+        current if no model is. Safe to repeat.
 
         Raises:
-            OSError: the backup cannot be written; the catalog stays as it is.
+            OSError: the backup cannot be written; the catalog is unchanged.
         """
         found = self.catalog.revision()
         if found not in (None, schema.head()):
@@ -94,17 +94,17 @@ class Workspace:
 
     @property
     def backups(self) -> Path:
-        """Where backups lie that were made without being asked for."""
+        """The folder of automatic backups."""
         return self.settings.root / "backups"
 
     def _back_up(self, revision: str) -> None:
-        """Before a migration. A catalog of newer code is left to `migrate`, which refuses it."""
+        """Back up before a migration; not a catalog of newer code, which `migrate` refuses."""
         if not schema.is_known(revision):
             return
         self.backups.mkdir(mode=0o700, exist_ok=True)
         path = self.backups / f"before-upgrade-{revision}-{utc_now():%Y%m%dT%H%M%SZ}.backup"
         write_backup(self.catalog.engine, path)
-        log.warning("the catalog is brought forward; as it was, it is in %s", path)
+        log.warning("the catalog is migrated; its backup is %s", path)
 
     def _add_shipped_model(self) -> None:
         from engine.sam.checkpoint import read_card, shipped_path
@@ -115,11 +115,11 @@ class Workspace:
         self.catalog.models.promote(card.version, expected_current=None)
 
     def add_model(self, path: Path, card: dict[str, Any]) -> None:
-        """Store a checkpoint, object first, and enter it as a candidate. Its key has the content's
-        hash, so that what an attempt left that was cut short is not taken for it."""
+        """Store a checkpoint, object first, and add it as a candidate. The key has the content's
+        hash, so that the object of an interrupted attempt is not used for it."""
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        key = f"models/{card['version']}/{content[:16]}.safetensors"
+        key = layout.MODEL.key(version=card["version"], digest=content[:16])
         self.objects.put_file(key, path)
         self.catalog.models.add(
             card["version"],
@@ -142,7 +142,7 @@ class Workspace:
         return model
 
     def segmenter(self, version: str | None = None) -> Segmenter:
-        """The model version, loaded; the current one where none is named. Two are kept."""
+        """The model version, loaded; None: the current one. Two are kept in memory."""
         return _load_segmenter(self._loader, version or self.current_model().version)
 
     def checkpoint(self, version: str) -> Path:
@@ -163,33 +163,33 @@ class Workspace:
         """An image's RGB uint8 (H, W, 3).
 
         Raises:
-            BadImageError: the bytes are no image any more.
-            StorageError: they cannot be fetched, or are not there.
+            BadImageError: the stored bytes are not a readable image.
+            StorageError: the object cannot be fetched, or is missing.
         """
-        with named_by_catalog("If its object is lost for good, ingest the image's file again"):
+        with named_by_catalog("If its object is lost, ingest the image's file again"):
             data = self.objects.get(image.key)
         return read_image(data, max_pixels=self.settings.max_pixels)
 
     def truths_of(self, image_ids: Sequence[int]) -> dict[int, list[RLE]]:
-        """The true masks of images, in one scan; images without any are left out."""
+        """Ground-truth masks by image id, in one scan; images without any are left out."""
         found: dict[int, list[RLE]] = {}
         for mask in self.truths.masks(image_ids=list(image_ids), current_only=True):
-            if mask.area > 0:  # an empty one says that a mask was taken away
+            if mask.area > 0:  # an empty mask marks a removed one
                 found.setdefault(mask.image_id, []).append(mask.rle)
         return found
 
     def images_with_truth(self, dataset: str) -> set[int]:
-        """Ids of the dataset's images that came with masks."""
+        """Ids of the dataset's images with ground-truth masks."""
         found: set[int] = set()
         columns = ("image_id", "area")
         for batch in self.truths.scan(dataset=dataset, columns=columns, current_only=True):
-            there = pc.greater(batch.column("area"), 0)
-            found.update(batch.column("image_id").filter(there).to_pylist())
+            is_mask = pc.greater(batch.column("area"), 0)
+            found.update(batch.column("image_id").filter(is_mask).to_pylist())
         return found
 
 
 def torch_device(name: str) -> str:
-    """The torch device a name stands for: `auto` is the best there is."""
+    """The torch device of a name; `auto`: the best available."""
     import torch
 
     if name != "auto":
@@ -209,10 +209,10 @@ def _load_segmenter(workspace: Workspace, version: str) -> Segmenter:
 
 @cache
 def open_workspace(root: str) -> Workspace:
-    """The workspace of that folder, one per process: what flows call with their parameter.
+    """The workspace of that folder, one object per process; flows call it with their parameter.
 
     Raises:
-        WorkspaceError: there is none, or its settings are wrong.
+        WorkspaceError: there is none, or its settings are invalid.
     """
     keep_freed_memory()
     settings = load_settings(Path(root))
@@ -222,9 +222,9 @@ def open_workspace(root: str) -> Workspace:
 
 @cache
 def code_version() -> str:
-    """The package's version, and the commit where it runs from a checkout."""
+    """The package's version, and the commit if it runs from a checkout."""
     found = package_version("open-data-engine")
-    if shutil.which("git") is None:  # as in a container
+    if shutil.which("git") is None:  # in a container
         return found
     result = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],

@@ -1,0 +1,1 @@
+"""Formats of files: images, COCO, SA-1B; reading and writing."""

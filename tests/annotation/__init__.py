@@ -1,0 +1,1 @@
+"""The annotation app over HTTP, without a browser."""

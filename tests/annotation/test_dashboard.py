@@ -21,7 +21,7 @@ from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import JobView
 from flows.operations.dashboard import WorkspaceReports, history
 from flows.page.actions import ACTIONS, WorkspaceActions
-from flows.page.background_commands import Job, jobs_in, start_job, state_of
+from flows.page.background_commands import BackgroundCommand, commands_in, start_command, state_of
 from storage.catalog import RunKind, TaskKind
 from tests.annotation.site import Site
 from tests.annotation.test_tasks import new_mask, taken
@@ -97,9 +97,9 @@ def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
     names = {"round", "retrain", "generate", "review", "advance", "rescore", "release"}
     assert set(plans) == set(ACTIONS) == names
     assert plans["generate"].command == "dataengine generate --only-new --dataset d"
-    assert "3 of the 3 images of d that no such run has been over" in plans["generate"].text
+    assert "3 of the 3 images of d that no such run has processed" in plans["generate"].text
     assert plans["advance"].command == "dataengine advance --dataset d"
-    assert "(0 are there)" in plans["retrain"].text
+    assert "(there are 0)" in plans["retrain"].text
     limited = adam.plan("generate", {"limit": "2"})
     assert (limited.command[-9:], "2 of the 3" in limited.text) == ("--limit 2", True)
     assert "--new" in adam.plan("round", {"new": True}).command
@@ -142,7 +142,7 @@ def test_a_started_action_runs_to_its_end_with_its_log(site: Site, adam: Client)
     assert done.finished_at is not None
     assert done.finished_at >= done.started_at
     assert site.workspace.masks.counts(("image_id",), dataset="d")
-    assert "2 of the 2 images of d that no such run has been over (3 in all)" in (
+    assert "2 of the 2 images of d that no such run has processed (3 in all)" in (
         adam.plan("generate").text
     )
     assert site.workspace.catalog.audit.latest(1)[0].detail["command"] == begun.command
@@ -157,23 +157,25 @@ def test_what_fails_is_said_with_its_reason(site: Site, adam: Client) -> None:
 
 
 def test_a_killed_job_counts_as_failed(tmp_path: Path) -> None:
-    job = Job(id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00")
-    start_job(tmp_path, job, tmp_path)
+    job = BackgroundCommand(
+        id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00"
+    )
+    start_command(tmp_path, job, tmp_path)
     os.kill(int((tmp_path / "j" / "process").read_text()), signal.SIGKILL)
     end = time.monotonic() + 10
     while state_of(tmp_path, job)[0] == "running" and time.monotonic() < end:
         time.sleep(0.05)
     assert state_of(tmp_path, job) == ("failed", None)
-    assert jobs_in(tmp_path) == [job]
+    assert commands_in(tmp_path) == [job]
 
 
 def test_a_job_can_be_stopped_and_has_its_buttons_name(
     site: Site, adam: Client, rita: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def endless(folder: Path, job: Job, root: Path) -> None:
-        start_job(folder, replace(job, arguments=["annotate", "--port", "0"]), root)
+    def endless(folder: Path, job: BackgroundCommand, root: Path) -> None:
+        start_command(folder, replace(job, arguments=["annotate", "--port", "0"]), root)
 
-    monkeypatch.setattr("flows.page.actions.start_job", endless)
+    monkeypatch.setattr("flows.page.actions.start_command", endless)
     begun = adam.start("advance")
     assert (begun.title, begun.state) == ("Take the next step", "running")
     with pytest.raises(RefusedError, match="admin"):
@@ -200,11 +202,13 @@ def test_a_run_without_parts_tells_how_far_it_has_come(site: Site) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"id": "other"}'])
 def test_a_job_that_cannot_be_read_does_not_hide_the_others(text: str, tmp_path: Path) -> None:
-    job = Job(id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00")
+    job = BackgroundCommand(
+        id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00"
+    )
     for name, content in ((job.id, json.dumps(asdict(job))), ("torn", text)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "job.json").write_text(content)
-    assert jobs_in(tmp_path) == [job]
+    assert commands_in(tmp_path) == [job]
 
 
 def test_a_job_is_there_whole_or_not_at_all(
@@ -217,9 +221,11 @@ def test_a_job_is_there_whole_or_not_at_all(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(shutil, "copyfileobj", torn)
-    job = Job(id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00")
+    job = BackgroundCommand(
+        id="j", action="x", arguments=["--help"], started_at="2026-01-01T00:00:00+00:00"
+    )
     with pytest.raises(OSError, match="no space"):
-        start_job(tmp_path, job, tmp_path)
+        start_command(tmp_path, job, tmp_path)
     assert list((tmp_path / "j").iterdir()) == []
 
 

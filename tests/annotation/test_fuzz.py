@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 def url(site: Site) -> Iterator[str]:
     patch = pytest.MonkeyPatch()
     patch.setattr(RateLimits, "spend", lambda self, name, rate: None)
-    patch.setattr("flows.page.actions.start_job", _start_nothing)
+    patch.setattr("flows.page.actions.start_command", _start_nothing)
     site.annotate()
     with served(site.workspace) as address:
         yield address

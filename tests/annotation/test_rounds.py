@@ -99,7 +99,7 @@ def test_a_round_waits_for_people_and_may_be_stopped_meanwhile(
         figures = run_assisted_manual(site.workspace, row)
         worker.join()
     assert figures is not None
-    assert (figures["images"], figures["masks"], figures["seconds_per_mask"]) == (4, 8, 4.0)
+    assert (figures.images, figures.masks, figures.seconds_per_mask) == (4, 8, 4.0)
     again = run_assisted_manual(site.workspace, row)
     assert again == figures
     assert sum(site.workspace.masks.counts(("run_id",)).values()) == 8

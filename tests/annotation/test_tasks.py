@@ -163,7 +163,7 @@ def test_a_click_is_answered_with_three_masks_of_the_object(site: Site, ada: Cli
 def test_the_page_answers_as_the_model_does(site: Site, ada: Client) -> None:
     from engine.core.records import Prompt
     from engine.sam.embedding_file import read_embedding
-    from engine.sam.zoom import Ask, Zoom
+    from engine.sam.tiles import PromptRequest, TiledPredictor
 
     site.annotate()
     task = taken(ada)
@@ -178,9 +178,9 @@ def test_the_page_answers_as_the_model_does(site: Site, ada: Client) -> None:
     ]
     segmenter = site.workspace.segmenter("lite")
     stored = site.workspace.objects.get(f"embeddings/lite/{task.image.id}.safetensors")
-    zoom = Zoom(segmenter, site.scenes[0].image_HWC, read_embedding(stored))
+    zoom = TiledPredictor(segmenter, site.scenes[0].image_HWC, read_embedding(stored))
     for answer, prompt in zip(answers, prompts, strict=True):
-        (direct,) = zoom.predict([Ask(prompt)], multimask=False)
+        (direct,) = zoom.predict([PromptRequest(prompt)], multimask=False)
         mask = zoom.mask(direct, 0)
         assert (decoded(answer.candidates[0].rle) == mask).mean() > 0.9999
 
@@ -241,8 +241,8 @@ def test_masks_reach_the_table_as_they_were_drawn(site: Site, ada: Client) -> No
         assert number < 2 or not site.workspace.queue.pending("annotate")
     context = _context(site, "annotate")
     figures = commit_answers(site.workspace, context)
-    assert (figures["masks"], figures["clicks_per_mask"]) == (6, 1.0)
-    assert figures["seconds_per_mask"] == 15.0
+    assert (figures.masks, figures.clicks_per_mask) == (6, 1.0)
+    assert figures.seconds_per_mask == 15.0
     rows = list(site.workspace.masks.masks(run_id="annotate"))
     assert len(rows) == 6
     upper = next(row for row in rows if row.mask_id.endswith("0001-upper"))

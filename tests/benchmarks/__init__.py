@@ -1,0 +1,1 @@
+"""Measurements of speed, memory and quality, which are run by hand."""

@@ -1,19 +1,19 @@
-"""How useful automatic masks are, preset by preset: what is found, and how much of it is rubbish.
+"""Quality of automatic masks for each preset: recall, precision, duplicates and specks.
 
     python -m tests.benchmarks.automatic_masks --coins --json
     python -m tests.benchmarks.automatic_masks --set nuclei IMAGES COCO --limit 12 --preset fast
 
-On annotated images (all objects known, else right masks count as wrong), for each preset:
+On images with all objects annotated (else correct masks count as wrong), for each preset:
 
-- AR@1000 and AP, as `dataengine evaluate` has them;
-- found: the share of true masks that some mask matches at IoU USEFUL;
-- kept: the share of masks that match some true one at IoU USEFUL, so what a person would keep;
-- repeats: masks an image that repeat an earlier one at IoU REPEAT;
-- specks: masks an image with stray pieces, all but the largest no more than SPECK of the mask;
-- processor seconds an image.
+- AR@1000 and AP, as `dataengine evaluate` does;
+- found: share of true masks that a mask matches at IoU USEFUL;
+- kept: share of masks that match a true mask at IoU USEFUL, which a reviewer would keep;
+- repeats: masks per image that duplicate an earlier one at IoU REPEAT;
+- specks: masks per image whose components other than the largest are at most SPECK of the mask;
+- processor seconds per image.
 
 `--coins` is scikit-image's photograph of 24 coins; its truth is the watershed segmentation of
-scikit-image's own example.
+scikit-image's example.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from skimage.segmentation import watershed
 
 from engine.automatic import MaskGenerator, preset
 from engine.automatic.config import PRESETS
+from engine.core.components import connected_components
 from engine.core.malloc import keep_freed_memory
-from engine.core.pieces import pieces
 from engine.core.rle import RLE, decode, encode, iou_matrix
 from engine.evaluation.clicks import EvaluationImage
 from engine.evaluation.proposals import score_proposals
@@ -48,37 +48,37 @@ from tests.benchmarks.base_model import folder_images
 
 USEFUL, REPEAT, SPECK = 0.75, 0.9, 0.05
 SMALLEST_COIN = 300
-"""Pixels; smaller regions of the watershed are dirt."""
+"""Regions of the watershed with fewer pixels are not coins."""
 
 FIGURES = ("masks", "kept", "found", "ar_1000", "ap", "repeats", "specks", "seconds")
 
 
 def coins() -> list[EvaluationImage]:
-    """The photograph of coins and its 24 true masks."""
+    """Return the photograph of coins with its 24 true masks."""
     photo: Any = skimage.data.coins  # scikit-image has no types
     edges: Any = sobel
     flood: Any = watershed
     grey = np.asarray(photo())
     markers = np.where(grey < 30, 1, np.where(grey > 150, 2, 0)).astype(np.int32)
     solid = ndimage.binary_fill_holes(flood(edges(grey), markers) == 2)
-    labels, areas = pieces(np.asarray(solid))
+    labels, areas = connected_components(np.asarray(solid))
     truths = [encode(labels == 1 + place) for place in np.flatnonzero(areas > SMALLEST_COIN)]
     return [EvaluationImage(np.repeat(grey[:, :, None], 3, axis=2), truths)]
 
 
 def has_specks(mask_HW: np.ndarray) -> bool:
-    """Whether a mask has pieces beside its largest that are next to nothing together."""
-    areas = pieces(mask_HW)[1]
+    """Return whether a mask has components beside its largest, of at most SPECK of it together."""
+    areas = connected_components(mask_HW)[1]
     return len(areas) > 1 and bool(areas.sum() - areas.max() <= SPECK * areas.sum())
 
 
 def repeats(rles: list[RLE]) -> int:
-    """How many masks repeat an earlier one."""
+    """Return how many masks duplicate an earlier one."""
     return int((np.triu(iou_matrix(rles, rles), 1) >= REPEAT).any(axis=0).sum())
 
 
 def measure(generator: MaskGenerator, images: Sequence[EvaluationImage]) -> dict[str, float]:
-    """FIGURES of one preset on one set."""
+    """Return the FIGURES of one preset on one set."""
     began = time.process_time()
     made = [generator.generate(item.image_HWC) for item in images]
     seconds = time.process_time() - began
@@ -106,7 +106,7 @@ def measure(generator: MaskGenerator, images: Sequence[EvaluationImage]) -> dict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print."""
+    """Measure and print the results."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.automatic_masks")
     parser.add_argument("--set", nargs=3, action="append", default=[], metavar=("NAME", "D", "F"))
     parser.add_argument("--coins", action="store_true", help="scikit-image's coins too")

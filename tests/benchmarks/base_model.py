@@ -1,19 +1,18 @@
-"""How good a model is beside methods that learn nothing, on exactly the same masks and clicks.
+"""Scores of a model and of baselines without learning, on the same masks and clicks.
 
     python -m tests.benchmarks.base_model --set nuclei DIR FILE --set photos DIR FILE --scenes 60
 
 Every method gets the first click of the protocol, the deepest pixel of the true mask, or its box:
 
-- otsu: Otsu's threshold of the grey image; the connected piece (of the bright or of the dark side)
-  that the click is in.
+- otsu: Otsu's threshold of the grey image; the connected component, bright or dark, at the click.
 - flood_fill: cv2.floodFill from the click, each channel within FLOOD_TOLERANCE of the clicked one.
-- slic, felzenszwalb: the region of scikit-image's segmentation that the click is in.
-- grabcut_box: cv2.grabCut started from the box, 5 iterations, in a window around it.
-- box_fill: the box itself. A box score just above it is no skill.
+- slic, felzenszwalb: the region of scikit-image's segmentation at the click.
+- grabcut_box: cv2.grabCut initialised with the box, 5 iterations, in a window around it.
+- box_fill: the box itself. A model whose box score is just above it has learned nothing.
 
-The constants are those with the highest mean over nuclei, photos and scenes, each equally, among
-flood tolerances 8 to 48, 25 to 400 superpixels and scales 50 to 300, tried on training images (the
-`train` splits and scenes from seed 0), never on what is reported.
+The constants have the highest mean over nuclei, photos and scenes with equal weights, among flood
+tolerances 8 to 48, 25 to 400 superpixels and scales 50 to 300, on training images (the `train`
+splits and scenes from seed 0), never on the reported images.
 
 H = height, W = width; images are RGB uint8 (H, W, 3), masks bool (H, W), label maps integer (H, W).
 """
@@ -47,10 +46,10 @@ from storage.formats.folders import list_images
 from storage.formats.images import BadImageError, read_image
 
 FIRST_SCENE = 10_000_000
-"""Scenes with seeds from here on are never trained on."""
+"""First seed of the held-out scenes."""
 
 FLOOD_TOLERANCE = 32
-"""Of 255, in each channel, from the clicked pixel."""
+"""Largest difference from the clicked pixel in each channel, of 255."""
 
 SLIC_SEGMENTS = 400
 FELZENSZWALB_SCALE = 200.0
@@ -63,8 +62,8 @@ Advance = Callable[[], None]
 
 
 def otsu_labels(image_HWC: np.ndarray) -> np.ndarray:
-    """Connected pieces, 8-neighbours, of both sides of Otsu's threshold: int32 (H, W), each piece
-    a number of its own."""
+    """Return labels of the connected components, 8-neighbours, of both sides of Otsu's threshold,
+    int32 (H, W)."""
     grey = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
     _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     count, of_bright = cv2.connectedComponents(bright)
@@ -73,24 +72,24 @@ def otsu_labels(image_HWC: np.ndarray) -> np.ndarray:
 
 
 def slic_labels(image_HWC: np.ndarray) -> np.ndarray:
-    """About SLIC_SEGMENTS superpixels, int (H, W)."""
+    """Return about SLIC_SEGMENTS superpixels, int (H, W)."""
     return np.asarray(slic(image_HWC, n_segments=SLIC_SEGMENTS, compactness=10, start_label=1))
 
 
 def felzenszwalb_labels(image_HWC: np.ndarray) -> np.ndarray:
-    """Felzenszwalb and Huttenlocher's graph segmentation, int (H, W)."""
+    """Return Felzenszwalb and Huttenlocher's graph segmentation, int (H, W)."""
     found = felzenszwalb(image_HWC, scale=FELZENSZWALB_SCALE, sigma=0.8, min_size=20)
     return np.asarray(found)
 
 
 def region_at(labels_HW: np.ndarray, point_xy: tuple[int, int]) -> np.ndarray:
-    """The region of a label map that the click is in, bool (H, W)."""
+    """Return the region of a label map at the click, bool (H, W)."""
     x, y = point_xy
     return np.asarray(labels_HW == labels_HW[y, x])
 
 
 def flood_fill(image_HWC: np.ndarray, point_xy: tuple[int, int]) -> np.ndarray:
-    """What can be reached from the click over pixels of its colour, bool (H, W)."""
+    """Return the pixels connected with the click by pixels of its colour, bool (H, W)."""
     height, width = image_HWC.shape[:2]
     reached = np.zeros((height + 2, width + 2), np.uint8)
     tolerance = (FLOOD_TOLERANCE,) * 3
@@ -101,7 +100,7 @@ def flood_fill(image_HWC: np.ndarray, point_xy: tuple[int, int]) -> np.ndarray:
 
 
 def grabcut(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """GrabCut from a half-open XYXY pixel box, bool (H, W).
+    """Run GrabCut from a half-open XYXY pixel box, bool (H, W).
 
     It sees the box and, on each side, as much again as the box is long (16 pixels at least): what
     is far away tells little, and whole microscope images would take hours. The whole box where
@@ -125,14 +124,14 @@ def grabcut(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray
 
 
 def box_fill(size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
-    """The half-open XYXY pixel box as a mask of (H, W)."""
+    """Return the half-open XYXY pixel box as a mask of (H, W)."""
     filled = np.zeros(size, bool)
     filled[box[1] : box[3], box[0] : box[2]] = True
     return filled
 
 
 def score_baselines(item: EvaluationImage) -> dict[str, list[float]]:
-    """IoU of every baseline with every true mask of one image that is not empty."""
+    """Return the IoU of every baseline with every non-empty true mask of one image."""
     image = item.image_HWC
     labels = {
         "otsu": otsu_labels(image),
@@ -157,8 +156,8 @@ def score_baselines(item: EvaluationImage) -> dict[str, list[float]]:
 def compare(
     segmenter: Segmenter, images: Sequence[EvaluationImage], advance: Advance = lambda: None
 ) -> dict[str, Any]:
-    """The model's scores on a set (`ClickScores.summary`), the baselines' mIoU, and which of those
-    that get one click is best. `advance` is called twice an image: after the model, and after the
+    """Return the model's scores on a set (`ClickScores.summary`), the baselines' mIoU, and the best
+    baseline with one click. `advance` is called twice per image: after the model, and after the
     baselines."""
 
     def with_progress() -> Iterator[EvaluationImage]:
@@ -183,7 +182,8 @@ def compare(
 
 
 def folder_images(folder: Path, coco: Path, limit: int | None) -> list[EvaluationImage]:
-    """The first `limit` images of a folder that have true masks; broken files are passed over."""
+    """Yield the first `limit` images of a folder that have true masks; unreadable files are
+    skipped."""
     paths = list(list_images(folder))
     names = [path.relative_to(folder).as_posix() for path in paths]
     truth = read_coco(coco, names)
@@ -203,7 +203,7 @@ def folder_images(folder: Path, coco: Path, limit: int | None) -> list[Evaluatio
 
 
 def scene_images(count: int) -> list[EvaluationImage]:
-    """Generated scenes with their true masks, from the first seed that is never trained on."""
+    """Generate held-out scenes with their true masks."""
     scenes = [generate_scene(FIRST_SCENE + number) for number in range(count)]
     return [
         EvaluationImage(scene.image_HWC, encode_batch(np.stack(scene.masks)))
@@ -213,7 +213,8 @@ def scene_images(count: int) -> list[EvaluationImage]:
 
 
 def results_table(results: dict[str, dict[str, Any]], version: str) -> Table:
-    """mIoU of every method, a column a set; `results` are `compare`'s by name of the set."""
+    """Print the mIoU of every method, one column per set; `results` are those of `compare` by
+    name of the set."""
     rows: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
         ("model, 1 click", lambda found: found["miou_1_click"]),
         ("model, 1 click, best of 3", lambda found: found["miou_1_click_oracle"]),
@@ -279,7 +280,7 @@ def _progress(what: str, total: int) -> Iterator[Advance]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; 0, or 2 with a message where something given cannot be read."""
+    """Measure and print the results; return 0, or 2 after printing an error."""
     given = _arguments(arguments)
     try:
         segmenter = load_segmenter(given.model or SHIPPED)

@@ -1,23 +1,23 @@
-"""Our mask generator against segment_anything's, with the same weights, images and settings.
+"""Speed, memory and agreement of our mask generator and segment_anything's, with the same weights,
+images and settings.
 
     python -m tests.benchmarks.generator --json
     python -m tests.benchmarks.generator --model vit_b --size 640x480 --repeats 1
     python -m tests.benchmarks.generator --set nuclei IMAGES COCO --limit 20 --end-to-end 60
 
-Three ways of making masks take turns on each image, in one process: segment_anything's
+Three generators run in turns on each image, in one process: segment_anything's
 `SamAutomaticMaskGenerator` (`peer`), ours with the preset `reference` (`exact`), and the same with
-`half` (`fast`). Reported are medians of seconds per image and their ratios; how well exact agrees
-with the peer and fast with exact; and, from a process of its own each, the memory that one image
-takes beyond the loaded model. With `--set`, AR@1000 of exact and fast on annotated images, and how
-well they agree there. With `--end-to-end N`, `dataengine generate` on N photographs against the
-bare generator on the same pixels.
+`half` (`fast`). The benchmark reports medians of seconds per image and their ratios; the agreement
+of exact with peer and of fast with exact; and, each from its own process, the memory that one image
+takes in addition to the loaded model. With `--set`, it reports AR@1000 of exact and fast on
+annotated images, and their agreement. With `--end-to-end N`, it compares `dataengine generate` on N
+photographs with the generator alone on the same pixels.
 
-`vit_b` has random weights here, for timing only, and its masks mean nothing. Its predicted IoUs are
-spread over [0, 1], its threshold lets about KEPT masks pass, and box NMS drops none of them: they
-all look alike.
+`vit_b` has random weights here, for timing only. Its predicted IoUs are spread over [0, 1], its
+threshold keeps about KEPT masks, and NMS by box drops none of them.
 
-All take turns in a process that keeps the memory it frees (`engine.core.malloc`), as our commands
-do; segment_anything left to itself does not, and is slower than reported here (docs/LOG.md).
+The process keeps the memory it frees (`engine.core.malloc`), as our commands do; without this,
+segment_anything is slower than reported here (docs/LOG.md).
 
 Photographs are scikit-image's, resized.
 """
@@ -49,17 +49,17 @@ from engine.core.rle import RLE, decode, encode, iou_matrix
 from engine.evaluation.proposals import score_proposals
 from engine.sam import Segmenter, Thresholds, load_segmenter
 from engine.sam.build import build_sam
-from engine.sam.decode import PromptBatch, decode_undrawn
+from engine.sam.decode import PromptBatch, decode_without_masks
 from flows.workspace.settings import load_settings
 from storage.formats.images import read_image, write_png
 from tests.benchmarks.base_model import folder_images
 
 PHOTOS = ("coffee", "rocket", "astronaut")
 KEPT = 100
-"""Masks an image that random weights are made to keep."""
+"""Masks per image that the threshold of random weights keeps."""
 
 BOUNDARY_PIXELS = 2
-"""How far apart two outlines may run and still count as the same, for the boundary F."""
+"""Tolerance of the boundary F."""
 
 ONE_CLICK = torch.ones(16, 1, dtype=torch.int64)
 
@@ -68,13 +68,13 @@ Masks = list[tuple[RLE, float, float]]
 
 
 def photograph(name: str, size: tuple[int, int]) -> np.ndarray:
-    """One of scikit-image's photographs, RGB uint8, resized to (W, H)."""
+    """Return one of scikit-image's photographs, RGB uint8, resized to (W, H)."""
     pixels = np.asarray(getattr(skimage.data, name)())[:, :, :3]
     return np.ascontiguousarray(cv2.resize(np.ascontiguousarray(pixels), size))
 
 
 def load(model: str) -> tuple[Segmenter, GeneratorConfig]:
-    """The model and the exact configuration; random weights where a name has none."""
+    """Return the model and the exact configuration; random weights for a name without weights."""
     if model != "vit_b":
         segmenter = load_segmenter(model)
         predicted, stable = GeneratorConfig().with_thresholds(segmenter.thresholds)
@@ -89,13 +89,13 @@ def load(model: str) -> tuple[Segmenter, GeneratorConfig]:
 
 @torch.inference_mode()
 def _spread_scores(segmenter: Segmenter) -> float:
-    """Change the head for predicted IoU so that its answers on a photograph have mean 0.5 and
-    deviation 0.15; the threshold that about KEPT of a grid's answers pass."""
+    """Scale the head for predicted IoU so that its values on a photograph have mean 0.5 and
+    deviation 0.15; return the threshold that about KEPT masks of a grid pass."""
     features = segmenter.embed(photograph("coffee", (640, 480))).features_1CHW
     points = torch.from_numpy(point_grid(16, (768, 1024))).float()
     raw = torch.cat(
         [
-            decode_undrawn(
+            decode_without_masks(
                 segmenter.sam,
                 features,
                 PromptBatch(torch.zeros(len(part), dtype=torch.int64), part[:, None], ONE_CLICK),
@@ -112,7 +112,7 @@ def _spread_scores(segmenter: Segmenter) -> float:
 
 
 def ways(segmenter: Segmenter, config: GeneratorConfig) -> dict[str, Callable[[np.ndarray], Masks]]:
-    """The three ways, by name."""
+    """Return the three generators by name."""
     from segment_anything import SamAutomaticMaskGenerator
 
     peer = SamAutomaticMaskGenerator(
@@ -139,7 +139,7 @@ def ways(segmenter: Segmenter, config: GeneratorConfig) -> dict[str, Callable[[n
 
 
 def agreement(found: Masks, wanted: Masks, min_iou: float) -> dict[str, float]:
-    """How many masks of both lists belong together, and how alike those are."""
+    """Return how many masks of both lists match, and how similar they are."""
     table = iou_matrix([rle for rle, _, _ in found], [rle for rle, _, _ in wanted])
     pairs = match(table, min_iou)
     score = max(
@@ -161,7 +161,7 @@ def agreement(found: Masks, wanted: Masks, min_iou: float) -> dict[str, float]:
 def measure(
     segmenter: Segmenter, config: GeneratorConfig, size: tuple[int, int], photos: int, repeats: int
 ) -> dict[str, Any]:
-    """Seconds and agreement at one size."""
+    """Measure seconds and agreement at one size."""
     methods = ways(segmenter, config)
     images = [photograph(name, size) for name in PHOTOS[:photos]]
     methods["exact"](images[0])  # warm up
@@ -203,7 +203,7 @@ def _total(parts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def memory(model: str, way: str, size: str) -> float:
-    """MiB that generating on one photograph takes beyond the loaded model, in a fresh process."""
+    """Return the MiB that one photograph takes beyond the loaded model, in a new process."""
     command = [sys.executable, "-m", "tests.benchmarks.generator", "--peak-of", way]
     done = subprocess.run(
         [*command, "--model", model, "--size", size], capture_output=True, text=True, check=True
@@ -220,8 +220,8 @@ def _peak(model: str, way: str, size: tuple[int, int]) -> float:
 
 
 def _highest() -> int:
-    """KiB of memory that this process has had at most. Linux only; `getrusage` would count what
-    the parent had when it made this process."""
+    """Return this process's peak memory in KiB. Linux only; `getrusage` would include the memory
+    of the parent when it started this process."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
@@ -229,7 +229,7 @@ def _highest() -> int:
 def on_set(
     segmenter: Segmenter, config: GeneratorConfig, folder: Path, coco: Path, limit: int | None
 ) -> dict[str, Any]:
-    """AR@1000 of exact and fast on annotated images, and how well fast agrees with exact."""
+    """Return AR@1000 of exact and fast on annotated images, and the agreement of both."""
     images = folder_images(folder, coco, limit)
     methods = ways(segmenter, config)
     made = {n: [methods[n](item.image_HWC) for item in images] for n in ("exact", "fast")}
@@ -247,8 +247,8 @@ def on_set(
 
 
 def end_to_end(count: int, size: tuple[int, int] = (640, 480)) -> dict[str, float]:
-    """Images a second of `dataengine generate` on `count` photographs, with and without its start,
-    and of the bare generator on the same pixels in memory, with the shipped model."""
+    """Return the images per second of `dataengine generate` on `count` photographs, with and
+    without its start, and of the generator alone on the same pixels, with the shipped model."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         root, folder = Path(name) / "workspace", Path(name) / "images"
@@ -280,7 +280,7 @@ def end_to_end(count: int, size: tuple[int, int] = (640, 480)) -> dict[str, floa
 
 
 def _command(root: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
-    """Seconds that a command in the workspace took, and what it printed as JSON."""
+    """Run a command in the workspace; return its seconds and its JSON output."""
     command = [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
@@ -294,7 +294,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print."""
+    """Measure and print the results."""
     keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.generator")
     parser.add_argument("--model", default="lite", help="lite, vit_b (random), or a checkpoint")

@@ -1,17 +1,18 @@
-"""Our training step against a plain loop, resuming against not stopping, and a fast retrain.
+"""Our training step compared with a plain loop, a resumed training with an uninterrupted one, and
+a fast retrain.
 
     python -m tests.benchmarks.training --json
     python -m tests.benchmarks.training --skip retrain
 
-- **step**: the same images, masks and number of prompts, `lite`, from the shipped weights. The
-  plain loop is what public fine-tuning scripts do: mask by mask, and for each prompt iteration the
-  image encoded again and segment_anything's own prompt encoder and decoder run, with gradients. A
-  second one encodes the batch once an iteration and decodes image by image. Both in float32.
-  Parity: after the first prompt all give one loss. Medians over repeats, in turns.
-- **resume**: a training in a process of its own, killed with SIGKILL half-way and started again;
-  its log must be that of an undisturbed one, to the last digit.
+- **step**: the same images, masks and number of prompts, with `lite`'s shipped weights. The plain
+  loop does what public fine-tuning scripts do: for each mask and prompt iteration it encodes the
+  image and runs segment_anything's prompt encoder and decoder, with gradients. A second loop
+  encodes the batch once per iteration and decodes image by image. Both use float32. After the first
+  prompt all three have the same loss. Times are medians over repeats, in turns.
+- **resume**: a training in its own process, killed with SIGKILL half-way and started again; its log
+  must equal that of an uninterrupted training.
 - **retrain**: the decoder alone, from cached embeddings, on 2,000 masks of one kind of scene, and
-  what it gains on scenes of that kind that it has not seen.
+  its gain on held-out scenes of that kind.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ STEP = TrainConfig(
     mask_loss="balanced",
 )
 ITERATIONS = 3
-"""Prompts of each mask in the timed step: the first and two corrections."""
+"""Prompts per mask in the timed step: the first and two corrections."""
 
 KIND = "capsules"
 RETRAIN_MASKS = 2000
@@ -64,7 +65,7 @@ SMALL = TrainConfig(
 
 
 def scene_example(seed: int, side: int, kind: str | None = None) -> Example:
-    """A generated scene to train on."""
+    """Draw a generated scene to train on."""
     scene = generate_scene(seed, (side, side), kind)
     rles = encode_batch(np.stack(scene.masks)) if scene.masks else []
     return Example(scene.image_HWC, rles, f"scene {seed}")
@@ -74,7 +75,7 @@ def scene_example(seed: int, side: int, kind: str | None = None) -> Example:
 
 
 def samples_of_a_step() -> list[Sample]:
-    """What one step trains on."""
+    """Draw the samples of one step."""
     rng = np.random.default_rng(0)
     found: list[Sample] = []
     while len(found) < STEP.images_per_step:
@@ -87,7 +88,7 @@ def samples_of_a_step() -> list[Sample]:
 def our_step(
     sam: Any, samples: list[Sample], iterations: int, precision: Literal["float32", "bfloat16"]
 ) -> float:
-    """Forward and backward, as the trainer does; the loss."""
+    """Run our step forward and backward; return the loss."""
     sam.zero_grad(set_to_none=True)
     config = replace(STEP, precision=precision)
     generator = torch.Generator().manual_seed(0)
@@ -97,8 +98,8 @@ def our_step(
 
 
 def plain_step(sam: Any, samples: list[Sample], iterations: int, *, one_mask: bool) -> float:
-    """The same by segment_anything's own modules, with the image encoded for every iteration: of
-    every mask alone, or of all masks of the batch."""
+    """Run the step with segment_anything's own modules, encoding the image for every iteration: of
+    each mask alone, or of all masks of the batch."""
     sam.zero_grad(set_to_none=True)
     total = 0.0
     count = sum(len(sample.masks_KSS) for sample in samples)
@@ -121,7 +122,7 @@ def plain_step(sam: Any, samples: list[Sample], iterations: int, *, one_mask: bo
 
 
 class _PlainPrompts:
-    """Masks of one image, asked for with segment_anything's own modules."""
+    """Prompts for the masks of one image, with segment_anything's own modules."""
 
     def __init__(self, sam: Any, sample: Sample, masks: slice) -> None:
         self.sam = sam
@@ -133,7 +134,7 @@ class _PlainPrompts:
         self.logits: torch.Tensor | None = None
 
     def ask(self, embedding: torch.Tensor, iteration: int) -> torch.Tensor:
-        """One prompt iteration; the sum of the masks' losses."""
+        """Run one prompt iteration; return the sum of the masks' losses."""
         prompts = self.sam.prompt_encoder
         sparse, dense = prompts((self.points, self.labels), None, self.logits)
         masks, scores = self.sam.mask_decoder.predict_masks(
@@ -163,7 +164,7 @@ class _PlainPrompts:
 
 
 def step(repeats: int) -> dict[str, Any]:
-    """Seconds of a step each way, and their parity."""
+    """Return the seconds of each kind of step, and the parity of their losses."""
     sam = load_sam().train()
     samples = samples_of_a_step()
     ways: dict[str, Callable[[int], float]] = {
@@ -172,7 +173,7 @@ def step(repeats: int) -> dict[str, Any]:
         "plain_by_mask": lambda n: plain_step(sam, samples, n, one_mask=True),
         "plain_by_batch": lambda n: plain_step(sam, samples, n, one_mask=False),
     }
-    losses = {name: way(1) for name, way in ways.items()}  # and warm up
+    losses = {name: way(1) for name, way in ways.items()}  # also a warm-up
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
@@ -193,14 +194,14 @@ def step(repeats: int) -> dict[str, Any]:
 
 
 def child(folder: Path) -> None:
-    """A small training that saves after every step."""
+    """Run a small training that saves after every step."""
     torch.set_num_threads(1)
     trainer = Trainer(load_sam(), SMALL, lambda rng: scene_example(int(rng.integers(99)), 64))
     trainer.run(checkpoint=folder / "run.pt", every_seconds=0, log=folder / "log.csv")
 
 
 def resume() -> dict[str, Any]:
-    """Whether a run that was killed has the log of one that was not."""
+    """Return whether a killed and resumed run has the log of an uninterrupted one."""
     command = [sys.executable, "-m", "tests.benchmarks.training", "--child"]
     with tempfile.TemporaryDirectory() as name:
         whole, killed = Path(name) / "whole", Path(name) / "killed"
@@ -233,7 +234,7 @@ def _curve(folder: Path) -> list[tuple[str, ...]]:
 
 
 def retrain() -> dict[str, Any]:
-    """Seconds of a retrain with a frozen encoder, everything in it, and what it brings."""
+    """Return the seconds of a whole retrain with a frozen encoder, and its gain."""
     examples: list[Example] = []
     while sum(len(example.rles) for example in examples) < RETRAIN_MASKS:
         examples.append(scene_example(2_000_000 + len(examples), 384, KIND))
@@ -270,7 +271,7 @@ def _held_out(sam: Any) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print."""
+    """Measure and print the results."""
     keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.training")
     parts: dict[str, Callable[[], dict[str, Any]]] = {}

@@ -30,7 +30,7 @@ def test_a_link_signs_in_and_leads_to_where_the_role_works(
         page.wait_for_url(f"{url}/sign-in*")
         shot(page, "sign-in")
         page.goto(f"{url}/sign-in#{token}")
-        until(page, "document.body.innerText.includes('It was used already')")
+        until(page, "document.body.innerText.includes('It was already used')")
         reviewer = site.link("rita", "reviewer")
         page.goto(f"{url}/sign-in#{reviewer}")
         page.wait_for_url(f"{url}/review")
@@ -44,13 +44,13 @@ def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
     command = "status"
 
     def note(folder: object, job: object, root: object) -> None:
-        from flows.page.background_commands import start_job
+        from flows.page.background_commands import start_command
 
         started.append(job.arguments)  # type: ignore[attr-defined]
         quick = type(job)(**{**_fields(job), "arguments": [command]})
-        start_job(folder, quick, root)  # type: ignore[arg-type]
+        start_command(folder, quick, root)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("flows.page.actions.start_job", note)
+    monkeypatch.setattr("flows.page.actions.start_command", note)
     page.goto(f"{url}/dashboard")
     until(page, "document.getElementById('live').textContent.trim() === 'live'")
     site.annotate()

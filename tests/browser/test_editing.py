@@ -113,7 +113,7 @@ def test_tools_fit_a_low_window_in_the_colours_that_the_system_asks_for(
         for box in tools.evaluate_all("all => all.map((e) => e.getBoundingClientRect().bottom)"):
             assert box <= height
         shot(page, f"annotate-low-{height}")
-    colours = page.evaluate("import('/static/js/colours.js').then((all) => ({...all}))")
+    colours = page.evaluate("import('/static/js/editor/colours.js').then((all) => ({...all}))")
     present = colorsys.rgb_to_hsv(*colours["CURRENT_COLOUR"])[0]
     for colour in (*colours["OWN_COLOURS"], *colours["PREFILLED_COLOURS"]):
         apart = abs(colorsys.rgb_to_hsv(*colour)[0] - present)

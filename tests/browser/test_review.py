@@ -147,6 +147,7 @@ def test_a_fix_is_what_the_reviewer_drew_and_no_key_drops_it_unasked(
     page.keyboard.press("u")
     page.wait_for_selector("dialog[open]")
     page.keyboard.press("Enter")
+    until(page, "document.querySelector('dialog') === null")
     page.keyboard.press("ArrowLeft")
     for key in ("a", "r"):
         page.keyboard.press(key)

@@ -1,0 +1,1 @@
+"""Killed processes, outages, races and full disks."""

@@ -51,7 +51,7 @@ class StoppablePostgres:
             self._process = subprocess.Popen(
                 [*command, "-h", ""], user=self._installed.system_user, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not self._answers():
             assert time.monotonic() < deadline, self._log.read_text()
             time.sleep(0.05)

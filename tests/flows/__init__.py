@@ -1,0 +1,1 @@
+"""Flows and commands on the embedded defaults."""

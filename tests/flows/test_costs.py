@@ -220,7 +220,7 @@ def test_bookkeeping_that_fails_does_not_undo_the_work(
     with spending(site.workspace, "a"):
         done = True
     assert done
-    assert "was not kept" in caplog.text
+    assert "was not stored" in caplog.text
 
 
 def test_ingest_counts_the_bytes_it_stored_once(site: Site, tmp_path: Path) -> None:

@@ -63,44 +63,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     ada = catalog.annotators.get_or_create(NAME, role="reviewer")
     catalog.audit.add("annotator_added", NAME, command=f"annotators add {NAME} --role reviewer")
     for shard, image_id in enumerate(site.image_ids):
-        task = workspace.queue.lease(ada.id, kinds=[TaskKind.ANNOTATE], run_id="annotate")
-        assert task is not None
-        assert task.image_id == image_id
-        rows = [
-            replace(mask, shard=shard, annotator=NAME)
-            for mask in site.mask_rows(shard, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL)
-        ]
-        step = TrajectoryStep(
-            mask_id=rows[0].mask_id,
-            image_id=image_id,
-            run_id="annotate",
-            task_id=task.id,
-            annotator=NAME,
-            step=0,
-            kind="click",
-            at=0.5,
-        )
-        name = f"annotate/{task.id}-{task.lease_id}.parquet"
-        store.put(f"annotations/{name}", write_parquet(rows))
-        store.put(f"trajectories/tasks/{name}", write_trajectories([step]))
-        result = TaskResult(made=3, trajectories=f"trajectories/tasks/{name}")
-        catalog.drafts.keep(task.id, ada.id, 1, {"by": NAME})
-        workspace.queue.submit(task.id, str(task.lease_id), f"annotations/{name}", result)
-        verdict = NewVerdict(
-            mask_id=rows[0].mask_id,
-            task_id=task.id,
-            verdict=VerdictKind.REJECT,
-            annotator_id=ada.id,
-            seconds=1.0,
-            reason=f"ask {NAME} about it",
-        )
-        catalog.verdicts.add_many([verdict])
-        workspace.masks.commit(rows, run_id="annotate", shard=shard)
-        workspace.truths.commit(
-            [replace(mask, mask_id=f"t/{mask.mask_id}") for mask in rows],
-            run_id="annotate",
-            shard=shard,
-        )
+        _hand_in(site, ada.id, shard)
         store.put(embedding_key("lite", image_id), b"embedding")
     steps = [read_trajectories(store.get(key)) for key in _keys(store, "trajectories/")]
     assert len(steps) == 3
@@ -114,6 +77,50 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     catalog.releases.finish("d-1", {"masks": 9})
     compact(store)  # older versions have files of their own now
     return site
+
+
+def _hand_in(site: Site, person_id: int, shard: int) -> None:
+    """An image's answer, steps, draft, verdict, and its masks in both tables."""
+    workspace, catalog, store = site.workspace, site.workspace.catalog, site.workspace.objects
+    image_id = site.image_ids[shard]
+    task = workspace.queue.lease(person_id, kinds=[TaskKind.ANNOTATE], run_id="annotate")
+    assert task is not None
+    assert task.image_id == image_id
+    rows = [
+        replace(mask, shard=shard, annotator=NAME)
+        for mask in site.mask_rows(shard, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL)
+    ]
+    step = TrajectoryStep(
+        mask_id=rows[0].mask_id,
+        image_id=image_id,
+        run_id="annotate",
+        task_id=task.id,
+        annotator=NAME,
+        step=0,
+        kind="click",
+        at=0.5,
+    )
+    name = f"annotate/{task.id}-{task.lease_id}.parquet"
+    store.put(f"annotations/{name}", write_parquet(rows))
+    store.put(f"trajectories/tasks/{name}", write_trajectories([step]))
+    result = TaskResult(made=3, trajectories=f"trajectories/tasks/{name}")
+    catalog.drafts.keep(task.id, person_id, 1, {"by": NAME})
+    workspace.queue.submit(task.id, str(task.lease_id), f"annotations/{name}", result)
+    verdict = NewVerdict(
+        mask_id=rows[0].mask_id,
+        task_id=task.id,
+        verdict=VerdictKind.REJECT,
+        annotator_id=person_id,
+        seconds=1.0,
+        reason=f"ask {NAME} about it",
+    )
+    catalog.verdicts.add_many([verdict])
+    workspace.masks.commit(rows, run_id="annotate", shard=shard)
+    workspace.truths.commit(
+        [replace(mask, mask_id=f"t/{mask.mask_id}") for mask in rows],
+        run_id="annotate",
+        shard=shard,
+    )
 
 
 def _keys(store: ObjectStore, prefix: str = "") -> list[str]:

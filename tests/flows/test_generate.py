@@ -146,7 +146,7 @@ def test_the_same_command_after_ctrl_c_goes_on_and_makes_no_mask_twice(
     command = ["generate", "--dataset", "d", "--limit", "4"]
     first = CliRunner().invoke(app, command)
     assert first.exit_code == 130
-    assert "the same command goes on" in first.stderr
+    assert "the same command resumes it" in first.stderr
     second = CliRunner().invoke(app, command)
     assert second.exit_code == 0, second.output
     assert "2 of 4 images" in second.stderr

@@ -147,7 +147,7 @@ def test_answers_go_once_their_run_is_in_the_table_and_finished(site: Site) -> N
     assert sweep_workspace(workspace, delete=True)["objects"] == 0
     figures = commit_answers(workspace, _context(site, "annotate"))
     assert sweep_workspace(workspace, delete=True)["objects"] == 0  # killed before it finished
-    workspace.catalog.runs.finish("annotate", figures)
+    workspace.catalog.runs.finish("annotate", figures.to_json())
     found = sweep_workspace(workspace, delete=True)
     assert found["kinds"] == {"annotations": {"objects": 3, "bytes": found["bytes"]}}
     assert len(list(workspace.masks.masks(run_id="annotate"))) == 3

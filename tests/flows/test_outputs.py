@@ -79,7 +79,7 @@ def test_amg_beside_its_images_replaces_none_and_takes_none_of_its_own(
 
     again = CliRunner().invoke(app, ["amg", *sorted(after), *flags])  # as `amg *` would
     assert json.loads(again.stdout)["images"] == 3
-    assert "passed over" in again.stderr
+    assert "skipped" in again.stderr
     assert set(_contents(tmp_path)) == set(after)
 
 
@@ -178,7 +178,7 @@ def test_settings_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
         with pytest.raises(WorkspaceError, match=f"{FILE_NAME} is {wrong}"):
             load_settings(tmp_path)
     path.write_text("[train\n")
-    with pytest.raises(WorkspaceError, match=r"is not TOML: .*line 1"):
+    with pytest.raises(WorkspaceError, match=r"is not valid TOML: .*line 1"):
         load_settings(tmp_path)
 
 
@@ -192,8 +192,8 @@ def test_a_release_made_again_says_that_it_is_the_old_one(
     card = {"masks": 1, "images": 3, "created_at": "2026-01-01T00:00:00+00:00"}
     site.workspace.catalog.releases.finish(begun.name, card)
     told = CliRunner().invoke(app, ["release", begun.name, "--dataset", "d"]).stdout
-    assert "as it was made at 2026-01-01" in told
-    assert "needs a new name" in told
+    assert "as made at 2026-01-01" in told
+    assert "need a release of a new name" in told
 
 
 def test_a_server_that_ends_at_once_is_not_said_to_be_slow(
@@ -202,7 +202,7 @@ def test_a_server_that_ends_at_once_is_not_said_to_be_slow(
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(sys, "executable", "false")
     with (
-        pytest.raises(temporary_server.OrchestratorError, match="ended at its start with code 1"),
+        pytest.raises(temporary_server.OrchestratorError, match="ended at start with code 1"),
         temporary_server.server(tmp_path),
     ):
         pass
@@ -231,6 +231,6 @@ def test_an_earlier_demo_is_replaced_but_not_what_somebody_put_there(tmp_path: P
     assert not (root / "out").exists()
     OutputFolder(root / "out").write("instances.json", "{}")
     (root / "out" / "notes.txt").write_bytes(THEIRS)
-    with pytest.raises(NotTheDemoError, match="out is not of the demo; move it away"):
+    with pytest.raises(NotTheDemoError, match="out does not belong to the demo; move it away"):
         prepare_demo(root)
     assert (root / "out" / "notes.txt").read_bytes() == THEIRS

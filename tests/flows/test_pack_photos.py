@@ -55,7 +55,7 @@ def test_a_file_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(given) == 0
     before = out.read_bytes()
     assert main(given) == 0
-    assert "holds these sets already" in capsys.readouterr().out
+    assert "already holds these sets" in capsys.readouterr().out
     assert main([str(shelf(tmp_path / "other")), *given[1:]]) == 2
     assert "holds something else" in capsys.readouterr().err
     assert out.read_bytes() == before

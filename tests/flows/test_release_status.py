@@ -13,8 +13,17 @@ from flows.operations import doctor
 from flows.operations.sweep import sweep_workspace
 from flows.release import release
 from flows.release.release import export_release
+from flows.release.report_data import write_report
 from flows.workspace.settings import FILE_NAME
-from storage.catalog import Release, ReleaseState, RunKind, RunState, TaskKind, TaskResult
+from storage.catalog import (
+    AnnotatorKind,
+    Release,
+    ReleaseState,
+    RunKind,
+    RunState,
+    TaskKind,
+    TaskResult,
+)
 from storage.formats.sa1b import read_sa1b
 from tests.annotation.site import Site, make_site
 
@@ -148,7 +157,7 @@ def test_what_was_killed_is_found_by_doctor_and_closed_by_sweep(
     workspace.settings = workspace.settings.model_copy(update={"outage_seconds": 0.0})
     catalog.runs.beat("works", 60)
     (_, found) = doctor.check_workspace(workspace.settings.root)
-    assert found["detail"] == "2 runs that nobody is at; 1 releases that nobody is at"
+    assert found["detail"] == "2 runs that no process works on; 1 releases that no process works on"
     names = {"runs": ["semi_automatic open", "ingest killed"], "releases": ["d-1"]}
     assert sweep_workspace(workspace)["stale"] == names
     assert catalog.runs.get("killed").state == RunState.RUNNING
@@ -158,3 +167,23 @@ def test_what_was_killed_is_found_by_doctor_and_closed_by_sweep(
     for name in ("works", "waits"):
         assert catalog.runs.get(name).state == RunState.RUNNING
     assert doctor.check_workspace(workspace.settings.root)[1]["level"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "names", [["ada"], ["simulated"], ["ada", "simulated"], []], ids=" and ".join
+)
+def test_a_report_says_whether_people_or_simulated_annotators_made_the_masks(
+    site: Site, tmp_path: Path, names: list[str]
+) -> None:
+    catalog = site.workspace.catalog
+    catalog.annotators.get_or_create("simulated", kind=AnnotatorKind.SIMULATED)
+    for number, name in enumerate(names):
+        rows = site.mask_rows(0, "done", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, limit=2)
+        rows = [
+            replace(mask, annotator=name, mask_id=f"{name}{n}", shard=number)
+            for n, mask in enumerate(rows)
+        ]
+        site.workspace.masks.commit(rows, run_id="done", shard=number)
+    report = write_report(site.workspace, "d", {"rounds": []}, tmp_path / "report.html").read_text()
+    assert ("People annotated 2 masks" in report) == ("ada" in names)
+    assert ("Simulated annotators made 2 masks" in report) == ("simulated" in names)

@@ -287,7 +287,7 @@ def test_a_step_that_can_wait_is_left_to_the_process_that_is_at_it(site: Site) -
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert str(told[0]) == f"process {run_lock.owner()} is at it"
+    assert str(told[0]) == f"process {run_lock.owner()} runs this step"
     with turn(workspace, "loop/99", wait=False):
         pass
 

@@ -1,0 +1,1 @@
+"""Equality with other implementations: segment_anything and MobileSAM."""

@@ -18,7 +18,7 @@ from tests.parity.weights import stretched
 
 torch.set_num_threads(1)
 SCENE = generate_scene(3, (150, 200), "regions").image_HWC
-"""Not square, and no multiple of anything."""
+"""Not square, and not a multiple of a stride."""
 
 THRESHOLDS = {"min_predicted_iou": 0.4, "min_stability": 0.6}
 
@@ -30,12 +30,12 @@ def lite() -> Any:
 
 @pytest.fixture(scope="module")
 def sparse() -> Any:
-    """Only the peaks stay above nought, so that boxes differ."""
+    """Return weights whose masks are small, so that boxes differ."""
     return stretched(sharpness=16, gain=600, offset=40)
 
 
 def theirs(sam: Any, image: np.ndarray, config: GeneratorConfig) -> list[dict[str, Any]]:
-    """segment_anything's masks at our settings."""
+    """Return segment_anything's masks with our configuration."""
     from segment_anything import SamAutomaticMaskGenerator
 
     generator = SamAutomaticMaskGenerator(
@@ -68,7 +68,7 @@ def assert_same(mine: list[GeneratedMask], other: list[dict[str, Any]]) -> None:
     assert len(pairs) == len(mine)
     for left, right in pairs:
         mask, found = mine[left], other[right]
-        theirs_iou = min(found["predicted_iou"], 1.0)  # ours ends where IoU does
+        theirs_iou = min(found["predicted_iou"], 1.0)  # ours is clipped
         assert mask.predicted_iou == pytest.approx(theirs_iou, abs=1e-3)
         assert mask.stability_score == pytest.approx(found["stability_score"], abs=1e-3)
         assert mask.point_xy == pytest.approx(tuple(found["point_coords"][0]), abs=1e-3)
@@ -87,7 +87,7 @@ def photograph(name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("photo", ["coins", "coffee", "rocket"])
-def test_real_photographs_with_the_reference_preset(lite: Any, photo: str) -> None:
+def test_photographs_with_the_reference_preset_give_the_same_masks(lite: Any, photo: str) -> None:
     image = photograph(photo)
     config = preset("reference", points_per_side=12, **THRESHOLDS)
     mine = ours(lite, image, config)
@@ -96,7 +96,7 @@ def test_real_photographs_with_the_reference_preset(lite: Any, photo: str) -> No
 
 
 @pytest.mark.slow
-def test_a_photograph_with_crops(lite: Any) -> None:
+def test_a_photograph_with_crops_gives_the_same_masks(lite: Any) -> None:
     image = photograph("coffee")
     config = preset(
         "reference", points_per_side=16, crop_layers=2, crop_points_divisor=2, **THRESHOLDS
@@ -117,7 +117,9 @@ def test_small_regions_are_removed_the_same_way(lite: Any) -> None:
 
 
 @pytest.mark.parametrize("box_iou", [1.0, 0.9, 0.5])
-def test_the_same_duplicates_go_among_masks_of_a_few_pixels(sparse: Any, box_iou: float) -> None:
+def test_duplicates_among_masks_of_a_few_pixels_are_removed_the_same_way(
+    sparse: Any, box_iou: float
+) -> None:
     config = preset(
         "reference",
         points_per_side=6,

@@ -1,8 +1,7 @@
-"""The same answers as MobileSAM's own package, with the same random weights.
+"""Equality with MobileSAM's own package, with the same random weights.
 
-Tolerances are shares of the largest answer: 2e-5 for each module and for the embedding (batch
-norms are folded into the convolutions here, which rounds otherwise), 1e-4 for logits at the end;
-1e-4 for predicted IoU.
+Tolerances are shares of the largest value: 2e-5 for each module and for the embedding (folded batch
+norms round differently), 1e-4 for the final logits; 1e-4 for predicted IoU.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from engine.simulation.scenes import generate_scene
 torch.set_num_threads(1)
 IMAGE = generate_scene(3, (150, 200), "regions").image_HWC
 SMALL = 256
-"""Side of the image that modules are compared on: most windows overhang there, as at 1024."""
+"""Side of the image on which modules are compared: most windows are padded, as at 1024."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def mobile_sam() -> Any:
 
 @torch.no_grad()
 def stirred(module: Any) -> Any:
-    """Random weights and statistics everywhere, none of them noughts or ones."""
+    """Set all weights and statistics to random values."""
     generator = torch.Generator().manual_seed(4)
     for name, value in module.named_parameters():
         if value.ndim == 1:  # of norms, and biases
@@ -49,7 +48,7 @@ def stirred(module: Any) -> Any:
             value.copy_(0.2 * torch.randn(value.shape, generator=generator))
         elif name.endswith("running_var"):
             value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-    return module.train().eval()  # attention takes its biases over when it enters evaluation
+    return module.train().eval()  # attention copies its biases when evaluation mode starts
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ def ours(theirs: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def small(mobile_sam: Any, theirs: Any) -> Any:
-    """Their encoder for images of SMALL."""
+    """Return MobileSAM's encoder for images of SMALL."""
     widths, heads = [64, 128, 160, 320], [2, 4, 5, 10]
     encoder = mobile_sam.modeling.TinyViT(
         img_size=SMALL, embed_dims=widths, num_heads=heads, drop_path_rate=0.0
@@ -82,14 +81,14 @@ def assert_close(mine: torch.Tensor, other: torch.Tensor) -> None:
 
 
 def as_grid(tokens: torch.Tensor) -> torch.Tensor:
-    """(B, H x W, C) as (B, C, H, W)."""
+    """Reshape (B, H x W, C) to (B, C, H, W)."""
     images, places, channels = tokens.shape
     side = int(places**0.5)
     return tokens.transpose(1, 2).reshape(images, channels, side, side)
 
 
 @torch.inference_mode()
-def test_every_module_answers_as_theirs_does(small: Any, ours: Any) -> None:
+def test_every_module_computes_what_theirs_does(small: Any, ours: Any) -> None:
     encoder = ours.image_encoder
     torch.manual_seed(1)
     image = torch.randn(2, 3, SMALL, SMALL)
@@ -118,7 +117,7 @@ def test_every_module_answers_as_theirs_does(small: Any, ours: Any) -> None:
 
 
 @torch.inference_mode()
-def test_prompts_are_answered_as_their_predictor_does(
+def test_prompts_give_the_predictions_of_their_predictor(
     mobile_sam: Any, theirs: Any, ours: Any
 ) -> None:
     predictor = mobile_sam.SamPredictor(theirs)
@@ -135,5 +134,5 @@ def test_prompts_are_answered_as_their_predictor_does(
         )
         answer = segmenter.predict(embedding, [prompt], multimask=multimask)
         assert np.abs(answer.logits_BMHW[0].numpy() - logits).max() < 1e-4 * np.abs(logits).max()
-        clipped = scores.clip(0, 1)  # ours end where IoU does
+        clipped = scores.clip(0, 1)  # ours are clipped
         assert np.abs(answer.predicted_iou_BM[0].numpy() - clipped).max() < 1e-4

@@ -1,4 +1,4 @@
-"""The same answers as segment_anything's own predictor, on the same weights.
+"""Equality with segment_anything's own predictor, with the same weights.
 
 Random weights with the decoder stretched, so that masks differ from click to click; then the
 shipped model, where it lies in the package.
@@ -20,7 +20,7 @@ from tests.parity.weights import stretched
 
 torch.set_num_threads(1)
 IMAGE = generate_scene(3, (150, 200), "regions").image_HWC
-"""Not square, and no multiple of anything."""
+"""Not square, and not a multiple of a stride."""
 
 CLICK = np.array([[61.0, 95.0]])
 THREE = np.array([[61.0, 95.0], [120.5, 30.0], [180.0, 140.0]])
@@ -73,7 +73,7 @@ def test_the_image_is_embedded_as_the_predictor_does(segmenter: Segmenter, predi
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_prompt_is_answered_as_the_predictor_does(
+def test_a_prompt_gives_the_prediction_of_the_predictor(
     case: str, segmenter: Segmenter, predictor: Any
 ) -> None:
     prompt, multimask = CASES[case]
@@ -87,7 +87,7 @@ def test_a_prompt_is_answered_as_the_predictor_does(
     embedding = segmenter.embed(IMAGE)
     answer = segmenter.predict(embedding, [prompt], multimask=multimask)
     ours = answer.logits_BMHW[0]
-    assert np.abs(ours.numpy() - logits).max() < 2e-3  # stretched weights stretch rounding too
+    assert np.abs(ours.numpy() - logits).max() < 2e-3  # scaled weights scale rounding errors too
     assert np.abs(answer.predicted_iou_BM[0].numpy() - scores).max() < 1e-4
     assert 0 < masks.mean() < 1
     assert (segmenter.masks(embedding, ours) == masks).mean() > 0.9999
@@ -95,7 +95,7 @@ def test_a_prompt_is_answered_as_the_predictor_does(
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.skipif(not shipped_path().exists(), reason="the base model is not in this checkout")
-def test_the_shipped_model_answers_as_the_predictor_does(case: str) -> None:
+def test_the_shipped_model_predicts_as_the_predictor_does(case: str) -> None:
     from segment_anything import SamPredictor
 
     prompt, multimask = CASES[case]

@@ -1,4 +1,4 @@
-"""Random weights that answer like a model."""
+"""Random weights whose predictions depend on the prompt."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from engine.sam.build import build_sam
 
 @torch.no_grad()
 def stretched(sharpness: float, gain: float, offset: float) -> Any:
-    """Random weights that mind where the click is: `sharpness` times larger projections, `gain`
-    times steeper logits less `offset`, and predicted IoUs that lie well inside (0, 1)."""
+    """Return random weights whose masks depend on the click: projections are `sharpness` times
+    larger, logits are scaled by `gain` and lowered by `offset`, and predicted IoUs lie well inside
+    (0, 1)."""
     torch.manual_seed(0)
     sam = build_sam("lite")
     decoder = sam.mask_decoder
@@ -31,5 +32,5 @@ def stretched(sharpness: float, gain: float, offset: float) -> Any:
     quality = decoder.iou_prediction_head.layers[-1]
     quality.weight.mul_(1.2)
     quality.bias.add_(0.5)
-    torch.nn.init.normal_(sam.prompt_encoder.drawing[-1].weight, std=0.2)  # noughts else
+    torch.nn.init.normal_(sam.prompt_encoder.drawing[-1].weight, std=0.2)  # else zeros
     return sam

@@ -1,0 +1,1 @@
+"""Real servers: PostgreSQL, S3, Prefect, Ray."""

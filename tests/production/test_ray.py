@@ -23,6 +23,7 @@ from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Shard, ShardState
 from tests.flows.conftest import TOML, write_scenes
+from tests.production.running import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -81,16 +82,31 @@ def _owner(shard: Shard) -> int:
 
 
 def _freeze_then_kill_the_first(workspace: Workspace, seen: list[int]) -> None:
-    """The first worker that has a shard is frozen until another one has one too, then killed."""
-    deadline = time.monotonic() + 60
+    """A worker is frozen while it holds a shard, and killed once another one has had a shard."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and len(seen) < 2:
         for shard in _shards(workspace):
-            if shard.state != ShardState.OPEN and _owner(shard) not in seen:
+            if shard.state == ShardState.OPEN or _owner(shard) in seen:
+                continue
+            if seen or _is_frozen_with(workspace, shard):
                 seen.append(_owner(shard))
-                os.kill(seen[0], signal.SIGSTOP)
         time.sleep(0.01)
     if seen:
         os.kill(seen[0], signal.SIGKILL)
+
+
+def _is_frozen_with(workspace: Workspace, shard: Shard) -> bool:
+    """Whether the shard's worker, now stopped, holds it still; one that does not continues."""
+    worker = _owner(shard)
+    os.kill(worker, signal.SIGSTOP)
+    while Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.01)
+    is_held = (ShardState.LEASED, shard.lease_id) in [
+        (now.state, now.lease_id) for now in _shards(workspace)
+    ]
+    if not is_held:
+        os.kill(worker, signal.SIGCONT)
+    return is_held
 
 
 def test_two_nodes_make_what_one_process_makes_though_a_worker_is_killed(

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from engine.core.rle import encode
 from flows.cli import main
 from flows.data.ingest import ingest_folder
 from flows.deploy import prefect_flows
-from flows.deploy.deployments import DEPLOYMENTS
+from flows.deploy.deployments import flow_of
+from flows.deploy.jobs import JOBS, JobDefinition
 from flows.prefect_api import events
 from flows.prefect_api.client import UnreachableError, api_url, auth_string, login, using
 from flows.review.rescore import rescore_dataset
 from flows.services.definitions import prefect_auth, read_services_file, write_services_file
 from flows.services.supervisor import check_fits
 from flows.workspace.processes import python
-from flows.workspace.run_lock import only_one
+from flows.workspace.run_lock import exclusive_run
 from flows.workspace.settings import FILE_NAME, SERVICES_FILE, WorkspaceError, load_settings
 from flows.workspace.workspace import Workspace
 from storage.catalog import RunKind, RunState, TaskKind, TaskState
@@ -58,20 +60,30 @@ def failure(*arguments: str) -> Exception:
 
 def test_the_yaml_declares_what_deploy_makes() -> None:
     declared = {row["entrypoint"]: row for row in yaml.safe_load(YAML.read_text())["deployments"]}
-    assert set(declared) == {
-        f"flows.deploy.prefect_flows.{item.function}" for item in DEPLOYMENTS.values()
-    }
-    for item in DEPLOYMENTS.values():
-        told = [
+    assert set(declared) == {job.entrypoint for job in JOBS.values()}
+    for job in JOBS.values():
+        triggers = [
             (row["expect"], row.get("parameters", {}), row["match"])
-            for row in declared[f"flows.deploy.prefect_flows.{item.function}"].get("triggers", [])
+            for row in declared[job.entrypoint].get("triggers", [])
         ]
         resource = {"prefect.resource.id": "dataengine.workspace.dataengine"}
-        assert told == [
+        assert triggers == [
             ([trigger.event], trigger.parameters, {**resource, **trigger.labels})
-            for trigger in item.triggers
+            for trigger in job.triggers
         ]
-        assert getattr(prefect_flows, item.function).name == item.flow
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=list(JOBS))
+def test_a_jobs_flow_takes_what_the_registry_says(job: JobDefinition) -> None:
+    flow = flow_of(job)
+    assert flow.name == job.flow_name
+    own = dict(signature(flow.fn, eval_str=True).parameters)
+    assert {*own} - {"workspace", "only_if_due"} == {*job.option_names}
+    for option in job.options:
+        assert own[option.name].default == option.default
+        assert own[option.name].annotation in (option.kind, option.kind | None)
+    if job.dataset != "none":
+        assert (own["dataset"].default is None) == (job.dataset == "optional")
 
 
 def test_without_a_server_the_error_says_where_to_get_one(empty: Workspace) -> None:
@@ -195,16 +207,16 @@ def test_of_two_that_would_train_one_does(empty: Workspace) -> None:
     empty.catalog.runs.start("r", RunKind.RETRAIN, dataset_id=dataset.id)
 
     def fail() -> None:
-        with only_one(empty, "r") as is_to_train:
+        with exclusive_run(empty, "r") as is_to_train:
             assert is_to_train
             raise KeyError
 
     for _ in range(2):  # a failure gives it back at once
         with pytest.raises(KeyError):
             fail()
-    with only_one(empty, "r") as is_to_train:
+    with exclusive_run(empty, "r") as is_to_train:
         assert is_to_train
-    with only_one(empty, "r") as is_to_train:
+    with exclusive_run(empty, "r") as is_to_train:
         assert not is_to_train
 
 
@@ -234,7 +246,7 @@ def test_a_guard_left_alone_ends_its_service_and_what_that_started(tmp_path: Pat
     began = time.monotonic()
     assert guard.stdin is not None
     guard.stdin.close()  # what the operating system does when its parent is gone
-    assert guard.wait(timeout=30) == 128 + signal.SIGTERM
+    assert guard.wait(timeout=120) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 10
     until(lambda: has_ended(pid), "the child's end")
 
@@ -252,7 +264,7 @@ def test_a_guard_ends_with_its_service(tmp_path: Path) -> None:
         [*command, sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"],
         stdin=subprocess.PIPE,
     )
-    assert guard.wait(timeout=30) == 128 + signal.SIGKILL
+    assert guard.wait(timeout=120) == 128 + signal.SIGKILL
 
 
 @pytest.mark.slow
@@ -285,8 +297,8 @@ def test_masks_that_the_new_model_does_not_see_go_to_review(tmp_path: Path) -> N
     workspace.masks.commit(made, run_id="old", shard=0)
     found = rescore_dataset(workspace, dataset)
     assert found is not None
-    assert (found["images"], found["masks"], found["queued"]) == (2, 4, 2)
-    assert found["disagreements"] >= 2
+    assert (found.images, found.masks, found.queued) == (2, 4, 2)
+    assert found.disagreements >= 2
     (run,) = workspace.catalog.runs.all(kind=RunKind.REVIEW)
     assert run.state == RunState.RUNNING
     assert workspace.queue.counts(run_id=run.id)[TaskState.OPEN] == 2
@@ -304,7 +316,7 @@ def test_a_runs_log_says_how_far_it_has_come_from_any_thread(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(prefect_flows, "get_run_logger", lambda: logging.getLogger("run"))
-    monkeypatch.setattr(prefect_flows, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(prefect_flows, "LOG_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "run")
     log = prefect_flows.RunLog()
     monkeypatch.setattr(prefect_flows, "get_run_logger", None)  # a thread without a run has none

@@ -1,0 +1,1 @@
+"""Access, limits, secrets and advisories."""

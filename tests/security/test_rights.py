@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -229,6 +230,12 @@ def test_a_browser_has_so_many_streams_and_no_more(
             assert told(first) == told(second)
             with listening(url, ada) as third:
                 assert list(third) == []
+        end = time.monotonic() + 20
+        is_let_in = False
+        while not is_let_in:  # the server notices that the others are gone
+            assert time.monotonic() < end, "closed streams still count"
+            with listening(url, ada) as fourth:
+                is_let_in = next(fourth, None) is not None
 
 
 # files of an earlier time

@@ -1,4 +1,4 @@
-"""What segmenters of tests that answer `predict` by themselves have in common."""
+"""Base class of fake segmenters that implement `predict`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from engine.sam import Embedding, Prediction, Segmenter
 
 
 class AnswersTogether(Segmenter):
-    """Answers several prompts about one image with one `predict`."""
+    """Implements `predict_each` for prompts about one image with one call of `predict`."""
 
-    def predict_each(self, asked: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
-        prompts = [prompt for _, prompt, _ in asked]
-        found = self.predict(asked[0][0], prompts, multimask=asked[0][2])
+    def predict_each(self, requests: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
+        prompts = [prompt for _, prompt, _ in requests]
+        found = self.predict(requests[0][0], prompts, multimask=requests[0][2])
         return [
             Prediction(found.logits_BMHW[i : i + 1], found.predicted_iou_BM[i : i + 1])
-            for i in range(len(asked))
+            for i in range(len(requests))
         ]

@@ -1,4 +1,4 @@
-"""What tests of training share: random weights, and small scenes to train on."""
+"""Fixtures for tests of training: random weights and small scenes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from engine.training.samples import Example
 
 @cache
 def random_weights() -> Any:
-    """A `lite` that no test may change."""
+    """Return a shared `lite`, which tests must not change."""
     torch.manual_seed(11)
     return build_sam("lite")
 
 
 def fresh() -> Any:
-    """A `lite` with the same random weights every time."""
+    """Return a `lite` with the same random weights at every call."""
     return copy.deepcopy(random_weights())
 
 
 def draw(rng: np.random.Generator) -> Example:
-    """A source that uses the generator it is given."""
+    """Draw a scene with the given random generator."""
     seed = int(rng.integers(1000))
     scene = generate_scene(seed, (64, 80), "regions")
     return Example(scene.image_HWC, [encode(mask) for mask in scene.masks], f"scene {seed}")

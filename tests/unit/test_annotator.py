@@ -1,4 +1,4 @@
-"""The simulated annotator with a model that gets better, worse or nowhere with each click."""
+"""The simulated annotator, with models that improve, worsen or stay equal with each click."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from engine.core.metrics import iou
 from engine.core.records import Prompt
 from engine.sam import Embedding, Prediction, Segmenter
-from engine.sam.zoom import Zoom
+from engine.sam.tiles import TiledPredictor
 from engine.simulation.annotator import (
     AnnotatedMask,
     AnnotatorConfig,
     CostModel,
     SimulatedAnnotator,
-    stroke,
+    apply_stroke,
 )
 from tests.unit.fake_segmenters import AnswersTogether
 
@@ -41,7 +41,7 @@ SMALL = rectangle(60, 44, 72, 56)  # 144
 
 
 def shrunk(mask: np.ndarray, share: float) -> np.ndarray:
-    """The mask's upper rows, about `share` of it: its IoU with the mask is its share."""
+    """Return the mask's upper rows, about `share` of it, which is their IoU with the mask."""
     rows = np.flatnonzero(mask.any(axis=1))
     kept = mask.copy()
     kept[rows[round(share * len(rows)) :]] = False
@@ -49,7 +49,7 @@ def shrunk(mask: np.ndarray, share: float) -> np.ndarray:
 
 
 class Learner(AnswersTogether):
-    """Knows the objects; its answer to n clicks on one has the IoU `quality(n)` with it."""
+    """Knows the true masks; after n clicks its mask has the IoU `quality(n)`."""
 
     def __init__(self, truths: Sequence[np.ndarray], quality: Callable[[int], float]) -> None:
         self.truths, self.quality = truths, quality
@@ -77,10 +77,10 @@ class Learner(AnswersTogether):
         return np.asarray(logits_BHW.numpy() > 0)
 
 
-def viewer(model: Segmenter) -> Zoom:
-    """The image as it is, never closer."""
-    return Zoom(
-        model, lambda: np.zeros((*EMBEDDING.original_size, 3), np.uint8), EMBEDDING, is_on=False
+def viewer(model: Segmenter) -> TiledPredictor:
+    """Return a predictor that uses no tiles."""
+    return TiledPredictor(
+        model, lambda: np.zeros((*EMBEDDING.original_size, 3), np.uint8), EMBEDDING, use_tiles=False
     )
 
 
@@ -94,7 +94,7 @@ def annotate(
 
 
 def slowly(clicks: int) -> float:
-    """Better with every click and never good."""
+    """Return an IoU that rises with every click and never reaches `good_iou`."""
     return 0.5 + 0.025 * clicks
 
 
@@ -112,13 +112,13 @@ def test_an_object_takes_the_clicks_the_model_needs(needed: int) -> None:
     assert mask.strokes == 0
     assert mask.iou == 1
     assert np.array_equal(mask.mask_HW, LARGE)
-    assert mask.seconds == CostModel().of(needed, 0)
+    assert mask.seconds == CostModel().seconds_for(needed, 0)
     assert mask.predicted_iou == pytest.approx(0.1 * needed)
 
 
 def test_each_object_takes_its_own_clicks() -> None:
     class Partial(Learner):
-        """Is slow with the small object only."""
+        """Needs more clicks on the small object only."""
 
         def share(self, truth: np.ndarray, clicks: int) -> float:
             return (0.3, 0.5, 0.75, 1.0)[clicks - 1] if truth is SMALL else 1.0
@@ -129,8 +129,8 @@ def test_each_object_takes_its_own_clicks() -> None:
     assert [len(prompts) for prompts, _ in model.asked] == [2, 1, 1, 1]
 
 
-def test_nobody_clicks_twice_at_the_same_point() -> None:
-    """Where a click changes nothing, more of it would not help: the brush is taken."""
+def test_no_click_repeats_a_point() -> None:
+    """If a click does not change the mask, the annotator takes the brush."""
     (mask,), model = annotate([LARGE], lambda clicks: 0.6)
     points = model.asked[-1][0][0].points_xy
     assert points is not None
@@ -138,7 +138,7 @@ def test_nobody_clicks_twice_at_the_same_point() -> None:
     assert mask.strokes >= 1
 
 
-def test_three_masks_are_asked_for_at_the_first_click_only() -> None:
+def test_only_the_first_click_requests_three_masks() -> None:
     _, model = annotate([LARGE], good_after(3))
     assert [multimask for _, multimask in model.asked] == [True, False, False]
 
@@ -157,7 +157,7 @@ def test_the_first_click_is_at_the_centre_and_the_next_in_the_error() -> None:
     assert labels.tolist() == [1, 1, 1]
 
 
-def test_what_is_too_much_is_clicked_as_background() -> None:
+def test_false_positives_get_a_background_click() -> None:
     whole, wanted = rectangle(4, 4, 44, 44), rectangle(4, 4, 44, 30)
 
     class Greedy(Learner):
@@ -179,7 +179,7 @@ def test_what_is_too_much_is_clicked_as_background() -> None:
     assert (whole & ~wanted)[y, x]
 
 
-def test_the_last_answer_is_fed_back() -> None:
+def test_the_previous_prediction_is_fed_back() -> None:
     _, model = annotate([LARGE], lambda clicks: 1.0 if clicks >= 3 else 0.3 * clicks)
     assert model.asked[0][0][0].mask_logits is None
     for clicks in (1, 2):
@@ -192,19 +192,19 @@ def test_the_last_answer_is_fed_back() -> None:
 # limits
 
 
-def test_after_the_last_click_come_brush_and_eraser() -> None:
+def test_brush_and_eraser_follow_the_last_click() -> None:
     config = AnnotatorConfig(max_clicks=3, max_seconds=1000)
     (mask,), model = annotate([LARGE], lambda clicks: 0.3 + 0.1 * clicks, config)
     assert mask.clicks == len(model.asked) == 3
     assert 1 <= mask.strokes <= 4
     assert mask.iou == iou(mask.mask_HW, LARGE)
     assert mask.iou >= 0.9
-    assert mask.seconds == pytest.approx(CostModel().of(3, mask.strokes))
+    assert mask.seconds == pytest.approx(CostModel().seconds_for(3, mask.strokes))
 
 
-def test_strokes_have_a_limit_too() -> None:
+def test_the_number_of_strokes_is_limited() -> None:
     comb = LARGE.copy()
-    comb[:, 4:44:4] = False  # every tooth is a piece of its own
+    comb[:, 4:44:4] = False  # every tooth is a component
     config = AnnotatorConfig(max_clicks=1, max_strokes=2, keep_iou=0.01, max_seconds=1000)
     (mask,), _ = annotate([comb], lambda clicks: 0.2, config)
     assert mask.strokes == 2
@@ -212,7 +212,7 @@ def test_strokes_have_a_limit_too() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "clicks"), [(3.9, 1), (4.8, 2), (5.6, 2), (5.75, 3)])
-def test_no_click_is_begun_that_would_end_after_the_time(seconds: float, clicks: int) -> None:
+def test_no_click_starts_that_would_exceed_the_time(seconds: float, clicks: int) -> None:
     config = AnnotatorConfig(max_seconds=seconds)
     (mask,), _ = annotate([LARGE], slowly, config)
     assert (mask.clicks, mask.strokes) == (clicks, 0)
@@ -220,7 +220,7 @@ def test_no_click_is_begun_that_would_end_after_the_time(seconds: float, clicks:
 
 
 @pytest.mark.parametrize(("seconds", "strokes"), [(8.8, 0), (8.95, 1), (13.95, 2)])
-def test_no_stroke_is_begun_that_would_end_after_the_time(seconds: float, strokes: int) -> None:
+def test_no_stroke_starts_that_would_exceed_the_time(seconds: float, strokes: int) -> None:
     comb = LARGE.copy()
     comb[:, 4:44:4] = False
     config = AnnotatorConfig(max_clicks=1, max_seconds=seconds, keep_iou=0.01)
@@ -229,23 +229,23 @@ def test_no_stroke_is_begun_that_would_end_after_the_time(seconds: float, stroke
     assert mask.seconds <= seconds
 
 
-def test_undo_goes_back_to_the_best_answer() -> None:
+def test_undo_returns_to_the_best_mask() -> None:
     config = AnnotatorConfig(max_clicks=4, max_strokes=0)
     (mask,), _ = annotate([LARGE], {1: 0.4, 2: 0.8, 3: 0.2, 4: 0.6}.__getitem__, config)
     assert mask.iou == 0.8
     assert np.array_equal(mask.mask_HW, shrunk(LARGE, 0.8))
     assert mask.predicted_iou == pytest.approx(0.2)
-    assert mask.clicks == 4  # the time was spent all the same
+    assert mask.clicks == 4  # the later clicks cost time although they are undone
 
 
-def test_what_stays_bad_is_thrown_away() -> None:
+def test_masks_below_keep_iou_are_discarded() -> None:
     config = AnnotatorConfig(max_strokes=0, keep_iou=0.5)
     assert annotate([LARGE], lambda clicks: 0.45, config)[0] == []
     (kept,), _ = annotate([LARGE], lambda clicks: 0.5, config)
     assert kept.iou == 0.5
 
 
-def test_a_model_that_finds_nothing_leaves_work_for_the_brush() -> None:
+def test_the_brush_paints_what_the_model_does_not_find() -> None:
     (mask,), _ = annotate([LARGE], lambda clicks: 0.0)
     assert mask.strokes >= 1
     assert mask.iou >= 0.9
@@ -254,26 +254,26 @@ def test_a_model_that_finds_nothing_leaves_work_for_the_brush() -> None:
 # objects
 
 
-def test_objects_are_worked_on_largest_first() -> None:
+def test_objects_are_annotated_largest_first() -> None:
     found, _ = annotate([SMALL, LARGE, MIDDLE], lambda clicks: 1.0)
     assert [int(mask.mask_HW.sum()) for mask in found] == [1600, 576, 144]
 
 
-def test_of_many_objects_the_most_prominent_are_annotated() -> None:
+def test_only_the_most_prominent_objects_are_annotated() -> None:
     config = AnnotatorConfig(max_objects=2)
     found, model = annotate([SMALL, LARGE, MIDDLE], lambda clicks: 1.0, config)
     assert [int(mask.mask_HW.sum()) for mask in found] == [1600, 576]
     assert len(model.asked[0][0]) == 2
 
 
-def test_more_objects_than_a_batch_holds_are_all_annotated() -> None:
+def test_more_objects_than_one_batch_are_all_annotated() -> None:
     dots = [rectangle(x, y, x + 5, y + 5) for x in range(0, 90, 6) for y in range(0, 60, 6)]
     found, model = annotate(dots, lambda clicks: 1.0, AnnotatorConfig(max_objects=1000))
     assert len(found) == len(dots) == 150
     assert [len(prompts) for prompts, _ in model.asked] == [64, 64, 22]
 
 
-def test_hidden_objects_are_passed_over() -> None:
+def test_empty_truths_are_skipped() -> None:
     assert annotate([], slowly)[0] == []
     found, _ = annotate([np.zeros(SIZE, bool), SMALL], lambda clicks: 1.0)
     assert len(found) == 1
@@ -292,12 +292,12 @@ def sketch(corners: list[tuple[int, int, int, int]]) -> np.ndarray:
 
 
 @given(st.lists(CORNERS, max_size=5), st.lists(CORNERS, max_size=5))
-def test_a_stroke_changes_wrong_pixels_only_and_always_some(
+def test_a_stroke_changes_wrong_pixels_only_and_at_least_one(
     left: list[tuple[int, int, int, int]], right: list[tuple[int, int, int, int]]
 ) -> None:
     mask, truth = sketch(left), sketch(right)
     before = mask.copy()
-    after = stroke(mask, truth)
+    after = apply_stroke(mask, truth)
     assert np.array_equal(mask, before)
     painted = after != mask
     assert not (painted & (mask == truth)).any()
@@ -305,25 +305,25 @@ def test_a_stroke_changes_wrong_pixels_only_and_always_some(
     assert iou(after, truth) >= iou(mask, truth)
 
 
-def test_a_stroke_works_on_the_largest_piece_of_error() -> None:
+def test_a_stroke_corrects_the_largest_component_of_error() -> None:
     truth, mask = LARGE | SMALL, MIDDLE.copy()
-    after = stroke(mask, truth)
+    after = apply_stroke(mask, truth)
     assert after[MIDDLE].all()
     assert not after[SMALL].any()
     assert after[LARGE].mean() > 0.9
-    erased = stroke(LARGE | SMALL, SMALL)
+    erased = apply_stroke(LARGE | SMALL, SMALL)
     assert erased[SMALL].all()
     assert erased[LARGE].mean() < 0.1
 
 
 def test_a_stroke_leaves_the_corners() -> None:
-    after = stroke(np.zeros(SIZE, bool), LARGE)
+    after = apply_stroke(np.zeros(SIZE, bool), LARGE)
     assert not after[4, 4]
     assert not after[43, 43]
     assert after[24, 4]
 
 
-# what it costs
+# cost
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_a_stroke_leaves_the_corners() -> None:
 def test_clicks_and_strokes_take_the_time_of_the_cost_model(
     clicks: int, strokes: int, seconds: float
 ) -> None:
-    assert CostModel().of(clicks, strokes) == pytest.approx(seconds)
+    assert CostModel().seconds_for(clicks, strokes) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -346,6 +346,6 @@ def test_clicks_and_strokes_take_the_time_of_the_cost_model(
         ("max_objects", 0),
     ],
 )
-def test_an_annotator_that_makes_no_sense_is_refused(name: str, value: float) -> None:
+def test_an_annotator_config_out_of_range_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         replace(AnnotatorConfig(), **{name: value})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The methods a model is compared with, on an image whose answers are plain."""
+"""The baselines of the benchmark, on images with obvious results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DISC_CENTER, BLOCK_CENTER = (24, 30), (70, 32)
 
 
 def two_things() -> tuple[np.ndarray, list[np.ndarray]]:
-    """A bright disc and a bright block, apart, on a dark ground."""
+    """Return an image of a bright disc and a bright block on a dark background, and their masks."""
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
     disc = (x - DISC_CENTER[0]) ** 2 + (y - DISC_CENTER[1]) ** 2 <= 14**2
     block = (abs(x - BLOCK_CENTER[0]) <= 12) & (abs(y - BLOCK_CENTER[1]) <= 15)
@@ -54,7 +54,7 @@ def item() -> EvaluationImage:
 @pytest.mark.parametrize(
     ("labels", "least"), [(bench.otsu_labels, 0.95), (bench.felzenszwalb_labels, 0.7)]
 )
-def test_the_clicked_region_is_the_thing_alone(
+def test_the_clicked_region_is_the_object_alone(
     labels: Callable[[np.ndarray], np.ndarray], least: float
 ) -> None:
     image, (disc, block) = two_things()
@@ -63,7 +63,7 @@ def test_the_clicked_region_is_the_thing_alone(
     assert overlap(bench.region_at(regions, BLOCK_CENTER), block) > least
 
 
-def test_otsu_keeps_pieces_of_the_dark_side_apart_too() -> None:
+def test_otsu_separates_components_of_the_dark_side() -> None:
     image = np.full((*SIZE, 3), 20, np.uint8)
     image[:, 40:50] = 220
     regions = bench.otsu_labels(image)
@@ -72,7 +72,7 @@ def test_otsu_keeps_pieces_of_the_dark_side_apart_too() -> None:
     assert bench.region_at(regions, (95, 5)).sum() == 46 * SIZE[0]
 
 
-def test_superpixels_are_pieces_that_keep_to_edges() -> None:
+def test_superpixels_follow_edges() -> None:
     image, (disc, _) = two_things()
     found = bench.region_at(bench.slic_labels(image), DISC_CENTER)
     assert 0 < found.sum() < disc.sum()
@@ -95,7 +95,7 @@ def test_flood_fill_measures_from_the_click_not_from_neighbour_to_neighbour() ->
     assert np.flatnonzero(columns).tolist() == list(range(60 - reach, 60 + reach + 1))
 
 
-def test_grabcut_finds_the_thing_inside_its_box_every_time_the_same() -> None:
+def test_grabcut_finds_the_object_in_its_box_and_is_deterministic() -> None:
     image, (disc, _) = two_things()
     box = rle.box_xyxy(rle.encode(disc))
     first = bench.grabcut(image, box)
@@ -103,12 +103,12 @@ def test_grabcut_finds_the_thing_inside_its_box_every_time_the_same() -> None:
     assert np.array_equal(first, bench.grabcut(image, box))
 
 
-def test_grabcut_gives_the_box_where_nothing_lies_outside_it() -> None:
+def test_grabcut_returns_the_box_if_it_is_the_whole_image() -> None:
     image, _ = two_things()
     assert bench.grabcut(image, (0, 0, SIZE[1], SIZE[0])).all()
 
 
-def test_grabcut_looks_around_the_box_only_and_answers_inside_it() -> None:
+def test_grabcut_reads_a_window_and_segments_inside_the_box() -> None:
     image, (disc, _) = two_things()
     wide = np.pad(image, ((0, 0), (0, 300), (0, 0)), mode="reflect")
     box = rle.box_xyxy(rle.encode(disc))
@@ -142,7 +142,7 @@ def test_model_and_baselines_are_compared_on_the_same_masks(segmenter: Segmenter
 
 
 def folder(root: Path) -> tuple[Path, Path]:
-    """An annotated image, one without annotations, and one that is no image."""
+    """Write an annotated image, one without annotations, and a file that is not an image."""
     images, coco = root / "images", root / "instances.json"
     images.mkdir()
     image, masks = two_things()
@@ -171,14 +171,14 @@ def test_the_command_ends_with_one_line_of_json(
     assert (found["things"]["images"], found["things"]["masks"]) == (1, 2)
 
 
-def test_scenes_are_those_that_are_never_trained_on() -> None:
+def test_scenes_are_held_out() -> None:
     (first,) = bench.scene_images(1)
     scene = generate_scene(10_000_000)
     assert np.array_equal(first.image_HWC, scene.image_HWC)
     assert len(first.truths) == len(scene.masks)
 
 
-def test_what_cannot_be_measured_is_said(
+def test_wrong_arguments_end_with_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench.main(["--scenes", "1", "--model", str(tmp_path / "no.safetensors")]) == 2

@@ -1,4 +1,4 @@
-"""Checkpoints: written once, read back whole, refused when broken."""
+"""Checkpoints: written, read, and refused if damaged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def saved(lite: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_model_comes_back_as_it_was_to_half_precision(lite: Any, saved: Path) -> None:
+def test_a_half_precision_checkpoint_loads_with_rounded_weights(lite: Any, saved: Path) -> None:
     loaded, card = load_checkpoint(saved)
     assert card == CARD
     assert not loaded.training
@@ -64,7 +64,7 @@ def test_a_model_comes_back_as_it_was_to_half_precision(lite: Any, saved: Path) 
         assert torch.equal(after[name], value.half().float())
 
 
-def test_a_model_comes_back_exactly_when_it_was_not_halved(lite: Any, tmp_path: Path) -> None:
+def test_a_full_precision_checkpoint_loads_unchanged(lite: Any, tmp_path: Path) -> None:
     save_checkpoint(lite, CARD, tmp_path / "exact.safetensors", half=False)
     loaded, _ = load_checkpoint(tmp_path / "exact.safetensors")
     after = loaded.state_dict()
@@ -216,14 +216,14 @@ def test_a_pth_file_that_does_not_fit_its_name_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("small_vit_b")
-def test_a_pth_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_pth_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="vit_b"):
         load_sam(tmp_path / "sam_vit_b.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle at all"], ids=["empty", "noise"])
 @pytest.mark.usefixtures("small_vit_b")
-def test_a_pth_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_pth_file_without_a_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "sam_vit_b.pth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError):

@@ -1,4 +1,4 @@
-"""Run lengths, boxes, grids, clicks and measures against slow and plain versions of themselves."""
+"""Run lengths, boxes, grids, clicks and metrics, compared with slow and simple versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.core import boxes, rle
 from engine.core.clicks import center_point, depth, next_click
 from engine.core.grids import point_grid
 from engine.core.metrics import batch_iou, boundary_f, boundary_tolerance, iou, match
-from engine.core.records import Prompt
+from engine.core.records import Prompt, Provenance, Source, Stage
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=16))
 PAIRS = array_shapes(min_dims=2, max_dims=2, max_side=9).flatmap(
@@ -108,7 +108,7 @@ def filled(box: np.ndarray) -> np.ndarray:
 
 
 @given(BOXES, BOXES)
-def test_iou_of_boxes_is_iou_of_the_pixels_they_hold(left: np.ndarray, right: np.ndarray) -> None:
+def test_iou_of_boxes_is_iou_of_their_pixels(left: np.ndarray, right: np.ndarray) -> None:
     found = boxes.iou_matrix(left, right)
     assert found.shape == (len(left), len(right))
     for i, a in enumerate(left):
@@ -187,7 +187,7 @@ def test_the_centre_is_the_deepest_pixel_inside(mask: np.ndarray) -> None:
 
 
 @given(PAIRS)
-def test_a_corrective_click_says_what_is_wrong_where_it_is_wrong(
+def test_a_corrective_click_is_in_the_error_with_its_label(
     pair: tuple[np.ndarray, np.ndarray],
 ) -> None:
     found, wanted = pair
@@ -202,14 +202,14 @@ def test_a_corrective_click_says_what_is_wrong_where_it_is_wrong(
     assert depth(wanted & ~found if label else found & ~wanted)[y, x] == deepest
 
 
-def test_of_equally_deep_errors_the_missing_one_is_clicked() -> None:
+def test_of_equally_deep_errors_the_false_negative_is_clicked() -> None:
     found, wanted = np.zeros((3, 9), bool), np.zeros((3, 9), bool)
     found[:, :3] = True
     wanted[:, 6:] = True
     assert next_click(found, wanted) == ((7, 1), 1)
 
 
-# measures
+# metrics
 
 
 @given(PAIRS)
@@ -236,7 +236,7 @@ def test_a_pair_at_the_limit_is_matched_and_one_below_is_not() -> None:
     assert match(np.array([[0.49]]), 0.5) == []
 
 
-def test_what_does_not_touch_is_never_matched() -> None:
+def test_disjoint_masks_are_never_matched() -> None:
     assert match(np.zeros((2, 2)), 0.0) == []
     assert match(np.zeros((0, 2)), 0.0) == []
 
@@ -249,11 +249,11 @@ def test_what_does_not_touch_is_never_matched() -> None:
     [
         ({}, "needs points or a box"),
         ({"labels": np.ones(1)}, "needs points or a box"),
-        ({"points_xy": np.zeros((1, 2))}, "go together"),
-        ({"box_xyxy": np.zeros(4), "labels": np.ones(1)}, "go together"),
+        ({"points_xy": np.zeros((1, 2))}, "both points and labels"),
+        ({"box_xyxy": np.zeros(4), "labels": np.ones(1)}, "both points and labels"),
         ({"points_xy": np.zeros(2), "labels": np.ones(1)}, r"shape \(N, 2\)"),
         ({"points_xy": np.zeros((1, 3)), "labels": np.ones(1)}, r"shape \(N, 2\)"),
-        ({"points_xy": np.zeros((2, 2)), "labels": np.ones(1)}, "2 points"),
+        ({"points_xy": np.zeros((2, 2)), "labels": np.ones(1)}, r"shape \(2,\)"),
         ({"box_xyxy": np.zeros((1, 4))}, r"shape \(4,\)"),
     ],
 )
@@ -271,16 +271,16 @@ def square(size: int, shift: int = 0) -> np.ndarray:
     return mask
 
 
-def test_outlines_within_reach_are_the_same() -> None:
+def test_outlines_within_the_tolerance_are_equal() -> None:
     assert boundary_f(square(20), square(20, 2), 2) == 1
     assert boundary_f(square(20), square(20), 0) == 1
-    # moved by 3: one side is lost, and the other but for what is near the corners
+    # moved by 3: two sides match nothing except near the corners
     assert boundary_f(square(20), square(20, 3), 2) == pytest.approx((76 - 20 - 14) / 76)
 
 
-def test_outlines_of_precision_and_recall_are_balanced() -> None:
+def test_boundary_f_balances_precision_and_recall() -> None:
     half = square(20)
-    half[4:24, 14:] = False  # its outline is the left half, and a cut that is no outline
+    half[4:24, 14:] = False  # its outline is the left half, and a cut that is not in the truth
     found = boundary_f(half, square(20), 0)
     shared = 10 + 10 + 18
     precision, recall = shared / 56, shared / 76
@@ -325,6 +325,19 @@ def test_boundary_f_is_that_of_all_pairs_of_outline_pixels(
         )
 
 
-def test_what_is_near_is_a_share_of_the_diagonal_and_two_pixels_at_least() -> None:
+def test_the_tolerance_is_a_share_of_the_diagonal_and_at_least_two_pixels() -> None:
     assert boundary_tolerance((300, 400)) == pytest.approx(4)
     assert boundary_tolerance((30, 40)) == 2
+
+
+def test_a_new_mask_says_where_it_comes_from_and_has_the_area_and_box_of_its_pixels() -> None:
+    pixels = np.zeros((8, 10), bool)
+    pixels[2:5, 3:9] = True
+    origin = Provenance(
+        dataset="d", stage=Stage.SEMI_AUTOMATIC, run_id="r", model="lite", source=Source.PREFILL
+    )
+    mask = origin.mask(7, "first", rle.encode(pixels), supersedes="old/7/0")
+    assert (mask.mask_id, mask.image_id, mask.run_id) == ("r/7/first", 7, "r")
+    assert (mask.source, mask.stage, mask.model) == (Source.PREFILL, Stage.SEMI_AUTOMATIC, "lite")
+    assert (mask.area, mask.box_xyxy, mask.supersedes) == (18, (3, 2, 9, 5), "old/7/0")
+    assert mask.created_at.utcoffset() is not None

@@ -26,7 +26,7 @@ def encoder_that_draws() -> DrawnPromptEncoder:
     return encoder
 
 
-def test_a_box_is_drawn_to_a_fraction_of_a_place_with_its_ellipse() -> None:
+def test_a_box_is_drawn_to_a_fraction_of_a_cell_with_its_ellipse() -> None:
     box = torch.tensor([[10.25, 20.0, 30.0, 40.5]])
     inside, distance = _box_maps(box, 192, 192)
     assert float(inside.sum()) == pytest.approx(19.75 * 20.5, rel=1e-5)
@@ -36,7 +36,7 @@ def test_a_box_is_drawn_to_a_fraction_of_a_place_with_its_ellipse() -> None:
     assert float(distance.max()) == FAR
 
 
-def test_a_click_is_a_bell_where_it_was_and_unwanted_ones_are_left_out() -> None:
+def test_a_click_is_a_gaussian_and_other_labels_are_not_drawn() -> None:
     centers = torch.tensor([[[10.5, 20.5], [100.0, 50.0]]])
     drawn = _click_map(centers, torch.tensor([[True, False]]), 192, 192)
     assert float(drawn.max()) == pytest.approx(1.0)
@@ -50,7 +50,7 @@ def test_nothing_is_drawn_before_training() -> None:
     assert not encoder.draw(None, None, box, GRID).any()
 
 
-def test_a_lone_click_has_the_same_embedding_for_every_place_of_the_image() -> None:
+def test_a_lone_click_has_the_same_dense_embedding_everywhere() -> None:
     encoder = encoder_that_draws()
     points = (torch.tensor([[[5.0, 7.0]], [[300.0, 100.0]]]), torch.ones(2, 1, dtype=torch.int))
     dense = encoder(points, None, None)[1]
@@ -59,7 +59,7 @@ def test_a_lone_click_has_the_same_embedding_for_every_place_of_the_image() -> N
     assert not torch.allclose(boxed[0], boxed[1], atol=1e-3)
 
 
-def test_the_drawing_follows_the_grid_it_is_asked_for() -> None:
+def test_the_drawing_scales_with_the_grid() -> None:
     encoder = encoder_that_draws()
     box = torch.tensor([[96.0, 96.0, 288.0, 288.0]])
     coarse = encoder.draw(None, None, box, (24, 24))
@@ -71,7 +71,7 @@ def test_the_drawing_follows_the_grid_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("size", [(384, 384), (200, 384)])
-def test_drawn_prompts_reach_the_answer(size: tuple[int, int]) -> None:
+def test_drawn_prompts_change_the_prediction(size: tuple[int, int]) -> None:
     torch.manual_seed(1)
     plain: Any = build_sam("lite")
     drawn: Any = build_sam("lite")

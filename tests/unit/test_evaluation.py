@@ -1,4 +1,4 @@
-"""The measures, on answers whose score is known beforehand."""
+"""Metrics on predictions with known scores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rectangle(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 
 def tiles(count: int) -> list[RLE]:
-    """Masks of 4 x 4 pixels that do not touch."""
+    """Return masks of 4 x 4 pixels that do not touch."""
     corners = [(x, y) for y in range(0, 36, 6) for x in range(0, 56, 6)]
     return [encode(rectangle(x, y, x + 4, y + 4)) for x, y in corners[:count]]
 
@@ -52,13 +52,13 @@ def test_perfect_proposals_score_one() -> None:
     assert found == pytest.approx(dict.fromkeys(MEASURES, 1.0))
 
 
-def test_no_proposals_score_nought() -> None:
+def test_no_proposals_score_zero() -> None:
     found = score_proposals([tiles(3), tiles(2)], [[], []])
     assert set(found.values()) == {0.0}
     assert set(found) == {*MEASURES, "masks_per_image"}
 
 
-def test_without_truth_everything_is_nought_but_the_count() -> None:
+def test_without_truth_all_scores_but_the_count_are_zero() -> None:
     found = score_proposals([[], []], [scored(tiles(3)), []])
     assert found.pop("masks_per_image") == 1.5
     assert set(found.values()) == {0.0}
@@ -89,7 +89,7 @@ def test_recall_at_k_uses_the_k_best_masks_of_each_image() -> None:
     assert crowded["ar_100"] == 1
 
 
-def test_recall_is_averaged_over_ten_limits_of_iou() -> None:
+def test_recall_is_averaged_over_ten_iou_thresholds() -> None:
     truth, near = rectangle(0, 0, 50, 10), rectangle(0, 0, 41, 10)  # IoU 0.82
     found = score_proposals([[encode(truth)]], [[(encode(near), 0.9)]])
     assert found["ar_10"] == pytest.approx(0.7)  # 0.50, 0.55 ... 0.80
@@ -101,7 +101,7 @@ def test_recall_is_averaged_over_ten_limits_of_iou() -> None:
     assert (loose["ap_50"], loose["ap_75"]) == pytest.approx((1, 0))
 
 
-def test_a_confident_mistake_costs_precision_and_a_doubtful_one_does_not() -> None:
+def test_a_confident_mistake_lowers_precision_and_an_unconfident_one_does_not() -> None:
     truths = tiles(2)
     mistake = encode(rectangle(0, 36, 9, 40))
     doubtful = score_proposals([truths], [[*scored(truths, 0.5), (mistake, 0.1)]])
@@ -119,7 +119,7 @@ def test_a_mask_found_twice_counts_once() -> None:
 
 
 def test_lists_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 images of truth but 1"):
+    with pytest.raises(ValueError, match="expected 2 lists of automatic masks, got 1"):
         score_proposals([[], []], [[]])
 
 
@@ -132,9 +132,9 @@ def test_scoring_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class Oracle(AnswersTogether):
-    """Knows the truth: the mask a prompt's first point or box belongs to.
+    """Predicts the true mask under a prompt's first point or box.
 
-    Of three masks the truth is the one at `right`, and it is most confident of the first.
+    Of three masks, the true one has the index `right`, and the first has the highest score.
     """
 
     def __init__(self, truths: Sequence[np.ndarray], right: int = 0) -> None:
@@ -186,7 +186,7 @@ def test_a_perfect_model_scores_one_everywhere() -> None:
         assert found[name] == 1, name
 
 
-def test_the_box_itself_as_mask_is_the_measure_of_its_filling() -> None:
+def test_box_fill_is_the_share_of_the_box_that_the_mask_fills() -> None:
     scores = evaluate_clicks(Oracle([ELL, BAR]), [image(ELL, BAR)])
     assert scores.box_fill == [0.75, 1.0]
     assert scores.summary()["miou_box_fill"] == 0.875
@@ -199,7 +199,7 @@ def test_the_most_confident_of_three_counts_and_the_oracle_takes_the_best() -> N
     assert found["miou_2_clicks"] == 1
 
 
-def test_three_masks_are_asked_for_at_the_first_click_only() -> None:
+def test_only_the_first_click_requests_three_masks() -> None:
     model = Oracle([ELL])
     evaluate_clicks(model, [image(ELL)], clicks=(1, 3))
     points = [multimask for prompts, multimask in model.asked if prompts[0].box_xyxy is None]
@@ -215,7 +215,7 @@ def test_three_masks_are_asked_for_at_the_first_click_only() -> None:
     assert box.tolist() == [2, 2, 22, 22]
 
 
-def test_each_click_is_added_to_the_former_ones_and_their_answer() -> None:
+def test_each_click_is_added_to_the_previous_clicks_and_prediction() -> None:
     model = Oracle([ELL], right=2)  # finds nothing at first
     evaluate_clicks(model, [image(ELL)], clicks=(1, 3))
     asked = [prompts[0] for prompts, _ in model.asked if prompts[0].box_xyxy is None]
@@ -237,7 +237,7 @@ def test_one_click_is_always_reported() -> None:
     assert evaluate_clicks(Oracle([ELL]), [image(ELL)], clicks=()).clicks == (1,)
 
 
-def test_empty_masks_and_images_without_masks_are_passed_over() -> None:
+def test_empty_masks_and_images_without_masks_are_skipped() -> None:
     empty = np.zeros(SIZE, bool)
     scores = evaluate_clicks(Oracle([ELL]), [image(), image(empty), image(empty, ELL)])
     assert len(scores.box) == 1
@@ -245,7 +245,7 @@ def test_empty_masks_and_images_without_masks_are_passed_over() -> None:
     assert scores.summary()["masks"] == 1
 
 
-def test_nothing_to_evaluate_gives_noughts() -> None:
+def test_nothing_to_evaluate_gives_zeros() -> None:
     found = evaluate_clicks(Oracle([ELL]), []).summary()
     assert found.pop("noc_cap") == 9
     assert {row["masks"] for row in found.pop("predicted_iou_bins")} == {0}
@@ -254,13 +254,13 @@ def test_nothing_to_evaluate_gives_noughts() -> None:
     assert set(NAMES) <= set(found)
 
 
-def test_a_quick_look_takes_the_first_masks_of_each_image() -> None:
+def test_max_masks_per_image_takes_the_first_masks() -> None:
     images = [image(BAR, ELL), image(BAR, ELL)]
     scores = evaluate_clicks(Oracle([ELL, BAR]), images, max_masks_per_image=1)
     assert scores.box_fill == [1.0, 1.0]
 
 
-def test_more_masks_than_a_batch_holds_are_all_scored() -> None:
+def test_more_masks_than_one_batch_are_all_scored() -> None:
     dots = [rectangle(x, y, x + 2, y + 2) for x in range(0, 60, 4) for y in range(0, 40, 4)]
     model = Oracle(dots)
     scores = evaluate_clicks(model, [image(*dots)], clicks=(1,))
@@ -277,10 +277,10 @@ def test_iou_is_known_after_every_click_up_to_the_cap() -> None:
     assert "miou_2_clicks" not in found
 
 
-def test_clicks_are_counted_to_the_first_answer_that_is_good_enough() -> None:
+def test_clicks_are_counted_to_the_first_mask_above_the_target_iou() -> None:
     ious = np.array([[0.90, 0.2, 0.2], [0.1, 0.84, 0.3], [0.1, 0.85, 0.4]])
     needed, missed = clicks_to_reach(ious, 0.85)
-    assert needed.tolist() == [1, 3, 3]  # the last one never gets there
+    assert needed.tolist() == [1, 3, 3]  # the last one never reaches it
     assert missed.tolist() == [False, False, True]
 
 
@@ -292,7 +292,7 @@ def test_masks_are_counted_on_the_image_they_are_on() -> None:
     assert scores.by_image().counts_IF[:, 0].tolist() == [2, 1]
 
 
-def test_the_outline_of_a_perfect_answer_scores_one_and_of_a_missing_one_nought() -> None:
+def test_the_outline_of_a_perfect_mask_scores_one_and_of_a_missing_one_zero() -> None:
     found = evaluate_clicks(Oracle([ELL], right=2), [image(ELL)], clicks=(1,)).summary()
     assert (found["boundary_f_1_click"], found["boundary_f_box"]) == (0, 1)
 
@@ -336,14 +336,14 @@ def test_sums_by_image_give_the_mean_over_masks() -> None:
     assert again.draws().tolist() == found.draws().tolist()
 
 
-def test_images_are_drawn_not_masks() -> None:
-    """100 masks on two images, all right on one and all wrong on the other: nothing is known."""
+def test_whole_images_are_resampled() -> None:
+    """100 masks on two images, all right on one and all wrong on the other."""
     found = sums([50, 0], [50, 50])
     assert set(found.draws().ravel().tolist()) == {0, 0.5, 1}
     assert found.summary() == {"score": 0.5, "score_ci": [0, 1]}
 
 
-def test_equal_images_leave_no_doubt_and_one_image_tells_nothing() -> None:
+def test_equal_images_have_an_interval_of_width_zero_and_one_image_has_none() -> None:
     assert sums([0.6] * 5, [2] * 5).summary()["score_ci"] == pytest.approx([0.3, 0.3])
     assert sums([0.6], [2]).summary() == {"score": 0.3, "score_ci": None}
 
@@ -359,7 +359,7 @@ def test_the_interval_is_that_of_theory_for_many_images() -> None:
     st.lists(st.tuples(st.floats(0, 1), st.integers(1, 9)), min_size=2, max_size=30),
     st.floats(0, 0.9),
 )
-def test_an_interval_lies_among_the_images_and_grows_with_confidence(
+def test_an_interval_lies_within_the_images_and_grows_with_confidence(
     rows: list[tuple[float, int]], confidence: float
 ) -> None:
     found = sums([mean * count for mean, count in rows], [count for _, count in rows])
@@ -377,15 +377,15 @@ def test_a_confidence_of_one_is_refused() -> None:
         interval(np.zeros(3), 1)
 
 
-def test_sets_count_alike_whatever_their_size() -> None:
+def test_sets_have_equal_weights_whatever_their_size() -> None:
     small, large = sums([1, 1], [1, 1]), sums([0] * 50, [9] * 50)
     assert mean_of_sets([small, large]) == {"score": 0.5, "score_ci": [0.5, 0.5]}
     assert mean_of_sets([small, sums([0], [1])])["score_ci"] is None
-    with pytest.raises(ValueError, match="different figures"):
+    with pytest.raises(ValueError, match="different metrics"):
         mean_of_sets([small, ByImage(("other",), *[np.ones((2, 1))] * 2)])
 
 
-def test_a_paired_gain_is_sure_where_the_scores_themselves_are_not() -> None:
+def test_a_paired_gain_is_significant_where_the_scores_overlap() -> None:
     before = np.linspace(0.1, 0.9, 10)
     old, new = (sums(list(values), [1] * 10) for values in (before, before + 0.05))
     low, high = old.summary()["score_ci"]

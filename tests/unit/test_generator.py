@@ -1,4 +1,4 @@
-"""The mask generator: settings, crops, windows, filters, small regions."""
+"""The mask generator: configuration, crops, windows, filters, post-processing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from engine.automatic import GeneratorConfig, MaskGenerator, preset
-from engine.automatic.candidates import Bar
+from engine.automatic.candidates import FilterThresholds
 from engine.automatic.config import PRESETS
-from engine.automatic.crops import Crop, crops_of, cut_off
+from engine.automatic.crops import Crop, make_crops, touches_crop_edge
 from engine.automatic.generator import stability_score
-from engine.automatic.regions import clean
-from engine.automatic.windows import Drawn, Frame, Window, finite
+from engine.automatic.regions import remove_small_regions
+from engine.automatic.windows import Frame, LogitWindow, MaskWindow, finite
 from engine.core.rle import decode as decode_rle
 from engine.core.rle import encode
 from engine.sam import Embedding, Segmenter, Thresholds
@@ -49,7 +49,7 @@ WHOLE = (0, 0, 40, 20)
         ("min_region", -1),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(name: str, value: float) -> None:
+def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         replace(GeneratorConfig(), **{name: value})  # type: ignore[arg-type]
 
@@ -62,19 +62,19 @@ def test_a_preset_can_be_changed_field_by_field() -> None:
         preset("sa1b", crops=3)
 
 
-def test_what_is_left_open_comes_from_the_models_card() -> None:
+def test_thresholds_left_open_come_from_the_models_card() -> None:
     model = Striped()
     open_ended = MaskGenerator(model)
-    assert open_ended.bar == Bar(0.5, 0.5)
+    assert open_ended.thresholds == FilterThresholds(0.5, 0.5)
     given = MaskGenerator(model, GeneratorConfig(min_predicted_iou=0.0, min_stability=0.9))
-    assert given.bar == Bar(0.0, 0.9)
+    assert given.thresholds == FilterThresholds(0.0, 0.9)
 
 
 # crops
 
 
 def test_sa1bs_crops_of_a_photograph_are_those_of_the_paper() -> None:
-    found = crops_of((1500, 2250), 2, 512 / 1500)
+    found = make_crops((1500, 2250), 2, 512 / 1500)
     assert len(found) == 1 + 4 + 16
     assert [crop.layer for crop in found] == [0] + [1] * 4 + [2] * 16
     assert found[1].size == (1006, 1381)
@@ -91,7 +91,7 @@ def test_sa1bs_crops_of_a_photograph_are_those_of_the_paper() -> None:
 def test_the_crops_of_each_layer_cover_the_image(
     size: tuple[int, int], layers: int, overlap: float
 ) -> None:
-    found = crops_of(size, layers, overlap)
+    found = make_crops(size, layers, overlap)
     for layer in range(layers + 1):
         covered = np.zeros(size, bool)
         for crop in found:
@@ -106,12 +106,12 @@ def test_crops_agree_with_segment_anythings() -> None:
 
     for size in ((480, 640), (333, 1001), (50, 50)):
         boxes, layers = generate_crop_boxes(size, 2, 512 / 1500)
-        found = crops_of(size, 2, 512 / 1500)
+        found = make_crops(size, 2, 512 / 1500)
         assert [list(crop.box_xyxy) for crop in found] == boxes
         assert [crop.layer for crop in found] == layers
 
 
-def test_what_touches_an_inner_edge_of_its_crop_is_cut_off() -> None:
+def test_a_mask_at_an_inner_edge_of_its_crop_is_cut_off() -> None:
     crop = Crop((0, 100, 200, 300), 1)
     boxes = np.array(
         [
@@ -121,7 +121,7 @@ def test_what_touches_an_inner_edge_of_its_crop_is_cut_off() -> None:
             [50, 150, 180, 200],  # near its right edge
         ]
     )
-    assert cut_off(boxes, crop, (300, 400)).tolist() == [False, False, True, True]
+    assert touches_crop_edge(boxes, crop, (300, 400)).tolist() == [False, False, True, True]
 
 
 # windows
@@ -155,7 +155,7 @@ def test_a_window_has_the_pixels_of_the_whole_mask(
         assert (outside <= -1).all()
 
 
-def test_logits_that_are_no_numbers_make_no_mask() -> None:
+def test_logits_that_are_not_finite_give_no_mask() -> None:
     low = finite(torch.tensor([[float("nan"), float("inf")], [-float("inf"), 2.0]]))
     assert low.tolist() == [[-1e4, 1e4], [-1e4, 2.0]]
     frame = Frame(Embedding(torch.zeros(1), (8, 8), (8, 8)), 8, 8)
@@ -181,15 +181,15 @@ def library_clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_small_regions_go_as_in_segment_anything(seed: int) -> None:
+def test_small_regions_are_removed_as_in_segment_anything(seed: int) -> None:
     rng = np.random.default_rng(seed)
     noise = cv2.GaussianBlur(rng.normal(0, 1, (60, 80)).astype(np.float32), (0, 0), 1.5)
     mask = noise > rng.uniform(-0.1, 0.25)
     mask[:, : rng.integers(0, 40)] = False
     if not mask.any():
         mask[3, 3] = True
-    drawn = Drawn(mask, 0, 0).tight()
-    ours, changed = clean(drawn, (60, 80), 20, keep_largest=True)
+    drawn = MaskWindow(mask, 0, 0).tight()
+    ours, changed = remove_small_regions(drawn, (60, 80), 20, keep_largest=True)
     theirs, theirs_changed = library_clean(mask, 20)
     assert changed == theirs_changed
     assert np.array_equal(decode_rle(ours.rle((60, 80))), theirs)
@@ -198,10 +198,10 @@ def test_small_regions_go_as_in_segment_anything(seed: int) -> None:
 def test_a_mask_of_specks_is_dropped_or_keeps_its_largest() -> None:
     mask = np.zeros((30, 30), bool)
     mask[2:5, 2:5] = mask[20:22, 20:22] = True
-    drawn = Drawn(mask, 0, 0).tight()
-    largest, _ = clean(drawn, (30, 30), 50, keep_largest=True)
+    drawn = MaskWindow(mask, 0, 0).tight()
+    largest, _ = remove_small_regions(drawn, (30, 30), 50, keep_largest=True)
     assert largest.box_xyxy == (2, 2, 5, 5)
-    nothing, changed = clean(drawn, (30, 30), 50, keep_largest=False)
+    nothing, changed = remove_small_regions(drawn, (30, 30), 50, keep_largest=False)
     assert changed
     assert not nothing.mask.any()
 
@@ -210,7 +210,7 @@ def test_a_mask_of_specks_is_dropped_or_keeps_its_largest() -> None:
 
 
 class Striped(Segmenter):
-    """Answers a click at column x with three masks: a stripe, everything, and nothing."""
+    """Predicts three masks for a click at column x: a stripe, the whole image, and nothing."""
 
     def __init__(self, workers: int = 1) -> None:
         self.thresholds = Thresholds(min_predicted_iou=0.5, min_stability=0.5)
@@ -250,12 +250,12 @@ class Striped(Segmenter):
 IMAGE = np.zeros((20, 40, 3), np.uint8)
 
 
-def test_the_generator_keeps_what_is_good_once_and_best_first() -> None:
+def test_the_generator_keeps_good_masks_once_and_best_first() -> None:
     model = Striped()
     config = GeneratorConfig(points_per_side=4, min_area=16, max_area=0.9)
     found = MaskGenerator(model, config).generate(IMAGE)
     assert model.asked == 16
-    columns = [5, 15, 25, 35]  # four rows of points ask for each; all is too large, a pixel small
+    columns = [5, 15, 25, 35]  # four points prompt each stripe; the whole image is too large
     assert sorted(mask.box_xyxy for mask in found) == [(x, 0, x + 5, 20) for x in columns]
     assert [mask.predicted_iou for mask in found] == sorted(
         (mask.predicted_iou for mask in found), reverse=True
@@ -277,7 +277,7 @@ def test_several_threads_find_the_same_in_the_same_order() -> None:
     assert together == alone
 
 
-def test_the_limits_of_the_generator_are_used() -> None:
+def test_the_generators_limits_apply() -> None:
     base = GeneratorConfig(points_per_side=2, max_area=1.0, min_area=0, max_inside=1.0)
 
     def areas(config: GeneratorConfig) -> set[int]:
@@ -294,8 +294,8 @@ def test_the_limits_of_the_generator_are_used() -> None:
 
 
 class Rough(Striped):
-    """Every click gets a mask 5 wide; the points of one row one of 6, and scores that are nearly
-    the same: which is better is told exactly only in full precision, as is what passes 0.5."""
+    """Predicts masks 5 wide, in one row of points 6 wide, with nearly equal scores: only full
+    precision determines which score is higher, and which is above 0.5."""
 
     has_half = True
 
@@ -312,7 +312,7 @@ class Rough(Striped):
         for row, (x, y) in enumerate(points_B2):
             left, wide = int(x) // 10 * 10, y > 10
             logits[row, :height, left : left + (6 if wide else 5)] = 5.0
-            # columns 0 and 10: in doubt who wins; 20: clear; 30: in doubt whether it passes
+            # columns 0 and 10: uncertain order; 20: certain; 30: uncertain at the threshold
             exact = {0: 0.904, 10: 0.8, 20: 0.7, 30: 0.502}[left] - (0.003 if wide else 0)
             error = {0: 0.006, 10: 0.004, 20: 0.0, 30: 0.0}[left] * (1 if wide else -1)
             scores[row] = exact + (error if half else 0) - (0.1 if wide and left == 20 else 0)
@@ -324,7 +324,7 @@ class Rough(Striped):
         return logits[rows], scores[rows], rows
 
 
-def test_in_half_precision_the_same_masks_win() -> None:
+def test_in_half_precision_the_same_masks_are_kept() -> None:
     config = GeneratorConfig(points_per_side=4)
     exact = MaskGenerator(Rough(), config).generate(IMAGE)
     assert [mask.area for mask in exact] == [100] * 4  # the narrower of each pair
@@ -334,13 +334,13 @@ def test_in_half_precision_the_same_masks_win() -> None:
         (m.rle, m.predicted_iou) for m in exact
     ][:2]
     assert [mask.rle for mask in fast] == [mask.rle for mask in exact]
-    assert {x for x, _ in model.asked_exactly} == {5.0, 15.0, 35.0}  # not what is clear
+    assert {x for x, _ in model.asked_exactly} == {5.0, 15.0, 35.0}  # not the certain column
 
 
-def test_windows_of_one_frame_are_compared_where_they_lie() -> None:
+def test_windows_of_one_frame_are_compared_at_their_positions() -> None:
     frame = Frame(Embedding(torch.zeros(1), (64, 64), (64, 64)), 64, 64)
 
-    def window(x: int, width: int) -> Window:
+    def window(x: int, width: int) -> LogitWindow:
         logits = np.full((64, 64), -5.0, np.float32)
         logits[10:20, x : x + width] = 5
         found = frame.window(logits, -1.0)
@@ -353,7 +353,7 @@ def test_windows_of_one_frame_are_compared_where_they_lie() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 400), (30_000, 2)])
-def test_tiny_images_and_strips_are_no_trouble(size: tuple[int, int]) -> None:
+def test_tiny_images_and_strips_give_masks(size: tuple[int, int]) -> None:
     torch.manual_seed(3)
     model = Segmenter(build_sam("lite"), version="random", thresholds=Thresholds())
     config = GeneratorConfig(
@@ -366,7 +366,7 @@ def test_tiny_images_and_strips_are_no_trouble(size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
-def test_a_model_that_answers_no_numbers_gives_no_masks() -> None:
+def test_a_model_with_nan_logits_gives_no_masks() -> None:
     torch.manual_seed(3)
     sam = build_sam("lite")
     sam.mask_decoder.output_hypernetworks_mlps[1].layers[-1].bias[:] = float("nan")
@@ -396,12 +396,12 @@ def test_a_windows_run_lengths_are_the_frames(
     window = rng.random((rng.integers(1, frame[0] - top + 1), rng.integers(1, frame[1] - left + 1)))
     mask = np.zeros(frame, bool)
     mask[top : top + len(window), left : left + window.shape[1]] = window < share
-    drawn = Drawn(window < share, int(left), int(top))
+    drawn = MaskWindow(window < share, int(left), int(top))
     assert drawn.rle(frame) == encode(mask)
     assert drawn.tight().rle(frame) == encode(mask)
 
 
-# repeats, fragments, specks
+# duplicates, fragments, specks
 
 
 def rectangles(*boxes: tuple[int, int, int, int]) -> np.ndarray:
@@ -412,7 +412,7 @@ def rectangles(*boxes: tuple[int, int, int, int]) -> np.ndarray:
 
 
 class Scripted(Striped):
-    """Answers one point with given masks, each with its score."""
+    """Predicts given masks and scores for one point."""
 
     has_half = True
 
@@ -459,7 +459,7 @@ SPLIT = rectangles((8, 8, 40, 22), (8, 26, 40, 40))
 @pytest.mark.parametrize(
     ("answers", "kept"),
     [
-        ([(WHOLE_THING, 0.9), (DUSTY, 0.8)], [WHOLE_THING]),  # a speck hides no repeat
+        ([(WHOLE_THING, 0.9), (DUSTY, 0.8)], [WHOLE_THING]),  # a duplicate with a speck
         ([(DUSTY, 0.9), (OTHER, 0.8)], [WHOLE_THING, OTHER]),
         ([(PINPRICKED, 0.9)], [WHOLE_THING]),
         ([(WHOLE_THING, 0.9), (FRAGMENT, 0.8)], [WHOLE_THING]),

@@ -1,4 +1,4 @@
-"""The losses against their formulas, worked out by hand for single pixels."""
+"""The losses, compared with their formulas computed by hand for single pixels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.training.losses import balanced_loss, dice_loss, focal_loss, mask_lo
 
 torch.set_num_threads(1)
 SURE = 40.0
-"""A logit whose chance is 1 to the last bit."""
+"""A logit whose sigmoid rounds to 1."""
 
 
 def pixels(*logits: float) -> torch.Tensor:
-    """One mask, one output, one row of pixels."""
+    """Return logits or targets of one mask, one output and one row of pixels."""
     return torch.tensor(logits, dtype=torch.float32)[None, None, None]
 
 
@@ -40,7 +40,7 @@ def test_focal_loss_is_the_formula_of_the_paper(logit: float) -> None:
     assert both == pytest.approx((for_object + for_ground) / 2, rel=1e-5)
 
 
-def test_focal_loss_minds_a_sure_error_more_than_a_doubt() -> None:
+def test_focal_loss_weights_a_confident_error_higher() -> None:
     sure, doubt = focal_loss(pixels(-4), wanted(1)), focal_loss(pixels(0), wanted(1))
     assert sure.item() > 10 * doubt.item()
 
@@ -60,7 +60,7 @@ def test_balanced_loss_weighs_a_rare_pixel_by_the_square_root_of_its_rarity() ->
 
 @pytest.mark.parametrize("covered", [0, 1, 2, 50, 64])
 def test_balanced_weights_average_to_one(covered: int) -> None:
-    """Of undecided logits the loss is ln 2, however much of the image the mask covers."""
+    """With logits of 0 the loss is ln 2, whatever the mask's share of the image."""
     targets = (torch.arange(64) < covered).float().reshape(1, 8, 8)
     found = balanced_loss(torch.zeros(1, 3, 8, 8), targets)
     assert found.flatten().tolist() == pytest.approx([math.log(2)] * 3, rel=1e-5)
@@ -81,14 +81,14 @@ def test_dice_loss_is_the_formula_smoothed_by_one_pixel() -> None:
     assert found.item() == pytest.approx(1 - (2 * 1.5 + 1) / (1.5 + 2 + 1), rel=1e-5)
 
 
-def test_dice_is_nothing_when_all_is_right_and_one_when_all_is_wrong() -> None:
+def test_dice_is_zero_when_all_is_right_and_one_when_all_is_wrong() -> None:
     targets = (torch.arange(400) < 150).float().reshape(1, 20, 20)
     right = (targets[:, None] * 2 - 1) * SURE
     assert dice_loss(right, targets).item() == pytest.approx(0, abs=1e-6)
     assert dice_loss(-right, targets).item() == pytest.approx(1, abs=0.01)
 
 
-def test_dice_of_an_empty_answer_to_an_empty_mask_is_nothing() -> None:
+def test_dice_of_an_empty_prediction_of_an_empty_mask_is_zero() -> None:
     assert dice_loss(pixels(-SURE, -SURE), wanted(0, 0)).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -107,7 +107,7 @@ def test_the_balanced_mask_term_is_two_balanced_plus_dice() -> None:
 
 
 @pytest.mark.parametrize("loss", [focal_loss, balanced_loss, dice_loss])
-def test_every_mask_and_output_is_judged_for_itself(loss: object) -> None:
+def test_every_mask_and_output_has_its_own_loss(loss: object) -> None:
     assert callable(loss)
     logits, targets = half_covered()
     whole = loss(logits, targets)
@@ -128,11 +128,11 @@ def test_extreme_logits_and_masks_give_finite_gradients(loss: object, share: flo
     assert torch.isfinite(logits.grad).all()
 
 
-def test_true_iou_cuts_logits_at_nought_and_targets_at_a_half() -> None:
+def test_true_iou_thresholds_logits_at_zero_and_targets_at_a_half() -> None:
     found = true_iou(pixels(3, 0.1, -0.1, 0), wanted(1, 0.4, 0.6, 0.9))
     assert found.item() == pytest.approx(1 / 4)
     assert not found.requires_grad
 
 
-def test_true_iou_of_two_empty_masks_is_nought() -> None:
+def test_true_iou_of_two_empty_masks_is_zero() -> None:
     assert true_iou(pixels(-1, -1), wanted(0, 0)).item() == 0

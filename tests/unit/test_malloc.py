@@ -1,4 +1,4 @@
-"""Memory that stays with the process."""
+"""Settings of the memory allocator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
-def test_freed_memory_is_not_fetched_from_the_kernel_again() -> None:
+def test_freed_memory_is_not_requested_from_the_kernel_again() -> None:
     faults = {
         mode: int(subprocess.check_output([sys.executable, "-c", SCRIPT, mode], text=True))
         for mode in ("keep", "default")

@@ -1,4 +1,4 @@
-"""Masks drawn over images."""
+"""Pictures of masks over images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def grey(size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.full((*size, 3), 128, np.uint8)
 
 
-def test_no_masks_give_the_image_itself_as_a_copy() -> None:
+def test_without_masks_the_picture_is_a_copy_of_the_image() -> None:
     image = grey()
     drawn = draw_masks(image, [])
     assert np.array_equal(drawn, image)
@@ -46,14 +46,14 @@ def test_a_part_is_seen_on_its_whole_whatever_the_order() -> None:
         assert np.array_equal(drawn[10, 60], mask_color(1 - index))
 
 
-def test_colours_go_by_place_in_the_list_and_do_not_repeat() -> None:
+def test_colours_depend_on_the_index_and_do_not_repeat() -> None:
     assert len({mask_color(index) for index in range(105)}) == 105
     assert mask_color(3) == mask_color(3)
-    with pytest.raises(ValueError, match="counts from 0"):
+    with pytest.raises(ValueError, match="not be negative, got -1"):
         mask_color(-1)
 
 
-def test_large_images_are_scaled_down_and_small_ones_left() -> None:
+def test_large_images_are_scaled_down_and_small_ones_are_not() -> None:
     size = (300, 1200)
     drawn = draw_masks(grey(size), [box_mask(0, 0, 600, 300, size)], max_side=400, alpha=1.0)
     assert drawn.shape == (100, 400, 3)
@@ -63,7 +63,7 @@ def test_large_images_are_scaled_down_and_small_ones_left() -> None:
     assert shrink(grey((1, 5000)), 10).shape == (1, 10, 3)
 
 
-def test_a_mask_of_one_pixel_is_still_seen_after_scaling_down() -> None:
+def test_a_mask_of_one_pixel_is_visible_after_scaling_down() -> None:
     size = (1000, 1000)
     drawn = draw_masks(grey(size), [box_mask(500, 500, 501, 501, size)], max_side=100)
     assert (drawn != 128).any()
@@ -88,7 +88,7 @@ def test_holes_stay_clear_and_empty_masks_draw_nothing() -> None:
         (grey(), {"max_side": 0}, "max_side"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
+def test_invalid_arguments_are_refused(
     image: np.ndarray, options: dict[str, float], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.evaluation.bootstrap import ByImage
-from flows.training.retrain import COMPARED, verdict
+from flows.training.promotion import COMPARED, PromotionRecord, verdict
 from flows.training.scores import HeldOut
 
 MASKS = 2
@@ -63,3 +63,28 @@ def test_without_two_images_nothing_is_beyond_doubt() -> None:
     assert not promoted
     assert "too few" in reason
     assert verdict(one, better, min_gain=0, confidence=0)[0]
+
+
+OLD_CARD = {
+    "version": "d-2",
+    "note": "Against lite: better: mean held-out IoU 0.751 against 0.700, gain +0.051 "
+    "(95 %: +0.011 to +0.090). | thresholds as before",
+}
+"""As cards were written before they had a record of the promotion."""
+
+
+def test_a_card_of_before_the_record_is_read() -> None:
+    assert PromotionRecord.from_card(OLD_CARD) == PromotionRecord(
+        against="lite",
+        promoted=True,
+        reason="better: mean held-out IoU 0.751 against 0.700, gain +0.051 "
+        "(95 %: +0.011 to +0.090)",
+        note="thresholds as before",
+    )
+    assert PromotionRecord.from_card({"note": "as before"}) == PromotionRecord(note="as before")
+
+
+def test_a_record_is_read_back_and_its_note_is_the_one_that_people_know() -> None:
+    record = PromotionRecord.from_card(OLD_CARD)
+    assert record.to_card()["note"] == OLD_CARD["note"]
+    assert PromotionRecord.from_card(record.to_card()) == record

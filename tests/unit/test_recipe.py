@@ -1,4 +1,4 @@
-"""The parts of SAM's recipe that a run can switch on: iterations, schedules, frozen encoder."""
+"""Optional parts of SAM's training recipe: iterations, schedules, frozen encoder."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_sams_eleven_iterations() -> None:
     plans = [prompt_plan(config, np.random.default_rng(seed)) for seed in range(50)]
     assert all(1 + len(plan) == 11 for plan in plans)
     assert all(plan.count(True) == 8 and not plan[-1] for plan in plans)
-    assert len({plan.index(False) for plan in plans}) > 5  # the other one anywhere
+    assert len({plan.index(False) for plan in plans}) > 5  # the first repeat is anywhere
 
 
-def test_without_repeats_the_number_of_clicks_varies_up_to_the_most() -> None:
+def test_without_repeats_the_number_of_clicks_varies_up_to_the_limit() -> None:
     config = replace(CONFIG, refinements=4)
     lengths = {len(prompt_plan(config, np.random.default_rng(seed))) for seed in range(60)}
     assert lengths == {0, 1, 2, 3, 4}
@@ -84,7 +84,7 @@ def test_several_batches_make_one_step() -> None:
 
 
 def test_each_of_two_batches_adds_half_its_gradients() -> None:
-    """Each batch's loss counts for its share of the step."""
+    """Each batch's gradients are scaled by its share of the step."""
     seen: list[list[torch.Tensor]] = []
     for accumulate in (1, 2):
         sam = fresh()
@@ -101,7 +101,7 @@ def test_each_of_two_batches_adds_half_its_gradients() -> None:
     assert not torch.equal(seen[1][1], seen[1][0])
 
 
-def test_drop_path_keeps_the_mean_and_goes_when_training_is_over() -> None:
+def test_drop_path_keeps_the_mean_and_ends_with_training() -> None:
     encoder = fresh().image_encoder
     blocks = residual_blocks(encoder)
     assert len(blocks) == 14  # of 21, those whose input and output have one shape
@@ -120,7 +120,7 @@ def test_drop_path_keeps_the_mean_and_goes_when_training_is_over() -> None:
         assert torch.equal(block(x), plain)
 
 
-def test_a_frozen_encoder_is_asked_once_a_view_and_stays_as_it_is() -> None:
+def test_a_frozen_encoder_encodes_each_view_once_and_does_not_change() -> None:
     sam = fresh()
     before = {name: value.clone() for name, value in sam.state_dict().items()}
     calls = []
@@ -149,7 +149,7 @@ def test_a_view_drawn_twice_has_one_embedding_and_other_prompts() -> None:
     assert torch.equal(one.embedding, again.embedding)
 
 
-def test_a_decoder_in_bfloat16_answers_nearly_the_same_and_keeps_its_positions() -> None:
+def test_a_decoder_in_bfloat16_predicts_nearly_the_same_with_exact_positions() -> None:
     sam = random_weights()
     embeddings = torch.randn(1, 128, 48, 48, generator=torch.Generator().manual_seed(0))
     points = torch.tensor([[[100.0, 100.0]], [[101.0, 100.0]]])
@@ -161,7 +161,7 @@ def test_a_decoder_in_bfloat16_answers_nearly_the_same_and_keeps_its_positions()
     error = (half.float() - exact).abs().mean() / exact.std()
     assert 0 < error < 0.05
     apart = (exact[1] - exact[0]).abs().mean()
-    assert (half[1] - half[0]).float().abs().mean() > apart / 2  # a pixel still makes a difference
+    assert (half[1] - half[0]).float().abs().mean() > apart / 2  # neighbouring pixels differ
 
 
 def test_a_run_in_bfloat16_trains() -> None:
@@ -177,10 +177,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 class StoppedError(Exception):
-    """What interrupts a run in these tests."""
+    """Interrupts a run."""
 
 
-def test_the_log_of_a_resumed_run_is_that_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_the_log_of_a_resumed_run_equals_that_of_an_uninterrupted_one(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=4)
     Trainer(fresh(), config, draw).run(log=tmp_path / "whole.csv")
 
@@ -202,10 +202,10 @@ def test_the_log_of_a_resumed_run_is_that_of_an_undisturbed_one(tmp_path: Path) 
     assert [row[0] for row in found] == ["1", "2", "3", "4"]
 
 
-# when it goes wrong
+# errors
 
 
-def test_a_bad_loss_names_the_image_it_is_on() -> None:
+def test_a_loss_that_is_not_finite_names_the_image() -> None:
     def spoilt(rng: np.random.Generator) -> Example:
         return replace(draw(rng), name="bad.png")
 
@@ -221,7 +221,7 @@ def test_a_mask_of_another_size_is_refused_by_name() -> None:
         Example(np.zeros((6, 5, 3), np.uint8), [mask], "photo.jpg")
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run.pt"
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointFileError, match=r"No space left.*last one is kept"):
+    with pytest.raises(CheckpointFileError, match=r"No space left.*previous checkpoint is kept"):
         trainer.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,4 @@
-"""Training samples. Objects are painted bright on black, so pixels tell what a click lies on."""
+"""Training samples. Objects are bright on black, so that a pixel's value identifies its object."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from engine.training.samples import Example, Sample, make_sample
 
 CONFIG = TrainConfig(image_size=64, masks_per_image=12, background_share=0.3)
 STILL = replace(CONFIG, jitter=(1.0, 1.0), box_noise=0.0)
-"""No zoom, no noise."""
+"""A configuration without scaling and noise."""
 BRIGHT = 110
-"""Between black and the objects, whatever the recolouring."""
+"""A threshold between background and objects after any recolouring."""
 
 
 def painted(*masks: np.ndarray) -> Example:
@@ -39,7 +39,7 @@ TWO = painted(box_mask(SIZE, 10, 8, 38, 30), box_mask(SIZE, 56, 26, 90, 54))
 
 
 def samples(example: Example, config: TrainConfig, count: int = 60) -> Iterator[Sample]:
-    """What `count` draws give, without those that give nothing."""
+    """Return the samples of `count` draws, without None."""
     for seed in range(count):
         sample = make_sample(example, config, np.random.default_rng(seed))
         if sample is not None:
@@ -52,7 +52,7 @@ def scene_samples() -> Iterator[Sample]:
         yield from samples(Example(scene.image_HWC, [encode(m) for m in scene.masks]), CONFIG, 3)
 
 
-def test_arrays_have_the_shapes_and_dtypes_that_are_promised() -> None:
+def test_arrays_have_the_documented_shapes_and_dtypes() -> None:
     for sample in samples(TWO, CONFIG, 5):
         assert sample.image_SSC.shape == (64, 64, 3)
         assert sample.image_SSC.dtype == np.uint8
@@ -93,7 +93,7 @@ def test_a_background_click_lies_on_no_object() -> None:
     assert clicks > 100
 
 
-def test_a_background_click_keeps_off_the_edge_of_objects() -> None:
+def test_a_background_click_keeps_a_distance_from_objects() -> None:
     for sample in samples(TWO, replace(STILL, masks_per_image=64)):
         objects = sample.masks_KSS.max(axis=0)
         for x, y in sample.clicks_K2[sample.is_background_K].astype(int):
@@ -108,7 +108,7 @@ def test_a_background_click_keeps_off_the_edge_of_objects() -> None:
     ],
     ids=["too small to train on", "too large to train on"],
 )
-def test_a_background_click_lies_on_no_object_that_was_left_out(
+def test_a_background_click_lies_on_no_dropped_object(
     masks: list[tuple[int, int, int, int]], changes: dict[str, float]
 ) -> None:
     example = painted(*(box_mask(SIZE, *box) for box in masks))
@@ -125,7 +125,7 @@ def test_a_background_prompt_has_no_mask_and_the_whole_image_as_box() -> None:
             assert sample.boxes_K4[k].tolist() == [0, 0, width, height]
 
 
-def test_the_share_of_background_prompts_is_the_one_asked_for() -> None:
+def test_the_share_of_background_prompts_is_background_share() -> None:
     drawn = np.concatenate([s.is_background_K for s in samples(TWO, STILL)])
     assert 0.24 < drawn.mean() < 0.36
     none = replace(STILL, background_share=0.0)
@@ -177,7 +177,7 @@ def test_masks_and_pixels_are_turned_the_same_way() -> None:
             assert np.percentile(sample.image_SSC[mask].max(axis=1), 20) > BRIGHT
 
 
-def test_flips_and_transposes_all_turn_up() -> None:
+def test_all_flips_and_transposes_occur() -> None:
     corner = painted(box_mask((96, 96), 0, 0, 40, 20))
     places = set()
     for sample in samples(corner, replace(STILL, background_share=0.0), 60):
@@ -205,7 +205,7 @@ def test_zooming_in_crops_and_zooming_out_shrinks() -> None:
     assert sorted(far.size) == [20, 32]
 
 
-def test_nothing_over_the_largest_share_is_drawn() -> None:
+def test_no_mask_above_max_area_is_drawn() -> None:
     wide = painted(box_mask(SIZE, 0, 0, 80, 60), box_mask(SIZE, 4, 4, 30, 30))
     limit = replace(CONFIG, max_area=0.5, jitter=(1.0, 1.6))
     seen = 0
@@ -216,7 +216,7 @@ def test_nothing_over_the_largest_share_is_drawn() -> None:
     assert seen > 50
 
 
-def test_nothing_below_the_fewest_pixels_is_drawn() -> None:
+def test_no_mask_below_min_pixels_is_drawn() -> None:
     small = painted(box_mask(SIZE, 4, 4, 10, 10), box_mask(SIZE, 40, 20, 80, 50))
     drawn = [
         int(mask.sum())
@@ -277,6 +277,6 @@ def test_the_example_itself_is_not_changed() -> None:
         ("max_area", 1.5),
     ],
 )
-def test_a_training_run_that_makes_no_sense_is_refused(name: str, value: float) -> None:
+def test_a_training_config_out_of_range_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         replace(CONFIG, **{name: value})  # type: ignore[arg-type]

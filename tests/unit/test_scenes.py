@@ -1,4 +1,4 @@
-"""Generated scenes: repeatable, exact, and of every kind."""
+"""Generated scenes: deterministic, exact, of every kind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_another_seed_or_size_gives_another_scene(kind: str) -> None:
 
 
 @EVERY_KIND
-def test_images_are_rgb_bytes_of_the_size_asked_for(kind: str) -> None:
+def test_images_are_rgb_bytes_of_the_requested_size(kind: str) -> None:
     for scene in scenes(kind):
         assert scene.kind == kind
         assert scene.image_HWC.shape == (*SIZE, 3)
@@ -66,7 +66,7 @@ def test_background_is_what_no_mask_covers(kind: str) -> None:
 
 
 @EVERY_KIND
-def test_two_masks_are_apart_or_one_is_part_of_the_other(kind: str) -> None:
+def test_two_masks_are_disjoint_or_one_is_part_of_the_other(kind: str) -> None:
     for scene in scenes(kind):
         for index, mask in enumerate(scene.masks):
             for other in scene.masks[:index]:
@@ -82,8 +82,8 @@ def test_some_objects_have_parts() -> None:
     assert nested >= 3
 
 
-def test_what_is_painted_looks_different_from_what_lies_below() -> None:
-    """Masks and pixels are about the same places: colours change across most outlines."""
+def test_an_object_contrasts_with_what_it_covers() -> None:
+    """Masks and pixels agree: colours change across most outlines."""
     steps = []
     for scene in [generate_scene(seed, SIZE, "regions") for seed in SEEDS]:
         grey = scene.image_HWC.astype(float)
@@ -94,7 +94,7 @@ def test_what_is_painted_looks_different_from_what_lies_below() -> None:
     assert np.median(steps) > 1.5
 
 
-def test_without_a_kind_every_kind_with_odds_turns_up_and_no_other() -> None:
+def test_without_a_kind_exactly_the_kinds_with_a_probability_occur() -> None:
     kinds = {generate_scene(seed, (64, 64)).kind for seed in range(40)}
     assert kinds == {kind for kind, (_, odds) in KINDS.items() if odds > 0}
 

@@ -44,7 +44,7 @@ CLICKS = [click(10, 12), click(70, 40, 0), click(44, 59)]
 # embed
 
 
-def test_images_of_several_sizes_are_embedded_as_one_by_one(segmenter: Segmenter) -> None:
+def test_a_batch_of_images_is_embedded_as_one_by_one(segmenter: Segmenter) -> None:
     images = [IMAGE, IMAGE[:30, :40], IMAGE.swapaxes(0, 1)]
     together = segmenter.embed_many(images)
     for image, found in zip(images, together, strict=True):
@@ -53,7 +53,7 @@ def test_images_of_several_sizes_are_embedded_as_one_by_one(segmenter: Segmenter
         assert torch.allclose(found.features_1CHW, alone.features_1CHW, atol=1e-4)
 
 
-def test_where_encoding_in_half_precision_pays_it_is_done_when_asked_for(
+def test_images_are_encoded_in_half_precision_if_requested_and_supported(
     segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = segmenter.embed(IMAGE).features_1CHW
@@ -77,7 +77,7 @@ def test_a_compiled_encoder_gives_the_same_embedding_each_in_its_own_memory() ->
     assert set(model.sam.state_dict()) == set(build_sam("lite").state_dict())
 
 
-def test_an_embedding_remembers_both_sizes(embedding: Embedding) -> None:
+def test_an_embedding_has_both_sizes(embedding: Embedding) -> None:
     assert embedding.original_size == SIZE
     assert embedding.input_size == (262, 384)  # 60 x 384 / 88 = 261.8
     assert embedding.features_1CHW.shape == (1, 128, 48, 48)
@@ -97,14 +97,14 @@ def test_only_rgb_bytes_are_embedded(segmenter: Segmenter, image: np.ndarray) ->
         segmenter.embed(image)
 
 
-def test_a_sliver_of_an_image_still_works(segmenter: Segmenter) -> None:
+def test_an_image_one_pixel_high_is_embedded(segmenter: Segmenter) -> None:
     sliver = segmenter.embed(np.zeros((1, 600, 3), np.uint8))
     assert sliver.input_size == (1, 384)
     answer = segmenter.predict(sliver, [click(300, 0)], multimask=True)
     assert segmenter.masks(sliver, answer.best()[0]).shape == (1, 1, 600)
 
 
-def test_padding_is_nought_after_normalising_and_rounds_up_to_thirty_two(
+def test_padding_is_zero_after_normalising_and_rounds_up_to_thirty_two(
     segmenter: Segmenter,
 ) -> None:
     padded = preprocess(segmenter.sam, torch.full((1, 3, 40, 65), 255.0))
@@ -118,7 +118,7 @@ def test_padding_is_nought_after_normalising_and_rounds_up_to_thirty_two(
 
 
 @pytest.mark.parametrize(("multimask", "outputs"), [(True, 3), (False, 1)])
-def test_several_prompts_are_answered_as_one_by_one(
+def test_several_prompts_are_predicted_as_one_by_one(
     segmenter: Segmenter, embedding: Embedding, multimask: bool, outputs: int
 ) -> None:
     answer = segmenter.predict(embedding, CLICKS, multimask=multimask)
@@ -177,9 +177,7 @@ def test_no_prompts_at_all_are_refused(segmenter: Segmenter, embedding: Embeddin
         segmenter.predict(embedding, [], multimask=True)
 
 
-def test_predicted_iou_stays_between_nought_and_one(
-    segmenter: Segmenter, embedding: Embedding
-) -> None:
+def test_predicted_iou_is_between_zero_and_one(segmenter: Segmenter, embedding: Embedding) -> None:
     bias = segmenter.sam.mask_decoder.iou_prediction_head.layers[-1].bias
     before = bias.detach().clone()
     try:
@@ -219,7 +217,7 @@ def test_the_best_output_is_the_one_with_the_highest_predicted_iou() -> None:
     assert scores.tolist() == pytest.approx([0.7, 0.9])
 
 
-# back to the image
+# upsampling
 
 
 def test_masks_lie_where_the_logits_are(segmenter: Segmenter, embedding: Embedding) -> None:
@@ -234,7 +232,7 @@ def test_masks_lie_where_the_logits_are(segmenter: Segmenter, embedding: Embeddi
     assert not segmenter.masks(embedding, logits).any()
 
 
-def test_masks_made_in_pieces_are_the_same_masks(
+def test_masks_upsampled_in_batches_are_the_same_masks(
     segmenter: Segmenter, embedding: Embedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits = segmenter.predict(embedding, CLICKS, multimask=True).logits_BMHW.flatten(0, 1)
@@ -265,7 +263,7 @@ def test_large_images_are_upsampled_one_mask_at_a_time(segmenter: Segmenter) -> 
 
 
 def test_small_images_are_upsampled_within_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the way to the image's size every mask is once as large as the model's input."""
+    """Every mask is upsampled to the size of the model's input before that of the image."""
     torch.manual_seed(3)
     model = Segmenter(build_sam("lite"), version="random", thresholds=Thresholds())
     monkeypatch.setattr(segmenter_module, "MAX_UPSAMPLED", 4 * model.side**2)

@@ -1,4 +1,4 @@
-"""Other people's weights: the architecture is found out, and misfits are named."""
+"""Weights of other projects: the architecture is identified, and misfits are named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 
 def on_meta(architecture: str) -> dict[str, torch.Tensor]:
-    """Names and shapes without weights."""
+    """Return tensors with names and shapes but no values."""
     with torch.device("meta"):
         found: dict[str, torch.Tensor] = build_sam(architecture).state_dict()
     return found
@@ -31,15 +31,17 @@ def lite() -> Any:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", ["sam.pth", "vit_b_or_vit_h.pth", "vit_huge.pth"])
-def test_shapes_tell_the_architecture_where_the_name_does_not(architecture: str, name: str) -> None:
+def test_shapes_identify_the_architecture_if_the_name_does_not(
+    architecture: str, name: str
+) -> None:
     tensors = on_meta(architecture)
-    found, told_by = find_architecture(name, tensors)
+    found, identified_by = find_architecture(name, tensors)
     assert found == architecture
-    assert "name" not in told_by or architecture == "lite"
+    assert "name" not in identified_by or architecture == "lite"
     assert misfits(tensors, architecture) == ""
 
 
-def test_metas_file_names_tell_the_architecture() -> None:
+def test_metas_file_names_identify_the_architecture() -> None:
     for name in ("sam_vit_b_01ec64.pth", "sam_vit_l_0b3195.pth", "sam_vit_h_4b8939.pth"):
         assert find_architecture(name, {}) == (name[4:9], "the file's name")
 
@@ -48,17 +50,17 @@ def test_metas_file_names_tell_the_architecture() -> None:
     "name",
     ["mobile_sam.pt", "mobile_sam-6dbb90523a35330f.pth", "MobileSAM_vit_t.pt", "mobile-sam.pth"],
 )
-def test_mobile_sams_file_names_tell_vit_t(name: str) -> None:
+def test_mobile_sams_file_names_identify_vit_t(name: str) -> None:
     assert find_architecture(name, {}) == ("vit_t", "the file's name")
 
 
-def test_a_name_that_says_two_things_leaves_it_to_the_shapes() -> None:
+def test_shapes_identify_the_architecture_if_the_name_is_ambiguous() -> None:
     found = find_architecture("mobile_sam_or_vit_b.pt", on_meta("vit_b"))
     assert found == ("vit_b", "its encoder of 12 blocks, 768 wide")
     assert find_architecture("mobile_sampler.pt", on_meta("lite"))[0] == "lite"
 
 
-def test_another_tiny_vit_than_mobile_sams_is_told_by_its_width() -> None:
+def test_another_tiny_vit_is_refused_with_its_width() -> None:
     tensors = on_meta("vit_t")
     assert find_architecture("x", tensors) == ("vit_t", "its TinyViT, 320 wide at its end")
     wider = torch.empty(256, 448, 1, 1, device="meta")
@@ -69,14 +71,14 @@ def test_another_tiny_vit_than_mobile_sams_is_told_by_its_width() -> None:
         find_architecture("x", without)
 
 
-def test_an_encoder_of_unknown_size_is_told_by_its_size() -> None:
+def test_an_encoder_of_unknown_size_is_refused_with_its_size() -> None:
     tensors = on_meta("vit_b")
     del tensors["image_encoder.blocks.11.norm1.weight"]
     assert find_architecture("x", tensors)[0] == "vit_b"
     short = {name: value for name, value in tensors.items() if ".blocks.11." not in name}
     with pytest.raises(CheckpointError, match="11 blocks, 768 wide"):
         find_architecture("x", short)
-    with pytest.raises(CheckpointError, match="no image encoder of SAM"):
+    with pytest.raises(CheckpointError, match="no SAM image encoder"):
         find_architecture("x", {"fc.weight": torch.zeros(2)})
 
 
@@ -100,7 +102,7 @@ def test_weights_without_a_card_are_read_as_they_are(
     else:
         save_file(lite, path)
     found = read_state_dict(path)
-    assert (found.architecture, found.told_by) == ("lite", "the names of its tensors")
+    assert (found.architecture, found.identified_by) == ("lite", "the names of its tensors")
     assert found.tensors.keys() == lite.keys()
     assert all(torch.equal(found.tensors[name], value) for name, value in lite.items())
 
@@ -117,7 +119,7 @@ def test_the_cards_architecture_must_be_the_weights(architecture: str) -> None:
         read_state_dict(shipped_path(), architecture)
 
 
-def test_a_training_state_around_the_weights_is_refused_by_its_keys(tmp_path: Path) -> None:
+def test_a_training_state_is_refused_with_its_keys(tmp_path: Path) -> None:
     path = tmp_path / "state.pth"
     torch.save({"model": {"x": torch.zeros(2)}, "step": 3}, path)
     with pytest.raises(CheckpointError, match="but model, step"):

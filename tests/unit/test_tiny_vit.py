@@ -1,4 +1,4 @@
-"""MobileSAM's `vit_t`: images of any size, and training that respects its statistics and stages."""
+"""MobileSAM's `vit_t`: images of any size, and training with frozen statistics and stages."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def vit_t() -> Any:
     return build_sam("vit_t")
 
 
-def test_it_is_as_large_as_the_public_checkpoint(vit_t: Any) -> None:
+def test_the_weights_have_the_size_of_the_public_checkpoint(vit_t: Any) -> None:
     stored = sum(value.numel() * value.element_size() for value in vit_t.state_dict().values())
-    assert stored == 40_561_032  # the file has 40,728,226 bytes, with its table of contents
+    assert stored == 40_561_032  # the file has 40,728,226 bytes with its header
 
 
 @torch.inference_mode()
@@ -42,7 +42,7 @@ def test_images_need_not_be_square_nor_fill_whole_windows(vit_t: Any) -> None:
 
 
 @torch.inference_mode()
-def test_a_position_sees_its_own_window_only(vit_t: Any) -> None:
+def test_a_position_attends_to_its_own_window_only(vit_t: Any) -> None:
     attention = vit_t.image_encoder.layers[1].blocks[0].attn
     x = torch.randn(1, 14, 9, 128)
     other = x.clone()
@@ -53,7 +53,7 @@ def test_a_position_sees_its_own_window_only(vit_t: Any) -> None:
 
 
 @torch.inference_mode()
-def test_the_bias_is_by_how_far_apart_two_positions_are(vit_t: Any) -> None:
+def test_the_bias_depends_on_the_distance_of_two_positions(vit_t: Any) -> None:
     offsets = vit_t.image_encoder.layers[2].blocks[0].attn.offsets_NN.reshape(14, 14, 14, 14)
     assert offsets[2, 3, 2, 3] == 0
     assert offsets[2, 3, 5, 1] == offsets[5, 1, 2, 3] == offsets[0, 0, 3, 2] == 3 * 14 + 2
@@ -80,7 +80,7 @@ def test_earlier_stages_learn_more_slowly(vit_t: Any) -> None:
     assert found["image_encoder.patch_embed.seq.0.c.weight"] == 0.5**4
 
 
-def test_training_moves_weights_and_leaves_statistics_and_the_unused_classifier(
+def test_training_changes_weights_but_not_statistics_and_unused_layers(
     vit_t: Any, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in vit_t.state_dict().items()}
@@ -99,7 +99,7 @@ def test_training_moves_weights_and_leaves_statistics_and_the_unused_classifier(
     assert "image_encoder.layers.2.blocks.0.attn.attention_biases" in moved
 
     path = tmp_path / "trained.safetensors"
-    norms[0].running_var.fill_(1e6)  # more than float16 holds
+    norms[0].running_var.fill_(1e6)  # above the range of float16
     save_checkpoint(vit_t, ModelCard(version="cells-1", architecture="vit_t"), path)
     again, card = load_checkpoint(path)
     assert card.architecture == "vit_t"
@@ -108,7 +108,7 @@ def test_training_moves_weights_and_leaves_statistics_and_the_unused_classifier(
     assert float(again.image_encoder.patch_embed.seq[0].bn.running_var[0]) == 1e6
 
 
-def test_drop_path_skips_branches_beside_which_the_input_goes_on(vit_t: Any) -> None:
+def test_drop_path_skips_branches_with_a_skip_connection(vit_t: Any) -> None:
     encoder = vit_t.image_encoder
     blocks = residual_blocks(encoder)
     assert [type(block) for block in blocks] == [WindowAttention, Mlp] * 10
@@ -120,7 +120,7 @@ def test_drop_path_skips_branches_beside_which_the_input_goes_on(vit_t: Any) -> 
     assert 0 < int(skipped.sum()) <= 8
 
 
-def test_the_public_file_is_taken_where_a_model_is_named(vit_t: Any, tmp_path: Path) -> None:
+def test_the_public_file_is_loaded_by_its_path(vit_t: Any, tmp_path: Path) -> None:
     path = tmp_path / "mobile_sam.pt"
     torch.save(vit_t.state_dict(), path)
     tokens = load_sam(path).mask_decoder.mask_tokens.weight

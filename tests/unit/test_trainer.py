@@ -1,4 +1,4 @@
-"""Training with random weights on small images: a few steps, as on a long run."""
+"""Training with random weights on small images for a few steps."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def changed(before: dict[str, torch.Tensor], sam: Any) -> set[str]:
 
 
 class StoppedError(Exception):
-    """What interrupts a run in these tests."""
+    """Interrupts a run."""
 
 
 # the loop
 
 
-def test_a_few_steps_give_a_finite_loss_and_are_told() -> None:
+def test_a_few_steps_give_a_finite_loss_and_are_reported() -> None:
     told: list[Progress] = []
     sam = fresh()
     Trainer(sam, CONFIG, draw).run(on_step=told.append)
@@ -102,7 +102,7 @@ def test_every_step_draws_its_own_images() -> None:
     assert len(drawn) == len(set(drawn)) >= 4
 
 
-def test_a_stopped_and_resumed_run_gives_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
     undisturbed = fresh()
     whole = Trainer(undisturbed, CONFIG, draw)
     whole.run()
@@ -115,7 +115,7 @@ def test_a_stopped_and_resumed_run_gives_the_weights_of_an_undisturbed_one(tmp_p
     with pytest.raises(StoppedError):
         Trainer(fresh(), CONFIG, draw).run(on_step=stop, checkpoint=path, every_seconds=0)
     torch.manual_seed(99)
-    resumed = build_sam("lite")  # other weights: everything must come from the file
+    resumed = build_sam("lite")  # other weights, which the checkpoint must replace
     again = Trainer(resumed, CONFIG, draw)
     steps: list[int] = []
     again.run(on_step=lambda progress: steps.append(progress.step), checkpoint=path)
@@ -124,7 +124,7 @@ def test_a_stopped_and_resumed_run_gives_the_weights_of_an_undisturbed_one(tmp_p
     assert (again.loss, again.iou) == (whole.loss, whole.iou)
 
 
-def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
+def test_a_finished_run_takes_no_further_steps(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     first, second = fresh(), fresh()
     Trainer(first, replace(CONFIG, steps=2), always).run(checkpoint=path)
@@ -135,21 +135,21 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
 
 
-def test_what_is_left_at_the_end_are_the_averaged_weights(tmp_path: Path) -> None:
+def test_a_run_ends_with_the_averaged_weights(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     sam = fresh()
     before = weights(sam)
     Trainer(sam, replace(CONFIG, steps=1, frozen_stages=-1), always).run(checkpoint=path)
     last = torch.load(path, weights_only=True)["model"]
     name = "mask_decoder.mask_tokens.weight"
-    keep = 1 / 11  # while a run is young the average forgets faster than ema_decay says
+    keep = 1 / 11  # the decay is below ema_decay in the first steps
     wanted = keep * before[name] + (1 - keep) * last[name]
     assert not torch.equal(before[name], last[name])
     assert torch.allclose(sam.state_dict()[name], wanted, atol=1e-7)
 
 
 @pytest.mark.parametrize("stages", [-1, 0, 2])
-def test_frozen_stages_stay_as_they_are_and_the_others_move(stages: int) -> None:
+def test_frozen_stages_do_not_change_and_the_others_do(stages: int) -> None:
     sam = fresh()
     before = weights(sam)
     Trainer(sam, replace(CONFIG, steps=2, frozen_stages=stages), always).run()
@@ -185,7 +185,7 @@ def test_trunk_neck_and_decoder_learn_at_their_own_rates() -> None:
     assert {group["peak"] for group in still} == {0.5, 1.0}
 
 
-def test_the_rate_warms_up_and_then_falls_to_nought_along_a_cosine() -> None:
+def test_the_rate_warms_up_and_then_follows_a_cosine_to_zero() -> None:
     config = replace(CONFIG, steps=110, warmup_steps=10)
     rates = [learning_rate_factor(step, config) for step in range(111)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
@@ -204,10 +204,10 @@ def test_the_optimiser_works_at_the_rate_of_the_step() -> None:
 seen: list[float] = []
 
 
-# when it goes wrong
+# errors
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_spares_the_checkpoint(
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "run.pt"
@@ -241,7 +241,7 @@ def test_a_source_without_masks_is_refused_with_the_default_share_of_background(
         Trainer(fresh(), replace(CONFIG, steps=1), no_masks).run()
 
 
-def test_images_without_masks_are_passed_over() -> None:
+def test_images_without_masks_are_skipped() -> None:
     def seldom(rng: np.random.Generator) -> Example:
         return example() if rng.random() < 0.3 else no_masks(rng)
 
@@ -272,7 +272,7 @@ def test_two_processes_share_their_gradients_and_end_with_the_same_weights(tmp_p
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     alone = fresh()
     Trainer(alone, CONFIG, draw).run()
-    assert changed(first, alone)  # the second process's images took part
+    assert changed(first, alone)  # the second process's images had an effect
     assert (tmp_path / "0.pt").exists()
     assert not (tmp_path / "1.pt").exists()  # rank 0 saves for all
 
@@ -321,7 +321,7 @@ def background_only(config: TrainConfig) -> list[Sample]:
     ]
 
 
-def test_a_click_on_background_teaches_the_quality_and_not_the_mask() -> None:
+def test_a_background_click_trains_the_iou_head_and_not_the_masks() -> None:
     config = replace(CONFIG, iou_weight=0.0, box_share=1.0)
     sam = random_weights()
     with torch.no_grad():
@@ -344,7 +344,7 @@ def test_every_form_of_prompt_sends_gradients_to_the_encoder(
 
 
 def test_gradients_are_those_of_the_loss() -> None:
-    """A small step down the gradient lowers the loss by as much as the gradient says."""
+    """A small step along the gradient lowers the loss as the gradient predicts."""
     config = replace(CONFIG, refinements=0, background_share=0.0, box_share=0.5)
     samples = still_samples(config)
     sam = fresh()
@@ -360,8 +360,8 @@ def test_gradients_are_those_of_the_loss() -> None:
         assert before - after == pytest.approx(size * slope, rel=0.1)
 
 
-def test_the_gradients_of_all_iterations_are_gathered() -> None:
-    """Those of two iterations are the mean of each one's: the first's is known by itself."""
+def test_the_gradients_of_all_iterations_are_summed() -> None:
+    """The gradients of two iterations are the mean of each iteration's gradients."""
     config = replace(CONFIG, box_share=1.0, background_share=0.0, iou_weight=0.0)
     samples = still_samples(config)
     grads = []
@@ -375,7 +375,7 @@ def test_the_gradients_of_all_iterations_are_gathered() -> None:
 
 
 @pytest.mark.parametrize("size", [(51, 64), (64, 51)])
-def test_what_pads_an_image_does_not_change_a_step(size: tuple[int, int]) -> None:
+def test_padding_does_not_change_a_step(size: tuple[int, int]) -> None:
     config = replace(CONFIG, jitter=(1.0, 1.0), background_share=0.0)
     sample = next(sample for sample in still_samples(config, 20) if sample.size == size)
     height, width = size

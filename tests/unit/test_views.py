@@ -1,4 +1,4 @@
-"""Trainings on photographs: pools, plans, views and the step over nested masks."""
+"""Training on photographs: pools, plans, views and the step with nested masks."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -32,7 +32,7 @@ def scenes() -> PhotoPool:
 
 
 def painted(pool: PhotoPool) -> PhotoPool:
-    """The same pool with images that show one mask each, in white on black."""
+    """Return the pool with images that show one mask each, white on black."""
     canvas = np.zeros_like(pool.canvas_NSSC)
     weights = np.zeros_like(pool.weight_M)
     for image, first in enumerate(pool.first_N1[:-1]):
@@ -52,7 +52,7 @@ def test_losses_of_pairs_are_those_of_each_pair_alone() -> None:
         assert torch.allclose(ious[:, :, target], true_iou(logits, targets[:, target]))
 
 
-def test_outputs_are_matched_with_targets_so_that_the_loss_is_least() -> None:
+def test_outputs_are_matched_with_targets_for_the_lowest_loss() -> None:
     losses = torch.tensor([[[9.0, 1.0, 9.0], [2.0, 9.0, 9.0], [9.0, 9.0, 3.0]]])
     assert matched_loss(losses, torch.ones((1, 3))).item() == pytest.approx(2.0)
     assert matched_loss(losses, torch.tensor([[1.0, 1.0, 0.0]])).item() == pytest.approx(1.5)
@@ -92,7 +92,7 @@ def test_masks_under_one_click_are_nested_or_overlap_there(scenes: PhotoPool) ->
     assert chains > 0
 
 
-def test_clicks_on_nothing_fall_on_no_object(scenes: PhotoPool) -> None:
+def test_background_clicks_fall_on_no_object(scenes: PhotoPool) -> None:
     config = replace(SMALL, background_share=1.0, tile_share=0.0)
     plan = draw_plan(scenes, config, np.random.default_rng(3))
     sam = build_sam("lite")
@@ -105,16 +105,16 @@ def test_clicks_on_nothing_fall_on_no_object(scenes: PhotoPool) -> None:
     assert low[views.elsewhere_BHH].max() == 0
 
 
-def test_a_click_at_the_middle_is_far_from_the_edge() -> None:
+def test_a_central_click_is_far_from_the_edge() -> None:
     region = torch.zeros((64, 64, 64), dtype=torch.bool)
     region[:, 10:41, 20:51] = True
     x, y = pick_place(region, torch.Generator().manual_seed(0))
     assert region[torch.arange(64), y, x].all()
     near = ((x - 35).abs() <= 6) & ((y - 25).abs() <= 6)
-    assert 0.35 < near.float().mean() < 0.75  # half of them on purpose, some by chance
+    assert 0.35 < near.float().mean() < 0.75  # half are central by design, some by chance
 
 
-def test_a_picture_of_three_colours_is_cut_into_them_and_known_masks_bound_regions() -> None:
+def test_an_image_of_three_colours_is_cut_by_colour_and_by_known_masks() -> None:
     image = np.zeros((120, 160, 3), np.uint8)
     image[:, :60], image[:, 60:], image[40:80, 90:130] = (
         (200, 60, 40),
@@ -123,7 +123,7 @@ def test_a_picture_of_three_colours_is_cut_into_them_and_known_masks_bound_regio
     )
     flat = [np.zeros((4, 15, 20), np.float32) + 1]
     known = np.zeros((120, 160), bool)
-    known[10:40, 10:40] = True  # nothing to be seen there
+    known[10:40, 10:40] = True  # not visible in the image
     regions = find_regions(image, [known], flat * 3)
     shapes = [row[regions.leaves_HW] for row in regions.members_RN]
 
@@ -137,7 +137,7 @@ def test_a_picture_of_three_colours_is_cut_into_them_and_known_masks_bound_regio
     assert all((known & s).sum() in (0, known.sum()) or not (~known & s).any() for s in shapes)
 
 
-def test_a_packed_photograph_comes_back_with_its_masks_in_place(
+def test_a_packed_photograph_loads_with_its_masks_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     square, low = np.zeros((480, 640), bool), np.zeros((480, 640), bool)
@@ -163,7 +163,7 @@ def test_a_packed_photograph_comes_back_with_its_masks_in_place(
     assert pool.weight_M.sum() == pytest.approx(1.0)
 
 
-def test_a_pool_without_a_mask_that_can_be_drawn_says_so(scenes: PhotoPool) -> None:
+def test_a_pool_without_a_usable_mask_is_refused(scenes: PhotoPool) -> None:
     with pytest.raises(NoMasksError, match="to train on"):
         load_pool(None, [], scene_share=1.0, workers=1)
     tiny = replace(scenes, coarse_MCC=np.zeros_like(scenes.coarse_MCC))
@@ -176,9 +176,7 @@ def training(steps: int, **changes: object) -> ViewTraining:
     return ViewTraining(views=SMALL, config=replace(config, **changes))  # type: ignore[arg-type]
 
 
-def test_a_training_that_was_stopped_ends_as_one_that_was_not(
-    scenes: PhotoPool, tmp_path: Path
-) -> None:
+def test_a_resumed_training_ends_as_an_uninterrupted_one(scenes: PhotoPool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = build_sam("lite").state_dict()
 
@@ -200,7 +198,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(
     assert not all(torch.equal(whole[name], start[name]) for name in whole)
 
 
-def test_an_encoder_that_is_to_stay_stays(scenes: PhotoPool) -> None:
+def test_a_frozen_encoder_does_not_change(scenes: PhotoPool) -> None:
     sam = build_sam("lite")
     before = {name: value.clone() for name, value in sam.named_parameters()}
     ViewTrainer(sam, scenes, training(2, frozen_encoder=True)).run()

@@ -26,7 +26,7 @@ from flows.loop import advance, data_engine
 from flows.loop.advance import run_drained
 from flows.prefect_api import events
 from flows.release import release
-from flows.stages import answers, fully_automatic, semi_automatic
+from flows.stages import embeddings, fully_automatic, semi_automatic
 from flows.workspace import logs, retry, run_lock
 from flows.workspace.setting_sections import OperationsSettings
 from flows.workspace.settings import FILE_NAME
@@ -236,7 +236,7 @@ def make_quick(patch: pytest.MonkeyPatch) -> Callable[[World], None]:
         (retry, "FIRST_PAUSE", 0.0),
         (retry, "LONGEST_PAUSE", 0.0),
         (Workspace, "segmenter", lambda self, version=None: None),
-        (answers, "make_embedding", embed),
+        (embeddings, "make_embedding", embed),
         (semi_automatic, "mask_generator", lambda workspace, model: FakeGenerator()),
         (fully_automatic, "mask_generator", lambda workspace, model: FakeGenerator()),
         (fully_automatic, "generate_shard", fully_automatic.generate_shard.fn),

@@ -1,0 +1,264 @@
+// Queue, annotators, models, runs, releases and costs.
+
+import { el } from "../shared/dom.js";
+import { ago, count, dateTime, decimal, duration, percent, score, secondsBetween, words } from "../shared/format.js";
+
+const KINDS = {
+  annotate: ["Annotate", "images without masks"],
+  complete: ["Complete", "images with confident masks, where the rest is added"],
+  review: ["Review", "masks to judge"],
+};
+const MODEL_BADGES = { current: "badge-good", candidate: "badge-accent" };
+const RUN_BADGES = { running: "badge-accent", failed: "badge-bad", finished: "badge-good" };
+
+export function queueCards(queue, verdicts) {
+  const kinds = Object.entries(KINDS).map(([kind, [title, what]]) => queueCard(kind, title, what, queue[kind] ?? {}));
+  return [...kinds, verdictCard(verdicts)];
+}
+
+function queueCard(kind, title, what, row) {
+  const { open = 0, leased = 0, submitted = 0, skipped = 0, oldest_seconds: oldest } = row;
+  const bar = stacked([
+    [submitted, "good"],
+    [leased, "accent"],
+    [skipped, "warn"],
+    [open, "rest"],
+  ]);
+  const waits = open && oldest ? `, the oldest for ${duration(oldest)}` : "";
+  return el(
+    "div",
+    { class: "panel queue-card", "data-kind": kind },
+    el("h3", {}, title, el("span", { class: "muted small" }, ` ${what}`)),
+    el("div", { class: "big" }, count(open), el("span", { class: "muted small" }, ` open${waits}`)),
+    bar,
+    el(
+      "div",
+      { class: "legend" },
+      key("good", `${count(submitted)} done`),
+      key("accent", `${count(leased)} in progress`),
+      key("warn", `${count(skipped)} skipped`),
+    ),
+  );
+}
+
+function verdictCard(verdicts) {
+  const { accept = 0, reject = 0, fix = 0 } = verdicts;
+  const total = accept + reject + fix;
+  return el(
+    "div",
+    { class: "panel queue-card", "data-kind": "verdicts" },
+    el("h3", {}, "Verdicts", el("span", { class: "muted small" }, " of reviewers")),
+    el(
+      "div",
+      { class: "big" },
+      total ? percent(accept / total) : "–",
+      el("span", { class: "muted small" }, total ? ` of ${count(total)} masks accepted` : " nothing reviewed yet"),
+    ),
+    stacked([
+      [accept, "good"],
+      [fix, "accent"],
+      [reject, "bad"],
+    ]),
+    el(
+      "div",
+      { class: "legend" },
+      key("good", `${count(accept)} accepted`),
+      key("accent", `${count(fix)} fixed`),
+      key("bad", `${count(reject)} rejected`),
+    ),
+  );
+}
+
+const key = (style, text) => el("span", { class: `key key-${style}` }, text);
+
+function stacked(parts) {
+  const total = parts.reduce((sum, [value]) => sum + value, 0);
+  return el(
+    "div",
+    { class: "stacked", "aria-hidden": "true" },
+    parts
+      .filter(([value]) => value > 0)
+      .map(([value, style]) => {
+        const part = el("div", { class: `part-${style}` });
+        part.style.width = `${(100 * value) / total}%`;
+        return part;
+      }),
+  );
+}
+
+/** A table; a column is [title, cell of a row, whether it is a number]. */
+function table(rows, columns) {
+  const head = columns.map(([title, , isNumber]) =>
+    el("th", { scope: "col", class: isNumber ? "number" : null }, title),
+  );
+  const body = rows.map((row) =>
+    el(
+      "tr",
+      {},
+      columns.map(([, cell, isNumber]) => el("td", { class: isNumber ? "number" : null }, cell(row) ?? "–")),
+    ),
+  );
+  return el(
+    "div",
+    { class: "scroll" },
+    el("table", { class: "table" }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)),
+  );
+}
+
+function section(title, rows, columns, empty, command = null) {
+  const content = rows.length
+    ? [table(rows, columns)]
+    : [el("p", { class: "muted" }, empty), command && el("pre", {}, command)];
+  return [el("h2", {}, title), ...content.filter(Boolean)];
+}
+
+export function annotatorsTable(rows) {
+  const columns = [
+    ["Name", (row) => row.name],
+    ["Role", (row) => (row.kind === "simulated" ? "simulated" : row.role)],
+    ["Images", (row) => count(row.tasks), true],
+    ["Masks", (row) => count(row.masks), true],
+    ["s / mask", (row) => decimal(row.seconds_per_mask), true],
+    ["Masks / h", (row) => count(row.masks_per_hour), true],
+    ["Agreement", agreement, true],
+    ["Last seen", (row) => ago(row.last_seen)],
+  ];
+  return section(
+    "Annotators",
+    rows,
+    columns,
+    "No annotators yet. This command makes a sign-in link:",
+    "dataengine annotators add NAME --role annotator",
+  );
+}
+
+/** Agreement with other reviewers; a low one is highlighted. */
+function agreement(row) {
+  const style =
+    row.agreement === null || row.agreement === undefined
+      ? ""
+      : row.agreement >= 0.9
+        ? "good"
+        : row.agreement < 0.75
+          ? "bad"
+          : "";
+  return el("span", { class: style, title: "Share of the masks judged by another reviewer too on which both verdicts are the same" }, percent(row.agreement));
+}
+
+export function modelsTable(rows) {
+  const columns = [
+    ["Version", (row) => el("span", {}, row.version, row.note && el("div", { class: "muted small note" }, row.note))],
+    ["State", (row) => el("span", { class: `badge ${MODEL_BADGES[row.state] ?? ""}` }, row.state)],
+    ["From", (row) => row.parent],
+    ["IoU 1 click", (row) => score(row.miou_1_click), true],
+    ["IoU 3 clicks", (row) => score(row.miou_3_clicks), true],
+    ["Scored on", scoredOn],
+    ["Made", (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
+  ];
+  return section("Models", rows, columns, "No models yet.", "dataengine models import FILE --name NAME --promote");
+}
+
+/** A score on another set than the other models' is not comparable: it is shown here, with its set. */
+function scoredOn(row) {
+  const isOther = typeof row.other_miou_1_click === "number";
+  const text = isOther ? `${row.scored_on}: ${score(row.other_miou_1_click)} after 1 click` : row.scored_on;
+  return text && el("span", { class: "muted small" }, text);
+}
+
+export function runsTable(rows) {
+  const columns = [
+    ["Run", (row) => twoLines(words(row.kind), [row.dataset, shortId(row.id)].filter(Boolean).join(" "), row.id)],
+    [
+      "State",
+      (row) => el("span", { class: `badge ${RUN_BADGES[row.state] ?? ""}`, title: row.error || null }, row.state),
+    ],
+    ["Progress", progress],
+    ["Images", (row) => count(row.images), true],
+    ["Masks", (row) => count(row.masks), true],
+    ["Started", (row) => twoLines(ago(row.started_at), tookText(row), dateTime(row.started_at))],
+  ];
+  return section("Runs", rows, columns, "No runs yet. Rounds, retrains and releases appear here while they run.");
+}
+
+function twoLines(text, more, title) {
+  return el("span", { title }, text, el("div", { class: "muted small" }, more));
+}
+
+function tookText(row) {
+  return row.finished_at ? `took ${duration(secondsBetween(row.started_at, row.finished_at))}` : "";
+}
+
+/** Ids begin with the time, so their end identifies the run. */
+function shortId(id) {
+  const text = String(id);
+  return text.length > 14 ? `…${text.slice(-12)}` : text;
+}
+
+function progress(row) {
+  if (row.error) return el("div", { class: "bad small note" }, row.error);
+  const share = row.progress ?? (row.state === "finished" ? 1 : null);
+  if (share === null) return null; // unknown
+  const fill = el("div");
+  fill.style.width = `${100 * Math.min(1, share)}%`;
+  return el(
+    "div",
+    { class: "run-progress" },
+    el(
+      "div",
+      {
+        class: "progress",
+        role: "progressbar",
+        "aria-valuenow": Math.round(share * 100),
+        "aria-valuemin": 0,
+        "aria-valuemax": 100,
+        "aria-label": words(row.kind),
+      },
+      fill,
+    ),
+    el("span", { class: "small muted" }, percent(share)),
+  );
+}
+
+export function releasesTable(rows) {
+  const columns = [
+    ["Name", (row) => row.name],
+    ["Dataset", (row) => row.dataset],
+    [
+      "State",
+      (row) => el("span", { class: `badge ${row.state === "done" ? "badge-good" : "badge-accent"}` }, row.state),
+    ],
+    ["Masks", (row) => count(row.masks), true],
+    ["Images", (row) => count(row.images), true],
+    ["Made", (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
+  ];
+  return section(
+    "Releases",
+    rows,
+    columns,
+    "No releases yet. A release pins a version of the masks, for export as COCO or SA-1B.",
+  );
+}
+
+/** An estimate, marked as one, unless all masks were judged. */
+function accepted(row) {
+  if (!row.accepted_is_estimate) return count(row.accepted_masks);
+  const title = `An estimate: ${count(row.judged_masks)} of ${count(row.masks)} masks were judged; the same share is assumed for the others`;
+  return el("span", { title }, `≈ ${count(row.accepted_masks)}`, el("div", { class: "muted small" }, `${count(row.judged_masks)} judged`));
+}
+
+export function costsTable(rows) {
+  const columns = [
+    ["Stage", (row) => words(row.stage)],
+    ["Model", (row) => row.model ?? ""],
+    ["Runs", (row) => count(row.runs), true],
+    ["Masks", (row) => count(row.masks), true],
+    ["Processor", (row) => duration(row.cpu_seconds), true],
+    ["GPU", (row) => duration(row.gpu_seconds), true],
+    ["People", (row) => duration(row.people_seconds), true],
+    ["Cost", (row) => decimal(row.cost, 2), true],
+    ["Accepted masks", accepted, true],
+    ["Cost of one", (row) => decimal(row.cost_per_accepted_mask, 4), true],
+  ];
+  const made = rows.filter((row) => row.stage !== "total");
+  return section("Costs", made.length ? rows : [], columns, "No runs yet. Prices are in the settings, under [costs].");
+}

@@ -1,0 +1,310 @@
+// The annotation page: takes a task, opens the editor on it, saves drafts, submits it, takes the next.
+
+import { api, events } from "../shared/api.js";
+import { Autosave } from "./autosave.js";
+import { ask, byId, el, openDialog, toast } from "../shared/dom.js";
+import { mountEditor } from "./editor.js";
+import { mountHeader } from "../shared/header.js";
+import { Keys } from "./keys.js";
+import { sendKept, sendLate } from "./late.js";
+import { Banner } from "../shared/banner.js";
+
+const KINDS = ["complete", "annotate"];
+const LOOK_AGAIN_MS = 30_000; // for events about new tasks that did not arrive
+const FIRST_RETRY_MS = 1_000;
+const LAST_RETRY_MS = 15_000;
+const STATUS = { saved: "saved", saving: "saving …", changed: "saving …", offline: "offline – kept in this browser" };
+const NO_COPY = "offline – too large to keep in this browser, please leave this page open";
+
+const SENT = "Your work on it was sent anyway: a reviewer sees both versions and picks the better masks.";
+const KEPT = "Your work on it is kept in this browser, and opens again if you get the image back.";
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+class Page {
+  constructor() {
+    this.keys = new Keys();
+    this.dataset = new URLSearchParams(location.search).get("dataset");
+    this.banner = new Banner(byId("banner"));
+    this.editor = null;
+    this.keeper = null;
+    this.pending = new Set(); // reasons why the page is busy
+  }
+
+  async start() {
+    this.name = (await mountHeader("annotate"))?.name ?? "";
+    byId("submit").addEventListener("click", () => this.submit());
+    byId("skip").addEventListener("click", () => this.skip());
+    byId("guidelines").addEventListener("click", () => this.guidelines());
+    byId("submit").title = `Submit and open the next image${this.keys.hint("submit")}`;
+    byId("skip").title = `Move this image to the back of the queue${this.keys.hint("skip")}`;
+    byId("guidelines").title = `What a good mask is${this.keys.hint("guidelines")}`;
+    await this.next();
+    await sendKept(this.name, this.task?.id);
+  }
+
+  /** The page is "busy" while a prompt or a submission is in progress. */
+  mark(what, isUnderWay) {
+    if (isUnderWay) this.pending.add(what);
+    else this.pending.delete(what);
+    const { dataset } = document.body;
+    if (dataset.state !== "ready" && dataset.state !== "busy") return;
+    dataset.state = this.pending.size ? "busy" : "ready";
+    byId("submit").disabled = byId("skip").disabled = this.pending.has("handing in");
+  }
+
+  /** Takes the next task; tries again as long as the server does not answer. */
+  async next() {
+    this.close();
+    document.body.dataset.state = "loading";
+    let wait = FIRST_RETRY_MS;
+    for (;;) {
+      try {
+        const { task } = await api.nextTask(KINDS, this.dataset);
+        this.banner.clear();
+        if (task) this.open(task);
+        else this.wait();
+        return;
+      } catch (problem) {
+        if (!problem.isTemporary) {
+          this.stop(problem.message);
+          return;
+        }
+        this.banner.setOffline(true);
+      }
+      await pause(wait);
+      wait = Math.min(wait * 2, LAST_RETRY_MS);
+    }
+  }
+
+  open(task) {
+    this.task = task;
+    const keeper = new Autosave(task, this.name, (isCopy) => this.editor.draft(isCopy), {
+      status: (status) => this.showStatus(status),
+      offline: (isOffline) => this.banner.setOffline(isOffline),
+      lost: () => this.lost(),
+      conflict: () => this.conflict(),
+    });
+    this.keeper = keeper;
+    const draft = keeper.restore();
+    byId("toolbar").hidden = byId("editor").hidden = false;
+    byId("empty").hidden = true;
+    this.showFacts(task);
+    this.editor = mountEditor(byId("editor"), {
+      api,
+      task,
+      masks: task.masks,
+      mode: task.kind,
+      draft,
+      keys: this.keys,
+      commands: { submit: () => this.submit(), skip: () => this.skip(), guidelines: () => this.guidelines() },
+      onChange: () => keeper.touch(),
+      onBusy: (isBusy) => this.mark("prompt", isBusy),
+      onTrouble: (problem) => this.trouble(problem),
+      onContact: () => keeper.setOffline(false),
+    });
+    globalThis.dataengine = {
+      editor: this.editor,
+      frameTimes: () => this.editor?.frameTimes() ?? [],
+      frameIntervals: () => this.editor?.frameIntervals() ?? [],
+    };
+    this.showStatus(draft ? "saved" : "new");
+    keeper.start();
+    this.ready(this.editor);
+  }
+
+  async ready(editor) {
+    await editor.ready.catch(() => toast("The image could not be loaded. Skip it, or reload the page.", "bad"));
+    if (this.editor !== editor) return;
+    document.body.dataset.state = "ready";
+    this.mark("handing in", false);
+  }
+
+  showFacts({ image, kind, dataset, round, waiting }) {
+    byId("file-name").textContent = image.file_name;
+    const what = kind === "complete" ? "check the pre-filled masks, add the rest" : "mask every object";
+    const facts = [what, dataset, round && `round ${round}`, waiting && `${waiting} more waiting`];
+    byId("task-facts").textContent = facts.filter(Boolean).join(" · ");
+    document.title = `${image.file_name} · open data engine`;
+  }
+
+  showStatus(status) {
+    const node = byId("status");
+    const isKept = status !== "offline" || this.keeper?.hasCopy !== false;
+    const text = isKept ? (STATUS[status] ?? "") : NO_COPY;
+    node.dataset.status = status;
+    if (node.textContent !== text) node.textContent = text;
+  }
+
+  close() {
+    this.keeper?.stop();
+    this.editor?.destroy();
+    this.editor = this.keeper = null;
+    this.pending.clear();
+    byId("toolbar").hidden = byId("editor").hidden = true;
+  }
+
+  // When there is nothing to do -------------------------------------------------
+
+  wait() {
+    document.body.dataset.state = "empty";
+    document.title = "Nothing to do · open data engine";
+    const what = this.dataset ? ` in ${this.dataset}` : "";
+    this.say(
+      `All done${what} – thank you`,
+      "There is no image for you at the moment. Leave this page open: the next image opens here as soon as there is one.",
+      true,
+    );
+    let isOver = false;
+    const look = () => {
+      if (isOver) return;
+      isOver = true;
+      stop();
+      clearInterval(timer);
+      void this.next();
+    };
+    const stop = events({ queue: (counts) => KINDS.some((kind) => counts[kind]?.open > 0) && look() });
+    const timer = setInterval(look, LOOK_AGAIN_MS);
+  }
+
+  stop(message) {
+    document.body.dataset.state = "empty";
+    this.say("No image could be opened", message, false);
+    const again = el("button", { class: "button button-primary", type: "button", onclick: () => this.next() }, "Try again");
+    byId("empty").append(again);
+  }
+
+  say(title, text, isWaiting) {
+    const pulse = isWaiting && el("div", { class: "empty-pulse", "aria-hidden": "true" });
+    byId("empty").replaceChildren(...[pulse, el("h2", {}, title), el("p", {}, text)].filter(Boolean));
+    byId("empty").hidden = false;
+  }
+
+  // Submitting ------------------------------------------------------------------
+
+  async submit() {
+    const { editor } = this;
+    if (!editor || this.pending.has("handing in")) return;
+    if (!(await this.settle(editor))) return;
+    const submission = editor.submission();
+    const isEmpty = submission.masks.length === 0 && editor.session.prefilled.length === 0;
+    if (isEmpty && !(await ask("No masks yet", "Does this image really have nothing to mask?", "Submit without masks"))) return;
+    const done = await this.handIn(() => api.submit(this.task.id, { lease_id: this.task.lease_id, ...submission }));
+    if (!done) return;
+    const count = submission.masks.length;
+    toast(count === 1 ? "Submitted, with 1 new mask." : `Submitted, with ${count} new masks.`, "good");
+    await this.next();
+  }
+
+  /** Finishes the mask in progress, once the model has answered; false if it could not be finished. */
+  async settle(editor) {
+    if (editor.session.isWaiting) editor.run("finish");
+    while (editor.session.isWaiting && this.editor === editor) await pause(50);
+    if (this.editor !== editor) return false;
+    const { current } = editor.session;
+    if (current) editor.run(current.mask && !current.mask.isEmpty ? "finish" : "drop");
+    return editor.session.current === null;
+  }
+
+  async skip() {
+    if (!this.editor || this.pending.has("handing in")) return;
+    const { masks, current } = this.editor.session.state;
+    const count = masks.length + (current ? 1 : 0);
+    const text = `${count === 1 ? "The mask" : `The ${count} masks`} you made on this image will be here if you get it again.`;
+    if (count && !(await ask("Skip this image?", text, "Skip it"))) return;
+    if (this.keeper.isDirty) await this.keeper.flush();
+    const done = await this.handIn(() => api.skip(this.task.id, this.task.lease_id), true);
+    if (!done) return;
+    this.keeper.setAside();
+    await this.next();
+  }
+
+  /** Repeats the call until the server answers; false if it refuses. */
+  async handIn(call, keepsCopy = false) {
+    const { keeper } = this;
+    this.mark("handing in", true);
+    try {
+      await keeper.finish(call);
+      if (!keepsCopy) keeper.forget();
+      return true;
+    } catch (problem) {
+      if (this.keeper === keeper) this.trouble(problem, true);
+      return false;
+    } finally {
+      this.mark("handing in", false);
+    }
+  }
+
+  // When things go wrong ----------------------------------------------------------
+
+  /** `isAsked`: the annotator started the request, so the error is shown. */
+  trouble(problem, isAsked = false) {
+    if (problem.status === 409 && problem.error === "draft_outdated") this.conflict();
+    else if (problem.status === 409 || problem.status === 404) this.lost();
+    else if (problem.status === 0 || problem.status >= 500) this.keeper?.setOffline(true);
+    else if (isAsked && problem.status !== 401) toast(problem.message, "bad");
+  }
+
+  /** Somebody else has the image: the work done here goes to a reviewer together with theirs. */
+  async lost() {
+    const { keeper, editor, task } = this;
+    if (!keeper || keeper.isStopped) return;
+    if (editor.session.current && !editor.session.isWaiting) editor.run("finish");
+    keeper.writeCopy();
+    keeper.stop();
+    this.showStatus("offline");
+    const isSent = await sendLate(task.id, editor.submission());
+    if (isSent) keeper.forget();
+    const dialog = openDialog(
+      "This image is no longer yours",
+      el("p", {}, "This page did not reach the server for a long time, so the image was given to somebody else."),
+      el("p", {}, isSent ? SENT : KEPT),
+      el(
+        "div",
+        { class: "dialog-actions" },
+        el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: () => dialog.close() }, "Open the next image"),
+      ),
+    );
+    dialog.id = "lease-lost";
+    dialog.addEventListener("close", () => this.next());
+  }
+
+  conflict() {
+    const { keeper } = this;
+    if (!keeper || this.isAsking) return;
+    this.isAsking = true;
+    const choose = (act) => () => {
+      dialog.close();
+      act();
+    };
+    const dialog = openDialog(
+      "This image is open twice",
+      el("p", {}, "This image was also changed in another tab or on another computer."),
+      el(
+        "div",
+        { class: "dialog-actions" },
+        el("button", { class: "button", type: "button", onclick: choose(() => this.takeOther(keeper)) }, "Use the other version"),
+        el("button", { class: "button button-primary", type: "button", onclick: choose(() => keeper.overrule().catch((problem) => this.trouble(problem))) }, "Keep this version"),
+      ),
+    );
+    dialog.addEventListener("close", () => (this.isAsking = false));
+  }
+
+  takeOther(keeper) {
+    keeper.forget();
+    void this.next(); // the server returns a task that is already leased first, with its newest draft
+  }
+
+  async guidelines() {
+    if (document.getElementById("guidelines-dialog")) return;
+    try {
+      const text = el("div", { class: "guidelines" });
+      text.innerHTML = (await api.guidelines()).html; // the server escapes HTML in the Markdown
+      openDialog("Guidelines", text).id = "guidelines-dialog";
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+  }
+}
+
+void new Page().start();

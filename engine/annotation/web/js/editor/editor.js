@@ -1,0 +1,347 @@
+// The mask editor, for annotating and for a reviewer's fix.
+//
+//   const editor = mountEditor(container, {api, task, masks, mode, ...});
+//
+// `container`  an element with its own size; it is filled, and emptied by `editor.destroy()`.
+// `task`       a TaskView; of it id, lease_id and image are used.
+// `masks`      MaskViews: pre-filled ones (mode "complete"), none ("annotate"), or the one mask that is
+//              to be fixed ("fix").
+// `mode`       "annotate" | "complete" | "fix". In "fix" there is no list; Enter passes the mask to `onDone`.
+// Optional:
+// `draft`      a draft's data to resume from (what `editor.draft()` returned).
+// `keys`       a Keys; `commands` {id: function} adds to or replaces what keys do ("submit", "skip" ...).
+// `onChange(draft)` the draft's content has changed; the draft is passed in "fix" only.
+// `onBusy(is)` the model was asked about a click / has answered. `onTrouble(error)`: a request failed;
+//              temporary failures are tried again by the editor. `onContact()`: one succeeded.
+// `onDone(newMask)`  fix: the finished mask, a NewMask that `replaces` the given one. `onCancel()`: cancelled.
+//
+// Returned: masks(), current(), draft(), submission(), toScreen(x, y), run(action),
+// frameTimes(), frameIntervals(), destroy(), and `session`, `ready` (a promise: the image is there).
+
+import { WorkLog } from "../shared/clock.js";
+import { Commands } from "./commands.js";
+import { el, toast } from "../shared/dom.js";
+import { Frames } from "./frames.js";
+import { Keys } from "./keys.js";
+import { MaskLayer } from "./layers.js";
+import { buildLayout, fillBar } from "./layout.js";
+import { MaskList } from "./masklist.js";
+import { Picture } from "./picture.js";
+import { Pointer } from "./pointer.js";
+import { pixelOf, Prompts } from "./prompts.js";
+import { Scene } from "./scene.js";
+import { Session } from "./session.js";
+import { Strokes } from "./strokes.js";
+import { isAround, isNear } from "./subject.js";
+import { Viewport } from "./viewport.js";
+
+const HINT_SECONDS = 30;
+const OPACITIES = [0.25, 0.5, 0.75];
+
+export function mountEditor(container, options) {
+  return new Editor(container, options);
+}
+
+class Editor {
+  constructor(container, options) {
+    this.options = options;
+    this.task = options.task;
+    this.isFix = options.mode === "fix";
+    this.container = container;
+    const { width, height } = this.task.image;
+    this.size = [width, height];
+    this.keys = options.keys ?? new Keys();
+    this.log = new WorkLog();
+    this.session = new Session({ width, height, prefilled: options.masks ?? [], log: this.log });
+    if (options.draft) this.#restore(options.draft);
+    this.tool = "prompt";
+    this.isNegative = false; // clicks say what does not belong to the object
+    this.look = { isHidden: false, isSolo: false, isContour: false, hasPreview: true, opacity: 1 };
+    this.selected = this.isFix ? options.masks[0].mask_id : null;
+    this.#mount(width, height);
+    this.update();
+    if (this.isFix) this.viewport.approach(this.session.prefilled[0].mask.box);
+    this.parts.canvas.focus({ preventScroll: true });
+  }
+
+  #restore(draft) {
+    try {
+      this.session.fromDraft(draft);
+    } catch (error) {
+      console.error("The draft could not be read", error);
+      toast("The saved work on this image could not be read. Please start again.", "bad");
+    }
+  }
+
+  #mount(width, height) {
+    const commands = new Commands(this);
+    this.run = (action, event = null) => commands.run(action, event);
+    this.parts = buildLayout(this.container, this.keys, this.run, { hasList: !this.isFix });
+    const { canvas } = this.parts;
+    this.frames = new Frames(() => this.#draw());
+    this.viewport = new Viewport(canvas, width, height, () => this.frames.request());
+    this.scene = new Scene(canvas, this.viewport);
+    this.layer = new MaskLayer(width, height);
+    const urlOf = (side) => this.options.api.imageUrl(this.task.image.id, side);
+    this.picture = new Picture(urlOf, width, height, () => {
+      this.list?.refresh();
+      this.frames.request();
+    });
+    this.ready = this.picture.ready;
+    this.strokes = new Strokes(this);
+    this.prompts = new Prompts(this);
+    this.pointer = new Pointer(canvas, this.viewport, this.#intents());
+    this.list = new MaskList(this.parts.list, {
+      select: (id) => this.select(id),
+      toggle: (id) => this.toggle(id),
+      restore: (id) => this.restore(id),
+      picture: () => this.#thumbSource(),
+    });
+    this.#listen();
+  }
+
+  #thumbSource() {
+    const bitmap = this.picture.full ?? this.picture.small;
+    return bitmap ? { bitmap } : null;
+  }
+
+  #listen() {
+    this.abort = new AbortController();
+    const { signal } = this.abort;
+    document.addEventListener("keydown", (event) => this.#keydown(event), { capture: true, signal });
+    for (const name of ["pointerdown", "pointermove", "wheel", "keydown"]) {
+      document.addEventListener(name, () => this.log.touch(), { capture: true, passive: true, signal });
+    }
+    document.addEventListener("visibilitychange", () => this.log.tick(), { capture: true, signal });
+    // a button pressed with the mouse does not keep the focus, so that Enter finishes the mask
+    this.container.addEventListener(
+      "click",
+      (event) => event.detail > 0 && this.parts.canvas.focus({ preventScroll: true }),
+      { signal },
+    );
+    this.timer = setInterval(() => this.#tick(), 1_000);
+  }
+
+  #intents() {
+    const { prompts, strokes } = this;
+    return {
+      tool: () => this.tool,
+      click: (point, label) => prompts.click({ ...pixelOf(point), label }),
+      doubleClick: (point) => prompts.doubleClick(pixelOf(point)),
+      pick: (point) => this.pick(pixelOf(point)),
+      dragBox: (box) => prompts.showBox(box),
+      box: (box) => prompts.addBox(box),
+      strokeStart: (point, isErasing) => strokes.start(point, isErasing),
+      strokeTo: (point) => strokes.to(point),
+      strokeEnd: () => strokes.end(),
+      strokeDrop: () => strokes.drop(),
+      isNegative: () => this.isNegative,
+      hover: (point, label) => prompts.hover(point, label),
+    };
+  }
+
+  // Selection ----------------------------------------------------------------
+
+  /** Finishes the mask in progress first, so that selecting another mask loses nothing. */
+  select(id) {
+    if (this.isFix) return;
+    if (this.session.current && id !== this.session.current.id) this.session.finish() ?? this.session.drop();
+    this.selected = id;
+    const row = id === null ? null : this.rowOf(id);
+    if (row) this.viewport.reveal(row.mask.box);
+    this.update();
+    if (row) this.announce(`${row.title} selected. ${row.note}`);
+  }
+
+  /** Selects the topmost mask at a pixel; if it is already selected, the one below it. */
+  pick({ x, y }) {
+    const under = this.session.at(x, y).map((item) => item.id);
+    const next = under[(under.indexOf(this.selected) + 1) % under.length];
+    this.select(next ?? null);
+  }
+
+  /** The selected mask if a click or a stroke at this place can be meant for it; null if it starts a
+   * new one. */
+  subjectAt(point) {
+    return this.#subject((box) => isNear(box, point, this.viewport.scale));
+  }
+
+  /** The same for a box. */
+  subjectOf(box) {
+    return this.#subject((own) => isAround(own, box));
+  }
+
+  #subject(isMeant) {
+    if (this.isFix || this.session.current || !this.row) return this.selected;
+    return isMeant(this.row.mask.box) ? this.selected : null;
+  }
+
+  rowOf(id) {
+    return this.session.rows().find((row) => row.id === id) ?? null;
+  }
+
+  toggle(id) {
+    const { hiddenIds } = this.session;
+    if (!hiddenIds.delete(id)) hiddenIds.add(id);
+    this.update();
+  }
+
+  restore(id) {
+    this.session.restore(id);
+    this.selected = id;
+    this.update();
+    this.announce("Restored.");
+  }
+
+  // Showing ------------------------------------------------------------------
+
+  announce(text) {
+    this.parts.live.textContent = text;
+  }
+
+  /** After every change of the session, the selection or the look. */
+  update() {
+    const { session, parts, look } = this;
+    this.prompts.ask();
+    const rows = session.rows();
+    this.row = rows.find((row) => row.id === this.selected) ?? null;
+    if (!this.row && !session.current) this.selected = this.isFix ? this.selected : null;
+    if (!session.current && this.selected === null) this.isNegative = false; // there is no mask to remove from
+    this.items = session.items().filter((item) => !session.hiddenIds.has(item.id));
+    this.layer.show(this.items);
+    this.layer.setOpacity(look.isContour ? 0 : OPACITIES[look.opacity]);
+    this.list.show(rows, session.current?.id ?? this.selected);
+    this.#showCounts();
+    this.#showBar();
+    const states = { takeAway: this.isNegative, preview: look.hasPreview, hide: look.isHidden, solo: look.isSolo, contour: look.isContour };
+    for (const tool of ["prompt", "brush", "eraser"]) states[tool] = this.tool === tool;
+    for (const [name, isOn] of Object.entries(states)) parts.buttons[name].setAttribute("aria-pressed", String(isOn));
+    parts.buttons.undo.disabled = !session.history.canUndo;
+    parts.buttons.redo.disabled = !session.history.canRedo;
+    parts.canvas.dataset.tool = this.tool;
+    this.prompts.showPreview();
+    this.frames.request();
+    if (this.knownState !== undefined && this.knownState !== session.state) this.changed();
+    this.knownState = session.state;
+  }
+
+  /** With many masks a draft takes long to serialise, so the page asks for it when it needs one. */
+  changed() {
+    this.options.onChange?.(this.isFix ? this.draft() : undefined);
+  }
+
+  #showCounts() {
+    const { masks, rejected } = this.session.state;
+    const parts = [`${masks.length} yours`];
+    if (this.session.prefilled.length) parts.push(`${this.session.prefilled.length} pre-filled`);
+    if (rejected.length) parts.push(`${rejected.length} rejected`);
+    this.parts.counts.textContent = parts.join(" · ");
+  }
+
+  #showBar() {
+    const { current } = this.session;
+    const signature = JSON.stringify([current?.id, current?.candidate, current?.answer?.key, this.row?.id, this.row?.note]);
+    if (signature === this.barSignature) return; // keeps the button that is being pressed
+    this.barSignature = signature;
+    fillBar(this.parts.bar, { work: current, selected: this.row, isFix: this.isFix, keys: this.keys, run: this.run });
+  }
+
+  #draw() {
+    const { session, look, viewport } = this;
+    const stroke = this.strokes.live;
+    const selected = this.row && session.current === null && !stroke ? this.row : null;
+    this.scene.draw({
+      picture: this.picture,
+      layer: this.layer,
+      items: stroke ? this.items.filter((item) => item.id !== stroke.id && item.id !== stroke.replaces) : this.items,
+      look,
+      selected,
+      current: stroke ?? session.current,
+      preview: this.prompts.preview,
+      dragBox: this.prompts.dragBox,
+      brush: this.strokes.ring(this.prompts.place),
+      cursor: this.prompts.cursor,
+    });
+    this.parts.zoom.textContent = `${Math.round(viewport.scale * 100)} %`;
+  }
+
+  #tick() {
+    this.log.tick();
+    const { current } = this.session;
+    const isLong = current !== null && this.log.of(current.id).seconds > HINT_SECONDS;
+    if (!isLong) this.parts.hint.hidden = true;
+    if (!isLong || this.hinted === current.id) return;
+    this.hinted = current.id;
+    const close = () => (this.parts.hint.hidden = true);
+    this.parts.hint.replaceChildren(
+      "You have worked on this mask for half a minute. If it is nearly right, finish it and move on.",
+      el("button", { class: "button button-quiet", type: "button", "aria-label": "Close this hint", onclick: close }, "✕"),
+    );
+    this.parts.hint.hidden = false;
+    this.announce("You have worked on this mask for half a minute. If it is nearly right, finish it and move on.");
+  }
+
+  // Keys ---------------------------------------------------------------------
+
+  #keydown(event) {
+    if (document.querySelector("dialog[open]") || event.isComposing) return;
+    if (event.target.closest?.("input, select, textarea")) return;
+    // the review page below has its own keys
+    if (this.isFix) event.stopImmediatePropagation();
+    const action = this.keys.actionOf(event);
+    if (!action) return;
+    const isControl = event.target.closest?.("button, a, summary") ?? false;
+    // on a button, keys that press buttons and move between them keep their meaning
+    if (isControl && /^(Tab|Enter| |Arrow.*)$/.test(event.key) && !event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (isControl && event.key === "Escape") this.parts.canvas.focus();
+    else this.run(action, event);
+    this.log.touch();
+  }
+
+  // For the page -------------------------------------------------------------
+
+  masks() {
+    return this.session.state.masks.map((work) => this.session.newMask(work));
+  }
+
+  current() {
+    return this.session.current;
+  }
+
+  /** `withPast`: includes the undo steps, which only this browser keeps. */
+  draft(withPast = false) {
+    this.log.tick();
+    const draft = this.session.toDraft();
+    return withPast ? { ...draft, past: this.session.toPast() } : draft;
+  }
+
+  /** Schema `Submission` without the lease; what is in progress must have been finished. */
+  submission() {
+    return this.session.submission();
+  }
+
+  /** Client coordinates of the middle of an image pixel. */
+  toScreen(x, y) {
+    const corner = this.parts.canvas.getBoundingClientRect();
+    const [left, top] = this.viewport.fromImage(x + 0.5, y + 0.5);
+    return [corner.left + left, corner.top + top];
+  }
+
+  frameTimes() {
+    return this.frames.times;
+  }
+
+  frameIntervals() {
+    return this.frames.intervals;
+  }
+
+  destroy() {
+    this.abort.abort();
+    clearInterval(this.timer);
+    for (const part of [this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
+    this.container.replaceChildren();
+    this.container.classList.remove("editor", "has-list");
+  }
+}

@@ -1,0 +1,226 @@
+// Keys: what each does, how a key press is named, and the overlay that shows and changes them.
+
+import { el, openDialog } from "../shared/dom.js";
+
+const STORE = "dataengine.keys";
+
+/** @typedef {[id: string, title: string, keys: string[]]} KeyRow */
+
+/** A key's name is that of KeyboardEvent.key, with Ctrl+, Alt+, Shift+ before it;
+ * Cmd counts as Ctrl. For characters such as "?" the shift that types them is not named.
+ * @type {Record<string, KeyRow[]>} */
+const GROUPS = {
+  "This mask": [
+    ["finish", "Finish this mask", ["Enter", "N"]],
+    ["drop", "Discard it, or deselect the selected mask", ["Escape"]],
+    ["undo", "Undo", ["Ctrl+Z"]],
+    ["redo", "Redo", ["Ctrl+Shift+Z", "Ctrl+Y"]],
+    ["nextCandidate", "Next suggestion: whole, part, subpart", ["C"]],
+    ["candidate0", "The whole", ["1"]],
+    ["candidate1", "A part", ["2"]],
+    ["candidate2", "A part of the part", ["3"]],
+    ["preview", "Preview under the pointer on or off", ["P"]],
+  ],
+  Tools: [
+    ["prompt", "Click and box", ["V"]],
+    ["brush", "Brush on or off", ["B"]],
+    ["eraser", "Eraser on or off", ["E"]],
+    ["smaller", "Smaller brush", ["["]],
+    ["larger", "Larger brush", ["]"]],
+  ],
+  "All masks": [
+    ["nextMask", "Select the next mask", ["Tab"]],
+    ["previousMask", "Select the previous mask", ["Shift+Tab"]],
+    ["remove", "Delete the selected mask; reject a pre-filled one", ["Delete", "Backspace"]],
+    ["up", "Move the selected mask up", ["PageUp"]],
+    ["down", "Move the selected mask down", ["PageDown"]],
+    ["hide", "Hide or show all masks", ["H"]],
+    ["solo", "Show only the selected mask", ["S"]],
+    ["opacity", "Change the opacity", ["O"]],
+    ["contour", "Show outlines only", ["K"]],
+  ],
+  View: [
+    ["fit", "Fit the image", ["F", "0"]],
+    ["zoomIn", "Zoom in", ["+", "="]],
+    ["zoomOut", "Zoom out", ["-"]],
+    ["guidelines", "Guidelines", ["G"]],
+    ["help", "Show these keys", ["?"]],
+    ["switchArea", "Move between tools, list and image", ["F6"]],
+  ],
+  "Without a mouse": [
+    ["left", "Move the crosshair left (Shift: faster)", ["ArrowLeft"]],
+    ["right", "Move it right", ["ArrowRight"]],
+    ["upwards", "Move it up", ["ArrowUp"]],
+    ["downwards", "Move it down", ["ArrowDown"]],
+    ["positive", "Click there: belongs to the object", ["."]],
+    ["negative", "Click there: does not belong to it", [","]],
+    ["corner", "First, then second corner of a box", ["X"]],
+    ["pick", "Select the mask there", ["L"]],
+  ],
+  Image: [
+    ["submit", "Submit this image and open the next", ["Ctrl+Enter"]],
+    ["skip", "Skip this image", ["Ctrl+Space"]],
+  ],
+};
+
+const ACTIONS = new Map(
+  Object.values(GROUPS).flatMap((rows) => rows.map(([id, title, keys]) => [id, { title, keys }])),
+);
+
+/** Keys that cannot be changed, for the overlay. */
+const MOUSE = [
+  ["click", "belongs to the object"],
+  ["right click, Shift+click", "does not belong to it"],
+  ["drag", "box around the object"],
+  ["double click, Alt+click", "select the mask there; again: the one under it"],
+  ["wheel", "zoom"],
+  ["Space+drag, middle drag", "move the image"],
+  ["Shift or right button with a brush", "erase with the brush, paint with the eraser"],
+];
+
+const TOUCH = [
+  ["tap", "belongs to the object"],
+  ["hold, or the tool ⊖", "does not belong to it"],
+  ["two fingers", "zoom and move the image"],
+];
+
+/** A key press by name: "Ctrl+Shift+Z", "?", "Tab". */
+export function nameOf(event) {
+  let key = event.key === " " ? "Space" : event.key;
+  const isLetter = key.length === 1 && key.toLowerCase() !== key.toUpperCase();
+  if (isLetter) key = key.toUpperCase();
+  // AltGr types characters on many keyboards, and reads as Ctrl+Alt
+  const isTyped = event.getModifierState?.("AltGraph") && key.length === 1;
+  let name = "";
+  if ((event.ctrlKey || event.metaKey) && !isTyped) name += "Ctrl+";
+  if (event.altKey && !isTyped) name += "Alt+";
+  if (event.shiftKey && (isLetter || key.length > 1)) name += "Shift+";
+  return name + key;
+}
+
+export class Keys {
+  /** @type {Record<string, string[]>} */
+  #changed = read();
+
+  /** The action of a key press, or null. Shift with an arrow key means the same, only faster. */
+  actionOf(event) {
+    const name = nameOf(event);
+    const plain = name.startsWith("Shift+Arrow") ? name.slice(6) : name;
+    for (const id of ACTIONS.keys()) if (this.of(id).includes(plain)) return id;
+    return null;
+  }
+
+  of(id) {
+    return this.#changed[id] ?? ACTIONS.get(id)?.keys ?? [];
+  }
+
+  /** For titles of buttons: " (Enter)". */
+  hint(id) {
+    const [first] = this.of(id);
+    return first ? ` (${shown(first)})` : "";
+  }
+
+  /** The key leaves whatever had it before. */
+  change(id, name) {
+    for (const other of ACTIONS.keys()) {
+      if (other === id || !this.of(other).includes(name)) continue;
+      this.#changed[other] = this.of(other).filter((key) => key !== name);
+    }
+    this.#changed[id] = [name];
+    this.#write();
+  }
+
+  reset() {
+    this.#changed = {};
+    this.#write();
+  }
+
+  #write() {
+    try {
+      localStorage.setItem(STORE, JSON.stringify(this.#changed));
+    } catch {
+      // no storage: the change holds until the page is left
+    }
+  }
+
+  /** The overlay. */
+  show() {
+    const body = el("div", { class: "keys-columns" });
+    const note = el("p", { class: "muted", "aria-live": "polite" }, HOW);
+    const draw = () => body.replaceChildren(...this.#tables(note, draw), fixedTable("Mouse", MOUSE), fixedTable("Touch", TOUCH));
+    const reset = () => {
+      this.reset();
+      draw();
+    };
+    draw();
+    const button = el("button", { class: "button", type: "button", onclick: reset }, "Reset all keys");
+    const dialog = openDialog("Keys", note, body, el("div", { class: "dialog-actions" }, button));
+    dialog.classList.add("keys-dialog");
+    dialog.id = "keys-dialog";
+    return dialog;
+  }
+
+  #tables(note, redraw) {
+    return Object.entries(GROUPS).map(([title, rows]) =>
+      el(
+        "section",
+        {},
+        el("h3", {}, title),
+        rows.map(([id, what]) => this.#row(id, what, note, redraw)),
+      ),
+    );
+  }
+
+  #row(id, what, note, redraw) {
+    const names = this.of(id).map((key) => el("kbd", {}, shown(key)));
+    const listen = () => {
+      note.textContent = `Press the new key for “${what}”, or Escape to keep the old one.`;
+      button.classList.add("is-listening");
+      button.onkeydown = (event) => {
+        if (["Shift", "Control", "Alt", "Meta"].includes(event.key)) return;
+        event.preventDefault();
+        event.stopPropagation();
+        note.textContent = HOW;
+        if (event.key !== "Escape") this.change(id, nameOf(event));
+        redraw();
+      };
+    };
+    const label = `${what}: ${this.of(id).map(shown).join(" or ") || "no key"}. Change`;
+    const button = el(
+      "button",
+      { class: "keys-row", type: "button", "aria-label": label, "data-action": id, onclick: listen },
+      el("span", {}, what),
+      el("span", { class: "keys-names" }, names.length ? names : "none"),
+    );
+    return button;
+  }
+}
+
+const HOW = "Click a line, then press a key, to change it. Changes are kept in this browser.";
+
+function shown(key) {
+  const words = { Escape: "Esc", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
+  const short = { ...words, Delete: "Del", PageUp: "PgUp", PageDown: "PgDn" };
+  return key
+    .split(/\+(?=.)/)
+    .map((part) => short[part] ?? part)
+    .join("+");
+}
+
+function fixedTable(title, table) {
+  const rows = table.map(([how, what]) =>
+    el("div", { class: "keys-row" }, el("span", {}, what), el("span", { class: "keys-names muted" }, how)),
+  );
+  return el("section", {}, el("h3", {}, title), rows);
+}
+
+function read() {
+  try {
+    const stored = JSON.parse(localStorage.getItem(STORE) ?? "{}");
+    const isValid = ([id, keys]) =>
+      ACTIONS.has(id) && Array.isArray(keys) && keys.every((key) => typeof key === "string");
+    return Object.fromEntries(Object.entries(stored).filter(isValid));
+  } catch {
+    return {};
+  }
+}

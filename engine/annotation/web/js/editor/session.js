@@ -1,0 +1,333 @@
+// The work on one image: finished masks, the one in progress, rejected ones, and the log of all events.
+// No drawing and no requests; the page reads `items`, `rows` and `submission`.
+
+import { WorkLog } from "../shared/clock.js";
+import { CURRENT_COLOUR, OWN_COLOURS, PREFILLED_COLOURS } from "./colours.js";
+import { History } from "./history.js";
+import { idsIn, pastFromJson, pastToJson } from "./past.js";
+import { Mask } from "../shared/rle.js";
+import {
+  iouOf, isWaiting, keyOf, newWork, promptOf, trustedIouOf, withAnswer, withBox, withCandidate,
+  withPoint, withStroke, workFromJson, workToJson,
+} from "./work.js";
+
+const FORMAT = 1; // of drafts
+
+/** 16 random hex digits. crypto.randomUUID would need https. */
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(8));
+  return `m${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}
+
+const clamped = (share) => (share === null || share === undefined ? null : Math.min(1, Math.max(0, share)));
+
+export class Session {
+  #number = 0;
+  #stamped = null;
+  #event = null; // the logged event that waits for the model's answer
+
+  /** `prefilled`: MaskViews; `log`: a WorkLog. */
+  constructor({ width, height, prefilled, log }) {
+    this.width = width;
+    this.height = height;
+    this.log = log;
+    this.prefilled = prefilled.map((view, i) => ({
+      id: view.mask_id,
+      number: i + 1,
+      mask: Mask.fromRle(view.rle),
+      iou: view.predicted_iou,
+      view,
+    }));
+    this.history = new History({ masks: [], rejected: [], current: null });
+    this.hiddenIds = new Set();
+  }
+
+  get state() {
+    return this.history.state;
+  }
+
+  get current() {
+    return this.state.current;
+  }
+
+  get isWaiting() {
+    return this.current !== null && isWaiting(this.current);
+  }
+
+  #commit(changes) {
+    this.history.commit({ ...this.state, ...changes });
+    this.#settle();
+  }
+
+  #settle() {
+    this.#number = Math.max(this.#number, this.current?.number ?? 0);
+    this.log.turnTo(this.current?.id ?? null);
+  }
+
+  /** The work that prompts go to: the one in progress, else a copy of the selected mask's, else new. */
+  workFor(selectedId) {
+    if (this.current) return this.current;
+    const own = this.state.masks.find((work) => work.id === selectedId);
+    if (own) return own;
+    const prefilled = this.prefilled.find((mask) => mask.id === selectedId);
+    const options = { number: this.#number + 1, replaces: prefilled?.id ?? null, base: prefilled?.mask ?? null };
+    return newWork(newId(), options);
+  }
+
+  addPoint(selectedId, point) {
+    const work = this.workFor(selectedId);
+    this.#event = this.log.note(work.id, { kind: "click", ...point });
+    this.#commit({ current: withPoint(work, point) });
+  }
+
+  setBox(selectedId, box) {
+    const work = this.workFor(selectedId);
+    this.#event = this.log.note(work.id, { kind: "box", box_xyxy: box });
+    this.#commit({ current: withBox(work, box) });
+  }
+
+  /** Removes the last click from the work and from its log. */
+  forgetClick() {
+    if (this.current) this.log.unnote(this.current.id);
+    this.#event = null;
+    this.history.forget();
+    this.#settle();
+  }
+
+  /** Takes the model's answer; false if its prompt is no longer the current one. */
+  takeAnswer(answer) {
+    if (!this.current || keyOf(promptOf(this.current)) !== answer.key) return false;
+    const current = withAnswer(this.current, answer);
+    if (this.#event) this.#event.predicted_iou = clamped(iouOf(current));
+    this.#event = null;
+    this.history.amend({ ...this.state, current });
+    return true;
+  }
+
+  chooseCandidate(candidate) {
+    const { current } = this;
+    if (!current?.answer?.masks[candidate] || candidate === current.candidate) return false;
+    const next = withCandidate(current, candidate);
+    this.log.note(current.id, { kind: "candidate", candidate, predicted_iou: clamped(iouOf(next)) });
+    this.#commit({ current: next });
+    return true;
+  }
+
+  addStroke(work, stroke, { isErasing, radius, path }) {
+    this.log.note(work.id, { kind: isErasing ? "erase" : "brush", radius, path });
+    this.#commit({ current: withStroke(work, stroke, isErasing) });
+  }
+
+  /** Returns the finished work; null if its mask is empty. */
+  finish() {
+    const { current } = this;
+    if (!current?.mask || current.mask.isEmpty) return null;
+    this.#commit({ current: null, masks: this.#placed(current) });
+    return current;
+  }
+
+  #placed(work) {
+    const { masks } = this.state;
+    const isKnown = masks.some((other) => other.id === work.id);
+    return isKnown ? masks.map((other) => (other.id === work.id ? work : other)) : [...masks, work];
+  }
+
+  drop() {
+    if (this.current) this.#commit({ current: null });
+  }
+
+  /** Rejects a pre-filled mask, or deletes an own one; if that was a fix, the fixed mask is rejected. */
+  remove(id) {
+    const { masks, rejected } = this.state;
+    const own = masks.find((work) => work.id === id);
+    const gone = own ? own.replaces : id;
+    const isNew = gone !== null && !rejected.includes(gone);
+    this.#commit({
+      masks: masks.filter((work) => work.id !== id),
+      rejected: isNew ? [...rejected, gone] : rejected,
+    });
+  }
+
+  restore(id) {
+    this.#commit({ rejected: this.state.rejected.filter((other) => other !== id) });
+  }
+
+  /** One step up (1) or down (-1) among one's own masks; false at the end. */
+  move(id, step) {
+    const masks = [...this.state.masks];
+    const from = masks.findIndex((work) => work.id === id);
+    const to = from + step;
+    if (from < 0 || to < 0 || to >= masks.length) return false;
+    [masks[from], masks[to]] = [masks[to], masks[from]];
+    this.#commit({ masks });
+    return true;
+  }
+
+  undo() {
+    return this.#travel("undo");
+  }
+
+  redo() {
+    return this.#travel("redo");
+  }
+
+  #travel(kind) {
+    const before = this.current;
+    if (!this.history[kind]()) return false;
+    const id = before?.id ?? this.current?.id;
+    if (id) this.log.note(id, { kind });
+    this.#event = null;
+    this.#settle();
+    return true;
+  }
+
+  /** Ids of pre-filled masks that a fix replaces. */
+  get #replaced() {
+    const works = [...this.state.masks, this.current];
+    return new Set(works.map((work) => work?.replaces).filter(Boolean));
+  }
+
+  /** The finished masks, lowest first, without the one that is being edited. */
+  items() {
+    const replaced = this.#replaced;
+    const rejected = new Set(this.state.rejected);
+    const prefilled = this.prefilled
+      .filter(({ id }) => !replaced.has(id) && !rejected.has(id))
+      .map(({ id, mask, number }) => ({ id, mask, rgb: inTurn(PREFILLED_COLOURS, number) }));
+    const own = this.state.masks
+      .filter(({ id }) => id !== this.current?.id)
+      .map(({ id, mask, number }) => ({ id, mask, rgb: inTurn(OWN_COLOURS, number) }));
+    return [...prefilled, ...own];
+  }
+
+  /** The list, topmost first; rejected ones stay in their place, to be restored. */
+  rows() {
+    const replaced = this.#replaced;
+    const rejected = new Set(this.state.rejected);
+    const rows = this.prefilled
+      .filter(({ id }) => !replaced.has(id) || rejected.has(id))
+      .map((prefilled) => this.#prefilledRow(prefilled, rejected.has(prefilled.id)));
+    const { masks, current } = this.state;
+    for (const work of masks) if (work.id !== current?.id) rows.push(this.#ownRow(work, null));
+    if (current?.mask) rows.push(this.#ownRow(current, "in progress"));
+    return rows.reverse();
+  }
+
+  #prefilledRow({ id, number, mask, iou, view }, isRejected) {
+    const origin = view.model ?? view.annotator ?? view.source;
+    const note = isRejected ? "rejected" : [scoreText(iou), origin].filter(Boolean).join(" · ");
+    const isHidden = this.hiddenIds.has(id);
+    return { id, title: `Pre-filled ${number}`, note, mask, rgb: inTurn(PREFILLED_COLOURS, number), isHidden, isRejected, isPrefilled: true };
+  }
+
+  #ownRow(work, note) {
+    const source = work.replaces === null ? "yours" : "your fix";
+    const rgb = note ? CURRENT_COLOUR : inTurn(OWN_COLOURS, work.number);
+    const text = note ?? [scoreText(trustedIouOf(work)), source].filter(Boolean).join(" · ");
+    const isHidden = this.hiddenIds.has(work.id);
+    return { id: work.id, title: `Mask ${work.number}`, note: text, mask: work.mask, rgb, isHidden, isRejected: false, isPrefilled: false };
+  }
+
+  /** Topmost first: the finished masks at a pixel. */
+  at(x, y) {
+    const isUnder = ({ id, mask }) => {
+      const [x0, y0, x1, y1] = mask.box;
+      if (x < x0 || y < y0 || x >= x1 || y >= y1) return false;
+      return !this.hiddenIds.has(id) && mask.has(x, y);
+    };
+    return this.items().filter(isUnder).reverse();
+  }
+
+  /** Schema `NewMask`. */
+  newMask(work) {
+    return {
+      client_id: work.id,
+      rle: work.mask.toRle(),
+      ...this.log.report(work.id),
+      predicted_iou: clamped(trustedIouOf(work)),
+      replaces: work.replaces,
+    };
+  }
+
+  /** Schema `Submission`, without the lease. */
+  submission() {
+    const { masks, rejected } = this.state;
+    const fixed = new Set(masks.map((work) => work.replaces));
+    this.log.tick();
+    return {
+      masks: masks.map((work) => this.newMask(work)),
+      rejected: rejected.filter((id) => !fixed.has(id)),
+      seconds: Math.round(this.log.total * 100) / 100,
+    };
+  }
+
+  /** Identifies the state: two drafts with the same stamp are of the same state. */
+  get #stamp() {
+    if (this.#stamped?.state !== this.state) this.#stamped = { state: this.state, stamp: newId() };
+    return this.#stamped.stamp;
+  }
+
+  /** The submission of a draft, including the mask in progress: {masks, rejected, seconds}. */
+  static submissionOf(draft) {
+    const [width, height] = draft.size;
+    const log = new WorkLog({ now: () => 0, isHidden: () => true }); // no time passes
+    const session = new Session({ width, height, prefilled: [], log });
+    session.fromDraft(draft);
+    session.finish();
+    return session.submission();
+  }
+
+  toDraft() {
+    const { masks, rejected, current } = this.state;
+    const saved = (work, isFinished) => ({ ...workToJson(work, isFinished), log: this.log.report(work.id) });
+    return {
+      format: FORMAT,
+      stamp: this.#stamp,
+      size: [this.width, this.height],
+      number: this.#number,
+      masks: masks.map((work) => saved(work, true)),
+      current: current ? saved(current, false) : null,
+      rejected,
+      seconds: this.log.total,
+    };
+  }
+
+  /** The steps around a draft's state, and the logs of masks that only these steps have. */
+  toPast() {
+    const { around } = this.history;
+    const known = idsIn([this.state]);
+    const ids = [...idsIn([...around.before, ...around.after])].filter((id) => !known.has(id));
+    const logs = Object.fromEntries(ids.map((id) => [id, this.log.report(id)]));
+    return { ...pastToJson(around, this.state.masks), logs };
+  }
+
+  /** Restores a draft, and its undo steps if it has `past`; throws if its format is unknown. */
+  fromDraft(draft) {
+    if (draft.format !== FORMAT) throw new Error(`draft of unknown format ${draft.format}`);
+    const read = (json) => workFromJson(json, [this.width, this.height]);
+    const state = {
+      masks: draft.masks.map(read),
+      rejected: draft.rejected,
+      current: draft.current ? read(draft.current) : null,
+    };
+    for (const json of [...draft.masks, draft.current]) if (json) this.log.restore(json.id, json.log);
+    this.#number = draft.number;
+    this.log.total = draft.seconds;
+    this.history = new History(state, this.#readPast(draft.past, state.masks));
+    this.#settle();
+  }
+
+  #readPast(past, present) {
+    if (!past) return {};
+    for (const [id, log] of Object.entries(past.logs)) this.log.restore(id, log);
+    return pastFromJson(past, present, [this.width, this.height]);
+  }
+}
+
+function inTurn(colours, number) {
+  return colours[number % colours.length];
+}
+
+function scoreText(iou) {
+  return iou === null || iou === undefined ? "" : `IoU ${iou.toFixed(2)}`;
+}

@@ -1,0 +1,98 @@
+// Brush and eraser. A stroke is painted over the mask in progress, or over the selected one.
+
+import { toast } from "../shared/dom.js";
+import { capsule, Mask } from "../shared/rle.js";
+import { withStroke } from "./work.js";
+
+const MIN_RADIUS = 0.75; // always covers at least one pixel
+const STEP = 1.25;
+
+export class Strokes {
+  #stroke = null;
+
+  constructor(editor) {
+    this.editor = editor;
+    this.radius = Math.max(3, Math.round(Math.max(...editor.size) / 80));
+  }
+
+  resize(direction) {
+    const most = Math.max(...this.editor.size) / 2;
+    const next = this.radius * STEP ** direction;
+    this.radius = Math.round(Math.min(most, Math.max(MIN_RADIUS, next)) * 100) / 100;
+  }
+
+  start(point, isErasing) {
+    const { session, size } = this.editor;
+    const hasSubject = session.current !== null || this.editor.selected !== null;
+    if (isErasing && !hasSubject) {
+      toast("There is nothing to erase yet: select a mask (double click) or start one.");
+      return;
+    }
+    const [width, height] = size;
+    const subject = isErasing ? this.editor.selected : this.editor.subjectAt({ x: point[0], y: point[1] });
+    const work = session.workFor(subject);
+    this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [] };
+    this.editor.log.turnTo(work.id); // the time of the first stroke belongs to the mask
+    this.editor.prompts.preview = null;
+    this.to(point);
+  }
+
+  to(point) {
+    const stroke = this.#stroke;
+    this.editor.prompts.place = point;
+    if (!stroke) return;
+    const here = point.map((value) => Math.round(value * 10) / 10);
+    const last = stroke.path.at(-1) ?? here;
+    const isSame = stroke.path.length > 0 && here[0] === last[0] && here[1] === last[1];
+    if (isSame) return;
+    stroke.path.push(here);
+    const [width, height] = this.editor.size;
+    stroke.mask = stroke.mask.union(capsule(width, height, ...last, ...here, this.radius));
+    stroke.shown = null;
+    this.editor.frames.request();
+  }
+
+  /** Discards the stroke. */
+  drop() {
+    this.#stroke = null;
+    this.editor.log.turnTo(this.editor.session.current?.id ?? null);
+    this.editor.frames.request();
+  }
+
+  end() {
+    const stroke = this.#stroke;
+    if (!stroke) return;
+    if (stroke.mask.isEmpty) {
+      this.drop();
+      return;
+    }
+    this.#stroke = null;
+    const { isErasing, path } = stroke;
+    this.editor.session.addStroke(stroke.work, stroke.mask, { isErasing, radius: this.radius, path });
+    this.editor.selected = stroke.subject;
+    this.editor.prompts.clicked = null;
+    this.editor.update();
+  }
+
+  /** One dab, for the keyboard. */
+  dab(point) {
+    this.start(point, this.editor.tool === "eraser");
+    this.end();
+  }
+
+  /** The work including the stroke in progress; null between strokes. */
+  get live() {
+    const stroke = this.#stroke;
+    if (!stroke) return null;
+    stroke.shown ??= withStroke(stroke.work, stroke.mask, stroke.isErasing);
+    return stroke.shown;
+  }
+
+  /** The brush's outline at a place of the image. */
+  ring(place) {
+    const { tool } = this.editor;
+    if (tool === "prompt" || !place) return null;
+    const isErasing = this.#stroke ? this.#stroke.isErasing : tool === "eraser";
+    return { x: place[0], y: place[1], radius: this.radius, isErasing };
+  }
+}

@@ -1,0 +1,71 @@
+// Keys of the review page: which command a key is, and the table that `?` shows.
+
+import { keysTable, openDialog } from "../shared/dom.js";
+
+export const REASONS = ["wrong object", "too large", "too small", "ragged edge", "duplicate", "not an object"];
+
+const COMMANDS = {
+  a: "accept",
+  r: "reject",
+  f: "fix",
+  u: "undo",
+  x: "show",
+  v: "look",
+  Enter: "look",
+  ArrowLeft: "left",
+  ArrowRight: "right",
+  ArrowUp: "up",
+  ArrowDown: "down",
+  Home: "first",
+  End: "last",
+  n: "nextLeft",
+  0: "whole",
+  "+": "zoomIn",
+  "=": "zoomIn",
+  "-": "zoomOut",
+  Escape: "back",
+  "?": "help",
+};
+
+const HELP = [
+  ["← → ↑ ↓", "move between masks"],
+  ["A", "accept"],
+  ["R", "reject; then 1 to 6 for the reason, Enter for none, Esc to undo"],
+  ["F", "fix it in the editor; Enter there keeps the fix and moves on"],
+  ["U", "undo the last verdict"],
+  ["Shift A", "accept all masks that have no verdict yet"],
+  ["N", "next mask without a verdict"],
+  ["Enter or V", "open one mask, and close it"],
+  ["X", "switch between outline, image only and mask only"],
+  ["Y", "show the mask before its fix (while held, or until the next short press)"],
+  ["0 + -", "whole image or mask, zoom in, zoom out; the wheel zooms, dragging pans"],
+  ["Ctrl Enter", "submit and open the next image"],
+  ["Ctrl Space", "skip: to the back of the queue"],
+];
+
+/** The command of a key press, or null. Digits are reasons while a reason is asked for. */
+export function commandOf(event, isAskingReason) {
+  if (event.ctrlKey || event.metaKey) {
+    if (event.key === "Enter") return "submit";
+    if (event.code === "Space") return "skip";
+    if (event.key.toLowerCase() === "z") return "undo";
+    return null;
+  }
+  if (event.altKey) return null;
+  if (isAskingReason && REASONS[Number(event.key) - 1]) return `reason:${Number(event.key) - 1}`;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (key === "a" && event.shiftKey) return "acceptRest";
+  return COMMANDS[key] ?? null;
+}
+
+/** Whether the key press belongs to the focused control, not to the page. */
+export function isForControl(event) {
+  const { target } = event;
+  if (target.closest?.("input, select, textarea, dialog")) return true;
+  const isPress = (event.key === "Enter" || event.key === " ") && !event.ctrlKey && !event.metaKey;
+  return isPress && Boolean(target.closest?.("button, a"));
+}
+
+export function showKeys() {
+  openDialog("Keys", keysTable(HELP));
+}

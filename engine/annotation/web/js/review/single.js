@@ -1,0 +1,209 @@
+// One mask, large: with or without its outline, zoomed and panned, before and after a fix.
+
+import { byId, el } from "../shared/dom.js";
+import { Fingers } from "../shared/fingers.js";
+import { BEFORE, OUTLINE, boxOfRle, drawMask, viewAround } from "./mask_art.js";
+
+const SHOWS = ["overlay", "image", "mask"];
+const SHOW_NAMES = { overlay: "Outline", image: "Image only", mask: "Mask only" };
+const VERDICT_BADGES = {
+  accept: ["badge-good", "accepted"],
+  reject: ["badge-bad", "rejected"],
+  fix: ["badge-accent", "fixed"],
+};
+const SOURCES = {
+  annotator: "drawn by an annotator",
+  prefill: "pre-filled by the model",
+  automatic: "made by the model",
+  imported: "imported",
+};
+
+export const nextShow = (show) => SHOWS[(SHOWS.indexOf(show) + 1) % SHOWS.length];
+export const showName = (show) => SHOW_NAMES[show];
+
+
+export class Single {
+  task = null;
+  picture = null;
+  mask = null;
+  entry = null; // the mask's verdict so far
+  index = null;
+  view = null; // the visible part of the image: {x, y, scale}
+  frame = 0;
+
+  constructor(on) {
+    this.root = byId("single");
+    this.canvas = byId("single-canvas");
+    this.show = "overlay";
+    this.isBefore = false;
+    this.isWhole = false;
+    this.on = on;
+    new ResizeObserver(() => this.fit()).observe(this.canvas.parentElement);
+    this.listen();
+  }
+
+  get isOpen() {
+    return !this.root.hidden;
+  }
+
+  /** Show a mask: `entry` is the verdict so far, `total` how many masks there are. */
+  open({ task, picture, index, entry, total, show }) {
+    const isOther = this.task !== task || this.index !== index || !this.isOpen;
+    Object.assign(this, { task, picture, index, entry, show, mask: task.masks[index] });
+    this.root.hidden = false;
+    if (isOther) this.isBefore = false;
+    byId("single-title").textContent = `Mask ${index + 1} of ${total}`;
+    this.fillFacts();
+    this.fillButtons();
+    if (isOther) this.fit();
+    else this.draw();
+  }
+
+  close() {
+    this.root.hidden = true;
+  }
+
+  get rle() {
+    return (!this.isBefore && this.entry?.fix?.rle) || this.mask.rle;
+  }
+
+  fillFacts() {
+    const { mask, task, entry } = this;
+    const share = (100 * mask.area) / (task.image.width * task.image.height);
+    const rows = [
+      ["Area", `${mask.area.toLocaleString("en")} px (${share < 0.1 ? "< 0.1" : share.toFixed(1)} %)`],
+      ["Predicted IoU", mask.predicted_iou === null ? "–" : mask.predicted_iou.toFixed(3)],
+      ["Made", SOURCES[mask.source] ?? mask.source],
+      ["Model", mask.model ?? "–"],
+      ["Annotator", mask.annotator ?? "–"],
+    ];
+    byId("single-facts").replaceChildren(
+      ...rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value))),
+    );
+    const [style, text] = VERDICT_BADGES[entry?.verdict] ?? ["", "no verdict yet"];
+    byId("single-verdict").replaceChildren(
+      el("span", { class: `badge ${style}` }, text),
+      entry?.reason ? el("span", { class: "muted" }, ` ${entry.reason}`) : "",
+    );
+  }
+
+  fillButtons() {
+    for (const button of this.root.querySelectorAll("[data-show]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.show === this.show));
+    }
+    byId("before").hidden = !this.entry?.fix;
+    byId("before").setAttribute("aria-pressed", String(this.isBefore));
+    byId("zoom").firstChild.textContent = this.isWhole ? "Around the mask " : "Whole image ";
+    byId("single-note").hidden = !this.entry?.fix;
+    byId("single-note").textContent = this.isBefore ? "Before the fix" : "After the fix";
+    byId("single-note").dataset.before = String(this.isBefore);
+  }
+
+  setBefore(isBefore) {
+    if (!this.entry?.fix) return;
+    this.isBefore = isBefore;
+    this.fillButtons();
+    this.draw();
+  }
+
+  /** Switches between the whole image and the mask's surroundings. */
+  toggleWhole() {
+    this.isWhole = !this.isWhole;
+    this.fillButtons();
+    this.fit();
+  }
+
+  fit() {
+    if (!this.isOpen || !this.mask) return;
+    const { clientWidth, clientHeight } = this.canvas.parentElement;
+    this.canvas.width = Math.max(1, Math.round(clientWidth * devicePixelRatio));
+    this.canvas.height = Math.max(1, Math.round(clientHeight * devicePixelRatio));
+    const size = this.task.image;
+    const whole = { x: 0, y: 0, width: size.width, height: size.height };
+    const box = this.isWhole ? whole : this.boxOfBoth();
+    this.view = viewAround(box, size, this.canvas.width, this.canvas.height, this.isWhole ? 0 : 0.5);
+    this.draw();
+  }
+
+  /** The box that holds the mask before and after its fix. */
+  boxOfBoth() {
+    const boxes = [this.mask.rle, this.entry?.fix?.rle].filter(Boolean).map(boxOfRle);
+    const x = Math.min(...boxes.map((box) => box.x));
+    const y = Math.min(...boxes.map((box) => box.y));
+    const right = Math.max(...boxes.map((box) => box.x + box.width));
+    const bottom = Math.max(...boxes.map((box) => box.y + box.height));
+    return { x, y, width: right - x, height: bottom - y };
+  }
+
+  draw() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      if (!this.isOpen) return;
+      const colour = this.isBefore ? BEFORE : OUTLINE;
+      drawMask(this.canvas, this.picture, this.task.image, this.rle, this.view, this.show, colour);
+    });
+  }
+
+  zoom(factor, x = this.canvas.width / 2, y = this.canvas.height / 2) {
+    const { view } = this;
+    const least = Math.min(this.canvas.width / this.task.image.width, this.canvas.height / this.task.image.height) / 2;
+    const scale = Math.min(Math.max(view.scale * factor, least), 60);
+    // the pixel under the pointer stays in place
+    this.view = { scale, x: view.x + x / view.scale - x / scale, y: view.y + y / view.scale - y / scale };
+    this.draw();
+  }
+
+  pinch({ x, y, dx, dy, factor }) {
+    const corner = this.canvas.getBoundingClientRect();
+    const step = devicePixelRatio / this.view.scale;
+    this.view = { ...this.view, x: this.view.x - dx * step, y: this.view.y - dy * step };
+    this.zoom(factor, (x - corner.left) * devicePixelRatio, (y - corner.top) * devicePixelRatio);
+  }
+
+  listen() {
+    const { canvas } = this;
+    const fingers = new Fingers();
+    let from = null;
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        const step = event.deltaMode === 1 ? event.deltaY * 30 : event.deltaY;
+        this.zoom(Math.exp(-step * 0.0018), event.offsetX * devicePixelRatio, event.offsetY * devicePixelRatio);
+      },
+      { passive: false },
+    );
+    canvas.addEventListener("pointerdown", (event) => {
+      fingers.down(event);
+      from = { x: event.clientX, y: event.clientY, view: this.view };
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const pinch = fingers.move(event);
+      if (pinch) {
+        from = null; // the remaining finger does not move the image
+        this.pinch(pinch);
+      }
+      if (!from) return;
+      const step = devicePixelRatio / from.view.scale;
+      this.view = {
+        ...from.view,
+        x: from.view.x - (event.clientX - from.x) * step,
+        y: from.view.y - (event.clientY - from.y) * step,
+      };
+      this.draw();
+    });
+    for (const name of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(name, (event) => {
+        fingers.up(event);
+        from = null;
+      });
+    }
+    for (const button of this.root.querySelectorAll("[data-show]")) {
+      button.addEventListener("click", () => this.on.show(button.dataset.show));
+    }
+    byId("before").addEventListener("click", () => this.setBefore(!this.isBefore));
+    byId("zoom").addEventListener("click", () => this.toggleWhole());
+  }
+}

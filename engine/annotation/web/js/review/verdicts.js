@@ -1,0 +1,112 @@
+// A reviewer's verdicts on the masks of one task, and how long they took. No DOM here.
+
+const KEPT_STEPS = 50; // of undo, in a draft
+
+/** @typedef {{verdict: "accept" | "reject" | "fix", reason?: string | null, fix?: {rle: import("../shared/rle.js").Rle} | null}} Entry */
+
+/** Verdicts by mask, with undo. */
+export class Verdicts {
+  constructor(masks) {
+    this.ids = masks.map((mask) => mask.mask_id);
+    /** @type {Map<string, Entry>} */
+    this.entries = new Map();
+    /** @type {Map<string, number>} */
+    this.seconds = new Map();
+    this.pending = 0; // seconds spent on the grid that are not assigned to masks yet
+    this.steps = []; // for undo: lists of [id, former entry]
+  }
+
+  get(id) {
+    return this.entries.get(id) ?? null;
+  }
+
+  /** Judge one or several masks as one step of undo. The time spent on the grid is divided among them.
+   * @param {string[]} ids
+   * @param {Entry} entry */
+  set(ids, entry) {
+    if (!ids.length) return;
+    this.steps.push(ids.map((id) => [id, this.get(id)]));
+    for (const id of ids) this.entries.set(id, entry);
+    for (const id of ids) this.addSeconds(id, this.pending / ids.length);
+    this.pending = 0;
+  }
+
+  /** Adds to the latest verdict; undo removes both together. */
+  amend(id, more) {
+    const entry = this.get(id);
+    if (entry) this.entries.set(id, { ...entry, ...more });
+  }
+
+  /** The masks of the step that `undo` undoes. */
+  lastStep() {
+    return (this.steps.at(-1) ?? []).map(([id]) => id);
+  }
+
+  /** Undoes the last step and returns its masks. Their time is kept. */
+  undo() {
+    const step = this.steps.pop() ?? [];
+    for (const [id, entry] of step) {
+      if (entry) this.entries.set(id, entry);
+      else this.entries.delete(id);
+    }
+    return step.map(([id]) => id);
+  }
+
+  addSeconds(id, seconds) {
+    this.seconds.set(id, (this.seconds.get(id) ?? 0) + seconds);
+  }
+
+  left() {
+    return this.ids.filter((id) => !this.entries.has(id));
+  }
+
+  /** The next mask without a verdict after this one, starting over at the end; -1 if there is none. */
+  nextLeft(index) {
+    const count = this.ids.length;
+    for (let step = 1; step <= count; step += 1) {
+      const at = (index + step) % count;
+      if (!this.entries.has(this.ids[at])) return at;
+    }
+    return -1;
+  }
+
+  tally() {
+    const counts = { accept: 0, reject: 0, fix: 0, left: this.ids.length - this.entries.size };
+    for (const entry of this.entries.values()) counts[entry.verdict] += 1;
+    return counts;
+  }
+
+  /** What is kept in a draft. */
+  toData() {
+    return {
+      verdicts: Object.fromEntries(this.entries),
+      seconds: Object.fromEntries(this.seconds),
+      pending: this.pending,
+      steps: this.steps.slice(-KEPT_STEPS),
+    };
+  }
+
+  /** Restores a draft; masks of other tasks are left out. */
+  restore(data) {
+    const known = new Set(this.ids);
+    for (const [id, entry] of Object.entries(data?.verdicts ?? {})) {
+      if (known.has(id) && entry?.verdict) this.entries.set(id, entry);
+    }
+    for (const [id, seconds] of Object.entries(data?.seconds ?? {})) {
+      if (known.has(id) && seconds >= 0) this.seconds.set(id, seconds);
+    }
+    this.pending = Number(data?.pending) || 0;
+    const ofTask = (step) => step.filter(([id]) => known.has(id));
+    this.steps = (data?.steps ?? []).map(ofTask).filter((step) => step.length);
+  }
+
+  /** The verdicts in the schema of the server. */
+  toJudgement() {
+    const share = this.pending / Math.max(1, this.ids.length);
+    return this.ids.map((id) => {
+      const { verdict, reason = null, fix = null } = this.get(id);
+      const seconds = Math.round(((this.seconds.get(id) ?? 0) + share) * 100) / 100;
+      return { mask_id: id, verdict, seconds, reason, fix };
+    });
+  }
+}

@@ -1,0 +1,80 @@
+// What the review page shows around its masks: facts of the task, counts of verdicts, reasons, messages.
+
+import { api } from "../shared/api.js";
+import { byId, el } from "../shared/dom.js";
+import { REASONS } from "./keys.js";
+
+const MAX_SIDE = 4096; // larger images are shown reduced
+
+export async function loadPicture(image) {
+  const picture = new Image();
+  const isLarge = Math.max(image.width, image.height) > MAX_SIDE;
+  picture.src = api.imageUrl(image.id, isLarge ? MAX_SIDE : undefined);
+  try {
+    await picture.decode();
+  } catch {
+    throw new Error(`The picture of ${image.file_name} could not be loaded.`);
+  }
+  return picture;
+}
+
+/** Shows or hides the parts of the page that belong to a task. */
+export function showParts(isTask) {
+  for (const id of ["toolbar", "grid", "commands"]) byId(id).hidden = !isTask;
+  if (!isTask) for (const id of ["single", "fix", "reasons", "task-note"]) byId(id).hidden = true;
+  if (isTask) byId("empty").hidden = true;
+}
+
+export function showFacts(task, isRestored) {
+  const { file_name: name, width, height } = task.image;
+  const waiting = task.waiting ? `${task.waiting} more waiting` : "the last one";
+  byId("file-name").textContent = name;
+  byId("file-name").title = name;
+  byId("task-facts").textContent = [task.dataset, `${width} × ${height}`, waiting].join(" · ");
+  byId("saved").textContent = isRestored ? "Restored" : "";
+  byId("task-note").textContent = task.note ?? "";
+  byId("task-note").hidden = !task.note;
+}
+
+export function showSaved(time) {
+  byId("saved").textContent = `Saved ${time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`;
+}
+
+export function showTally({ accept, reject, fix, left }) {
+  const badges = [
+    [accept, "accepted", "badge-good"],
+    [reject, "rejected", "badge-bad"],
+    [fix, "fixed", "badge-accent"],
+    [left, "left", ""],
+  ];
+  const shown = badges.filter(([count]) => count > 0);
+  byId("tally").replaceChildren(
+    ...shown.map(([count, word, style]) => el("span", { class: `badge ${style}` }, `${count} ${word}`)),
+  );
+  byId("accept-rest").disabled = left === 0;
+  byId("accept-rest").textContent = left ? `Accept the remaining ${left}` : "All masks judged";
+  byId("submit").classList.toggle("button-primary", left === 0);
+}
+
+/** Asks why a mask is rejected: `give(number)` with a reason, `skip()` without. */
+export function askReason(give, skip) {
+  const button = (style, key, text, onclick) =>
+    el("button", { class: `button ${style}`, type: "button", onclick }, el("kbd", {}, key), text);
+  byId("reasons").replaceChildren(
+    "Why?",
+    ...REASONS.map((reason, number) => button("", String(number + 1), reason, () => give(number))),
+    button("button-quiet", "Enter", "no reason", skip),
+  );
+  byId("reasons").hidden = false;
+}
+
+export function hideReasons() {
+  byId("reasons").hidden = true;
+}
+
+/** `take`: called by the button. */
+export function showEmpty(title, text, take) {
+  const button = el("button", { class: "button button-primary", type: "button", onclick: take }, "Open the next image");
+  byId("empty").replaceChildren(el("h2", {}, title), el("p", {}, text), button);
+  byId("empty").hidden = false;
+}

@@ -1,0 +1,199 @@
+// Every request to the server goes through here: one place for the CSRF token, errors and sign-in.
+
+const PATIENCE_MS = 30_000; // for requests that are answered at once
+const LONG_PATIENCE_MS = 180_000; // for requests that upload files or run the model
+
+/** A refused or failed request. `status` is 0 where no answer came (`error` "offline" or "timeout"). */
+export class ApiError extends Error {
+  constructor(status, error, message) {
+    super(message || error);
+    this.name = "ApiError";
+    this.status = status;
+    this.error = error;
+  }
+
+  /** Whether the same request may succeed later. */
+  get isTemporary() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+let me = null; // promise of Me: one request for all callers
+
+function fetchMe() {
+  me = call("GET", "/api/me");
+  me.catch(() => (me = null)); // failures are not cached
+  return me;
+}
+
+async function csrf() {
+  return (await (me ?? fetchMe())).csrf;
+}
+
+/** @typedef {{token?: string, signal?: AbortSignal, patience?: number, keepalive?: boolean}} Options
+ * `patience`: milliseconds until the request is given up. */
+
+/** A request that changes something. If the CSRF token belongs to an earlier session, it is renewed and
+ * the request repeated once.
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body] sent as JSON
+ * @param {Options} [options] */
+async function send(method, path, body, options = {}) {
+  const token = await csrf();
+  try {
+    return await call(method, path, body, { ...options, token });
+  } catch (problem) {
+    if (problem.error !== "csrf") throw problem;
+    const renewed = (await fetchMe()).csrf;
+    if (renewed === token) throw problem;
+    return call(method, path, body, { ...options, token: renewed });
+  }
+}
+
+/** @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {Options} [options]
+ * @returns {Promise<any>} the answer's JSON */
+async function call(method, path, body, { token, signal, patience = PATIENCE_MS, keepalive } = {}) {
+  const headers = { Accept: "application/json" };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (token) headers["X-CSRF-Token"] = token;
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      credentials: "same-origin",
+      cache: "no-store",
+      keepalive: Boolean(keepalive),
+      signal: withTimeout(signal, patience),
+    });
+    return await answerOf(response);
+  } catch (problem) {
+    if (problem instanceof ApiError || signal?.aborted) throw problem;
+    if (problem.name === "TimeoutError") {
+      throw new ApiError(0, "timeout", "The server did not answer in time.");
+    }
+    throw new ApiError(0, "offline", "The server cannot be reached.");
+  }
+}
+
+function withTimeout(signal, patience) {
+  const timeout = AbortSignal.timeout(patience);
+  if (!signal) return timeout;
+  return AbortSignal.any ? AbortSignal.any([signal, timeout]) : signal;
+}
+
+async function answerOf(response) {
+  const text = await response.text();
+  let answer = null;
+  try {
+    answer = text ? JSON.parse(text) : null;
+  } catch {
+    // for example a proxy's error page: the status is enough
+  }
+  if (response.ok) return answer;
+  if (response.status === 401) goToSignIn();
+  throw new ApiError(
+    response.status,
+    answer?.error ?? `http_${response.status}`,
+    answer?.message ?? `The server answered ${response.status}.`,
+  );
+}
+
+function goToSignIn() {
+  me = null;
+  if (location.pathname !== "/sign-in") location.assign("/sign-in");
+}
+
+const task = (id) => `/api/tasks/${encodeURIComponent(id)}`;
+const action = (name) => `/api/actions/${encodeURIComponent(name)}`;
+const long = { patience: LONG_PATIENCE_MS };
+
+export const api = {
+  me: () => me ?? fetchMe(),
+  /** The one request without a CSRF token: nobody is signed in yet. */
+  signIn: async (token) => {
+    const answer = await call("POST", "/api/sign-in", { token });
+    me = Promise.resolve(answer);
+    return answer;
+  },
+  signOut: async () => {
+    await send("POST", "/api/sign-out");
+    me = null;
+  },
+
+  nextTask: (kinds, dataset = null) => send("POST", "/api/tasks/next", { kinds, dataset }, long),
+  task: (id) => call("GET", task(id)),
+  heartbeat: (id, leaseId) => send("POST", `${task(id)}/heartbeat`, { lease_id: leaseId }),
+  skip: (id, leaseId) => send("POST", `${task(id)}/skip`, { lease_id: leaseId }),
+  release: (id, leaseId) => send("POST", `${task(id)}/release`, { lease_id: leaseId }),
+  /** `body`: a DraftIn. `keepalive` lets it outlive the page (browsers allow 64 KB then). */
+  saveDraft: (id, body, /** @type {Options} */ { keepalive } = {}) => send("PUT", `${task(id)}/draft`, body, { keepalive }),
+  predict: (id, body, /** @type {Options} */ { signal } = {}) => send("POST", `${task(id)}/predict`, body, { ...long, signal }),
+  submit: (id, body) => send("POST", `${task(id)}/submit`, body, long),
+  late: (id, body) => send("POST", `${task(id)}/late`, body, long),
+  judge: (id, body) => send("POST", `${task(id)}/judge`, body, long),
+
+  guidelines: () => call("GET", "/api/guidelines"),
+  overview: () => call("GET", "/api/overview"),
+  /** The fields of the actions have the values that suit the dataset, the first one by default. */
+  actions: (dataset = null) =>
+    call("GET", dataset === null ? "/api/actions" : `/api/actions?dataset=${encodeURIComponent(dataset)}`),
+  planAction: (name, values) => send("POST", `${action(name)}/plan`, { values }),
+  startAction: (name, values) => send("POST", action(name), { values }),
+  jobs: () => call("GET", "/api/jobs"),
+  job: (id) => call("GET", `/api/jobs/${encodeURIComponent(id)}`),
+  stopJob: (id) => send("POST", `/api/jobs/${encodeURIComponent(id)}/stop`, {}),
+
+  /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */
+  imageUrl: (id, side) => {
+    const path = `/api/images/${encodeURIComponent(id)}/pixels`;
+    return side ? `${path}?side=${Math.round(side)}` : path;
+  },
+};
+
+/** Listens to the server's events.
+ *
+ * `handlers`: any of `queue(counts)`, `job(view)`, `overview()`, and `state(isLive)`, which is called
+ * when the connection opens or breaks. Returns a function that stops listening. */
+export function events(handlers) {
+  let source = null;
+  let timer = null;
+  let wait = 1_000;
+  let closed = false;
+
+  const tell = (name) => (event) => {
+    try {
+      handlers[name]?.(JSON.parse(event.data || "{}"));
+    } catch (problem) {
+      console.error("An event could not be handled", problem);
+    }
+  };
+
+  function connect() {
+    source = new EventSource("/api/events");
+    for (const name of ["queue", "job", "overview"]) source.addEventListener(name, tell(name));
+    source.onopen = () => {
+      wait = 1_000;
+      handlers.state?.(true);
+    };
+    source.onerror = () => {
+      handlers.state?.(false);
+      // the browser reconnects after a lost connection, but not after a refusal
+      if (closed || source.readyState !== EventSource.CLOSED) return;
+      timer = setTimeout(connect, wait);
+      wait = Math.min(wait * 2, 30_000);
+    };
+  }
+
+  connect();
+  return () => {
+    closed = true;
+    clearTimeout(timer);
+    source.close();
+  };
+}

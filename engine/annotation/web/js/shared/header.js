@@ -1,0 +1,66 @@
+// The bar on top of every page: the product's name, links to the pages, and who is signed in.
+
+import { api } from "./api.js";
+import { el, toast } from "./dom.js";
+
+const PAGES = [
+  { name: "annotate", title: "Annotate", roles: ["annotator", "reviewer", "admin"] },
+  { name: "review", title: "Review", roles: ["reviewer", "admin"] },
+  { name: "dashboard", title: "Dashboard", roles: ["reviewer", "admin"] },
+];
+
+/** Fill `<header id="header">` (made if it is not there). Resolves to Me, or to null if the
+ * server cannot be reached; the bar then has no name. */
+export async function mountHeader(current) {
+  const header = document.getElementById("header") ?? el("header", { id: "header" });
+  if (!header.isConnected) document.body.prepend(header);
+  header.classList.add("header");
+  header.replaceChildren(brand());
+  let me = null;
+  try {
+    me = await api.me();
+  } catch (problem) {
+    if (problem.status !== 401) toast(problem.message, "bad");
+    return null;
+  }
+  header.append(navigation(current, me), who(me));
+  return me;
+}
+
+function brand() {
+  const mark = el("span", { class: "brand-mark", "aria-hidden": "true" });
+  return el("a", { class: "brand", href: "/" }, mark, "open data engine");
+}
+
+function navigation(current, me) {
+  const links = PAGES.filter((page) => page.roles.includes(me.role)).map((page) =>
+    el("a", { href: `/${page.name}`, "aria-current": page.name === current ? "page" : null }, page.title),
+  );
+  return el("nav", { "aria-label": "Pages" }, links);
+}
+
+function who(me) {
+  const name = el("span", { class: "who-name" }, me.name);
+  if (me.is_local)
+    return el(
+      "div",
+      { class: "who", title: "This server only answers this machine, so nobody needs to sign in." },
+      name,
+      el("span", { class: "badge" }, "this machine"),
+    );
+  const leave = async () => {
+    try {
+      await api.signOut();
+      location.assign("/sign-in");
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+  };
+  return el(
+    "div",
+    { class: "who" },
+    name,
+    el("span", { class: "badge" }, me.role),
+    el("button", { class: "button button-quiet", type: "button", onclick: leave }, "Sign out"),
+  );
+}

@@ -1,0 +1,302 @@
+"""Prompts about small objects, predicted on enlarged tiles of the image.
+
+A model resizes every image to its input size: at `lite`'s 384 pixels, an object of 10 pixels in an
+image of 1,024 is 4 pixels wide. Interactive segmentation has cropped around clicks since RITM's
+zoom-in (Sofiiuk et al., 2021); SAM's automatic generator does so with crops. Here the image has
+levels of tiles, each half as large as those of the level above and overlapping by half, which are
+embedded when a prompt first needs them. A box determines its tile by its size. A lone click is
+predicted on the whole image first, and again on a tile if the predicted mask is small. Corrections
+are predicted on the tile of the prediction that they correct. Masks are post-processed
+(`engine.core.postprocess`).
+
+B = prompts, M = outputs of a prompt, H x W = image.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from engine.core.postprocess import postprocess_mask
+from engine.core.records import Prompt
+from engine.sam.segmenter import Embedding, Prediction, Segmenter
+
+Tile = tuple[int, int, int, int]
+"""A part of the image, half-open pixel XYXY."""
+
+Decode = Callable[[Sequence[tuple[Embedding, Prompt, bool]]], list[Prediction]]
+"""The signature of `Segmenter.predict_each`."""
+
+SMALLEST_SIDE = 64
+"""Smallest longer side of a tile, in pixels of the image."""
+
+BOX_SHARE = 1 / 3
+"""A box's longer side is at most this share of its tile's."""
+
+CLICK_SHARE = 1 / 6
+"""A click is predicted again if its mask's longer side is below this share of the tile's."""
+
+CLOSER_SHARE = 1 / 4
+"""That mask takes at most this share of the second tile's longer side."""
+
+TOO_LARGE_SHARE = 0.7
+"""A second mask above this share of its tile's longer side is another object: the first is kept."""
+
+MAX_TILES = 96
+"""Embedded tiles that are kept, the most recently used."""
+
+
+@dataclass(frozen=True, slots=True)
+class TilePrediction:
+    """The model's candidates for one prompt on one tile.
+
+    Attributes:
+        tile: the tile, in pixels of the image.
+        embedding: of the tile.
+        logits_MHW: float tensor (M, 4h, 4w) in the tile's frame.
+        predicted_iou_M: float tensor (M,), in [0, 1].
+        prompt: in pixels of the image; None turns post-processing off.
+    """
+
+    tile: Tile
+    embedding: Embedding
+    logits_MHW: torch.Tensor
+    predicted_iou_M: torch.Tensor
+    prompt: Prompt | None = None
+
+    @property
+    def best(self) -> int:
+        """Index of the candidate with the highest predicted IoU."""
+        return int(self.predicted_iou_M.argmax())
+
+    def postprocess(self, mask_HW: np.ndarray, corner_xy: Sequence[int]) -> np.ndarray:
+        """Apply `postprocess_mask` to a candidate's mask, unless it is turned off.
+
+        Args:
+            mask_HW: bool, a window of the image.
+            corner_xy: the window's first pixel in the image.
+        """
+        if self.prompt is None:
+            return mask_HW
+        return postprocess_mask(mask_HW, self.prompt, corner_xy)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """A prompt in pixels of the image, without logits, and the prediction that it corrects, if
+    any: `candidate` is the index of the corrected mask in `previous`."""
+
+    prompt: Prompt
+    previous: TilePrediction | None = None
+    candidate: int = 0
+
+
+class TiledPredictor:
+    """Predicts masks for prompts about one image, on tiles where objects are small. Thread-safe."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        image_HWC: np.ndarray | Callable[[], np.ndarray],
+        whole: Embedding | None = None,
+        *,
+        use_tiles: bool = True,
+        decode: Decode | None = None,
+        max_tiles: int = MAX_TILES,
+    ) -> None:
+        """
+        Args:
+            segmenter: the model.
+            image_HWC: RGB uint8, or a function that returns it, called when a tile is first needed.
+            whole: the image's embedding, if it exists already.
+            use_tiles: False predicts every prompt on the whole image, without post-processing.
+            decode: replaces the segmenter's `predict_each`.
+            max_tiles: embeddings that are kept.
+        """
+        self.segmenter, self._image, self._use_tiles = segmenter, image_HWC, use_tiles
+        self._decode, self._max_tiles = decode or segmenter.predict_each, max_tiles
+        self._lock = threading.Lock()
+        embedding = segmenter.embed(self._pixels()) if whole is None else whole
+        height, width = embedding.original_size
+        self.whole: Tile = (0, 0, width, height)
+        self._embedded: OrderedDict[Tile, Embedding] = OrderedDict({self.whole: embedding})
+
+    def predict(
+        self, requests: Sequence[PromptRequest], *, multimask: bool
+    ) -> list[TilePrediction]:
+        """Predict the candidates of each request: three with `multimask`, else one.
+
+        Raises:
+            ValueError: a prompt has neither point nor box.
+        """
+        tiles = [self._first_tile(request) for request in requests]
+        predictions = self._predict_on(tiles, requests, multimask)
+        if not self._use_tiles:
+            return predictions
+        closer_tiles = {
+            row: tile
+            for row, (request, first) in enumerate(zip(requests, predictions, strict=True))
+            if request.previous is None and request.prompt.box_xyxy is None
+            if (tile := self._closer_tile(first, request.prompt)) is not None
+        }
+        if closer_tiles:
+            again = [requests[row] for row in closer_tiles]
+            second = self._predict_on(list(closer_tiles.values()), again, multimask)
+            for row, prediction in zip(closer_tiles, second, strict=True):
+                if self._extent(prediction)[0] <= TOO_LARGE_SHARE * _side(prediction.tile):
+                    predictions[row] = prediction
+        return predictions
+
+    def mask(self, prediction: TilePrediction, candidate: int) -> np.ndarray:
+        """Return one candidate's post-processed mask over the image, bool (H, W)."""
+        mask: np.ndarray = self.masks([(prediction, candidate)])[0]
+        return mask
+
+    def masks(self, chosen: Sequence[tuple[TilePrediction, int]]) -> np.ndarray:
+        """Return `mask` for B pairs of prediction and candidate, bool (B, H, W)."""
+        out = np.zeros((len(chosen), self.whole[3], self.whole[2]), bool)
+        by_tile: dict[Tile, list[int]] = {}
+        for row, (prediction, _) in enumerate(chosen):
+            by_tile.setdefault(prediction.tile, []).append(row)
+        for (x0, y0, x1, y1), rows in by_tile.items():
+            logits = torch.stack([chosen[row][0].logits_MHW[chosen[row][1]] for row in rows])
+            masks = self.segmenter.masks(chosen[rows[0]][0].embedding, logits)
+            for row, mask in zip(rows, masks, strict=True):
+                out[row, y0:y1, x0:x1] = chosen[row][0].postprocess(mask, (x0, y0))
+        return out
+
+    def _first_tile(self, request: PromptRequest) -> Tile:
+        """Return the tile on which a request is predicted first."""
+        points, previous = request.prompt.points_xy, request.previous
+        if previous is not None and (points is None or _contains(previous.tile, points)):
+            return previous.tile
+        if self._use_tiles and request.prompt.box_xyxy is not None:
+            return self._smallest_tile(request.prompt.box_xyxy, BOX_SHARE, points)
+        return self.whole
+
+    def _closer_tile(self, first: TilePrediction, prompt: Prompt) -> Tile | None:
+        """Return the tile for a second prediction; None if the first mask is large enough."""
+        extent, box = self._extent(first)
+        if box is None or extent >= CLICK_SHARE * _side(first.tile):
+            return None
+        tile = self._smallest_tile(box, CLOSER_SHARE, prompt.points_xy)
+        return None if tile == first.tile else tile
+
+    def _extent(self, prediction: TilePrediction) -> tuple[float, np.ndarray | None]:
+        """Return the longer side of the best candidate in pixels of the image, and its box."""
+        rows, columns = torch.nonzero(prediction.logits_MHW[prediction.best] > 0, as_tuple=True)
+        if not len(rows):
+            return 0.0, None
+        # the longer side of the tile fills the low-resolution grid
+        scale = _side(prediction.tile) / prediction.logits_MHW.shape[-1]
+        x0, y0 = prediction.tile[:2]
+        box = np.array(
+            [
+                x0 + float(columns.min()) * scale,
+                y0 + float(rows.min()) * scale,
+                x0 + (float(columns.max()) + 1) * scale,
+                y0 + (float(rows.max()) + 1) * scale,
+            ]
+        )
+        return float(max(box[2] - box[0], box[3] - box[1])), box
+
+    def _smallest_tile(self, box: np.ndarray, share: float, points: np.ndarray | None) -> Tile:
+        """Return the smallest tile that contains box and points, and of whose longer side the box
+        takes at most `share`."""
+        needed = float(max(box[2] - box[0], box[3] - box[1])) / share
+        side = max(self.whole[2:])
+        while side / 2 >= max(needed, SMALLEST_SIDE):
+            side = -(-side // 2)
+        tile = self._nearest_tile(box, side)
+        corners = np.array([[box[0], box[1]], [box[2], box[3]]])
+        inside = _contains(tile, corners) and (points is None or _contains(tile, points))
+        return tile if inside else self.whole
+
+    def _nearest_tile(self, box: np.ndarray, side: int) -> Tile:
+        """Return the tile of a size whose centre is nearest to the box's."""
+        width, height = self.whole[2:]
+        if side >= max(width, height):
+            return self.whole
+        edges = []
+        for low, high, size in ((box[0], box[2], width), (box[1], box[3], height)):
+            step = max(1, side // 2)
+            start = round(((low + high) / 2 - side / 2) / step) * step
+            start = int(min(max(start, 0), max(size - side, 0)))
+            edges.append((start, min(start + side, size)))
+        (x0, x1), (y0, y1) = edges
+        return x0, y0, x1, y1
+
+    def _predict_on(
+        self, tiles: Sequence[Tile], requests: Sequence[PromptRequest], multimask: bool
+    ) -> list[TilePrediction]:
+        embedded = self._embeddings(tiles)
+        batch = [
+            (embedded[tile], _to_tile_frame(request, tile), multimask)
+            for tile, request in zip(tiles, requests, strict=True)
+        ]
+        return [
+            TilePrediction(
+                tile,
+                embedded[tile],
+                prediction.logits_BMHW[0],
+                prediction.predicted_iou_BM[0],
+                request.prompt if self._use_tiles else None,
+            )
+            for tile, request, prediction in zip(tiles, requests, self._decode(batch), strict=True)
+        ]
+
+    def _pixels(self) -> np.ndarray:
+        if not isinstance(self._image, np.ndarray):
+            self._image = self._image()
+        return self._image
+
+    def _embeddings(self, tiles: Sequence[Tile]) -> dict[Tile, Embedding]:
+        """Return the embeddings of tiles, encoding those that are not kept."""
+        with self._lock:
+            needed = dict.fromkeys(tiles)
+            missing = [tile for tile in needed if tile not in self._embedded]
+            if missing:
+                self._embed(missing)
+            found = {tile: self._embedded[tile] for tile in needed}
+            for tile in (*needed, self.whole):
+                self._embedded.move_to_end(tile)
+            while len(self._embedded) > self._max_tiles:
+                self._embedded.popitem(last=False)
+            return found
+
+    def _embed(self, tiles: list[Tile]) -> None:
+        at_once = self.segmenter.images_at_once
+        for start in range(0, len(tiles), at_once):
+            batch = tiles[start : start + at_once]
+            crops = [np.ascontiguousarray(self._pixels()[y0:y1, x0:x1]) for x0, y0, x1, y1 in batch]
+            self._embedded.update(zip(batch, self.segmenter.embed_many(crops), strict=True))
+
+
+def _to_tile_frame(request: PromptRequest, tile: Tile) -> Prompt:
+    """Return the prompt in the tile's frame, with the corrected mask's logits if they are of the
+    same tile."""
+    corner = np.array(tile[:2], np.float64)
+    prompt, previous = request.prompt, request.previous
+    logits = None
+    if previous is not None and previous.tile == tile:
+        logits = previous.logits_MHW[request.candidate].float().cpu().numpy()
+    return replace(
+        prompt,
+        points_xy=None if prompt.points_xy is None else prompt.points_xy - corner,
+        box_xyxy=None if prompt.box_xyxy is None else prompt.box_xyxy - np.tile(corner, 2),
+        mask_logits=logits,
+    )
+
+
+def _contains(tile: Tile, points_N2: np.ndarray) -> bool:
+    low, high = np.array(tile[:2]), np.array(tile[2:])
+    return bool(((points_N2 >= low) & (points_N2 <= high)).all())
+
+
+def _side(tile: Tile) -> int:
+    return max(tile[2] - tile[0], tile[3] - tile[1])

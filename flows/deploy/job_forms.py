@@ -1,0 +1,108 @@
+"""The forms of the dashboard that start jobs: their fields, and what starting will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.workspace.workspace import Workspace
+    from storage.catalog import Dataset
+
+Fields = dict[str, Any]
+"""The fields of a form by name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """A form of the dashboard: a button with fields."""
+
+    title: str
+    defaults: Callable[[Workspace, str], Fields]
+    """Returns the fields with their values for the dataset of that name."""
+    describe: Callable[[Workspace, Dataset, Fields], str]
+    """Returns what the job will do, as a sentence without capital and full stop."""
+    arguments: Callable[[Fields], list[str]] | None = None
+    """Returns the arguments of `dataengine` that do the same on the page's machine; None: the
+    form's name and the job's options."""
+
+
+def option_arguments(fields: Fields, *names: str) -> list[str]:
+    """Those fields that have a value, as options of a command."""
+    given = [(name, fields[name]) for name in names if fields.get(name) is not None]
+    return [part for name, value in given for part in (f"--{name}", str(value))]
+
+
+def _describe_generate(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    from storage.catalog import RunKind
+
+    images = workspace.catalog.images.count(dataset.id)
+    done = workspace.catalog.shards.planned_images(dataset.id, RunKind.FULLY_AUTOMATIC)
+    left = images - len(done)
+    chosen = min(int(fields["limit"] or left), left)
+    return (
+        f"make masks of everything in {chosen} of the {left} images of {dataset.name} that no such "
+        f"run has processed ({images} in all) with {workspace.current_model().version}"
+    )
+
+
+def _describe_retrain(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    from flows.training.training_set import trained_on
+    from storage.catalog import Split
+
+    held_out = workspace.catalog.images.count(dataset.id, split=Split.HELD_OUT)
+    return (
+        f"train a new version from {workspace.current_model().version} on "
+        f"{trained_on(workspace, dataset)} of {dataset.name}; it becomes current only if it is "
+        f"significantly better on held-out images (there are {held_out})"
+    )
+
+
+def _of_dataset(workspace: Workspace, dataset: str) -> Fields:
+    return {"dataset": dataset}
+
+
+GENERATE = Form(
+    title="Generate masks",
+    defaults=lambda w, d: {"dataset": d, "limit": None},
+    describe=_describe_generate,
+    arguments=lambda f: ["generate", "--only-new", *option_arguments(f, "dataset", "limit")],
+)
+ADVANCE = Form(
+    title="Take the next step",
+    defaults=_of_dataset,
+    describe=lambda w, d, f: (
+        f"take {d.name} as far as it goes without people: enter finished reviews, continue rounds "
+        "whose tasks are submitted, retrain where that is due"
+    ),
+)
+RETRAIN = Form(title="Retrain now", defaults=_of_dataset, describe=_describe_retrain)
+REVIEW = Form(
+    title="Sample a review",
+    defaults=lambda w, d: {"dataset": d, "images": 20, "annotator": "people"},
+    describe=lambda w, d, f: (
+        f"send automatic masks that no reviewer was asked about, of at most {f['images']} "
+        f"random images of {d.name}, to the review queue"
+    ),
+    arguments=lambda f: ["review", *option_arguments(f, "dataset", "images", "annotator")],
+)
+RELEASE = Form(
+    title="Make a release",
+    defaults=lambda w, d: {"dataset": d, "name": f"{d}-{datetime.now(UTC):%Y%m%d}"},
+    describe=lambda w, d, f: (
+        f"freeze {d.name} as {f['name']}: pin the mask table's version and write COCO, SA-1B, "
+        "a report and a card"
+    ),
+    arguments=lambda f: ["release", f["name"], *option_arguments(f, "dataset")],
+)
+RESCORE = Form(
+    title="Compare with the new model",
+    defaults=_of_dataset,
+    describe=lambda w, d, f: (
+        f"ask {w.current_model().version} again for old automatic masks of at most "
+        f"{w.settings.production.rescore_images} images of {d.name}, and send those on which "
+        "it disagrees to the review queue"
+    ),
+)

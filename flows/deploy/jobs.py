@@ -1,0 +1,160 @@
+"""The registry of jobs: everything that Prefect can start.
+
+The deployments, `dataengine start`, `dataengine schedule` and the buttons of the dashboard are made
+from it. A new job is an entry in JOBS and its Prefect flow; `infra/prefect.yaml`, for those who use
+`prefect deploy`, repeats the deployments, which a test compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flows.deploy import job_forms
+from flows.deploy.job_forms import Form
+from flows.prefect_api import events
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trigger:
+    """An event that starts a job."""
+
+    event: str
+    labels: dict[str, str] = field(default_factory=dict)
+    """Labels that the event's resource must also have."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobOption:
+    """A parameter of a job's flow that users set, beside its dataset. Integers are positive."""
+
+    name: str
+    help: str
+    kind: type[int] | type[str] = int
+    default: int | str | None = None
+    """The value in a schedule that does not set it."""
+    in_schedules: bool = True
+    """Whether a schedule may set it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleCommand:
+    """The command `dataengine schedule JOB`."""
+
+    help: str
+    example: str
+    """A schedule that suits the job, as five fields of cron."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobDefinition:
+    """A job that Prefect can start."""
+
+    name: str
+    """In commands, and on the page."""
+    entrypoint: str
+    """The import path of the job's flow. The flow takes `workspace` (the folder), `dataset` unless
+    there is none, and the options; its name in Prefect is the function's with dashes."""
+    dataset: Literal["required", "optional", "none"] = "required"
+    """Whether the job works on one dataset, on one or all, or on the workspace."""
+    options: tuple[JobOption, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    schedule: ScheduleCommand | None = None
+    """None: events start it, and people, but no schedule."""
+    form: Form | None = None
+    """None: the dashboard has no button for it."""
+
+    @property
+    def flow_name(self) -> str:
+        """The flow's name in Prefect."""
+        return self.entrypoint.rpartition(".")[2].replace("_", "-")
+
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        """The parameters that users may set, the dataset included."""
+        own = tuple(option.name for option in self.options)
+        return own if self.dataset == "none" else ("dataset", *own)
+
+
+_FLOWS = "flows.deploy.prefect_flows"
+_SAME_DATASET = {"dataset": "{{ event.payload.dataset }}"}
+_IF_DUE = {**_SAME_DATASET, "only_if_due": True}
+
+_DEFINITIONS = (
+    JobDefinition(
+        name="generate",
+        entrypoint=f"{_FLOWS}.generate_dataset",
+        options=(JobOption(name="limit", help="maximum number of images."),),
+        schedule=ScheduleCommand(
+            help="Make masks in the images that no generate run has processed yet (stage 3).",
+            example="0 2 * * *",
+        ),
+        form=job_forms.GENERATE,
+    ),
+    JobDefinition(
+        name="advance",
+        entrypoint=f"{_FLOWS}.advance_loop",
+        dataset="optional",
+        triggers=(
+            Trigger(
+                event=events.ROUND_DRAINED,
+                labels={"dataengine.annotator": "people"},  # rounds of others continue themselves
+                parameters=_SAME_DATASET,
+            ),
+        ),
+        schedule=ScheduleCommand(
+            help="Take the loop's next step, except where it waits for people.",
+            example="*/10 * * * *",
+        ),
+        form=job_forms.ADVANCE,
+    ),
+    JobDefinition(
+        name="retrain",
+        entrypoint=f"{_FLOWS}.retrain_dataset",
+        triggers=(
+            Trigger(event=events.MASKS_ACCEPTED, parameters=_IF_DUE),
+            Trigger(event=events.MASKS_REJECTED, parameters=_IF_DUE),
+        ),
+        schedule=ScheduleCommand(
+            help="Train a new model version; promote it if it is better.", example="0 3 * * 6"
+        ),
+        form=job_forms.RETRAIN,
+    ),
+    JobDefinition(
+        name="review",
+        entrypoint=f"{_FLOWS}.review_sample",
+        options=(JobOption(name="images", help="images to sample.", default=20),),
+        schedule=ScheduleCommand(
+            help="Queue a sample of automatic masks for people to review.", example="0 7 * * 1"
+        ),
+        form=job_forms.REVIEW,
+    ),
+    JobDefinition(
+        name="release",
+        entrypoint=f"{_FLOWS}.release_dataset",
+        options=(JobOption(name="name", kind=str, help="release name.", in_schedules=False),),
+        schedule=ScheduleCommand(
+            help="Make a release, named after the dataset and the time.", example="0 4 1 * *"
+        ),
+        form=job_forms.RELEASE,
+    ),
+    JobDefinition(
+        name="rescore",
+        entrypoint=f"{_FLOWS}.rescore_masks",
+        dataset="optional",
+        triggers=(Trigger(event=events.MODEL_PROMOTED),),
+        form=job_forms.RESCORE,
+    ),
+    JobDefinition(
+        name="sweep",
+        entrypoint=f"{_FLOWS}.sweep_workspace",
+        dataset="none",
+        schedule=ScheduleCommand(
+            help="Remove objects and rows that nothing refers to any more.", example="30 4 * * *"
+        ),
+    ),
+)
+
+JOBS = {job.name: job for job in _DEFINITIONS}
+"""All jobs by name, in the order in which help and the dashboard list them."""

@@ -1,0 +1,107 @@
+"""Keys of the store's objects. Each kind of key is made and parsed here, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from uuid import NAMESPACE_OID, uuid5
+
+MASKS, GROUND_TRUTH = TABLES = ("masks", "ground_truth")
+"""Prefixes of the Delta tables, without the slash."""
+
+
+class KeyKind:
+    """One kind of key: a template whose fields, in braces, are parts of the key.
+
+    A field of a folder may have slashes, as old names of models and datasets do; a field of the
+    last segment has none, and ends where the template goes on for the first time.
+    """
+
+    def __init__(self, template: str) -> None:
+        self.template = template
+        self.prefix = template[: template.index("{")]
+        """What all keys of the kind begin with."""
+        folder, _, name = template.rpartition("/")
+        self._pattern = re.compile(f"{_pattern(folder, '.+')}/{_pattern(name, '[^/]+?')}", re.S)
+
+    def key(self, **fields: str | int | None) -> str:
+        """The key with these fields; the run of a task without one is `None`.
+
+        Raises:
+            KeyError: a field of the template is not given.
+        """
+        return self.template.format(**fields)
+
+    def folder(self, **fields: str | int) -> str:
+        """The folder of all keys with these values of the template's first fields.
+
+        Raises:
+            KeyError: the first field of the template is not given.
+        """
+        last = list(fields)[-1]
+        cut = self.template.index(f"{{{last}}}") + len(last) + 2
+        return self.template[:cut].format(**fields)
+
+    def parse(self, key: str) -> dict[str, str] | None:
+        """The fields of a key; None where it is not of this kind."""
+        found = self._pattern.fullmatch(key)
+        return found.groupdict() if found else None
+
+
+def _pattern(template: str, field: str) -> str:
+    parts = re.split(r"\{(\w+)\}", template)
+    named = (f"(?P<{part}>{field})" if n % 2 else re.escape(part) for n, part in enumerate(parts))
+    return "".join(named)
+
+
+IMAGE = KeyKind("images/{start}/{name}")
+"""An image file by its SHA-256 in hex; `start` is the first two digits of it."""
+EMBEDDING = KeyKind("embeddings/{model}/{image}.safetensors")
+MODEL = KeyKind("models/{version}/{digest}.safetensors")
+"""Older ones are named `model`, not by a digest."""
+TRAINING_LOG = KeyKind("training/{version}-{digest}.csv")
+EVALUATION = KeyKind("evaluations/{dataset}/{version}/{digest}.json")
+ANSWER = KeyKind("annotations/{run}/{task}-{attempt}.parquet")
+"""An annotator's masks of one task; each attempt to hand them in has a fresh key."""
+TASK_STEPS = KeyKind("trajectories/tasks/{run}/{task}-{attempt}.parquet")
+"""How the masks of the answer with the same run, task and attempt were made."""
+STEPS = KeyKind("trajectories/{run}/{shard}.parquet")
+"""All of a shard."""
+PREFILL = KeyKind("prefill/{run}/{name}.parquet")
+"""Masks given to annotators; `name` is the image's id, or fresh."""
+RELEASE = KeyKind("releases/{name}/{attempt}/{file}")
+DOCTOR = KeyKind("doctor/{name}")
+ERASURE = KeyKind("erasures/{erasure}")
+GENERATION = KeyKind("generations/{mark}")
+
+LOOSE = (ANSWER, PREFILL, STEPS)
+"""Parquet files beside the tables; they have columns `image_id` and `annotator` as the tables do.
+The keys of TASK_STEPS have the prefix of STEPS."""
+
+
+def image_key(sha256: str, extension: str) -> str:
+    """The key of an image file; `extension` begins with a dot."""
+    return IMAGE.key(start=sha256[:2], name=f"{sha256}{extension}")
+
+
+def inside(folder: str, name: str = "") -> str:
+    """The key of a file in a folder, or without a name the prefix of the folder's keys."""
+    return f"{folder}/{name}"
+
+
+def number(field: str) -> int | None:
+    """A field that is the id of a row; None where it is none."""
+    return int(field) if field.isdecimal() and len(field) < 19 else None
+
+
+def is_data_file(key: str) -> bool:
+    """Whether a key of a table is a Parquet file of its rows, not of its log."""
+    return key.endswith(".parquet") and "/_delta_log/" not in key
+
+
+def rewritten(key: str, erasure: str) -> str:
+    """The key that takes the place of a key when an erasure rewrites the object: of the same run
+    and task, and as long however often that happens."""
+    path = PurePosixPath(key)
+    first = path.stem.partition("-")[0]
+    return str(path.with_name(f"{first}-{uuid5(NAMESPACE_OID, erasure + key).hex}.parquet"))

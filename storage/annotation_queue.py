@@ -74,9 +74,7 @@ class AnnotationQueue(TaskQueries):
         *,
         kinds: Collection[TaskKind],
         seconds: float = 600,
-        dataset_id: int | None = None,
         dataset_ids: Collection[int] | None = None,
-        round_id: int | None = None,
         run_id: str | None = None,
     ) -> Task | None:
         """Take the first task in the queue's order, for one annotator alone. One that was theirs
@@ -98,7 +96,7 @@ class AnnotationQueue(TaskQueries):
         free = [
             TaskRow.state == TaskState.OPEN,
             TaskRow.kind.in_(kinds),
-            *of_work(dataset_id=dataset_id, round_id=round_id, run_id=run_id),
+            *of_work(run_id=run_id),
             *of_datasets(dataset_ids),
         ]
         first = select(TaskRow.id).where(*free).limit(1).with_for_update(skip_locked=True)

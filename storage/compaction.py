@@ -80,13 +80,13 @@ class DataFile:
     last_image: int | None
 
 
-def table_size(store: ObjectStore, prefix: str = layout.MASKS) -> TableSize:
-    """Files, rows and bytes of the newest version, from the log alone.
+def table_size(store: ObjectStore) -> TableSize:
+    """Files, rows and bytes of the newest version of the masks, from the log alone.
 
     Raises:
         StorageError: the table cannot be read.
     """
-    table = open_table(store, prefix)
+    table = open_table(store, layout.MASKS)
     if table is None:
         return TableSize()
     files = files_of(table)

@@ -72,11 +72,7 @@ def join_trajectories(files: Sequence[bytes]) -> bytes:
     Raises:
         ValueError: one of them is no such file.
     """
-    try:
-        tables = [pq.read_table(pa.BufferReader(data), schema=SCHEMA) for data in files]
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"not a Parquet file of trajectories: {error}") from error
-    return _write(pa.concat_tables([SCHEMA.empty_table(), *tables]))
+    return _write(pa.concat_tables([SCHEMA.empty_table(), *map(read_trajectories, files)]))
 
 
 def read_trajectories(data: bytes) -> pa.Table:

@@ -87,9 +87,7 @@ def words_of(plan: Sequence[PlannedRound]) -> PlanWords:
     )
 
 
-def loop_plan(
-    workspace: Workspace, dataset: str, given: PlanWords, defaults: PlanWords = DEFAULTS
-) -> list[PlannedRound]:
+def loop_plan(workspace: Workspace, dataset: str, given: PlanWords) -> list[PlannedRound]:
     """The plan to run: of the loop that is under way, else of what is given and the defaults.
 
     Raises:
@@ -107,7 +105,7 @@ def loop_plan(
     wanted = {name: value for name, value in asdict(given).items() if value is not None}
     loop = loop_under_way(workspace, dataset)
     if loop is None:
-        chosen = replace(defaults, **wanted)
+        chosen = replace(DEFAULTS, **wanted)
         first, second, third = parse_rounds(str(chosen.rounds))
         return LoopPlan(
             assisted_manual=first,

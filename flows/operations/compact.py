@@ -14,7 +14,7 @@ CLOCKS = timedelta(hours=1)
 """Extra time that versions stay readable, as the clock of their writer may be off."""
 
 
-def compact_workspace(workspace: Workspace, delete: bool = True) -> dict[str, Any]:
+def compact_workspace(workspace: Workspace) -> dict[str, Any]:
     """Merge small files of the mask tables, then delete files that only versions older than
     `vacuum_days` need. Versions of releases and models are kept, and those that a running training
     or release may read.
@@ -40,7 +40,7 @@ def compact_workspace(workspace: Workspace, delete: bool = True) -> dict[str, An
             name,
             pinned=pinned,
             younger_than=_readable_for(workspace),
-            delete=delete,
+            delete=True,
         )
         found[name] = {
             **done,

@@ -29,8 +29,8 @@ WAITING = (TaskState.OPEN, TaskState.LEASED)
 class WorkspaceCollector(Collector):
     """Metrics from the rows of the catalog; `dataengine_up` is 0 if it does not answer."""
 
-    def __init__(self, workspace: Workspace, *, kept_seconds: float = KEPT_SECONDS) -> None:
-        self._workspace, self._kept_seconds = workspace, kept_seconds
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._lock = threading.Lock()
         self._kept: list[Metric] = []
         self._kept_at = float("-inf")
@@ -42,7 +42,7 @@ class WorkspaceCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metric families."""
         with self._lock:
-            if time.monotonic() - self._kept_at >= self._kept_seconds:
+            if time.monotonic() - self._kept_at >= KEPT_SECONDS:
                 self._kept = self._read()
                 self._kept_at = time.monotonic()
             yield from self._kept

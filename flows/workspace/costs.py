@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 RUNS = 10_000
 """The ledger covers this many runs, the latest."""
+LATEST_RUNS = 20
+"""`CostLedger.as_dict` lists this many runs, the latest."""
 
 MONTH_SECONDS = 30 * 24 * 3600.0
 PEOPLES = (RunKind.ASSISTED_MANUAL, RunKind.SEMI_AUTOMATIC)
@@ -101,9 +103,9 @@ class CostLedger:
         ingested = [item.spent.images for item in self.runs if item.stage == RunKind.INGEST]
         return replace(found, images=found.images - sum(ingested))
 
-    def as_dict(self, runs: int = 20) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What `dataengine status --json` shows: the latest runs, all stages, the total."""
-        latest = sorted(self.runs, key=lambda item: item.started_at, reverse=True)[:runs]
+        latest = sorted(self.runs, key=lambda item: item.started_at, reverse=True)[:LATEST_RUNS]
         return {
             "runs": [
                 item.spent.row(

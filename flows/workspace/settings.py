@@ -157,15 +157,15 @@ class Settings(BaseSettings):
         return self.store.uri if "://" in self.store.uri else str(self.root / self.store.uri)
 
 
-def find_workspace(start: Path | None = None) -> Path:
+def find_workspace() -> Path:
     """The folder of the workspace: DATAENGINE_WORKSPACE, else the first one with a
-    `dataengine.toml` from `start` (the current folder) upwards.
+    `dataengine.toml` from the current folder upwards.
 
     Raises:
         WorkspaceError: there is no workspace.
     """
     named = os.environ.get(f"{PREFIX}WORKSPACE")
-    first = Path(named or start or Path.cwd()).resolve()
+    first = Path(named or Path.cwd()).resolve()
     for folder in [first] if named else [first, *first.parents]:
         if (folder / FILE_NAME).is_file():
             return folder

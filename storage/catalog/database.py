@@ -89,38 +89,23 @@ class Catalog(Sessions):
     ) -> None:
         self.close()
 
-    def summary(self, dataset_id: int | None = None) -> Summary:
-        """Counts for a status report, of one dataset or of all."""
+    def summary(self) -> Summary:
+        """Counts for a status report, of all datasets together."""
         quarantined = select(func.count()).select_from(QuarantineRow)
-        if dataset_id is not None:
-            quarantined = quarantined.where(QuarantineRow.dataset_id == dataset_id)
         with self.reading() as session:
             return Summary(
-                images=_counts(session, ImageRow.split, Split, ImageRow.dataset_id, dataset_id),
+                images=_counts(session, ImageRow.split, Split),
                 quarantined=session.scalar(quarantined) or 0,
-                tasks=_counts(session, TaskRow.state, TaskState, TaskRow.dataset_id, dataset_id),
-                runs=_counts(session, RunRow.state, RunState, RunRow.dataset_id, dataset_id),
-                rounds=_counts(
-                    session, RoundRow.state, RoundState, RoundRow.dataset_id, dataset_id
-                ),
+                tasks=_counts(session, TaskRow.state, TaskState),
+                runs=_counts(session, RunRow.state, RunState),
+                rounds=_counts(session, RoundRow.state, RoundState),
                 models=_counts(session, ModelRow.state, ModelState),
-                releases=_counts(
-                    session, ReleaseRow.state, ReleaseState, ReleaseRow.dataset_id, dataset_id
-                ),
+                releases=_counts(session, ReleaseRow.state, ReleaseState),
             )
 
 
-def _counts(
-    session: Session,
-    column: Any,
-    states: type[StateT],
-    dataset_column: Any = None,
-    dataset_id: int | None = None,
-) -> dict[StateT, int]:
-    query = select(column, func.count()).group_by(column)
-    if dataset_id is not None:
-        query = query.where(dataset_column == dataset_id)
-    found = pairs(session, query)
+def _counts(session: Session, column: Any, states: type[StateT]) -> dict[StateT, int]:
+    found = pairs(session, select(column, func.count()).group_by(column))
     return {state: found.get(state, 0) for state in states}
 
 

@@ -25,6 +25,8 @@ from storage.catalog.tables import (
 
 IN_LIMIT = 1_000
 """Values in one IN (...) list."""
+PAGE = 1_000
+"""Images that `page` returns at most."""
 ID_PAGE = 10_000
 """Ids read at once by `ids`."""
 
@@ -182,14 +184,14 @@ class Images:
             return list(session.scalars(query.order_by(ImageAliasRow.file_name)))
 
     def page(
-        self, dataset_id: int, *, split: Split | None = None, after_id: int = 0, limit: int = 1_000
+        self, dataset_id: int, *, split: Split | None = None, after_id: int = 0
     ) -> list[Image]:
         """The next images by id; give the last id of one page as `after_id` of the next."""
         query = select(ImageRow).where(ImageRow.dataset_id == dataset_id, ImageRow.id > after_id)
         if split is not None:
             query = query.where(ImageRow.split == split)
         with self._sessions.reading() as session:
-            rows = session.scalars(query.order_by(ImageRow.id).limit(limit))
+            rows = session.scalars(query.order_by(ImageRow.id).limit(PAGE))
             return [to_record(Image, row) for row in rows]
 
     def each(self, dataset_id: int, *, split: Split | None = None) -> Iterator[Image]:
@@ -250,11 +252,9 @@ class Images:
         with self._sessions.reading() as session:
             return [to_record(Image, row) for row in session.scalars(query)]
 
-    def unused_ids_in_loop(
-        self, dataset_id: int, loop_id: int, *, limit: int | None, split: Split = Split.TRAIN
-    ) -> list[int]:
-        """The ids of those images; of all of them without a limit."""
-        query = _unused(select(ImageRow.id), dataset_id, loop_id, split).limit(limit)
+    def unused_ids_in_loop(self, dataset_id: int, loop_id: int, *, limit: int | None) -> list[int]:
+        """The ids of such training images; of all of them without a limit."""
+        query = _unused(select(ImageRow.id), dataset_id, loop_id, Split.TRAIN).limit(limit)
         with self._sessions.reading() as session:
             return list(session.scalars(query))
 

@@ -190,7 +190,6 @@ class Runs:
         dataset_id: int | None = None,
         kind: RunKind | None = None,
         state: RunState | None = None,
-        round_id: int | None = None,
         unfinished: bool = False,
         limit: int = 100,
     ) -> list[Run]:
@@ -202,8 +201,6 @@ class Runs:
             query = query.where(RunRow.kind == kind)
         if state is not None:
             query = query.where(RunRow.state == state)
-        if round_id is not None:
-            query = query.where(RunRow.round_id == round_id)
         if unfinished:
             query = query.where(RunRow.state != RunState.FINISHED)
         with self._sessions.reading() as session:

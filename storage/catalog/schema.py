@@ -20,6 +20,8 @@ from storage.catalog.network_drives import check_drive
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_240_315_001
 """Number of PostgreSQL's advisory lock that one migrating process holds."""
+WAL_PATIENCE_SECONDS = 30.0
+"""How long a process waits for others that switch the same SQLite file to WAL."""
 
 
 def migrate(engine: Engine) -> str:
@@ -114,10 +116,10 @@ def _refuse_newer(found: str | None, scripts: ScriptDirectory, engine: Engine) -
         )
 
 
-def _use_write_ahead_log(engine: Engine, patience_s: float = 30.0) -> None:
+def _use_write_ahead_log(engine: Engine) -> None:
     """Switch an SQLite file to WAL for good. SQLite's busy timeout does not cover this switch,
     so wait here for another process that is at it."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + WAL_PATIENCE_SECONDS
     while True:
         raw = engine.raw_connection()
         try:

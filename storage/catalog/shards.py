@@ -116,9 +116,7 @@ class Shards:
             session.commit()
         return shard
 
-    def renew(
-        self, run_id: str, shard: int, lease_id: str, seconds: float, *, now: datetime | None = None
-    ) -> datetime:
+    def renew(self, run_id: str, shard: int, lease_id: str, seconds: float) -> datetime:
         """Hold the lease for so many seconds from now.
 
         Returns:
@@ -127,7 +125,7 @@ class Shards:
         Raises:
             LeaseLostError: another worker has the shard; stop working on it.
         """
-        expires = (now or self._sessions.now()) + timedelta(seconds=seconds)
+        expires = self._sessions.now() + timedelta(seconds=seconds)
         with self._sessions.session() as session:
             self._change(session, run_id, shard, lease_id, lease_expires_at=expires)
             session.commit()
@@ -197,12 +195,12 @@ class Shards:
             query = _count(run_id).where(ShardRow.state != ShardState.COMMITTED)
             return session.scalar(query) or 0
 
-    def expired(self, run_id: str, *, now: datetime | None = None) -> int:
+    def expired(self, run_id: str) -> int:
         """How many leases of the run have run out and were not taken over yet: their workers are
         dead or frozen."""
         query = _count(run_id).where(
             ShardRow.state == ShardState.LEASED,
-            ShardRow.lease_expires_at <= (now or self._sessions.now()),
+            ShardRow.lease_expires_at <= self._sessions.now(),
         )
         with self._sessions.reading() as session:
             return session.scalar(query) or 0

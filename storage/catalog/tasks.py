@@ -224,12 +224,11 @@ class TaskQueries:
     def counts(
         self,
         *,
-        dataset_id: int | None = None,
         round_id: int | None = None,
         run_id: str | None = None,
     ) -> dict[TaskState, int]:
         """How many tasks are in each state."""
-        within = of_work(dataset_id=dataset_id, round_id=round_id, run_id=run_id)
+        within = of_work(round_id=round_id, run_id=run_id)
         query = select(TaskRow.state, func.count()).where(*within).group_by(TaskRow.state)
         with self._sessions.reading() as session:
             found = pairs(session, query)
@@ -292,15 +291,9 @@ class TaskQueries:
             return [task_of(row) for row in session.scalars(query)]
 
 
-def of_work(
-    *, dataset_id: int | None, round_id: int | None, run_id: str | None
-) -> list[ColumnElement[bool]]:
-    """Conditions for the tasks of a dataset, round or run, where it is given."""
-    given = (
-        (TaskRow.dataset_id, dataset_id),
-        (TaskRow.round_id, round_id),
-        (TaskRow.run_id, run_id),
-    )
+def of_work(*, round_id: int | None = None, run_id: str | None = None) -> list[ColumnElement[bool]]:
+    """Conditions for the tasks of a round or run, where it is given."""
+    given = ((TaskRow.round_id, round_id), (TaskRow.run_id, run_id))
     return [column == value for column, value in given if value is not None]
 
 

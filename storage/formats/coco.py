@@ -119,13 +119,11 @@ class CocoDataset:
         found = self.find(file_name, Picture(size))
         return found.masks, found.problems
 
-    def missing(self, file_names_on_disk: Iterable[str] | None = None) -> list[str]:
-        """File names of the images that no file on disk belongs to, in the file's order; by default
-        of the files that were told of, and by what `find` found."""
-        names = self._names
-        if file_names_on_disk is not None:
-            names = FileNames([image.file_name for image in self.images], file_names_on_disk)
-        images = [self.images[n] for n in sorted({*names.without_file(), *self._only_named})]
+    def missing(self) -> list[str]:
+        """File names of the images that none of the files on disk belongs to, by what `find` found
+        too, in the file's order."""
+        numbers = sorted({*self._names.without_file(), *self._only_named})
+        images = [self.images[number] for number in numbers]
         return [i.file_name for i in images if i.image_id not in self._by_content]
 
     def _images_of(

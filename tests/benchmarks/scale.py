@@ -80,8 +80,8 @@ def measure_catalog(server: Postgres, folder: Path, images: int) -> dict[str, fl
     with open_catalog(url) as catalog:
         catalog.migrate()
         fill_seconds = timed(lambda: _fill(catalog, images))
-        leases = _lease_tasks(catalog, dataset_id=None)
-        of_dataset = _lease_tasks(catalog, dataset_id=1)
+        leases = _lease_tasks(catalog, dataset_ids=None)
+        of_dataset = _lease_tasks(catalog, dataset_ids=[1])
         planned = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.scale", "--plan", str(root)],
             stdout=subprocess.PIPE,
@@ -129,11 +129,11 @@ def _fill(catalog: Catalog, images: int) -> None:
         session.commit()
 
 
-def _lease_tasks(catalog: Catalog, dataset_id: int | None) -> list[float]:
+def _lease_tasks(catalog: Catalog, dataset_ids: list[int] | None) -> list[float]:
     queue = AnnotationQueue(catalog)
 
     def lease() -> None:
-        task = queue.lease(1, kinds=[TaskKind.ANNOTATE], dataset_id=dataset_id)
+        task = queue.lease(1, kinds=[TaskKind.ANNOTATE], dataset_ids=dataset_ids)
         assert task is not None
 
     return [timed(lease) for _ in range(LEASES)]

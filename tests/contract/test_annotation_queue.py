@@ -9,14 +9,12 @@ from threading import Barrier
 
 import pytest
 
-from engine.core.records import Stage
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
     ConstraintError,
     LeaseLostError,
     NewTask,
-    PlannedRound,
     RunKind,
     Task,
     TaskKind,
@@ -119,16 +117,12 @@ def test_a_lease_is_limited_to_what_was_asked_for(
     queue: AnnotationQueue, world: World, catalog: Catalog, ada: int
 ) -> None:
     other = catalog.datasets.get_or_create("cats").id
-    plan = [PlannedRound(stage=Stage.ASSISTED_MANUAL, images=1)]
-    loop = catalog.loops.start_or_resume(world.dataset.id, plan)
-    round_id = catalog.rounds.for_loop(loop.id)[0].id
     queue.add(tasks_for(world, 1))
     every = list(TaskKind)
     assert queue.lease(ada, kinds=[TaskKind.REVIEW]) is None
-    assert queue.lease(ada, kinds=every, dataset_id=other) is None
+    assert queue.lease(ada, kinds=every, dataset_ids=[other]) is None
     assert queue.lease(ada, kinds=every, run_id="other") is None
-    assert queue.lease(ada, kinds=every, round_id=round_id) is None
-    task = queue.lease(ada, kinds=every, run_id="run", dataset_id=world.dataset.id)
+    task = queue.lease(ada, kinds=every, run_id="run", dataset_ids=[world.dataset.id])
     assert task is not None
     assert task.payload == {"image": world.image_ids[0]}
     with pytest.raises(ValueError, match="kinds"):

@@ -305,8 +305,9 @@ def test_names_from_a_mac_match(tmp_path: Path) -> None:
 def test_images_without_a_file_are_missing_and_files_without_an_image_have_no_masks(
     tmp_path: Path,
 ) -> None:
-    data = read_coco(file_with(tmp_path, "x/a.jpg", "b.jpg", "gone.jpg"))
-    assert data.missing(["a.jpg", "sub/b.jpg", "extra.jpg"]) == ["gone.jpg"]
+    on_disk = ["a.jpg", "sub/b.jpg", "extra.jpg"]
+    data = read_coco(file_with(tmp_path, "x/a.jpg", "b.jpg", "gone.jpg"), on_disk)
+    assert data.missing() == ["gone.jpg"]
     assert data.masks_for("extra.jpg", SIZE) == ([], [])
 
 

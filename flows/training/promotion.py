@@ -100,6 +100,5 @@ def verdict(
         bound = gain.low
     if bound > min_gain:
         return True, f"{BETTER}{text}"
-    if gain.mean > min_gain:
-        return False, f"gain above {min_gain:g} is not statistically significant: {text}"
-    return False, f"not better by more than {min_gain:g}: {text}"
+    note = "" if gain.mean <= min_gain else " (not statistically significant)"
+    return False, f"not better by more than {min_gain:g}{note}: {text}"

@@ -82,7 +82,7 @@ def trained_on(workspace: Workspace, dataset: Dataset) -> str:
                     images.add(row["image_id"])
                     masks += 1
                     confirmed += rule.is_confirmed(row["mask_id"], source)
-    rest = f" and {masks - confirmed} that nobody has judged," if masks > confirmed else ""
+    rest = f" and {masks - confirmed} unjudged automatic ones," if masks > confirmed else ""
     return (
         f"{confirmed} masks that people made or confirmed, accepted automatic ones among them,"
         f"{rest} on {len(images)} training images"

@@ -56,7 +56,7 @@ def pack_folders(sets: Sets, out: Path, *, workers: int = 2) -> dict[str, LeftOu
         pairs = list(zip(found.files, found.names, strict=True))
         for pixels, rles in annotated(pairs, found.truth, left_out[name], advance):
             yield Example(pixels, rles, name)
-        left_out[name].tell_of_folder(found)
+        left_out[name].add_folder_problems(found)
 
     total = sum(len(found.files) for found in sets.values())
     with progress.current().track("pack", total, "image") as advance:

@@ -1,1 +1,1 @@
-"""Data in: images and annotations, and models from elsewhere."""
+"""Import of images, annotations and model weights."""

@@ -1,4 +1,4 @@
-"""Weights from elsewhere become a model version: from a file here, or fetched first."""
+"""Imports model weights as a model version, from a local file or a download."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from storage.downloads import check_address, fetch, sha256_of
 
 
 class ImportRefusedError(DataEngineError):
-    """A version cannot be made as asked for; the message says what to give instead."""
+    """The version cannot be made; the message states what to give instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """A checkpoint that its makers publish. The six digits in the names of Meta's begin their
-    MD5; MobileSAM's address is of one commit, so its file never changes."""
+    """A published checkpoint. The six digits in the names of Meta's files begin their MD5;
+    MobileSAM's URL names a commit, so its file never changes."""
 
     url: str
     sha256: str
@@ -41,7 +41,7 @@ class PublicModel:
 _META = "https://dl.fbaipublicfiles.com/segment_anything"
 _MOBILE_SAM = "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM"
 PUBLIC = {
-    "mobile_sam": PublicModel(  # of the architecture vit_t; 40,728,226 bytes
+    "mobile_sam": PublicModel(  # architecture vit_t; 40,728,226 bytes
         f"{_MOBILE_SAM}/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
         "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
     ),
@@ -58,28 +58,28 @@ PUBLIC = {
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
     ),
 }
-"""Name for `pull` -> checkpoint. Meta's addresses are as in
+"""Name for `pull` -> checkpoint. Meta's URLs are from
 https://github.com/facebookresearch/segment-anything#model-checkpoints."""
 
 
 def import_model(
     workspace: Workspace, path: Path, name: str | None = None, *, url: str | None = None
 ) -> Model:
-    """Enter a `.pth`, `.pt` or `.safetensors` file as a candidate. Its weights stay as they are.
+    """Add a `.pth`, `.pt` or `.safetensors` file as a candidate, with its weights unchanged.
 
     Args:
-        workspace: where.
-        path: a file as `engine.sam.state_dicts` reads it. A card in it is kept.
-        name: of the version; default: the card's, else the file's without its ending.
-        url: where the file was fetched from, for the card.
+        workspace: the workspace.
+        path: a file that `engine.sam.state_dicts` can read. Its card, if any, is kept.
+        name: name of the version; default: the card's, else the file's stem.
+        url: URL that the file was fetched from, for the card.
 
     Raises:
-        CheckpointError: no such file, broken, or it fits no known architecture.
-        ImportRefusedError: the name cannot be used.
-        AlreadyExistsError: there is a version of that name.
+        CheckpointError: the file is missing, is broken, or fits no known architecture.
+        ImportRefusedError: the name is invalid.
+        AlreadyExistsError: a version of that name exists.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is no file")
+        raise CheckpointError(f"{path} is not a file")
     card = find_card(path) if path.suffix == ".safetensors" else None
     default = card.version if card else path.stem
     version = free_name(workspace, default if name is None else name)
@@ -113,22 +113,22 @@ def _new_card(found: StateDict) -> ModelCard:
 
 
 def free_name(workspace: Workspace, name: str) -> str:
-    """The name, if a version may have it.
+    """Return the name if a new version can have it.
 
     Raises:
-        ImportRefusedError: it is no name for a version.
-        AlreadyExistsError: a version has it.
+        ImportRefusedError: the name is invalid.
+        AlreadyExistsError: a version of that name exists.
     """
     try:
         check_name("model", name)
     except BadNameError as error:
         raise ImportRefusedError(f"{error} (--name)") from error
-    if _held(workspace, name) is not None:
-        raise AlreadyExistsError(f"there is a model version {name!r}; give another --name")
+    if _find_version(workspace, name) is not None:
+        raise AlreadyExistsError(f"model version {name!r} exists; give another --name")
     return name
 
 
-def _held(workspace: Workspace, name: str) -> Model | None:
+def _find_version(workspace: Workspace, name: str) -> Model | None:
     try:
         return workspace.catalog.models.get(name)
     except NotFoundError:
@@ -144,36 +144,36 @@ def pull(
     sha256: str | None = None,
     wait_s: float = 1.0,
 ) -> Model:
-    """Fetch a public checkpoint, check it, and enter it as a candidate. A version made from the
-    same file before is returned as it is. The fetched file lies in the workspace's cache until it
-    is imported.
+    """Fetch a public checkpoint, verify it, and add it as a candidate. Returns an existing version
+    of that name from the same file unchanged. The fetched file stays in the workspace's cache
+    until it is imported.
 
     Args:
-        workspace: where.
+        workspace: the workspace.
         public: a key of PUBLIC.
-        name: of the version; default: that key.
+        name: name of the version; default: that key.
         url: another source of the file.
-        sha256: of that source's file, in hex; default: that of the published file.
+        sha256: expected SHA-256 of the file in hex; default: that of the published file.
         wait_s: see `storage.downloads.fetch`.
 
     Raises:
-        DownloadError: it cannot be fetched, or is another file.
-        ImportRefusedError: there is no such public checkpoint, or name or sha256 is none.
-        AlreadyExistsError: there is a version of that name with other weights.
+        DownloadError: the download fails, or the file has another SHA-256.
+        ImportRefusedError: the public checkpoint is unknown, or name or sha256 is invalid.
+        AlreadyExistsError: a version of that name has other weights.
         CheckpointError: the file does not fit the architecture.
     """
     if public not in PUBLIC:
         known = ", ".join(PUBLIC)
-        raise ImportRefusedError(f"{public!r} is not published; there are {known}")
+        raise ImportRefusedError(f"unknown model {public!r}; known models: {known}")
     expected = (sha256 or PUBLIC[public].sha256).lower()
     if not re.fullmatch(r"[0-9a-f]{64}", expected):
-        raise ImportRefusedError(f"--sha256 takes 64 hex digits, got {sha256!r}")
+        raise ImportRefusedError(f"--sha256 must be 64 hex digits, got {sha256!r}")
     source = url or PUBLIC[public].url
     version = public if name is None else name
     check_address(source)
-    held = _held(workspace, version)
-    if held is not None and held.card.get("source", {}).get("sha256") == expected:
-        return held
+    existing = _find_version(workspace, version)
+    if existing is not None and existing.card.get("source", {}).get("sha256") == expected:
+        return existing
     free_name(workspace, version)
     path = workspace.cache / "downloads" / f"{public}-{expected[:16]}.pth"
     _fetch_with_bar(source, path, expected, public, wait_s)
@@ -183,15 +183,15 @@ def pull(
 
 
 def _fetch_with_bar(url: str, path: Path, sha256: str, what: str, wait_s: float) -> None:
-    """The bar begins with the first bytes: only then is the size known."""
+    """The bar starts with the first bytes: the size is unknown before."""
     reporter, done, advance = progress.current(), 0, None
     with ExitStack() as stack:
 
-        def tell(there: int, total: int | None) -> None:
+        def show_progress(received: int, total: int | None) -> None:
             nonlocal done, advance
             if advance is None:
                 advance = stack.enter_context(reporter.track(what, total, "byte"))
-            advance(there - done)
-            done = there
+            advance(received - done)
+            done = received
 
-        fetch(url, path, sha256, tell=tell, say=reporter.say, wait_s=wait_s)
+        fetch(url, path, sha256, tell=show_progress, say=reporter.say, wait_s=wait_s)

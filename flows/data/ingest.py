@@ -1,8 +1,8 @@
-"""Images in: a folder, with COCO annotations or without, to object store and catalog.
+"""Ingests a folder of images, with optional COCO annotations, into object store and catalog.
 
-The file's own bytes are kept. Its SHA-256 is its name, so the same bytes are stored once however
-often and under whatever names they come, with the annotations of all these names. A file that is no
-usable image is quarantined with its reason and stops nothing. What else is not used is counted.
+Files are stored byte for byte under their SHA-256, so equal files are stored once, with the
+annotations of all their names. An unusable image is quarantined with the reason, and the ingest
+continues. Whatever else is skipped is counted.
 """
 
 from __future__ import annotations
@@ -38,16 +38,15 @@ from storage.formats.images import FLAT, BadImageError, inspect_image
 PAGES = "files with further pages or frames (the first is used)"
 KEPT = "images that have other annotations already (--replace-annotations takes the new ones)"
 BATCH = 100
-"""Images entered into the catalog at once."""
+"""Images added to the catalog at once."""
 
 MAX_FILE_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
 class IngestReport:
-    """What became of the files. problems: files that were quarantined, images to look at, and
-    annotations that were left out or look wrong, and why. passed_over: whatever was not used, as
-    `PassedOver.rows`."""
+    """Counts of an ingest. problems: quarantined files, suspicious images, and skipped or
+    suspicious annotations, with reasons. passed_over: everything skipped, as `PassedOver.rows`."""
 
     files: int = 0
     added: int = 0
@@ -57,7 +56,7 @@ class IngestReport:
     replaced: int = 0
     """Images whose annotations of an earlier ingest were replaced."""
     bytes: int = 0
-    """Of the files that are usable images."""
+    """Bytes of the usable image files."""
     problems: list[str] = field(default_factory=list)
     passed_over: list[dict[str, Any]] = field(default_factory=list)
 
@@ -76,7 +75,7 @@ def ingest(
     frame: str = "auto",
     replace_annotations: bool = False,
 ) -> dict[str, Any]:
-    """Prefect's door to `ingest_folder`; paths as `path_as_parameter` gives them."""
+    """Prefect flow around `ingest_folder`; takes paths as `path_as_parameter` returns them."""
     report = ingest_folder(
         open_workspace(workspace),
         dataset,
@@ -90,7 +89,7 @@ def ingest(
 
 
 def path_as_parameter(path: Path) -> str:
-    """The path as text that Prefect can keep: a `file://` address where a name is no UTF-8."""
+    """Return the path as text that Prefect can store: a `file://` URL if it is not UTF-8."""
     whole = path.resolve()
     return str(whole) if as_text(whole) == whole.as_posix() else whole.as_uri()
 
@@ -111,21 +110,21 @@ def ingest_folder(
     conventions: Conventions | None = None,
     replace_annotations: bool = False,
 ) -> IngestReport:
-    """Bring a folder's images into a dataset; doing it again adds only what is new.
+    """Add a folder's images to a dataset; a repeated ingest adds only new ones.
 
     Args:
-        workspace: where to.
-        dataset: its name; made if there is none.
+        workspace: the workspace.
+        dataset: name of the dataset; created if missing.
         folder: searched recursively.
-        coco: instance annotations; they become the images' ground truth.
-        held_out: share of the images that is never trained on; None: as the settings say.
+        coco: instance annotations, stored as the images' ground truth.
+        held_out: share of the images that is never trained on; None: the workspace's setting.
         conventions: how to read what COCO leaves to the tool that wrote the annotations.
-        replace_annotations: take these annotations where an image has others from an earlier
-            ingest, which stay in the table's history.
+        replace_annotations: replace an image's annotations from an earlier ingest, which stay in
+            the table's history.
 
     Raises:
-        NotADirectoryError: there is no such folder.
-        BadAnnotationsError: the COCO file is unreadable.
+        NotADirectoryError: the folder does not exist.
+        BadAnnotationsError: the COCO file is invalid.
     """
     found = look_into(folder, coco, conventions)
     row = workspace.catalog.datasets.get_or_create(dataset)
@@ -160,14 +159,14 @@ def _groups(items: Iterable[T]) -> Iterator[list[T]]:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """An image file that came in, under one of its names."""
+    """An ingested image file under one of its names."""
 
     row: NewImage
     picture: Picture
 
 
 class _Ingest:
-    """One ingest: the images first, then the annotations, as an image may have several names."""
+    """One ingest: images first, then annotations, because an image can have several names."""
 
     def __init__(
         self,
@@ -183,23 +182,23 @@ class _Ingest:
         self.report = IngestReport(files=len(found.files))
         self.patience = workspace.settings.outage_seconds
         self.named: dict[int, list[_Named]] = {}
-        """By image what it came in as, where there are annotations."""
+        """Image id -> its files; empty without annotations."""
 
     def images(self) -> None:
-        """Bring in the images, and quarantine what cannot be read."""
+        """Add the images, and quarantine unreadable files."""
         for name in self.found.unreadable:
-            self._quarantine(name, "the folder cannot be read: permit it, and ingest again")
+            self._quarantine(name, "the folder cannot be read: fix permissions and ingest again")
         files = zip(self.found.files, self.found.names, strict=True)
         with progress.current().track("ingest", len(self.found.files), "image") as advance:
             for group in _groups(files):
-                self._take(group, advance)
+                self._add_images(group, advance)
 
     def annotations(self, truth: CocoDataset, *, replace: bool) -> None:
-        """Bring in the annotations of these images."""
+        """Add the annotations of these images."""
         for problem in truth.problems:
             self.report.problems.append(str(problem))
         for shard, ids in enumerate(_groups(self.named)):
-            given = {i: rles for i in ids if (rles := self._given(truth, i)) is not None}
+            given = {i: rles for i in ids if (rles := self._find_masks(truth, i)) is not None}
             masks = self._new_truth(given, shard, replace=replace)
             if masks:
                 commit = partial(self.workspace.truths.commit, masks, run_id=self.run_id)
@@ -207,7 +206,7 @@ class _Ingest:
         for name in self.found.without_file():
             self.report.problems.append(f"{name}: annotated, but not on disk")
 
-    def _take(self, group: Sequence[tuple[Path, str]], advance: Callable[..., None]) -> None:
+    def _add_images(self, group: Sequence[tuple[Path, str]], advance: Callable[..., None]) -> None:
         rows: list[NewImage] = []
         pictures: list[Picture] = []
         for path, name in group:
@@ -256,9 +255,9 @@ class _Ingest:
         )
         return row, Picture((info.height, info.width), info.orientation)
 
-    def _given(self, truth: CocoDataset, image_id: int) -> list[RLE] | None:
-        """The masks that the file has for an image under all its names, those of another name only
-        if they are other ones; None where it has none that can be used, or does not name it."""
+    def _find_masks(self, truth: CocoDataset, image_id: int) -> list[RLE] | None:
+        """Return the distinct masks that the COCO file has for an image under all its names; None
+        if no name is listed with usable annotations."""
         masks: list[RLE] = []
         usable = False
         for item in self.named[image_id]:
@@ -274,19 +273,19 @@ class _Ingest:
         return masks if usable else None
 
     def _new_truth(self, given: dict[int, list[RLE]], shard: int, *, replace: bool) -> list[Mask]:
-        """What to add to the table of true masks, so that these images have what is given. Images
-        that have other masks keep them, unless they are to be replaced."""
-        held: dict[int, list[Mask]] = {}
+        """Return the rows that give these images the given true masks. Images with other masks
+        keep them unless `replace` is on."""
+        existing: dict[int, list[Mask]] = {}
         if given:
             for mask in self.workspace.truths.masks(image_ids=list(given), current_only=True):
                 if mask.area > 0:
-                    held.setdefault(mask.image_id, []).append(mask)
+                    existing.setdefault(mask.image_id, []).append(mask)
         masks: list[Mask] = []
         for image_id, rles in given.items():
-            before = held.get(image_id, [])
+            before = existing.get(image_id, [])
             old, new = {mask.rle for mask in before}, set(rles)
             if before and old != new and not replace:
-                self._tell_kept(image_id, before, rles)
+                self._report_kept(image_id, before, rles)
             elif before and old != new:
                 self.report.replaced += 1
                 gone = [mask for mask in before if mask.rle not in new]
@@ -301,7 +300,7 @@ class _Ingest:
     def _masks(
         self, image_id: int, shard: int, fresh: Sequence[RLE], gone: Sequence[Mask]
     ) -> list[Mask]:
-        """New masks, each in the place of one that goes; an empty one where there are too few."""
+        """New masks that supersede those of `gone` one by one; empty masks supersede the rest."""
         masks, origin = [], imported(self.dataset, self.run_id, shard)
         for number, (rle, old) in enumerate(zip_longest(fresh, gone)):
             if rle is None:
@@ -310,20 +309,20 @@ class _Ingest:
             masks.append(origin.mask(image_id, number, rle, supersedes=supersedes))
         return masks
 
-    def _tell_kept(self, image_id: int, before: Sequence[Mask], rles: Sequence[RLE]) -> None:
+    def _report_kept(self, image_id: int, before: Sequence[Mask], rles: Sequence[RLE]) -> None:
         name = self.named[image_id][0].row.file_name
-        told = f"has {len(before)} annotations already, not these {len(rles)}; it keeps them"
-        self.report.problems.append(f"{name}: {told} (--replace-annotations takes the new ones)")
+        text = f"has {len(before)} annotations already; {len(rles)} other ones are skipped"
+        self.report.problems.append(f"{name}: {text} (--replace-annotations takes the new ones)")
         self.found.passed_over.add(KEPT, name)
 
 
 def _reason(error: Exception) -> str:
-    """An error of the system has the path in it, which the name tells already."""
+    """The message of an error, for an OSError without the path: the name is printed before it."""
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def imported(dataset: str, run_id: str, shard: int = 0) -> Provenance:
-    """Of masks that come with their images."""
+    """Provenance of masks that are ingested with their images."""
     return Provenance(
         dataset=dataset,
         stage=Stage.GROUND_TRUTH,
@@ -334,5 +333,5 @@ def imported(dataset: str, run_id: str, shard: int = 0) -> Provenance:
 
 
 def split_of(sha256: str, held_out: float) -> Split:
-    """Held out or not, decided by the content alone, so that it never changes."""
+    """Return the split, from the content alone, so that it never changes."""
     return Split.HELD_OUT if int(sha256[:8], 16) / 0x1_0000_0000 < held_out else Split.TRAIN

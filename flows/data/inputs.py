@@ -1,5 +1,5 @@
-"""A folder of images, with annotations or without, as commands take it in; and what of it they
-leave out, counted by kind and named, so that nothing is ignored in silence."""
+"""Reads a folder of images with optional annotations, and counts by kind, with examples, what
+commands skip, so that nothing is skipped silently."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
 
 NAMED = 5
-"""Examples that are kept of each kind."""
+"""Examples kept of each kind."""
 INGESTS = 1_000
-"""Ingests of a dataset that `status` looks through, the latest ones."""
+"""Latest ingests of a dataset that `status` reads."""
 
 NO_FILE = "annotated images without a file"
 NOT_NAMED = "images that the annotations do not name"
 
 
 class PassedOver:
-    """What of an input is not used, or looks wrong: counts by kind, and the first names of each."""
+    """Skipped or suspicious parts of an input: counts by kind, and the first names of each."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -41,12 +41,12 @@ class PassedOver:
             self.add(problem.kind, f"{file_name}: {problem}")
 
     def add_rows(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Count what `rows` told before."""
+        """Add rows that `rows` returned."""
         for row in rows:
             self._count(row["what"], row["count"], row["examples"])
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a kind, the most frequent first: `what`, `count`, `examples`."""
+        """One row per kind, most frequent first: `what`, `count`, `examples`."""
         ordered = sorted(self._counts, key=lambda kind: (-self._counts[kind], kind))
         return [
             {"what": kind, "count": self._counts[kind], "examples": self._examples[kind]}
@@ -55,23 +55,23 @@ class PassedOver:
 
     def _count(self, kind: str, count: int, names: list[str]) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + count
-        held = self._examples.setdefault(kind, [])
-        held += names[: NAMED - len(held)]
+        examples = self._examples.setdefault(kind, [])
+        examples += names[: NAMED - len(examples)]
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A folder's image files, their names below it, and what the annotation file says of them."""
+    """A folder's image files, their relative names, and their annotations."""
 
     files: list[Path]
     names: list[str]
     truth: CocoDataset | None
     passed_over: PassedOver
     unreadable: list[str] = field(default_factory=list)
-    """Names of folders below it that cannot be read."""
+    """Names of subfolders that cannot be read."""
 
     def without_file(self) -> list[str]:
-        """Names of annotated images that no file was found for; they are counted."""
+        """Count and return the names of annotated images that have no file."""
         missing = self.truth.missing() if self.truth else []
         for name in missing:
             self.passed_over.add(NO_FILE, name)
@@ -81,12 +81,12 @@ class Input:
 def look_into(
     folder: Path, coco: Path | None = None, conventions: Conventions | None = None
 ) -> Input:
-    """List a folder's images and read their annotations; no image is opened.
+    """List a folder's images and read their annotations, without opening an image.
 
     Raises:
-        NotADirectoryError: there is no such folder.
-        OSError: it, or the COCO file, cannot be read.
-        BadAnnotationsError: the COCO file cannot be understood.
+        NotADirectoryError: the folder does not exist.
+        OSError: the folder or the COCO file cannot be read.
+        BadAnnotationsError: the COCO file is invalid.
     """
     passed_over, unreadable = PassedOver(), list[str]()
 
@@ -108,7 +108,7 @@ def look_into(
 
 
 def passed_over_in(workspace: Workspace, dataset_id: int) -> list[dict[str, Any]]:
-    """What the latest ingest of each folder of a dataset passed over, as `PassedOver.rows`."""
+    """What the latest ingest of each folder of a dataset skipped, as `PassedOver.rows`."""
     from storage.catalog import RunKind
 
     found, seen = PassedOver(), set[str]()

@@ -1,3 +1,1 @@
-"""The state machine that takes a dataset through its rounds: plan, steps, what can go on without
-people.
-"""
+"""The state machine that takes a dataset through its rounds: plan, rounds, advance."""

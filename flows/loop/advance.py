@@ -1,7 +1,7 @@
-"""The next step of everything that people have finished with, without waiting for anybody.
+"""Advances a dataset as far as possible without waiting for people.
 
-The state is in the catalog, so it does not matter who calls, or how often: a trigger of Prefect, a
-schedule, `dataengine advance`, or the page when the last task of a run is handed in.
+The state is in the catalog, so anyone can call it, and repeatedly: a trigger of Prefect, a
+schedule, `dataengine advance`, or the page when the last task of a run is submitted.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from storage.catalog import Dataset, Loop
 
 RUNS = 1_000
-"""Runs of a kind that are looked through, the latest ones."""
+"""Latest runs of a kind that are searched."""
 
 
 def run_drained(workspace: Workspace, run_id: str) -> None:
-    """What follows when the last task of a run was handed in: the end of a review, or word to
-    Prefect that its round can go on."""
+    """After the last task of a run is submitted, finish its review, or emit the event that its
+    round can continue."""
     run = workspace.catalog.runs.get(run_id)
     if run.kind == RunKind.REVIEW:
         finish_if_judged(workspace, run_id)
@@ -44,12 +44,12 @@ class DueRetrain:
     """Whether verdicts led to a retrain, and why."""
 
     retrained: str | None = None
-    """The version."""
+    """The new version."""
     promoted: bool = False
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """Without `promoted` where nothing was trained."""
+        """The JSON form; without `promoted` if nothing was trained."""
         if self.retrained is None:
             return {"retrained": None, "reason": self.reason}
         return asdict(self)
@@ -57,26 +57,26 @@ class DueRetrain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advance:
-    """How far a dataset came without people."""
+    """Result of advancing a dataset."""
 
     dataset: str
     reviews: int
-    """Finished."""
+    """Finished reviews."""
     loop: str
-    """`none`, `finished`, `waiting` for people, or `busy`: another process is at it."""
+    """`none`, `finished`, `waiting` for people, or `busy`: another process works on it."""
     tasks: int
-    """That wait for people."""
+    """Tasks that wait for people."""
     retrain: DueRetrain
     rescored: RescoreFigures | None
 
     def to_json(self) -> dict[str, Any]:
-        """For users and Prefect."""
+        """The JSON form for users and Prefect."""
         return {**asdict(self), "retrain": self.retrain.to_json()}
 
 
 def retrain_if_due(workspace: Workspace, dataset: Dataset) -> DueRetrain:
-    """Retrain where the verdicts since the last retrain are reason for it. The version is named
-    after the latest verdict, so that two who find the same reason train once."""
+    """Retrain if the verdicts since the last retrain give a reason. The version is named after the
+    latest verdict, so that processes with the same reason train once."""
     judged = judged_since_retrain(workspace, dataset)
     reasons = due_events(workspace, judged)
     if not reasons:
@@ -91,8 +91,8 @@ def retrain_if_due(workspace: Workspace, dataset: Dataset) -> DueRetrain:
 
 
 def advance_dataset(workspace: Workspace, dataset: Dataset) -> Advance:
-    """Take a dataset as far as it goes without people: reviews that are judged are entered, its
-    loop goes on where nobody has an open task, a retrain or a comparison that is due is done."""
+    """Advance a dataset without people: finish judged reviews, continue the loop if no task is
+    open, run a due retrain or comparison."""
     reviews = _finish_reviews(workspace, dataset)
     loop, tasks = _advance_loop(workspace, dataset)
     return Advance(
@@ -116,13 +116,13 @@ def _finish_reviews(workspace: Workspace, dataset: Dataset) -> int:
 
 
 def _advance_loop(workspace: Workspace, dataset: Dataset) -> tuple[str, int]:
-    """Where the loop stands after what could be done, and how many tasks wait for people."""
+    """Continue the loop; return its state as in `Advance`, and how many tasks wait for people."""
     loop = workspace.catalog.loops.latest(dataset.id)
     if loop is None:
         return "none", 0
     try:
-        # looked at again afterwards: who came meanwhile and found us at it, left it to us
-        while loop.state != LoopState.FINISHED and not _people_are_at_it(workspace, loop):
+        # Repeated, because processes that found the loop busy meanwhile left their work to us.
+        while loop.state != LoopState.FINISHED and not _waits_for_people(workspace, loop):
             data_engine(str(workspace.settings.root), dataset.name, loop.plan, wait=False)
             loop = workspace.catalog.loops.get(loop.id)
     except BusyError as error:
@@ -135,8 +135,9 @@ def _advance_loop(workspace: Workspace, dataset: Dataset) -> tuple[str, int]:
     return "waiting", left
 
 
-def _people_are_at_it(workspace: Workspace, loop: Loop) -> bool:
-    """Whether the loop's present round is people's, all its tasks are queued and some are open."""
+def _waits_for_people(workspace: Workspace, loop: Loop) -> bool:
+    """Whether people answer the loop's current round, all its tasks are queued, and some are
+    open."""
     for row in workspace.catalog.rounds.for_loop(loop.id):
         if row.state == RoundState.DONE:
             continue

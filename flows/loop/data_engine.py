@@ -1,8 +1,8 @@
 """The whole loop: a state machine over the catalog's rounds.
 
-Every step may be done again: killed at any moment and started with the same plan, the loop goes on
-where it was. A round is planned -> opened (model, run and images are fixed) -> collected (its masks
-are in the table) -> trained (where it retrains) -> done.
+Every step is safe to repeat: killed at any moment and started with the same plan, the loop resumes.
+A round is planned -> opened (model, run and images are fixed) -> collected (its masks are in the
+table) -> trained (if it retrains) -> done.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from storage.catalog import (
 )
 
 STAGES = {Stage.ASSISTED_MANUAL: assisted_manual, Stage.SEMI_AUTOMATIC: semi_automatic}
-"""Those in which people may take part."""
+"""Stages with annotators."""
 
 TASKS = {Stage.ASSISTED_MANUAL: TaskKind.ANNOTATE, Stage.SEMI_AUTOMATIC: TaskKind.COMPLETE}
-"""What their tasks ask for."""
+"""Kinds of their tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopPlan:
-    """How often each stage is gone through, and over how many images a round."""
+    """Number of rounds of each stage, and images per round."""
 
     assisted_manual: int = 2
     semi_automatic: int = 1
@@ -56,7 +56,7 @@ class LoopPlan:
     """Images of a fully automatic round; None: `images_per_round`."""
 
     annotator: str = SIMULATED
-    """Who annotates in stages 1 and 2: `simulated`, or `people` at the annotation page."""
+    """Annotators of stages 1 and 2: `simulated`, or `people` at the annotation page."""
 
     def __post_init__(self) -> None:
         if min(self.assisted_manual, self.semi_automatic, self.fully_automatic) < 0:
@@ -64,10 +64,10 @@ class LoopPlan:
         if self.images_per_round < 1:
             raise ValueError(f"images per round must be at least 1, got {self.images_per_round}")
         if self.annotator not in (SIMULATED, PEOPLE):
-            raise ValueError(f"annotator is {SIMULATED} or {PEOPLE}, got {self.annotator!r}")
+            raise ValueError(f"annotator must be {SIMULATED} or {PEOPLE}, got {self.annotator!r}")
 
     def rounds(self) -> list[PlannedRound]:
-        """The plan round by round. Stages 1 and 2 end in a retrain."""
+        """Return the plan round by round. Rounds of stages 1 and 2 end in a retrain."""
         annotated = [Stage.ASSISTED_MANUAL] * self.assisted_manual
         annotated += [Stage.SEMI_AUTOMATIC] * self.semi_automatic
         images = self.automatic_images or self.images_per_round
@@ -91,16 +91,16 @@ def data_engine(
     new: bool = False,
     wait: bool = True,
 ) -> list[dict[str, Any]]:
-    """Run the plan's rounds, or what is left of them; without `wait`, up to where people are
-    needed: their tasks are queued then, and the next call goes on once they are handed in.
+    """Run the plan's remaining rounds; without `wait`, only until people are needed: their tasks
+    are queued, and the next call continues once they are submitted.
 
-    One process at a time works on a dataset's loop. Nothing is held while people are waited for.
+    One process at a time works on a dataset's loop. It holds no lock while it waits for people.
 
     Returns:
-        A row a round, as `round_rows`.
+        One row per round, as `round_rows`.
 
     Raises:
-        BusyError: another process is at the loop, and `wait` is off.
+        BusyError: another process works on the loop, and `wait` is off.
     """
     opened = open_workspace(workspace)
     row = opened.catalog.datasets.get(dataset)
@@ -113,8 +113,8 @@ def data_engine(
 
 
 def _is_done(workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait: bool) -> bool:
-    """Whether the round is done after what could be done; where the catalog or the store was away,
-    it is gone on with."""
+    """Finish the round as far as possible, through outages of catalog and store; return whether it
+    is done."""
 
     def step() -> Round:
         with turn(workspace, loop_turn(loop.dataset_id), wait=wait):
@@ -129,8 +129,8 @@ def _is_done(workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait
 
 
 def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> Round:
-    """Take one round from wherever it is to done; it stays opened while people are at its
-    tasks."""
+    """Take one round from its state to done; it stays opened while people have open tasks of
+    it."""
     root = str(workspace.settings.root)
     if row.state in (RoundState.PLANNED, RoundState.OPENED):
         row = open_round(workspace, row)
@@ -165,7 +165,7 @@ def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> 
 
 
 def _stage(root: str, row: Round) -> dict[str, Any] | None:
-    """The round's figures; None where it waits for people."""
+    """Run the round's stage; return its figures, None while it waits for people."""
     if row.stage == Stage.FULLY_AUTOMATIC:
         return fully_automatic(root, row.id)
     return STAGES[Stage(row.stage)](root, row.id, False)
@@ -174,7 +174,7 @@ def _stage(root: str, row: Round) -> dict[str, Any] | None:
 def _move(
     workspace: Workspace, row: Round, before: RoundState, after: RoundState, **values: Any
 ) -> Round:
-    """Move the round on, unless another process has done so."""
+    """Move the round to its next state, unless another process has done so."""
     try:
         return workspace.catalog.rounds.advance(row.id, before, after, **values)
     except StaleStateError:

@@ -1,7 +1,7 @@
-"""What `dataengine run` and the dashboard's first button ask of a dataset's loop.
+"""Builds a loop's plan from the options of `dataengine run` and of the dashboard's first button.
 
-Both build the same plan from the same words. Where the dataset has a loop under way, that loop's
-own plan is the one, and words that contradict it are refused.
+Both build the same plan from the same options. If the dataset has an unfinished loop, its plan is
+used, and options that contradict it are refused.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 STAGES = ("assisted_manual", "semi_automatic", "fully_automatic")
 ANNOTATORS = ("simulated", "people")
 MAX_ROUNDS = 1_000
-"""Of one loop."""
+"""Maximum rounds of one loop."""
 
 
 class BadPlanError(ValueError):
-    """A plan's values cannot be understood; the message says what is expected."""
+    """A plan's value is invalid; the message states what is expected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanWords:
-    """A loop's plan as people say it. None: as the loop under way has it, else the default."""
+    """A loop's plan as users give it. None: the unfinished loop's value, else the default."""
 
     rounds: str | None = None
     images_per_round: int | None = None
@@ -35,18 +35,18 @@ class PlanWords:
 
 
 DEFAULTS = PlanWords(rounds="2,1,1", images_per_round=60, annotator="simulated")
-"""Of the command."""
+"""Defaults of the command."""
 
 
 def parse_rounds(text: str) -> tuple[int, int, int]:
-    """Rounds of stages 1, 2 and (1 where it is left out) 3.
+    """Return the rounds of stages 1, 2 and 3; stage 3 defaults to 1.
 
     Raises:
-        BadPlanError: the text is something else, or means no round at all or too many.
+        BadPlanError: the text is invalid, or gives no rounds or too many.
     """
     parts = [part.strip() for part in text.split(",")]
     if len(parts) not in (2, 3) or not all(p.isascii() and p.isdecimal() for p in parts):
-        raise BadPlanError(f"rounds are two or three numbers like 2,1 or 2,1,1, got {text!r}")
+        raise BadPlanError(f"rounds must be two or three numbers, 2,1 or 2,1,1, got {text!r}")
     if max(map(len, parts)) > len(str(MAX_ROUNDS)) or sum(map(int, parts)) > MAX_ROUNDS:
         raise BadPlanError(f"a loop has at most {MAX_ROUNDS} rounds, got {text!r}")
     first, second, third = map(int, parts if len(parts) == 3 else [*parts, "1"])
@@ -57,17 +57,17 @@ def parse_rounds(text: str) -> tuple[int, int, int]:
 
 def check_annotator(name: str) -> None:
     """Raises:
-    BadPlanError: nobody of that name annotates.
+    BadPlanError: the name is not one of ANNOTATORS.
     """
     if name not in ANNOTATORS:
-        raise BadPlanError(f"the annotator is {' or '.join(ANNOTATORS)}, got {name!r}")
+        raise BadPlanError(f"the annotator must be {' or '.join(ANNOTATORS)}, got {name!r}")
 
 
 def loop_under_way(workspace: Workspace, dataset: str) -> Loop | None:
-    """The dataset's unfinished loop.
+    """Return the dataset's unfinished loop, or None.
 
     Raises:
-        DatasetNotFoundError: there is no such dataset.
+        DatasetNotFoundError: the dataset does not exist.
     """
     from storage.catalog import LoopState
 
@@ -76,7 +76,7 @@ def loop_under_way(workspace: Workspace, dataset: str) -> Loop | None:
 
 
 def words_of(plan: Sequence[PlannedRound]) -> PlanWords:
-    """A plan in words."""
+    """Return a plan in the form that users give."""
     stages = Counter(str(entry.stage) for entry in plan)
     numbers = [stages[stage] for stage in STAGES]
     by_people = any(entry.annotator == "people" for entry in plan)
@@ -88,12 +88,12 @@ def words_of(plan: Sequence[PlannedRound]) -> PlanWords:
 
 
 def loop_plan(workspace: Workspace, dataset: str, given: PlanWords) -> list[PlannedRound]:
-    """The plan to run: of the loop that is under way, else of what is given and the defaults.
+    """Return the plan of the unfinished loop, else a plan of the given values and the defaults.
 
     Raises:
-        BadPlanError: a value cannot be understood.
-        LoopConflictError: a loop is under way, and what is given contradicts its plan.
-        DatasetNotFoundError: there is no such dataset.
+        BadPlanError: a value is invalid.
+        LoopConflictError: the given values contradict the plan of the unfinished loop.
+        DatasetNotFoundError: the dataset does not exist.
     """
     from flows.loop.data_engine import LoopPlan
     from storage.catalog import LoopConflictError
@@ -102,31 +102,32 @@ def loop_plan(workspace: Workspace, dataset: str, given: PlanWords) -> list[Plan
         given = replace(given, rounds=",".join(map(str, parse_rounds(given.rounds))))
     if given.annotator is not None:
         check_annotator(given.annotator)
-    wanted = {name: value for name, value in asdict(given).items() if value is not None}
+    chosen = {name: value for name, value in asdict(given).items() if value is not None}
     loop = loop_under_way(workspace, dataset)
     if loop is None:
-        chosen = replace(DEFAULTS, **wanted)
-        first, second, third = parse_rounds(str(chosen.rounds))
+        words = replace(DEFAULTS, **chosen)
+        first, second, third = parse_rounds(str(words.rounds))
         return LoopPlan(
             assisted_manual=first,
             semi_automatic=second,
             fully_automatic=third,
-            images_per_round=int(chosen.images_per_round or 1),
-            annotator=str(chosen.annotator),
+            images_per_round=int(words.images_per_round or 1),
+            annotator=str(words.annotator),
         ).rounds()
     known = words_of(loop.plan)
-    if replace(known, **wanted) != known:
+    if replace(known, **chosen) != known:
         raise LoopConflictError(
-            f"the loop of {dataset} that is under way has another plan: {told(known)}; continue it "
-            f"with `dataengine run --dataset {dataset}`, and give another plan once it is finished"
+            f"the unfinished loop of {dataset} has another plan: {describe_plan(known)}; continue "
+            f"it with `dataengine run --dataset {dataset}`, and give another plan once it is "
+            "finished"
         )
     return loop.plan
 
 
-def told(words: PlanWords) -> str:
-    """For people."""
+def describe_plan(words: PlanWords) -> str:
+    """Return the plan as a sentence for users."""
     who = "people" if words.annotator == "people" else "the simulated annotator"
     return (
-        f"{words.rounds} rounds of stages 1, 2, 3 with at most {words.images_per_round} images a "
+        f"{words.rounds} rounds of stages 1, 2, 3 with at most {words.images_per_round} images per "
         f"round, annotated by {who}"
     )

@@ -53,7 +53,14 @@ def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
 
 
 def _describe_loop(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
-    from flows.loop.plan import BadPlanError, PlanWords, loop_plan, loop_under_way, told, words_of
+    from flows.loop.plan import (
+        BadPlanError,
+        PlanWords,
+        describe_plan,
+        loop_plan,
+        loop_under_way,
+        words_of,
+    )
 
     given = PlanWords(**{name: fields[name] for name in PlanWords.__dataclass_fields__})
     try:
@@ -65,8 +72,8 @@ def _describe_loop(workspace: Workspace, dataset: Dataset, fields: Fields) -> st
         states = [row.state for row in workspace.catalog.rounds.for_loop(loop.id)]
         begins = f"continue the loop, {states.count(RoundState.DONE)} of {len(states)} done:"
     return (
-        f"{begins} {told(words_of(plan))}; the model is retrained after each round of stages 1 "
-        "and 2"
+        f"{begins} {describe_plan(words_of(plan))}; the model is retrained after each round of "
+        "stages 1 and 2"
     )
 
 

@@ -1,9 +1,9 @@
-"""What images are called in exports: names that tell them apart.
+"""Unique names of images in exports.
 
-A name is the path below the folder that was ingested. Where images from several folders share one,
-all names begin at the folder that these have in common. Where one folder gave two images of a name,
-the file was replaced: the newest has the name, and the others have the first digits of their
-SHA-256 in theirs.
+A name is the path below the ingested folder. If images from several folders share a name, all names
+begin at the common parent of the folders. If one folder gave two images of a name, the file was
+replaced: the newest keeps the name, and the others' names contain the first digits of their
+SHA-256.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flows.workspace.workspace import Workspace
 from storage.catalog import Image
 
 DIGITS = (8, 64)
-"""Digits of the SHA-256 that a name gets: more where a file is called so already."""
+"""Digits of the SHA-256 in a name: the second number if the name with the first is taken."""
 
 
 class ImageNames:
@@ -28,14 +28,14 @@ class ImageNames:
         self._common: str | None = None
         repeated = self._images.repeated_names(dataset_id)
         self._newest = {name: ids[-1] for name, ids in repeated.items()}
-        """Of each name that several images have, the image that keeps it."""
+        """Name that several images share -> id of the image that keeps it."""
         ids = [image_id for held in repeated.values() for image_id in held]
         folders = {self._folder(image) for image in self._images.get_many(ids)}
         if len(folders) > 1 and "" not in folders:
             self._begin_at_common_folder()
 
     def of(self, image: Image) -> str:
-        """The image's name; no other image of the dataset has it."""
+        """Return the image's name, unique in the dataset."""
         name = self._plain(image)
         if self._newest.get(name, image.id) == image.id:
             return name
@@ -57,7 +57,7 @@ class ImageNames:
         return os.path.relpath(f"{self._folder(image)}/{image.file_name}", self._common)
 
     def _folder(self, image: Image) -> str:
-        """The folder that the image came from; "" where that is not known."""
+        """Return the folder that the image was ingested from; "" if unknown."""
         if image.run_id is None:
             return ""
         if image.run_id not in self._folders:

@@ -1,4 +1,4 @@
-"""What is known of each image of a release: that an image has no mask says nothing by itself."""
+"""Status of each image of a release: shows whether an image without masks has been worked on."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from storage.catalog import Release, RunKind
 
 
 class Status(StrEnum):
-    """How an image's masks came to be. Those of the first two kinds may have none."""
+    """Origin of an image's masks. Annotated and generated images can have no masks."""
 
     ANNOTATED = "annotated"
-    """People have been over it, in stage 1 or 2."""
+    """Annotators have completed it, in stage 1 or 2."""
     GENERATED = "generated"
-    """A model was run on it, in stage 3; reviewers may have judged and fixed its masks."""
+    """Stage 3 has covered it; reviewers may have judged and fixed its masks."""
     NEITHER = "neither"
 
 
 StatusOf = Callable[[int, Sequence[Mask]], Status]
-"""Of an image id and the image's masks in the release."""
+"""Returns the status from an image id and the image's masks in the release."""
 
 
 def image_statuses(workspace: Workspace, begun: Release) -> StatusOf:
-    """The statuses of a release's images, as they were when it was begun."""
+    """Return the function for a release's images, with the statuses of its start."""
     catalog, dataset = workspace.catalog, begun.dataset_id
     annotated = cache(lambda: catalog.images.annotated_ids(dataset, before=begun.created_at))
     generated = cache(

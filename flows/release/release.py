@@ -1,11 +1,11 @@
 """A release: a frozen version of a dataset, with exports, a report and a card.
 
-It pins a version of the mask table. Under `releases/<name>/<id>/` it has `instances.json` (COCO),
-`sa1b.tar` (SA-1B's JSON files, one an image, as SA-1B itself is shipped) and `report.html`.
+It pins a version of the mask table. `releases/<name>/<id>/` holds `instances.json` (COCO),
+`sa1b.tar` (one JSON file per image, as SA-1B is published) and `report.html`.
 
-Its masks are, image by image: what people made or confirmed; then automatic masks that were not
-rejected and do not repeat one that is in already. Its images are those that people annotated or a
-model was run on; of the others it tells how many there are.
+It contains for each image the masks that people made or confirmed, then automatic masks that are
+not rejected and do not repeat an earlier mask. It contains the images that were annotated or
+generated, and counts the others.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ from storage.formats.sa1b import write_sa1b
 from storage.outputs import OutputFolder
 
 REPEATED_IOU = 0.7
-"""A mask that overlaps one already in by this much says nothing new."""
+"""IoU with an earlier mask from which an automatic mask is a repeat."""
 
 PAGE = 200
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
 FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
-"""What a release has in the object store, beside its row in the catalog."""
+"""Files of a release in the object store."""
 
 
 class NothingToReleaseError(DataEngineError):
-    """The dataset has no masks yet. Run the loop, or `dataengine generate`, first."""
+    """The dataset has no masks. Run the loop or `dataengine generate` first."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasedImage:
-    """An image and the masks of it that are in the release."""
+    """An image and its masks in the release."""
 
     image: Image
     masks: list[Mask]
@@ -75,13 +75,14 @@ class ReleasedImage:
 
 @flow(name="release")
 def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
-    """Freeze the dataset under `name`; finishing an unfinished one, repeating a finished one."""
+    """Prefect flow: freeze the dataset under `name`; return the card. Resumes an unfinished
+    release; returns the card of a finished one."""
     opened = open_workspace(workspace)
     with turn(opened, release_turn(name)):
-        return _released(opened, dataset, name)
+        return _build_release(opened, dataset, name)
 
 
-def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
+def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
     row = opened.catalog.datasets.get(dataset)
     version = opened.masks.version()
     if version is None or not opened.masks.counts(("stage",), dataset=dataset):
@@ -111,7 +112,7 @@ def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
         export_release(opened, begun, folder / "sa1b", "sa1b")
         _tar(folder / "sa1b", folder / "sa1b.tar")
         write_report(opened, dataset, _summary(opened, row, name), folder / REPORT_FILE)
-        # A folder of this attempt: one that was cut short left other files.
+        # A new folder per attempt: an interrupted one leaves other files.
         key = layout.inside(begun.key, new_id())
         for file in FILES:
             opened.objects.put_file(layout.inside(key, file), folder / file)
@@ -123,17 +124,17 @@ def _released(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
 
 @contextmanager
 def _failing(workspace: Workspace, name: str) -> Iterator[None]:
-    """A release whose building ends with an error, or is stopped, has failed."""
+    """Mark the release as failed if its building is stopped or raises an error."""
     try:
         yield
     except BaseException as error:
-        with suppress(CatalogError):  # then it goes on being built, and `sweep` closes it
+        with suppress(CatalogError):  # then its state stays unfinished until `sweep` closes it
             workspace.catalog.releases.fail(name, reason_of(error))
         raise
 
 
 def is_released(workspace: Workspace, name: str) -> bool:
-    """Whether a release of that name is done, so that making it again changes nothing."""
+    """Whether a release of that name is done, so that repeating it changes nothing."""
     try:
         return workspace.catalog.releases.get(name).state == ReleaseState.DONE
     except NotFoundError:
@@ -141,15 +142,15 @@ def is_released(workspace: Workspace, name: str) -> bool:
 
 
 def _tar(folder: Path, path: Path) -> None:
-    """The folder's SA-1B files as one tar, in order of name."""
+    """Write the folder's SA-1B files as one tar, in order of name."""
     with tarfile.open(path, "w") as tar:
         for file in sorted(folder.glob("sa_*.json")):
             tar.add(file, file.name)
 
 
 def _summary(workspace: Workspace, dataset: Dataset, name: str) -> dict[str, Any]:
-    """What the report says of how the masks came to be: the rounds of the last loop, if there was
-    one, and what reviewers said."""
+    """Return the report's summary: the rounds of the last loop, if any, and the share of accepted
+    masks in review."""
     loop = workspace.catalog.loops.latest(dataset.id)
     verdicts = workspace.catalog.verdicts.counts(dataset.id)
     judged = sum(verdicts.values())
@@ -180,7 +181,7 @@ def _card(
 
 
 def released_images(workspace: Workspace, begun: Release) -> Iterator[ReleasedImage]:
-    """The release's images and masks, image by image, in order of id; images without masks too."""
+    """Yield the dataset's images with their masks in the release, in order of id."""
     status_of = image_statuses(workspace, begun)
     dropped = workspace.catalog.verdicts.rejected_mask_ids(begun.dataset_id)
     images = workspace.catalog.images.each(begun.dataset_id)
@@ -197,8 +198,8 @@ def released_images(workspace: Workspace, begun: Release) -> Iterator[ReleasedIm
 
 
 def without_repeats(masks: list[Mask]) -> list[Mask]:
-    """People's masks first, then automatic ones by predicted IoU; an automatic mask goes where it
-    repeats one before it."""
+    """Return people's masks, then automatic ones by descending predicted IoU, without automatic
+    masks that repeat an earlier mask."""
     ordered = sorted(
         masks, key=lambda m: (m.source == Source.AUTOMATIC, -(m.predicted_iou or 0.0), m.mask_id)
     )
@@ -213,15 +214,16 @@ def without_repeats(masks: list[Mask]) -> list[Mask]:
 
 
 def release_to_export(workspace: Workspace, name: str, dataset: str | None) -> Release:
-    """The release that `dataengine export` means: by its name, or a dataset's latest, which is
-    made (named `<dataset>-1`) where there is none yet.
+    """Return the release for `dataengine export`: by its name, or a dataset's latest, which is
+    created as `<dataset>-1` if the dataset has none.
 
     Raises:
-        NothingToReleaseError: no dataset has masks, or several have and none is named.
-        CatalogError: no such release or dataset.
+        NothingToReleaseError: no dataset has masks, or several have and none is named; or images
+            of the release were erased.
+        CatalogError: the release or dataset does not exist.
     """
     if name != "latest":
-        return _whole(workspace.catalog.releases.get(name))
+        return _check_not_erased(workspace.catalog.releases.get(name))
     if dataset is None:
         named = [str(key[0]) for key in workspace.masks.counts(("dataset",))]
         if len(named) != 1:
@@ -234,11 +236,11 @@ def release_to_export(workspace: Workspace, name: str, dataset: str | None) -> R
     if latest is None:
         release(str(workspace.settings.root), dataset, f"{dataset}-1")
         latest = workspace.catalog.releases.get(f"{dataset}-1")
-    return _whole(latest)
+    return _check_not_erased(latest)
 
 
-def _whole(found: Release) -> Release:
-    """The release, unless something that was in it has been erased."""
+def _check_not_erased(found: Release) -> Release:
+    """Return the release unless images of it have been erased."""
     if "erased" in found.card:
         raise NothingToReleaseError(
             f"release {found.name!r} was withdrawn: {found.card['erased']['images']} of its images "
@@ -250,21 +252,21 @@ def _whole(found: Release) -> Release:
 def export_release(
     workspace: Workspace, begun: Release, folder: Path, style: str, *, all_images: bool = False
 ) -> dict[str, Any]:
-    """Write a release into a folder: `instances.json` (coco), or `<name>.json` an image (sa1b); and
-    its report, where it has one. Images that nobody annotated and no model was run on are left out,
-    unless `all_images` is on: a training would take them for images without objects.
+    """Write a release into a folder: `instances.json` (coco), or `sa_<id>.json` per image (sa1b);
+    and its report, if any. Images neither annotated nor generated are left out, unless `all_images`
+    is on: a training would treat them as images without objects.
 
     Returns:
-        images, masks, masks per stage and source, models; `statuses`: how many of the dataset's
-        images have each `Status`.
+        images, masks, masks per stage and source, models; `statuses`: the number of the dataset's
+        images per `Status`.
 
     Raises:
         ValueError: the format is unknown.
-        OutputExistsError: a file in the folder has a name that is needed, and is not ours; none was
-            replaced.
+        OutputExistsError: a foreign file in the folder has a name that the export needs; no file
+            is replaced.
     """
     if style not in _WRITERS:
-        raise ValueError(f"unknown format {style!r}; there are {', '.join(_WRITERS)}")
+        raise ValueError(f"unknown format {style!r}; known formats: {', '.join(_WRITERS)}")
     outputs = OutputFolder(folder)
     outputs.refuse_others(_export_names(workspace, begun, style))
     counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
@@ -275,7 +277,7 @@ def export_release(
         found = _exported(released_images(workspace, begun), counts, all_images, advance)
         write(outputs, begun, found, names)
     outputs.write(CARD_FILE, json.dumps({**begun.card, **counts}, indent=2))
-    # Missing while it is built, and in the oldest releases.
+    # Missing while the release is built, and in the oldest releases.
     report = layout.inside(begun.key, REPORT_FILE)
     if workspace.objects.exists(report):
         with outputs.writing(REPORT_FILE) as fresh:
@@ -289,7 +291,7 @@ def _exported(
     all_images: bool,
     advance: progress.Advance,
 ) -> Iterator[ReleasedImage]:
-    """Those that an export has; all are counted by status, and these by what they have."""
+    """Yield the images of the export. Counts all images by status, and the yielded ones' masks."""
     for item in found:
         counts["statuses"][str(item.status)] += 1
         if all_images or item.status != Status.NEITHER:
@@ -336,7 +338,7 @@ _WRITERS = {"coco": _write_coco, "sa1b": _write_sa1b}
 
 
 def _export_names(workspace: Workspace, begun: Release, style: str) -> Iterator[str]:
-    """Of the files that an export writes."""
+    """Yield the names of the files that an export writes."""
     yield from (CARD_FILE, REPORT_FILE)
     if style == "coco":
         yield COCO_FILE

@@ -1,4 +1,4 @@
-"""What goes into a report: the rounds' table and pictures of masks on images."""
+"""Collects a report's data: figures, rounds, notes, and pictures of masks on images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PICTURES_PER_GROUP = 4
 
 
 def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], path: Path) -> Path:
-    """Write a self-contained HTML report on a finished loop.
+    """Write a self-contained HTML report on a finished loop; return its path.
 
     Args:
-        workspace: where the masks are.
-        dataset: whose.
-        summary: `rounds` as `round_rows` gives them; `final`, `review`, `release`, `seconds` where
-            there are any.
+        workspace: the workspace.
+        dataset: name of the dataset.
+        summary: `rounds` as `round_rows` returns them; optional `final`, `review`, `release`,
+            `seconds`.
         path: the file to write.
     """
     counts = workspace.masks.counts(("stage",), dataset=dataset)
@@ -77,7 +77,7 @@ def _facts(
 
 
 def _annotated_by(workspace: Workspace, dataset: str) -> list[str]:
-    """Who made the masks that the generator did not make: people, simulated annotators, or both."""
+    """Return notes on who made the annotated masks: people, simulated annotators, or both."""
     known = workspace.catalog.annotators.all()
     simulated = {item.name for item in known if item.kind == AnnotatorKind.SIMULATED}
     masks = {True: 0, False: 0}
@@ -114,7 +114,7 @@ def _notes(summary: dict[str, Any]) -> list[str]:
 
 
 def _pictures(workspace: Workspace, dataset: str) -> Iterable[Picture]:
-    """Images with the masks of each stage; photographs without ground truth last."""
+    """Yield images with their masks: those without ground truth, then those of each stage."""
     truth = workspace.images_with_truth(dataset)
     automatic = _images_of(workspace, dataset, Stage.FULLY_AUTOMATIC)
     photos = [image for image in automatic if image.id not in truth]
@@ -129,7 +129,7 @@ def _pictures(workspace: Workspace, dataset: str) -> Iterable[Picture]:
 
 
 def _images_of(workspace: Workspace, dataset: str, stage: Stage) -> list[Image]:
-    """Images with masks of the stage, those of its last round first."""
+    """Return images with masks of the stage, those of its last round first."""
     counts = workspace.masks.counts(("image_id", "round"), dataset=dataset, stage=stage)
     ordered = sorted(counts, key=lambda key: (-int(str(key[1])), int(str(key[0]))))
     ids = list(dict.fromkeys(int(str(key[0])) for key in ordered))

@@ -1,8 +1,8 @@
-"""What a loop made, as one HTML file that needs nothing else: figures, charts and pictures.
+"""Renders a loop's results as one self-contained HTML file: figures, charts and pictures.
 
-The file holds no script and loads nothing, which its content security policy also says. Everything
-printed in it is escaped: names of files and datasets come from outside. Drawing the charts sets
-matplotlib's SVG options for a moment; pyplot and its global figures are not used.
+The file has no script and loads nothing, as its content security policy enforces. All text is
+escaped: names of files and datasets are untrusted. Drawing a chart sets matplotlib's SVG options
+temporarily; pyplot and its global figures are not used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MISSING = "–"
-"""What stands for a value that is not known."""
+"""Text for an unknown value."""
 
 PICTURE_SIDE = 640
 """Longer side in pixels of the pictures inside the file."""
@@ -43,7 +43,7 @@ _STAGES = {
     "semi_automatic": ("Semi-automatic", "semi-auto"),
     "fully_automatic": ("Fully automatic", "automatic"),
 }
-# Drawn in colours that occur nowhere else, which then become the page's own, light or dark.
+# Charts use these unique colours, which are then replaced by the page's, light or dark.
 _COLORS = {
     "#010201": "var(--quiet)",
     "#010202": "var(--line)",
@@ -54,15 +54,15 @@ _COLORS = {
 }
 _QUIET, _LINE, _FIRST, _SECOND, _CARD, _INK = _COLORS
 _LABELS = 9
-"""Charts of up to this many rounds print every value, others the first and the last."""
+"""Charts with up to this many rounds label every value, others the first and the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundRow:
-    """One round: how many images and masks, what a mask cost a person, and the model it ended with.
+    """One round: numbers of images and masks, an annotator's cost per mask, and the model.
 
     `clicks_per_mask` and `seconds_per_mask` are means over all masks of the round; `miou_*` are
-    scores on held-out images in [0, 1]. None where there is no such value.
+    scores on held-out images in [0, 1]. None: the value is unknown.
     """
 
     stage: str
@@ -82,7 +82,7 @@ class Picture:
     """`image_HWC` is the overlay, `before_HWC` the plain image beside it; RGB uint8, any size."""
 
     title: str
-    """Neighbours with the same title stand together under it."""
+    """Adjacent pictures with the same title form a group under it."""
     caption: str
     before_HWC: np.ndarray | None
     image_HWC: np.ndarray
@@ -90,7 +90,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Everything a report shows, each list in the order in which it is shown."""
+    """Contents of a report; lists are in display order."""
 
     title: str
     subtitle: str
@@ -99,7 +99,7 @@ class Report:
     facts: list[tuple[str, str]]
     """(label, value) of the cards on top."""
     created_at: datetime
-    """Must know its time zone; UTC is printed."""
+    """Time with a time zone; the report shows UTC."""
     notes: list[str]
 
 
@@ -108,7 +108,7 @@ class _Series:
     name: str
     color: str
     values: list[float]
-    """NaN where there is none."""
+    """NaN: the value is unknown."""
 
     @property
     def known(self) -> list[float]:
@@ -129,7 +129,7 @@ class _Chart:
 
     @property
     def summary(self) -> str:
-        """The chart in words, for those who cannot see them."""
+        """The chart as text, for screen readers."""
         parts = []
         for series in self.series:
             values = ", ".join(_number(value, self.digits) for value in series.values)
@@ -139,7 +139,7 @@ class _Chart:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A picture as the page shows it; `image` and `before` are data URIs, sizes in pixels."""
+    """A picture for the template; `image` and `before` are data URIs, sizes in pixels."""
 
     title: str
     caption: str
@@ -150,7 +150,7 @@ class _View:
 
 
 def render_report(report: Report) -> str:
-    """The report as one self-contained HTML file, to be written as UTF-8.
+    """Return the report as one self-contained HTML page, to be written as UTF-8.
 
     Raises:
         ValueError: created_at has no time zone, or a picture is not RGB uint8 (H, W, 3).
@@ -171,12 +171,12 @@ def render_report(report: Report) -> str:
         charts=[_drawn(chart, report.rounds) for chart in _charts(report.rounds)],
         gallery=_gallery(report.pictures),
     )
-    # Names of files may hold bytes that are no UTF-8, as lone surrogates: they become "?".
+    # File names can contain non-UTF-8 bytes as lone surrogates, which become "?".
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def stage_name(stage: str) -> str:
-    """A stage in words; one that is not known as it is."""
+    """Return a stage's display name; for an unknown stage, its own name."""
     return _STAGES[stage][0] if stage in _STAGES else stage.replace("_", " ")
 
 
@@ -191,14 +191,15 @@ def _count(value: int) -> str:
 
 
 def _span(series: _Series, digits: int) -> str:
-    """First and last known value: "4.2 → 1.3"."""
+    """Format the first and last known value: "4.2 → 1.3"."""
     known = series.known
     ends = known if len(known) < 2 else [known[0], known[-1]]
     return " → ".join(_number(value, digits) for value in ends) or MISSING
 
 
 def _gallery(pictures: Sequence[Picture]) -> list[tuple[str, list[_View]]]:
-    """(heading, pictures): neighbours of one title under a heading, the others under none."""
+    """Return (heading, pictures) pairs: adjacent pictures of one title under a heading, others
+    under ""."""
     groups: list[tuple[str, list[_View]]] = []
     for title, members in groupby(pictures, key=lambda picture: picture.title):
         views = [_view(picture) for picture in members]
@@ -251,10 +252,10 @@ def _charts(rounds: Sequence[RoundRow]) -> list[_Chart]:
 
 
 def _drawn(chart: _Chart, rounds: Sequence[RoundRow]) -> _Chart:
-    """The chart with its SVG; without where no value is known."""
+    """Return the chart with its SVG, or without if no value is known."""
     if not any(series.known for series in chart.series):
         return chart
-    # Text stays text; the salt keeps the four charts' ids apart, and the same in every run.
+    # Text stays text; the salt makes ids unique per chart and equal in every run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": chart.key}):
         figure = Figure(figsize=(4.7, 2.35))
         FigureCanvasSVG(figure)
@@ -272,7 +273,7 @@ def _drawn(chart: _Chart, rounds: Sequence[RoundRow]) -> _Chart:
 
 
 def _prepare(axes: Axes, chart: _Chart, rounds: Sequence[RoundRow]) -> None:
-    """Axes, grid, and under them the round numbers and the stages."""
+    """Set up axes and grid, with round numbers and stages below."""
     known = [value for series in chart.series for value in series.known]
     low, high = (min(known), max(known)) if len(chart.series) > 1 else (0.0, max(known))
     room = max(high - low, 0.02) * 0.25  # for the labels
@@ -326,12 +327,12 @@ def _draw(axes: Axes, series: _Series, digits: int, *, above: bool) -> None:
 
 
 def _plain(text: str) -> str:
-    """A stage of unknown name as matplotlib's font can show it, and short."""
+    """Return a stage name that matplotlib's font can show, at most 14 characters."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)[:14]
 
 
 def _for_page(svg: str) -> str:
-    """Matplotlib's SVG file as a part of the page: in its colours and fonts, no id twice."""
+    """Convert Matplotlib's SVG file to a part of the page: its colours and fonts, unique ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

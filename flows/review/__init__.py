@@ -1,3 +1,1 @@
-"""Review: samples for reviewers, verdicts, the comparison of old masks with a new model, when to
-retrain.
-"""
+"""Review: samples for reviewers, verdicts, rescoring of old masks, triggers of retrains."""

@@ -1,8 +1,8 @@
-"""After a promotion: a sample of old automatic masks is compared with what the new model says.
+"""After a promotion, compares a sample of old automatic masks with the new model's predictions.
 
-Each old mask names the point that prompted it. The new model is asked for that point; where none of
-its three answers (whole, part, subpart) is like the old mask, one of the two models is wrong, and a
-person looks at the image.
+Each old mask names its prompt point. The new model predicts three masks (whole, part, subpart) for
+that point. If none is similar to the old mask, one of the two models is wrong, and the image goes
+to review.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from storage.formats.images import BadImageError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RescoreFigures:
-    """What came of comparing old masks with a model version."""
+    """Figures of comparing old masks with a model version."""
 
     model: str
     images: int
     masks: int
-    """Compared."""
+    """Compared masks."""
     disagreements: int
-    """Masks that differ from what the model says."""
+    """Masks that differ from the model's predictions."""
     queued: int
     """Images that go to review."""
 
@@ -49,17 +49,17 @@ def rescore_dataset(workspace: Workspace, dataset: Dataset) -> RescoreFigures | 
     """Compare once for each model version that becomes current; repeating it changes nothing.
 
     Returns:
-        None where there is nothing to compare, that was done before, or another process is at it.
+        None if there is nothing to compare, it is already done, or another process does it.
     """
     try:
         with turn(workspace, review_turn(dataset.id), wait=False):
-            return _rescored(workspace, dataset)
+            return _rescore_once(workspace, dataset)
     except BusyError as error:
         progress.current().say(f"comparing old masks of {dataset.name}: {error}")
         return None
 
 
-def _rescored(workspace: Workspace, dataset: Dataset) -> RescoreFigures | None:
+def _rescore_once(workspace: Workspace, dataset: Dataset) -> RescoreFigures | None:
     model = workspace.current_model().version
     name = f"rescore/{dataset.id}/{model}"
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, name).hex
@@ -79,10 +79,10 @@ def _rescored(workspace: Workspace, dataset: Dataset) -> RescoreFigures | None:
         code_version=code_version(),
     )
     with guarded(workspace, run_id):
-        return _compared(workspace, dataset, model, run_id, sample)
+        return _compare(workspace, dataset, model, run_id, sample)
 
 
-def _compared(
+def _compare(
     workspace: Workspace, dataset: Dataset, model: str, run_id: str, sample: dict[int, list[Mask]]
 ) -> RescoreFigures:
     differing = disagreements(workspace, model, sample)
@@ -101,7 +101,7 @@ def _compared(
         workspace.catalog.runs.finish(run_id, {**figures.to_json(), "judged": 0})
     progress.current().say(
         f"{dataset.name}: {figures.disagreements} of {figures.masks} old masks differ from "
-        f"what {model} says; {len(differing)} images go to review"
+        f"the predictions of {model}; {len(differing)} images go to review"
     )
     return figures
 
@@ -110,15 +110,15 @@ SETTINGS = {"rescore_images", "rescore_min_iou"}
 
 
 def old_masks(workspace: Workspace, dataset: Dataset, model: str) -> dict[int, list[Mask]]:
-    """A random sample of automatic masks that another model made and no reviewer was asked about,
-    by image: MASKS_PER_IMAGE at most of each. The same for the same model and table."""
-    wanted = workspace.settings.production.rescore_images
+    """Return a random sample of other models' automatic masks that no review task contains, by
+    image, at most MASKS_PER_IMAGE of each. Deterministic for the same model and table."""
+    images = workspace.settings.production.rescore_images
     rng = np.random.default_rng(list(f"{dataset.id}/{model}".encode()))
     counts = workspace.masks.counts(
         ("image_id", "model"), dataset=dataset.name, stage=Stage.FULLY_AUTOMATIC
     )
     known = sorted({int(str(image)) for image, made_by in counts if made_by != model})
-    chosen = sorted(rng.permutation(known)[:wanted].tolist())
+    chosen = sorted(rng.permutation(known)[:images].tolist())
     asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
     found: dict[int, list[Mask]] = {}
     for mask in workspace.masks.masks(
@@ -135,7 +135,7 @@ def old_masks(workspace: Workspace, dataset: Dataset, model: str) -> dict[int, l
 def disagreements(
     workspace: Workspace, model: str, sample: dict[int, list[Mask]]
 ) -> dict[int, list[Mask]]:
-    """The sample's masks that no answer of the model, asked for the same point, is like."""
+    """Return the sample's masks that differ from all predictions of the model for their point."""
     least = workspace.settings.production.rescore_min_iou
     patience = workspace.settings.outage_seconds
     differing: dict[int, list[Mask]] = {}
@@ -145,7 +145,7 @@ def disagreements(
             try:
                 pixels = patiently(patience, partial(workspace.pixels, image))
             except BadImageError:
-                pixels = None  # whoever works on the image next quarantines it
+                pixels = None  # the next stage that reads the image quarantines it
             if pixels is not None:
                 best = best_ious(workspace, model, pixels, sample[image.id])
                 bad = [
@@ -160,7 +160,7 @@ def disagreements(
 def best_ious(
     workspace: Workspace, model: str, image_HWC: np.ndarray, masks: list[Mask]
 ) -> list[float]:
-    """For each old mask its IoU in [0, 1] with the most like of the model's three answers."""
+    """Return each old mask's highest IoU, in [0, 1], with the model's three predictions."""
     segmenter = workspace.segmenter(model)
     embedding = segmenter.embed(image_HWC)
     best = []

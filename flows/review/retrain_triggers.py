@@ -1,4 +1,4 @@
-"""What reviewers have said since the last retrain, and whether it is reason for another one."""
+"""Counts verdicts since the last retrain, and decides whether they trigger another one."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from storage.catalog import Dataset, Run, Verdict
 
 RUNS = 1_000
-"""Runs of a kind that are looked through, the latest ones."""
+"""Latest runs of a kind that are searched."""
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 def _has_trained(workspace: Workspace, run: Run) -> bool:
-    """Whether a running retrain has made its model, which may only have to be compared."""
+    """Whether a running retrain has trained its model and only the comparison is left."""
     totals = workspace.catalog.shards.totals(run.id)
     return run.state == RunState.RUNNING and 0 < totals.shards == totals.committed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
-    """What reviewers have said of a dataset since its last retrain began."""
+    """Verdicts on a dataset since its last retrain began."""
 
     accepted: int
-    """Masks whose latest verdict is accept, on images that are trained on."""
+    """Masks whose latest verdict is accept, on training images."""
     rejected_in_a_row: int
-    """How many of the latest verdicts are reject, with none of another kind between them."""
+    """Number of consecutive reject verdicts, counted back from the latest."""
     latest: int
     """Id of the latest verdict; 0: none."""
 
 
-def tell_verdicts(workspace: Workspace, dataset: Dataset) -> None:
-    """Tell Prefect where the verdicts since the last retrain are reason for another one."""
+def emit_due_events(workspace: Workspace, dataset: Dataset) -> None:
+    """Emit Prefect events if the verdicts since the last retrain trigger another one."""
     judged = judged_since_retrain(workspace, dataset)
     for event in due_events(workspace, judged):
         payload = {
@@ -50,7 +50,7 @@ def tell_verdicts(workspace: Workspace, dataset: Dataset) -> None:
 
 
 def due_events(workspace: Workspace, judged: Judged) -> list[str]:
-    """The reasons for a retrain that hold, as names of events."""
+    """Return the names of the events whose condition for a retrain holds."""
     chosen = workspace.settings.production
     reasons = (
         (events.MASKS_ACCEPTED, judged.accepted, chosen.retrain_after_accepted),
@@ -60,7 +60,7 @@ def due_events(workspace: Workspace, judged: Judged) -> list[str]:
 
 
 def judged_since_retrain(workspace: Workspace, dataset: Dataset) -> Judged:
-    """Verdicts of the dataset's reviews since its last retrain that has trained, or is at it."""
+    """Count the verdicts since the dataset's last retrain that has trained or is running."""
     runs = workspace.catalog.runs
     began = [
         run.started_at

@@ -1,4 +1,4 @@
-"""Review: a sample of automatic masks goes to the queue, verdicts come back.
+"""Review: queues a sample of automatic masks for verdicts.
 
 A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the old one.
 """
@@ -15,7 +15,7 @@ from prefect import flow
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.tiles import TiledPredictor
-from flows.review.retrain_triggers import tell_verdicts
+from flows.review.retrain_triggers import emit_due_events
 from flows.stages.commit_answers import commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.run_context import RunContext, context_without_round
@@ -45,13 +45,13 @@ from storage.catalog import (
 )
 
 MASKS_PER_IMAGE = 12
-"""Masks a review task shows."""
+"""Maximum number of masks in a review task."""
 
 FIXABLE_IOU = 0.5
-"""From here on a mask is worth fixing."""
+"""Minimum IoU at which the simulated reviewer fixes a mask instead of rejecting it."""
 
-LOOKED_AT = 256
-"""Images whose masks are read at once, to find some that nobody was asked about."""
+IMAGES_AT_ONCE = 256
+"""Images whose masks are read at once in the search for masks that no review task contains."""
 
 
 @flow(name="review")
@@ -63,8 +63,8 @@ def review(
     seed: int | None = None,
     annotator: str = SIMULATED,
 ) -> dict[str, Any]:
-    """Queue a sample and have it judged, by the simulated annotator or by `people`. The simulated
-    one gets images with ground truth only."""
+    """Prefect flow: queue a sample, and collect verdicts of the simulated annotator or of `people`.
+    The simulated annotator gets images with ground truth only."""
     opened = open_workspace(workspace)
     context = start_review(opened, dataset, run_id or new_id())
     opened = opened.as_started(opened.catalog.runs.get(context.run_id))
@@ -84,11 +84,11 @@ def review(
 def queue_sample(
     workspace: Workspace, context: RunContext, images: int, seed: int | None, *, with_truth: bool
 ) -> dict[int, int]:
-    """Draw a sample (`sample_masks`) and queue it, once for the run; without a seed, each run draws
+    """Draw a sample (`sample_masks`) and queue it, once per run; without a seed, each run draws
     another one.
 
     Returns:
-        How many masks of which image are asked about.
+        Image id -> number of its masks to judge.
     """
     with turn(workspace, review_turn(context.dataset_id)):
         if not workspace.catalog.verdicts.asked_in_run(context.run_id):
@@ -102,7 +102,7 @@ def queue_sample(
 
 
 def start_review(workspace: Workspace, dataset: str, run_id: str) -> RunContext:
-    """The context of a review run, which is started where it is new."""
+    """Start a review run, unless it exists; return its context."""
     row = workspace.catalog.datasets.get(dataset)
     model = workspace.current_model().version
     run = workspace.catalog.runs.start(
@@ -124,8 +124,8 @@ def sample_masks(
     *,
     with_truth: bool = True,
 ) -> dict[int, list[Mask]]:
-    """Automatic masks of random images that no reviewer was asked about yet, MASKS_PER_IMAGE of
-    each at most, by image; `with_truth`: of images with ground truth only."""
+    """Return automatic masks of random images that no review task contains, by image, at most
+    MASKS_PER_IMAGE of each; `with_truth`: images with ground truth only."""
     rng = np.random.default_rng(seed)
     row = workspace.catalog.datasets.get(dataset)
     asked = workspace.catalog.verdicts.asked_mask_ids(row.id)
@@ -135,7 +135,7 @@ def sample_masks(
         known = sorted(set(known) & workspace.images_with_truth(dataset))
     order = rng.permutation(known).tolist()
     chosen: dict[int, list[Mask]] = {}
-    size = max(images, LOOKED_AT)
+    size = max(images, IMAGES_AT_ONCE)
     for start in range(0, len(order), size):
         part = order[start : start + size]
         found: dict[int, list[Mask]] = {}
@@ -154,7 +154,7 @@ def sample_masks(
 
 
 def queue_review(workspace: Workspace, context: RunContext, sample: dict[int, list[Mask]]) -> None:
-    """One task an image, naming the masks to judge."""
+    """Queue one task per image, which names the masks to judge."""
     workspace.queue.add(
         [
             NewTask(
@@ -212,8 +212,8 @@ def _overlaps(given: Sequence[Mask], truths: list[RLE]) -> np.ndarray:
 
 
 def finish_if_judged(workspace: Workspace, run_id: str) -> None:
-    """Finish a review whose tasks have all been handed in; other runs are left alone. The flow that
-    queued it does the same where it still runs; what each does is done once."""
+    """Finish a review whose tasks are all submitted; does nothing for other runs. If the flow that
+    queued it still runs, it does the same; each step takes effect once."""
     run = workspace.catalog.runs.get(run_id)
     counts = workspace.queue.counts(run_id=run_id)
     if run.kind != RunKind.REVIEW or not any(counts.values()) or workspace.queue.pending(run_id):
@@ -227,7 +227,7 @@ def finish_if_judged(workspace: Workspace, run_id: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewFigures:
-    """How many masks of a review have which verdict."""
+    """Numbers of a review's masks by verdict."""
 
     accept: int
     reject: int
@@ -241,7 +241,7 @@ class ReviewFigures:
 
 
 def finish_review(workspace: Workspace, context: RunContext) -> ReviewFigures:
-    """Commit the fixes, enter the verdicts, and tell Prefect where they call for a retrain."""
+    """Commit the fixes, store the verdicts, and emit the events that trigger a retrain."""
     commit_answers(workspace, context)
     person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
     counts = dict.fromkeys(VerdictKind, 0)
@@ -255,5 +255,5 @@ def finish_review(workspace: Workspace, context: RunContext) -> ReviewFigures:
         workspace.catalog.verdicts.add_many(rows)
         for row in rows:
             counts[row.verdict] += 1
-    tell_verdicts(workspace, workspace.catalog.datasets.get_by_id(context.dataset_id))
+    emit_due_events(workspace, workspace.catalog.datasets.get_by_id(context.dataset_id))
     return ReviewFigures(**{str(kind): count for kind, count in counts.items()})

@@ -1,1 +1,1 @@
-"""The three stages of the data engine: what makes masks, here or on Ray."""
+"""The three stages of the data engine, which make masks, locally or on Ray."""

@@ -1,4 +1,4 @@
-"""Stage 1: people click, the model answers, brush and eraser fix it (SAM paper, section 4)."""
+"""Stage 1: annotators click, the model predicts, brush and eraser fix (SAM paper, section 4)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, Task
 
 @flow(name="assisted-manual")
 def assisted_manual(workspace: str, round_id: int, wait: bool = True) -> dict[str, Any] | None:
-    """Prefect flow around `run_assisted_manual`; the figures as they are stored."""
+    """Prefect flow around `run_assisted_manual`; returns the figures in stored form."""
     opened = open_workspace(workspace)
     figures = run_assisted_manual(opened, opened.catalog.rounds.get(round_id), wait=wait)
     return None if figures is None else figures.to_json()
@@ -37,12 +37,12 @@ def assisted_manual(workspace: str, round_id: int, wait: bool = True) -> dict[st
 def run_assisted_manual(
     workspace: Workspace, row: Round, *, wait: bool = True
 ) -> AnnotationFigures | None:
-    """Queue the round's images, have them annotated from nothing, commit the masks.
+    """Queue the round's images without masks, collect the answers, commit the masks.
 
-    Safe to call again at any time: tasks, answers and commits are each done once.
+    Safe to repeat at any time: tasks, answers and commits are each done once.
 
     Returns:
-        The round's figures; None where people still have tasks of it and `wait` is off.
+        The round's figures; None if people still have tasks of it and `wait` is off.
     """
     context = context_of(workspace, row)
     workspace = workspace.as_started(workspace.catalog.runs.get(context.run_id))

@@ -1,7 +1,6 @@
-"""Answers of stages 1, 2 and reviews become masks of the table.
+"""Commits the answers of stages 1, 2 and reviews to the mask table.
 
-When no task of a run is left, its answers are committed to the mask table shard by shard, each
-exactly once.
+It runs when no task of a run is left: shard by shard, each exactly once.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from storage.trajectories import join_trajectories
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotationFigures:
-    """What came of the tasks of a round of stage 1 or 2, and what a mask cost; None where there is
-    none to divide by."""
+    """Counts and costs per mask of a round of stage 1 or 2; a ratio without a denominator is
+    None."""
 
     images: int
     masks: int
@@ -46,14 +45,14 @@ class AnnotationFigures:
 
 
 def commit_answers(workspace: Workspace, context: RunContext) -> AnnotationFigures:
-    """Put all submitted answers of the run into the mask table; the round's figures."""
+    """Commit all submitted answers of the run to the mask table; return the round's figures."""
     workspace.queue.assign_shards(context.run_id, workspace.settings.shard_images)
     tasks = list(workspace.queue.submitted(context.run_id))
     with progress.current().track("commit masks", len(tasks), "image") as advance:
         by_shard = sorted(tasks, key=lambda task: (task.shard or 0, task.id))
         for shard, members in groupby(by_shard, key=lambda task: task.shard or 0):
             group = list(members)
-            answers = _answers(workspace, context, shard, group)  # read if they are not there yet
+            answers = _answers(workspace, context, shard, group)  # not read if already committed
             workspace.masks.commit(answers, run_id=context.run_id, shard=shard)
             advance(len(group))
     return _figures(tasks)
@@ -62,7 +61,7 @@ def commit_answers(workspace: Workspace, context: RunContext) -> AnnotationFigur
 def _answers(
     workspace: Workspace, context: RunContext, shard: int, tasks: Sequence[Task]
 ) -> Iterator[Mask]:
-    """The masks of a shard's answers, after the one object of how they came to be."""
+    """Yield the masks of a shard's answers, after writing their trajectories as one object."""
     _keep_trajectories(workspace, context, shard, tasks)
     for task in tasks:
         for mask in read_parquet(_object_of(workspace, str(task.result_key))):
@@ -70,7 +69,7 @@ def _answers(
 
 
 def _object_of(workspace: Workspace, key: str) -> bytes:
-    """What a task's row names."""
+    """Return the object that a task's row names."""
     with named_by_catalog():
         return workspace.objects.get(key)
 
@@ -78,7 +77,7 @@ def _object_of(workspace: Workspace, key: str) -> bytes:
 def _keep_trajectories(
     workspace: Workspace, context: RunContext, shard: int, tasks: Sequence[Task]
 ) -> None:
-    """Make one object of what people's answers of a shard say of how they came to be."""
+    """Write the trajectories of a shard's answers as one object."""
     keys = [task.result.trajectories for task in tasks]
     found = [_object_of(workspace, key) for key in keys if key]
     if found:

@@ -1,4 +1,4 @@
-"""Image embeddings made ahead of the people who work on a run's images."""
+"""Computes image embeddings before people work on a run's images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from storage.formats.images import BadImageError
 
 
 def make_embeddings(workspace: Workspace, context: RunContext, image_ids: Collection[int]) -> None:
-    """Make the embeddings of a round's images, so that the first click on each is answered at
-    once. Broken images are left to whoever takes their task, who quarantines them."""
+    """Compute the embeddings of a run's images, so that the first click on each is fast. Skips
+    broken images; the worker that leases their task quarantines them."""
     segmenter = workspace.segmenter(context.model)
     images = workspace.catalog.images.get_many(list(image_ids))
     with (

@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 
 
 NO_RUN = "amg"
-"""What stands for dataset and run in masks that belong to none."""
+"""Dataset and run of masks that belong to none."""
 
 
 @dataclass(frozen=True, slots=True)
 class AmgResult:
-    """What one image gave: masks, seconds of generating and what to look at, or why it was
-    refused."""
+    """Result of one image: number of masks, seconds and a note, or the error."""
 
     path: str
     masks: int = 0
@@ -37,15 +36,15 @@ def run_amg(
     pictures: bool = True,
     max_pixels: int | None = None,
 ) -> Iterator[AmgResult]:
-    """Write `<stem>.json` and `<stem>.png` for every image; a broken one stops nothing. The stem is
-    the image's own, with a number where another image or a file that is not ours has it.
+    """Write `<stem>.json` and `<stem>.png` for every image, and continue after a broken one. The
+    stem is the image's, with a number if another image or a foreign file has it.
 
     Args:
         generator: model and settings.
-        paths: of image files.
-        output: folder; made where it is missing.
-        pictures: write the overlays too.
-        max_pixels: images of more are refused; None: of more than 200 million.
+        paths: image files.
+        output: folder; created if missing.
+        pictures: also write overlays.
+        max_pixels: larger images are refused; None: 200 million.
 
     Raises:
         OSError: a result cannot be written.

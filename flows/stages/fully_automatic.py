@@ -1,8 +1,8 @@
-"""Stage 3: masks of everything, with nobody asked (SAM paper, section 4 and appendix B).
+"""Stage 3: masks of everything, without annotators (SAM paper, section 4 and appendix B).
 
 The run is cut into shards. A worker leases a shard, makes its masks, commits them to the mask table
-in one commit and then marks the shard: killed in between, the next worker finds the commit and only
-marks it.
+in one commit and then marks the shard. If it is killed in between, the next worker finds the commit
+and only marks the shard.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ from storage.formats.images import BadImageError
 log = logging.getLogger(__name__)
 
 RUNS = 1_000
-"""Runs that are looked through for one to go on with, the latest ones."""
+"""Latest runs searched for one to resume."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationFigures:
-    """What came of a run of stage 3."""
+    """Figures of a run of stage 3."""
 
     images: int
     masks: int
     machine_seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """The stored form; nobody clicks in this stage."""
+        """The stored form; this stage has no clicks."""
         return {
             "images": self.images,
             "masks": self.masks,
@@ -71,7 +71,7 @@ class GenerationFigures:
 
 @flow(name="fully-automatic")
 def fully_automatic(workspace: str, round_id: int) -> dict[str, Any]:
-    """Stage 3 as a round of the loop."""
+    """Prefect flow of stage 3 as a round of the loop; returns the figures in stored form."""
     opened = open_workspace(workspace)
     row: Round = opened.catalog.rounds.get(round_id)
     image_ids = opened.catalog.rounds.image_ids(row.id)
@@ -87,13 +87,13 @@ def generate(
     limit: int | None = None,
     only_new: bool = False,
 ) -> dict[str, Any]:
-    """Stage 3 by itself: a dataset-generation job. A run of this id that was planned before goes on
-    as it was planned.
+    """Prefect flow of stage 3 outside the loop. A run of this id that is already planned resumes
+    with its plan.
 
     Args:
-        image_ids: some thousands at most, as Prefect keeps parameters; None: all of the dataset's
-            images. limit: the first so many of these. only_new: of these, the ones that no such run
-            has been over.
+        image_ids: a few thousand at most, as Prefect stores parameters; None: all images of the
+            dataset. limit: maximum number of these, the first ones. only_new: only images that no
+            such run has covered.
     """
     opened = open_workspace(workspace)
     run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new)
@@ -107,7 +107,7 @@ def generate(
 def start_generate(
     workspace: Workspace, run_id: str, dataset: str, *, limit: int | None, only_new: bool
 ) -> Run:
-    """The row of a run of `generate`, made or found; its config says which images it is for."""
+    """Create or find the row of a run of `generate`; its config defines the run's images."""
     return workspace.catalog.runs.start(
         run_id,
         RunKind.FULLY_AUTOMATIC,
@@ -126,22 +126,22 @@ def _config(workspace: Workspace, limit: int | None, only_new: bool) -> dict[str
 def unfinished_generate(
     workspace: Workspace, dataset: str, *, limit: int | None, only_new: bool
 ) -> Run | None:
-    """The run that the same `generate` began last, with the same settings and the current model, if
-    it is not finished: whatever stopped it, the rest of its shards can be worked on."""
-    wanted = _config(workspace, limit, only_new), workspace.current_model().version
+    """Return the latest run of the same `generate`, with the same settings and the current model,
+    if it is unfinished: it can resume, whatever stopped it."""
+    same = _config(workspace, limit, only_new), workspace.current_model().version
     for run in workspace.catalog.runs.all(
         dataset_id=workspace.catalog.datasets.get(dataset).id,
         kind=RunKind.FULLY_AUTOMATIC,
         limit=RUNS,
     ):
         config = {name: value for name, value in run.config.items() if name != "settings"}
-        if run.round_id is None and (config, run.model) == wanted:
+        if run.round_id is None and (config, run.model) == same:
             return None if run.state == RunState.FINISHED else run
     return None
 
 
 def planned_images(workspace: Workspace, run: Run) -> Iterator[int]:
-    """Ids of the images that a run of `generate` is for, by its config; millions are no list."""
+    """Yield the ids of the images of a run of `generate`, by its config."""
     limit = run.config.get("limit")
     if run.config.get("only_new"):
         dataset = workspace.catalog.datasets.get_by_id(run.dataset_id)
@@ -150,8 +150,8 @@ def planned_images(workspace: Workspace, run: Run) -> Iterator[int]:
 
 
 def images_since(workspace: Workspace, run: Run) -> int:
-    """How many images came into the dataset after a run of all its images was cut into shards; 0
-    for a run of some of them."""
+    """Return how many images were ingested after a run over the whole dataset was planned; 0 for a
+    run over a part."""
     planned = workspace.catalog.shards.totals(run.id).images
     if not planned or run.config.get("limit") or run.config.get("only_new"):
         return 0
@@ -159,7 +159,7 @@ def images_since(workspace: Workspace, run: Run) -> int:
 
 
 def images_without_masks(workspace: Workspace, dataset: Dataset) -> Iterator[int]:
-    """Ids of the images that are in no shard of a fully automatic run."""
+    """Yield the ids of the images that are in no shard of a fully automatic run."""
     done = workspace.catalog.shards.planned_images(dataset.id, RunKind.FULLY_AUTOMATIC)
     for image_id in workspace.catalog.images.ids(dataset.id):
         if image_id not in done:
@@ -168,17 +168,16 @@ def images_without_masks(workspace: Workspace, dataset: Dataset) -> Iterator[int
 
 @task(name="generate-shard")
 def generate_shard(workspace: str, run_id: str) -> int | None:
-    """One task run is one shard: the next free one; None when none is free."""
+    """Prefect task around `next_shard`: one task run works on one shard."""
     opened = open_workspace(workspace)
     return patiently(opened.settings.outage_seconds, lambda: next_shard(opened, run_id))
 
 
 def next_shard(workspace: Workspace, run_id: str) -> int | None:
-    """Lease the next free shard, and make and commit its masks. After a failure it is given back.
+    """Lease the next free shard, make and commit its masks. A failure releases the lease.
 
     Returns:
-        How many images it had; 0 where another worker took it over meanwhile, None when none is
-        free.
+        The number of its images; 0 if another worker took the shard over, None if none is free.
     """
     shards = workspace.catalog.shards
     workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
@@ -194,7 +193,7 @@ def next_shard(workspace: Workspace, run_id: str) -> int | None:
         progress.current().say(f"[yellow]{error}[/yellow]")
         return 0
     except BaseException:
-        with contextlib.suppress(CatalogError):  # then it is free once the lease has run out
+        with contextlib.suppress(CatalogError):  # then the lease expires
             shards.release(run_id, shard.shard, str(shard.lease_id))
         raise
     return images
@@ -203,12 +202,12 @@ def next_shard(workspace: Workspace, run_id: str) -> int | None:
 def generate_run(
     workspace: Workspace, context: RunContext, image_ids: Iterable[int] = ()
 ) -> GenerationFigures:
-    """Cut the run into shards, if that is not done, and work until all are committed: here, or on
-    Ray where the settings say so.
+    """Cut the run into shards, unless it has some, and work until all are committed: locally, or
+    on Ray with `runner = "ray"`.
 
     Raises:
-        ScaleOutError: Ray does not answer, or lost a shard's workers again and again.
-        OutageError: the catalog or the store did not answer for long.
+        ScaleOutError: Ray does not answer, or lost a shard's workers repeatedly.
+        OutageError: the catalog or the store did not answer for `outage_seconds`.
     """
     shards, before = workspace.catalog.shards, plan_shards(workspace, context.run_id, image_ids)
     root, patience = str(workspace.settings.root), workspace.settings.outage_seconds
@@ -227,7 +226,7 @@ def generate_run(
 
 
 def plan_shards(workspace: Workspace, run_id: str, image_ids: Iterable[int]) -> ShardTotals:
-    """Cut a run into shards, unless it has some; `image_ids` is read a part at a time."""
+    """Cut a run into shards, unless it has some; reads `image_ids` lazily."""
     shards = workspace.catalog.shards
     workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
     shards.plan(run_id, _cut(image_ids, workspace.settings.shard_images))
@@ -246,7 +245,7 @@ def work_shard(
     """Make and commit the masks of a leased shard.
 
     Raises:
-        LeaseLostError: another worker has taken it over; its commit stands.
+        LeaseLostError: another worker took it over; that worker commits.
     """
     began, seconds = time.monotonic(), workspace.settings.lease_seconds
     patience = workspace.settings.outage_seconds
@@ -259,7 +258,7 @@ def work_shard(
         masks: list[Mask] = []
         if not workspace.masks.committed(context.run_id, shard.shard):
             masks = _shard_masks(workspace, context, shard, advance)
-        patiently(patience, lambda: _hand_in(workspace, context, shard, masks, began))
+        patiently(patience, lambda: _commit_shard(workspace, context, shard, masks, began))
     log.info("shard committed", extra={**ids, "images": len(shard.image_ids)})
 
 
@@ -268,13 +267,13 @@ def _renew(workspace: Workspace, shard: Shard) -> None:
     workspace.catalog.shards.renew(shard.run_id, shard.shard, lease, seconds)
 
 
-def _hand_in(
+def _commit_shard(
     workspace: Workspace, context: RunContext, shard: Shard, masks: list[Mask], began: float
 ) -> None:
-    """Put the masks in the table, then mark the shard. May be done again, also half-done."""
-    _renew(workspace, shard)  # not ours any more: let the other one commit
+    """Commit the masks to the table, then mark the shard. Safe to repeat after any step."""
+    _renew(workspace, shard)  # raises if the lease is lost: its new owner commits
     version = workspace.masks.commit(masks, run_id=context.run_id, shard=shard.shard)
-    # Counted from the table, as they may be another worker's; by image, as that reads one file.
+    # Counts come from the table, as another worker may have committed; by image: reads one file.
     counts = workspace.masks.counts(("shard",), run_id=context.run_id, image_ids=shard.image_ids)
     workspace.catalog.shards.commit(
         context.run_id,
@@ -314,7 +313,7 @@ def _shard_masks(
 def _read_ahead(
     workspace: Workspace, images: Sequence[Image]
 ) -> Iterator[tuple[Image, Future[np.ndarray]]]:
-    """Each image with its pixels, the next one being fetched and decoded meanwhile."""
+    """Yield each image with its pixels, while the next one is fetched and decoded."""
     patience = workspace.settings.outage_seconds
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         waiting: list[tuple[Image, Future[np.ndarray]]] = []
@@ -327,7 +326,7 @@ def _read_ahead(
 
 
 def mask_generator(workspace: Workspace, model: str) -> MaskGenerator:
-    """The generator with the workspace's settings and one model version."""
+    """Return the generator with the workspace's settings and one model version."""
     chosen = workspace.settings.generator.model_dump(exclude_none=True, exclude={"precision"})
     config = preset(chosen.pop("preset"), **chosen)
     return MaskGenerator(workspace.segmenter(model), config)

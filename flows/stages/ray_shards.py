@@ -1,9 +1,9 @@
-"""Stage 3's shards on a Ray cluster, through Prefect's Ray task runner.
+"""Runs stage 3's shards on a Ray cluster, through Prefect's Ray task runner.
 
-A task carries the workspace's folder and the run's id, and takes whichever shard is free: the lease
-in the catalog decides who works on what, Ray and Prefect only where. Every node needs this package
-and, under the same path, the workspace's folder with settings that name the shared catalog and
-store; a worker process opens it and loads the model once and keeps them.
+A task carries the workspace's folder and the run's id, and takes any free shard: the lease in the
+catalog decides who works on what, Ray and Prefect only where. Every node needs this package and,
+under the same path, the workspace's folder with settings that name the shared catalog and store. A
+worker process opens the workspace and loads the model once.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
-"""How often the catalog is asked what is left while nothing ends."""
+"""Seconds between two queries of the catalog while no task ends."""
 LAST_SECONDS = 10.0
-"""What still runs when every shard is committed gets so long: its work is not needed."""
+"""Seconds that remaining tasks get to end once every shard is committed."""
 
 
 class ScaleOutError(DataEngineError):
-    """Ray does not answer, or a shard's processes were lost more often than `retries` in `[ray]`.
-    What is committed stays; mend the cluster and give the same command again."""
+    """Ray does not answer, or a shard lost its process more often than `retries` in `[ray]`.
+    Committed shards stay; repair the cluster and repeat the command."""
 
 
 def work_on_ray(
     workspace: Workspace, run_id: str, shard_task: Task[[str, str], int | None]
 ) -> None:
-    """Have Ray run `shard_task` until every shard of the run is committed, `max_in_flight` at a
-    time. Any number of processes may do so for the same run.
+    """Run `shard_task` on Ray until every shard of the run is committed, `max_in_flight` at a
+    time. Several processes can do so for the same run.
 
     Raises:
         WorkspaceError: Ray is not installed.
-        ScaleOutError: see there.
-        Exception: whatever a shard failed with after its retries; the others in flight end first.
+        ScaleOutError: Ray does not answer, or lost a shard's process too often.
+        Exception: a shard's error after its retries, raised once the others in flight end.
     """
     chosen = workspace.settings.ray
     with _ray_errors(chosen):
-        _knock(chosen.address)
+        _check_connection(chosen.address)
         runner = _runner(chosen)
 
         @flow(name="generate-on-ray", task_runner=runner, validate_parameters=False)
@@ -64,13 +64,14 @@ def work_on_ray(
             retried = shard_task.with_options(
                 retries=chosen.retries, retry_delay_seconds=chosen.retry_seconds
             )
-            _feed(open_workspace(workspace), run_id, lambda: retried.submit(workspace, run_id))
+            opened = open_workspace(workspace)
+            _keep_submitting(opened, run_id, lambda: retried.submit(workspace, run_id))
 
         on_ray(str(workspace.settings.root), run_id)
 
 
-def _knock(address: str) -> None:
-    """Ray itself tries for minutes where nobody listens, then ends the process."""
+def _check_connection(address: str) -> None:
+    """Raise at once if nothing listens: Ray tries for minutes, then ends the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         try:
@@ -90,15 +91,17 @@ def _runner(chosen: RaySettings) -> RayTaskRunner[Any]:
     return RayTaskRunner(init_kwargs=options)
 
 
-def _feed(workspace: Workspace, run_id: str, submit: Callable[[], PrefectRayFuture[Any]]) -> None:
-    """Keep tasks in flight while there are shards for them."""
+def _keep_submitting(
+    workspace: Workspace, run_id: str, submit: Callable[[], PrefectRayFuture[Any]]
+) -> None:
+    """Keep tasks in flight while shards are left."""
     import ray
     from prefect_ray.context import remote_options
 
     chosen, shards = workspace.settings.ray, workspace.catalog.shards
     patience = workspace.settings.outage_seconds
     pending: list[PrefectRayFuture[Any]] = []
-    # With GPUs Ray would end a process after one task, and the model with it, but for max_calls.
+    # With GPUs Ray ends a process, and its loaded model, after one task, unless max_calls is 0.
     resources = {"num_cpus": chosen.cpus_per_shard, "num_gpus": chosen.gpus_per_shard}
     with (
         remote_options(**resources, max_calls=0, max_retries=chosen.retries),
@@ -106,28 +109,29 @@ def _feed(workspace: Workspace, run_id: str, submit: Callable[[], PrefectRayFutu
     ):
         done = (totals := shards.totals(run_id)).committed_images
         while left := totals.shards - totals.committed:
-            # A frozen process keeps its task: others are sent for the shards it has lost.
+            # A frozen process keeps its task: further tasks take the shards it lost.
             expired = patiently(patience, lambda: shards.expired(run_id))
-            wanted = min(left, chosen.max_in_flight) + expired
-            pending += [submit() for _ in range(wanted - len(pending))]
+            target = min(left, chosen.max_in_flight) + expired
+            pending += [submit() for _ in range(target - len(pending))]
             ended, pending = _wait(ray, pending, LOOK_SECONDS)
             try:
                 images = [future.result() for future in ended]
             except Exception:
                 _let_finish(ray, workspace, run_id, pending)
                 raise
-            if images and not any(images):  # the rest is held by others
+            if images and not any(images):  # others lease the rest
                 time.sleep(min(LOOK_SECONDS, workspace.settings.lease_seconds / 4))
             totals = patiently(patience, lambda: shards.totals(run_id))
             advance(totals.committed_images - done)
             done = totals.committed_images
-    _end(ray, pending)
+    _cancel_rest(ray, pending)
 
 
 def _wait(
     ray: Any, pending: Sequence[PrefectRayFuture[Any]], seconds: float
 ) -> tuple[list[PrefectRayFuture[Any]], list[PrefectRayFuture[Any]]]:
-    """Those that have ended, after at most so many seconds, and those that have not."""
+    """Wait at most `seconds` for one to end; return those that have ended and those that have
+    not."""
     refs = [future.wrapped_future for future in pending]
     ready, _ = ray.wait(refs, num_returns=1, timeout=seconds)
     ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0) if ready else (ready, [])
@@ -141,20 +145,20 @@ def _wait(
 def _let_finish(
     ray: Any, workspace: Workspace, run_id: str, pending: Sequence[PrefectRayFuture[Any]]
 ) -> None:
-    """Wait for what is in flight to hand in its work, unless it has fallen silent."""
+    """Wait until the tasks in flight commit their shards or their leases expire."""
     refs = [future.wrapped_future for future in pending]
     while refs and workspace.catalog.shards.expired(run_id) < len(refs):
         _, refs = ray.wait(refs, num_returns=len(refs), timeout=LOOK_SECONDS)
 
 
-def _end(ray: Any, pending: Sequence[PrefectRayFuture[Any]]) -> None:
-    """Let go of tasks that have nothing left to do."""
+def _cancel_rest(ray: Any, pending: Sequence[PrefectRayFuture[Any]]) -> None:
+    """Wait for tasks without work to end, then cancel the rest."""
     if not pending:
         return
     refs = [future.wrapped_future for future in pending]
     _, silent = ray.wait(refs, num_returns=len(refs), timeout=LAST_SECONDS)
     for ref in silent:
-        log.warning("a shard's process does not answer and is left behind")
+        log.warning("a shard's process does not answer; its task is cancelled")
         ray.cancel(ref, force=True)
 
 

@@ -1,4 +1,4 @@
-"""What the tasks and masks of one run have in common."""
+"""Common values of the tasks and masks of one run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunContext:
     def provenance(
         self, source: Source, *, shard: int = 0, annotator: str | None = None
     ) -> Provenance:
-        """Of masks that the run makes."""
+        """Return the provenance of masks that the run makes."""
         return Provenance(
             dataset=self.dataset,
             stage=self.stage,
@@ -40,7 +40,7 @@ class RunContext:
 
 
 def context_without_round(workspace: Workspace, run: Run) -> RunContext:
-    """The context of a run that no round began: stage 3 by itself, or a review of its masks."""
+    """Return the context of a run outside the loop: stage 3 alone, or a review of its masks."""
     return RunContext(
         run_id=run.id,
         dataset=workspace.catalog.datasets.get_by_id(run.dataset_id).name,

@@ -1,6 +1,6 @@
-"""Stage 2: confident masks are pre-filled, people add what is missing (SAM paper, section 4).
+"""Stage 2: confident masks are pre-filled, annotators add the rest (SAM paper, section 4).
 
-For now the pre-filled masks are the automatic generator's most confident ones.
+The pre-filled masks are the automatic generator's most confident ones.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from storage.objects import ObjectExistsError, named_by_catalog
 
 @flow(name="semi-automatic")
 def semi_automatic(workspace: str, round_id: int, wait: bool = True) -> dict[str, Any] | None:
-    """Prefect flow around `run_semi_automatic`; the figures as they are stored."""
+    """Prefect flow around `run_semi_automatic`; returns the figures in stored form."""
     opened = open_workspace(workspace)
     figures = run_semi_automatic(opened, opened.catalog.rounds.get(round_id), wait=wait)
     return None if figures is None else figures.to_json()
@@ -49,12 +49,12 @@ def semi_automatic(workspace: str, round_id: int, wait: bool = True) -> dict[str
 def run_semi_automatic(
     workspace: Workspace, row: Round, *, wait: bool = True
 ) -> AnnotationFigures | None:
-    """Pre-fill the round's images, queue them, have them completed, commit the masks.
+    """Pre-fill the round's images, queue them, collect the answers, commit the masks.
 
-    Safe to call again at any time.
+    Safe to repeat at any time.
 
     Returns:
-        The round's figures; None where people still have tasks of it and `wait` is off.
+        The round's figures; None if people still have tasks of it and `wait` is off.
     """
     context = context_of(workspace, row)
     workspace = workspace.as_started(workspace.catalog.runs.get(context.run_id))
@@ -73,7 +73,7 @@ def run_semi_automatic(
 
 
 def prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> None:
-    """Make each image's confident masks, store them, and queue the image with them."""
+    """Store each image's confident masks, and queue the image with them."""
     generator = mask_generator(workspace, context.model)
     origin = context.provenance(Source.PREFILL)
     least = generator.segmenter.thresholds.confident_iou
@@ -87,7 +87,7 @@ def prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> 
                 try:
                     found = generator.generate(workspace.pixels(image))
                 except BadImageError:
-                    found = []  # whoever takes the task quarantines the image
+                    found = []  # the worker that leases the task quarantines the image
                 sure = [mask for mask in found if mask.predicted_iou >= least]
                 masks = [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
                 with contextlib.suppress(ObjectExistsError):  # another process was faster
@@ -112,7 +112,7 @@ def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
     drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
 
     def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
-        """Keep what is right, reject what is wrong, add the most prominent of the rest."""
+        """Keep correct masks, drop wrong ones, add the most prominent missing ones."""
         config = annotator.config
         with named_by_catalog():
             given = read_parquet(workspace.objects.get(task.payload["prefill"]))
@@ -137,5 +137,5 @@ def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
 
 
 def _confirmed(mask: Mask) -> Mask:
-    """A pre-filled mask that the annotator let stand."""
+    """Return a pre-filled mask as kept by the annotator."""
     return replace(mask, annotator=SIMULATED)

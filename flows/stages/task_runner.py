@@ -1,4 +1,4 @@
-"""Answers the tasks of a run: by the simulated annotator, or by people, who are waited for.
+"""Answers a run's tasks with the simulated annotator, or waits until people have answered them.
 
 An answer is a Parquet object, written before the task is submitted.
 """
@@ -39,23 +39,23 @@ from storage.masks import write_parquet
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""How often a flow looks whether people are through."""
+"""Seconds between two queries for people's open tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskAnswer:
-    """What an annotator hands in."""
+    """An annotator's answer to a task."""
 
     masks: list[Mask]
     result: TaskResult
 
 
 AnswerTask = Callable[[Task, Image, np.ndarray, list[RLE]], TaskAnswer]
-"""Answers one task: image (H, W, 3) uint8, and the true masks that are known."""
+"""Answers one task, given the image (H, W, 3) uint8 and its known true masks."""
 
 
 def simulated_annotator(workspace: Workspace, model: str) -> SimulatedAnnotator:
-    """The simulated annotator with the workspace's settings, using one model version."""
+    """Return the simulated annotator with the workspace's settings and one model version."""
     chosen = workspace.settings.annotator
     config = AnnotatorConfig(
         good_iou=chosen.good_iou, max_clicks=chosen.max_clicks, max_objects=chosen.max_objects
@@ -64,7 +64,7 @@ def simulated_annotator(workspace: Workspace, model: str) -> SimulatedAnnotator:
 
 
 def result_of(records: Sequence[AnnotatedMask]) -> TaskResult:
-    """What the simulated annotator hands in beside its masks."""
+    """Return the simulated annotator's task result for these masks."""
     return TaskResult(
         made=len(records),
         clicks=sum(record.clicks for record in records),
@@ -80,9 +80,9 @@ def answer_tasks(
     image_ids: Collection[int],
     answer: AnswerTask,
 ) -> None:
-    """Lease the run's tasks one by one and answer them, until none is left.
+    """Lease and answer the run's tasks one by one, until none is left.
 
-    A task that another worker holds is waited for: it comes back when its lease expires.
+    Waits for tasks that other workers lease: they are free again when the lease expires.
     """
     seconds = workspace.settings.lease_seconds
     person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
@@ -101,7 +101,7 @@ def answer_tasks(
             try:
                 answered = _answer_task(workspace, context, task, truths, answer)
             except BaseException:
-                with contextlib.suppress(CatalogError):  # else it is free when its lease runs out
+                with contextlib.suppress(CatalogError):  # then the lease expires
                     workspace.queue.release(task.id, str(task.lease_id))
                 raise
             if answered:
@@ -114,9 +114,9 @@ def wait_for_people(
     workspace: Workspace, context: RunContext, kind: TaskKind, *, wait: bool = True
 ) -> bool:
     """Wait until people have answered all tasks of the run at the annotation page; without
-    `wait`, only look whether they have.
+    `wait`, only check.
 
-    Nothing is held meanwhile: the flow may be stopped and started again at any time.
+    It holds no lock or lease: the flow can be stopped and restarted at any time.
 
     Returns:
         Whether all are answered.
@@ -177,7 +177,7 @@ def _answer_task(
     try:
         workspace.queue.submit(task.id, lease_id, key, done.result)
     except LeaseLostError:
-        return False  # somebody else has it now, and will hand it in
+        return False  # its new owner submits it
     ids = {"run_id": context.run_id, "task_id": task.id, "image_id": image.id}
     log.info("task answered", extra={**ids, "masks": len(done.masks)})
     return True

@@ -1,3 +1,1 @@
-"""Training inside the loop: what a retrain trains on, thresholds, scores, promotion; the base
-model's photographs.
-"""
+"""Training inside the loop: training set, retrain, thresholds, scores, promotion."""

@@ -1,4 +1,4 @@
-"""Scores of model versions and the sets they were made on: only those of one set are compared."""
+"""Scores of model versions by evaluation set; versions are compared on one set only."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from storage.catalog import Model, ModelState
 
 SCENES = "generated scenes"
-"""The set that the shipped model was scored on when it was made."""
+"""The set that the shipped model was evaluated on."""
 
 UNNAMED = "held-out images"
-"""The set of versions whose card does not say which it was; older code made them."""
+"""The set of versions from older code, whose card does not name it."""
 
 FIGURES = ("miou_1_click", "miou_3_clicks", "miou_box")
 
 
 def sets_of(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A version's scores by the name of their set, the latest last."""
+    """Return a version's scores by set name, the latest last."""
     scores = card.get("scores", {})
     found: dict[str, dict[str, Any]] = {}
     if "held_out_scenes" in scores:
@@ -29,8 +29,8 @@ def sets_of(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def compared_set(models: Sequence[Model]) -> str | None:
-    """The set on which versions are compared: of those that the current one was scored on the one
-    that most were, the latest of several; generated scenes only where there is none else."""
+    """Return the set on which versions are compared: of the sets of the current version the one
+    that most versions have, then the latest; generated scenes only if there is no other."""
     names = Counter(name for model in models for name in sets_of(model.card))
     current = [name for m in models if m.state == ModelState.CURRENT for name in sets_of(m.card)]
     choice = list(enumerate(current or names))
@@ -40,8 +40,8 @@ def compared_set(models: Sequence[Model]) -> str | None:
 
 
 def score_row(model: Model, compared: str | None) -> dict[str, Any]:
-    """A version's figures on the set that versions are compared on, None where it was not scored on
-    that; `scored_on`, the set, or the one it was scored on last with `other_miou_1_click`."""
+    """Return a version's figures on the compared set, None without a score there; `scored_on`
+    names that set, or else the version's latest set, whose score is `other_miou_1_click`."""
     sets = sets_of(model.card)
     on = compared if compared in sets else next(reversed(sets), None)
     figures = sets[on] if on is not None and on == compared else {}

@@ -1,4 +1,4 @@
-"""Whether a retrained version replaces the current one, and the record of that on its card."""
+"""Decides whether a retrained version replaces the current one; records it on the card."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from engine.evaluation.bootstrap import paired_gain
 from flows.training.scores import HeldOut
 
 COMPARED = ("miou_1_click", "miou_3_clicks", "miou_box")
-"""Held-out scores whose mean decides about promotion."""
+"""Held-out scores whose mean decides on promotion."""
 
 MARK = " | "
-"""Between what the comparison says and the rest of a card's note."""
+"""Separates the comparison from the rest of a card's note."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromotionRecord:
-    """What a version's card says of its comparison with the version that was current."""
+    """A version's comparison with the then current version, as its card stores it."""
 
     against: str | None = None
-    """Version it was compared with; None before the comparison."""
+    """The current version at the comparison; None before."""
     promoted: bool = False
     reason: str = ""
     note: str = ""
-    """What the training says, without the comparison."""
+    """Note of the training, without the comparison."""
 
     def to_card(self) -> dict[str, Any]:
-        """The entries of the card: the record, and the note that people read."""
+        """Return the entries of the card: the record, and the note for users."""
         note = f"Against {self.against}: {self.reason}.{MARK}{self.note}"
         return {"promotion": asdict(self), "note": note}
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> PromotionRecord:
-        """The record on a card. Cards that were written before it existed have the note only."""
+        """Return the record on a card; it is parsed from the note on cards of older code."""
         if "promotion" in card:
             return cls(**card["promotion"])
         comparison, mark, note = str(card.get("note", "")).rpartition(MARK)
@@ -49,16 +49,16 @@ class PromotionRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetrainResult:
-    """What a retrain ends with."""
+    """Result of a retrain."""
 
     version: str
-    """The version that was trained."""
+    """The trained version."""
     model: str
-    """The current version after it."""
+    """The current version after the retrain."""
     promoted: bool
     reason: str
     before: Mapping[str, Any]
-    """Held-out scores of the version that was current."""
+    """Held-out scores of the current version before the retrain."""
     after: Mapping[str, Any]
     """Held-out scores of `version`."""
 
@@ -68,19 +68,19 @@ class RetrainResult:
 
 
 BETTER = "better: "
-"""How the reason of a promotion begins."""
+"""First word of the reason of a promotion."""
 
 
 def verdict(
     before: HeldOut, after: HeldOut, *, min_gain: float, confidence: float
 ) -> tuple[bool, str]:
-    """Whether the candidate replaces the current model, and why.
+    """Return whether the candidate replaces the current model, and why.
 
     Args:
-        before: the current model's scores. after: the candidate's, of the same masks.
-        min_gain: what the gain in mean IoU must be above.
-        confidence: of the gain's two-sided interval, whose lower end must be above `min_gain`; 0:
-            the gain itself must be.
+        before: the current model's scores. after: the candidate's, on the same masks.
+        min_gain: minimum gain in mean IoU, exclusive.
+        confidence: level of the gain's two-sided interval, whose lower end must exceed `min_gain`;
+            0: the gain itself must exceed it.
     """
     if not after.scores.get("masks"):
         return False, "no held-out image with known masks to compare on"
@@ -91,14 +91,14 @@ def verdict(
     gain = paired_gain(before.by_image, after.by_image, COMPARED, confidence)
     if confidence == 0:
         text += f", gain {gain.mean:+.3f}"
-        surely = gain.mean
+        bound = gain.mean
     elif gain.low is None:
-        return False, f"one held-out image is too few to tell: {text}, gain {gain.mean:+.3f}"
+        return False, f"one held-out image is too few to compare on: {text}, gain {gain.mean:+.3f}"
     else:
-        sure = f"{100 * confidence:g} %: {gain.low:+.3f} to {gain.high:+.3f}"
-        text += f", gain {gain.mean:+.3f} ({sure})"
-        surely = gain.low
-    if surely > min_gain:
+        interval = f"{100 * confidence:g} %: {gain.low:+.3f} to {gain.high:+.3f}"
+        text += f", gain {gain.mean:+.3f} ({interval})"
+        bound = gain.low
+    if bound > min_gain:
         return True, f"{BETTER}{text}"
-    doubt = "" if gain.mean <= min_gain else " beyond doubt"
-    return False, f"not better by more than {min_gain:g}{doubt}: {text}"
+    note = "" if gain.mean <= min_gain else " (not statistically significant)"
+    return False, f"not better by more than {min_gain:g}{note}: {text}"

@@ -1,4 +1,4 @@
-"""Retraining: collected masks -> training -> held-out scores -> promoted, or kept as candidate."""
+"""Retrain: masks -> training -> held-out scores -> promotion, or the version stays a candidate."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from storage.catalog import (
 log = logging.getLogger(__name__)
 
 
-TELL_SECONDS = 2.0
-"""How often the catalog is told how far a training has come."""
+REPORT_SECONDS = 2.0
+"""Seconds between two updates of a training's progress in the catalog."""
 
 TRAINING_SHARE = 0.9
-"""Of a retrain's progress; the rest is the comparison."""
+"""Share of the training in a retrain's progress; the rest is the comparison."""
 
 
 @flow(name="retrain")
@@ -64,35 +64,35 @@ def run_retrain(
     """Train `version` from the current model on the dataset's masks (`TrainingRule`), in a turn
     of the dataset's loop.
 
-    Safe to call again, and from several processes: one trains, from its checkpoint where it was
-    stopped, and a version that exists already is only compared.
+    Safe to repeat, and to call from several processes: one trains, a stopped training resumes from
+    its checkpoint, and an existing version is only compared.
 
     Args:
-        workspace: where.
-        dataset: whose masks.
+        workspace: the workspace.
+        dataset: the dataset.
         version: name of the new model version.
         newest_run: the run whose images are drawn more often than older ones.
 
     Raises:
-        NoMasksError: there is nothing to train on.
-        BadNameError: no version can be named so.
+        NoMasksError: the dataset has no masks to train on.
+        BadNameError: the version's name is invalid.
     """
     with turn(workspace, loop_turn(dataset.id)):
-        return _retrained(workspace, dataset, version, newest_run)
+        return _train_and_compare(workspace, dataset, version, newest_run)
 
 
 def retrain_run_id(dataset_id: int, version: str) -> str:
-    """The id of the run that trains the version, however often it is started."""
+    """Return the id of the run that trains the version; it is the same for every start."""
     return uuid.uuid5(uuid.NAMESPACE_URL, f"retrain/{dataset_id}/{version}").hex
 
 
-def _retrained(
+def _train_and_compare(
     workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
 ) -> RetrainResult:
     run_id = retrain_run_id(dataset.id, version)
     known = {model.version: model for model in workspace.catalog.models.all()}
     if version in known:
-        with contextlib.suppress(NotFoundError):  # of another dataset's retrain, or imported
+        with contextlib.suppress(NotFoundError):  # another dataset's, or imported
             workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
         return _compare(workspace, dataset, run_id, known[version])
     check_name("model", version)
@@ -120,7 +120,7 @@ def _retrained(
 
 
 def train_config(workspace: Workspace) -> TrainConfig:
-    """The workspace's settings as a training run."""
+    """Return the configuration of a training, from the workspace's settings."""
     chosen = workspace.settings.train
     exact = chosen.precision == "float32" or (
         chosen.precision == "auto" and not half_is_faster(workspace.device())
@@ -148,22 +148,22 @@ def _train(
     run: Run,
     newest_run: str | None,
 ) -> None:
-    """Train, write the checkpoint, enter it as a candidate."""
+    """Train, write the checkpoint, add it as a candidate."""
     sam, parent_card = load_checkpoint(workspace.checkpoint(parent.version), workspace.device())
     config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
     resume, log, drawn = (folder / f"{run.id}.{end}" for end in ("pt", "csv", "version"))
     table_version = workspace.masks.version()
-    if resume.exists() and drawn.exists():  # it goes on with the masks that it began with
+    if resume.exists() and drawn.exists():  # resume with the masks of the start
         table_version = int(drawn.read_text())
     source = MaskSource(workspace, dataset, table_version, newest_run, config)
     drawn.write_text(str(table_version))
     trainer = Trainer(sam, config, source.draw)
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
-        tell = _teller(workspace, run.id, config.steps, advance)
-        trainer.run(on_step=tell, checkpoint=resume, every_seconds=30, log=log)
-    losses = log.read_bytes()  # with timings: another attempt's are others
+        report = _progress_reporter(workspace, run.id, config.steps, advance)
+        trainer.run(on_step=report, checkpoint=resume, every_seconds=30, log=log)
+    losses = log.read_bytes()  # timings in it differ between attempts
     name = hashlib.sha256(losses).hexdigest()[:16]
     workspace.objects.put(layout.TRAINING_LOG.key(version=version, digest=name), losses)
     thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
@@ -191,28 +191,28 @@ def _train(
     drawn.unlink(missing_ok=True)
 
 
-def _teller(
+def _progress_reporter(
     workspace: Workspace, run_id: str, steps: int, advance: progress.Advance
 ) -> Callable[[Progress], None]:
-    last, told = 0, time.monotonic()
+    last, reported_at = 0, time.monotonic()
 
-    def tell(state: Progress) -> None:
-        nonlocal last, told
-        if time.monotonic() - told > TELL_SECONDS:
-            told = time.monotonic()
-            with contextlib.suppress(CatalogError):  # it is for the eye, and told again soon
+    def report(state: Progress) -> None:
+        nonlocal last, reported_at
+        if time.monotonic() - reported_at > REPORT_SECONDS:
+            reported_at = time.monotonic()
+            with contextlib.suppress(CatalogError):  # the next update follows soon
                 workspace.catalog.runs.tell(run_id, TRAINING_SHARE * state.step / steps)
         advance(state.step - last, f"loss {state.loss:.3f}, IoU {state.iou:.2f}")
         last = state.step
 
-    return tell
+    return report
 
 
 def _compare(
     workspace: Workspace, dataset: Dataset, run_id: str, candidate: Model
 ) -> RetrainResult:
-    """Promote the candidate if it is better on held-out images than the current model; its scores,
-    and why it was promoted or not, go onto its card."""
+    """Promote the candidate if it is better on held-out images than the current model; write its
+    scores and the reason onto its card."""
     current = workspace.current_model()
     settings = workspace.settings.train
     before, after = held_out(workspace, [current.version, candidate.version], dataset.name)
@@ -256,7 +256,7 @@ def _compare(
 def _describe(
     workspace: Workspace, candidate: Model, after: HeldOut, record: PromotionRecord
 ) -> None:
-    """Written before the promotion, so that no version is current without it."""
+    """Write scores and record onto the card, before the promotion: a current version has both."""
     card = workspace.catalog.models.get(candidate.version).card
     scores = {**card.get("scores", {}), "held_out": after.scores}
     workspace.catalog.models.describe(candidate.version, {"scores": scores, **record.to_card()})

@@ -1,5 +1,5 @@
-"""Scores of a model version: on a dataset's held-out images, computed once and kept; and on folders
-of images with COCO annotations."""
+"""Scores of a model version on a dataset's held-out images, computed once and stored; and on
+folders of images with COCO annotations."""
 
 from __future__ import annotations
 
@@ -32,46 +32,46 @@ from storage.formats.images import MAX_PIXELS, BadImageError, inspect_image, rea
 from storage.objects import ObjectExistsError
 
 HELD_OUT_CLICKS = (1, 2, 3)
-"""Clicks after which a round's model is scored: enough to compare models, quick enough to do after
+"""Clicks after which a round's model is scored: enough to compare models, and fast enough for
 every round."""
 
-_KEPT_AS = 7
-"""Number of the way in which results are made and of the form in which they are kept; part of
-their key, so that none of another is read as this one."""
+_FORMAT = 7
+"""Version of the evaluation and of the stored results' form; part of their key, so that results of
+another version are not read."""
 
 
 class NothingToEvaluateError(DataEngineError):
-    """No image of a set can be read and has annotations: check that the folder and the COCO file
-    belong together."""
+    """No readable image of a set has annotations: check that the folder and the COCO file belong
+    together."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """`scores`: what `ClickScores.summary` tells, and the number of images. `by_image`: what the
-    means are made of, to compare two models image by image."""
+    """`scores`: `ClickScores.summary` and the number of images. `by_image`: the values behind the
+    means, to compare two models image by image."""
 
     scores: dict[str, Any]
     by_image: ByImage
 
 
 def held_out_scores(workspace: Workspace, version: str, dataset: str) -> dict[str, Any]:
-    """Click scores of a model version on the dataset's held-out images with known truth.
+    """Return click scores of a model version on the dataset's held-out images with known truth.
 
-    `masks` is 0 where the dataset has no held-out image with truth.
+    `masks` is 0 if the dataset has no held-out image with truth.
     """
     return held_out(workspace, [version], dataset)[0].scores
 
 
 def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> list[HeldOut]:
-    """Scores of model versions on the same held-out images with known truth.
+    """Return scores of model versions on the same held-out images with known truth.
 
-    Which images those are is part of the key under which each result is kept, and of the `set` that
-    the scores name. They go onto the versions' cards.
+    The images are part of each stored result's key, and of the `set` that the scores name. The
+    scores are written onto the versions' cards.
     """
     chosen = _held_out(workspace, dataset)
     named = json.dumps(
         [
-            _KEPT_AS,
+            _FORMAT,
             [(i, len(truths), _digest(truths)) for i, truths in chosen],
             workspace.settings.train.evaluation_masks,
         ]
@@ -93,12 +93,12 @@ def held_out(workspace: Workspace, versions: Sequence[str], dataset: str) -> lis
 
 
 def _digest(truths: Sequence[RLE]) -> str:
-    """Of the masks themselves: annotations may be replaced by as many others."""
+    """Digest of the masks: replaced annotations can be equal in number."""
     return hashlib.sha256(b"".join(sorted(rle.counts for rle in truths))).hexdigest()[:16]
 
 
 def _name_of(dataset: str, scores: dict[str, Any], digest: str) -> str:
-    """Of a set of held-out images; another one's differs, even where their numbers are the same."""
+    """Name of a set of held-out images; unique, even among sets of equal numbers."""
     images, masks = scores["images"], scores["masks"]
     return f"{dataset}: {images} held-out images, {masks} masks (set {digest[:6]})"
 
@@ -117,7 +117,7 @@ def _score_held_out(
 
 
 def _held_out(workspace: Workspace, dataset: str) -> list[tuple[int, list[RLE]]]:
-    """Held-out images that came with masks, or that people have annotated, and those masks."""
+    """Held-out images with ground truth or masks of people, and those masks."""
     row = workspace.catalog.datasets.get(dataset)
     images = list(workspace.catalog.images.each(row.id, split=Split.HELD_OUT))
     ids = [image.id for image in images]
@@ -129,7 +129,7 @@ def _held_out(workspace: Workspace, dataset: str) -> list[tuple[int, list[RLE]]]
 def peoples_masks(
     workspace: Workspace, dataset: Dataset, image_ids: Sequence[int]
 ) -> dict[int, list[RLE]]:
-    """What people made of these images and nobody rejected; images without are left out."""
+    """Return people's masks of these images that nobody rejected; images without are left out."""
     rejected = workspace.catalog.verdicts.rejected_mask_ids(dataset.id)
     found: dict[int, list[RLE]] = {}
     for source in PEOPLES:
@@ -142,7 +142,7 @@ def peoples_masks(
 
 
 def held_out_images(workspace: Workspace, dataset: str, *, limit: int) -> list[EvaluationImage]:
-    """Held-out images with all their known masks, the first so many."""
+    """Return the first `limit` held-out images with all their known masks."""
     chosen = _held_out(workspace, dataset)[:limit]
     images = workspace.catalog.images
     return [
@@ -156,7 +156,7 @@ def _stored_images(
 ) -> Iterator[EvaluationImage]:
     for image_id, truths in chosen:
         image = workspace.catalog.images.get(image_id)
-        # a spread of the masks, not the first ones
+        # evenly spaced masks, not the first ones
         count = min(len(truths), workspace.settings.train.evaluation_masks)
         spread = np.linspace(0, len(truths) - 1, count).astype(int)
         yield EvaluationImage(workspace.pixels(image), [truths[index] for index in spread])
@@ -165,8 +165,8 @@ def _stored_images(
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """A folder of images and the file with their COCO annotations, under a name; conventions say
-    how to read what COCO leaves open."""
+    """A named folder of images with its COCO file; conventions state how to read what COCO leaves
+    open."""
 
     name: str
     images: Path
@@ -176,7 +176,7 @@ class EvaluationSet:
 
 @dataclass(slots=True)
 class LeftOut:
-    """What of a set is not scored: images, and whatever else, as `ingest` tells it."""
+    """Skipped images and annotations of a set, counted as `ingest` counts them."""
 
     passed_over: PassedOver
     images: int = 0
@@ -189,15 +189,15 @@ class LeftOut:
         self.problems.append(f"{name}: {error}")
 
     def add(self, name: str, found: Found) -> None:
-        """Count what the annotations of an image lack."""
+        """Count the problems of an image's annotations."""
         self.images += not found.masks
         self.passed_over.add_all(name, found.problems)
         self.problems += [f"{name}: {problem}" for problem in found.problems]
         if not found.named and not found.problems:
             self.passed_over.add(NOT_NAMED, name)
 
-    def tell_of_folder(self, found: Input) -> None:
-        """Count what no image of the folder has to do with."""
+    def add_folder_problems(self, found: Input) -> None:
+        """Add the problems that concern no image of the folder."""
         self.problems += [f"{name}: the folder cannot be read" for name in found.unreadable]
         self.problems += map(str, found.truth.problems if found.truth else ())
         self.problems += [f"{name}: annotated, but not on disk" for name in found.without_file()]
@@ -229,45 +229,45 @@ def evaluate_sets(
     limit: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Any]:
-    """Click, box and proposal scores on sets of images.
+    """Return click, box and proposal scores on sets of images.
 
-    Images without annotations, and files that are no images, are passed over and counted.
+    Images without annotations, and files that are not images, are skipped and counted.
 
     Args:
         segmenter: the model.
-        generator: makes its automatic masks.
-        sets: at least one, each with a name of its own.
-        limit: the first so many images of each set.
-        max_pixels: images of more are passed over.
+        generator: makes the model's automatic masks.
+        sets: at least one; names are distinct.
+        limit: maximum number of images of each set, the first ones.
+        max_pixels: larger images are skipped.
 
     Returns:
-        `model`, `interval` (how the intervals were made), and for a single set `set`, its name, and
-        its scores; for several `sets`, the scores by name, and `mean`, over the sets.
+        `model`, `interval` (how the intervals are computed), and for a single set `set` (its name)
+        and its scores; for several sets `sets` (scores by name) and `mean` over the sets.
 
     Raises:
         NothingToEvaluateError: a set has no image with annotations.
-        BadAnnotationsError: its COCO file cannot be understood.
+        BadAnnotationsError: a COCO file is invalid.
     """
     scored = {item.name: _score_set(segmenter, generator, item, limit, max_pixels) for item in sets}
     head = {
         "model": segmenter.version,
         "interval": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "resampled": "images"},
     }
-    told = {name: scores.summary() for name, scores in scored.items()}
-    if len(told) == 1:
-        ((name, only),) = told.items()
+    by_name = {name: scores.summary() for name, scores in scored.items()}
+    if len(by_name) == 1:
+        ((name, only),) = by_name.items()
         return {**head, "set": name, **only}
-    return {**head, "sets": told, "mean": _mean(list(scored.values()), list(told.values()))}
+    return {**head, "sets": by_name, "mean": _mean(list(scored.values()), list(by_name.values()))}
 
 
-def _mean(scored: list[_SetScores], told: list[dict[str, Any]]) -> dict[str, Any]:
-    """Over sets, each counting the same; figures that are no means have no interval."""
+def _mean(scored: list[_SetScores], summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean over sets of equal weight; figures that are not means have no interval."""
     plain = ("predicted_iou_correlation", "predicted_iou_error", "ap", "ap_50", "ap_75")
     return {
-        "noc_cap": told[0]["noc_cap"],
+        "noc_cap": summaries[0]["noc_cap"],
         **mean_of_sets([scores.clicks.by_image() for scores in scored]),
         **mean_of_sets([scores.proposals.by_image for scores in scored]),
-        **{name: float(np.mean([scores[name] for scores in told])) for name in plain},
+        **{name: float(np.mean([scores[name] for scores in summaries])) for name in plain},
     }
 
 
@@ -289,11 +289,11 @@ def _score_set(
             )
         )
         clicks = evaluate_clicks(segmenter, images)
-    left_out.tell_of_folder(found)
+    left_out.add_folder_problems(found)
     if not clicks.box:
         reasons = "; ".join(left_out.problems[:3])
         raise NothingToEvaluateError(
-            f"set {chosen.name!r}: none of {len(pairs)} images in {chosen.images} can be read and "
+            f"set {chosen.name!r}: none of {len(pairs)} images in {chosen.images} is readable and "
             f"has annotations in {chosen.coco}" + (f": {reasons}" if reasons else "")
         )
     truths: list[list[RLE]] = []
@@ -315,8 +315,8 @@ def annotated(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterable[tuple[Any, list[RLE]]]:
-    """Pixels, RGB uint8 (H, W, 3), and masks of each image that has any; the others are told to
-    `left_out`. `advance` is called once an image."""
+    """Yield pixels, RGB uint8 (H, W, 3), and masks of each image that has any; count the others in
+    `left_out`. Calls `advance` once per image."""
     for path, name in pairs:
         try:
             data = path.read_bytes()

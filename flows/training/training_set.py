@@ -1,6 +1,6 @@
-"""The mask table as training data: which masks a retrain learns from, and how often.
+"""The mask table as training data: which masks a retrain trains on, and how often.
 
-`TrainingRule` is the one definition, for the command, the button, the triggers and the loop.
+`TrainingRule` is the only definition: command, button, triggers and loop use it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, Image, Split
 
 MAX_SIDE = 768
-"""Training images are kept in memory at most this large; `lite` sees 384 pixels."""
+"""Maximum side in pixels of training images in memory; `lite` works at 384 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRule:
     """What a retrain of a dataset trains on, on images of the training split: masks that people
-    made or let stand, fixes among them, and automatic masks that reviewers accepted; those that
-    nobody has judged only with `[train] automatic`. Rejected ones never."""
+    made, fixed or kept, and automatic masks that reviewers accepted; unjudged automatic masks only
+    with `[train] automatic`; never rejected masks."""
 
     images: frozenset[int]
     accepted: frozenset[str]
@@ -40,22 +40,22 @@ class TrainingRule:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Whose masks can be among them."""
+        """Sources of the masks that the rule can take."""
         automatic = self.accepted or self.everything
         return (*PEOPLES, Source.AUTOMATIC) if automatic else PEOPLES
 
     def takes(self, mask_id: str, image_id: int, source: Source) -> bool:
-        """Whether a mask that no other one supersedes is trained on."""
-        wanted = self.everything or self.is_confirmed(mask_id, source)
-        return wanted and image_id in self.images and mask_id not in self.rejected
+        """Whether a retrain trains on this mask, which no other mask supersedes."""
+        usable = self.everything or self.is_confirmed(mask_id, source)
+        return usable and image_id in self.images and mask_id not in self.rejected
 
     def is_confirmed(self, mask_id: str, source: Source) -> bool:
-        """Whether a person made it, let it stand, or accepted it in review."""
+        """Whether a person made it, kept it, or accepted it in review."""
         return source in PEOPLES or mask_id in self.accepted
 
 
 def training_rule(workspace: Workspace, dataset: Dataset) -> TrainingRule:
-    """The rule with what reviewers have said so far."""
+    """Return the rule with the verdicts so far."""
     verdicts = workspace.catalog.verdicts
     return TrainingRule(
         images=frozenset(workspace.catalog.images.ids(dataset.id, split=Split.TRAIN)),
@@ -66,7 +66,7 @@ def training_rule(workspace: Workspace, dataset: Dataset) -> TrainingRule:
 
 
 def trained_on(workspace: Workspace, dataset: Dataset) -> str:
-    """How many masks a retrain would train on now, for people."""
+    """Return a sentence on how many masks a retrain would train on now."""
     rule = training_rule(workspace, dataset)
     images: set[int] = set()
     masks = confirmed = 0
@@ -82,7 +82,7 @@ def trained_on(workspace: Workspace, dataset: Dataset) -> str:
                     images.add(row["image_id"])
                     masks += 1
                     confirmed += rule.is_confirmed(row["mask_id"], source)
-    rest = f" and {masks - confirmed} that nobody has judged," if masks > confirmed else ""
+    rest = f" and {masks - confirmed} unjudged automatic ones," if masks > confirmed else ""
     return (
         f"{confirmed} masks that people made or confirmed, accepted automatic ones among them,"
         f"{rest} on {len(images)} training images"
@@ -90,8 +90,8 @@ def trained_on(workspace: Workspace, dataset: Dataset) -> str:
 
 
 class MaskSource:
-    """Draws training examples from the mask table at one version: what `TrainingRule` takes,
-    confirmed ones and the newest run's more often, mixed with generated scenes."""
+    """Draws training examples from one version of the mask table by `TrainingRule`, images with
+    confirmed masks and those of the newest run more often, mixed with generated scenes."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class MaskSource:
             )
 
     def counts(self) -> dict[str, Any]:
-        """Images, and masks per source, for the card."""
+        """Return counts of images, and of masks per source, for the card."""
         return {
             "images": len(self._all),
             "newest_images": len(self._newest),
@@ -146,7 +146,7 @@ class MaskSource:
         }
 
     def draw(self, rng: np.random.Generator) -> Example:
-        """An `ExampleSource`."""
+        """Draw one example, as an `ExampleSource` does."""
         if rng.random() < self._config.replay:
             seed = int(rng.integers(1_000_000))
             scene = generate_scene(seed)

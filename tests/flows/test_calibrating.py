@@ -40,7 +40,7 @@ def test_with_enough_of_them_own_thresholds_are_found(
     assert 0.3 <= found.min_predicted_iou <= found.confident_iou
     assert scores["recall_50"] > 0
     assert "2 held-out images" in note
-    assert "of 0.8 wanted" in note
+    assert "target 0.8," in note
 
 
 def test_thresholds_are_sought_for_the_precision_that_the_settings_state(
@@ -60,4 +60,4 @@ def test_thresholds_are_sought_for_the_precision_that_the_settings_state(
     monkeypatch.setattr(calibrate, "calibrate", made_up)
     _, _, note = calibrated(workspace, load_sam(), "d", PARENT)
     assert wanted == [0.97]
-    assert "precision 0.98 of 0.97 wanted" in note
+    assert "precision 0.98, target 0.97" in note

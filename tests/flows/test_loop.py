@@ -44,7 +44,7 @@ def finished(
     root = str(workspace.settings.root)
     ingest(root, "d", str(scenes), str(scenes / "instances.json"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.training.retrain.TELL_SECONDS", -1.0)
+        patch.setattr("flows.training.retrain.REPORT_SECONDS", -1.0)
         patch.setattr(Runs, "tell", lambda runs, run_id, progress: told.append(progress))
         data_engine(root, "d", PLAN.rounds())
     return workspace

@@ -152,7 +152,7 @@ def test_scores_and_backups_replace_nothing_of_others(
         (("backup", "file/b"), "file: File exists; something has this name: move it away"),
         (("backup", "x" * 300), "File name too long; choose a shorter name"),
         (("init", "file/ws"), "file/ws: Not a directory; a part of this path is a file"),
-        (("models", "import", "[b].pth"), "[b].pth is no file"),
+        (("models", "import", "[b].pth"), "[b].pth is not a file"),
     ],
 )
 def test_what_the_system_refuses_is_told_in_one_line(

@@ -120,7 +120,7 @@ def test_a_plan_that_cannot_be_understood_is_refused_at_both_doors(
 def test_a_plan_that_contradicts_the_loop_under_way_is_refused_in_words(
     site: Site, started: list[list[PlannedRound]], values: dict[str, Any]
 ) -> None:
-    words = "1,1,0 rounds of stages 1, 2, 3 with at most 3 images a round, annotated by people"
+    words = "1,1,0 rounds of stages 1, 2, 3 with at most 3 images per round, annotated by people"
     with pytest.raises(RefusedError, match=words) as refused:
         WorkspaceActions(site.workspace).plan("round", {"dataset": "people", **values})
     assert "{" not in refused.value.message

@@ -111,7 +111,7 @@ def test_what_reviewers_accept_is_trained_on_and_what_they_reject_never(
     )
     assert sources() == {"automatic": 7}
     assert trained_on(workspace, dataset) == (
-        f"{told}, and 4 that nobody has judged, on 4 training images"
+        f"{told}, and 4 unjudged automatic ones, on 4 training images"
     )
 
 

@@ -38,7 +38,7 @@ OLD = held_out([0.2, 0.4, 0.6, 0.8])
         ([0.10, 0.30, 0.50, 0.70], -0.2, 0.95, True),
     ],
 )
-def test_a_candidate_is_promoted_when_its_gain_is_beyond_doubt(
+def test_a_candidate_is_promoted_when_its_gain_is_significant(
     means: list[float], min_gain: float, confidence: float, promoted: bool
 ) -> None:
     found, reason = verdict(OLD, held_out(means), min_gain=min_gain, confidence=confidence)
@@ -48,7 +48,7 @@ def test_a_candidate_is_promoted_when_its_gain_is_beyond_doubt(
 
 def test_the_reason_tells_gain_and_interval() -> None:
     _, reason = verdict(OLD, held_out([0.6, 0.4, 0.6, 0.78]), min_gain=0, confidence=0.95)
-    assert reason.startswith("not better by more than 0 beyond doubt: ")
+    assert reason.startswith("not better by more than 0 (not statistically significant): ")
     assert "0.595 against 0.500, gain +0.095 (95 %: -0.015 to +0.300)" in reason
     _, worse = verdict(OLD, held_out([0.1, 0.3, 0.5, 0.7]), min_gain=0, confidence=0.9)
     assert worse.startswith("not better by more than 0: ")

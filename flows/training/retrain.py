@@ -201,7 +201,7 @@ def _teller(
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             with contextlib.suppress(CatalogError):  # it is for the eye, and told again soon
-                workspace.catalog.runs.tell(run_id, TRAINING_SHARE * state.step / steps)
+                workspace.catalog.runs.set_progress(run_id, TRAINING_SHARE * state.step / steps)
         advance(state.step - last, f"loss {state.loss:.3f}, IoU {state.iou:.2f}")
         last = state.step
 

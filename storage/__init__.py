@@ -1,1 +1,1 @@
-"""Where everything lives: catalog, object store, mask table, annotation queue; no torch."""
+"""Storage: catalog, object store, mask table, annotation queue; without torch."""

@@ -1,8 +1,8 @@
 """The annotation queue: tasks are leased to one annotator at a time.
 
-The order is: fewest skips, then highest priority, then first in; when enough people have skipped a
-task it leaves the queue. A lease that expires makes its task free again, but counts until somebody
-else has taken the task: late work is not thrown away while nobody else has begun.
+The order is: fewest skips, then highest priority, then lowest id. A task that enough annotators
+have skipped leaves the queue. An expired lease frees its task, but stays valid until somebody else
+takes the task, so late work is kept while nobody else has begun.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from storage.catalog.tasks import (
 
 
 class AnnotationQueue(TaskQueries):
-    """Tasks in the catalog's database; safe for any number of threads and processes."""
+    """Tasks in the catalog's database. Safe for threads and processes."""
 
     def __init__(self, catalog: Catalog, *, clock: Clock | None = None, max_skips: int = 3) -> None:
         """
         Args:
             clock: the catalog's by default.
-            max_skips: a task that so many people have skipped leaves the queue (`skipped`).
+            max_skips: a task skipped by this many annotators leaves the queue (`skipped`).
 
         Raises:
             ValueError: max_skips is below 1.
@@ -48,11 +48,11 @@ class AnnotationQueue(TaskQueries):
         self._max_skips = max_skips
 
     def add(self, tasks: Sequence[NewTask]) -> int:
-        """Put tasks in the queue; a run has at most one task of a kind per image, so repeating
-        this changes nothing.
+        """Add tasks to the queue. A run has at most one task of a kind per image, so repeating this
+        changes nothing.
 
         Returns:
-            How many were new.
+            The number of new tasks.
 
         Raises:
             ConstraintError: no such dataset, image, run or round.
@@ -77,14 +77,15 @@ class AnnotationQueue(TaskQueries):
         dataset_ids: Collection[int] | None = None,
         run_id: str | None = None,
     ) -> Task | None:
-        """Take the first task in the queue's order, for one annotator alone. One that was theirs
-        until the lease ran out comes before others: they may have begun it.
+        """Lease the first task in the queue's order to one annotator. A task whose lease they let
+        expire comes before others: they may have begun it.
 
         Args:
-            dataset_ids: only of these datasets; None: of all.
+            seconds: duration of the lease.
+            dataset_ids: only tasks of these datasets; None: of all.
 
         Returns:
-            The task with its `lease_id`; None when nothing is free.
+            The task with its `lease_id`; None if none is free.
 
         Raises:
             ValueError: no kinds, or seconds is not positive.
@@ -117,20 +118,20 @@ class AnnotationQueue(TaskQueries):
                         attempts=TaskRow.attempts + 1,
                     ),
                 )
-                if leased:  # else somebody else was faster: look for the next one
+                if leased:  # else somebody else was faster: try the next one
                     task = task_of(session.get_one(TaskRow, task_id))
                     session.commit()
                     return task
         return None
 
     def renew(self, task_id: int, lease_id: str, seconds: float = 600) -> datetime:
-        """Hold the lease for so many seconds from now.
+        """Renew the lease for this many seconds from now.
 
         Returns:
             When it expires.
 
         Raises:
-            LeaseLostError: somebody else has the task, or it was handed in.
+            LeaseLostError: somebody else has the task, or it was submitted.
             TaskNotFoundError: no such task.
         """
         expires = self._clock() + timedelta(seconds=seconds)
@@ -145,17 +146,17 @@ class AnnotationQueue(TaskQueries):
         result_key: str | None = None,
         result: TaskResult | None = None,
     ) -> Task:
-        """Hand in a task. Submitting twice with the same lease and key keeps the first result.
+        """Submit a task. Submitting twice with the same lease and key keeps the first result.
 
         Args:
-            result_key: where the object store has the result, written before this call.
-            result: kept in the row.
+            result_key: key of the result in the object store, written before this call.
+            result: stored in the row.
 
         Returns:
-            The task as it was submitted, by this call or the first one.
+            The task as submitted, by this call or the first one.
 
         Raises:
-            LeaseLostError: somebody else has the task, or handed it in with another result.
+            LeaseLostError: somebody else has the task, or submitted it with another result.
             TaskNotFoundError: no such task.
         """
         values = {
@@ -176,14 +177,14 @@ class AnnotationQueue(TaskQueries):
         return self.get(task_id)
 
     def skip(self, task_id: int, lease_id: str) -> TaskState:
-        """Send a task to the back of the queue, behind all that were skipped less often; when
-        `max_skips` people have done so, however often each, it leaves the queue.
+        """Send a task to the back of the queue, behind all with fewer skips. Once `max_skips`
+        different annotators have skipped it, it leaves the queue.
 
         Returns:
             `open`, or `skipped` if it has left the queue.
 
         Raises:
-            LeaseLostError: somebody else has the task, or it was handed in.
+            LeaseLostError: somebody else has the task, or it was submitted.
             TaskNotFoundError: no such task.
         """
         task = self.get(task_id)  # while the lease holds, nobody else skips it
@@ -191,26 +192,26 @@ class AnnotationQueue(TaskQueries):
         over = len(people) >= self._max_skips
         state = TaskState.SKIPPED if over else TaskState.OPEN
         values = {"state": state, "skips": TaskRow.skips + 1, "skipped_by": people}
-        self._change(task_id, lease_id, values | _GIVEN_BACK)
+        self._change(task_id, lease_id, values | _NO_LEASE)
         return state
 
     def release(self, task_id: int, lease_id: str) -> None:
-        """Give a task back to its place in the queue.
+        """Return a task to its place in the queue.
 
         Raises:
-            LeaseLostError: somebody else has the task, or it was handed in.
+            LeaseLostError: somebody else has the task, or it was submitted.
             TaskNotFoundError: no such task.
         """
-        self._change(task_id, lease_id, {"state": TaskState.OPEN} | _GIVEN_BACK)
+        self._change(task_id, lease_id, {"state": TaskState.OPEN} | _NO_LEASE)
 
     def requeue(self, dataset_id: int) -> int:
-        """Open the tasks again that left the queue without an answer: those that too many people
-        have skipped, and those whose image was quarantined. Runs that have ended stay as they are.
+        """Reopen tasks that left the queue without a result: those skipped by too many annotators,
+        and those whose image was quarantined. Finished runs stay as they are.
 
         Returns:
-            How many.
+            The number of reopened tasks.
         """
-        going_on = select(RunRow.id).where(RunRow.state != RunState.FINISHED)
+        unfinished = select(RunRow.id).where(RunRow.state != RunState.FINISHED)
         quarantined = and_(
             TaskRow.state == TaskState.SUBMITTED,
             TaskRow.shard.is_(None),
@@ -218,26 +219,25 @@ class AnnotationQueue(TaskQueries):
         )
         statement = update(TaskRow).where(
             TaskRow.dataset_id == dataset_id,
-            TaskRow.run_id.in_(going_on),
+            TaskRow.run_id.in_(unfinished),
             or_(TaskRow.state == TaskState.SKIPPED, quarantined),
         )
         fresh = {"state": TaskState.OPEN, "skips": 0, "submitted_at": None}
-        unanswered = dict.fromkeys(("skipped_by", "result_key", "result"))
+        empty = dict.fromkeys(("skipped_by", "result_key", "result"))
         with self._sessions.session() as session:
-            values = fresh | unanswered | _GIVEN_BACK
+            values = fresh | empty | _NO_LEASE
             count = count_changed(session, statement.values(**values))
             session.commit()
             return count
 
     def assign_shards(self, run_id: str, size: int) -> None:
-        """Say which shard of the mask table each submitted answer of the run belongs to: `size` of
-        them to one, in the order of their ids. Said once: an answer that has a shard keeps it, and
-        those that came in later get shards of their own.
+        """Assign the run's submitted tasks to shards of the mask table, `size` to each, in the
+        order of their ids. A task keeps its shard; tasks submitted later get new shards.
         """
         of_run = TaskRow.run_id == run_id
         waiting = and_(of_run, TaskRow.state == TaskState.SUBMITTED, TaskRow.shard.is_(None))
         with self._sessions.session() as session:
-            # One at a time: two with different sizes must not mix their shards.
+            # One process at a time: two sizes must not mix their shards.
             session.scalar(select(RunRow.id).where(RunRow.id == run_id).with_for_update())
             last = session.scalar(select(func.max(TaskRow.shard)).where(of_run))
             ids = session.scalars(select(TaskRow.id).where(waiting).order_by(TaskRow.id)).all()
@@ -265,22 +265,21 @@ class AnnotationQueue(TaskQueries):
             session.commit()
 
     def expire(self, now: datetime | None = None) -> int:
-        """Free the tasks whose lease has run out. `lease` does so itself; call it to have right
-        counts.
+        """Free the tasks whose lease has expired, as `lease` does; call it for exact counts.
 
         Returns:
-            How many were freed.
+            The number of freed tasks.
         """
-        run_out = (
+        expired = (
             TaskRow.state == TaskState.LEASED,
             TaskRow.lease_expires_at <= (now or self._clock()),
         )
-        # In the order of ids and past locked rows, so that two of these never wait in a circle.
-        ids = select(TaskRow.id).where(*run_out).order_by(TaskRow.id)
+        # In the order of ids and past locked rows, so that two calls cannot deadlock.
+        ids = select(TaskRow.id).where(*expired).order_by(TaskRow.id)
         with self._sessions.session() as session:
             freed = session.scalars(ids.with_for_update(skip_locked=True)).all()
             if freed:
-                statement = update(TaskRow).where(*run_out, TaskRow.id.in_(freed))
+                statement = update(TaskRow).where(*expired, TaskRow.id.in_(freed))
                 count_changed(
                     session,
                     statement.values(state=TaskState.OPEN, expiries=TaskRow.expiries + 1),
@@ -289,4 +288,4 @@ class AnnotationQueue(TaskQueries):
             return len(freed)
 
 
-_GIVEN_BACK: dict[str, Any] = {"lease_id": None, "annotator_id": None, "lease_expires_at": None}
+_NO_LEASE: dict[str, Any] = {"lease_id": None, "annotator_id": None, "lease_expires_at": None}

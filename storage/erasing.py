@@ -1,4 +1,4 @@
-"""What an erasure takes out of the object store. Each step may be done again."""
+"""Erase rows and objects from the object store. Each step may be repeated."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from storage.objects import ObjectExistsError, ObjectStore, StorageError
 from storage.rewriting import KEYS, purge, rewrite
 
 Change = Callable[[pa.Table], pa.Table | None]
-"""Rows as they are to be; None where nothing is to be changed."""
+"""Returns the rows as they should be; None if they stay."""
 
 
 def change_of(erasure: Erasure) -> Change:
-    """What an erasure makes of rows."""
+    """The change that an erasure makes to rows."""
     work = erasure.work
     if erasure.kind == ErasureKind.PERSON:
         return lambda rows: _renamed(rows, work.name, work.pseudonym)
@@ -46,14 +46,14 @@ def _renamed(rows: pa.Table, name: str, pseudonym: str) -> pa.Table | None:
 
 
 def erase_rows(store: ObjectStore, erasure: Erasure) -> dict[str, int]:
-    """Write the tables' newest versions without the rows, or the name, and delete what older
-    versions have of them.
+    """Rewrite both tables without the rows, or the name, and delete the files of older versions
+    that hold them.
 
     Returns:
-        `files_rewritten` and `files_deleted`, of both tables.
+        `files_rewritten` and `files_deleted`, over both tables.
 
     Raises:
-        StorageError: the store does not answer or a file cannot be read; do it again.
+        StorageError: the store does not answer or a file cannot be read; repeat the call.
     """
     change, rewritten, deleted = change_of(erasure), 0, 0
     only = erasure.work.image_ids if erasure.kind == ErasureKind.IMAGES else None
@@ -64,7 +64,7 @@ def erase_rows(store: ObjectStore, erasure: Erasure) -> dict[str, int]:
 
 
 def count_rows(store: ObjectStore, erasure: Erasure) -> int:
-    """How many masks of both tables' newest versions are concerned."""
+    """The number of affected masks in the newest versions of both tables."""
     change, count = change_of(erasure), 0
     person = erasure.kind == ErasureKind.PERSON
     for table in layout.TABLES:
@@ -79,11 +79,11 @@ def count_rows(store: ObjectStore, erasure: Erasure) -> int:
 
 
 def erase_loose(store: ObjectStore, erasure: Erasure) -> dict[str, str]:
-    """Take the rows, or the name, out of answers, pre-filled masks and trajectories.
+    """Remove the rows, or the name, from submitted masks, pre-filled masks and trajectories.
 
     Returns:
-        New keys of answers and trajectories by the old ones, for the tasks that name them. The old
-        objects are there until `drop` is called.
+        New keys by old keys, for the tasks and runs that name them. The old objects stay until
+        `drop` is called.
 
     Raises:
         StorageError: as for `erase_rows`.
@@ -104,7 +104,7 @@ def erase_loose(store: ObjectStore, erasure: Erasure) -> dict[str, str]:
             pq.write_table(rows, sink, compression="zstd", compression_level=3)
             try:
                 store.put(key, bytes(sink.getvalue()))
-            except ObjectExistsError:  # of an attempt that was cut short, by another Arrow
+            except ObjectExistsError:  # of an interrupted attempt with another Arrow version
                 store.delete(key)
                 store.put(key, bytes(sink.getvalue()))
             renamed[info.key] = key
@@ -118,10 +118,10 @@ def drop(store: ObjectStore, keys: list[str]) -> None:
 
 
 def objects_of(store: ObjectStore, erasure: Erasure, shared: set[str]) -> Iterator[str]:
-    """Keys of the objects that are about nothing else: pixels, embeddings, scores, releases.
+    """Keys of the objects to delete whole: pixels, embeddings, scores, releases.
 
     Args:
-        shared: keys of pixels that other images have too.
+        shared: keys of pixels that other images also use.
     """
     work = erasure.work
     if erasure.kind == ErasureKind.PERSON:
@@ -146,4 +146,4 @@ def _read(store: ObjectStore, key: str) -> pa.Table:
     try:
         return pq.read_table(pa.BufferReader(store.get(key)))
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(f"{key} is no Parquet file: {error}") from error
+        raise StorageError(f"{key} is not a Parquet file: {error}") from error

@@ -1,9 +1,9 @@
-"""Erasing for good: images, datasets, and people's names.
+"""Records of permanent erasures: images, datasets, and names of people.
 
-An erasure is first written down, in the catalog with all that has to be looked for, and in the
-store, under `erasures/`, without a name. Then it goes through steps that can each be done again, so
-whoever is killed goes on with `finish`. The note in the store outlives the catalog: an older backup
-brings back what was erased, and `pending` finds it.
+An erasure is first recorded, in the catalog with all that it looks for, and in the store, under
+`erasures/`, without a name. Its steps can each be repeated, so a killed erasure resumes; `finish`
+ends it. The record in the store outlives the catalog: an older backup brings erased data back, and
+`pending` finds it.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ BATCH = 500
 
 
 class BusyError(CatalogError):
-    """Somebody is at work on what is to be erased. Nothing was changed: wait, or stop them."""
+    """The data to erase is in use. Nothing was changed: wait, or stop that work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What an erasure looks for."""
+    """What an erasure deletes or renames."""
 
     dataset_id: int | None = None
     annotator_id: int | None = None
     name: str = ""
-    """Of the dataset that the images are in or that goes itself, or of the person."""
+    """Of the images' dataset, the erased dataset, or the person."""
     pseudonym: str = ""
     image_ids: list[int] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    """Of the images' objects."""
+    """Keys of the images' objects."""
     words: list[str] = field(default_factory=list)
     """The images' file names."""
     runs: list[str] = field(default_factory=list)
-    """Of a dataset that goes."""
+    """Ids of the runs of an erased dataset."""
     releases: dict[str, str] = field(default_factory=dict)
-    """Names and keys of releases that the images are in."""
+    """Keys by name of the releases that contain the images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """One erasure. `target` says without names what it is about."""
+    """One erasure. `target` identifies the erased data without names."""
 
     id: str
     kind: ErasureKind
@@ -72,7 +72,7 @@ class Erasure:
 
 
 def of_images(catalog: Catalog, dataset: Dataset, image_ids: Collection[int]) -> Erasure:
-    """The erasure of some images of a dataset; those it does not have are left out."""
+    """The erasure of some images of a dataset; ids of other images are ignored."""
     query = select(ImageRow).where(ImageRow.dataset_id == dataset.id)
     with catalog.reading() as session:
         rows: list[ImageRow] = []
@@ -121,7 +121,7 @@ def of_dataset(catalog: Catalog, dataset: Dataset) -> Erasure:
 
 
 def of_person(annotator: Annotator) -> Erasure:
-    """The erasure of a person's name; what they did stays, under a name that says nothing."""
+    """The erasure of a person's name; their work stays, under a pseudonym."""
     erasure_id = new_id()
     return Erasure(
         id=erasure_id,
@@ -137,7 +137,7 @@ def _of_person(annotator: Annotator, erasure_id: str) -> Work:
 
 
 def ids_named(catalog: Catalog, dataset_id: int, file_name: str) -> list[int]:
-    """The dataset's images that came in under this name."""
+    """Ids of the dataset's images that were ingested under this name."""
     mine = select(ImageRow.id).where(ImageRow.dataset_id == dataset_id)
     other = select(ImageAliasRow.image_id).where(ImageAliasRow.file_name == file_name)
     named = or_(ImageRow.file_name == file_name, ImageRow.id.in_(other))
@@ -146,10 +146,10 @@ def ids_named(catalog: Catalog, dataset_id: int, file_name: str) -> list[int]:
 
 
 def begin(catalog: Catalog, objects: ObjectStore, erasure: Erasure) -> Erasure:
-    """Write an erasure down; the one that is under way already, where there is one of the same.
+    """Record an erasure. Returns it, or the unfinished one with the same target.
 
     Raises:
-        StorageError, CatalogError: it may be written down or not; begin again.
+        StorageError, CatalogError: it may be recorded or not; call again.
     """
     for other in unfinished(catalog):
         if (other.kind, other.target) == (erasure.kind, erasure.target):
@@ -164,7 +164,7 @@ def begin(catalog: Catalog, objects: ObjectStore, erasure: Erasure) -> Erasure:
 
 
 def unfinished(catalog: Catalog) -> list[Erasure]:
-    """Those that the catalog knows, the oldest first."""
+    """The unfinished erasures in the catalog, oldest first."""
     query = select(ErasureRow).where(ErasureRow.finished_at.is_(None))
     with catalog.reading() as session:
         return [
@@ -174,7 +174,7 @@ def unfinished(catalog: Catalog) -> list[Erasure]:
 
 
 def pending(catalog: Catalog, objects: ObjectStore) -> list[str]:
-    """Ids of erasures that are not finished, as far as this catalog knows.
+    """Ids of erasures that this catalog does not have as finished.
 
     Raises:
         StorageError: the store cannot be listed.
@@ -188,12 +188,12 @@ def pending(catalog: Catalog, objects: ObjectStore) -> list[str]:
     return known + [name for name in noted if name not in finished and name not in known]
 
 
-def take_up(catalog: Catalog, objects: ObjectStore, erasure_id: str) -> Erasure:
-    """An erasure that is not finished. One that only the store knows, as after an older backup was
-    restored, is about what the backup brought back of it.
+def load(catalog: Catalog, objects: ObjectStore, erasure_id: str) -> Erasure:
+    """The unfinished erasure of this id. If only the store has it, as after an older backup was
+    restored, it covers the data that the backup brought back.
 
     Raises:
-        ObjectNotFoundError: there is none of this id.
+        ObjectNotFoundError: no such erasure.
     """
     for erasure in unfinished(catalog):
         if erasure.id == erasure_id:
@@ -207,7 +207,7 @@ def take_up(catalog: Catalog, objects: ObjectStore, erasure_id: str) -> Erasure:
 def _brought_back(
     catalog: Catalog, erasure_id: str, kind: ErasureKind, target: dict[str, Any]
 ) -> Work:
-    """What of a target is in the catalog: by its id, if that is of the same thing still."""
+    """The part of a target that is in the catalog; an id counts if it still means the same."""
     if kind == ErasureKind.PERSON:
         with catalog.reading() as session:
             person = session.get(AnnotatorRow, target["annotator"])
@@ -238,7 +238,7 @@ def _same(created_at: datetime, target: dict[str, Any]) -> bool:
 
 
 def finish(catalog: Catalog, erasure_id: str) -> None:
-    """Note that an erasure is through, and forget what it looked for."""
+    """Mark an erasure as finished, and delete its work list."""
     done = update(ErasureRow).where(ErasureRow.id == erasure_id)
     with catalog.session() as session:
         session.execute(done.values(finished_at=catalog.now(), work=None))

@@ -1,9 +1,9 @@
-"""Marks by which a catalog and its store know each other again.
+"""Marks that tell whether a catalog is as new as its store.
 
-Before each new run the catalog notes a fresh mark, then the store gets it as an object under
-`generations/`. A mark in the store that the catalog does not know was left by a later state of it,
-or by another catalog: this one was restored from an older backup, and its next images, tasks and
-runs would get the numbers of those that it has forgotten.
+Before each new run a fresh mark is written to the catalog, then to the store, as an object under
+`generations/`. A mark in the store that the catalog lacks is from a later state of the catalog, or
+from another one: this catalog was restored from an older backup, and its next images, tasks and
+runs would reuse ids.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from storage.objects import ObjectStore
 
 _PREFIX = layout.GENERATION.prefix
 KEPT = timedelta(days=1)
-"""Older marks go as new ones come; the newest alone would do, but runs begin side by side."""
+"""Age at which old marks are deleted. More than the newest is kept, as runs start in parallel."""
 
 
 class CatalogBehindError(CatalogError):
@@ -32,17 +32,16 @@ class CatalogBehindError(CatalogError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unknown:
-    """Marks of the store that a catalog does not know, and when the first of them was made."""
+    """Marks in the store that a catalog lacks, and when the first of them was made (UTC)."""
 
     ids: frozenset[str]
     since: datetime
 
     def __str__(self) -> str:
         return (
-            f"the object store has gone on without this catalog since {self.since:%Y-%m-%d %H:%M} "
-            "UTC: the catalog comes from a backup that was made before, or another catalog uses "
-            "the same store; new images, tasks and runs would get the numbers of those that it "
-            "does not know"
+            f"the object store is newer than this catalog since {self.since:%Y-%m-%d %H:%M} UTC: "
+            "the catalog was restored from an earlier backup, or another catalog uses the same "
+            "store; new images, tasks and runs would reuse ids of those that it lacks"
         )
 
 
@@ -53,10 +52,10 @@ def marks_of(catalog: Catalog) -> set[str]:
 
 
 def unknown_to(marks: Callable[[], Collection[str]], objects: ObjectStore) -> Unknown | None:
-    """What the store has beyond a catalog's marks; None where it has nothing.
+    """The marks in the store that a catalog lacks; None if there are none.
 
     Args:
-        marks: the catalog's; asked for after the store was looked at, since they come first.
+        marks: returns the catalog's marks; called after the store is listed, as they come first.
 
     Raises:
         StorageError: the store cannot be listed.
@@ -69,23 +68,23 @@ def unknown_to(marks: Callable[[], Collection[str]], objects: ObjectStore) -> Un
 
 
 def check(catalog: Catalog, objects: ObjectStore) -> None:
-    """Make sure that the catalog knows all that was done in the store.
+    """Check that the catalog has all marks of the store.
 
     Raises:
-        CatalogBehindError: it does not.
+        CatalogBehindError: it lacks some.
     """
     unknown = unknown_to(lambda: marks_of(catalog), objects)
     if unknown is not None:
         raise CatalogBehindError(
-            f"{unknown}. Restore a newer backup into an empty database. If there is none, and what "
-            "happened since may be lost: `dataengine backup FILE`, then `dataengine restore FILE "
+            f"{unknown}. Restore a newer backup into an empty database. If there is none, and the "
+            "changes since may be lost: `dataengine backup FILE`, then `dataengine restore FILE "
             "--beside-newer-store` into an empty database (docs/maintenance.md)"
         )
 
 
 def advance(catalog: Catalog, objects: ObjectStore) -> None:
-    """Mark that something new begins: in the catalog first, so that whoever is killed in between
-    leaves no mark that the catalog does not know.
+    """Write a new mark, to the catalog first, so that a process killed in between leaves no mark
+    that the catalog lacks.
 
     Raises:
         CatalogBehindError: see `check`.
@@ -102,7 +101,7 @@ def advance(catalog: Catalog, objects: ObjectStore) -> None:
 
 
 def accept(catalog: Catalog, marks: Collection[str]) -> None:
-    """Take marks of the store into the catalog."""
+    """Add marks of the store to the catalog."""
     now = catalog.now()
     with catalog.session() as session:
         insert_new(session, GenerationRow, [{"id": mark, "at": now} for mark in sorted(marks)])

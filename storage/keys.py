@@ -1,22 +1,22 @@
-"""Which keys objects may have: those that are safe as relative paths in every store; and which
-paths mask tables may have."""
+"""Checks of object keys, which must be safe as relative paths in every store, and of the paths of
+mask tables."""
 
 from __future__ import annotations
 
 import re
 
 MAX_KEY_BYTES = 1024
-"""S3's limit for a whole key."""
+"""S3's limit for a key."""
 MAX_SEGMENT_BYTES = 255
 """A file system's limit for one name."""
 ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _NOT_FOR_DELTA = re.compile(rf"{ESCAPE.pattern}|[\[\]\\^|\x00-\x1f\x7f\ud800-\udfff]")
-"""deltalake 1.6 decodes a path twice, and has it in a URL that may not hold the others; links do
-not help, as it resolves them."""
+"""deltalake 1.6 decodes a path twice, and puts it into a URL that may not hold the others. It
+resolves links, so they do not help."""
 
 
 def check_key(key: str) -> str:
-    """The key itself, if it is safe to use as a relative path in every store.
+    """The key, if it is safe as a relative path in every store.
 
     Raises:
         ValueError: it is empty, absolute or too long; has a backslash, a control character, an
@@ -31,21 +31,21 @@ def check_key(key: str) -> str:
         len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments
     ):
         raise ValueError(
-            f"bad key {key[:80]!r}...: over {MAX_KEY_BYTES} bytes in all"
+            f"bad key {key[:80]!r}...: over {MAX_KEY_BYTES} bytes in total"
             f" or {MAX_SEGMENT_BYTES} in one segment"
         )
     return key
 
 
 def check_prefix(prefix: str) -> str:
-    """The start of a key itself, if keys may start so; raises as `check_key`."""
+    """The prefix, if it may start a key; raises as `check_key`."""
     if prefix:
         check_key(prefix.removesuffix("/"))
     return prefix
 
 
 def is_key(key: str) -> bool:
-    """Whether `check_key` lets it pass."""
+    """Whether `check_key` accepts the key."""
     try:
         check_key(key)
     except ValueError:
@@ -54,5 +54,5 @@ def is_key(key: str) -> bool:
 
 
 def unfit_for_tables(path: str) -> str:
-    """What in a folder's path keeps Delta tables from lying there; empty where nothing does."""
+    """The parts of a folder's path that deltalake cannot handle; empty if there are none."""
     return " ".join(repr(part).strip("'") for part in sorted(set(_NOT_FOR_DELTA.findall(path))))

@@ -1,4 +1,4 @@
-"""Keys of the store's objects. Each kind of key is made and parsed here, and nowhere else."""
+"""Keys of the store's objects. Only this module makes and parses them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import PurePosixPath
 from uuid import NAMESPACE_OID, uuid5
 
 MASKS, GROUND_TRUTH = TABLES = ("masks", "ground_truth")
-"""Prefixes of the Delta tables, without the slash."""
+"""Prefixes of the Delta tables, without a slash."""
 
 
 class KeyKind:
     """One kind of key: a template whose fields, in braces, are parts of the key.
 
-    A field of a folder may have slashes, as old names of models and datasets do; a field of the
-    last segment has none, and ends where the template goes on for the first time.
+    A field of a folder may contain slashes, as old names of models and datasets do; a field of the
+    last segment may not, and ends at the first match of the template's next part.
     """
 
     def __init__(self, template: str) -> None:
         self.template = template
         self.prefix = template[: template.index("{")]
-        """What all keys of the kind begin with."""
+        """The common prefix of all keys of the kind."""
         folder, _, name = template.rpartition("/")
         self._pattern = re.compile(f"{_pattern(folder, '.+')}/{_pattern(name, '[^/]+?')}", re.S)
 
     def key(self, **fields: str | int | None) -> str:
-        """The key with these fields; the run of a task without one is `None`.
+        """The key with these fields; a task without a run has the run `None`.
 
         Raises:
-            KeyError: a field of the template is not given.
+            KeyError: a field of the template is missing.
         """
         return self.template.format(**fields)
 
@@ -36,14 +36,14 @@ class KeyKind:
         """The folder of all keys with these values of the template's first fields.
 
         Raises:
-            KeyError: the first field of the template is not given.
+            KeyError: the first field of the template is missing.
         """
         last = list(fields)[-1]
         cut = self.template.index(f"{{{last}}}") + len(last) + 2
         return self.template[:cut].format(**fields)
 
     def parse(self, key: str) -> dict[str, str] | None:
-        """The fields of a key; None where it is not of this kind."""
+        """The fields of a key; None if it is not of this kind."""
         found = self._pattern.fullmatch(key)
         return found.groupdict() if found else None
 
@@ -55,27 +55,27 @@ def _pattern(template: str, field: str) -> str:
 
 
 IMAGE = KeyKind("images/{start}/{name}")
-"""An image file by its SHA-256 in hex; `start` is the first two digits of it."""
+"""An image file by its SHA-256 in hex; `start` is its first two digits."""
 EMBEDDING = KeyKind("embeddings/{model}/{image}.safetensors")
 MODEL = KeyKind("models/{version}/{digest}.safetensors")
-"""Older ones are named `model`, not by a digest."""
+"""Older keys have `model` in place of a digest."""
 TRAINING_LOG = KeyKind("training/{version}-{digest}.csv")
 EVALUATION = KeyKind("evaluations/{dataset}/{version}/{digest}.json")
 ANSWER = KeyKind("annotations/{run}/{task}-{attempt}.parquet")
-"""An annotator's masks of one task; each attempt to hand them in has a fresh key."""
+"""Submitted masks of one task; each attempt to submit has a fresh key."""
 TASK_STEPS = KeyKind("trajectories/tasks/{run}/{task}-{attempt}.parquet")
-"""How the masks of the answer with the same run, task and attempt were made."""
+"""The trajectories of the masks under ANSWER with the same run, task and attempt."""
 STEPS = KeyKind("trajectories/{run}/{shard}.parquet")
-"""All of a shard."""
+"""All trajectories of a shard."""
 PREFILL = KeyKind("prefill/{run}/{name}.parquet")
-"""Masks given to annotators; `name` is the image's id, or fresh."""
+"""Pre-filled masks of tasks; `name` is the image's id, or fresh."""
 RELEASE = KeyKind("releases/{name}/{attempt}/{file}")
 DOCTOR = KeyKind("doctor/{name}")
 ERASURE = KeyKind("erasures/{erasure}")
 GENERATION = KeyKind("generations/{mark}")
 
 LOOSE = (ANSWER, PREFILL, STEPS)
-"""Parquet files beside the tables; they have columns `image_id` and `annotator` as the tables do.
+"""Parquet files beside the tables, with columns `image_id` and `annotator` like the tables.
 The keys of TASK_STEPS have the prefix of STEPS."""
 
 
@@ -85,23 +85,23 @@ def image_key(sha256: str, extension: str) -> str:
 
 
 def inside(folder: str, name: str = "") -> str:
-    """The key of a file in a folder, or without a name the prefix of the folder's keys."""
+    """The key of a file in a folder; without a name, the prefix of the folder's keys."""
     return f"{folder}/{name}"
 
 
 def number(field: str) -> int | None:
-    """A field that is the id of a row; None where it is none."""
+    """The field as the id of a row; None if it is not a number."""
     return int(field) if field.isdecimal() and len(field) < 19 else None
 
 
 def is_data_file(key: str) -> bool:
-    """Whether a key of a table is a Parquet file of its rows, not of its log."""
+    """Whether a table's key is a Parquet file of rows, not part of its log."""
     return key.endswith(".parquet") and "/_delta_log/" not in key
 
 
 def rewritten(key: str, erasure: str) -> str:
-    """The key that takes the place of a key when an erasure rewrites the object: of the same run
-    and task, and as long however often that happens."""
+    """The key that replaces a key when an erasure rewrites the object: of the same run and task,
+    and of constant length, however often that happens."""
     path = PurePosixPath(key)
     first = path.stem.partition("-")[0]
     return str(path.with_name(f"{first}-{uuid5(NAMESPACE_OID, erasure + key).hex}.parquet"))

@@ -1,4 +1,4 @@
-"""Local files that appear whole, and are on disk when they do, or not at all."""
+"""Atomic, durable writes of local files: a file appears whole and on disk, or not at all."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import BinaryIO
 from storage.os_errors import naming
 
 CHUNK_BYTES = 1024**2
-"""How much of a file is held in memory at once."""
+"""How much of a file is in memory at once."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What file systems without hard links answer."""
+"""Error numbers of file systems without hard links."""
 
 
 @contextlib.contextmanager
 def _staged(path: Path, write: Callable[[BinaryIO], None], mode: int = 0o666) -> Iterator[Path]:
-    """A temporary file beside `path`, written and on disk, for the block to give its name. It has
-    this mode, less the umask, before its first byte."""
+    """A temporary file beside `path`, written and on disk, for the block to rename. It has this
+    mode, less the umask, from its first byte."""
     temporary = path.with_name(f".{uuid.uuid4().hex}")
     with naming(path):
         try:
@@ -39,10 +39,10 @@ def _staged(path: Path, write: Callable[[BinaryIO], None], mode: int = 0o666) ->
 
 
 def link_new(path: Path, source: BinaryIO) -> bool:
-    """Make `path` from the source; False if something has that name.
+    """Make `path` from the source; False if the name is taken.
 
     Raises:
-        OSError: it cannot be written; ENOTSUP where the file system has no hard links.
+        OSError: it cannot be written; ENOTSUP if the file system has no hard links.
     """
     with _staged(path, lambda target: shutil.copyfileobj(source, target, CHUNK_BYTES)) as staged:
         try:
@@ -57,7 +57,7 @@ def link_new(path: Path, source: BinaryIO) -> bool:
 
 
 def replace(path: Path, write: Callable[[BinaryIO], None], *, mode: int = 0o666) -> None:
-    """Make or replace a local file; its folder is made if it is missing.
+    """Make or replace a local file; its folder is made if missing.
 
     Args:
         mode: of the file, less the umask.
@@ -68,7 +68,7 @@ def replace(path: Path, write: Callable[[BinaryIO], None], *, mode: int = 0o666)
 
 
 def write_private(path: Path, text: str) -> None:
-    """Make or replace a local file that nobody else can read, from its first byte."""
+    """Make or replace a local file that only its owner can read, from its first byte."""
     temporary = path.with_name(f".{uuid.uuid4().hex}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -80,7 +80,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing; they are on disk then."""
+    """Make a folder and its missing parents, on disk when this returns."""
     missing = list(takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
@@ -88,7 +88,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on disk."""
+    """Flush a file's content, or a folder's names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

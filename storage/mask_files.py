@@ -1,4 +1,4 @@
-"""Data files and log entries of a mask table, on disk before anybody relies on them."""
+"""Data files and log entries of a mask table, flushed to disk before they are used."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ STATISTICS = (
     *("mask_id", "image_id", "dataset", "stage", "round", "run_id", "source"),
     *("predicted_iou", "supersedes"),
 )
-"""Columns whose ranges the log keeps for each file: those that scans filter by."""
+"""Columns whose ranges the log keeps per file: those that scans filter by."""
 
 
 LOOK_BACK = 8
-"""Log entries that are read one by one, before the whole log is."""
+"""Log entries read one by one before the whole log is read."""
 
 
 def write_file(store: ObjectStore, prefix: str, rows: pa.Table, *, data_change: bool) -> AddAction:
-    """Write rows as a data file of the table under `prefix`; what enters it into the log.
+    """Write rows as a data file of the table under `prefix`; returns the action that adds it to the
+    log.
 
     Args:
-        data_change: the rows are new, not those of other files once more.
+        data_change: the rows are new, not copied from other files.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -51,7 +52,7 @@ def write_file(store: ObjectStore, prefix: str, rows: pa.Table, *, data_change: 
 
 
 def _statistics(rows: pa.Table) -> dict[str, Any]:
-    """What the log keeps of a file, so that scans can leave it out."""
+    """The file's statistics in the log, by which scans skip it."""
     least: dict[str, Any] = {}
     most: dict[str, Any] = {}
     for name in STATISTICS:
@@ -67,13 +68,13 @@ def _statistics(rows: pa.Table) -> dict[str, Any]:
 
 
 def version_of(store: ObjectStore, prefix: str, table: DeltaTable, run_id: str, shard: int) -> int:
-    """The version in which a shard was committed, searched backwards from the table's."""
+    """The version in which a shard was committed, searched backwards from the table's version."""
     newest = table.version()
     for version in range(newest, max(-1, newest - LOOK_BACK), -1):
         info = _commit_info(store, prefix, version)
         if (info.get("run_id"), info.get("shard")) == (run_id, shard):
             return version
-    # `history` lists commits that came in after the table was opened, but counts from its version.
+    # `history` includes commits made after the table was opened, but counts from its version.
     entries = table.history()
     for place, entry in enumerate(entries, 1):
         if (entry.get("run_id"), entry.get("shard")) == (run_id, shard):
@@ -88,8 +89,8 @@ def _commit_info(store: ObjectStore, prefix: str, version: int) -> dict[str, Any
 
 
 def sync_log(store: ObjectStore, prefix: str, versions: Iterable[int]) -> None:
-    """Have the log's entries of these versions on disk, and the newest checkpoint. Their data files
-    are there before (`write_file`); deltalake itself leaves all of it to the operating system."""
+    """Flush the log entries of these versions and the newest checkpoint to disk. `write_file` has
+    flushed their data files; deltalake itself flushes nothing."""
     log = f"{prefix}/_delta_log"
     entries = [f"{log}/{version:020}" for version in versions]
     files = [f"{entry}{end}" for entry in entries for end in (".json", ".checkpoint.parquet")]

@@ -56,7 +56,7 @@ def to_batch(masks: Iterable[Mask]) -> pa.RecordBatch:
     """The masks as rows of SCHEMA, in their order.
 
     Raises:
-        ValueError: a mask has a size, area or box that cannot be, a score that is no number, or a
+        ValueError: a mask has an impossible size, area or box, a score that is not finite, or a
             time without a zone; the message names it.
     """
     checked = list(masks)
@@ -90,10 +90,10 @@ def write_parquet(masks: Iterable[Mask]) -> bytes:
 
 
 def read_parquet(data: bytes) -> list[Mask]:
-    """What `write_parquet` wrote.
+    """The masks that `write_parquet` wrote.
 
     Raises:
-        ValueError: `data` is no Parquet file or has other columns.
+        ValueError: `data` is not a Parquet file or has other columns.
     """
     try:
         return from_batch(pq.read_table(pa.BufferReader(data)))
@@ -102,7 +102,7 @@ def read_parquet(data: bytes) -> list[Mask]:
 
 
 def _faults(mask: Mask) -> Iterator[str]:
-    """What is wrong with a mask, worst first."""
+    """The faults of a mask, worst first."""
     height, width = size = mask.rle.size
     if not mask.mask_id or mask.supersedes == mask.mask_id:
         yield f"its id is empty or the one it supersedes, {mask.supersedes!r}"

@@ -1,7 +1,7 @@
 """The mask table: Parquet files under a Delta Lake log on the object store.
 
-A shard's masks arrive in one commit, exactly once, and stay: a version number of the table names
-a set of masks for good. DuckDB, Polars, Spark and pandas read the same files.
+A shard's masks are committed at once, exactly once, and stay: a version number of the table
+identifies a set of masks permanently. DuckDB, Polars, Spark and pandas read the same files.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ __all__ = [
 
 TABLE_PROPERTIES = {
     "delta.appendOnly": "true",
-    # A pinned version has to stay readable: by default the log forgets after 30 days.
+    # A pinned version must stay readable: by default log entries expire after 30 days.
     "delta.enableExpiredLogCleanup": "false",
     "delta.dataSkippingStatsColumns": ",".join(STATISTICS),
 }
 COMMIT_ATTEMPTS = 20
 REFUSALS = ("privileges", "NoSuchBucket", "RequestTimeTooSkewed", "os error 28", "No space left")
-"""In the messages of errors that do not go away when it is tried again."""
+"""Parts of messages of errors that a retry does not solve."""
 
 
 class MaskVersionNotFoundError(StorageError):
-    """The mask table has no such version: the caller's version number belongs to another table."""
+    """The mask table has no such version: the caller's version number is of another table."""
 
 
 class Filters(TypedDict, total=False):
-    """Which masks to read; every filter given has to hold, None means any."""
+    """Which masks to read; all given filters must hold, None means any."""
 
     dataset: str | None
     stage: Stage | None
@@ -76,8 +76,8 @@ class Filters(TypedDict, total=False):
 class MaskTable:
     """All masks of one store, in a Delta table under the key `prefix`.
 
-    A missing table reads as empty. Every method raises StorageUnavailableError where the store
-    does not answer (try again later) or another StorageError where it fails otherwise.
+    A missing table reads as empty. Every method raises StorageUnavailableError if the store does
+    not answer (retry later), or another StorageError if it fails otherwise.
     """
 
     def __init__(self, store: ObjectStore, prefix: str = layout.MASKS) -> None:
@@ -91,20 +91,20 @@ class MaskTable:
 
     def commit(self, masks: Iterable[Mask], *, run_id: str, shard: int) -> int:
         """Append a shard's masks in one commit, unless this (run, shard) was committed before:
-        then `masks` is not read. No masks at all still mark the shard as committed. What is
-        committed is on disk when this returns.
+        then `masks` is not read. Even without masks the shard is marked as committed. The commit
+        is on disk when this returns.
 
         Returns:
-            A version of the table that holds them: the one they were committed as.
+            The version of the table in which they were committed.
 
         Raises:
-            ValueError: a mask is not of this run and shard, comes twice, or `to_batch` refuses it.
+            ValueError: a mask is of another run or shard, repeated, or refused by `to_batch`.
         """
         transaction = Transaction(_transaction_id(run_id, shard), 1)
         added: list[AddAction | RemoveAction] | None = None
         for _ in range(COMMIT_ATTEMPTS):
-            # Delta refuses a transaction that was committed after this snapshot, so what is
-            # checked and what is written to have to be the same one.
+            # Delta refuses a transaction that was committed after this snapshot, so the check and
+            # the write must use the same one.
             table = self._open() or self._create()
             if self._has(table, transaction.app_id):
                 return self._settled(run_id, shard)
@@ -133,8 +133,8 @@ class MaskTable:
         return [write_file(self._store, self._prefix, rows, data_change=True)]
 
     def _settled(self, run_id: str, shard: int) -> int:
-        """The version of a committed shard, with the log on disk: all of it, as other processes may
-        have been killed before they had their part of it there."""
+        """The version of a committed shard, after a flush of the whole log to disk: other processes
+        may have been killed before they flushed their part."""
         table = self._open()
         if table is None:
             raise StorageUnavailableError(f"{self.uri} is gone: is the store mounted?")
@@ -149,8 +149,7 @@ class MaskTable:
         return table is not None and self._has(table, _transaction_id(run_id, shard))
 
     def version(self) -> int | None:
-        """The newest version, which is what a training run or a release pins; None without a
-        table."""
+        """The newest version, which training runs and releases pin; None without a table."""
         table = self._open()
         return None if table is None else table.version()
 
@@ -163,20 +162,20 @@ class MaskTable:
         batch_size: int = 8192,
         **only: Unpack[Filters],
     ) -> Iterator[pa.RecordBatch]:
-        """Stream the rows of one version, the newest one at the time of the call by default.
+        """Stream the rows of one version, by default the newest at the time of the call.
 
-        Files and row groups outside the filters are skipped by their statistics. The order is the
-        same each time for the same version, and by image_id within a shard.
+        Files and row groups outside the filters are skipped by their statistics. The order depends
+        on the version only, and is by image_id within a shard.
 
         Args:
             version: table version to read.
-            current_only: leave out masks that another mask of that version supersedes.
+            current_only: skip masks that another mask of that version supersedes.
             columns: names of SCHEMA's columns to read; all by default.
-            batch_size: rows of a batch, at most.
+            batch_size: maximum rows per batch.
             only: see Filters.
 
         Raises:
-            MaskVersionNotFoundError: there is no such version.
+            MaskVersionNotFoundError: no such version.
             ValueError: an unknown column, a batch size below 1 or a negative version.
         """
         names = SCHEMA.names if columns is None else list(columns)
@@ -214,8 +213,8 @@ class MaskTable:
         current_only: bool = False,
         **only: Unpack[Filters],
     ) -> dict[tuple[str | int | None, ...], int]:
-        """How many masks there are for each combination of the values of the columns `by`, in
-        their order; nothing else is read. Other arguments and errors as in `scan`.
+        """The number of masks per combination of values of the columns `by`, in their order; no
+        other column is read. Other arguments and errors as in `scan`.
         """
         found: Counter[tuple[str | int | None, ...]] = Counter()
         columns = list(by)
@@ -234,7 +233,7 @@ class MaskTable:
             raise ValueError(f"version is {version}, expected 0 or more")
         with delta_errors(self.uri):
             try:
-                uri = self._store.delta_uri(self._prefix)  # or the store says that it is away
+                uri = self._store.delta_uri(self._prefix)  # raises if the store is unavailable
                 return DeltaTable(uri, version=version, storage_options=self._options)
             except TableNotFoundError:
                 if version is None:
@@ -311,8 +310,8 @@ class _Where:
         return where
 
     def files(self) -> list[tuple[str, str, Any]] | None:
-        """What the log's statistics of a file have to allow: so a few files of many thousands are
-        looked at. Rows are still filtered."""
+        """Conditions on the log's statistics of a file, which skip most files. Rows are still
+        filtered."""
         found: list[tuple[str, str, Any]] = []
         for name in ("dataset", "run_id"):
             if (value := getattr(self, name)) is not None:
@@ -335,8 +334,7 @@ def _one_of(name: str, values: Collection[Any]) -> pc.Expression:
 def _dataset(
     table: DeltaTable, files: list[tuple[str, str, Any]] | str | None = None
 ) -> ds.FileSystemDataset:
-    """The table's files, those that `files` allows, in an order that depends on the version
-    alone."""
+    """The table's files that `files` allows, in an order that depends on the version only."""
     found = table.to_pyarrow_dataset(schema=SCHEMA, file_pruning_predicate=files)
     fragments = sorted(found.get_fragments(), key=lambda fragment: fragment.path)
     return ds.FileSystemDataset(fragments, SCHEMA, found.format, found.filesystem)
@@ -344,7 +342,7 @@ def _dataset(
 
 def _superseded(table: DeltaTable) -> pa.Array:
     column = pc.field("supersedes")
-    found = _dataset(table, "supersedes IS NOT NULL")  # automatic masks' files have none
+    found = _dataset(table, "supersedes IS NOT NULL")  # files of automatic masks have none
     rows = found.to_table(columns=["supersedes"], filter=column.is_valid())
     return rows.column("supersedes").combine_chunks()
 
@@ -372,8 +370,8 @@ def _shard_batch(masks: Iterable[Mask], run_id: str, shard: int) -> pa.RecordBat
 
 @contextlib.contextmanager
 def delta_errors(uri: str) -> Iterator[None]:
-    """Turn deltalake's and Arrow's errors into storage errors. deltalake raises OSError where the
-    network or S3 fails, and has no type of its own for what S3 refuses."""
+    """Turn deltalake's and Arrow's errors into storage errors. deltalake raises OSError if the
+    network or S3 fails, and has no error type for refusals of S3."""
     try:
         yield
     except CommitFailedError:
@@ -389,6 +387,6 @@ def delta_errors(uri: str) -> Iterator[None]:
 
 
 def _in_a_line(error: Exception) -> str:
-    """deltalake's messages are trees in colour."""
+    """The message in one line: deltalake's are trees with colour codes."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     return ": ".join(part.strip() for part in re.split(r"[\n↳]+", plain) if part.strip())

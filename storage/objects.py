@@ -1,7 +1,7 @@
-"""The contract of the object stores: a folder of this machine (`local_store`) or S3 (`s3_store`).
+"""The contract of the object stores: a local folder (`local_store`) or S3 (`s3_store`).
 
 An object is written once under a fresh key and never changed. Keys are `/`-separated relative
-paths in UTF-8 ("images/000001.jpg"); they may come from outside, so every method checks them.
+paths in UTF-8 ("images/000001.jpg"); they may be untrusted, so every method checks them.
 No key may be a folder of another one ("a" beside "a/b"): a file system cannot hold both.
 """
 
@@ -18,8 +18,8 @@ from engine.core.errors import DataEngineError
 
 
 class StorageError(DataEngineError):
-    """Base of all storage errors. Raised itself where a retry cannot help (access denied, disk
-    full, no such bucket): a person has to look at the settings."""
+    """Base of all storage errors. Raised itself if a retry cannot help (access denied, disk full,
+    no such bucket): the settings need a change."""
 
 
 class ObjectNotFoundError(StorageError):
@@ -27,24 +27,24 @@ class ObjectNotFoundError(StorageError):
 
 
 class ObjectExistsError(StorageError):
-    """The key holds other content, which was left as it was: the caller takes a fresh key."""
+    """The key holds other content, which is unchanged: the caller uses a fresh key."""
 
 
 class StorageUnavailableError(StorageError):
-    """The store did not answer, or answered that it is busy: the caller tries again later."""
+    """The store does not answer, or is busy: the caller retries later."""
 
 
 class ObjectMissingError(StorageUnavailableError):
-    """The catalog names an object that the store does not have. Of an image that says nothing: the
-    store may not be mounted, or be another one. The caller waits as for any other outage."""
+    """The catalog names an object that the store lacks. That does not make an image bad: the store
+    may be unmounted, or another one. The caller waits as for any other outage."""
 
 
 @contextlib.contextmanager
 def named_by_catalog(advice: str = "") -> Iterator[None]:
-    """Around reading an object that the catalog names; `advice`: for an object lost for good.
+    """Wraps reads of an object that the catalog names; `advice`: what to do if it is lost.
 
     Raises:
-        ObjectMissingError: it is not there.
+        ObjectMissingError: the store lacks it.
     """
     try:
         yield
@@ -61,18 +61,18 @@ class ObjectInfo:
     size: int
     """Bytes."""
     modified: datetime
-    """When it was written, UTC."""
+    """Time of writing, UTC."""
 
 
 class ObjectStore(Protocol):
     """Write-once objects by key.
 
     Every method raises ValueError for a key that `check_key` refuses, and StorageUnavailableError
-    or another StorageError where the store itself fails.
+    or another StorageError if the store fails.
     """
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object, whole or not at all; nothing happens if it is there with this content.
+        """Write an object atomically; does nothing if it exists with this content.
 
         Raises:
             ObjectExistsError: the key holds other content.
@@ -95,8 +95,8 @@ class ObjectStore(Protocol):
         """
 
     def fetch(self, key: str, path: Path) -> None:
-        """Stream the object to a local file, which is replaced whole or not at all; its folder is
-        made if it is missing.
+        """Stream the object to a local file, which is replaced atomically; its folder is made if
+        missing.
 
         Raises:
             ObjectNotFoundError: no object has this key.
@@ -121,26 +121,26 @@ class ObjectStore(Protocol):
         """
 
     def delete(self, key: str) -> None:
-        """Remove the object; nothing happens if there is none."""
+        """Delete the object; does nothing if there is none."""
 
     def sync(self, keys: Iterable[str]) -> None:
-        """Have on disk what others than this class wrote under these keys, and the folders it is
-        in; keys without an object are passed over. What `put` and `put_file` wrote is."""
+        """Flush to disk what other code wrote under these keys, with its folders; keys without an
+        object are skipped. `put` and `put_file` flush what they write."""
 
     def uri(self, key: str) -> str:
-        """The object's address, `file:///...` or `s3://...`; it holds no secret."""
+        """The object's address, `file:///...` or `s3://...`, without secrets."""
 
     def delta_uri(self, key: str) -> str:
-        """The address of a Delta table kept under this key, as deltalake takes it.
+        """The address of a Delta table under this key, for deltalake.
 
         Raises:
-            StorageError: deltalake cannot work at this place.
+            StorageError: deltalake cannot use this address.
         """
 
     def delta_options(self) -> dict[str, str]:
-        """deltalake's `storage_options` for this store. They hold the secret key: do not log."""
+        """deltalake's `storage_options` for this store. They contain the secret key: do not log."""
 
 
 def same_content(source: BinaryIO, chunks: Iterator[bytes]) -> bool:
-    """Whether the source holds the chunks, in their order, and nothing more."""
+    """Whether the source holds exactly these chunks, in this order."""
     return all(source.read(len(chunk)) == chunk for chunk in chunks) and not source.read(1)

@@ -1,4 +1,4 @@
-"""What the operating system refused, in one line: the file, what is wrong, what to do."""
+"""Errors of the operating system in one line: the file, the fault, the remedy."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOM = "make room, then give the same command again"
+_ROOM = "free some space, then give the same command again"
 _RIGHTS = "check who owns it and its folder and who may write there, or choose another place"
-_AGAIN = "look whether the drive is well and mounted, then give the same command again"
+_AGAIN = "check that the drive works and is mounted, then give the same command again"
 ADVICE = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
     errno.EROFS: "choose another place, or mount this one for writing",
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
-    errno.ENOTSUP: "keep it on another file system; of the store, `uri` under [store] decides",
+    errno.ENOTSUP: "use another file system; for the store, set `uri` under [store]",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "a part of this path is a file: choose another folder",
-    errno.EISDIR: "a folder has this name: choose another",
-    errno.EEXIST: "something has this name: move it away, or choose another",
+    errno.EISDIR: "a folder has this name: choose another name",
+    errno.EEXIST: "the name is taken: move the file away, or choose another name",
     errno.ENOENT: "check its name, and that nothing moves or deletes it meanwhile",
-    errno.ELOOP: "its links lead in a circle: name the real path",
+    errno.ELOOP: "its links form a circle: give the real path",
     errno.EMFILE: "allow more open files (`ulimit -n`)",
     errno.ENFILE: "close other programs, or allow more open files",
-    errno.EFBIG: "keep it on a file system that takes files of this size",
+    errno.EFBIG: "use a file system that allows files of this size",
     errno.EIO: _AGAIN,
     errno.ESTALE: _AGAIN,
 }
-"""By error number; an error that is not here is no user's to mend."""
+"""Remedies by error number; a user cannot fix the other errors."""
 
 
 SQLITE_ADVICE = {
@@ -38,17 +38,17 @@ SQLITE_ADVICE = {
     "database or disk is full": _ROOM,
     "disk I/O error": _AGAIN,
 }
-"""By what SQLite says."""
+"""Remedies by part of SQLite's message."""
 
 
-def sqlite_sentence(file: str, said: str) -> str:
-    """What SQLite said of a database, and what to do where that is known."""
-    advice = [advice for words, advice in SQLITE_ADVICE.items() if words in said]
-    return "; ".join([f"{file}: {said}", *advice])
+def sqlite_sentence(file: str, message: str) -> str:
+    """SQLite's message about a database, with the remedy if known."""
+    advice = [advice for words, advice in SQLITE_ADVICE.items() if words in message]
+    return "; ".join([f"{file}: {message}", *advice])
 
 
 def sentence_of(error: OSError) -> str | None:
-    """The error in one line; None where there is no file or nothing that a user could do."""
+    """The error in one line; None if it names no file or a user cannot fix it."""
     if error.errno not in ADVICE or error.filename is None:
         return None
     what = error.strerror or errno.errorcode[error.errno]
@@ -59,8 +59,8 @@ def sentence_of(error: OSError) -> str | None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the block name `path`: where a write fails, the system names no file, and where it
-    was one to a temporary file beside `path`, a name that tells the user nothing."""
+    """Set the file name of the block's errors to `path`: the system names no file for a failed
+    write, and for others the temporary file beside `path`, which the user does not know."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The one door for files written into a user's folder: it replaces only files that it wrote.
+"""Write files into a user's folder; only files written before are replaced.
 
-A hidden list in the folder, LIST, names each file that was written, the SHA-256 of its content and
-what it was made from. A file is ours while its content is one that the list has for its name: a
-file that was there before, or that somebody changed since, is never replaced.
+A hidden list in the folder, LIST, records the name of each written file, the SHA-256 of its content
+and its source. A file is ours while the list has its content under its name: a file that existed
+before, or that somebody changed since, is never replaced.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from storage.local_files import replace
 from storage.os_errors import naming
 
 LIST = ".dataengine-outputs.jsonl"
-"""In a folder: a line a file, `{"name", "sha256", "of"}`; lines are only added."""
+"""File name of the list: one JSON line per file, `{"name", "sha256", "of"}`; append-only."""
 
 
 class OutputExistsError(DataEngineError):
-    """A file that is not ours has the name of one to be written. Move it away, or choose another
+    """A file that is not ours has the name of a file to write. Move it away, or choose another
     folder or name; nothing was changed."""
 
 
 class OutputFolder:
-    """A folder of the user's, to write files into. It is made with the first file."""
+    """A user's folder to write files into, made with the first file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known = _read_list(folder)
 
     def is_ours(self, name: str, of: str | None = None) -> bool:
-        """Whether we wrote the file as it is now.
+        """Whether we wrote the file with its current content.
 
         Args:
             name: of a file in the folder.
-            of: and made it from this; None: from whatever.
+            of: source that it must have been made from; None: any.
         """
         known = self._known.get(name)
         path = self.folder / name
@@ -52,12 +52,12 @@ class OutputFolder:
             return False
         try:
             source = known.get(_sha256(path))
-        except OSError:  # it cannot be read, so it may be anybody's
+        except OSError:  # unreadable, so it may not be ours
             return False
         return source in ({of} if of is not None else {*known.values()})
 
     def refuse_others(self, names: Iterable[str]) -> None:
-        """Check names before work is begun for them.
+        """Check that these names are free or ours, before long work for them.
 
         Raises:
             OutputExistsError: a file that is not ours has one of them.
@@ -71,7 +71,7 @@ class OutputFolder:
 
     def fresh_stem(self, stem: str, suffixes: Iterable[str], of: str) -> str:
         """The stem, or `<stem>-2`, `-3` and so on: the first whose files with these suffixes are
-        missing, or ours and made from the same. One that is too long for a name is cut."""
+        missing, or ours and made from the same source. A stem too long for a name is cut."""
         endings = list(suffixes)
         room = MAX_SEGMENT_BYTES - max(len(ending) for ending in endings)
         tails = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
@@ -84,12 +84,12 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def writing(self, name: str, of: str = "") -> Iterator[Path]:
-        """A path to write the file's content to; the file has its name, whole, when the block ends,
-        and is left as it was when the block raises.
+        """A temporary path to write the content to. The file gets its name when the block ends; it
+        stays unchanged if the block raises.
 
         Raises:
             OutputExistsError: a file that is not ours has the name.
-            OSError: it cannot be written; `filename` says which.
+            OSError: it cannot be written; `filename` is its path.
         """
         path = self.folder / name
         with naming(path):
@@ -98,13 +98,15 @@ class OutputFolder:
             temporary = path.with_name(f".{uuid.uuid4().hex}")
             try:
                 yield temporary
-                self._enter(name, _sha256(temporary), of)  # first: one that is not listed stays
+                self._enter(
+                    name, _sha256(temporary), of
+                )  # first: an unlisted file would not be ours
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
 
     def write(self, name: str, content: bytes | str, of: str = "") -> Path:
-        """Write one file at once; returns its path, raises as `writing`."""
+        """Write one file; returns its path, raises as `writing`."""
         data = content.encode() if isinstance(content, str) else content
         with self.writing(name, of) as path:
             path.write_bytes(data)
@@ -130,12 +132,12 @@ def replace_own(
     *,
     mode: int = 0o666,
 ) -> None:
-    """Make a file that tells by itself whose it is, or replace one that `is_own` knows as such, or
-    that is empty. Its mode is `mode` less the umask, from its first byte.
+    """Make a file whose content identifies it as ours, or replace one that `is_own` accepts or that
+    is empty. Its mode is `mode` less the umask, from its first byte.
 
     Raises:
         OutputExistsError: another file has the name.
-        OSError: it cannot be written; `filename` says which.
+        OSError: it cannot be written; `filename` is its path.
     """
     empty = path.is_file() and path.stat().st_size == 0  # as mktemp makes them
     if os.path.lexists(path) and not empty and not is_own(path):
@@ -146,13 +148,13 @@ def replace_own(
 
 
 def written_by_us(paths: Iterable[Path]) -> set[Path]:
-    """Those of the paths that are outputs of ours, and so nobody's input."""
+    """The paths that are outputs of ours, and so not inputs."""
     folder_of = functools.cache(OutputFolder)
     return {path for path in paths if folder_of(path.parent).is_ours(path.name)}
 
 
 def _read_list(folder: Path) -> dict[str, dict[str, str]]:
-    """By name, what each content was made from. Empty lines, and one cut short, are passed over."""
+    """The source of each content, by file name. Skips empty and truncated lines."""
     known: dict[str, dict[str, str]] = {}
     try:
         lines = (folder / LIST).read_bytes().splitlines()
@@ -166,7 +168,7 @@ def _read_list(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _cut(name: str, limit: int) -> str:
-    """As much of the name as fits into so many bytes."""
+    """The start of the name that fits into `limit` bytes."""
     data = os.fsencode(name)
     return name if len(data) <= limit else data[:limit].decode(errors="ignore")
 

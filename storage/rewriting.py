@@ -1,6 +1,6 @@
-"""Taking rows out of a Delta table of masks, in the newest version and in every file of older ones.
+"""Remove rows from a Delta table of masks, in the newest version and in every file of older ones.
 
-The table is append-only for everybody else: what is committed stays, until it has to be erased.
+For all other code the table is append-only: committed rows stay until they are erased.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from storage.masks import delta_errors
 from storage.objects import ObjectStore
 
 KEYS = ["image_id", "dataset", "annotator"]
-"""What says whether a row is touched."""
+"""Columns that decide whether a row changes."""
 
 
 def rewrite(
@@ -31,17 +31,17 @@ def rewrite(
     change: Callable[[pa.Table], pa.Table | None],
     image_ids: Collection[int] | None = None,
 ) -> int:
-    """Write each file of the newest version again in which `change` finds something to change.
+    """Rewrite the files of the newest version in which `change` changes rows.
 
     Args:
-        change: the rows as they are to be, or those of their columns KEYS; None where they stay.
-        image_ids: nothing but rows of these images is changed.
+        change: returns the new rows, given all columns or only KEYS; None if they stay.
+        image_ids: only rows of these images change; None: any.
 
     Returns:
-        The number of files replaced.
+        The number of replaced files.
 
     Raises:
-        StorageError: a file cannot be read, or others committed all the time; do it again.
+        StorageError: a file cannot be read, or other commits kept interfering; repeat the call.
     """
     replaced, again = 0, True
     while again:
@@ -69,14 +69,14 @@ def _may_hold(file: DataFile, image_ids: Collection[int]) -> bool:
 
 
 def purge(store: ObjectStore, prefix: str, is_touched: Callable[[pa.Table], bool]) -> set[str]:
-    """Delete the data files that the newest version does not need and that `is_touched` finds
-    something in, also those that no version knows. Versions that need them cannot be read then.
+    """Delete the data files that the newest version does not need and that `is_touched` selects,
+    also files of no version. Versions that need them become unreadable.
 
     Returns:
         Their paths below the table.
 
     Raises:
-        StorageError: a file cannot be read or deleted; do it again.
+        StorageError: a file cannot be read or deleted; repeat the call.
     """
     table = open_table(store, prefix)
     needed = set() if table is None else {file.path for file in files_of(table)}
@@ -91,8 +91,8 @@ def purge(store: ObjectStore, prefix: str, is_touched: Callable[[pa.Table], bool
 
 
 def unreadable_versions(store: ObjectStore, prefix: str, versions: Collection[int]) -> list[int]:
-    """Those of the versions that need a data file that is gone; versions that the table does not
-    have are left out.
+    """The versions that need a deleted data file; versions that the table does not have are
+    ignored.
 
     Raises:
         StorageError: the log cannot be read.

@@ -1,4 +1,4 @@
-"""The store at an address."""
+"""Open the object store at an address."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def open_store(
     region: str | None = None,
     timeout_seconds: float = 60.0,
 ) -> ObjectStore:
-    """The store at a folder's path, `file:///folder` or `s3://bucket/prefix`. Nothing is read or
-    written yet. The other arguments are for S3 and unused for a folder.
+    """The store at a folder's path, `file:///folder` or `s3://bucket/prefix`; nothing is read or
+    written yet. The other arguments apply to S3 only.
 
     Raises:
         ValueError: another scheme, no bucket, or arguments S3Store refuses.

@@ -1,9 +1,9 @@
-"""The sweep: objects that nothing refers to any more are found, and deleted if asked.
+"""The sweep: find objects that nothing refers to, and optionally delete them.
 
-Objects are written before the row that names them, so whatever is younger than a day (`older_than`)
-stays. Each batch of keys is listed first and looked up afterwards: what is named meanwhile is seen.
-Data files of the mask table count as named when any version of its log names them; `images/`,
-`evaluations/`, `training/` and prefixes this module does not know are left alone.
+Objects are written before the row that names them, so objects younger than `older_than` stay. Each
+batch of keys is listed first and looked up afterwards, so rows written meanwhile count. Data files
+of the mask table are needed while any version of its log names them. `images/`, `evaluations/`,
+`training/` and unknown prefixes are skipped.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from storage.masks import MaskTable
 from storage.objects import ObjectInfo, ObjectStore
 
 BATCH = 500
-"""Keys that are looked up at once."""
+"""Keys looked up at once."""
 
 
 @dataclass(slots=True)
 class Swept:
-    """What was found of one kind: how many objects, and their bytes."""
+    """Unreferenced objects of one kind: their number and bytes."""
 
     objects: int = 0
     bytes: int = 0
@@ -39,24 +39,24 @@ class Swept:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepReport:
-    """What a sweep found, by the first part of the key; `deleted` says whether it is gone."""
+    """What a sweep found, by key prefix; `deleted` says whether it was deleted."""
 
     kinds: dict[str, Swept] = field(default_factory=dict)
     deleted: bool
 
     @property
     def objects(self) -> int:
-        """In all."""
+        """Total number of objects."""
         return sum(kind.objects for kind in self.kinds.values())
 
     @property
     def bytes(self) -> int:
-        """In all."""
+        """Total bytes."""
         return sum(kind.bytes for kind in self.kinds.values())
 
 
 Needed = Callable[[Sequence[str]], Collection[str]]
-"""Of some keys, those that something refers to."""
+"""Returns those of some keys that something refers to."""
 
 
 def sweep(
@@ -67,15 +67,15 @@ def sweep(
     delete: bool,
     now: datetime | None = None,
 ) -> SweepReport:
-    """Find what nothing refers to, and delete it if asked. Safe beside running work.
+    """Find objects that nothing refers to, and delete them if asked. Safe beside running work.
 
-    Swept are: answers, pre-filled masks and trajectories of tasks that no task names, or whose run
-    has finished, its masks being in the table; embeddings of models or images that are gone; models
-    and releases that the catalog does not have; files that no version of a mask table names;
-    what checks left behind.
+    Swept are: submitted masks, pre-filled masks and trajectories that no task names, or whose run
+    has finished with its masks in the table; embeddings of deleted models or images; models and
+    releases that the catalog lacks; files that no version of a mask table names; leftovers of
+    health checks.
 
     Raises:
-        StorageError: the store does not answer. What was deleted until then is gone.
+        StorageError: the store does not answer. Earlier deletions remain.
         CatalogError: the catalog does not answer.
     """
     before = (now or datetime.now(UTC)) - older_than
@@ -113,7 +113,7 @@ def _batches(infos: Iterator[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
 
 
 def _data_files(objects: ObjectStore, table: str) -> Needed:
-    """Everything that is no data file counts as needed."""
+    """Looks up data files; all other keys of the table are needed."""
 
     @cache
     def known() -> set[str]:
@@ -130,18 +130,18 @@ def _data_files(objects: ObjectStore, table: str) -> Needed:
 
 
 class _Rows:
-    """What the catalog refers to."""
+    """Keys that rows of the catalog refer to."""
 
     def __init__(self, catalog: Catalog, masks: MaskTable) -> None:
         self._catalog, self._masks = catalog, masks
         self._committed: dict[str, bool] = {}
 
     def answers(self, keys: Sequence[str]) -> set[str]:
-        """Answers that a task of an unfinished run names, and keys of another form."""
+        """Submitted masks that a task of an unfinished run names, and keys of another form."""
         return self._named_by_tasks(layout.ANSWER, keys)
 
     def steps(self, keys: Sequence[str]) -> set[str]:
-        """The same of trajectories."""
+        """The same for trajectories."""
         return self._named_by_tasks(layout.TASK_STEPS, keys)
 
     def _named_by_tasks(self, kind: layout.KeyKind, keys: Sequence[str]) -> set[str]:
@@ -158,7 +158,7 @@ class _Rows:
         return named
 
     def prefilled(self, keys: Sequence[str]) -> set[str]:
-        """Pre-filled masks of runs that are not done: a run that goes on finds them again."""
+        """Pre-filled masks of runs that are not done: a resumed run uses them again."""
         parsed = ((key, layout.PREFILL.parse(key)) for key in keys)
         runs = {key: found["run"] for key, found in parsed if found}
         with self._catalog.reading() as session:
@@ -168,7 +168,7 @@ class _Rows:
         return {key for key, run in runs.items() if run in there}
 
     def embeddings(self, keys: Sequence[str]) -> set[str]:
-        """Embeddings whose model and image are there, and keys of another form."""
+        """Embeddings whose model and image exist, and keys of another form."""
         parsed = {key: layout.EMBEDDING.parse(key) or {} for key in keys}
         images = {key: layout.number(found.get("image", "")) for key, found in parsed.items()}
         wanted = {image for image in images.values() if image is not None}
@@ -193,7 +193,7 @@ class _Rows:
         return {key for key in keys if any(key.startswith(folder) for folder in folders)}
 
     def _done(self, run_ids: set[str]) -> set[str]:
-        """Those of the runs that have finished and whose answers, if any, are in the mask table."""
+        """The finished runs whose submitted masks, if any, are in the mask table."""
         query = select(RunRow.id).where(RunRow.id.in_(run_ids), RunRow.state == RunState.FINISHED)
         answers = select(TaskRow.run_id).where(TaskRow.state == TaskState.SUBMITTED)
         with self._catalog.reading() as session:
@@ -206,8 +206,8 @@ class _Rows:
 
 
 def pinned_versions(catalog: Catalog) -> set[int]:
-    """Versions of the mask table that releases and model versions were made from; they stay
-    readable for good."""
+    """Versions of the mask table that releases and model versions were made from; they must stay
+    readable."""
     with catalog.reading() as session:
         found = [*session.scalars(select(ReleaseRow.table_version))]
         found += [

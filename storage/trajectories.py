@@ -1,7 +1,7 @@
-"""Prompt trajectories: how people came to their masks, step by step, as Parquet beside the masks.
+"""Prompt trajectories: the steps by which annotators made masks, as Parquet beside the masks.
 
-A task's trajectories are written with its answer; when its round is committed, those of a shard
-become one object, `trajectories/RUN/SHARD.parquet`. All of them together read as one table.
+A task's trajectories are written with its submitted masks; when its round is committed, those of a
+shard become one object, `trajectories/RUN/SHARD.parquet`. All of these read as one table.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ SCHEMA = pa.schema(
         pa.field("predicted_iou", pa.float32()),
     ]
 )
-"""One row a step. `at`: seconds since the mask was begun; points, boxes, radius and path in pixels
-of the image; `label` 1 object, 0 background."""
+"""One row per step. `at`: seconds since the mask was begun; points, boxes, radius and path in
+pixels of the image; `label` 1 object, 0 background."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrajectoryStep:
-    """One step on the way to a mask; the fields are SCHEMA's."""
+    """One step in making a mask; the fields are SCHEMA's."""
 
     mask_id: str
     image_id: int
@@ -67,10 +67,10 @@ def write_trajectories(steps: Sequence[TrajectoryStep]) -> bytes:
 
 
 def join_trajectories(files: Sequence[bytes]) -> bytes:
-    """Several such files as one, in their order.
+    """Join several such files into one, in this order.
 
     Raises:
-        ValueError: one of them is no such file.
+        ValueError: one of them is not such a file.
     """
     return _write(pa.concat_tables([SCHEMA.empty_table(), *map(read_trajectories, files)]))
 
@@ -79,7 +79,7 @@ def read_trajectories(data: bytes) -> pa.Table:
     """The rows of such a file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     try:
         return pq.read_table(pa.BufferReader(data), schema=SCHEMA)

@@ -1,7 +1,7 @@
-"""Who may do what: sign-in links, sessions, CSRF tokens, roles, rates.
+"""Access control: sign-in links, sessions, CSRF tokens, roles, rate limits.
 
-Tokens are 256 random bits; the catalog has their SHA-256 only. A sign-in link works once. The CSRF
-token of a session is a keyed hash of its cookie, so that the server keeps no more than the hash.
+Tokens are 256 random bits; the catalog stores only their SHA-256. A sign-in link works once. The
+CSRF token of a session is a keyed hash of its cookie, so the server stores only the hash.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from engine.annotation.errors import RefusedError
 from storage.catalog import Annotator, Catalog
 
 ROLES = ("annotator", "reviewer", "admin")
-"""Each may do what those before it may."""
+"""Each role includes the rights of those before it."""
 
 COOKIE = "dataengine_session"
 SESSION_SECONDS = 14 * 24 * 3600.0
 LINK_SECONDS = 7 * 24 * 3600.0
 
 MAX_BUCKETS = 10_000
-"""Rate limits that are remembered; the oldest are forgotten."""
+"""Rate limits kept in memory; the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who makes a request, and the CSRF token that their requests have to carry."""
+    """Who makes a request, and the CSRF token that their requests must carry."""
 
     annotator: Annotator
     csrf: str
     session: str = ""
-    """Hash of the session; empty for whoever is at the machine and has none."""
+    """Hash of the session; empty for the local user without one."""
 
     @property
     def is_local(self) -> bool:
-        """Whether they are let in without having signed in."""
+        """Whether they are admitted without a sign-in."""
         return not self.session
 
     def need(self, role: str) -> None:
-        """Go on only with this role or a higher one.
+        """Check that the visitor has this role or a higher one.
 
         Raises:
-            RefusedError: the visitor's is lower.
+            RefusedError: the visitor's role is lower.
         """
         if self.annotator.role not in ROLES[ROLES.index(role) :]:
             raise RefusedError(403, "role", f"this is for {role}s; you are {self.annotator.role}")
 
     def need_all_datasets(self) -> None:
-        """Go on only for those who see all datasets.
+        """Check that the visitor sees all datasets.
 
         Raises:
-            RefusedError: the visitor sees some.
+            RefusedError: the visitor sees only some.
         """
         if sight_of(self.annotator).datasets is not None:
-            raise RefusedError(403, "datasets", "this is about all datasets; you see some of them")
+            raise RefusedError(403, "datasets", "this covers all datasets; you see only some")
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What somebody sees."""
+    """What an annotator may see."""
 
     datasets: frozenset[int] | None
-    """Ids of those whose tasks and images they see; None: all."""
+    """Ids of the datasets whose tasks and images they see; None: all."""
     dashboard: bool
-    """Whether they see the dashboard, which is about all datasets."""
+    """Whether they see the dashboard, which covers all datasets."""
 
     def includes(self, dataset_id: int) -> bool:
         """Whether they see this dataset."""
@@ -76,7 +76,7 @@ class Sight:
 
 
 def sight_of(annotator: Annotator) -> Sight:
-    """What the annotator sees: admins everything, others what their datasets and role allow."""
+    """What the annotator may see: admins everything, others what datasets and role allow."""
     if annotator.role == "admin":
         return Sight(None, dashboard=True)
     if annotator.datasets is None:
@@ -90,9 +90,9 @@ class Access:
     def __init__(self, catalog: Catalog, *, local: str | None = None) -> None:
         """
         Args:
-            local: name of whoever is at the machine and has not signed in, as long as no people
-                are entered; None: everybody signs in. Only for servers that nothing but this
-                machine can reach.
+            local: name of the local user who has not signed in, as long as the catalog has no
+                other person; None: everybody signs in. Only for servers that only this machine
+                can reach.
         """
         self._catalog, self._local = catalog, local
         self._local_csrf = secrets.token_urlsafe(32)
@@ -101,17 +101,15 @@ class Access:
         """Use up the token of a sign-in link.
 
         Returns:
-            The value of the session's cookie, and who it is.
+            The value of the session's cookie, and the visitor.
 
         Raises:
-            RefusedError: the token is wrong, used or has run out.
+            RefusedError: the token is wrong, used or expired.
         """
         annotator = self._catalog.annotators.take_token(hashed(token))
         if annotator is None:
             self._catalog.audit.add("sign_in_refused")
-            raise RefusedError(
-                401, "bad_link", "this link was used or has run out; ask for a new one"
-            )
+            raise RefusedError(401, "bad_link", "this link was used or expired; ask for a new one")
         session = secrets.token_urlsafe(32)
         self._catalog.sign_ins.start(annotator.id, hashed(session), SESSION_SECONDS)
         self._catalog.audit.add("sign_in", annotator.name, annotator_id=annotator.id)
@@ -122,30 +120,30 @@ class Access:
         self._catalog.sign_ins.end(hashed(session))
 
     def visitor(self, session: str | None, *, is_local: bool = False) -> Visitor:
-        """Who has the session.
+        """The visitor of a session.
 
         Args:
-            is_local: whoever is at this machine asks; they may need none.
+            is_local: the request comes from the local user, who may need no session.
 
         Raises:
-            RefusedError: nobody, or not any more.
+            RefusedError: there is no such session, or it has ended.
         """
         if session:
             annotator = self._catalog.sign_ins.find(hashed(session))
             if annotator is not None:
                 return Visitor(annotator, csrf_token(session), hashed(session))
-        if is_local and (person := self._at_the_machine()) is not None:
+        if is_local and (person := self._local_annotator()) is not None:
             return Visitor(person, self._local_csrf)
-        raise RefusedError(401, "not_signed_in", "sign in with the link you were given")
+        raise RefusedError(401, "not_signed_in", "sign in with your link")
 
-    def still_there(self, sessions: Collection[str]) -> dict[str, Annotator]:
-        """Who has these sessions, by `Visitor.session`; those that are over are left out."""
+    def find_active(self, sessions: Collection[str]) -> dict[str, Annotator]:
+        """The annotators of these sessions, by `Visitor.session`, without ended sessions."""
         found = self._catalog.sign_ins.find_all([hash_ for hash_ in sessions if hash_])
-        person = self._at_the_machine() if "" in sessions else None
+        person = self._local_annotator() if "" in sessions else None
         return found if person is None else {**found, "": person}
 
-    def _at_the_machine(self) -> Annotator | None:
-        """Asked anew each time: people may have been entered since."""
+    def _local_annotator(self) -> Annotator | None:
+        """Read anew each time: people may have been added since."""
         people = self._catalog.annotators
         if self._local is None or people.has_people(besides=self._local):
             return None
@@ -153,7 +151,7 @@ class Access:
 
 
 def hashed(token: str) -> str:
-    """What the catalog keeps of a token. It is random, so no salt and no slow hash is needed."""
+    """The stored hash of a token, which is random: no salt and no slow hash is needed."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -163,18 +161,18 @@ def csrf_token(session: str) -> str:
 
 
 def check_csrf(visitor: Visitor, given: str | None) -> None:
-    """A request that changes something has to carry the visitor's token, which other sites cannot
-    know.
+    """Check that a request that changes something carries the visitor's token, which other sites
+    cannot know.
 
     Raises:
-        RefusedError: it does not.
+        RefusedError: the token is missing or wrong.
     """
     if given is None or not hmac.compare_digest(given.encode(), visitor.csrf.encode()):
         raise RefusedError(403, "csrf", "the page is out of date; load it again")
 
 
 def new_link_token(catalog: Catalog, annotator: Annotator) -> str:
-    """A fresh token for a one-time sign-in link; an earlier one stops working."""
+    """Make a token for a one-time sign-in link; an earlier token stops working."""
     token = secrets.token_urlsafe(32)
     catalog.annotators.set_token(annotator.id, hashed(token), LINK_SECONDS)
     return token
@@ -182,7 +180,7 @@ def new_link_token(catalog: Catalog, annotator: Annotator) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests at once, and so many a second from then on. Each name is counted apart."""
+    """Requests allowed at once, and per second after that. Each name is counted separately."""
 
     burst: float
     a_second: float
@@ -190,19 +188,19 @@ class Rate:
 
 
 class RateLimits:
-    """Token buckets by name; in memory, so they begin anew with the server."""
+    """Token buckets by name, in memory: a restart of the server resets them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
-        """What is left, and when that was so."""
+        """Tokens left, and the time in seconds when they were counted."""
 
     def spend(self, name: str, rate: Rate) -> None:
-        """Count one request of whoever has the name.
+        """Count one request under this name.
 
         Raises:
-            RefusedError: there have been too many.
+            RefusedError: there were too many.
         """
         now = self._clock()
         with self._lock:

@@ -1,5 +1,5 @@
-"""What the person in charge can start from the dashboard. Flows are above this package: who makes
-the app hands in the actions."""
+"""Actions an admin can start from the dashboard. Flows are above this package, so the caller of
+`create_app` passes the actions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Values = dict[str, str | int | float | bool | None]
 
 
 class Actions(Protocol):
-    """Things that can be started, and what became of them."""
+    """Actions that can be started, and their jobs."""
 
     def all(self, dataset: str | None = None) -> list[ActionView]:
-        """What there is, with the values of the fields for a dataset; for the first by default."""
+        """All actions, with field values for a dataset; by default the first one."""
         ...
 
     def plan(self, name: str, values: Values) -> ActionPlan:
-        """What the action will do.
+        """Describe what the action will do.
 
         Raises:
             RefusedError: no such action, or a value is wrong.
@@ -26,36 +26,36 @@ class Actions(Protocol):
         ...
 
     def start(self, name: str, values: Values) -> JobView:
-        """Start it.
+        """Start the action.
 
         Raises:
-            RefusedError: as `plan`, or the same is running already.
+            RefusedError: as `plan`, or the same action is already running.
         """
         ...
 
     def jobs(self) -> list[JobView]:
-        """What was started, the newest first."""
+        """The started jobs, newest first."""
         ...
 
     def stop(self, job_id: str) -> JobView:
-        """Interrupt one of them; a second time, end it at once.
+        """Interrupt a job; the second call kills it.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: no such job.
         """
         ...
 
     def job(self, job_id: str) -> JobView:
-        """One of them.
+        """The job with this id.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: no such job.
         """
         ...
 
 
 class Reports(Protocol):
-    """What the dashboard shows."""
+    """The figures of the dashboard."""
 
     def overview(self) -> dict[str, Any]:
         """The fields of `Overview`."""

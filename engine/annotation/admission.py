@@ -1,5 +1,4 @@
-"""Each route says whom it is for, how often and with how large a body; all of that is checked
-before a byte of the body is read."""
+"""Rules of routes: role, rate and size of the body, checked before any of the body is read."""
 
 from __future__ import annotations
 
@@ -21,14 +20,15 @@ from engine.annotation.errors import RefusedError
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
 
 LARGE = 1 << 20
-"""Bytes of a body of which few are taken at a time: as Python objects it may be 25 times that."""
+"""Bytes from which a body counts as large: its Python objects may take 25 times that."""
 LARGE_AT_ONCE = 2
+"""Large bodies handled at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """What a route asks of a request. role: None for whoever comes. max_body: bytes.
-    all_datasets: only for those who see all of them."""
+    """What a route requires of a request. role: None admits everybody. max_body: bytes.
+    all_datasets: admits only those who see all datasets."""
 
     role: str | None
     rate: Rate
@@ -39,7 +39,7 @@ class Rule:
 def admits(
     role: str | None, rate: Rate, *, max_body: int = 0, all_datasets: bool = False
 ) -> Callable[[EndpointT], EndpointT]:
-    """Give a route's function its rule."""
+    """Attach a rule to a route's function."""
     rule = Rule(role=role, rate=rate, max_body=max_body, all_datasets=all_datasets)
 
     def given(endpoint: EndpointT) -> EndpointT:
@@ -50,14 +50,14 @@ def admits(
 
 
 class GuardedRoute(APIRoute):
-    """A route with a rule; one whose function has none cannot be made."""
+    """A route with a rule; a function without a rule raises AttributeError."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         self.rule: Rule = endpoint.rule  # type: ignore[attr-defined]
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's own, which reads the body first of all, behind the rule."""
+        """FastAPI's handler, which reads the body first, behind the rule."""
         handle, rule = super().get_route_handler(), self.rule
 
         async def guarded(request: Request) -> Response:
@@ -75,13 +75,13 @@ class GuardedRoute(APIRoute):
 
 
 def _admit(request: Request, rule: Rule) -> None:
-    """Let the request in, and note as whose. Not async: the catalog blocks.
+    """Check the request against the rule and store its visitor. Not async: the catalog blocks.
 
     Raises:
-        RefusedError: it does not meet the rule.
+        RefusedError: the request breaks the rule.
     """
     if is_foreign(request):
-        raise RefusedError(403, "foreign", "this is not for pages of other sites")
+        raise RefusedError(403, "foreign", "pages of other sites may not do this")
     state = request.app.state
     if rule.role is None:
         state.limits.spend(address_of(request), rule.rate)
@@ -100,17 +100,17 @@ async def _with_body(request: Request, limit: int) -> Request:
     """The request with its body read.
 
     Raises:
-        RefusedError: it has more bytes, whether it says so first or not, or ends too early.
+        RefusedError: the body is larger, announced or not, or ends too early.
     """
-    said = request.headers.get("content-length", "0")
-    if not said.isdigit() or int(said) > limit:
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > limit:
         raise _too_large(limit)
-    found = Request(request.scope, _at_most(request.receive, limit))
+    limited = Request(request.scope, _at_most(request.receive, limit))
     try:
-        await found.body()
+        await limited.body()
     except ClientDisconnect as error:
-        raise RefusedError(400, "cut_short", "the request ended before its time") from error
-    return found
+        raise RefusedError(400, "cut_short", "the request ended too early") from error
+    return limited
 
 
 def _at_most(receive: Receive, limit: int) -> Receive:
@@ -129,4 +129,4 @@ def _at_most(receive: Receive, limit: int) -> Receive:
 
 def _too_large(limit: int) -> RefusedError:
     size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
-    return RefusedError(413, "too_large", f"such a request may have at most {size}")
+    return RefusedError(413, "too_large", f"this request may have at most {size}")

@@ -1,7 +1,7 @@
-"""From what the page hands in to rows of the mask table, checked.
+"""Check what the page submits and turn it into rows of the mask table.
 
-The page is trusted with nothing: run lengths have to fill the image, ids have to be the task's,
-clicks and strokes are counted here from the trajectory.
+Nothing from the page is trusted: run lengths must fill the image, ids must be the task's, clicks
+and strokes are counted here from the trajectory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STROKES = ("brush", "erase")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskContext:
-    """What all masks of a task have in common. size: (H, W) of the image."""
+    """What all masks of a task share. size: (H, W) of the image in pixels."""
 
     task_id: int
     image_id: int
@@ -33,7 +33,7 @@ class TaskContext:
 
     @property
     def model(self) -> str:
-        """The version that answers prompts."""
+        """The model version that answers prompts."""
         return str(self.provenance.model)
 
 
@@ -41,7 +41,7 @@ def checked_rle(given: Rle, size: tuple[int, int]) -> RLE:
     """The run lengths in canonical form.
 
     Raises:
-        RefusedError: they are not of an image of this size, or the mask is empty.
+        RefusedError: they do not fit an image of this (H, W), or the mask is empty.
     """
     if tuple(given.size) != size:
         raise invalid(f"a mask of {tuple(given.size)} does not fit an image of {size} (H, W)")
@@ -55,26 +55,27 @@ def checked_rle(given: Rle, size: tuple[int, int]) -> RLE:
 
 
 def check_ids(masks: Sequence[NewMask], known: Collection[str], named: Sequence[str]) -> None:
-    """Client ids are used once; what is replaced or rejected is the task's, and only once.
+    """Check that client ids are unique, and that replaced or rejected masks are the task's, each
+    named once.
 
     Raises:
-        RefusedError: otherwise.
+        RefusedError: an id is repeated or unknown.
     """
     clients = [mask.client_id for mask in masks]
     if len(set(clients)) != len(clients):
         raise invalid("two masks have the same client_id")
     touched = [*named, *(mask.replaces for mask in masks if mask.replaces is not None)]
     if len(set(touched)) != len(touched):
-        raise invalid("a mask that was there is named twice")
-    strange = set(touched) - set(known)
-    if strange:
-        raise invalid(f"not a mask of this task: {sorted(strange)[0]!r}")
+        raise invalid("an existing mask is named twice")
+    unknown = set(touched) - set(known)
+    if unknown:
+        raise invalid(f"not a mask of this task: {sorted(unknown)[0]!r}")
 
 
 def drawn_mask(
     context: TaskContext, given: NewMask, name: str, *, supersedes: str | None = None
 ) -> Mask:
-    """The record of one mask that a person made.
+    """The record of one mask that an annotator drew.
 
     Raises:
         RefusedError: its run lengths are wrong.
@@ -97,7 +98,7 @@ def drawn_mask(
 
 
 def steps_of(context: TaskContext, mask_id: str, given: NewMask) -> list[TrajectoryStep]:
-    """The rows for a mask's trajectory."""
+    """The trajectory rows of a mask."""
     return [
         TrajectoryStep(
             mask_id=mask_id,
@@ -122,7 +123,7 @@ def steps_of(context: TaskContext, mask_id: str, given: NewMask) -> list[Traject
 
 
 def result_of(masks: Sequence[NewMask], seconds: float) -> TaskResult:
-    """Clicks, strokes and time a person gave for masks, and how many masks that made."""
+    """The number of masks drawn, with the annotator's clicks, strokes and seconds."""
     kinds = [event.kind for mask in masks for event in mask.trajectory]
     return TaskResult(
         made=len(masks),

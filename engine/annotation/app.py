@@ -1,4 +1,4 @@
-"""The server: FastAPI over `AnnotationService`. `create_app` takes what it needs."""
+"""The web app: FastAPI over `AnnotationService`; `create_app` takes its dependencies."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from storage.objects import StorageUnavailableError
 log = logging.getLogger(__name__)
 
 HTTP = {
-    404: ("not_found", "there is nothing at this address"),
-    405: ("method", "this address takes requests of another kind"),
+    404: ("not_found", "nothing has this address"),
+    405: ("method", "this address takes another HTTP method"),
 }
-"""What requests that fit no route are told."""
+"""Answers to requests that match no route."""
 
 PAGES = {
     "/annotate": "annotate.html",
@@ -61,20 +61,20 @@ def create_app(
     collectors: Sequence[Collector] = (),
     metrics_token: str | None = None,
 ) -> FastAPI:
-    """The app over one workspace.
+    """The app of one workspace.
 
     Args:
-        service: the rules.
-        access: who may come in.
+        service: the rules of tasks.
+        access: sign-ins and roles.
         actions: what an admin can start.
-        reports: what the dashboard shows.
+        reports: the figures of the dashboard.
         guidelines: Markdown for annotators.
-        hosts: names under which the server may be asked; others are refused, so that no other
-            site's name can be made to point here.
+        hosts: accepted host names; others are refused, so that no other site's name can be made
+            to point here (DNS rebinding).
         proxies: addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are
-            believed.
-        collectors: what `/metrics` tells beside the times of clicks.
-        metrics_token: lets others than this machine read them.
+            trusted.
+        collectors: metrics that `/metrics` serves beside click times.
+        metrics_token: lets other machines read `/metrics`.
     """
     app = FastAPI(
         title="open data engine: annotation",
@@ -92,7 +92,7 @@ def create_app(
     state.actions, state.reports = actions, reports
     state.guidelines = Guidelines(markdown=guidelines, html=html_of(guidelines))
     state.large = asyncio.Semaphore(LARGE_AT_ONCE)
-    state.live = Live(lambda sight: _live_state(service, actions, sight), access.still_there)
+    state.live = Live(lambda sight: _live_state(service, actions, sight), access.find_active)
     app.include_router(routes.router, prefix="/api")
     add_metrics(app, collectors, metrics_token)
     _add_pages(app)
@@ -105,14 +105,14 @@ def create_app(
 
 def _live_state(service: AnnotationService, actions: Actions, sight: Sight) -> dict[str, Any]:
     queue = service.queue.by_kind(dataset_ids=sight.datasets)
-    # ages change by themselves and are no news
-    told = {"queue": {kind: {**row, "oldest_seconds": 0} for kind, row in queue.items()}}
+    # ages change by themselves and are not events
+    events = {"queue": {kind: {**row, "oldest_seconds": 0} for kind, row in queue.items()}}
     if not sight.dashboard:
-        return told
+        return events
     jobs = {f"job:{job.id}": job.model_dump(mode="json") for job in actions.jobs()}
     summary = service.catalog.summary()
     stamp = [summary.runs, summary.rounds, summary.models, summary.releases, summary.images]
-    return {**told, "overview": {"stamp": str(stamp)}, **jobs}
+    return {**events, "overview": {"stamp": str(stamp)}, **jobs}
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -152,7 +152,7 @@ def _problem(status: int, error: str, message: str, headers: Any = None) -> JSON
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    """One handler an error: what goes wrong becomes a `Problem`."""
+    """One handler per error type: each answers with a `Problem`."""
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> JSONResponse:
@@ -176,7 +176,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s: %s", request.method, request.url.path, error)
-        message = "the server cannot reach its data at the moment; your work is kept, try again"
+        message = "the server cannot reach its data now; your work is kept, try again"
         return _problem(503, "unavailable", message, {"Retry-After": "2"})
 
     app.add_exception_handler(CatalogUnavailableError, unavailable)

@@ -1,5 +1,5 @@
-"""Where a request comes from, as far as can be told: this machine or another, through a proxy or
-not, a page of ours or of somebody else."""
+"""Where a request comes from, as far as it shows: this machine or another, through a proxy or not,
+from our pages or another site's."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FORWARDED = (
     *("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip"),
     *("cf-connecting-ip", "fastly-client-ip", "x-envoy-external-address", "x-original-host"),
 )
-"""Headers of a proxy, beside all that begin with `x-forwarded-`: who asks through one is not on
-this machine, whatever the address says."""
+"""Headers of a proxy, beside all that begin with `x-forwarded-`: a request through a proxy is not
+from this machine, whatever its address."""
 
 
 def is_loopback(host: str) -> bool:
@@ -33,8 +33,8 @@ def is_loopback(host: str) -> bool:
 
 
 def is_direct(request: HTTPConnection) -> bool:
-    """Whether the request comes from this machine through no proxy. HTTP/1.0 is what nginx speaks
-    to a server by default, without a header of its own; browsers and our client speak 1.1."""
+    """Whether the request comes from this machine without a proxy. nginx by default speaks HTTP/1.0
+    and adds no header; browsers and our client speak 1.1."""
     if request.client is None or request.scope["http_version"] == "1.0":
         return False
     if any(name in FORWARDED or name.startswith("x-forwarded-") for name in request.headers):
@@ -43,8 +43,8 @@ def is_direct(request: HTTPConnection) -> bool:
 
 
 def is_local(request: HTTPConnection) -> bool:
-    """Whether whoever started this server asks: directly, by a name of this machine, from no other
-    site's page, and as the same user (or root), where the system tells."""
+    """Whether the request comes from the user who started this server: directly, by a name of this
+    machine, not from another site's page, and as the same user or root, where the system shows."""
     if not is_direct(request):
         return False
     hosts = [f"//{host}" for host in request.headers.getlist("host")]
@@ -53,13 +53,13 @@ def is_local(request: HTTPConnection) -> bool:
 
 
 def is_foreign(request: HTTPConnection) -> bool:
-    """Whether the browser says that a page of another site, or of another port, asks."""
+    """Whether the browser says that the request comes from a page of another site or port."""
     return request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
 
 
 def address_of(request: HTTPConnection) -> str:
-    """Whom to count the requests of strangers for: the address, of IPv6 the network that one
-    customer has."""
+    """What to count requests without a sign-in by: the address; for IPv6 the /64 network, which is
+    one customer's."""
     host = request.client.host if request.client else "?"
     try:
         address = ipaddress.ip_address(host)
@@ -78,7 +78,7 @@ def _host_of(address: str) -> str:
 
 
 def _is_by_this_user(request: HTTPConnection) -> bool:
-    """Linux says whose the other end of a connection within the machine is; elsewhere, all pass."""
+    """Whether this user or root owns the other end of a local connection; True outside Linux."""
     if request.client is None or request.scope["server"] is None:
         return False
     ends = tuple(request.client), tuple(request.scope["server"])
@@ -87,7 +87,7 @@ def _is_by_this_user(request: HTTPConnection) -> bool:
 
 
 def _connections(port: int) -> Iterator[tuple[tuple[str, int], tuple[str, int], int]]:
-    """The connections from a port: this end, the other end, and the user whose this end is."""
+    """The connections from a port: its end, the other end, and the user who owns its end."""
     for name in ("tcp", "tcp6"):
         try:
             lines = Path("/proc/net", name).read_text().splitlines()[1:]
@@ -100,7 +100,7 @@ def _connections(port: int) -> Iterator[tuple[tuple[str, int], tuple[str, int], 
 
 
 def _end(text: str) -> tuple[str, int]:
-    """An address and a port of /proc/net/tcp: words as the processor has them."""
+    """Parse an address and port of /proc/net/tcp, whose words are in the processor's order."""
     address, _, port = text.partition(":")
     data = bytes.fromhex(address)
     if sys.byteorder == "little":

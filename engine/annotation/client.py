@@ -1,4 +1,4 @@
-"""A small typed client of the page's server: for scripts, load tests and simulated annotators.
+"""A small typed client of the annotation server, for scripts, load tests and simulated annotators.
 
 with Client("http://127.0.0.1:8765", token="...") as client:
     task = client.next_task([TaskKind.ANNOTATE]).task
@@ -41,8 +41,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Client:
-    """Signed in as one person. Every method raises RefusedError where the server refuses, and
-    httpx.TransportError where it cannot be reached: handing in may simply be tried again."""
+    """A client signed in as one annotator. Every method raises RefusedError if the server refuses,
+    and httpx.TransportError if it cannot be reached; a submission may then be repeated."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class Client:
     ) -> None:
         """
         Args:
-            url: of the page, e.g. http://127.0.0.1:8765.
-            token: of a one-time sign-in link (what follows the #).
-            session: of an earlier client (`Client.session`). Neither: where nobody has to sign in.
+            url: of the server, e.g. http://127.0.0.1:8765.
+            token: of a one-time sign-in link (the part after #).
+            session: of an earlier client (`Client.session`). A local server may need neither.
         """
         cookies = {} if session is None else {COOKIE: session}
         self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies)
@@ -80,7 +80,7 @@ class Client:
 
     @property
     def session(self) -> str | None:
-        """What signs a later client in as the same person: keep it secret."""
+        """Signs a later client in as the same annotator: keep it secret."""
         return self._http.cookies.get(COOKIE)
 
     def close(self) -> None:
@@ -88,21 +88,21 @@ class Client:
         self._http.close()
 
     def renew(self) -> None:
-        """Fetch the CSRF token again: a local server that was restarted has a new one."""
+        """Fetch the CSRF token again: a restarted local server has a new one."""
         self.me = self._call(Me, "GET", "/api/me")
         self._csrf = self.me.csrf
 
     def next_task(self, kinds: Collection[TaskKind], dataset: str | None = None) -> NextTaskView:
-        """Take the next task; one that is held already comes first."""
+        """Take the next task; a task already held comes first."""
         body = {"kinds": [str(kind) for kind in kinds], "dataset": dataset}
         return self._call(NextTaskView, "POST", "/api/tasks/next", body)
 
     def task(self, task_id: int) -> TaskView:
-        """A task that is held."""
+        """A task that the annotator holds."""
         return self._call(TaskView, "GET", f"/api/tasks/{task_id}")
 
     def heartbeat(self, task: TaskView) -> datetime:
-        """Hold the task for another while; until when."""
+        """Renew the lease on the task; returns when it expires."""
         body = {"lease_id": task.lease_id}
         return self._call(LeaseTime, "POST", f"/api/tasks/{task.id}/heartbeat", body).expires_at
 
@@ -111,11 +111,11 @@ class Client:
         self._send("POST", f"/api/tasks/{task.id}/skip", {"lease_id": task.lease_id})
 
     def release(self, task: TaskView) -> None:
-        """Give the task back to its place."""
+        """Return the task to its place in the queue."""
         self._send("POST", f"/api/tasks/{task.id}/release", {"lease_id": task.lease_id})
 
     def save_draft(self, task: TaskView, version: int, data: dict[str, Any]) -> Draft:
-        """Keep unfinished work."""
+        """Store unfinished work."""
         body = {"lease_id": task.lease_id, "draft": {"version": version, "data": data}}
         return self._call(Draft, "PUT", f"/api/tasks/{task.id}/draft", body)
 
@@ -146,10 +146,10 @@ class Client:
         seconds: float,
         rejected: Collection[str] = (),
     ) -> Submitted:
-        """Hand in an `annotate` or `complete` task; again, it changes nothing."""
-        return self._hand_in("submit", task, masks, rejected, seconds)
+        """Submit an `annotate` or `complete` task; repeating it changes nothing."""
+        return self._submit("submit", task, masks, rejected, seconds)
 
-    def _hand_in(
+    def _submit(
         self,
         how: str,
         task: TaskView,
@@ -173,11 +173,11 @@ class Client:
         seconds: float,
         rejected: Collection[str] = (),
     ) -> Submitted:
-        """The same for a task that somebody else has by now: a reviewer sees both versions."""
-        return self._hand_in("late", task, masks, rejected, seconds)
+        """Submit work on a task that somebody else now has: a reviewer sees both versions."""
+        return self._submit("late", task, masks, rejected, seconds)
 
     def judge(self, task: TaskView, verdicts: Collection[NewVerdict]) -> Submitted:
-        """Hand in a `review` task."""
+        """Submit a `review` task."""
         body = {
             "lease_id": task.lease_id,
             "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
@@ -185,20 +185,20 @@ class Client:
         return self._call(Submitted, "POST", f"/api/tasks/{task.id}/judge", body)
 
     def pixels(self, image_id: int, side: int | None = None) -> bytes:
-        """An image as JPEG."""
+        """An image as JPEG, its longer side at most `side` pixels."""
         query = "" if side is None else f"?side={side}"
         return self._send("GET", f"/api/images/{image_id}/pixels{query}").content
 
     def overview(self) -> Overview:
-        """What the dashboard shows."""
+        """The figures of the dashboard."""
         return self._call(Overview, "GET", "/api/overview")
 
     def actions(self) -> list[ActionView]:
-        """What can be started."""
+        """The actions that can be started."""
         return self._list(ActionView, "/api/actions")
 
     def plan(self, name: str, values: Values | None = None) -> ActionPlan:
-        """What an action will do with values for its fields."""
+        """Describe what an action will do with these field values."""
         body = {"values": values or {}}
         return self._call(ActionPlan, "POST", f"/api/actions/{name}/plan", body)
 
@@ -207,11 +207,11 @@ class Client:
         return self._call(JobView, "POST", f"/api/actions/{name}", {"values": values or {}})
 
     def stop(self, job_id: str) -> JobView:
-        """Interrupt a job as Ctrl-C does; again, end it at once."""
+        """Interrupt a job as Ctrl-C does; the second call kills it."""
         return self._call(JobView, "POST", f"/api/jobs/{job_id}/stop", {})
 
     def jobs(self) -> list[JobView]:
-        """What was started, the newest first."""
+        """The started jobs, newest first."""
         return self._list(JobView, "/api/jobs")
 
     def _list(self, kind: type[ModelT], path: str) -> list[ModelT]:
@@ -224,15 +224,15 @@ class Client:
 
     def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
         headers = {"X-CSRF-Token": self._csrf} if self._csrf else {}
-        answer = self._http.request(method, path, json=body, headers=headers)
-        if answer.is_error:
-            raise _refusal(answer)
-        return answer
+        response = self._http.request(method, path, json=body, headers=headers)
+        if response.is_error:
+            raise _refusal(response)
+        return response
 
 
-def _refusal(answer: httpx.Response) -> RefusedError:
+def _refusal(response: httpx.Response) -> RefusedError:
     try:
-        problem = answer.json()
-        return RefusedError(answer.status_code, problem["error"], problem["message"])
+        problem = response.json()
+        return RefusedError(response.status_code, problem["error"], problem["message"])
     except (ValueError, KeyError, TypeError):
-        return RefusedError(answer.status_code, "unknown", answer.text[:500])
+        return RefusedError(response.status_code, "unknown", response.text[:500])

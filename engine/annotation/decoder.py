@@ -1,4 +1,4 @@
-"""One decoder for all annotators: what comes in while it is busy is decoded together."""
+"""One decoder for all annotators: prompts that arrive while it is busy are decoded together."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from engine.core.records import Prompt
     from engine.sam import Embedding, Prediction, Segmenter
 
-    Asked = tuple[Embedding, Prompt, bool]
+    PromptItem = tuple[Embedding, Prompt, bool]
 
 MAX_BATCH = 32
 """Prompts decoded at once."""
 
 
 class BatchedDecoder:
-    """A thread that answers prompts of any number of other threads with one model.
+    """A thread that decodes the prompts of any number of other threads with one model.
 
-    There is no waiting for a batch to fill: a lone prompt is decoded at once.
+    It does not wait for a batch to fill: a single prompt is decoded at once.
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
-        self._waiting: SimpleQueue[tuple[Asked, Future[Prediction]]] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[PromptItem, Future[Prediction]]] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="decoder", daemon=True)
         self._thread.start()
 
-    def predict_each(self, asked: Sequence[Asked]) -> list[Prediction]:
-        """What `Segmenter.predict_each` says; waits for it."""
-        answers: list[Future[Prediction]] = [Future() for _ in asked]
-        for item, answer in zip(asked, answers, strict=True):
+    def predict_each(self, items: Sequence[PromptItem]) -> list[Prediction]:
+        """As `Segmenter.predict_each`; blocks until all prompts are decoded."""
+        answers: list[Future[Prediction]] = [Future() for _ in items]
+        for item, answer in zip(items, answers, strict=True):
             self._waiting.put((item, answer))
         return [answer.result() for answer in answers]
 
@@ -47,9 +47,9 @@ class BatchedDecoder:
                     break
             self._answer(batch)
 
-    def _answer(self, batch: list[tuple[Asked, Future[Prediction]]]) -> None:
+    def _answer(self, batch: list[tuple[PromptItem, Future[Prediction]]]) -> None:
         try:
-            found = self.segmenter.predict_each([asked for asked, _ in batch])
+            found = self.segmenter.predict_each([item for item, _ in batch])
         except Exception as error:
             for _, answer in batch:
                 answer.set_exception(error)

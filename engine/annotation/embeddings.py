@@ -1,5 +1,5 @@
-"""Embeddings of the images that people work on: made once, kept on the object store, the recent
-ones in memory, those of the next tasks fetched ahead."""
+"""Embeddings of the images under annotation: computed once, stored in the object store, cached in
+memory, prefetched for the next tasks."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from engine.sam.tiles import Decode, Tile, TiledPredictor, TilePrediction
 
 MAX_TILES = 16
-"""Embedded pieces of one image that are kept."""
+"""Embedded tiles kept per image."""
 
 
 class ReadyImage:
-    """An image that prompts can be answered on."""
+    """An image ready for prompts: its embedding and tiles."""
 
     def __init__(self, segmenter: Segmenter, embedding: Embedding, zoom: TiledPredictor) -> None:
         """
         Args:
-            zoom: of the image, with the model.
+            zoom: predictor over the image and its tiles.
         """
         self.embedding, self.zoom = embedding, zoom
         self._segmenter = segmenter
         self._frames: dict[Tile, Frame] = {}
 
     def frame(self, answer: TilePrediction) -> Frame:
-        """What draws an answer's masks on its tile."""
+        """The frame that draws a prediction's masks on its tile."""
         from engine.automatic.windows import Frame
 
         found = self._frames.get(answer.tile)
@@ -49,11 +49,11 @@ class ReadyImage:
 
 
 Pixels = Callable[[int], np.ndarray]
-"""The RGB uint8 (H, W, 3) of an image id."""
+"""The RGB uint8 pixels (H, W, 3) of an image id."""
 
 
 class EmbeddingCache:
-    """Ready images by model version and image id; safe for any number of threads."""
+    """Ready images by model version and image id. Thread-safe."""
 
     def __init__(
         self,
@@ -66,24 +66,24 @@ class EmbeddingCache:
     ) -> None:
         """
         Args:
-            objects: where embeddings are kept, under `embeddings/MODEL/IMAGE.safetensors`.
-            segmenter_of: the loaded model of a version.
-            pixels_of: an image's pixels; what it raises comes out of `get`.
-            decode_of: what answers prompts with a model version, in place of the model itself.
+            objects: stores embeddings under `embeddings/MODEL/IMAGE.safetensors`.
+            segmenter_of: returns the loaded model of a version.
+            pixels_of: returns an image's pixels; `get` passes its errors on.
+            decode_of: returns a decoder for a model version, used instead of the model itself.
             capacity: images in memory; an embedding takes 1.2 MB with `lite`, 4 MB with `vit_h`,
-                and an image whose small objects were looked at closer has up to MAX_TILES.
+                and an image with prompts on small objects has up to MAX_TILES more.
         """
         self._decode_of = decode_of
         self._objects, self._segmenter_of, self._pixels_of = objects, segmenter_of, pixels_of
         self._lock = threading.Lock()
         self._making = threading.Lock()
-        """One encoding at a time: two would only slow each other down."""
+        """Held while encoding: two encodings at once only slow each other down."""
         self._recent: LRUCache[tuple[str, int], Future[ReadyImage]] = LRUCache(capacity)
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
 
     def get(self, model: str, image_id: int) -> ReadyImage:
-        """The ready image: from memory, from the store, or made now; of several threads that ask
-        at once, one makes it."""
+        """The ready image, from memory, from the store, or computed now. Concurrent calls for one
+        image compute it once."""
         key = (model, image_id)
         with self._lock:
             found = self._recent.get(key)
@@ -95,11 +95,11 @@ class EmbeddingCache:
         return found.result()
 
     def prefetch(self, model: str, image_ids: list[int]) -> None:
-        """Make images ready in the background, in their order."""
+        """Make images ready in the background, in this order."""
         for image_id in image_ids:
             with self._lock:
-                is_there = (model, image_id) in self._recent
-            if not is_there:
+                is_cached = (model, image_id) in self._recent
+            if not is_cached:
                 self._ahead.submit(self.get, model, image_id)
 
     def _fill(self, key: tuple[str, int], found: Future[ReadyImage]) -> None:
@@ -107,7 +107,7 @@ class EmbeddingCache:
             found.set_result(self._ready(*key))
         except BaseException as error:
             with self._lock:
-                self._recent.pop(key, None)  # the next one may try again
+                self._recent.pop(key, None)  # the next call tries again
             found.set_exception(error)
 
     def _ready(self, model: str, image_id: int) -> ReadyImage:
@@ -138,20 +138,20 @@ class EmbeddingCache:
 
 
 def embedding_key(model: str, image_id: int) -> str:
-    """Where the store has the embedding."""
+    """The embedding's key in the store."""
     return layout.EMBEDDING.key(model=model, image=image_id)
 
 
 def make_embedding(
     objects: ObjectStore, segmenter: Segmenter, key: str, pixels_HWC: np.ndarray
 ) -> bytes:
-    """Encode an image and store the embedding; the bytes that were stored. Where another process
-    was faster, its embedding counts."""
+    """Encode an image (RGB uint8, (H, W, 3)) and store the embedding. Returns the stored bytes:
+    those of another process if it was faster."""
     from engine.sam.embedding_file import write_embedding
 
     data = write_embedding(segmenter.embed(pixels_HWC))
     try:
         objects.put(key, data)
-    except ObjectExistsError:  # the same but for rounding
+    except ObjectExistsError:  # equal up to rounding
         return objects.get(key)
     return data

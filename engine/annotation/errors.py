@@ -1,10 +1,10 @@
-"""Requests that are refused: one exception, whose fields become the answer."""
+"""Refused requests: one exception, whose fields become the HTTP response."""
 
 from __future__ import annotations
 
 
 class RefusedError(Exception):
-    """A request cannot be granted. `status` is HTTP's, `error` a word for programs, the message is
+    """A request is refused. `status` is the HTTP status, `error` a word for programs; `message` is
     for people and says what to do next."""
 
     def __init__(self, status: int, error: str, message: str) -> None:
@@ -13,11 +13,11 @@ class RefusedError(Exception):
 
 
 def sentence(message: str) -> str:
-    """The message as people read it: it begins with a capital, unless its first word is a name, and
-    ends with a full stop."""
+    """The message as a sentence: with a capital, unless its first word is a name, and a full
+    stop."""
     first = message.split(" ", 1)[0]
-    begun = message[:1].upper() + message[1:] if first.isalpha() else message
-    return begun if begun.endswith((".", "!", "?")) else f"{begun}."
+    text = message[:1].upper() + message[1:] if first.isalpha() else message
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def invalid(message: str) -> RefusedError:
@@ -26,15 +26,15 @@ def invalid(message: str) -> RefusedError:
 
 
 def not_found(message: str) -> RefusedError:
-    """There is no such thing, or it is not for this person to know."""
+    """The thing does not exist, or this visitor may not see it."""
     return RefusedError(404, "not_found", message)
 
 
 def lease_lost(task_id: int) -> RefusedError:
-    """The task is not held by whoever asks."""
+    """The visitor does not hold the task."""
     return RefusedError(
         409,
         "lease_lost",
-        f"task {task_id} is not yours any more: it was handed in, skipped, or held too long "
-        "without a sign of life. Take the next one.",
+        f"task {task_id} is no longer yours: it was submitted, skipped, or its lease expired. "
+        "Take the next one.",
     )

@@ -1,4 +1,4 @@
-"""What every request passes: security headers. Plain ASGI."""
+"""Security headers on every response, as plain ASGI middleware."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 OVER_TLS = "max-age=31536000"
-"""Strict-Transport-Security of answers that go out over TLS: a year of nothing else."""
+"""Strict-Transport-Security of responses over TLS: one year."""
 
 
 class SecurityHeaders:
-    """Adds HEADERS to every answer, and OVER_TLS where it applies."""
+    """Adds HEADERS to every response, and OVER_TLS to those over TLS."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

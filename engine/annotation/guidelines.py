@@ -1,17 +1,17 @@
-"""The guidelines: Markdown of whoever runs the server, as HTML that a page can show as it is."""
+"""The annotation guidelines: the operator's Markdown as HTML that is safe to show."""
 
 from __future__ import annotations
 
 from markdown_it import MarkdownIt
 
 NO_IMAGES = ["image"]
-"""The page's security policy lets none in from elsewhere."""
+"""Disabled rules: the page's security policy blocks images from other sites."""
 
 
 def html_of(markdown: str) -> str:
-    """CommonMark as HTML. HTML in it stays text, and so do links to scripts and files.
+    """Render CommonMark as HTML. Raw HTML and links to scripts and files stay text.
 
-    All headings become h3: the title of the dialog they are shown in is the page's h2.
+    All headings become h3: the title of the dialog that shows them is an h2.
     """
     parser = MarkdownIt("commonmark", {"html": False}).disable(NO_IMAGES)
     tokens = parser.parse(markdown)

@@ -1,9 +1,9 @@
-"""Work that comes in after its task went to somebody else: both versions are kept, and a reviewer
+"""Work submitted after its task went to somebody else: both versions are kept, and a reviewer
 picks masks from them.
 
 A late version is a review run with masks of its own. It has no task until the other version is
-handed in; then its one task shows the masks of both. Those of the late version that are accepted
-become masks of the review run; all verdicts count as any reviewer's do.
+submitted; then its one task shows the masks of both. Accepted masks of the late version become
+masks of the review run; all verdicts count like any reviewer's.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from storage.masks import MaskTable, read_parquet, write_parquet
 from storage.objects import ObjectNotFoundError, ObjectStore
 
 OVER = (TaskState.SUBMITTED, TaskState.SKIPPED)
-"""States of a task that nobody works on any more."""
+"""States of a finished task."""
 
 RUNS = 1_000
-"""Review runs of a dataset that are looked through, the latest ones."""
+"""How many of a dataset's latest review runs are searched."""
 
 
 class LateWork:
-    """Late versions of one server's tasks; safe for any number of threads."""
+    """Late versions of one server's tasks. Thread-safe."""
 
     def __init__(
         self, catalog: Catalog, queue: AnnotationQueue, objects: ObjectStore, masks: MaskTable
@@ -57,17 +57,17 @@ class LateWork:
         given: Submission,
         confirmed: Sequence[Mask],
     ) -> Submitted:
-        """Keep the annotator's version of a task that somebody else has; the first one counts.
+        """Store the annotator's version of a task that somebody else has; the first one counts.
 
         Args:
-            context: the task's.
-            confirmed: pre-filled masks that the annotator let stand.
+            context: of the task.
+            confirmed: pre-filled masks that the annotator kept.
 
         Raises:
             RefusedError: nobody else has the task, or a mask is wrong.
         """
         if task.annotator_id == annotator.id:
-            raise RefusedError(409, "not_late", f"task {task.id} went to nobody else")
+            raise RefusedError(409, "not_late", f"nobody else has task {task.id}")
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"late/{task.id}/{annotator.id}").hex
         origin = replace(context.provenance, run_id=run_id, annotator=annotator.name)
         mine = replace(context, provenance=origin)
@@ -92,7 +92,7 @@ class LateWork:
         return Submitted(task_id=task.id, masks=len(rows), was_known=run.config.get("masks") != key)
 
     def queue_reviews(self, task: Task) -> None:
-        """Send late versions of a task that is over to a reviewer, beside the one handed in."""
+        """Queue late versions of a finished task for review, beside the submitted one."""
         if task.state not in OVER:
             return
         runs = self._catalog.runs.all(dataset_id=task.dataset_id, kind=RunKind.REVIEW, limit=RUNS)
@@ -100,8 +100,8 @@ class LateWork:
             if run.config.get("late_of") == task.id and run.state != RunState.FINISHED:
                 self._queue_review(task, run)
 
-    def take_up(self, run: Run) -> None:
-        """Send a late version to a reviewer where whoever was to do so was killed before."""
+    def resume(self, run: Run) -> None:
+        """Queue a late version for review if the process that was to do so was killed."""
         task_id = run.config.get("late_of")
         if task_id is None or any(self._queue.counts(run_id=run.id).values()):
             return
@@ -110,14 +110,14 @@ class LateWork:
             self._queue_review(task, run)
 
     def _queue_review(self, task: Task, run: Run) -> None:
-        theirs = self._handed_in(task)
+        theirs = self._submitted(task)
         known = {(mask.rle.counts, mask.rle.size) for mask in theirs}
         late = [
             mask
             for mask in read_parquet(self._objects.get(str(run.config["masks"])))
             if (mask.rle.counts, mask.rle.size) not in known
         ]
-        if not late:  # the same masks twice
+        if not late:  # both versions have the same masks
             self._catalog.runs.finish(run.id)
             return
         key = layout.PREFILL.key(run=run.id, name=new_id())
@@ -136,8 +136,8 @@ class LateWork:
         )
         self._queue.add([review])
 
-    def _handed_in(self, task: Task) -> list[Mask]:
-        """The masks of the version that was handed in; once its round is over, from the table."""
+    def _submitted(self, task: Task) -> list[Mask]:
+        """The masks of the submitted version; after the end of its round, from the table."""
         if task.result_key is None:
             return []
         try:

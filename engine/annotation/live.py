@@ -1,7 +1,7 @@
 """Server-sent events: the queue, jobs and the overview, as they change.
 
-The catalog is looked at once a second at most, however many pages listen: once for who is still
-signed in, and once for each kind of sight among them.
+The catalog is read at most once per second, however many pages listen: once for the active
+sessions, and once per `Sight` among them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from storage.catalog import Annotator
 
 EVERY_SECONDS = 1.0
 STREAMS = 20
-"""Of one session, that is: tabs of one browser."""
+"""Of one session, i.e. tabs of one browser."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What was found, and when."""
+class _Cached:
+    """A value, and when it was read (monotonic seconds)."""
 
     at: float
-    found: Any
+    value: Any
 
     @property
     def is_fresh(self) -> bool:
@@ -37,30 +37,30 @@ class _Seen:
 
 
 class Live:
-    """Streams of events; one instance a server, used on its event loop."""
+    """Streams of events; one instance per server, used on its event loop."""
 
     def __init__(
         self,
         state: Callable[[Sight], dict[str, Any]],
-        still_there: Callable[[Collection[str]], dict[str, Annotator]],
+        find_active: Callable[[Collection[str]], dict[str, Annotator]],
     ) -> None:
         """
         Args:
-            state: event name to its data as it is now, for those who see that much.
-            still_there: who has these sessions, as `Access` tells. Both are called in threads.
+            state: returns current data by event name, limited to a `Sight`.
+            find_active: `Access.find_active`. Both are called in threads.
         """
-        self._state, self._still_there = state, still_there
+        self._state, self._find_active = state, find_active
         self._lock = asyncio.Lock()
-        self._events: dict[Sight, _Seen] = {}
-        self._people = _Seen(float("-inf"), {})
+        self._events: dict[Sight, _Cached] = {}
+        self._people = _Cached(float("-inf"), {})
         self._open: Counter[str] = Counter()
 
     async def stream(self, session: str) -> AsyncIterator[ServerSentEvent]:
-        """Everything as it is now, then what changes, until the session is over. One stream too
-        many ends at once.
+        """Yield the current state, then changes, until the session ends. A stream beyond STREAMS
+        ends at once.
 
         Args:
-            session: whose, as `Visitor` has it.
+            session: `Visitor.session`.
         """
         if self._open[session] >= STREAMS:
             return
@@ -70,34 +70,34 @@ class Live:
                 yield event
         finally:
             self._open[session] -= 1
-            self._open += Counter()  # forgets those who have none left
+            self._open += Counter()  # drops sessions without streams
 
     async def _changes(self, session: str) -> AsyncIterator[ServerSentEvent]:
-        told: dict[str, str] = {}
+        sent: dict[str, str] = {}
         while (person := await self._person(session)) is not None:
             for name, data in (await self._now(sight_of(person))).items():
-                if told.get(name) != data:
-                    told[name] = data
+                if sent.get(name) != data:
+                    sent[name] = data
                     yield ServerSentEvent(event=name.partition(":")[0], raw_data=data)
             await asyncio.sleep(EVERY_SECONDS)
 
     async def _person(self, session: str) -> Annotator | None:
-        """Who has the session, with the rights of now."""
+        """The annotator of the session, with current rights."""
         async with self._lock:
-            if not self._people.is_fresh or session not in self._people.found:
-                found = await asyncio.to_thread(self._still_there, list(self._open))
-                self._people = _Seen(time.monotonic(), found)
-            person: Annotator | None = self._people.found.get(session)
+            if not self._people.is_fresh or session not in self._people.value:
+                found = await asyncio.to_thread(self._find_active, list(self._open))
+                self._people = _Cached(time.monotonic(), found)
+            person: Annotator | None = self._people.value.get(session)
             return person
 
     async def _now(self, sight: Sight) -> dict[str, str]:
         async with self._lock:
-            seen = self._events.get(sight)
-            if seen is None or not seen.is_fresh:
+            cached = self._events.get(sight)
+            if cached is None or not cached.is_fresh:
                 found = await asyncio.to_thread(self._state, sight)
-                told = {name: json.dumps(data, default=str) for name, data in found.items()}
-                seen = _Seen(time.monotonic(), told)
+                texts = {name: json.dumps(data, default=str) for name, data in found.items()}
+                cached = _Cached(time.monotonic(), texts)
                 fresh = {one: kept for one, kept in self._events.items() if kept.is_fresh}
-                self._events = {**fresh, sight: seen}
-            events: dict[str, str] = seen.found
+                self._events = {**fresh, sight: cached}
+            events: dict[str, str] = cached.value
             return events

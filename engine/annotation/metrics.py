@@ -1,7 +1,7 @@
-"""`/metrics` of the page's server, in Prometheus' text format: how fast clicks are answered, and
-what collectors tell that the caller hands over.
+"""`/metrics` of the annotation server, in Prometheus' text format: response times of clicks and
+the caller's collectors.
 
-Only this machine may read it, or whoever has the token: queue and costs are nobody else's business.
+Only this machine and holders of the token may read it: queue and costs are confidential.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from prometheus_client.registry import Collector
 from engine.annotation.callers import is_direct
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
-"""Upper ends of the histograms' buckets."""
+"""Upper bounds of the histogram buckets, in seconds."""
 
 REMEMBERED = 10_000
-"""Tasks of which it is known that they had their first click."""
+"""Tasks remembered as having had their first click."""
 
 
 class ClickTimes:
-    """How long the server took to answer prompts; safe for any number of threads."""
+    """How long the server took to answer prompts. Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._all = Histogram(
@@ -59,8 +59,8 @@ def add_metrics(app: FastAPI, collectors: Sequence[Collector], token: str | None
     """Serve `/metrics`, and count clicks in `app.state.clicks`.
 
     Args:
-        collectors: what else is told.
-        token: bearer token that lets others than this machine in; None: nobody.
+        collectors: further metrics to serve.
+        token: bearer token that admits other machines; None admits none.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -71,14 +71,14 @@ def add_metrics(app: FastAPI, collectors: Sequence[Collector], token: str | None
 
     @app.get("/metrics", include_in_schema=False)
     def metrics(request: Request) -> Response:
-        """Plain, not async: collectors ask the catalog."""
+        """Not async: collectors read the catalog."""
         if not may_read(request, token):
-            return PlainTextResponse("metrics need this machine or the token\n", 403)
+            return PlainTextResponse("metrics are for this machine or holders of the token\n", 403)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def may_read(request: Request, token: str | None) -> bool:
-    """Whether the request has the token or comes from this machine, through no proxy."""
+    """Whether the request has the token or comes from this machine without a proxy."""
     given = request.headers.get("authorization", "")
     scheme, _, value = given.partition(" ")
     if token and scheme.lower() == "bearer":

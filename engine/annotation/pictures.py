@@ -1,4 +1,4 @@
-"""Images as browsers want them: JPEG at the size of the screen, the recent ones in memory."""
+"""Images for browsers: JPEG at screen size, recent ones cached in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cachetools import LRUCache
 from storage.formats.images import JPEG_MAX_SIDE, write_jpeg
 
 SIDES = (32, 64, 128, 256, 512, 1024, 1600, 2048, 4096, 8192)
-"""Longer sides that pictures are made in: many sizes of one image would drive out all others."""
+"""Longer sides in pixels of pictures: more sizes per image would crowd the cache."""
 
 
 class Pictures:
-    """JPEGs by image id and longer side; safe for any number of threads."""
+    """JPEGs by image id and longer side. Thread-safe."""
 
     def __init__(
         self, pixels_of: Callable[[int], np.ndarray], *, capacity_bytes: int = 1 << 28
@@ -27,8 +27,8 @@ class Pictures:
         self._recent: LRUCache[tuple[int, int | None], bytes] = LRUCache(capacity_bytes, len)
 
     def get(self, image_id: int, side: int | None) -> bytes:
-        """The image, its longer side at most the largest of SIDES that is not above `side`; None:
-        as large as a JPEG can be."""
+        """The image as JPEG, its longer side at most the largest of SIDES up to `side` pixels;
+        None: the largest that JPEG allows."""
         if side is not None:
             side = max(made for made in SIDES if made <= max(side, SIDES[0]))
         key = (image_id, side)
@@ -36,7 +36,7 @@ class Pictures:
             if (found := self._recent.get(key)) is not None:
                 return found
         made = write_jpeg(_at_most(self._pixels_of(image_id), side or JPEG_MAX_SIDE))
-        with self._lock, suppress(ValueError):  # larger than all that is kept
+        with self._lock, suppress(ValueError):  # larger than the cache
             self._recent[key] = made
         return made
 

@@ -1,4 +1,4 @@
-"""Prompts to masks for the page: former answers are remembered, masks drawn where they are."""
+"""Prompts to masks for the page: earlier predictions are cached for corrections."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     from engine.sam.tiles import PromptRequest, TilePrediction
 
 REMEMBERED = 256
-"""Former answers that can be corrected; three of `lite`'s take 220 kB, and their tile's embedding
-1.2 MB where nothing else keeps it."""
+"""Cached predictions that can be corrected; the three masks of one take 220 kB with `lite`, and its
+tile's embedding 1.2 MB if nothing else holds it."""
 
 
 class Prompter:
-    """Answers prompts about images; safe for any number of threads."""
+    """Predicts masks for prompts on images. Thread-safe."""
 
     def __init__(self, embeddings: EmbeddingCache) -> None:
         """
         Args:
-            embeddings: what makes images ready.
+            embeddings: provides ready images.
         """
         self._embeddings = embeddings
         self._lock = threading.Lock()
         self._former: LRUCache[str, tuple[int, TilePrediction]] = LRUCache(REMEMBERED)
 
-    def answer(self, task_id: int, model: str, image_id: int, asked: PredictIn) -> Prediction:
-        """Candidates for a prompt. A former answer counts only within its task.
+    def predict(self, task_id: int, model: str, image_id: int, given: PredictIn) -> Prediction:
+        """Candidates for a prompt. An earlier prediction is used only within its task.
 
         Raises:
             RefusedError: the prompt has neither point nor box.
         """
         began = time.perf_counter()
-        if not asked.points and asked.box_xyxy is None:
+        if not given.points and given.box_xyxy is None:
             raise invalid("a prompt needs a point or a box")
         ready = self._embeddings.get(model, image_id)
-        (found,) = ready.zoom.predict([self._ask(task_id, asked)], multimask=asked.multimask)
+        (found,) = ready.zoom.predict([self._request(task_id, given)], multimask=given.multimask)
         return Prediction(
             candidates=_drawn(ready, found),
             best=found.best,
@@ -55,19 +55,19 @@ class Prompter:
             milliseconds=1000 * (time.perf_counter() - began),
         )
 
-    def _ask(self, task_id: int, asked: PredictIn) -> PromptRequest:
+    def _request(self, task_id: int, given: PredictIn) -> PromptRequest:
         from engine.sam.tiles import PromptRequest
 
         points = labels = None
-        if asked.points:
-            points = np.array([(point.x, point.y) for point in asked.points], np.float64)
-            labels = np.array([point.label for point in asked.points], np.int64)
-        box = None if asked.box_xyxy is None else np.array(asked.box_xyxy, np.float64)
-        prompt = Prompt(points, labels, box, is_box_loose=asked.is_box_loose)
-        if asked.former is not None:
+        if given.points:
+            points = np.array([(point.x, point.y) for point in given.points], np.float64)
+            labels = np.array([point.label for point in given.points], np.int64)
+        box = None if given.box_xyxy is None else np.array(given.box_xyxy, np.float64)
+        prompt = Prompt(points, labels, box, is_box_loose=given.is_box_loose)
+        if given.former is not None:
             with self._lock:
-                known = self._former.get(asked.former.token)
-            candidate = asked.former.candidate
+                known = self._former.get(given.former.token)
+            candidate = given.former.candidate
             if known and known[0] == task_id and candidate < len(known[1].predicted_iou_M):
                 return PromptRequest(prompt, known[1], candidate)
         return PromptRequest(prompt)
@@ -80,12 +80,13 @@ class Prompter:
 
 
 def rle_view(rle: rle_codec.RLE) -> Rle:
-    """Run lengths as JSON has them."""
+    """The mask as JSON holds it."""
     return Rle(size=rle.size, counts=rle.counts.decode("ascii"))
 
 
 def _drawn(ready: ReadyImage, answer: TilePrediction) -> list[Candidate]:
-    """The candidates at the image's size, settled; each costs what it covers."""
+    """The candidates at the image's size, post-processed; the cost grows with the mask, not the
+    image."""
     from engine.automatic.windows import MaskWindow, finite
 
     size, frame = ready.embedding.original_size, ready.frame(answer)

@@ -1,6 +1,6 @@
-"""The HTTP interface: each route says whom it admits and calls one thing.
+"""The HTTP interface: each route states its rule and makes one call.
 
-Functions are plain, not async: they run in threads, since the catalog and the model block.
+Functions are not async: they run in threads, since the catalog and the model block.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from engine.annotation.service import AnnotationService
 
 REFUSALS = {
     401: "Not signed in.",
-    403: "Not for this role, or no CSRF token.",
-    404: "No such thing, or not for this visitor.",
-    409: "The task is lost, or the draft outdated.",
+    403: "The role may not do this, or the CSRF token is missing.",
+    404: "The thing does not exist, or the visitor may not see it.",
+    409: "The lease is lost, or the draft is outdated.",
     413: "Too large.",
     422: "The content is wrong.",
     429: "Too many requests.",
@@ -85,13 +85,13 @@ def actions_of(request: Request) -> Actions:
 
 
 def visitor_of(request: Request) -> Visitor:
-    """Who asks, signed in or local, as the route's rule has found."""
+    """The visitor, signed in or local, whom the route's rule has found."""
     found: Visitor = request.state.visitor
     return found
 
 
 def changer_of(request: Request, x_csrf_token: Annotated[str | None, Header()] = None) -> Visitor:
-    """The same for a request that changes something; the schema tells of its header here."""
+    """The same for a request that changes something; adds its header to the schema."""
     return visitor_of(request)
 
 
@@ -100,7 +100,7 @@ Someone = Annotated[Visitor, Depends(visitor_of)]
 Changer = Annotated[Visitor, Depends(changer_of)]
 
 
-# who
+# sign-in
 
 
 def _me(visitor: Visitor) -> Me:
@@ -116,14 +116,14 @@ def _me(visitor: Visitor) -> Me:
 @router.get("/me")
 @admits("annotator", READS)
 def me(visitor: Someone) -> Me:
-    """Who is signed in."""
+    """The annotator who is signed in."""
     return _me(visitor)
 
 
 @router.post("/sign-in")
 @admits(None, SIGN_INS, max_body=WORDS)
 def sign_in(given: SignIn, request: Request, response: Response) -> Me:
-    """Use a one-time link; the session's cookie comes with the answer."""
+    """Use a one-time link; the response sets the session's cookie."""
     session, visitor = request.app.state.access.sign_in(given.token)
     response.set_cookie(
         COOKIE,
@@ -151,21 +151,21 @@ def sign_out(visitor: Changer, request: Request, response: Response) -> None:
 @router.post("/tasks/next")
 @admits("annotator", CHANGES, max_body=WORDS)
 def next_task(given: NextTask, visitor: Changer, service: Service) -> NextTaskView:
-    """Take the next task; one that is held already comes first, with its draft."""
+    """Take the next task; a task already held comes first, with its draft."""
     return service.next_task(visitor.annotator, given.kinds, given.dataset)
 
 
 @router.get("/tasks/{task_id}")
 @admits("annotator", READS)
 def task(task_id: TaskId, visitor: Someone, service: Service) -> TaskView:
-    """A task that is held."""
+    """A task that the annotator holds."""
     return service.view(visitor.annotator, task_id)
 
 
 @router.post("/tasks/{task_id}/heartbeat")
 @admits("annotator", CHANGES, max_body=WORDS)
 def heartbeat(task_id: TaskId, given: Lease, visitor: Changer, service: Service) -> LeaseTime:
-    """A sign of life: hold the task for another while."""
+    """Renew the lease on the task."""
     return LeaseTime(expires_at=service.heartbeat(visitor.annotator, task_id, given.lease_id))
 
 
@@ -179,14 +179,14 @@ def skip(task_id: TaskId, given: Lease, visitor: Changer, service: Service) -> N
 @router.post("/tasks/{task_id}/release", status_code=204)
 @admits("annotator", CHANGES, max_body=WORDS)
 def release(task_id: TaskId, given: Lease, visitor: Changer, service: Service) -> None:
-    """Give the task back to its place in the queue."""
+    """Return the task to its place in the queue."""
     service.give_back(visitor.annotator, task_id, given.lease_id, skip=False)
 
 
 @router.put("/tasks/{task_id}/draft")
 @admits("annotator", CHANGES, max_body=MAX_BODY)
 def draft(task_id: TaskId, given: DraftIn, visitor: Changer, service: Service) -> Draft:
-    """Keep unfinished work."""
+    """Store unfinished work."""
     return service.keep_draft(visitor.annotator, task_id, given.lease_id, given.draft)
 
 
@@ -209,21 +209,21 @@ def predict(
 @router.post("/tasks/{task_id}/submit")
 @admits("annotator", SUBMISSIONS, max_body=MAX_BODY)
 def submit(task_id: TaskId, given: Submission, visitor: Changer, service: Service) -> Submitted:
-    """Hand in an `annotate` or `complete` task."""
+    """Submit an `annotate` or `complete` task."""
     return service.submissions.submit(visitor.annotator, task_id, given)
 
 
 @router.post("/tasks/{task_id}/late")
 @admits("annotator", SUBMISSIONS, max_body=MAX_BODY)
 def late(task_id: TaskId, given: Submission, visitor: Changer, service: Service) -> Submitted:
-    """Hand in work on a task that somebody else has by now: a reviewer sees both versions."""
+    """Submit work on a task that somebody else now has: a reviewer sees both versions."""
     return service.submissions.keep_late(visitor.annotator, task_id, given)
 
 
 @router.post("/tasks/{task_id}/judge")
 @admits("reviewer", SUBMISSIONS, max_body=MAX_BODY)
 def judge(task_id: TaskId, given: Judgement, visitor: Changer, service: Service) -> Submitted:
-    """Hand in a `review` task."""
+    """Submit a `review` task."""
     return service.submissions.judge(visitor.annotator, task_id, given)
 
 
@@ -235,7 +235,7 @@ def pixels(
     service: Service,
     side: Annotated[int | None, Query(ge=32, le=8192)] = None,
 ) -> Response:
-    """An image as JPEG, its longer side at most `side` pixels: of a few sizes, the next smaller."""
+    """An image as JPEG, its longer side at most `side` pixels, rounded down to one of a few."""
     data = service.picture(visitor.annotator, image_id, side)
     headers = {"Cache-Control": "private, max-age=86400, immutable"}
     return Response(data, media_type="image/jpeg", headers=headers)
@@ -244,32 +244,32 @@ def pixels(
 @router.get("/guidelines")
 @admits("annotator", READS)
 def guidelines(visitor: Someone, request: Request) -> Guidelines:
-    """What annotators go by."""
+    """The guidelines for annotators."""
     found: Guidelines = request.app.state.guidelines
     return found
 
 
-# the person in charge
+# dashboard
 
 
 @router.get("/overview")
 @admits("reviewer", READS, all_datasets=True)
 def overview(request: Request) -> Overview:
-    """What the dashboard shows."""
+    """The figures of the dashboard."""
     return Overview(**request.app.state.reports.overview())
 
 
 @router.get("/actions")
 @admits("admin", READS)
 def all_actions(request: Request, dataset: str | None = None) -> list[ActionView]:
-    """What an admin can start; the fields have the values that suit the dataset."""
+    """The actions an admin can start, with field values for the dataset."""
     return actions_of(request).all(dataset)
 
 
 @router.post("/actions/{name}/plan")
 @admits("admin", CHANGES, max_body=WORDS)
 def plan(name: str, given: ActionIn, visitor: Changer, request: Request) -> ActionPlan:
-    """What an action will do."""
+    """Describe what an action will do."""
     return actions_of(request).plan(name, given.values)
 
 
@@ -287,21 +287,21 @@ def start(name: str, given: ActionIn, visitor: Changer, request: Request) -> Job
 @router.get("/jobs")
 @admits("reviewer", READS, all_datasets=True)
 def jobs(request: Request) -> list[JobView]:
-    """What was started, the newest first."""
+    """The started jobs, newest first."""
     return actions_of(request).jobs()
 
 
 @router.get("/jobs/{job_id}")
 @admits("reviewer", READS, all_datasets=True)
 def job(job_id: str, request: Request) -> JobView:
-    """One of them."""
+    """The job with this id."""
     return actions_of(request).job(job_id)
 
 
 @router.post("/jobs/{job_id}/stop")
 @admits("admin", CHANGES)
 def stop(job_id: str, visitor: Changer, request: Request) -> JobView:
-    """Interrupt a job as Ctrl-C does; again, end it at once."""
+    """Interrupt a job as Ctrl-C does; the second call kills it."""
     found = actions_of(request).stop(job_id)
     service_of(request).catalog.audit.add(
         "stop", found.action, annotator_id=visitor.annotator.id, command=found.command
@@ -312,7 +312,7 @@ def stop(job_id: str, visitor: Changer, request: Request) -> JobView:
 @router.get("/events", response_class=EventSourceResponse)
 @admits("annotator", READS)
 async def events(visitor: Someone, request: Request) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events: `queue`, and for who sees the dashboard `job` and `overview`; they end
-    with the session."""
+    """Server-sent events until the session ends: `queue`; for those who see the dashboard also
+    `job` and `overview`."""
     async for event in request.app.state.live.stream(visitor.session):
         yield event

@@ -1,7 +1,7 @@
-"""What travels between page and server. FastAPI turns these into the OpenAPI schema.
+"""Requests and responses of the HTTP interface; FastAPI builds the OpenAPI schema from them.
 
 Points are (x, y) and boxes half-open XYXY, in pixels of the original image; masks are COCO RLE
-with `counts` as a string, `size` (H, W); scores in [0, 1]; seconds are a person's time.
+with `counts` as a string, `size` (H, W); scores in [0, 1]; seconds are the annotator's time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
-"""Text without control characters, which PostgreSQL could not store."""
+"""Text without control characters, which PostgreSQL cannot store."""
 
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -46,8 +46,8 @@ class Rle(_Schema):
 
 
 class Me(_Schema):
-    """Who is signed in. `csrf` goes into the header X-CSRF-Token of every request but GET.
-    `is_local`: nobody signed in, the server serves this machine alone."""
+    """The visitor. `csrf` goes into the header X-CSRF-Token of every request but GET. `is_local`:
+    admitted without a sign-in, by a server for this machine only."""
 
     name: str
     role: Literal["annotator", "reviewer", "admin"]
@@ -62,7 +62,7 @@ class SignIn(_Schema):
 
 
 class NextTask(_Schema):
-    """Which kinds of task to take; a task that one holds already comes first."""
+    """Kinds of task to take; a task already held comes first."""
 
     kinds: Annotated[list[TaskKind], Field(min_length=1, max_length=3)]
     dataset: Id | None = None
@@ -75,7 +75,7 @@ class Lease(_Schema):
 
 
 class LeaseTime(_Schema):
-    """Until when a task is held."""
+    """When the lease on a task expires."""
 
     expires_at: datetime
 
@@ -90,7 +90,7 @@ class ImageView(_Schema):
 
 
 class MaskView(_Schema):
-    """A mask that is there already: pre-filled, or under review."""
+    """An existing mask: pre-filled, or under review."""
 
     mask_id: str
     rle: Rle
@@ -103,23 +103,23 @@ class MaskView(_Schema):
 
 
 class Draft(_Schema):
-    """Unfinished work, as the page keeps it. A write with a version that is not above the stored
-    one is refused: another tab has written since."""
+    """Unfinished work, as the page stores it. A write whose version is not above the stored one is
+    refused: another tab has written since."""
 
     version: Annotated[int, Field(ge=1, lt=2**53)]
     data: dict[str, Any]
 
 
 class DraftIn(Lease):
-    """A draft to keep."""
+    """A draft to store."""
 
     draft: Draft
 
 
 class TaskView(_Schema):
-    """A task that one holds, with everything the page needs. `waiting`: tasks of these kinds still
-    open. `masks`: pre-filled ones (`complete`), those to judge (`review`). `note`: what is special
-    about it, for whoever works on it."""
+    """A task the annotator holds, with all that the page needs. `waiting`: open tasks of its kind.
+    `masks`: pre-filled ones (`complete`), those to judge (`review`). `note`: shown to the
+    annotator."""
 
     id: int
     kind: TaskKind
@@ -137,14 +137,14 @@ class TaskView(_Schema):
 
 
 class NextTaskView(_Schema):
-    """The task that was taken; None when nothing is free. `waiting`: open tasks."""
+    """The task that was taken; None if none is free. `waiting`: open tasks."""
 
     task: TaskView | None
     waiting: int
 
 
 class Point(_Schema):
-    """A click: label 1 on the object, 0 on what is not."""
+    """A click: label 1 on the object, 0 on the background."""
 
     x: Coordinate
     y: Coordinate
@@ -152,15 +152,15 @@ class Point(_Schema):
 
 
 class Former(_Schema):
-    """A former answer that is to be corrected: its token, and which candidate."""
+    """An earlier prediction to correct: its token, and the candidate's index."""
 
     token: Annotated[str, Field(max_length=64)]
     candidate: Annotated[int, Field(ge=0, le=2)]
 
 
 class PredictIn(Lease):
-    """A prompt. Several candidates are worth asking for where it is one click. `is_box_loose`: the
-    box is of a mask that is being corrected, and the object may reach beyond it."""
+    """A prompt. `multimask` asks for several candidates, which suits a single click.
+    `is_box_loose`: the box is that of a mask to correct; the object may reach beyond it."""
 
     points: Annotated[list[Point], Field(max_length=200)] = []
     box_xyxy: Box | None = None
@@ -170,7 +170,7 @@ class PredictIn(Lease):
 
 
 class Candidate(_Schema):
-    """One answer of the model."""
+    """One mask that the model predicts."""
 
     rle: Rle
     area: int
@@ -179,9 +179,9 @@ class Candidate(_Schema):
 
 
 class Prediction(_Schema):
-    """Candidates: whole, part and subpart where several were asked for, in the model's order; else
-    one. `token` refers to them in the next prompt; after a restart of the server it is forgotten,
-    and the prompt is answered without the former answer."""
+    """Candidates: whole, part and subpart with `multimask`, in the model's order; else one. `token`
+    refers to them in the next prompt; after a restart of the server it is unknown, and the next
+    prompt is answered without the earlier prediction."""
 
     candidates: list[Candidate]
     best: int
@@ -191,10 +191,10 @@ class Prediction(_Schema):
 
 
 class Event(_Schema):
-    """One step on the way to a mask. `at`: seconds since the mask was begun.
+    """One step in drawing a mask. `at`: seconds since the mask was begun.
 
-    click: x, y, label. box: box_xyxy. brush and erase: radius and path. candidate: which one was
-    chosen. undo, redo: of the step before. `predicted_iou`: of the answer to it."""
+    click: x, y, label. box: box_xyxy. brush and erase: radius and path. candidate: the chosen
+    index. undo, redo: of the step before. `predicted_iou`: of the prediction for this step."""
 
     kind: Literal["click", "box", "brush", "erase", "candidate", "undo", "redo"]
     at: Seconds
@@ -209,8 +209,8 @@ class Event(_Schema):
 
 
 class NewMask(_Schema):
-    """A mask a person made. `client_id`: the page's name for it, unique within the task.
-    `replaces`: the id of the pre-filled or reviewed mask it is a fix of."""
+    """A mask that an annotator drew. `client_id`: the page's name for it, unique within the task.
+    `replaces`: the id of the pre-filled or reviewed mask that it fixes."""
 
     client_id: ClientId
     rle: Rle
@@ -221,8 +221,8 @@ class NewMask(_Schema):
 
 
 class Submission(Lease):
-    """A finished `annotate` or `complete` task: the masks in z-order, lowest first, the pre-filled
-    ones that were rejected, and the person's whole time. Other pre-filled masks are kept."""
+    """A finished `annotate` or `complete` task: the masks in z-order, lowest first, the rejected
+    pre-filled ones, and the annotator's total time. Other pre-filled masks are kept."""
 
     masks: Annotated[list[NewMask], Field(max_length=MAX_MASKS)]
     rejected: Annotated[list[Id], Field(max_length=MAX_MASKS)] = []
@@ -230,8 +230,7 @@ class Submission(Lease):
 
 
 class NewVerdict(_Schema):
-    """What a reviewer says about one mask; a fix comes with the better mask, a reject may come
-    with its reason."""
+    """A reviewer's verdict on one mask; a fix has the better mask, a reject may have a reason."""
 
     mask_id: Id
     verdict: VerdictKind
@@ -247,7 +246,7 @@ class Judgement(Lease):
 
 
 class Submitted(_Schema):
-    """What was stored. `was_known`: this very submission had come in before."""
+    """What was stored. `was_known`: the same submission was stored before."""
 
     task_id: int
     masks: int
@@ -255,21 +254,21 @@ class Submitted(_Schema):
 
 
 class Guidelines(_Schema):
-    """What annotators are to go by, as Markdown and as HTML that is safe to show."""
+    """The guidelines for annotators, as Markdown and as HTML that is safe to show."""
 
     markdown: str
     html: str
 
 
 class Problem(_Schema):
-    """Why a request was refused. `error` is a word programs can go by, `message` is for people."""
+    """Why a request was refused. `error` is a word for programs, `message` is for people."""
 
     error: str
     message: str
 
 
 class ActionView(_Schema):
-    """Something an admin can start. `fields`: what it asks for, by name, with the default."""
+    """An action an admin can start. `fields`: default values by name."""
 
     name: str
     title: str
@@ -277,13 +276,13 @@ class ActionView(_Schema):
 
 
 class ActionIn(_Schema):
-    """Values for an action's fields; those left out take their default."""
+    """Values for an action's fields; omitted ones take their default."""
 
     values: dict[str, str | int | float | bool | None] = {}
 
 
 class ActionPlan(_Schema):
-    """What an action will do, in a sentence, and the command that does the same."""
+    """What an action will do, as a sentence, and the equivalent command."""
 
     text: str
     command: str
@@ -295,21 +294,21 @@ class JobView(_Schema):
     id: str
     action: str
     title: str
-    """Of the action, as its button says."""
+    """The action's title, as on its button."""
     command: str
     state: Literal["running", "done", "failed", "stopped"]
     started_at: datetime
     finished_at: datetime | None
     log: str
-    """Its last lines."""
+    """The last lines of its log."""
 
 
 class Overview(_Schema):
-    """What the dashboard shows; the parts are rows for tables."""
+    """The figures of the dashboard; each part has rows of a table."""
 
     datasets: list[dict[str, Any]]
-    """name, images, train, held_out, annotated (images that people handed in), to_annotate (the
-    others), masks (of the mask table), masks_handed_in (that it has not yet: they are entered when
+    """name, images, train, held_out, annotated (images that people submitted), to_annotate (the
+    others), masks (in the mask table), masks_handed_in (submitted, but not in the table before
     their round ends), masks_per_image."""
     loops: list[dict[str, Any]]
     """dataset, state, rounds: stage, round, state, images, masks, clicks_per_mask, ..., tasks."""
@@ -317,9 +316,9 @@ class Overview(_Schema):
     """By kind: open, leased, submitted, skipped, and the oldest open task's age in seconds."""
     annotators: list[dict[str, Any]]
     """name, role, tasks, reviews, masks, seconds_per_mask, masks_per_hour, last_seen; agreement:
-    of the masks that another reviewer judged too, the share on which both said the same."""
+    of the masks that another reviewer also judged, the share with the same verdict."""
     models: list[dict[str, Any]]
-    """version, state, parent, created_at, note; miou_1_click, miou_3_clicks: on the one set that
+    """version, state, parent, created_at, note; miou_1_click, miou_3_clicks: on the set that
     versions are compared on; scored_on: that set, or another one with other_miou_1_click."""
     runs: list[dict[str, Any]]
     """id, kind, state, started_at, finished_at, progress (0 to 1), images, masks, error."""
@@ -330,5 +329,5 @@ class Overview(_Schema):
     costs: list[dict[str, Any]] = []
     """By stage and model, the last row (stage `total`) over all: runs, cpu_seconds, gpu_seconds,
     people_seconds, simulated_seconds, bytes, images, masks, judged_masks, accepted_masks,
-    accepted_is_estimate (some were not judged: reckoned by the share of those that were), cost,
-    cost_per_accepted_mask (None where no mask is known to be accepted)."""
+    accepted_is_estimate (some masks are not judged: extrapolated from those that are), cost,
+    cost_per_accepted_mask (None if no mask is accepted)."""

@@ -1,5 +1,5 @@
-"""The rules of the annotation page: who gets which task, how long it stays with them, what a prompt
-is answered. No HTTP here."""
+"""The rules of annotation tasks: who gets which task, how long leases last, how prompts are
+answered. Independent of HTTP."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from storage.masks import MaskTable, write_parquet
 from storage.objects import ObjectStore
 
 AHEAD = 3
-"""Tasks of the queue whose images are made ready ahead."""
+"""Upcoming tasks whose images are prefetched."""
 
 
 class AnnotationService:
-    """One per server. Safe for any number of threads."""
+    """One per server. Thread-safe."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class AnnotationService:
     ) -> None:
         """
         Args:
-            lease_seconds: how long a task stays with a page that has fallen silent.
-            draft_seconds: the same where there is a draft.
-            on_drained: called with the id of a run whose last task was handed in.
+            lease_seconds: how long a task stays with a page that sends no heartbeat.
+            draft_seconds: the same for a task with a draft.
+            on_drained: called with the id of a run after its last task was submitted.
         """
         self.catalog, self.queue, self.objects = catalog, queue, objects
         self.embeddings, self.pictures = embeddings, pictures
@@ -85,7 +85,7 @@ class AnnotationService:
         """The task the annotator holds, else the next free one, with its image ready.
 
         Raises:
-            RefusedError: the role does not take such tasks, or there is no such dataset for them.
+            RefusedError: the role may not take such tasks, or the annotator sees no such dataset.
         """
         self.access.check_kinds(annotator, kinds)
         dataset_ids = self.access.datasets(annotator, dataset)
@@ -108,18 +108,18 @@ class AnnotationService:
         """A task that the annotator holds.
 
         Raises:
-            RefusedError: no such task, or somebody else's.
+            RefusedError: no such task, or somebody else holds it.
         """
         task = self.access.seen_task(annotator, task_id)
         if task.annotator_id != annotator.id or task.state != TaskState.LEASED:
-            raise not_found(f"task {task_id} is not with you")
+            raise not_found(f"you do not hold task {task_id}")
         return self.views.view(task, annotator)
 
     def heartbeat(self, annotator: Annotator, task_id: int, lease_id: str) -> datetime:
-        """Hold the task for another while; until when.
+        """Renew the lease on the task; returns when it expires.
 
         Raises:
-            RefusedError: it is lost.
+            RefusedError: the lease is lost.
         """
         self.access.held(annotator, task_id, lease_id)
         has_draft = self.catalog.drafts.has(task_id, annotator.id)
@@ -130,26 +130,26 @@ class AnnotationService:
             raise lease_lost(task_id) from error
 
     def give_back(self, annotator: Annotator, task_id: int, lease_id: str, *, skip: bool) -> None:
-        """Let somebody else have the task: at the back of the queue (`skip`) or at its place.
+        """Return the task to the queue: to the back (`skip`) or to its place.
 
         Raises:
-            RefusedError: it is lost.
+            RefusedError: the lease is lost.
         """
         self.access.held(annotator, task_id, lease_id)
         try:
             if skip:
                 if self.queue.skip(task_id, lease_id) == TaskState.SKIPPED:  # for good
-                    self.submissions.over(self.access.task(task_id))
+                    self.submissions.close(self.access.task(task_id))
             else:
                 self.queue.release(task_id, lease_id)
         except LeaseLostError as error:
             raise lease_lost(task_id) from error
 
     def keep_draft(self, annotator: Annotator, task_id: int, lease_id: str, draft: Draft) -> Draft:
-        """Keep unfinished work, and the task with it for `draft_seconds`.
+        """Store unfinished work, and renew the lease for `draft_seconds`.
 
         Raises:
-            RefusedError: the task is lost, a later draft is kept already, or too much is kept.
+            RefusedError: the lease is lost, a later draft is stored, or the quota is exceeded.
         """
         self.access.held(annotator, task_id, lease_id)
         try:
@@ -161,8 +161,8 @@ class AnnotationService:
             raise RefusedError(409, "draft_outdated", str(error)) from error
         except QuotaError as error:
             raise RefusedError(413, "draft_quota", str(error)) from error
-        except ValueError as error:  # e.g. a number that is none
-            raise invalid(f"the draft cannot be kept: {error}") from error
+        except ValueError as error:  # e.g. NaN
+            raise invalid(f"the draft cannot be stored: {error}") from error
         return draft
 
     def prefetch(
@@ -174,44 +174,44 @@ class AnnotationService:
 
     # prompts
 
-    def predict(self, annotator: Annotator, task_id: int, asked: PredictIn) -> Prediction:
-        """Answer a prompt about the task's image.
+    def predict(self, annotator: Annotator, task_id: int, given: PredictIn) -> Prediction:
+        """Predict masks for a prompt on the task's image.
 
         Raises:
-            RefusedError: the task is lost, or the prompt is none.
+            RefusedError: the lease is lost, or the prompt is empty.
         """
-        task = self.access.held(annotator, task_id, asked.lease_id)
+        task = self.access.held(annotator, task_id, given.lease_id)
         context = self.views.context(task)
-        return self.prompter.answer(task_id, context.model, context.image_id, asked)
+        return self.prompter.predict(task_id, context.model, context.image_id, given)
 
     # images
 
     def picture(self, annotator: Annotator, image_id: int, side: int | None) -> bytes:
-        """An image as JPEG, for whoever reviews or holds a task on it.
+        """An image as JPEG, for reviewers and the holder of a task on it.
 
         Raises:
-            RefusedError: it is not there, or not for this person.
+            RefusedError: the image is missing, or the annotator may not see it.
         """
         if not self.access.may_see(annotator, image_id):
-            raise not_found(f"image {image_id} is not one of yours")
+            raise not_found(f"you have no image {image_id}")
         try:
             return self.pictures.get(image_id, side)
         except (NotFoundError, BadImageError) as error:
             raise not_found(f"image {image_id}: {error}") from error
 
     def _is_ready(self, task: Task) -> bool:
-        """Whether a task that was just taken can be worked on; where the image or the model cannot
-        be had at the moment, it is given back."""
+        """Whether a task just taken can be worked on. If the image or the model is unavailable, the
+        task is released and the error raised."""
         try:
             return self._make_ready(task)
         except BaseException:
-            with contextlib.suppress(CatalogError):  # else it is free when its lease runs out
+            with contextlib.suppress(CatalogError):  # else the lease expires
                 self.queue.release(task.id, str(task.lease_id))
             raise
 
     def _make_ready(self, task: Task) -> bool:
-        """Have the task's image ready; False where its bytes are no image: it is quarantined, and
-        the task is handed in without masks."""
+        """Load the task's image. False if the stored bytes are not a readable image: the image is
+        quarantined, and the task submitted without masks."""
         context = self.views.context(task)
         try:
             self.embeddings.get(context.model, task.image_id)
@@ -228,5 +228,5 @@ class AnnotationService:
             key = layout.ANSWER.key(run=task.run_id, task=task.id, attempt=new_id())
             self.objects.put(key, write_parquet([]))
             result = TaskResult(quarantined=str(error))
-            self.submissions.over(self.queue.submit(task.id, str(task.lease_id), key, result))
+            self.submissions.close(self.queue.submit(task.id, str(task.lease_id), key, result))
             return False

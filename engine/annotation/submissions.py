@@ -1,4 +1,4 @@
-"""What becomes of work that is handed in: masks, verdicts and late versions of a task."""
+"""Store submitted work: masks, verdicts and late versions of a task."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Submissions:
-    """One per server. Safe for any number of threads."""
+    """One per server. Thread-safe."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Submissions:
     ) -> None:
         """
         Args:
-            on_drained: called with the id of a run whose last task was handed in.
+            on_drained: called with the id of a run after its last task was submitted.
         """
         self._catalog, self._queue, self._objects = catalog, queue, objects
         self._views, self._on_drained = views, on_drained
@@ -56,17 +56,17 @@ class Submissions:
         self._late = LateWork(catalog, queue, objects, masks)
 
     def submit(self, annotator: Annotator, task_id: int, given: Submission) -> Submitted:
-        """Hand in an `annotate` or `complete` task. The same submission again changes nothing.
+        """Submit an `annotate` or `complete` task. Repeating a submission changes nothing.
 
         Raises:
-            RefusedError: the task is lost or of another kind, or a mask is wrong.
+            RefusedError: the lease is lost, the task of another kind, or a mask wrong.
         """
-        task = self._to_hand_in(annotator, task_id, given.lease_id, review=False)
+        task = self._check_lease(annotator, task_id, given.lease_id, review=False)
         if task.state == TaskState.SUBMITTED:
             return self._repeat(task)
         context = self._views.context(task)
-        there = self._views.masks_there(task)
-        kept = _confirmed(there, given, annotator.name)
+        initial = self._views.initial_masks(task)
+        kept = _confirmed(initial, given, annotator.name)
         made, steps = [], []
         for place, mask in enumerate(given.masks):
             row = answers.drawn_mask(context, mask, f"{place:04d}-{mask.client_id}")
@@ -74,20 +74,20 @@ class Submissions:
             steps += answers.steps_of(context, row.mask_id, mask)
         result = answers.result_of(given.masks, given.seconds)
         if task.kind == TaskKind.COMPLETE:
-            result = replace(result, prefilled=len(there), prefilled_kept=len(kept))
-        return self._hand_in(task, [*kept, *made], steps, result, annotator)
+            result = replace(result, prefilled=len(initial), prefilled_kept=len(kept))
+        return self._store(task, [*kept, *made], steps, result, annotator)
 
     def keep_late(self, annotator: Annotator, task_id: int, given: Submission) -> Submitted:
-        """Keep the work of somebody who lost the task, for a reviewer to merge.
+        """Store the work of an annotator who lost the task, for a reviewer to merge.
 
         Raises:
-            RefusedError: nobody else has the task, it is not for this role, or a mask is wrong.
+            RefusedError: nobody else has the task, the role may not take it, or a mask is wrong.
         """
         task = self._access.seen_task(annotator, task_id)
         if task.kind == TaskKind.REVIEW:
             raise invalid(f"task {task_id} is of kind {task.kind}")
         self._access.check_kinds(annotator, [task.kind])
-        kept = _confirmed(self._views.masks_there(task), given, annotator.name)
+        kept = _confirmed(self._views.initial_masks(task), given, annotator.name)
         found = self._late.keep(task, self._views.context(task), annotator, given, kept)
         self._catalog.audit.add(
             "late", f"task {task.id}", annotator_id=annotator.id, masks=found.masks
@@ -95,24 +95,24 @@ class Submissions:
         return found
 
     def judge(self, annotator: Annotator, task_id: int, given: Judgement) -> Submitted:
-        """Hand in a `review` task: verdicts on all of its masks, and better masks for the fixed.
+        """Submit a `review` task: one verdict on each of its masks, and a mask for each fix.
 
         Raises:
-            RefusedError: the task is lost or of another kind, or a verdict or mask is wrong.
+            RefusedError: the lease is lost, the task of another kind, or a verdict or mask wrong.
         """
-        task = self._to_hand_in(annotator, task_id, given.lease_id, review=True)
+        task = self._check_lease(annotator, task_id, given.lease_id, review=True)
         if task.state == TaskState.SUBMITTED:
             return self._repeat(task)
         context = self._views.context(task)
         judged = [verdict.mask_id for verdict in given.verdicts]
         if sorted(judged) != sorted(task.payload.get("mask_ids", [])):
-            raise invalid("the verdicts are not one on each mask of the task")
+            raise invalid("each mask of the task needs exactly one verdict")
         fixes = [verdict.fix for verdict in given.verdicts if verdict.fix is not None]
         answers.check_ids(fixes, set(judged), [])
         rows, steps, verdicts = [], [], list[TaskVerdict]()
         for verdict in given.verdicts:
             if (verdict.verdict == VerdictKind.FIX) != (verdict.fix is not None):
-                raise invalid(f"a fix, and nothing else, comes with a mask: {verdict.mask_id!r}")
+                raise invalid(f"a fix needs a mask, other verdicts have none: {verdict.mask_id!r}")
             fixed = None
             if verdict.fix is not None:
                 name = f"fix-{verdict.fix.client_id}"
@@ -129,15 +129,15 @@ class Submissions:
                     reason=verdict.reason,
                 )
             )
-        if "prefill" in task.payload:  # masks that are in no table yet
+        if "prefill" in task.payload:  # its masks are not in the table yet
             taken = {v.mask_id for v in given.verdicts if v.verdict == VerdictKind.ACCEPT}
-            there = self._views.masks_there(task)
-            rows += [m for m in there if m.mask_id in taken and m.run_id == task.run_id]
+            initial = self._views.initial_masks(task)
+            rows += [m for m in initial if m.mask_id in taken and m.run_id == task.run_id]
         result = answers.result_of(fixes, sum(verdict.seconds for verdict in given.verdicts))
         result = replace(result, verdicts=tuple(verdicts))
-        return self._hand_in(task, rows, steps, result, annotator)
+        return self._store(task, rows, steps, result, annotator)
 
-    def _to_hand_in(
+    def _check_lease(
         self, annotator: Annotator, task_id: int, lease_id: str, *, review: bool
     ) -> Task:
         task = self._access.seen_task(annotator, task_id)
@@ -148,7 +148,7 @@ class Submissions:
             raise lease_lost(task_id)
         return task
 
-    def _hand_in(
+    def _store(
         self,
         task: Task,
         masks: Sequence[Mask],
@@ -156,8 +156,8 @@ class Submissions:
         result: TaskResult,
         annotator: Annotator,
     ) -> Submitted:
-        """Objects first, then the row. Each attempt writes under a fresh name, so that one that
-        was cut short cannot stand in the way of the next."""
+        """Write the objects, then the row. Each attempt writes under a fresh key, so an interrupted
+        one does not block the next."""
         of_task = {"run": task.run_id, "task": task.id, "attempt": new_id()}
         key = layout.ANSWER.key(**of_task)
         self._objects.put(key, write_parquet(masks))
@@ -170,31 +170,31 @@ class Submissions:
         except LeaseLostError as error:
             now = self._access.task(task.id)
             if (now.state, now.lease_id) == (TaskState.SUBMITTED, task.lease_id):
-                return _known(now)  # the same submission, sent twice at a time
+                return _known(now)  # the same submission, sent twice at once
             raise lease_lost(task.id) from error
         self._catalog.drafts.drop(task.id)
         ids = {"run_id": task.run_id, "task_id": task.id, "annotator_id": annotator.id}
-        log.info("task handed in", extra={**ids, "masks": len(masks)})
+        log.info("task submitted", extra={**ids, "masks": len(masks)})
         self._catalog.audit.add(
             "submit", f"task {task.id}", annotator_id=annotator.id, masks=len(masks)
         )
-        self.over(submitted)
+        self.close(submitted)
         return Submitted(task_id=task.id, masks=len(masks), was_known=False)
 
     def _repeat(self, task: Task) -> Submitted:
-        """The answer to a repeated submission; what follows it may have been cut short by a kill,
-        so it is done again."""
+        """Answer a repeated submission. A kill may have interrupted the steps after the first one,
+        so they are repeated."""
         self._catalog.drafts.drop(task.id)
-        self.over(task)
+        self.close(task)
         return _known(task)
 
-    def over(self, task: Task) -> None:
-        """What follows when nobody works on a task any more."""
+    def close(self, task: Task) -> None:
+        """Queue late versions of a finished task, and report its run if that was its last task."""
         if task.kind != TaskKind.REVIEW:
             self._late.queue_reviews(task)
-        self._tell_if_drained(task)
+        self._notify_if_drained(task)
 
-    def _tell_if_drained(self, task: Task) -> None:
+    def _notify_if_drained(self, task: Task) -> None:
         if not self._queue.pending(str(task.run_id)):
             self._on_drained(str(task.run_id))
 
@@ -203,12 +203,12 @@ def _known(task: Task) -> Submitted:
     return Submitted(task_id=task.id, masks=task.result.masks, was_known=True)
 
 
-def _confirmed(there: Sequence[Mask], given: Submission, annotator: str) -> list[Mask]:
-    """The pre-filled masks that the annotator let stand.
+def _confirmed(initial: Sequence[Mask], given: Submission, annotator: str) -> list[Mask]:
+    """The pre-filled masks that the annotator kept.
 
     Raises:
-        RefusedError: another mask is named than those there.
+        RefusedError: the submission names a mask that the task does not have.
     """
-    answers.check_ids(given.masks, {mask.mask_id for mask in there}, given.rejected)
+    answers.check_ids(given.masks, {mask.mask_id for mask in initial}, given.rejected)
     gone = {*given.rejected, *(mask.replaces for mask in given.masks)}
-    return [replace(mask, annotator=annotator) for mask in there if mask.mask_id not in gone]
+    return [replace(mask, annotator=annotator) for mask in initial if mask.mask_id not in gone]

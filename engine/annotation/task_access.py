@@ -27,13 +27,13 @@ KINDS = {
 
 
 class TaskAccess:
-    """Looked up at each request; safe for any number of threads."""
+    """Reads the catalog on each request. Thread-safe."""
 
     def __init__(self, catalog: Catalog, queue: AnnotationQueue) -> None:
         self._catalog, self._queue = catalog, queue
 
     def may_see(self, annotator: Annotator, image_id: int) -> bool:
-        """Whether the annotator reviews, or holds a task on the image."""
+        """Whether the annotator is a reviewer of its dataset, or holds a task on the image."""
         if annotator.role not in ("reviewer", "admin"):
             held = self._queue.held(annotator.id, kinds=set(TaskKind))
             if held is None or held.image_id != image_id:
@@ -45,7 +45,7 @@ class TaskAccess:
             return False
 
     def datasets(self, annotator: Annotator, name: str | None) -> frozenset[int] | None:
-        """Ids of the datasets to take a task from: the one that is named, else all they see.
+        """Ids of the datasets to take a task from: the named one, else all they see (None: all).
 
         Raises:
             RefusedError: they see no dataset of that name.
@@ -57,13 +57,14 @@ class TaskAccess:
         except DatasetNotFoundError:
             found = 0
         if not found or not sight_of(annotator).includes(found):
-            raise not_found(f"there is no dataset {name!r} for you")
+            raise not_found(f"you have no dataset {name!r}")
         return frozenset({found})
 
     def check_kinds(self, annotator: Annotator, kinds: Collection[TaskKind]) -> None:
-        """
+        """Check that the annotator's role may take tasks of these kinds.
+
         Raises:
-            RefusedError: the role does not take tasks of one of the kinds.
+            RefusedError: it may not.
         """
         refused = set(kinds) - KINDS.get(annotator.role, set())
         if refused:
@@ -72,10 +73,10 @@ class TaskAccess:
             )
 
     def task(self, task_id: int) -> Task:
-        """The task of that id, whoever asks.
+        """The task of that id, for any annotator.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: no such task.
         """
         if not 0 < task_id < 2**63:
             raise not_found(f"no task with id {task_id}")
@@ -85,10 +86,10 @@ class TaskAccess:
             raise not_found(str(error)) from error
 
     def seen_task(self, annotator: Annotator, task_id: int) -> Task:
-        """The task, where its dataset is for the annotator.
+        """The task, if the annotator sees its dataset.
 
         Raises:
-            RefusedError: there is none that they see.
+            RefusedError: no such task that they see.
         """
         task = self.task(task_id)
         if not sight_of(annotator).includes(task.dataset_id):
@@ -96,11 +97,11 @@ class TaskAccess:
         return task
 
     def held(self, annotator: Annotator, task_id: int, lease_id: str) -> Task:
-        """The task, if the annotator has it. One whose lease has run out but that nobody else has
-        taken counts as held, as it does for the queue.
+        """The task, if the annotator holds it. A task whose lease has expired counts as held until
+        somebody else takes it, as in the queue.
 
         Raises:
-            RefusedError: somebody else has it, or it is over.
+            RefusedError: somebody else has it, or it is finished.
         """
         task = self.seen_task(annotator, task_id)
         mine = (task.lease_id, task.annotator_id) == (lease_id, annotator.id)

@@ -1,4 +1,4 @@
-"""What belongs to a task: its context, the masks it comes with, and its view for the page."""
+"""A task's context, its initial masks, and its view for the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMEMBERED = 512
 
 
 class TaskViews:
-    """One per server. Safe for any number of threads."""
+    """One per server. Thread-safe."""
 
     def __init__(
         self, catalog: Catalog, queue: AnnotationQueue, objects: ObjectStore, masks: MaskTable
@@ -31,7 +31,7 @@ class TaskViews:
         self._contexts: LRUCache[tuple[int, int | None], TaskContext] = LRUCache(REMEMBERED)
 
     def context(self, task: Task) -> TaskContext:
-        """What is the same for all of a task's masks; the annotator is the one who holds it."""
+        """What all masks of the task share; the annotator is the task's holder."""
         key = (task.id, task.annotator_id)
         with self._lock:
             found = self._contexts.get(key)
@@ -66,9 +66,9 @@ class TaskViews:
             return ""
         return self._catalog.annotators.get(task.annotator_id).name
 
-    def masks_there(self, task: Task) -> list[Mask]:
+    def initial_masks(self, task: Task) -> list[Mask]:
         """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
-        versions comes with its masks, some of which are in no table."""
+        versions has its own masks, some of which are not in the table."""
         if "prefill" in task.payload:
             with named_by_catalog():
                 return read_parquet(self._objects.get(str(task.payload["prefill"])))
@@ -95,7 +95,7 @@ class TaskViews:
             lease_id=str(task.lease_id),
             expires_at=task.lease_expires_at or task.created_at,
             model=context.model,
-            masks=[_mask_view(mask) for mask in self.masks_there(task)],
+            masks=[_mask_view(mask) for mask in self.initial_masks(task)],
             draft=None if draft is None else Draft(version=draft.version, data=draft.data),
             waiting=counts[task.kind][str(TaskState.OPEN)],
             note=task.payload.get("note"),

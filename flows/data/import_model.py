@@ -194,4 +194,4 @@ def _fetch_with_bar(url: str, path: Path, sha256: str, what: str, wait_s: float)
             advance(received - done)
             done = received
 
-        fetch(url, path, sha256, tell=show_progress, say=reporter.say, wait_s=wait_s)
+        fetch(url, path, sha256, on_progress=show_progress, on_message=reporter.say, wait_s=wait_s)

@@ -110,7 +110,7 @@ def _finish_reviews(workspace: Workspace, dataset: Dataset) -> int:
     found = runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, unfinished=True, limit=RUNS)
     late = LateWork(workspace.catalog, workspace.queue, workspace.objects, workspace.masks)
     for run in found:
-        late.take_up(run)
+        late.resume(run)
         finish_if_judged(workspace, run.id)
     return sum(runs.get(run.id).state == RunState.FINISHED for run in found)
 

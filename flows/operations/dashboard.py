@@ -23,7 +23,7 @@ from storage.catalog import (
     TaskKind,
     utc_now,
 )
-from storage.catalog.ledger import PeoplesWork
+from storage.catalog.ledger import SubmittedWork
 
 RUNS = 20
 HISTORY_TASKS = 5_000
@@ -78,9 +78,9 @@ class WorkspaceReports:
 def _dataset_rows(workspace: Workspace, datasets: list[Dataset]) -> list[dict[str, Any]]:
     images, rows = workspace.catalog.images, []
     masks = {str(key[0]): n for key, n in workspace.masks.counts(("dataset",)).items()}
-    submitted = workspace.catalog.ledger.peoples_work()
+    submitted = workspace.catalog.ledger.submitted_work()
     for row in datasets:
-        work = submitted.get(row.id, PeoplesWork())
+        work = submitted.get(row.id, SubmittedWork())
         count = images.count(row.id)
         held_out = images.count(row.id, split=Split.HELD_OUT)
         made = masks.get(row.name, 0)

@@ -111,7 +111,7 @@ def erase_pending(workspace: Workspace) -> list[dict[str, Any]]:
 
     catalog, store = workspace.catalog, workspace.objects
     return [
-        erase(workspace, erasures.take_up(catalog, store, erasure_id))
+        erase(workspace, erasures.load(catalog, store, erasure_id))
         for erasure_id in erasures.pending(catalog, store)
     ]
 

@@ -51,7 +51,7 @@ def run_amg(
     """
     from engine.core.overlay import draw_masks
     from engine.core.records import Provenance, Source, Stage
-    from storage.formats.folders import told_apart
+    from storage.formats.folders import distinct_names
     from storage.formats.images import (
         FLAT,
         MAX_PIXELS,
@@ -71,7 +71,7 @@ def run_amg(
         source=Source.AUTOMATIC,
     )
     folder = OutputFolder(output)
-    names = told_apart(paths)
+    names = distinct_names(paths)
     for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
         try:
             pixels = read_image(path.read_bytes(), max_pixels=max_pixels or MAX_PIXELS)

@@ -201,7 +201,7 @@ def _progress_reporter(
         if time.monotonic() - reported_at > REPORT_SECONDS:
             reported_at = time.monotonic()
             with contextlib.suppress(CatalogError):  # the next update follows soon
-                workspace.catalog.runs.tell(run_id, TRAINING_SHARE * state.step / steps)
+                workspace.catalog.runs.set_progress(run_id, TRAINING_SHARE * state.step / steps)
         advance(state.step - last, f"loss {state.loss:.3f}, IoU {state.iou:.2f}")
         last = state.step
 

@@ -26,7 +26,7 @@ from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage import layout
 from storage.catalog import Dataset, Split
-from storage.formats.coco import CocoDataset, Found
+from storage.formats.coco import CocoDataset, ImageAnnotations
 from storage.formats.coco_annotations import Conventions, Picture
 from storage.formats.images import MAX_PIXELS, BadImageError, inspect_image, read_image
 from storage.objects import ObjectExistsError
@@ -188,7 +188,7 @@ class LeftOut:
         self.passed_over.add("images that cannot be read", name)
         self.problems.append(f"{name}: {error}")
 
-    def add(self, name: str, found: Found) -> None:
+    def add(self, name: str, found: ImageAnnotations) -> None:
         """Count the problems of an image's annotations."""
         self.images += not found.masks
         self.passed_over.add_all(name, found.problems)

@@ -1,4 +1,4 @@
-"""Annotators: the people, and simulated people, who answer tasks."""
+"""Annotators: the people and simulations that answer tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage.catalog.tables import AnnotatorRow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Annotator:
-    """Somebody who answers tasks. The hash of the sign-in token stays in the database."""
+    """An annotator, without the hash of the sign-in token."""
 
     id: int
     name: str
@@ -26,7 +26,7 @@ class Annotator:
     role: str
     created_at: datetime
     datasets: list[int] | None = None
-    """Ids of those whose tasks and images are for them; None: all."""
+    """Ids of the datasets whose tasks and images they see; None: all."""
 
 
 class Annotators:
@@ -38,11 +38,10 @@ class Annotators:
     def get_or_create(
         self, name: str, *, kind: AnnotatorKind = AnnotatorKind.PERSON, role: str = "annotator"
     ) -> Annotator:
-        """The annotator of that name, made if there is none; kind and role of one who is there
-        are kept.
+        """The annotator of that name, made if there is none; an existing one keeps kind and role.
 
         Raises:
-            BadNameError: there is none, and nobody can be named so.
+            BadNameError: there is none, and the name is not allowed.
         """
         named = select(AnnotatorRow).where(AnnotatorRow.name == name)
         values = {"name": name, "kind": kind, "role": role, "created_at": self._sessions.now()}
@@ -57,7 +56,7 @@ class Annotators:
         """The annotator of that id.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such annotator.
         """
         with self._sessions.reading() as session:
             row = session.get(AnnotatorRow, annotator_id)
@@ -66,7 +65,7 @@ class Annotators:
             return to_record(Annotator, row)
 
     def set_role(self, annotator_id: int, role: str) -> None:
-        """Give an annotator another role.
+        """Change an annotator's role.
 
         Raises:
             NotFoundError: no such annotator.
@@ -74,7 +73,7 @@ class Annotators:
         self._set(annotator_id, role=role)
 
     def set_datasets(self, annotator_id: int, dataset_ids: Collection[int] | None) -> None:
-        """Say of which datasets an annotator sees tasks and images; None: of all.
+        """Set the datasets whose tasks and images an annotator sees; None: all.
 
         Raises:
             NotFoundError: no such annotator.
@@ -85,10 +84,10 @@ class Annotators:
     def set_token(
         self, annotator_id: int, token_hash: str | None, seconds: float | None = None
     ) -> None:
-        """Replace the hash of the annotator's sign-in token; None takes it away.
+        """Replace the hash of the annotator's sign-in token; None removes it.
 
         Args:
-            seconds: from now, until when the token can be used; None: for good.
+            seconds: from now, how long the token can be used; None: without limit.
 
         Raises:
             NotFoundError: no such annotator.
@@ -105,8 +104,8 @@ class Annotators:
             session.commit()
 
     def take_token(self, token_hash: str) -> Annotator | None:
-        """Use up a sign-in token: who had the one with this hash, None where nobody has or it has
-        run out. Of several calls at one time only one gets the answer."""
+        """Use up the sign-in token with this hash. Returns its annotator; None if there is no such
+        token or it has expired. Of concurrent calls only one succeeds."""
         found = self.find_by_token(token_hash)
         if found is None:
             return None
@@ -121,21 +120,21 @@ class Annotators:
         return found if used else None
 
     def find_by_token(self, token_hash: str) -> Annotator | None:
-        """Who has the token with this hash."""
+        """The annotator whose token has this hash, or None."""
         query = select(AnnotatorRow).where(AnnotatorRow.token_hash == token_hash)
         with self._sessions.reading() as session:
             row = session.scalars(query).one_or_none()
             return None if row is None else to_record(Annotator, row)
 
     def find(self, name: str) -> Annotator | None:
-        """The annotator of that name."""
+        """The annotator of that name, or None."""
         query = select(AnnotatorRow).where(AnnotatorRow.name == name)
         with self._sessions.reading() as session:
             row = session.scalars(query).one_or_none()
             return None if row is None else to_record(Annotator, row)
 
     def has_people(self, *, besides: str) -> bool:
-        """Whether people are entered, one of this name aside."""
+        """Whether the catalog has a person other than the one of this name."""
         query = select(AnnotatorRow.id).where(
             AnnotatorRow.kind == AnnotatorKind.PERSON, AnnotatorRow.name != besides
         )

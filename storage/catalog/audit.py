@@ -14,7 +14,7 @@ from storage.catalog.tables import AuditRow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEntry:
-    """One line of the log."""
+    """One entry of the log."""
 
     id: int
     at: datetime
@@ -25,7 +25,7 @@ class AuditEntry:
 
 
 class AuditLog:
-    """Reached as `catalog.audit`. Lines are added, never changed."""
+    """Reached as `catalog.audit`. Append-only."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -33,7 +33,7 @@ class AuditLog:
     def add(
         self, action: str, subject: str = "", *, annotator_id: int | None = None, **detail: Any
     ) -> None:
-        """Add a line: `action` is a word, `subject` what it was done to."""
+        """Add an entry: `action` is a word, `subject` its object, `detail` is stored as JSON."""
         row = AuditRow(
             at=self._sessions.now(),
             annotator_id=annotator_id,
@@ -46,7 +46,7 @@ class AuditLog:
             session.commit()
 
     def latest(self, limit: int = 100) -> list[AuditEntry]:
-        """The last lines, the newest first."""
+        """The last entries, newest first."""
         query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
         with self._sessions.reading() as session:
             return [to_record(AuditEntry, row) for row in session.scalars(query)]

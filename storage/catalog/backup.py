@@ -1,9 +1,9 @@
 """Backups of the catalog: one compressed file with all rows, for either kind of database.
 
-The rows are read in one transaction that sees one moment of the database, while others go on
-writing. The file is a zip: `TABLE.jsonl` for each table, a JSON list a row, and `manifest.json`
-with the schema revision, the columns, row counts and SHA-256 sums. A backup of SQLite restores into
-PostgreSQL and the other way round. Times are ISO 8601 in UTC.
+The rows are read in one transaction with a snapshot of the database, while others keep writing. The
+file is a zip: `TABLE.jsonl` for each table, one JSON list per row, and `manifest.json` with the
+schema revision, the columns, row counts and SHA-256 sums. A backup of SQLite restores into
+PostgreSQL and vice versa. Times are ISO 8601 in UTC.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ __all__ = [
 FORMAT = 1
 MANIFEST = "manifest.json"
 PAGE = 1_000
-"""Rows that are held in memory at once."""
+"""Maximum rows in memory at once."""
 PAGE_BYTES = 16 << 20
-"""And about so many bytes of them."""
+"""Approximate maximum bytes of them."""
 _VERSION_TABLE = "alembic_version"
 
 
@@ -77,7 +77,7 @@ class TableManifest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a backup holds. `revision` is the schema's."""
+    """The contents of a backup. `revision` is the schema's."""
 
     format: int
     revision: str
@@ -88,24 +88,24 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """Of all tables."""
+        """Number of rows of all tables."""
         return sum(table.rows for table in self.tables.values())
 
 
 def write_backup(engine: Engine, path: Path) -> Manifest:
-    """Write all rows into `path`; an earlier backup there is replaced whole or not at all.
+    """Write all rows to `path`, atomically replacing an earlier backup.
 
     Raises:
-        OutputExistsError: something else has that name.
-        CatalogNotMigratedError: there is no catalog in the database.
-        CatalogUnavailableError: the database could not be read.
+        OutputExistsError: another kind of file has that name.
+        CatalogNotMigratedError: the database has no catalog.
+        CatalogUnavailableError: the database cannot be read.
         OSError: the file cannot be written.
     """
     manifest: list[Manifest] = []
     with typed_errors(engine):
         if schema.revision(engine) is None:
             raise CatalogNotMigratedError(f"there is no catalog in {engine.url} yet")
-        # who did what is nobody else's business
+        # readable by its owner only: it says who did what
         replace_own(
             path, lambda target: manifest.append(_write(engine, target)), _is_backup, mode=0o600
         )
@@ -113,10 +113,10 @@ def write_backup(engine: Engine, path: Path) -> Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What the backup says of itself.
+    """The backup's manifest.
 
     Raises:
-        BackupError: the file is no backup, or of a newer format.
+        BackupError: the file is not a backup, or has a newer format.
         OSError: it cannot be read.
     """
     with _opened(path) as archive:
@@ -132,10 +132,10 @@ def _is_backup(path: Path) -> bool:
 
 
 def first_values(path: Path, table: str) -> set[str]:
-    """Of each row of a table in the backup, the first column; empty where it has no such table.
+    """The first column of a table in the backup; empty if it has no such table.
 
     Raises:
-        BackupError: the file is no backup, or the table is damaged.
+        BackupError: the file is not a backup, or the table is damaged.
         OSError: it cannot be read.
     """
     with _opened(path) as archive:
@@ -147,20 +147,20 @@ def first_values(path: Path, table: str) -> set[str]:
 
 
 def restore_backup(engine: Engine, path: Path) -> Manifest:
-    """Bring a backup into an empty database and its tables to this code's schema, in one
-    transaction: what fails leaves the database empty. Nobody is signed in then, and no sign-in link
-    works: since the backup they may have been ended or used.
+    """Restore a backup into an empty database and migrate it to this code's schema, in one
+    transaction: a failure leaves the database empty. Sessions and sign-in links are dropped, since
+    they may have ended or been used after the backup.
 
     Raises:
-        BackupError: the database has tables, or the file is none of ours or damaged.
-        CatalogTooNewError: the backup is of newer code.
+        BackupError: the database has tables, or the file is not a backup or damaged.
+        CatalogTooNewError: newer code made the backup.
         CatalogUnavailableError: the database cannot be reached.
         OSError: the file cannot be read.
     """
     with _opened(path) as archive, typed_errors(engine):
         manifest = _manifest(archive, path)
         if engine.dialect.name == "sqlite":
-            _refuse_tables(engine)  # before a file is made
+            _refuse_tables(engine)  # before connecting creates a file
         with schema.migrating(engine) as (connection, upgrade):
             _refuse_tables(connection)
             upgrade(manifest.revision)
@@ -179,7 +179,7 @@ def _write(engine: Engine, target: BinaryIO) -> Manifest:
     isolation = {"isolation_level": "REPEATABLE READ"} if _is_postgresql(engine) else {}
     tables = {}
     with engine.connect().execution_options(**isolation) as connection:
-        # SQLite's snapshot begins with the first row that is read
+        # SQLite's snapshot begins with the first read
         revision = str(connection.scalar(text("SELECT version_num FROM alembic_version")))
         archive = zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6)
         with archive:
@@ -228,7 +228,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise BackupError(f"{path} is no backup, or was cut short: {error}") from error
+        raise BackupError(f"{path} is not a backup, or is truncated: {error}") from error
 
 
 def _manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
@@ -237,15 +237,15 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
         tables = {name: TableManifest(**table) for name, table in values.pop("tables").items()}
         found = Manifest(**values, tables=tables)
         if not all(isinstance(value, str) for value in (found.revision, found.created_at)):
-            raise ValueError("revision and created_at are text")
+            raise ValueError("revision and created_at must be text")
         if found.revision == "head":
-            raise ValueError("head is no revision")
+            raise ValueError("head is not a revision")
         for name, table in tables.items():
             columns = table.columns
             if not isinstance(columns, list) or len(columns) != len(set(columns)):
-                raise ValueError(f"the columns of {name!r} are no list, or one comes twice")
+                raise ValueError(f"the columns of {name!r} are not a list, or one is repeated")
             if type(table.rows) is not int or table.rows < 0:
-                raise ValueError(f"the rows of {name!r} are no number")
+                raise ValueError(f"the rows of {name!r} are not a number")
     if found.format != FORMAT:
         raise BackupError(
             f"{path} has format {found.format}, this code reads {FORMAT}: use newer code"
@@ -272,12 +272,12 @@ def _fill(connection: Connection, archive: zipfile.ZipFile, manifest: Manifest, 
     for table in tables.sorted_tables:
         if table.name == _VERSION_TABLE:
             continue
-        connection.execute(table.delete())  # what the migrations themselves put in
+        connection.execute(table.delete())  # rows that the migrations inserted
         held = manifest.tables.get(table.name)
         if held is not None:
             _fill_table(connection, table, archive, held)
     if _is_postgresql(connection.engine):
-        _go_on_counting(connection, tables)
+        _advance_sequences(connection, tables)
 
 
 def _fill_table(
@@ -310,7 +310,7 @@ def _fill_table(
 
 
 def _pages(lines: Iterator[bytes], digest: Any) -> Iterator[list[bytes]]:
-    """Some rows at a time, also by size: a few may be large."""
+    """Split the lines into pages, limited in number and bytes."""
     page, size = list[bytes](), 0
     for line in lines:
         digest.update(line)
@@ -323,8 +323,8 @@ def _pages(lines: Iterator[bytes], digest: Any) -> Iterator[list[bytes]]:
         yield page
 
 
-def _go_on_counting(connection: Connection, tables: MetaData) -> None:
-    """PostgreSQL numbers new rows by sequences, which know nothing of rows that came in."""
+def _advance_sequences(connection: Connection, tables: MetaData) -> None:
+    """Set PostgreSQL's sequences for new ids beyond the restored rows."""
     for table in tables.sorted_tables:
         keys: Sequence[Any] = list(table.primary_key.columns)
         if len(keys) != 1 or keys[0].name != "id":
@@ -336,7 +336,7 @@ def _go_on_counting(connection: Connection, tables: MetaData) -> None:
 
 
 def _reflected(connection: Connection) -> MetaData:
-    """The tables as the database has them, whatever this code's are."""
+    """The tables as they are in the database, independent of this code."""
     tables = MetaData()
     tables.reflect(connection)
     for table in tables.tables.values():

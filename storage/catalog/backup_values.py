@@ -1,5 +1,5 @@
-"""What a backup may say. Its text comes from a file that anybody may have written, so each piece is
-looked at before it is used: sizes, types, and whatever becomes part of a key or a path."""
+"""Validation of a backup's values. The file is untrusted, so sizes, types and all parts of keys and
+paths are checked before use."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from storage.keys import is_key
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_LINE_BYTES = 64 << 20
-"""Of one row; the largest are drafts, which are a submission at most."""
+"""Of one row; the largest are drafts, at most as large as a submission."""
 
 _DAMAGE = (KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""What a torn or made-up archive raises; RuntimeError: a method or a password we do not use."""
+"""Errors of a damaged or forged archive; RuntimeError: unsupported compression or a password."""
 _NAMED = {
     "models": ("version", "parent", "key"),
     "promotions": ("version",),
@@ -39,13 +39,13 @@ _HASHED = re.compile(r"[0-9a-f]{64}")
 
 
 class BackupError(CatalogError):
-    """The file is no backup, is damaged, or the target is not empty; nothing was changed. The
-    message says which: take another file, or an empty database."""
+    """The file is not a backup or is damaged, or the target is not empty; nothing was changed. The
+    message says which: use another file, or an empty database."""
 
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Turn what damaged or made-up content raises into a BackupError about `what`."""
+    """Turn errors of damaged or forged content into a BackupError about `what`."""
     try:
         yield
     except (*_DAMAGE, AttributeError, OverflowError, TypeError, ValueError) as error:
@@ -53,7 +53,7 @@ def readable(what: str) -> Iterator[None]:
 
 
 def read_json(archive: zipfile.ZipFile, name: str) -> Any:
-    """A small JSON file of the archive; raises what `readable` turns."""
+    """A small JSON file of the archive; raises errors that `readable` handles."""
     with archive.open(name) as file:
         data = file.read(MAX_MANIFEST_BYTES + 1)
     if len(data) > MAX_MANIFEST_BYTES:
@@ -62,20 +62,20 @@ def read_json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def lines_of(file: IO[bytes], most: int) -> Iterator[bytes]:
-    """The file's lines, `most` of them and none without end; raises what `readable` turns."""
+    """The file's lines, at most `most`; raises errors that `readable` handles."""
     for number in range(1, most + 2):
         line = file.readline(MAX_LINE_BYTES + 1)
         if not line:
             return
         if number > most:
-            raise ValueError(f"it has more than the {most} rows it should have")
+            raise ValueError(f"it has more than {most} rows")
         if not line.endswith(b"\n"):
             raise ValueError(f"row {number} has no end within {MAX_LINE_BYTES} bytes")
         yield line
 
 
 def row_of(line: bytes) -> list[Any]:
-    """A line's values."""
+    """Parse the values of a line."""
     found = json.loads(line, parse_constant=_refuse_constant)
     if not isinstance(found, list):
         raise ValueError(f"a row is a {type(found).__name__}, expected a list")
@@ -83,11 +83,11 @@ def row_of(line: bytes) -> list[Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def reader_of(table: Table, name: str, is_postgresql: bool) -> Callable[[Any], Any]:
-    """What turns a value of the file into one of the column; raises what `readable` turns."""
+    """Converts a value of the file to the column's type; raises errors that `readable` handles."""
     column = table.columns[name]
     kind, is_key_like = column.type, name in _NAMED.get(table.name, ())
     is_digest = (table.name, name) == ("images", "sha256")
@@ -97,7 +97,7 @@ def reader_of(table: Table, name: str, is_postgresql: bool) -> Callable[[Any], A
         if not isinstance(value, str) or (longest is not None and len(value) > longest):
             raise ValueError(f"{name} is {str(value)[:80]!r}, expected text of at most {longest}")
         if is_key_like and not is_key(value):
-            raise ValueError(f"{name} is {value[:80]!r}, which can be no part of a key")
+            raise ValueError(f"{name} is {value[:80]!r}, which cannot be part of a key")
         if is_digest and not _HASHED.fullmatch(value):
             raise ValueError(f"{name} is {value[:80]!r}, expected a SHA-256")
         return value
@@ -127,11 +127,10 @@ def reader_of(table: Table, name: str, is_postgresql: bool) -> Callable[[Any], A
 
 
 def check_words(connection: Connection) -> None:
-    """Make sure that kinds and states are words that this code knows: once they are in the
-    database, each reader would stumble over them.
+    """Check that this code knows all kinds and states: later reads would fail on unknown ones.
 
     Raises:
-        BackupError: one is not.
+        BackupError: one is unknown.
     """
     for table in Base.metadata.sorted_tables:
         for column in table.columns:

@@ -38,10 +38,10 @@ from storage.catalog.states import (
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time that goes in timezone-aware and comes back in UTC on every database.
+    """A time, written with a timezone and read in UTC on every database.
 
     Raises:
-        ValueError: a time without a timezone was bound.
+        ValueError: a written time has no timezone.
     """
 
     impl = DateTime(timezone=True)
@@ -61,7 +61,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def _words(enum: type[StrEnum]) -> Enum:
-    """A text column that holds the enum's values and refuses other words."""
+    """A text column for the enum's values that refuses others."""
     return Enum(
         enum,
         native_enum=False,
@@ -76,8 +76,8 @@ _WORDS: tuple[type[StrEnum], ...] = (
     *(ErasureKind, ShardState, Split, Stage, TaskKind, TaskState, VerdictKind),
 )
 MASK_ID = String(200)
-"""`RUN/IMAGE/NAME`; a fix's name has the page's id of it."""
-BIG_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
+"""`RUN/IMAGE/NAME`; the name of a fix contains the page's id of it."""
+BIG_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys
 RUN_ID = String(32)
 
 TYPES: dict[Any, Any] = {
@@ -89,4 +89,4 @@ TYPES: dict[Any, Any] = {
     list[int]: JSON(none_as_null=True),
     **{enum: _words(enum) for enum in _WORDS},
 }
-"""What a column of each Python type is in the database."""
+"""Database types by Python type."""

@@ -1,4 +1,4 @@
-"""The catalog: one object that holds the repositories of one database."""
+"""The catalog: one object with the repositories of a database."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ StateT = TypeVar("StateT", bound=StrEnum)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """How many rows there are, by split or state; every state is there, with 0 where empty."""
+    """Numbers of rows by split or state; every state is included, if only with 0."""
 
     images: dict[Split, int]
     quarantined: int
@@ -51,13 +51,13 @@ class Summary:
     runs: dict[RunState, int]
     rounds: dict[RoundState, int]
     models: dict[ModelState, int]
-    """Of all datasets: a model belongs to none."""
+    """Of all datasets: a model belongs to no dataset."""
     releases: dict[ReleaseState, int]
 
 
 class Catalog(Sessions):
     """One database and its repositories. Each of their methods is one short transaction; use
-    `session()` only for what no method does. Safe to share between threads."""
+    `session()` only for what no method does. Thread-safe."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         super().__init__(connect(url), clock=clock)
@@ -110,9 +110,8 @@ def _counts(session: Session, column: Any, states: type[StateT]) -> dict[StateT,
 
 
 def open_catalog(url: str, *, clock: Clock | None = None) -> Catalog:
-    """A catalog on `sqlite:///path/to/file` or `postgresql+psycopg://...`. Nothing is connected
-    yet: the first use checks the schema, and raises CatalogNotMigratedError until `migrate()`
-    was called once.
+    """A catalog on `sqlite:///path/to/file` or `postgresql+psycopg://...`, not connected yet: the
+    first use checks the schema, and raises CatalogNotMigratedError until `migrate()` was called.
 
     Raises:
         ValueError: the URL is of another kind, or SQLite without a file.

@@ -32,7 +32,7 @@ class Datasets:
         """The dataset of that name, made if there is none.
 
         Raises:
-            BadNameError: there is none, and none can be named so.
+            BadNameError: there is none, and the name is not allowed.
         """
         named = select(DatasetRow).where(DatasetRow.name == name)
         with self._sessions.session() as session:
@@ -46,7 +46,7 @@ class Datasets:
         """The dataset of that name.
 
         Raises:
-            DatasetNotFoundError: there is none; the message lists the known names.
+            DatasetNotFoundError: no such dataset; the message lists the known names.
         """
         with self._sessions.reading() as session:
             row = session.scalars(select(DatasetRow).where(DatasetRow.name == name)).one_or_none()
@@ -61,7 +61,7 @@ class Datasets:
         """The dataset of that id.
 
         Raises:
-            DatasetNotFoundError: there is none.
+            DatasetNotFoundError: no such dataset.
         """
         with self._sessions.reading() as session:
             row = session.get(DatasetRow, dataset_id)

@@ -1,4 +1,4 @@
-"""Drafts: unfinished work on tasks, so that a closed tab or a dead server loses none."""
+"""Drafts: unfinished work on tasks, which survives a closed tab or a killed server."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from storage.catalog.sessions import Sessions, count_changed, insert_new, to_rec
 from storage.catalog.tables import DraftRow
 
 QUOTA = 128 << 20
-"""Characters that the drafts of one annotator may take, as JSON. A usual one takes 100,000."""
+"""Characters of JSON that the drafts of one annotator may take. One usually takes 100,000."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """What an annotator has done so far on a task; `data` is the page's own."""
+    """An annotator's unfinished work on a task; only the page interprets `data`."""
 
     task_id: int
     annotator_id: int
@@ -35,7 +35,7 @@ class Drafts:
         self._sessions = sessions
 
     def get(self, task_id: int, annotator_id: int) -> Draft | None:
-        """The annotator's draft of the task."""
+        """The annotator's draft of the task, or None."""
         with self._sessions.reading() as session:
             row = session.get(DraftRow, (task_id, annotator_id))
             return None if row is None else to_record(Draft, row)
@@ -49,11 +49,11 @@ class Drafts:
             return session.scalar(query) is not None
 
     def keep(self, task_id: int, annotator_id: int, version: int, data: dict[str, Any]) -> None:
-        """Replace the draft by a later one.
+        """Replace the draft by a later version.
 
         Raises:
-            StaleStateError: one of this version or a later one is kept already.
-            QuotaError: with it, the annotator's drafts take more than QUOTA.
+            StaleStateError: a draft of this version or a later one is stored.
+            QuotaError: the annotator's drafts would exceed QUOTA.
             ConstraintError: no such task or annotator.
             ValueError: the data is not JSON.
         """
@@ -65,23 +65,22 @@ class Drafts:
                 later = update(DraftRow).where(*mine, DraftRow.version < version).values(**values)
                 if not count_changed(session, later):
                     raise StaleStateError(
-                        f"a draft of task {task_id} as late as version {version} is kept already"
+                        f"a draft of task {task_id} of version {version} or later is stored already"
                     )
             if _kept(session, annotator_id) > QUOTA:
                 raise QuotaError(
-                    f"your unfinished work takes more than {QUOTA >> 20} MiB: hand in some of it, "
-                    "then go on here"
+                    f"your unfinished work takes over {QUOTA >> 20} MiB: submit some of it first"
                 )
             session.commit()
 
     def drop(self, task_id: int) -> None:
-        """Forget the drafts of a task that is handed in."""
+        """Delete the drafts of a submitted task."""
         with self._sessions.session() as session:
             session.execute(delete(DraftRow).where(DraftRow.task_id == task_id))
             session.commit()
 
 
 def _kept(session: Session, annotator_id: int) -> int:
-    """Characters of all of an annotator's drafts."""
+    """Characters of JSON of all drafts of an annotator."""
     size = func.sum(func.length(cast(DraftRow.data, Text)))
     return session.scalar(select(size).where(DraftRow.annotator_id == annotator_id)) or 0

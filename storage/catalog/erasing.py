@@ -1,5 +1,4 @@
-"""Rows that go, or lose a name, where something is erased. Each function is one transaction and can
-be called again."""
+"""Delete or rename rows for an erasure. Each function is one transaction and can be repeated."""
 
 from __future__ import annotations
 
@@ -36,28 +35,28 @@ from storage.catalog.tables import (
 ItemT = TypeVar("ItemT")
 
 BATCH = 500
-"""Ids named in one statement."""
+"""Ids in one statement."""
 _FREE_TEXT: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (AuditRow, ("subject", "detail")),
     (RunRow, ("config", "metrics", "error")),
     (VerdictRow, ("reason",)),
 )
-"""Columns that repeat names in their text."""
+"""Columns of free text that may contain names."""
 
 
 def forget_images(
     sessions: Sessions, image_ids: Collection[int], releases: Collection[str], words: Sequence[str]
 ) -> None:
-    """Delete images and all that is about them; say on the releases' cards that they are gone.
+    """Delete images and all rows about them, and mark the releases that contain them.
 
     Args:
-        words: file names that go from free text.
+        words: file names to remove from free text.
     """
     with sessions.session() as session:
         for ids in _batches(sorted(image_ids)):
             tasks = list(session.scalars(select(TaskRow.id).where(TaskRow.image_id.in_(ids))))
             _delete_tasks(session, tasks)
-            late = RunRow.config["late_of"].as_integer()  # a version of a task that is gone
+            late = RunRow.config["late_of"].as_integer()  # a late version of a deleted task
             session.execute(delete(RunRow).where(late.in_(tasks)))
             for table in (ImageAliasRow, RoundImageRow, QuarantineRow):
                 session.execute(delete(table).where(table.image_id.in_(ids)))
@@ -71,7 +70,7 @@ def forget_images(
 
 
 def forget_dataset(sessions: Sessions, dataset_id: int, name: str) -> None:
-    """Delete a dataset with all that belongs to it, its runs and releases among it."""
+    """Delete a dataset with all rows that belong to it, including runs and releases."""
     images = select(ImageRow.id).where(ImageRow.dataset_id == dataset_id)
     runs = select(RunRow.id).where(RunRow.dataset_id == dataset_id)
     with sessions.session() as session:
@@ -82,7 +81,7 @@ def forget_dataset(sessions: Sessions, dataset_id: int, name: str) -> None:
         for owned in (QuarantineRow, RunRow, RoundRow, LoopRow, ImageRow, ReleaseRow):
             session.execute(delete(owned).where(owned.dataset_id == dataset_id))
         session.execute(delete(DatasetRow).where(DatasetRow.id == dataset_id))
-        # an id may be given again: whoever saw this dataset is not to see that one
+        # an id may be reused: access to this dataset must not grant access to the next one
         for person in session.scalars(select(AnnotatorRow)):
             if person.datasets and dataset_id in person.datasets:
                 person.datasets = [one for one in person.datasets if one != dataset_id]
@@ -91,8 +90,8 @@ def forget_dataset(sessions: Sessions, dataset_id: int, name: str) -> None:
 
 
 def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: str) -> None:
-    """Give a person a name that says nothing, sign them out, and free what they hold. What they
-    did stays, under that name."""
+    """Rename a person to a pseudonym, sign them out, and release their tasks. Their work stays,
+    under the pseudonym."""
     mine = TaskRow.annotator_id == annotator_id
     freed = {"state": TaskState.OPEN, "lease_id": None, "annotator_id": None}
     with sessions.session() as session:
@@ -113,7 +112,7 @@ def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: s
 
 
 def rename_results(sessions: Sessions, renamed: dict[str, str]) -> None:
-    """Let tasks and runs name the objects that have taken the place of others."""
+    """Replace old object keys by new ones in tasks and runs."""
     named: tuple[tuple[Any, str, str], ...] = (
         (TaskRow, "result", "trajectories"),
         (TaskRow, "payload", "prefill"),
@@ -130,8 +129,8 @@ def rename_results(sessions: Sessions, renamed: dict[str, str]) -> None:
 
 
 def shrink(engine: Engine) -> None:
-    """Take deleted rows out of an SQLite file, where they lie until their place is needed.
-    PostgreSQL does so by itself, in its own time."""
+    """Remove deleted rows from an SQLite file, where they otherwise stay until overwritten.
+    PostgreSQL's autovacuum does so itself."""
     if engine.dialect.name != "sqlite":
         return
     with typed_errors(engine):
@@ -170,7 +169,7 @@ def _withdraw(session: Session, names: Collection[str], images: int, at: str) ->
 
 
 def _scrub(session: Session, words: Sequence[str], instead: str) -> None:
-    """Put `instead` for whole words in what is kept as free text."""
+    """Replace whole words in free text by `instead`."""
     note = TaskRow.payload["note"].as_string()
     for some in _batches(sorted({word for word in words if word}, key=len, reverse=True)):
         pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, some))})(?![\w-])")
@@ -191,7 +190,7 @@ def _rows(session: Session, table: Any) -> Iterator[Any]:
 
 
 def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
-    """The value with each text in it made clean."""
+    """Apply `clean` to each string in a JSON value."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, dict):
@@ -204,8 +203,7 @@ def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
 def busy_with(
     sessions: Sessions, *, dataset_id: int, image_ids: Collection[int] | None = None
 ) -> list[str]:
-    """What is at work on images of a dataset at this moment, as words: tasks and shards whose lease
-    holds. All images count where none are named."""
+    """Names of the tasks and runs with a valid lease on these images of a dataset; None: on any."""
     now = sessions.now()
     tasks = select(TaskRow.id, TaskRow.image_id).where(
         TaskRow.dataset_id == dataset_id,

@@ -1,4 +1,4 @@
-"""What can go wrong in the catalog. Each docstring says what the caller does next."""
+"""Errors of the catalog. Each docstring says what the caller does next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class CatalogError(DataEngineError):
 
 class CatalogNotMigratedError(CatalogError):
     """The database is missing, empty or older than this code. Call `catalog.migrate()` once,
-    then try again."""
+    then retry."""
 
 
 class CatalogTooNewError(CatalogError):
@@ -21,17 +21,17 @@ class CatalogTooNewError(CatalogError):
 
 
 class CatalogUnavailableError(CatalogError):
-    """The database cannot be reached, stayed locked, or broke the connection. Nothing was
-    changed: wait and do the whole unit of work again."""
+    """The database is unreachable, stayed locked, or broke the connection. Nothing was changed:
+    wait and repeat the whole unit of work."""
 
 
 class ConstraintError(CatalogError):
-    """A row names something that does not exist, or breaks a unique constraint. Nothing was
-    changed: create what it refers to first, or look up the row that is there."""
+    """A row refers to a missing row, or breaks a unique constraint. Nothing was changed: create the
+    missing row first, or look up the existing one."""
 
 
 class NotFoundError(CatalogError):
-    """No such row. Check the id; the message says what was asked for. A web app answers 404."""
+    """No such row. Check the id, which the message names. A web app answers 404."""
 
 
 class DatasetNotFoundError(NotFoundError):
@@ -44,26 +44,26 @@ class TaskNotFoundError(NotFoundError):
 
 
 class AlreadyExistsError(CatalogError):
-    """The name or id is taken by something else. Choose a fresh one."""
+    """The name or id is taken. Choose a fresh one."""
 
 
 class BadNameError(CatalogError, ValueError):
-    """A new thing cannot be named so. The message says what is wrong: give another name."""
+    """The name is not allowed for a new row. The message says why: choose another name."""
 
 
 class StaleStateError(CatalogError):
-    """The row is no longer in the state the caller expected: somebody else changed it. Read it
-    again and decide anew; do not retry blindly. A web app answers 409."""
+    """The row is no longer in the expected state: somebody else changed it. Read it again and
+    decide anew; do not retry blindly. A web app answers 409."""
 
 
 class QuotaError(CatalogError):
-    """Somebody keeps more than their share. Nothing was changed: they finish or drop some of it
-    first. A web app answers 413."""
+    """An annotator exceeds their quota. Nothing was changed: they finish or drop some work first. A
+    web app answers 413."""
 
 
 class LeaseLostError(CatalogError):
-    """The lease ran out and somebody else took the work, or it was given back or handed in
-    before. Throw the result away and lease again. A web app answers 409."""
+    """The lease expired and somebody else took the work, or it was released or submitted before.
+    Discard the result and lease again. A web app answers 409."""
 
 
 class LoopConflictError(CatalogError):

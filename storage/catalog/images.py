@@ -1,5 +1,5 @@
-"""Images of a dataset: one row per distinct file content, however often and under whatever
-names it came in."""
+"""Images of a dataset: one row per distinct file content, under however many names it was
+ingested."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ ID_PAGE = 10_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewImage:
-    """An image whose object is stored already.
+    """An image whose object is already stored.
 
     Attributes:
         sha256: 64 hex digits, of the file's bytes.
-        key: where the object store has it.
-        file_name: as the user knows it.
-        run_id: of the ingest that brings it.
+        key: of its object.
+        file_name: the user's name of the file.
+        height: in pixels, like `width`.
+        run_id: of the ingest that adds it.
     """
 
     sha256: str
@@ -54,7 +55,7 @@ class NewImage:
         if len(self.sha256) != 64:
             raise ValueError(f"sha256 must have 64 hex digits, got {self.sha256!r}")
         if self.height <= 0 or self.width <= 0:
-            raise ValueError(f"an image has pixels, got size {(self.height, self.width)}")
+            raise ValueError(f"an image needs pixels, got size {(self.height, self.width)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,13 +72,13 @@ class Image:
     split: Split
     created_at: datetime
     run_id: str | None
-    """Of the ingest that brought it; None where that was before this was kept."""
+    """Of the ingest that added it; None if older than this column."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AddedImages:
-    """What `Images.add_many` did: the ids in the order of the rows given, and how many of the
-    images were new."""
+    """Result of `Images.add_many`: the ids in the order of the given rows, and the number of new
+    images."""
 
     ids: list[int]
     new: int
@@ -90,8 +91,8 @@ class Images:
         self._sessions = sessions
 
     def add_many(self, dataset_id: int, rows: Sequence[NewImage]) -> AddedImages:
-        """Add images, once per content: adding the same bytes again keeps the first row, and
-        remembers another file name as an alias. Give about a thousand rows at a time.
+        """Add images, once per content: adding the same bytes again keeps the first row and stores
+        another file name as an alias. Pass about a thousand rows at a time.
 
         Raises:
             ConstraintError: no such dataset.
@@ -130,7 +131,7 @@ class Images:
         """The image of that id.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such image.
         """
         return self.get_many([image_id])[0]
 
@@ -152,8 +153,8 @@ class Images:
         return [found[image_id] for image_id in image_ids]
 
     def find_by_name(self, dataset_id: int, file_name: str) -> Image | None:
-        """The image that came in under this name; the newest one where several did. An image's
-        own name counts before the aliases."""
+        """The newest image ingested under this name, or None. An image's own name takes precedence
+        over aliases."""
         in_dataset = select(ImageRow).where(ImageRow.dataset_id == dataset_id)
         newest = in_dataset.order_by(ImageRow.id.desc()).limit(1)
         by_alias = newest.join(ImageAliasRow, ImageAliasRow.image_id == ImageRow.id)
@@ -165,7 +166,7 @@ class Images:
             return None if row is None else to_record(Image, row)
 
     def repeated_names(self, dataset_id: int) -> dict[str, list[int]]:
-        """File names that several images have, and the ids of these, the newest last."""
+        """File names shared by several images, with their ids, newest last."""
         named = select(ImageRow.file_name).where(ImageRow.dataset_id == dataset_id)
         several = named.group_by(ImageRow.file_name).having(func.count() > 1)
         query = select(ImageRow.file_name, ImageRow.id).where(
@@ -186,7 +187,7 @@ class Images:
     def page(
         self, dataset_id: int, *, split: Split | None = None, after_id: int = 0
     ) -> list[Image]:
-        """The next images by id; give the last id of one page as `after_id` of the next."""
+        """The next images by id; pass the last id of a page as `after_id` of the next."""
         query = select(ImageRow).where(ImageRow.dataset_id == dataset_id, ImageRow.id > after_id)
         if split is not None:
             query = query.where(ImageRow.split == split)
@@ -195,7 +196,7 @@ class Images:
             return [to_record(Image, row) for row in rows]
 
     def each(self, dataset_id: int, *, split: Split | None = None) -> Iterator[Image]:
-        """All images by id, a page at a time; no transaction is open between two of them."""
+        """All images by id, read in pages; no transaction stays open between pages."""
         after = 0
         while page := self.page(dataset_id, split=split, after_id=after):
             yield from page
@@ -204,8 +205,8 @@ class Images:
     def ids(
         self, dataset_id: int, *, split: Split | None = None, limit: int | None = None
     ) -> Iterator[int]:
-        """The ids of all images, or of the first `limit`, in their order: what plans for millions
-        of images are made from. No transaction is open between two pages."""
+        """The ids of all images, or the first `limit`, ascending; read in pages, for plans over
+        millions of images. No transaction stays open between pages."""
         after, left = 0, limit
         while left is None or left > 0:
             rows = ID_PAGE if left is None else min(ID_PAGE, left)
@@ -222,8 +223,8 @@ class Images:
             left = None if left is None else left - len(page)
 
     def annotated_ids(self, dataset_id: int, *, before: datetime) -> set[int]:
-        """Ids of the images that were annotated or completed in runs that had finished by then,
-        whether or not anything was found on them."""
+        """Ids of the images annotated or completed in runs finished by `before`, with or without
+        masks."""
         query = select(TaskRow.image_id).join(RunRow, RunRow.id == TaskRow.run_id)
         query = query.where(
             TaskRow.dataset_id == dataset_id,
@@ -236,7 +237,7 @@ class Images:
             return set(session.scalars(query))
 
     def count(self, dataset_id: int, *, split: Split | None = None) -> int:
-        """How many images the dataset has, in one split or in all."""
+        """The number of the dataset's images, in one split or all."""
         query = select(func.count()).select_from(ImageRow).where(ImageRow.dataset_id == dataset_id)
         if split is not None:
             query = query.where(ImageRow.split == split)
@@ -246,8 +247,8 @@ class Images:
     def unused_in_loop(
         self, dataset_id: int, loop_id: int, *, limit: int, split: Split = Split.TRAIN
     ) -> list[Image]:
-        """The first images by id that no round of this loop was assigned
-        (`rounds.assign_images`), so that each round takes fresh ones."""
+        """The first images by id that are assigned to no round of this loop
+        (`rounds.assign_images`), so each round takes fresh ones."""
         query = _unused(select(ImageRow), dataset_id, loop_id, split).limit(limit)
         with self._sessions.reading() as session:
             return [to_record(Image, row) for row in session.scalars(query)]

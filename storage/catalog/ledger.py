@@ -1,5 +1,5 @@
-"""Sums over all rows, for the cost ledger and the metrics: what people, workers and reviewers did,
-and what went wrong."""
+"""Sums over all rows, for the cost ledger and the metrics: work of annotators, reviewers and
+workers, and failures."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from storage.catalog.tables import (
     TaskRow,
     VerdictRow,
 )
-from storage.catalog.tasks import masks_handed_in
+from storage.catalog.tasks import submitted_masks
 
 
 @dataclass(slots=True)
 class RunSums:
-    """What rows that belong to a run say of it; seconds are people's or the simulated annotator's
-    time, and the machine's."""
+    """Sums over the rows of one run; seconds are people's, the simulated annotator's and the
+    machine's time."""
 
     tasks: int = 0
     task_masks: int = 0
@@ -49,18 +49,17 @@ class RunSums:
     accepted: int = 0
     rejected: int = 0
     fixed: int = 0
-    """Masks that the run made, by their latest verdict."""
+    """Masks of the run, by their latest verdict."""
 
     @property
     def judged(self) -> int:
-        """Of its masks."""
+        """The number of its judged masks."""
         return self.accepted + self.rejected + self.fixed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PeoplesWork:
-    """What people have handed in of a dataset's images. `masks`: those that no round has entered
-    into the mask table yet."""
+class SubmittedWork:
+    """Submitted work on a dataset's images. `masks`: those that are not in the mask table yet."""
 
     images: int = 0
     masks: int = 0
@@ -68,7 +67,7 @@ class PeoplesWork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueLine:
-    """Tasks of one kind in one state, and when the oldest of them was made."""
+    """Tasks of one kind in one state, and when the oldest was created."""
 
     kind: TaskKind
     state: TaskState
@@ -77,14 +76,13 @@ class QueueLine:
 
 
 class Ledger:
-    """Reached as `catalog.ledger`. Each method reads whole tables: do not call it for each
-    request."""
+    """Reached as `catalog.ledger`. Each method reads whole tables: do not call it per request."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     def by_run(self) -> dict[str, RunSums]:
-        """The sums of every run that has tasks, shards or judged masks."""
+        """The sums of every run with tasks, shards or judged masks, by run id."""
         found: dict[str, RunSums] = defaultdict(RunSums)
         with self._sessions.reading() as session:
             _add_tasks(session, found)
@@ -93,14 +91,14 @@ class Ledger:
             _add_verdicts(session, found)
         return dict(found)
 
-    def peoples_work(self) -> dict[int, PeoplesWork]:
-        """By dataset id, those with tasks of annotation that are handed in."""
+    def submitted_work(self) -> dict[int, SubmittedWork]:
+        """Submitted annotation work by dataset id; datasets without any are left out."""
         is_open = RunRow.state != RunState.FINISHED
         query = (
             select(
                 TaskRow.dataset_id,
                 func.count(TaskRow.image_id.distinct()),
-                func.sum(case((is_open, masks_handed_in()), else_=0)),
+                func.sum(case((is_open, submitted_masks()), else_=0)),
             )
             .outerjoin(RunRow, RunRow.id == TaskRow.run_id)
             .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind != TaskKind.REVIEW)
@@ -108,19 +106,19 @@ class Ledger:
         )
         with self._sessions.reading() as session:
             return {
-                dataset_id: PeoplesWork(images=images, masks=int(masks))
+                dataset_id: SubmittedWork(images=images, masks=int(masks))
                 for dataset_id, images, masks in session.execute(query)
             }
 
     def expiries(self) -> dict[str, int]:
-        """How often leases ran out: of `task`s and `shard`s."""
+        """How often leases expired, of `task`s and `shard`s."""
         with self._sessions.reading() as session:
             tasks = session.scalar(select(func.coalesce(func.sum(TaskRow.expiries), 0)))
             shards = session.scalar(select(func.coalesce(func.sum(ShardRow.expiries), 0)))
         return {"task": int(tasks or 0), "shard": int(shards or 0)}
 
     def overdue(self, now: datetime) -> dict[str, int]:
-        """How many leases of `task`s and `shard`s have run out and were not taken over yet."""
+        """The number of expired leases of `task`s and `shard`s that were not taken over."""
         tasks = select(func.count()).where(
             TaskRow.state == TaskState.LEASED, TaskRow.lease_expires_at <= now
         )
@@ -131,21 +129,21 @@ class Ledger:
             return {"task": session.scalar(tasks) or 0, "shard": session.scalar(shards) or 0}
 
     def queue(self) -> list[QueueLine]:
-        """The queue by kind and state; what is empty is left out."""
+        """The queue by kind and state, without empty lines."""
         query = select(TaskRow.kind, TaskRow.state, func.count(), func.min(TaskRow.created_at))
         with self._sessions.reading() as session:
             rows = session.execute(query.group_by(TaskRow.kind, TaskRow.state)).all()
         return [QueueLine(kind=k, state=s, tasks=n, oldest=oldest) for k, s, n, oldest in rows]
 
     def runs(self) -> dict[tuple[RunKind, RunState], int]:
-        """How many runs of each kind are in each state."""
+        """The number of runs by kind and state."""
         query = select(RunRow.kind, RunRow.state, func.count())
         with self._sessions.reading() as session:
             rows = session.execute(query.group_by(RunRow.kind, RunRow.state)).all()
         return {(kind, state): count for kind, state, count in rows}
 
     def shards(self) -> dict[ShardState, int]:
-        """How many shards of running runs are in each state."""
+        """The number of shards of running runs by state."""
         query = select(ShardRow.state, func.count()).join(RunRow, RunRow.id == ShardRow.run_id)
         query = query.where(RunRow.state == RunState.RUNNING).group_by(ShardRow.state)
         with self._sessions.reading() as session:
@@ -153,13 +151,13 @@ class Ledger:
         return {state: found.get(state, 0) for state in ShardState}
 
     def quarantined(self) -> dict[str, int]:
-        """How many files were set aside, by where they failed."""
+        """The number of quarantined files by stage."""
         query = select(QuarantineRow.stage, func.count()).group_by(QuarantineRow.stage)
         with self._sessions.reading() as session:
             return pairs(session, query)
 
     def images(self) -> int:
-        """How many images there are in all datasets."""
+        """The number of images in all datasets."""
         with self._sessions.reading() as session:
             return session.scalar(select(func.count()).select_from(ImageRow)) or 0
 
@@ -169,29 +167,29 @@ class Ledger:
             return session.scalar(select(func.max(ImageRow.id))) or 0
 
     def last(self, action: str) -> datetime | None:
-        """When the audit log has the action last."""
+        """When the audit log last has the action."""
         with self._sessions.reading() as session:
             return session.scalar(select(func.max(AuditRow.at)).where(AuditRow.action == action))
 
     def database_time(self) -> datetime | None:
-        """The database's own clock; None for SQLite, which has none but this machine's."""
+        """The database's clock, in UTC; None for SQLite, which uses this machine's."""
         if self._sessions.engine.dialect.name == "sqlite":
             return None
         with self._sessions.reading() as session:
             return session.scalar(select(func.clock_timestamp()))
 
 
-Found = dict[str, RunSums]
+SumsByRun = dict[str, RunSums]
 
 
-def _add_tasks(session: Session, found: Found) -> None:
+def _add_tasks(session: Session, found: SumsByRun) -> None:
     seconds = TaskRow.result["seconds"].as_float()
     query = (
         select(
             TaskRow.run_id,
             AnnotatorRow.kind,
             func.count(),
-            func.sum(masks_handed_in()),
+            func.sum(submitted_masks()),
             func.coalesce(func.sum(seconds), 0.0),
         )
         .outerjoin(AnnotatorRow, AnnotatorRow.id == TaskRow.annotator_id)
@@ -205,7 +203,7 @@ def _add_tasks(session: Session, found: Found) -> None:
         _add_seconds(row, kind, spent)
 
 
-def _add_reviews(session: Session, found: Found) -> None:
+def _add_reviews(session: Session, found: SumsByRun) -> None:
     query = (
         select(TaskRow.run_id, AnnotatorRow.kind, func.sum(VerdictRow.seconds))
         .join(TaskRow, TaskRow.id == VerdictRow.task_id)
@@ -223,7 +221,7 @@ def _add_seconds(row: RunSums, kind: AnnotatorKind | None, seconds: float) -> No
         row.people_seconds += seconds
 
 
-def _add_shards(session: Session, found: Found) -> None:
+def _add_shards(session: Session, found: SumsByRun) -> None:
     query = (
         select(
             ShardRow.run_id,
@@ -240,8 +238,8 @@ def _add_shards(session: Session, found: Found) -> None:
         row.machine_seconds = float(seconds)
 
 
-def _add_verdicts(session: Session, found: Found) -> None:
-    """A mask's id begins with its run's: `RUN/IMAGE/...`."""
+def _add_verdicts(session: Session, found: SumsByRun) -> None:
+    """Group verdicts by run: a mask's id begins with its run's, `RUN/IMAGE/...`."""
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     place: Any = (func.instr if is_sqlite else func.strpos)(VerdictRow.mask_id, "/")
     run_id = func.substr(VerdictRow.mask_id, 1, place - 1).label("run_id")

@@ -1,7 +1,7 @@
-"""Locks: work that one process at a time may do, such as a step of a dataset's loop.
+"""Locks: work that only one process may do at a time, such as a step of a dataset's loop.
 
-A lock is a lease under a name. Who holds it renews it; a holder that falls silent loses it to the
-next one who asks after its lease has run out.
+A lock is a lease under a name. Its holder renews it; after the lease expires, another process may
+take it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from storage.catalog.tables import LockRow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lock:
-    """A lock that is held. `owner` is for people to read."""
+    """A held lock. `owner` is for people to read."""
 
     name: str
     lease_id: str
@@ -33,14 +33,14 @@ class Locks:
         self._sessions = sessions
 
     def take(self, name: str, owner: str, seconds: float) -> Lock | None:
-        """Take a lock that is free, or whose holder has fallen silent.
+        """Take a lock that is free or expired.
 
         Args:
             owner: who takes it, for people to read.
-            seconds: how long it holds; renew it in time.
+            seconds: duration; renew it in time.
 
         Returns:
-            The lock, with the `lease_id` to renew and release it; None where somebody else has it.
+            The lock, with the `lease_id` to renew and release it; None if somebody else has it.
         """
         now = self._sessions.now()
         lock = Lock(
@@ -50,16 +50,16 @@ class Locks:
             expires_at=now + timedelta(seconds=seconds),
         )
         values = asdict(lock)
-        silent = and_(LockRow.name == name, LockRow.expires_at <= now)
+        expired = and_(LockRow.name == name, LockRow.expires_at <= now)
         with self._sessions.session() as session:
             taken = bool(insert_new(session, LockRow, [values])) or bool(
-                count_changed(session, update(LockRow).where(silent).values(**values))
+                count_changed(session, update(LockRow).where(expired).values(**values))
             )
             session.commit()
         return lock if taken else None
 
     def renew(self, lock: Lock, seconds: float) -> None:
-        """Hold the lock for so many seconds from now.
+        """Renew the lock for this many seconds from now.
 
         Raises:
             LeaseLostError: somebody else has it.
@@ -70,17 +70,17 @@ class Locks:
             changed = count_changed(session, update(LockRow).where(held).values(expires_at=expires))
             session.commit()
         if not changed:
-            raise LeaseLostError(f"the lock {lock.name} is held by somebody else by now")
+            raise LeaseLostError(f"somebody else now holds the lock {lock.name}")
 
     def release(self, lock: Lock) -> None:
-        """Give the lock back; nothing happens where somebody else has it by now."""
+        """Release the lock; does nothing if somebody else has it."""
         held = and_(LockRow.name == lock.name, LockRow.lease_id == lock.lease_id)
         with self._sessions.session() as session:
             session.execute(delete(LockRow).where(held))
             session.commit()
 
     def holder(self, name: str) -> Lock | None:
-        """Who holds the lock; None where nobody does, or has fallen silent."""
+        """The lock as it is held; None if it is free or expired."""
         query = select(LockRow).where(
             LockRow.name == name, LockRow.expires_at > self._sessions.now()
         )

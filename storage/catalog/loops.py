@@ -1,4 +1,4 @@
-"""Loops: a plan of rounds for one dataset, and how far it has come."""
+"""Loops: a plan of rounds for one dataset, and its progress."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from storage.catalog.tables import LoopRow, RoundRow
 LOOP_STAGES = (Stage.ASSISTED_MANUAL, Stage.SEMI_AUTOMATIC, Stage.FULLY_AUTOMATIC)
 
 SIMULATED = "simulated"
-"""Name of the simulated annotator in the catalog, and who annotates a round by default."""
+"""Name of the simulated annotator in the catalog, and the default annotator of a round."""
 
 PEOPLE = "people"
-"""Who annotates a round whose tasks are left to the annotation page."""
+"""Annotator of a round whose tasks go to the annotation page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRound:
-    """What a loop's plan says of one round.
+    """One round in a loop's plan.
 
     Raises:
-        ValueError: the stage is none of a loop's three.
+        ValueError: the stage is not one of a loop's three.
     """
 
     stage: Stage
     images: int
-    """At most."""
+    """Maximum number of images."""
     retrain: bool = False
-    """The round ends in a retrain."""
+    """Whether the round ends in a retrain."""
     annotator: str = SIMULATED
     """`simulated` or `people`."""
 
@@ -47,7 +47,7 @@ class PlannedRound:
             raise ValueError(f"a round's stage is {', '.join(LOOP_STAGES)}, got {self.stage!r}")
 
     def to_json(self) -> dict[str, Any]:
-        """The stored form; it names the annotator only where people annotate."""
+        """The stored form; it names the annotator only if people annotate."""
         people = {"annotator": PEOPLE} if self.annotator == PEOPLE else {}
         return {
             "stage": str(self.stage),
@@ -58,13 +58,13 @@ class PlannedRound:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PlannedRound:
-        """The round in its stored form."""
+        """Parse the stored form."""
         return cls(**{**stored, "stage": Stage(stored["stage"])})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loop:
-    """One pass through the data engine; a round's `position` is its index in the plan."""
+    """A dataset's loop; a round's `position` is its index in the plan."""
 
     id: int
     dataset_id: int
@@ -83,12 +83,12 @@ class Loops:
     def start_or_resume(
         self, dataset_id: int, plan: Sequence[PlannedRound], *, new: bool = False
     ) -> Loop:
-        """The loop that carries out this plan: the unfinished one, else the latest finished one
-        (look at `state`), else a new one with its rounds planned.
+        """The loop with this plan: the unfinished one, else the latest finished one (see `state`),
+        else a new one with its rounds planned.
 
         Args:
-            new: start anew where the plan was finished before. An unfinished loop is resumed
-                all the same.
+            new: start a new loop if the plan was finished before. An unfinished loop is resumed
+                in any case.
 
         Raises:
             ValueError: the plan is empty.
@@ -103,7 +103,7 @@ class Loops:
                 loop = self._existing(session, dataset_id, wanted, new)
                 loop = loop or self._create(session, dataset_id, wanted)
                 session.commit()
-                if loop is not None:  # else another process has just started one: look again
+                if loop is not None:  # else another process has just started one: read again
                     return _loop_of(loop)
 
     @staticmethod
@@ -161,7 +161,7 @@ class Loops:
         """The loop of that id.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such loop.
         """
         with self._sessions.reading() as session:
             row = session.get(LoopRow, loop_id)
@@ -170,7 +170,7 @@ class Loops:
             return _loop_of(row)
 
     def latest(self, dataset_id: int) -> Loop | None:
-        """The dataset's last started loop."""
+        """The dataset's last started loop, or None."""
         query = select(LoopRow).where(LoopRow.dataset_id == dataset_id).order_by(LoopRow.id.desc())
         with self._sessions.reading() as session:
             row = session.scalars(query.limit(1)).one_or_none()

@@ -27,9 +27,9 @@ class Model:
     """A model version.
 
     Attributes:
-        key: where the object store has the checkpoint.
-        table_version: version of the mask table it was trained on, None for a base model.
-        card: parent, data, metrics and whatever else describes it; `describe` adds to it.
+        key: of the checkpoint in the object store.
+        table_version: version of the mask table it was trained on; None for a base model.
+        card: parent, data, metrics and other facts; `describe` adds to it.
     """
 
     version: str
@@ -58,12 +58,12 @@ class Models:
         table_version: int | None = None,
         card: dict[str, Any] | None = None,
     ) -> Model:
-        """Register a checkpoint, stored already, as a candidate. Adding the same version with
-        the same key again changes nothing.
+        """Register a stored checkpoint as a candidate. Adding the same version with the same key
+        again changes nothing.
 
         Raises:
             AlreadyExistsError: the version exists with another checkpoint.
-            BadNameError: there is none, and none can be named so.
+            BadNameError: there is none, and the name is not allowed.
         """
         values = {
             "version": version,
@@ -88,7 +88,7 @@ class Models:
         """The model of that version.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such version.
         """
         with self._sessions.reading() as session:
             row = session.get(ModelRow, version)
@@ -97,8 +97,8 @@ class Models:
             return to_record(Model, row)
 
     def describe(self, version: str, entries: Mapping[str, Any]) -> Model:
-        """Put entries into a version's card, over those of the same names; what is learnt of a
-        model after it was made, such as why it was not promoted. The checkpoint keeps its own card.
+        """Add entries to a version's card, replacing those of the same names, e.g. why it was not
+        promoted. The checkpoint keeps its own card.
 
         Raises:
             NotFoundError: no such version.
@@ -110,7 +110,7 @@ class Models:
             return to_record(Model, row)
 
     def add_scores(self, version: str, name: str, scores: Mapping[str, Any]) -> None:
-        """Put a version's scores on a set of images, which has that name, onto its card.
+        """Add a version's scores on the image set of this name to its card.
 
         Raises:
             NotFoundError: no such version.
@@ -130,15 +130,15 @@ class Models:
             return None if row is None else to_record(Model, row)
 
     def promote(self, version: str, *, expected_current: str | None) -> Model:
-        """Make a version current and retire the one that was. Promoting the current version
-        again changes nothing, so a resumed caller may repeat itself.
+        """Make a version current and retire the previous one. Promoting the current version again
+        changes nothing, so a resumed caller may repeat it.
 
         Args:
-            expected_current: the version the decision was made against, None for no model yet.
+            expected_current: the version that the decision compared with; None for no model yet.
 
         Raises:
             NotFoundError: no such version.
-            StaleStateError: another version is current than expected; compare with that one.
+            StaleStateError: another version is current; compare with that one.
         """
         try:
             with self._sessions.session() as session:
@@ -148,7 +148,7 @@ class Models:
                 if row.state != ModelState.CURRENT:
                     if expected_current is not None:
                         _retire(session, expected_current)
-                    if _enthrone(session, version):
+                    if _make_current(session, version):
                         now = self._sessions.now()
                         session.add(PromotionRow(version=version, promoted_at=now))
                     session.refresh(row)
@@ -158,18 +158,18 @@ class Models:
             raise StaleStateError(f"another model than {expected_current!r} is current") from error
 
     def roll_back(self, *, expected_current: str) -> Model:
-        """Make the version current again that was before the present one, and retire that.
-        Doing so again goes further back.
+        """Make the previously current version current again, and retire the present one. Repeated
+        calls go further back.
 
         Args:
-            expected_current: the version that is to go.
+            expected_current: the version to retire.
 
         Returns:
-            The version that is current now.
+            The version that is now current.
 
         Raises:
-            NotFoundError: none was current before.
-            StaleStateError: another version is current than expected; decide again.
+            NotFoundError: no version was current before.
+            StaleStateError: another version is current; decide again.
         """
         query = (
             select(PromotionRow)
@@ -183,20 +183,20 @@ class Models:
             if not before:
                 raise NotFoundError(f"no model version was current before {expected_current!r}")
             last.undone_at = self._sessions.now()
-            _enthrone(session, before[0].version)
+            _make_current(session, before[0].version)
             row = session.get_one(ModelRow, before[0].version)
             session.commit()
             return to_record(Model, row)
 
     def all(self) -> list[Model]:
-        """All model versions, the newest first."""
+        """All model versions, newest first."""
         query = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.version)
         with self._sessions.reading() as session:
             return [to_record(Model, row) for row in session.scalars(query)]
 
 
 def _retire(session: Session, version: str) -> None:
-    """Whoever gets past this line is the only one who changes the current model now."""
+    """Retire the current version; its row stays locked, so only one process changes it."""
     retire = update(ModelRow).where(
         ModelRow.version == version, ModelRow.state == ModelState.CURRENT
     )
@@ -204,16 +204,16 @@ def _retire(session: Session, version: str) -> None:
         raise StaleStateError(f"{version!r} is no longer current")
 
 
-def _enthrone(session: Session, version: str) -> bool:
-    """False where somebody else did so at the same time."""
-    enthrone = update(ModelRow).where(
+def _make_current(session: Session, version: str) -> bool:
+    """Returns False if another process did so at the same time."""
+    promote = update(ModelRow).where(
         ModelRow.version == version, ModelRow.state != ModelState.CURRENT
     )
-    return count_changed(session, enthrone.values(state=ModelState.CURRENT)) == 1
+    return count_changed(session, promote.values(state=ModelState.CURRENT)) == 1
 
 
 def _locked(session: Session, version: str) -> ModelRow:
-    """The version's row, which nobody else changes before the session ends.
+    """The version's row, locked until the session ends.
 
     Raises:
         NotFoundError: no such version.

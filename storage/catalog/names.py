@@ -1,7 +1,7 @@
-"""The one rule for names of datasets, releases, models, schedules and annotators.
+"""The rule for names of datasets, releases, models, schedules and annotators.
 
-A name is part of object keys, addresses and file names, and people type it. What was named before
-there was the rule keeps its name: only new names are checked.
+A name is part of object keys, URLs and file names, and people type it. Names older than the rule
+stay valid: only new names are checked.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from storage.catalog.errors import BadNameError
 MAX_BYTES = 200
 """Of a name in UTF-8."""
 MAX_DATASET_BYTES = 150
-"""Of a dataset's: its releases, models and schedules are named after it."""
+"""Of a dataset's name, from which its releases, models and schedules get theirs."""
 RESERVED = {"release": ("latest",)}
-"""Names that commands mean something else by."""
+"""Names with a special meaning in commands, by kind."""
 
 
 def check_name(kind: str, name: str) -> str:
-    """The name itself, if a new thing of the kind may have it.
+    """The name, if it is allowed for a new row of the kind.
 
     Args:
         kind: `dataset`, `release`, `model`, `schedule` or `annotator`; for the message.
 
     Raises:
         BadNameError: it is empty, too long or reserved, begins with a dot or a dash, has a space at
-            an end, has a slash, a backslash, a control or an invisible character, or is written
-            with separate accents, so that another name could look the same.
+            either end, a slash, a backslash, a control or invisible character, or separate accents
+            (not NFC), so another name could look the same.
     """
     check_new_name(kind, name, lambda: False)
     return name
 
 
 def check_new_name(kind: str, name: str, is_known: Callable[[], bool]) -> None:
-    """As `check_name`, where nothing of that name is known yet."""
+    """As `check_name`, but accepts any name that is known already."""
     if (wrong := _wrong(kind, name)) is None or (_is_text(name) and is_known()):
         return
     shown = name if len(name) <= 60 else f"{name[:60]}..."
@@ -43,12 +43,12 @@ def check_new_name(kind: str, name: str, is_known: Callable[[], bool]) -> None:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a database can be asked for it."""
+    """Whether a database can look it up."""
     return "\0" not in name and name.encode(errors="replace").decode() == name
 
 
 def _wrong(kind: str, name: str) -> str | None:
-    """What is wrong with it, and what to do."""
+    """What is wrong with the name, and what to do; None if it is allowed."""
     longest = MAX_DATASET_BYTES if kind == "dataset" else MAX_BYTES
     length = len(name.encode(errors="replace"))
     if not name.strip():

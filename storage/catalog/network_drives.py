@@ -1,5 +1,5 @@
-"""Where SQLite cannot be: its write-ahead log needs memory that all of its users share, which a
-network drive has not, and locks that network drives may not keep."""
+"""Detect network drives, where SQLite cannot be: its write-ahead log needs shared memory, which
+they lack, and file locks, which they may not honour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage.catalog.errors import CatalogError
 log = logging.getLogger(__name__)
 
 MOUNTS = Path("/proc/self/mountinfo")
-"""Linux's list; elsewhere nothing is known of drives, and nothing refused."""
+"""Linux's list of mounts; on other systems nothing is refused."""
 
 KINDS = frozenset(
     [
@@ -51,7 +51,7 @@ class NetworkDriveError(CatalogError):
 
 
 def network_drive(path: Path) -> str | None:
-    """The kind of network drive that a file lies on, or would; None for other disks."""
+    """The kind of network drive that the path is on; None for other disks."""
     try:
         lines = MOUNTS.read_text(errors="replace").splitlines()
     except OSError:
@@ -61,7 +61,7 @@ def network_drive(path: Path) -> str | None:
         mount, _, source = line.partition(" - ")
         fields = mount.split(" ")
         if len(fields) > 4 and source:
-            # Spaces and the like stand there as octal numbers.
+            # Spaces and the like are written as octal numbers.
             point = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[4]))
             if place.is_relative_to(point) and len(point.parts) >= found[0]:
                 found = len(point.parts), source.split(" ")[0]
@@ -69,16 +69,16 @@ def network_drive(path: Path) -> str | None:
 
 
 def check_drive(path: Path) -> None:
-    """Warn of a catalog that lies on a network drive.
+    """Log a warning for an existing catalog on a network drive.
 
     Raises:
-        NetworkDriveError: it does not exist yet.
+        NetworkDriveError: the catalog would be created there.
     """
     kind = network_drive(path)
     if kind is None:
         return
     why = (
-        f"{path} lies on a network drive ({kind}), where SQLite can lose data as soon as two "
+        f"{path} is on a network drive ({kind}), where SQLite can lose data as soon as two "
         "machines use it: set database_url to sqlite:////path/on/a/local/disk/catalog.db, or to "
         "PostgreSQL's"
     )

@@ -1,4 +1,4 @@
-"""Files and images that could not be used, and why."""
+"""Quarantine: files and images that cannot be used, and why."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from storage.catalog.sessions import Sessions, insert_new, pairs, to_record
 from storage.catalog.tables import QuarantineRow
 
 REASON_LENGTH = 500
-"""Reasons are cut to so many characters: they are part of a unique index."""
+"""Maximum characters of a reason, which is part of a unique index."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quarantined:
-    """A file that was set aside; `image_id` where it had become an image before it failed."""
+    """A quarantined file; with `image_id` if it was ingested before it failed."""
 
     id: int
     dataset_id: int
@@ -38,13 +38,13 @@ class Quarantine:
     def add(
         self, dataset_id: int, path: str, reason: str, *, stage: str, image_id: int | None = None
     ) -> bool:
-        """Set a file aside.
+        """Quarantine a file.
 
         Args:
             stage: where it failed, e.g. `ingest` or `generate`.
 
         Returns:
-            False where the same path was set aside for the same reason before.
+            False if the same path was quarantined for the same reason before.
 
         Raises:
             ConstraintError: no such dataset or image.
@@ -63,14 +63,14 @@ class Quarantine:
             return bool(new)
 
     def all(self, dataset_id: int, *, limit: int = 1_000) -> list[Quarantined]:
-        """What was set aside, the newest first."""
+        """The quarantined files, newest first."""
         query = select(QuarantineRow).where(QuarantineRow.dataset_id == dataset_id)
         with self._sessions.reading() as session:
             rows = session.scalars(query.order_by(QuarantineRow.id.desc()).limit(limit))
             return [to_record(Quarantined, row) for row in rows]
 
     def of_images(self, dataset_id: int, *, stage: str) -> list[Quarantined]:
-        """The images that a stage set aside."""
+        """The images that a stage quarantined, oldest first."""
         query = select(QuarantineRow).where(
             QuarantineRow.dataset_id == dataset_id,
             QuarantineRow.stage == stage,
@@ -81,7 +81,7 @@ class Quarantine:
             return [to_record(Quarantined, row) for row in rows]
 
     def forget(self, ids: Sequence[int]) -> None:
-        """Take what was set aside back: it is being worked on again."""
+        """Delete entries, as their images are processed again."""
         with self._sessions.session() as session:
             for start in range(0, len(ids), IN_LIMIT):
                 part = ids[start : start + IN_LIMIT]
@@ -89,7 +89,7 @@ class Quarantine:
             session.commit()
 
     def counts(self, dataset_id: int) -> dict[str, int]:
-        """How many files were set aside for each reason, the most frequent reason first."""
+        """The number of quarantined files by reason, the most frequent first."""
         number = func.count()
         query = (
             select(QuarantineRow.reason, number)

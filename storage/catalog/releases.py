@@ -36,12 +36,12 @@ class Releases:
         self._sessions = sessions
 
     def start(self, name: str, *, dataset_id: int, table_version: int, key: str) -> Release:
-        """Start building a release, or resume it: a known name keeps the table version and key
-        it was started with, so build from those of the answer. A failed one is building again.
+        """Start building a release, or resume it: a known name keeps its table version and key, so
+        build from those returned. A failed release is building again.
 
         Raises:
             AlreadyExistsError: the name belongs to another dataset.
-            BadNameError: there is none, and none can be named so.
+            BadNameError: there is none, and the name is not allowed.
             ConstraintError: no such dataset.
         """
         values = {
@@ -71,7 +71,7 @@ class Releases:
         """Declare a release complete; finishing it again keeps the first card and files.
 
         Args:
-            key: the folder that its files are in, where it is another one than it was started with.
+            key: the folder of its files, if it differs from the one at the start.
 
         Raises:
             NotFoundError: no such release.
@@ -79,7 +79,7 @@ class Releases:
         return self._end(name, ReleaseState.DONE, card, key)
 
     def fail(self, name: str, error: str) -> Release:
-        """Record why a release that was being built is not complete; its card says so.
+        """Record on a release's card why building it failed.
 
         Raises:
             NotFoundError: no such release.
@@ -103,7 +103,7 @@ class Releases:
         """The release of that name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such release.
         """
         with self._sessions.reading() as session:
             row = session.get(ReleaseRow, name)
@@ -112,19 +112,19 @@ class Releases:
             return to_record(Release, row)
 
     def latest(self, dataset_id: int) -> Release | None:
-        """The dataset's newest complete release."""
+        """The dataset's newest complete release, or None."""
         done = [release for release in self.all(dataset_id) if release.state == ReleaseState.DONE]
         return done[0] if done else None
 
     def building(self) -> list[Release]:
-        """Releases of all datasets that are being built, or whose building was broken off."""
+        """Releases of all datasets whose building is under way or was interrupted."""
         query = select(ReleaseRow).where(ReleaseRow.state == ReleaseState.BUILDING)
         with self._sessions.reading() as session:
             rows = session.scalars(query.order_by(ReleaseRow.created_at, ReleaseRow.name))
             return [to_record(Release, row) for row in rows]
 
     def all(self, dataset_id: int) -> list[Release]:
-        """The dataset's releases, the newest first."""
+        """The dataset's releases, newest first."""
         query = select(ReleaseRow).where(ReleaseRow.dataset_id == dataset_id)
         query = query.order_by(ReleaseRow.created_at.desc(), ReleaseRow.name.desc())
         with self._sessions.reading() as session:

@@ -22,7 +22,7 @@ TRANSITIONS = {
     RoundState.TRAINED: {RoundState.DONE},
     RoundState.DONE: set(),
 }
-"""What state may follow what."""
+"""The states that may follow each state."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +31,8 @@ class Round:
 
     Attributes:
         position: index into the loop's plan, from 0.
-        number: which round of its stage this is, from 1.
-        run_id: the run that collects masks; `train_run_id` the one that retrains.
+        number: index of this round among those of its stage, from 1.
+        run_id: the run that collects masks; `train_run_id`: the one that retrains.
     """
 
     id: int
@@ -61,7 +61,7 @@ class Rounds:
         """The round of that id.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such round.
         """
         with self._sessions.reading() as session:
             row = session.get(RoundRow, round_id)
@@ -87,8 +87,8 @@ class Rounds:
         train_run_id: str | None = None,
         metrics: dict[str, Any] | None = None,
     ) -> Round:
-        """Move a round on, and write the fields that are given; metrics are added to those that
-        are there.
+        """Move a round to its next state and write the given fields; metrics are added to the
+        existing ones.
 
         Raises:
             ValueError: the transition is not in `TRANSITIONS`.
@@ -125,10 +125,10 @@ class Rounds:
             return to_record(Round, row)
 
     def assign_images(self, round_id: int, image_ids: Sequence[int]) -> int:
-        """Record which images the round works on; repeating it changes nothing.
+        """Assign images to the round; repeating it changes nothing.
 
         Returns:
-            How many were not assigned before.
+            The number of newly assigned images.
 
         Raises:
             ConstraintError: no such round or image.

@@ -17,7 +17,7 @@ from storage.catalog.tables import RunRow, ShardRow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One execution, with all that is needed to tell how its results came to be."""
+    """One execution, with all that is needed to reproduce its results."""
 
     id: str
     kind: RunKind
@@ -33,9 +33,9 @@ class Run:
     error: str | None
     cpu_seconds: float
     gpu_seconds: float
-    """What its processes spent so far, as far as they lived to tell (`spend`)."""
+    """Seconds that its processes have reported so far (`spend`)."""
     alive_until: datetime | None = None
-    """Until when a process is known to be at it (`beat`)."""
+    """Until when a process is known to work on it (`beat`)."""
 
 
 class Runs:
@@ -44,7 +44,7 @@ class Runs:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self.before_new: Callable[[], None] = lambda: None
-        """Called before a run of a new id is entered; what it raises keeps the run out."""
+        """Called before a run with a new id is added; an error prevents that."""
 
     def start(
         self,
@@ -61,7 +61,7 @@ class Runs:
         again, a finished one stays finished.
 
         Args:
-            run_id: `new_id()`, or an id that the caller derives from what it does.
+            run_id: `new_id()`, or an id derived from the run's purpose.
 
         Raises:
             AlreadyExistsError: the id belongs to a run of another kind or dataset.
@@ -98,7 +98,7 @@ class Runs:
             return to_record(Run, row)
 
     def finish(self, run_id: str, metrics: dict[str, Any] | None = None) -> Run:
-        """Finish a run; finishing it again keeps the first metrics.
+        """Finish a run; repeating it keeps the first metrics.
 
         Raises:
             NotFoundError: no such run.
@@ -116,8 +116,8 @@ class Runs:
         return self._end(run_id, RunState.FAILED, error=error)
 
     def spend(self, run_id: str, *, cpu_seconds: float, gpu_seconds: float = 0.0) -> None:
-        """Add to what a run has cost; several workers may do so at once. An unknown run is no
-        error: nothing is added."""
+        """Add to a run's cost, in seconds; several workers may do so at once. An unknown run is
+        ignored."""
         statement = update(RunRow).where(RunRow.id == run_id)
         values = {
             "cpu_seconds": RunRow.cpu_seconds + cpu_seconds,
@@ -127,16 +127,16 @@ class Runs:
             count_changed(session, statement.values(**values))
             session.commit()
 
-    def tell(self, run_id: str, progress: float) -> None:
-        """Say how far a running run has come, 0 to 1; for runs that have neither shards nor tasks.
-        One that is not running is left alone."""
+    def set_progress(self, run_id: str, progress: float) -> None:
+        """Store the progress of a running run, 0 to 1, if it has neither shards nor tasks. A run
+        that is not running stays unchanged."""
         statement = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.RUNNING)
         with self._sessions.session() as session:
             count_changed(session, statement.values(metrics={"progress": round(progress, 3)}))
             session.commit()
 
     def beat(self, run_id: str, seconds: float) -> None:
-        """Show that a process is at the run, and will show so again within so many seconds."""
+        """Record that a process works on the run, and will call again within this many seconds."""
         alive = self._sessions.now() + timedelta(seconds=seconds)
         statement = update(RunRow).where(RunRow.id == run_id).values(alive_until=alive)
         with self._sessions.session() as session:
@@ -144,8 +144,8 @@ class Runs:
             session.commit()
 
     def silent(self, since: datetime) -> list[Run]:
-        """Running runs that have shown no sign of life since then, the oldest first: no beat, and
-        no lease on a shard that still holds. Runs that wait for people are among them."""
+        """Running runs without a heartbeat or a valid shard lease since then, oldest first. This
+        includes runs that wait for people."""
         held = select(ShardRow.run_id).where(
             ShardRow.run_id == RunRow.id,
             ShardRow.state == ShardState.LEASED,
@@ -176,7 +176,7 @@ class Runs:
         """The run of that id.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such run.
         """
         with self._sessions.reading() as session:
             row = session.get(RunRow, run_id)
@@ -193,7 +193,7 @@ class Runs:
         unfinished: bool = False,
         limit: int = 100,
     ) -> list[Run]:
-        """Runs, the latest first; `unfinished`: running and failed ones, which can go on."""
+        """Runs, latest first; `unfinished`: running and failed ones, which can be resumed."""
         query = select(RunRow).order_by(RunRow.started_at.desc(), RunRow.id).limit(limit)
         if dataset_id is not None:
             query = query.where(RunRow.dataset_id == dataset_id)
@@ -207,7 +207,7 @@ class Runs:
             return [to_record(Run, row) for row in session.scalars(query)]
 
     def counts(self, dataset_id: int | None = None) -> dict[RunState, int]:
-        """How many runs are in each state."""
+        """The number of runs by state."""
         query = select(RunRow.state, func.count()).group_by(RunRow.state)
         if dataset_id is not None:
             query = query.where(RunRow.dataset_id == dataset_id)

@@ -1,4 +1,4 @@
-"""Bring a database to this code's schema (Alembic), and refuse to work on any other."""
+"""Migrate a database to this code's schema (Alembic), and refuse any other schema."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ WAL_PATIENCE_SECONDS = 30.0
 
 
 def migrate(engine: Engine) -> str:
-    """Create or upgrade the tables; processes that do so at once wait for each other.
+    """Create or upgrade the tables; concurrent migrations wait for each other.
 
     Returns:
-        The revision the database has now.
+        The database's new revision.
 
     Raises:
         CatalogTooNewError: a newer version of this code migrated the database.
@@ -39,8 +39,8 @@ def migrate(engine: Engine) -> str:
 
 @contextmanager
 def migrating(engine: Engine) -> Iterator[tuple[Connection, Callable[[str], str]]]:
-    """One transaction in which nobody else migrates, and the function that brings the tables to a
-    revision (or `head`) in it; it returns the revision and raises as `migrate`.
+    """A transaction in which no other process migrates, and a function that migrates the tables to
+    a revision (or `head`) in it; that returns the revision and raises as `migrate`.
 
     Raises:
         NetworkDriveError: an SQLite file would be made on a network drive.
@@ -68,7 +68,7 @@ def migrating(engine: Engine) -> Iterator[tuple[Connection, Callable[[str], str]
 
 
 def revision(engine: Engine) -> str | None:
-    """The database's schema revision, None where there is no catalog yet."""
+    """The database's schema revision; None if it has no catalog."""
     if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
         return None  # connecting would create an empty file
     with engine.connect() as connection:
@@ -87,7 +87,7 @@ def is_known(found: str) -> bool:
 
 
 def check(engine: Engine) -> None:
-    """Make sure that the database has exactly this code's schema.
+    """Check that the database has exactly this code's schema.
 
     Raises:
         CatalogNotMigratedError: it is missing, empty or older.
@@ -118,7 +118,7 @@ def _refuse_newer(found: str | None, scripts: ScriptDirectory, engine: Engine) -
 
 def _use_write_ahead_log(engine: Engine) -> None:
     """Switch an SQLite file to WAL for good. SQLite's busy timeout does not cover this switch,
-    so wait here for another process that is at it."""
+    so this waits for other processes."""
     deadline = time.monotonic() + WAL_PATIENCE_SECONDS
     while True:
         raw = engine.raw_connection()

@@ -1,5 +1,5 @@
-"""Engines, units of work, and the two statements everything else is made of: insert what is
-new, and update what is still in the expected state."""
+"""Engines, units of work, and the two basic statements: insert new rows, and update rows that are
+still in the expected state."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ if TYPE_CHECKING:
     RecordT = TypeVar("RecordT", bound=DataclassInstance)
 
 Clock = Callable[[], datetime]
-"""Returns the current time, aware and in UTC."""
+"""Returns the current time, timezone-aware in UTC."""
 
 BUSY_TIMEOUT_MS = 30_000
 """How long SQLite waits for another writer."""
 
 
 ASK_SECONDS = 60.0
-"""How often the database is asked for its time."""
+"""How often the database's time is read."""
 
 
 def utc_now() -> datetime:
-    """The wall clock, aware and in UTC."""
+    """The current time, timezone-aware in UTC."""
     return datetime.now(UTC)
 
 
 class DatabaseClock:
-    """The time of a PostgreSQL server, so that workers whose own clocks differ or jump agree about
-    leases. Between two questions this process's steady clock counts on."""
+    """The time of a PostgreSQL server, so that workers whose clocks differ or jump agree on leases.
+    Between two reads this process's monotonic clock is used."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -70,8 +70,8 @@ class DatabaseClock:
         known = self._known
         if known is None or time.monotonic() - known[0] > ASK_SECONDS:
             with typed_errors(self._engine), self._engine.connect() as connection:
-                there = connection.execute(select(func.clock_timestamp())).scalar_one()
-                known = self._known = time.monotonic(), there.astimezone(UTC)
+                now = connection.execute(select(func.clock_timestamp())).scalar_one()
+                known = self._known = time.monotonic(), now.astimezone(UTC)
         return known[1] + timedelta(seconds=time.monotonic() - known[0])
 
 
@@ -81,12 +81,12 @@ def new_id() -> str:
 
 
 def sqlite_url(path: Path, driver: str = "sqlite") -> str:
-    """The URL of an SQLite file, quoted as SQLAlchemy reads it back, whatever its name is."""
+    """The URL of an SQLite file, with any file name quoted for SQLAlchemy."""
     return URL.create(driver, database=str(path)).render_as_string()
 
 
 def connect(url: str) -> Engine:
-    """Make the engine for a catalog URL; nothing is opened yet.
+    """Make the engine for a catalog URL, without connecting.
 
     Raises:
         ValueError: the URL is neither an SQLite file nor PostgreSQL.
@@ -107,7 +107,7 @@ def connect(url: str) -> Engine:
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
-    dbapi_connection.isolation_level = None  # we say BEGIN ourselves, below
+    dbapi_connection.isolation_level = None  # `_begin_sqlite` sends BEGIN
     cursor = dbapi_connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA foreign_keys = ON")
@@ -115,7 +115,7 @@ def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Take the write lock at once: a reader that becomes a writer later can fail without
+    """Take the write lock at the start: a reader that later becomes a writer can fail without
     waiting."""
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -134,14 +134,14 @@ class Sessions:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A unit of work that may write. Rolls back unless the caller commits it; do no network
-        or file access inside.
+        """A unit of work that may write. Rolls back unless the caller commits; do no network or
+        file access inside.
 
         Raises:
             CatalogNotMigratedError: see `migrate`.
             CatalogTooNewError: the database belongs to newer code.
-            CatalogUnavailableError: the database could not be reached or stayed locked.
-            ConstraintError: a row refers to something that does not exist.
+            CatalogUnavailableError: the database is unreachable or stayed locked.
+            ConstraintError: a row refers to a missing row, or breaks a unique constraint.
             ValueError: a value cannot be stored, e.g. NaN in JSON or a naive time.
         """
         with typed_errors(self.engine):
@@ -151,14 +151,14 @@ class Sessions:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A unit of work that only reads; errors as for `session`."""
+        """A unit of work that only reads; errors as in `session`."""
         with typed_errors(self.engine):
             self.check()
             with Session(self.engine) as session:
                 yield session
 
     def check(self) -> None:
-        """Make sure, once, that the database has this code's schema.
+        """Check, once, that the database has this code's schema.
 
         Raises:
             CatalogNotMigratedError: it is missing, empty or older.
@@ -172,14 +172,14 @@ class Sessions:
                 self._checked = True
 
     def migrate(self) -> str:
-        """Create or upgrade the tables, also while other processes do the same.
+        """Create or upgrade the tables; concurrent migrations wait for each other.
 
         Returns:
-            The revision the database has now.
+            The database's new revision.
 
         Raises:
             CatalogTooNewError: a newer version of this code migrated the database.
-            CatalogUnavailableError: the database could not be reached or stayed locked.
+            CatalogUnavailableError: the database is unreachable or stayed locked.
         """
         with typed_errors(self.engine):
             found = schema.migrate(self.engine)
@@ -187,10 +187,10 @@ class Sessions:
         return found
 
     def revision(self) -> str | None:
-        """The database's schema revision; None where there is no catalog yet.
+        """The database's schema revision; None if it has no catalog.
 
         Raises:
-            CatalogUnavailableError: the database could not be reached.
+            CatalogUnavailableError: the database is unreachable.
         """
         with typed_errors(self.engine):
             return schema.revision(self.engine)
@@ -202,17 +202,18 @@ class Sessions:
 
 @contextmanager
 def typed_errors(engine: Engine) -> Iterator[None]:
+    """Turn SQLAlchemy's errors into the catalog's, see `Sessions.session`."""
     try:
         yield
     except IntegrityError as error:
         raise ConstraintError(f"the database refused a row: {error.orig}") from error
     except OperationalError as error:
-        told = sqlite_sentence(f"the catalog {engine.url}", str(error.orig))
-        raise CatalogUnavailableError(told) from error
+        message = sqlite_sentence(f"the catalog {engine.url}", str(error.orig))
+        raise CatalogUnavailableError(message) from error
     except DataError as error:
         raise ValueError(f"a value cannot be stored: {error.orig}") from error
     except UnicodeEncodeError as error:
-        raise BadNameError(f"{error.object!r} has bytes that are no UTF-8 text") from error
+        raise BadNameError(f"{error.object!r} has bytes that are not UTF-8 text") from error
     except DBAPIError:
         raise
     except StatementError as error:
@@ -222,10 +223,10 @@ def typed_errors(engine: Engine) -> Iterator[None]:
 def insert_new(
     session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Any, ...]]:
-    """Insert the rows that no unique constraint forbids; all rows have the same columns.
+    """Insert the rows that break no unique constraint; all rows have the same columns.
 
     Returns:
-        The primary keys of the rows that were inserted, in no particular order.
+        The primary keys of the inserted rows, in no particular order.
     """
     if not rows:
         return []
@@ -240,16 +241,16 @@ def insert_new(
 
 
 def count_changed(session: Session, statement: Update) -> int:
-    """Run a conditional UPDATE and say how many rows met its condition."""
+    """Run a conditional UPDATE; returns the number of rows that met its condition."""
     result = session.execute(statement.execution_options(synchronize_session=False))
     return cast("CursorResult[Any]", result).rowcount
 
 
 def pairs(session: Session, query: Executable) -> dict[Any, Any]:
-    """The answer to a query of two columns, such as a count per state."""
+    """The result of a query with two columns, such as a count per state, as a dict."""
     return {row[0]: row[1] for row in session.execute(query)}
 
 
 def to_record(record: type[RecordT], row: object) -> RecordT:
-    """Copy a live row into the frozen record that has fields of the same names."""
+    """Copy a row into the frozen record with fields of the same names."""
     return record(**{field.name: getattr(row, field.name) for field in fields(record)})

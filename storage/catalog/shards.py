@@ -1,4 +1,4 @@
-"""Shards: the parts of a run that one worker does at once and commits atomically."""
+"""Shards: parts of a run, each processed by one worker and committed atomically."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from storage.catalog.states import RunKind, ShardState
 from storage.catalog.tables import QuarantineRow, RunRow, ShardRow
 
 PLAN_ROWS = 500
-"""Shards written at once by `plan`."""
+"""Shards that `plan` writes at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """A part of a run. `masks`, `table_version` and `seconds` are known once it is committed;
-    `expiries` counts the leases that others took over."""
+    """A part of a run. `masks`, `table_version` and `seconds` are set when it is committed;
+    `expiries` counts expired leases that others took over."""
 
     run_id: str
     shard: int
@@ -41,8 +41,8 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardTotals:
-    """How far a run has come: shards planned and committed, the images in them, masks and seconds
-    so far, and the newest version of the mask table among the commits."""
+    """Progress of a run: shards planned and committed, the images in them, masks and seconds so
+    far, and the newest version of the mask table among the commits."""
 
     shards: int
     committed: int
@@ -54,18 +54,21 @@ class ShardTotals:
 
 
 class Shards:
-    """Reached as `catalog.shards`. A lease is lost only when another worker has taken the shard:
-    a late commit counts as long as nobody else is on it."""
+    """Reached as `catalog.shards`. A lease is lost only when another worker takes the shard: until
+    then a late commit counts."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     def plan(self, run_id: str, image_ids: Iterable[Sequence[int]]) -> int:
-        """Cut a run into shards, once: a run that has shards keeps them, and `image_ids` is not
-        read. It is read a part at a time, so a plan of millions of images needs little memory.
+        """Split a run into shards, once: a run that has shards keeps them, and `image_ids` is not
+        read. It is read in parts, so a plan of millions of images needs little memory.
+
+        Args:
+            image_ids: the image ids of each shard.
 
         Returns:
-            How many shards were made, 0 where the run was planned before.
+            The number of new shards; 0 if the run was planned before.
 
         Raises:
             ConstraintError: no such run.
@@ -73,7 +76,7 @@ class Shards:
         parts = enumerate(image_ids)
         made = 0
         with self._sessions.session() as session:
-            # One planner at a time: two with different plans must not mix their shards.
+            # One process at a time: two plans must not mix their shards.
             session.scalar(select(RunRow.id).where(RunRow.id == run_id).with_for_update())
             if session.scalar(_count(run_id)):
                 return 0
@@ -85,14 +88,14 @@ class Shards:
     def lease(
         self, run_id: str, owner: str, seconds: float, *, now: datetime | None = None
     ) -> Shard | None:
-        """Take the first shard whose lease has expired; where there is none, the first open one.
+        """Lease the first shard with an expired lease, else the first open one.
 
         Args:
             owner: who takes it, for people to read.
-            seconds: how long the lease holds; renew it in time.
+            seconds: duration of the lease; renew it in time.
 
         Returns:
-            The shard, with the `lease_id` to renew and commit it; None when nothing is free.
+            The shard, with the `lease_id` to renew and commit it; None if none is free.
 
         Raises:
             ValueError: seconds is not positive.
@@ -109,7 +112,7 @@ class Shards:
         taken_over = leased | {"expiries": ShardRow.expiries + 1}
         expired = and_(ShardRow.state == ShardState.LEASED, ShardRow.lease_expires_at <= now)
         with self._sessions.session() as session:
-            # Two looks, each by an index: one for both would walk past every committed shard.
+            # Two queries, each by an index: one for both would scan every committed shard.
             shard = _take(session, run_id, expired, taken_over)
             if shard is None:
                 shard = _take(session, run_id, ShardRow.state == ShardState.OPEN, leased)
@@ -132,7 +135,7 @@ class Shards:
         return expires
 
     def release(self, run_id: str, shard: int, lease_id: str) -> None:
-        """Give a shard back, after a failure, so that it can be leased again at once.
+        """Release a shard after a failure, so that it can be leased again at once.
 
         Raises:
             LeaseLostError: another worker has the shard.
@@ -190,7 +193,7 @@ class Shards:
             raise LeaseLostError(f"the lease {lease_id} on shard {shard} of run {run_id} is lost")
 
     def remaining(self, run_id: str) -> int:
-        """How many shards of the run are not committed."""
+        """The number of the run's shards that are not committed."""
         with self._sessions.reading() as session:
             query = _count(run_id).where(ShardRow.state != ShardState.COMMITTED)
             return session.scalar(query) or 0
@@ -206,8 +209,8 @@ class Shards:
             return session.scalar(query) or 0
 
     def leased_until(self, run_id: str) -> datetime | None:
-        """When the last of the run's leases runs out, or ran out without being taken over; None
-        where none is out."""
+        """The latest expiry of the run's leases, including expired ones that were not taken over;
+        None without leases."""
         query = select(func.max(ShardRow.lease_expires_at)).where(
             ShardRow.run_id == run_id, ShardRow.state == ShardState.LEASED
         )
@@ -215,7 +218,7 @@ class Shards:
             return session.scalar(query)
 
     def planned_images(self, dataset_id: int, kind: RunKind) -> set[int]:
-        """Ids of the dataset's images that are in a shard of any run of this kind."""
+        """Ids of the dataset's images in shards of any run of this kind."""
         query = select(ShardRow.image_ids).join(RunRow, RunRow.id == ShardRow.run_id)
         query = query.where(RunRow.dataset_id == dataset_id, RunRow.kind == kind)
         found: set[int] = set()
@@ -226,7 +229,7 @@ class Shards:
 
     def committed_images(self, dataset_id: int, kind: RunKind, *, table_version: int) -> set[int]:
         """Ids of the dataset's images whose shard, of any run of this kind, is in that version of
-        the mask table; without those that were quarantined."""
+        the mask table; without quarantined images."""
         query = select(ShardRow.image_ids).join(RunRow, RunRow.id == ShardRow.run_id)
         query = query.where(
             RunRow.dataset_id == dataset_id,
@@ -242,7 +245,7 @@ class Shards:
             return found.difference(session.scalars(broken))
 
     def totals(self, run_id: str) -> ShardTotals:
-        """How far the run has come."""
+        """The run's progress."""
         is_committed = ShardRow.state == ShardState.COMMITTED
         images = func.json_array_length(ShardRow.image_ids)
         query = select(
@@ -267,14 +270,14 @@ class Shards:
 def _take(
     session: Session, run_id: str, is_free: ColumnElement[bool], values: dict[str, Any]
 ) -> Shard | None:
-    """Change the run's first free shard; None where there is none."""
+    """Lease the run's first free shard by setting `values`; None if there is none."""
     free = and_(ShardRow.run_id == run_id, is_free)
     first = select(ShardRow.shard).where(free).order_by(ShardRow.shard).limit(1)
     while (shard := session.scalar(first.with_for_update(skip_locked=True))) is not None:
         taken = update(ShardRow).where(free, ShardRow.shard == shard)
         if count_changed(session, taken.values(lease_id=new_id(), **values)):
             return to_record(Shard, session.get_one(ShardRow, (run_id, shard)))
-        # else another worker was faster: look for the next one
+        # else another worker was faster: try the next one
     return None
 
 

@@ -1,4 +1,4 @@
-"""Sign-ins: who is signed in at the annotation page, by the hash of a secret token."""
+"""Sign-ins: the sessions of the annotation page, by the hash of their secret token."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from storage.catalog.tables import AnnotatorRow, SignInRow
 
 
 class SignIns:
-    """Reached as `catalog.sign_ins`. Only hashes are kept: the tokens are with the browsers."""
+    """Reached as `catalog.sign_ins`. Only hashes are stored; the browsers have the tokens."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     def start(self, annotator_id: int, token_hash: str, seconds: float) -> None:
-        """Remember a sign-in for so many seconds, and forget those that have run out.
+        """Store a sign-in for this many seconds, and delete expired ones.
 
         Raises:
             ConstraintError: no such annotator.
@@ -37,11 +37,11 @@ class SignIns:
             session.commit()
 
     def find(self, token_hash: str) -> Annotator | None:
-        """Who is signed in with the token of this hash; None where nobody is, or not any more."""
+        """The annotator signed in with the token of this hash; None if none is, or it expired."""
         return self.find_all([token_hash]).get(token_hash)
 
     def find_all(self, token_hashes: Collection[str]) -> dict[str, Annotator]:
-        """The same for several, by hash; those with whom nobody is signed in are left out."""
+        """The same for several, by hash; hashes without a sign-in are left out."""
         query = (
             select(SignInRow.token_hash, AnnotatorRow)
             .join(AnnotatorRow, SignInRow.annotator_id == AnnotatorRow.id)
@@ -53,7 +53,7 @@ class SignIns:
             return {hash_: to_record(Annotator, row) for hash_, row in session.execute(query)}
 
     def end(self, token_hash: str) -> None:
-        """Sign out; nothing happens where nobody is signed in."""
+        """Sign out; does nothing if the sign-in does not exist."""
         self._delete(SignInRow.token_hash == token_hash)
 
     def end_all(self, annotator_id: int) -> None:

@@ -1,4 +1,4 @@
-"""The words that rows of the catalog use for their kinds and states."""
+"""Kinds and states of rows in the catalog."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Split(StrEnum):
 
     TRAIN = "train"
     HELD_OUT = "held_out"
-    """Never trained on: evaluation only."""
+    """For evaluation; never trained on."""
 
 
 class ModelState(StrEnum):
@@ -29,7 +29,7 @@ class LoopState(StrEnum):
 
 
 class RoundState(StrEnum):
-    """How far a round has come; `rounds.TRANSITIONS` says what may follow what."""
+    """Progress of a round; `rounds.TRANSITIONS` has the allowed order."""
 
     PLANNED = "planned"
     OPENED = "opened"
@@ -51,7 +51,7 @@ class RunKind(StrEnum):
 
 
 class RunState(StrEnum):
-    """A failed run that is started again is running again."""
+    """Starting a failed run again sets it to running."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -59,7 +59,7 @@ class RunState(StrEnum):
 
 
 class ShardState(StrEnum):
-    """A leased shard whose lease has expired may be leased by another worker."""
+    """Another worker may lease a shard whose lease has expired."""
 
     OPEN = "open"
     LEASED = "leased"
@@ -74,7 +74,7 @@ class AnnotatorKind(StrEnum):
 
 
 class TaskKind(StrEnum):
-    """What a task asks for: stage 1, stage 2, or a review."""
+    """The work of a task: stage 1, stage 2, or a review."""
 
     ANNOTATE = "annotate"
     COMPLETE = "complete"
@@ -82,7 +82,7 @@ class TaskKind(StrEnum):
 
 
 class TaskState(StrEnum):
-    """`skipped` is final: too many people passed the task on."""
+    """`skipped` means skipped by too many annotators; the task has left the queue."""
 
     OPEN = "open"
     LEASED = "leased"
@@ -91,7 +91,7 @@ class TaskState(StrEnum):
 
 
 class VerdictKind(StrEnum):
-    """What a reviewer said about a mask."""
+    """A reviewer's verdict on a mask."""
 
     ACCEPT = "accept"
     REJECT = "reject"
@@ -99,8 +99,8 @@ class VerdictKind(StrEnum):
 
 
 class ReleaseState(StrEnum):
-    """A release is done once its files and its card are complete. One that failed is built again
-    when it is asked for again."""
+    """A release is done once its files and card are complete. Starting a failed one builds it
+    again."""
 
     BUILDING = "building"
     DONE = "done"

@@ -1,9 +1,9 @@
 """The catalog's tables. Rows are small: ids, states, and who did what when.
 
-Only repositories and the annotation queue touch these classes; everybody else gets the frozen
-records that the repositories return. Runs and model versions named by a round, and the model
-named by a run, are plain text: a run is written after its round, and a model may be a public
-checkpoint that the registry does not hold.
+Only repositories and the annotation queue use these classes; all other code gets the frozen
+records that the repositories return. A round's runs and model versions, and a run's model, are
+plain text, not foreign keys: a run is written after its round, and a model may be a public
+checkpoint outside the registry.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ImageRow(Base):
 
 
 class ImageAliasRow(Base):
-    """Another file name under which the same bytes came in."""
+    """Another file name under which the same bytes were ingested."""
 
     __tablename__ = "image_aliases"
     __table_args__ = (Index(None, "file_name"),)
@@ -122,7 +122,7 @@ class ModelRow(Base):
 
 
 class PromotionRow(Base):
-    """A model version became current. Those not undone, by id, say what was current after what."""
+    """A promotion of a model version. Those not undone are the history of current models, by id."""
 
     __tablename__ = "promotions"
 
@@ -208,7 +208,7 @@ class RunRow(Base):
 
 
 class LockRow(Base):
-    """Work that one process at a time may do, and who is at it."""
+    """Work that only one process may do at a time, and which one does it."""
 
     __tablename__ = "locks"
 
@@ -246,7 +246,7 @@ class AnnotatorRow(Base):
     token_expires_at: Mapped[datetime | None]
     role: Mapped[str] = mapped_column(String(32))
     datasets: Mapped[list[int] | None]
-    """Ids of those they see; NULL: all."""
+    """Ids of the datasets they see; NULL: all."""
     created_at: Mapped[datetime]
 
 
@@ -358,7 +358,7 @@ class ReleaseRow(Base):
 
 
 class GenerationRow(Base):
-    """A mark of the store that this catalog knows; see `generations`."""
+    """A mark of the store that this catalog has; see `generations`."""
 
     __tablename__ = "generations"
 
@@ -367,8 +367,8 @@ class GenerationRow(Base):
 
 
 class ErasureRow(Base):
-    """Something that is to be deleted everywhere. `work` is what has to be looked for, names among
-    it, and gone once the erasure is finished; `target` has no names and stays."""
+    """Data to delete everywhere. `work` lists it, including names, and is NULL once the erasure is
+    finished; `target` has no names and stays."""
 
     __tablename__ = "erasures"
 

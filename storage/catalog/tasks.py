@@ -1,4 +1,4 @@
-"""Tasks of the annotation queue as records, what was handed in for them, and how many there are."""
+"""Tasks of the annotation queue as records, their results, and queries over them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskVerdict:
-    """What a reviewer says about one mask of a task; stored as a list of these fields."""
+    """A reviewer's verdict on one mask of a task; stored as a list of these fields."""
 
     mask_id: str
     verdict: VerdictKind
@@ -31,28 +31,28 @@ class TaskVerdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskResult:
-    """What was handed in for a task, beside its masks."""
+    """What was submitted for a task, beside its masks."""
 
     made: int = 0
     """Masks that the annotator drew."""
     clicks: int = 0
     strokes: int = 0
     seconds: float = 0.0
-    """The annotator's time."""
+    """The annotator's time in seconds."""
     prefilled: int | None = None
-    """Masks that a `complete` task began with; None for other kinds."""
+    """Pre-filled masks of a `complete` task; None for other kinds."""
     prefilled_kept: int | None = None
-    """Those of them that the annotator kept."""
+    """The number of them that the annotator kept."""
     verdicts: tuple[TaskVerdict, ...] = ()
     """Of a `review` task."""
     trajectories: str | None = None
-    """Key of the object that says how the masks came to be."""
+    """Key of the object with the trajectories of the masks."""
     quarantined: str | None = None
-    """Why the image could not be read; nothing else is known then."""
+    """Why the image could not be read; all other fields are empty then."""
 
     @property
     def masks(self) -> int:
-        """Masks of stages 1 and 2: those drawn, and the pre-filled ones that were kept."""
+        """Masks of stages 1 and 2: drawn ones and kept pre-filled ones."""
         return self.made + (self.prefilled_kept or 0)
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class TaskResult:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any] | None) -> TaskResult:
-        """The result in its stored form, which may lack fields; verdicts without a reason have four
+        """Parse the stored form, which may lack fields; verdicts without a reason have four
         entries. None gives an empty result."""
         stored = stored or {}
         verdicts = tuple(
@@ -91,8 +91,8 @@ _PLAIN = tuple(item.name for item in fields(TaskResult) if item.name != "verdict
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewTask:
-    """One image to work on. `payload` tells the page what it needs, e.g. masks that are
-    pre-filled or under review; it carries ids and keys, not pixels."""
+    """One image to work on. `payload` has what the page needs, e.g. ids and keys of masks that are
+    pre-filled or under review."""
 
     dataset_id: int
     image_id: int
@@ -106,7 +106,7 @@ class NewTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """A task as it stands. While it is leased, `lease_id` renews and submits it."""
+    """A task in its current state. While it is leased, `lease_id` renews and submits it."""
 
     id: int
     dataset_id: int
@@ -118,19 +118,19 @@ class Task:
     priority: int
     skips: int
     skipped_by: list[int] | None
-    """Ids of the annotators who passed it on."""
+    """Ids of the annotators who skipped it."""
     lease_id: str | None
     annotator_id: int | None
     lease_expires_at: datetime | None
     attempts: int
     expiries: int
-    """How often a lease on it ran out."""
+    """How often a lease on it expired."""
     payload: dict[str, Any]
     result_key: str | None
     result: TaskResult
-    """Empty where nothing is handed in."""
+    """Empty before submission."""
     shard: int | None
-    """Of the mask table, in which the answer is committed (`assign_shards`)."""
+    """Shard of the mask table for its masks (`assign_shards`)."""
     created_at: datetime
     leased_at: datetime | None
     submitted_at: datetime | None
@@ -138,31 +138,31 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotatorWork:
-    """What an annotator has handed in."""
+    """The submitted work of an annotator."""
 
     tasks: int = 0
     """Of stages 1 and 2, like `masks` and `seconds`."""
     masks: int = 0
     seconds: float = 0.0
     reviews: int = 0
-    """Tasks of review."""
+    """Review tasks."""
     last_seen: datetime | None = None
 
 
 def task_of(row: TaskRow) -> Task:
-    """Copy a live row into its record."""
+    """Copy a row into its record."""
     values = {item.name: getattr(row, item.name) for item in fields(Task)}
     return Task(**values | {"result": TaskResult.from_json(row.result)})
 
 
-def masks_handed_in() -> ColumnElement[int]:
+def submitted_masks() -> ColumnElement[int]:
     """`TaskResult.masks` in SQL."""
     made, kept = TaskRow.result["made"], TaskRow.result["prefilled_kept"]
     return func.coalesce(made.as_integer(), 0) + func.coalesce(kept.as_integer(), 0)
 
 
 class TaskQueries:
-    """What the annotation queue is asked without changing it."""
+    """Queries on the annotation queue that change nothing."""
 
     def __init__(self, sessions: Sessions, clock: Clock) -> None:
         self._sessions, self._clock = sessions, clock
@@ -171,7 +171,7 @@ class TaskQueries:
         """The task of that id.
 
         Raises:
-            TaskNotFoundError: there is none.
+            TaskNotFoundError: no such task.
         """
         with self._sessions.reading() as session:
             row = session.get(TaskRow, task_id)
@@ -180,7 +180,7 @@ class TaskQueries:
             return task_of(row)
 
     def held(self, annotator_id: int, *, kinds: Collection[TaskKind]) -> Task | None:
-        """The task the annotator holds, the one taken last where there are several."""
+        """The task the annotator holds, or None; the last taken one if there are several."""
         query = select(TaskRow).where(
             TaskRow.annotator_id == annotator_id,
             TaskRow.state == TaskState.LEASED,
@@ -193,8 +193,7 @@ class TaskQueries:
     def upcoming(
         self, *, kinds: Collection[TaskKind], limit: int, dataset_ids: Collection[int] | None = None
     ) -> list[Task]:
-        """The open tasks that will be handed out next, in the queue's order; of these datasets, or
-        of all."""
+        """The next open tasks in the queue's order, of these datasets or all."""
         query = select(TaskRow).where(
             TaskRow.state == TaskState.OPEN,
             TaskRow.kind.in_(kinds),
@@ -204,13 +203,13 @@ class TaskQueries:
         return self._tasks(query.order_by(*order).limit(limit))
 
     def latest(self, limit: int, *, kinds: Collection[TaskKind]) -> list[Task]:
-        """The tasks of these kinds that were handed in last, the newest first."""
+        """The last submitted tasks of these kinds, newest first."""
         query = select(TaskRow).where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind.in_(kinds))
         order = (TaskRow.submitted_at.desc(), TaskRow.id.desc())
         return self._tasks(query.order_by(*order).limit(limit))
 
     def submitted(self, run_id: str) -> Iterator[Task]:
-        """The run's submitted tasks by id. No transaction is open between two of them."""
+        """The run's submitted tasks by id. No transaction stays open between pages."""
         query = select(TaskRow).where(
             TaskRow.run_id == run_id, TaskRow.state == TaskState.SUBMITTED
         )
@@ -235,15 +234,15 @@ class TaskQueries:
             return {state: found.get(state, 0) for state in TaskState}
 
     def pending(self, run_id: str) -> int:
-        """How many tasks of the run still wait for somebody or are being worked on."""
+        """The number of the run's tasks that are open or leased."""
         counts = self.counts(run_id=run_id)
         return counts[TaskState.OPEN] + counts[TaskState.LEASED]
 
     def by_kind(
         self, *, dataset_ids: Collection[int] | None = None
     ) -> dict[TaskKind, dict[str, int]]:
-        """For each kind how many tasks are in each state, and how many seconds ago the oldest open
-        one was made (`oldest_seconds`, 0 where there is none); of these datasets, or of all."""
+        """By kind, the number of tasks by state, and the age in seconds of the oldest open one
+        (`oldest_seconds`, 0 if there is none); of these datasets or all."""
         within = of_datasets(dataset_ids)
         counted = select(TaskRow.kind, TaskRow.state, func.count()).where(*within)
         oldest = select(TaskRow.kind, func.min(TaskRow.created_at)).where(*within)
@@ -263,14 +262,14 @@ class TaskQueries:
         return found
 
     def by_annotator(self) -> dict[int, AnnotatorWork]:
-        """By id, the annotators who have handed tasks in."""
+        """The work of the annotators who have submitted tasks, by id."""
         is_review = TaskRow.kind == TaskKind.REVIEW
         seconds = TaskRow.result["seconds"].as_float()
         query = (
             select(
                 TaskRow.annotator_id,
                 func.sum(case((is_review, 0), else_=1)),
-                func.sum(case((is_review, 0), else_=masks_handed_in())),
+                func.sum(case((is_review, 0), else_=submitted_masks())),
                 func.coalesce(func.sum(case((is_review, 0.0), else_=seconds)), 0.0),
                 func.sum(case((is_review, 1), else_=0)),
                 func.max(TaskRow.submitted_at),
@@ -298,5 +297,5 @@ def of_work(*, round_id: int | None = None, run_id: str | None = None) -> list[C
 
 
 def of_datasets(dataset_ids: Collection[int] | None) -> list[ColumnElement[bool]]:
-    """Conditions for the tasks of these datasets, or of all."""
+    """Conditions for the tasks of these datasets, or all."""
     return [] if dataset_ids is None else [TaskRow.dataset_id.in_(dataset_ids)]

@@ -1,4 +1,4 @@
-"""Verdicts: what reviewers said about masks. A mask's latest verdict counts."""
+"""Verdicts of reviewers on masks. A mask's latest verdict counts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from storage.catalog.states import Split, TaskKind, TaskState, VerdictKind
 from storage.catalog.tables import ImageRow, TaskRow, VerdictRow
 
 ROWS = 500
-"""Tasks that are read at once."""
+"""Tasks read at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewVerdict:
-    """A verdict on one mask of a review task; a fix names the mask that takes its place.
+    """A verdict on one mask of a review task; a fix names the new mask.
 
     Raises:
-        ValueError: a fix without its mask, or another verdict with one.
+        ValueError: a fix without a new mask, or another verdict with one.
     """
 
     mask_id: str
@@ -36,12 +36,12 @@ class NewVerdict:
 
     def __post_init__(self) -> None:
         if (self.verdict == VerdictKind.FIX) != (self.fixed_mask_id is not None):
-            raise ValueError(f"a fix, and nothing else, names the new mask: {self}")
+            raise ValueError(f"a fix names a new mask, other verdicts do not: {self}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """A verdict as it was given."""
+    """A stored verdict."""
 
     id: int
     mask_id: str
@@ -64,7 +64,7 @@ class Verdicts:
         """Add verdicts; a task's first verdict on a mask is kept.
 
         Returns:
-            How many were new.
+            The number of new verdicts.
 
         Raises:
             ConstraintError: no such task or annotator.
@@ -76,18 +76,18 @@ class Verdicts:
             return len(new)
 
     def for_run(self, run_id: str) -> list[Verdict]:
-        """The verdicts given in the tasks of a review run, in the order they came in."""
+        """The verdicts in the tasks of a review run, oldest first."""
         query = select(VerdictRow).join(TaskRow, TaskRow.id == VerdictRow.task_id)
         query = query.where(TaskRow.run_id == run_id).order_by(VerdictRow.id)
         with self._sessions.reading() as session:
             return [to_record(Verdict, row) for row in session.scalars(query)]
 
     def accepted_mask_ids(self, dataset_id: int, *, split: Split | None = None) -> set[str]:
-        """Masks whose latest verdict is accept; of the images of one split, or of all."""
+        """Masks whose latest verdict is accept, on the images of one split or all."""
         return self._mask_ids(dataset_id, VerdictKind.ACCEPT, split)
 
     def asked_mask_ids(self, dataset_id: int) -> set[str]:
-        """Masks that reviewers have judged, or that are in the review queue."""
+        """Masks with a verdict or in the review queue."""
         query = select(TaskRow.payload).where(
             TaskRow.dataset_id == dataset_id,
             TaskRow.kind == TaskKind.REVIEW,
@@ -104,14 +104,14 @@ class Verdicts:
         return self._mask_ids(dataset_id, VerdictKind.REJECT)
 
     def fixes(self, dataset_id: int) -> dict[str, str]:
-        """Masks whose latest verdict is fix, and the mask that takes the place of each."""
+        """Masks whose latest verdict is fix, and the new mask of each."""
         query = _latest(dataset_id, VerdictRow.mask_id, VerdictRow.fixed_mask_id)
         with self._sessions.reading() as session:
             return pairs(session, query.where(VerdictRow.verdict == VerdictKind.FIX))
 
     def agreement(self) -> dict[int, float]:
-        """For each reviewer: of the masks that somebody else judged as well, in another task, the
-        share on which both said the same. Reviewers without such masks are left out."""
+        """For each reviewer: of the masks that another reviewer also judged, the share with the
+        same verdict, 0 to 1. Reviewers without such masks are left out."""
         other = aliased(VerdictRow)
         same = case((VerdictRow.verdict == other.verdict, 1.0), else_=0.0)
         query = (
@@ -124,14 +124,14 @@ class Verdicts:
             return {key: float(value) for key, value in pairs(session, query).items()}
 
     def counts(self, dataset_id: int) -> dict[VerdictKind, int]:
-        """How many masks have each verdict as their latest one."""
+        """The number of masks by latest verdict."""
         query = _latest(dataset_id, VerdictRow.verdict, func.count()).group_by(VerdictRow.verdict)
         with self._sessions.reading() as session:
             found = pairs(session, query)
             return {verdict: found.get(verdict, 0) for verdict in VerdictKind}
 
     def asked_in_run(self, run_id: str) -> dict[int, list[str]]:
-        """The masks that the tasks of a review run ask about, by image."""
+        """The masks in the tasks of a review run, by image id."""
         query = select(TaskRow.image_id, TaskRow.payload).where(
             TaskRow.run_id == run_id, TaskRow.kind == TaskKind.REVIEW
         )
@@ -152,7 +152,7 @@ class Verdicts:
 
 
 def _latest(dataset_id: int, *columns: Any) -> Select[Any]:
-    """These columns of each mask's latest verdict."""
+    """A query for these columns of each mask's latest verdict."""
     latest = (
         select(func.max(VerdictRow.id))
         .join(TaskRow, TaskRow.id == VerdictRow.task_id)

@@ -1,1 +1,1 @@
-"""Formats of files: images, COCO, SA-1B; reading and writing."""
+"""File formats, read and written: images, COCO, SA-1B."""

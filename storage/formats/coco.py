@@ -1,8 +1,8 @@
-"""COCO instance JSON: read what others annotated, and export masks as a stream.
+"""COCO instance JSON: read annotations of other tools, and export masks as a stream.
 
-Format: https://cocodataset.org/#format-data. Reading is defensive: a bad annotation is dropped with
-a reason and never stops the others; only a file that cannot be understood at all raises. The file
-is parsed in memory (about ten times its size), the masks only when they are asked for.
+Format: https://cocodataset.org/#format-data. Reading is defensive: a bad annotation is skipped with
+a reason; only a file that cannot be parsed as a whole raises. The file is parsed in memory (about
+ten times its size), the masks only on demand.
 
 H = height, W = width.
 """
@@ -47,14 +47,14 @@ _COPY_CHARACTERS = 1 << 16
 
 
 class BadAnnotationsError(DataEngineError, ValueError):
-    """An annotation file cannot be understood as a whole. The message names the file and what is
-    wrong: show it to whoever made the file."""
+    """An annotation file cannot be parsed as a whole. The message names the file and the fault:
+    show it to whoever made the file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a file has for one image file: whether it names it, the objects, and one entry per
-    annotation that was left out or looks wrong."""
+class ImageAnnotations:
+    """The annotations of one image file: whether the COCO file names it, the masks, and one problem
+    per annotation that was skipped or looks wrong."""
 
     named: bool
     masks: list[RLE]
@@ -62,12 +62,12 @@ class Found:
 
 
 class CocoDataset:
-    """The images and annotations of one COCO file, masks made on demand.
+    """The images and annotations of one COCO file; masks are decoded on demand.
 
     Attributes:
         images: every image of the file.
-        problems: what is wrong with the file itself, one entry per annotation that belongs to no
-            image; problems of single images come from `find`.
+        problems: of the file itself, one per annotation without an image; `find` returns those of
+            single images.
     """
 
     def __init__(
@@ -89,21 +89,21 @@ class CocoDataset:
             if image.sha256:
                 self._by_sha256[image.sha256].append(image)
         self._by_content: set[int | str] = set()
-        """Ids of images that `find` knew by their content."""
+        """Ids of images that `find` matched by content."""
         self._only_named: set[int] = set()
-        """Numbers of images whose name a file has that is another image by its content."""
+        """Indices of images matched by name to a file whose content is another image."""
         self._turned: bool | None = None
 
-    def find(self, file_name: str, picture: Picture, sha256: str | None = None) -> Found:
-        """The objects of one image file.
+    def find(self, file_name: str, picture: Picture, sha256: str | None = None) -> ImageAnnotations:
+        """The annotations of one image file.
 
-        Its content decides which image of the file is meant, where the file tells the SHA-256 of
-        contents; else its name does, as `storage.formats.file_names` says.
+        It is matched by content if the COCO file has SHA-256 sums, else by name, as
+        `storage.formats.file_names` says.
 
         Args:
             file_name: path of the image file, relative to the images' folder.
-            picture: its size; masks of any other size are left out.
-            sha256: of the image file, in hex, where it is known.
+            picture: its size; masks of any other size are skipped.
+            sha256: of the image file, in hex, if known.
         """
         images, problems = self._images_of(file_name, picture, sha256)
         masks: list[RLE] = []
@@ -112,10 +112,10 @@ class CocoDataset:
             found, more = masks_of(image, held, picture, self._conventions, self._sizes_are_turned)
             masks += found
             problems += more
-        return Found(bool(images), masks, problems)
+        return ImageAnnotations(bool(images), masks, problems)
 
     def masks_for(self, file_name: str, size: tuple[int, int]) -> tuple[list[RLE], list[Problem]]:
-        """Masks and problems, as `find`, of an image of this (H, W) that is stored upright."""
+        """Masks and problems, as from `find`, of an image of this (H, W) without EXIF rotation."""
         found = self.find(file_name, Picture(size))
         return found.masks, found.problems
 
@@ -141,18 +141,18 @@ class CocoDataset:
         named = [self.images[number] for number in numbers]
         images = [image for image in named if not (image.sha256 and sha256)]
         if named and not images:
-            told = "annotated was another picture of this name (its SHA-256 is another one)"
-            return [], [Problem(REPLACED, told)]
+            message = "another image of this name was annotated (its SHA-256 differs)"
+            return [], [Problem(REPLACED, message)]
         if len(images) > 1:
             sizes = (None, picture.size, stored_size(picture.size, picture.orientation))
             images = [image for image in images if image.size in sizes] or images[:1]
         if len(images) > 1:
-            told = f"{len(images)} annotated images are called {file_name}: which is meant?"
-            return [], [Problem(AMBIGUOUS, told)]
+            message = f"{len(images)} annotated images are named {file_name}: which is meant?"
+            return [], [Problem(AMBIGUOUS, message)]
         return images, []
 
     def _sizes_are_turned(self) -> bool:
-        """Whether an image's polygons say that sizes in this file are those of stored pixels."""
+        """Whether some image's polygons show that sizes in this file are those of stored pixels."""
         if self._turned is None:
             self._turned = any(
                 size_is_turned((held for _, held in self._annotations[image.image_id]), image.size)
@@ -170,15 +170,15 @@ class CocoDataset:
         found: dict[int | str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
         for number, annotation in enumerate(annotations):
             if not isinstance(annotation, dict):
-                told = f"annotation number {number}: not a JSON object"
-                self.problems.append(Problem(UNUSABLE, told))
+                message = f"annotation number {number}: not a JSON object"
+                self.problems.append(Problem(UNUSABLE, message))
                 continue
             written = id_of(annotation.get("image_id"))
             image_id = None if written is None else exact.get(written, loose.get(plain_id(written)))
             if image_id is None:
                 label, given = label_of(number, annotation), annotation.get("image_id")
-                told = f"{label}: its image id {given!r:.40} is not in 'images'"
-                self.problems.append(Problem(UNKNOWN_IMAGE, told))
+                message = f"{label}: its image id {given!r:.40} is not in 'images'"
+                self.problems.append(Problem(UNKNOWN_IMAGE, message))
                 continue
             found[image_id].append((number, annotation))
         return found
@@ -195,9 +195,9 @@ def read_coco(
 
     Args:
         path: the JSON file.
-        files_on_disk: relative paths of the image files, where they are known. They keep `find`
-            from giving one image's masks to two files with the same base name.
-        folder: which they are relative to.
+        files_on_disk: relative paths of the image files, if known; with them `find` does not give
+            one image's masks to two files with the same base name.
+        folder: that they are relative to.
         conventions: how to read what COCO leaves open.
 
     Raises:
@@ -215,10 +215,10 @@ def read_coco(
 
 
 def parse_json_object(data: bytes, name: str) -> dict[str, Any]:
-    """The JSON object in `data`; `name` is what messages call it.
+    """The JSON object in `data`; `name` is its name in messages.
 
     Raises:
-        BadAnnotationsError: empty, no JSON (with line and column), or no object.
+        BadAnnotationsError: empty, not JSON (with line and column), or not an object.
     """
     if not data.strip():
         raise BadAnnotationsError(f"{name}: the file is empty")
@@ -275,15 +275,15 @@ class CocoWriter:
         sha256: str | None = None,
         status: str | None = None,
     ) -> None:
-        """Write one image and all its masks, or nothing of it if one does not fit; `status`, where
-        it is given, is a field of the image.
+        """Write one image and all its masks, or nothing if one does not fit; `status`, if given, is
+        a field of the image.
 
-        Annotation ids count from 1, because COCOeval takes 0 for "no match". The SHA-256 of the
-        image file is a field of our own: by it the file is known under any name.
+        Annotation ids count from 1, because COCOeval treats 0 as "no match". The SHA-256 of the
+        image file is a field of our own: it identifies the file under any name.
 
         Raises:
-            ValueError: an image id was given before, a mask's size is not (height, width), or a
-                score is not a number.
+            ValueError: a repeated image id, a mask whose size is not (height, width), or a score
+                that is not finite.
             RuntimeError: called outside the `with` block.
         """
         if self._main is None or self._images is None:
@@ -337,7 +337,7 @@ class CocoWriter:
 
 
 def box_xywh(box_xyxy: tuple[int, int, int, int]) -> list[int]:
-    """A half-open pixel box as COCO writes it: [x, y, width, height]."""
+    """A half-open pixel box in COCO's form: [x, y, width, height]."""
     x0, y0, x1, y1 = (int(value) for value in box_xyxy)
     return [x0, y0, x1 - x0, y1 - y0]
 
@@ -373,10 +373,10 @@ def _list_of(content: dict[str, Any], key: str, path: Path) -> list[Any]:
     value = content.get(key)
     if not isinstance(value, list):
         found = f"{key!r} is a {json_type(value)}" if key in content else f"no {key!r}"
-        told = f"{path}: COCO needs a list {key!r}, but there is {found}"
+        message = f"{path}: COCO needs a list {key!r}, but there is {found}"
         if (tool := tool_of(content)) is not None:
-            told += f": it looks like {tool}; export or convert it as COCO (docs/inputs.md)"
-        raise BadAnnotationsError(told)
+            message += f": it looks like {tool}; export or convert it as COCO (docs/inputs.md)"
+        raise BadAnnotationsError(message)
     return value
 
 

@@ -1,4 +1,4 @@
-"""One image's annotations of a COCO file as masks, by the conventions of the tool that wrote it.
+"""One image's annotations in a COCO file as masks, by the conventions of the tool that wrote it.
 
 H = height, W = width.
 """
@@ -18,8 +18,8 @@ from storage.formats.frames import (
     overlap,
     polygon_box,
     polygon_frame,
+    stated_box,
     stored_size,
-    told_box,
     upright,
 )
 from storage.formats.segmentation import (
@@ -37,14 +37,14 @@ OTHER_BOX = "boxes elsewhere than their masks (the masks were taken)"
 FAR_OUTSIDE = "masks that leave their image (cut at its edge)"
 
 SAME_BOX = 0.5
-"""IoU from which a box is that of its mask."""
+"""IoU from which a box matches its mask."""
 FAR = 0.05
-"""Share of an image's longer side by which a polygon leaves it without being reported."""
+"""Share of an image's longer side that a polygon may extend beyond it without a report."""
 
 
 class Crowds(StrEnum):
-    """What `iscrowd: 1` means. AUTO: a crowd, but an object where the annotation has CVAT's
-    attributes, as CVAT marks all that it writes as RLE."""
+    """Meaning of `iscrowd: 1`. AUTO: a crowd, but an object if the annotation has CVAT's
+    attributes, as CVAT sets it on all RLE."""
 
     AUTO = "auto"
     OBJECTS = "objects"
@@ -53,14 +53,14 @@ class Crowds(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Conventions:
-    """How to read what COCO leaves to the tool that writes it."""
+    """How to read what COCO leaves to the writing tool."""
 
     crowds: Crowds = Crowds.AUTO
     frame: Frame = Frame.AUTO
 
 
 class Problem(str):
-    """What is wrong, in words; `kind` is what to count it under."""
+    """A fault in words; `kind` is the group it counts in."""
 
     __slots__ = ("kind",)
     kind: str
@@ -73,25 +73,24 @@ class Problem(str):
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """An entry of the file's "images"; what is None, the file does not say."""
+    """An entry of the file's "images"; None for missing values."""
 
     image_id: int | str
     file_name: str
     height: int | None
     width: int | None
     sha256: str | None = None
-    """Of the image file, in hex: in exports of this project."""
+    """Of the image file, in hex; only in exports of this project."""
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(H, W)."""
+        """(H, W) in pixels."""
         return None if self.height is None or self.width is None else (self.height, self.width)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The image file that annotations are read for: its (H, W) once upright, and EXIF's
-    orientation."""
+    """An image file: its upright (H, W) in pixels, and its EXIF orientation, 1 to 8."""
 
     size: tuple[int, int]
     orientation: int = 1
@@ -104,13 +103,13 @@ def masks_of(
     conventions: Conventions,
     sizes_are_turned: Callable[[], bool],
 ) -> tuple[list[RLE], list[Problem]]:
-    """The image's objects as upright masks, and what was left out or looks wrong.
+    """The image's objects as upright masks, and problems of skipped or odd annotations.
 
     Args:
-        image: as the file tells.
-        annotations: of the image, with their numbers in the file.
+        image: the file's entry.
+        annotations: of the image, with their indices in the file.
         picture: the image file.
-        conventions: what was chosen.
+        conventions: how to read the annotations.
         sizes_are_turned: see `polygon_frame`.
     """
     masks: list[RLE] = []
@@ -118,46 +117,45 @@ def masks_of(
     try:
         frame = _frame_of_polygons(image, annotations, picture, conventions, sizes_are_turned)
     except FrameDoubtError as e:
-        text = f"{len(annotations)} annotations left out: {e}; say which with --frame"
+        text = f"{len(annotations)} annotations skipped: {e}; choose with --frame"
         return [], [Problem(DOUBTFUL_FRAME, text)]
     for number, annotation in annotations:
         label = label_of(number, annotation)
         if _is_crowd(annotation, conventions.crowds):
-            told = "crowd: a region of several objects, not one of them"
-            problems.append(Problem(CROWDS, f"{label}: {told}"))
+            problems.append(Problem(CROWDS, f"{label}: crowd: a region of several objects"))
             continue
         try:
             rle, turned = _mask_of(annotation, image, picture, frame, conventions.frame)
         except ValueError as e:
             problems.append(Problem(UNUSABLE, f"{label}: {e}"))
             continue
-        problems += [Problem(kind, f"{label}: {told}") for kind, told in _odd(annotation, rle)]
+        problems += [Problem(kind, f"{label}: {text}") for kind, text in _oddities(annotation, rle)]
         masks.append(upright(rle, picture.orientation) if turned else rle)
     return masks, problems
 
 
 def label_of(number: int, annotation: dict[str, Any]) -> str:
-    """What messages call an annotation."""
+    """The name of an annotation in messages."""
     if "id" in annotation:
         return f"annotation {annotation['id']!r:.40}"
     return f"annotation number {number} (no id)"
 
 
 def side_of(value: object) -> int | None:
-    """A height or width, or None."""
+    """A height or width in pixels, or None."""
     if isinstance(value, str) and value.isdecimal():
         return int(value)
     return whole_number(value)
 
 
 def id_of(value: object) -> int | str | None:
-    """An image id, or None; whole floats are integers that went through a table program."""
+    """An image id, or None; whole floats are integers changed by a spreadsheet."""
     number = whole_number(value)
     return value if number is None and isinstance(value, str) else number
 
 
 def plain_id(value: int | str) -> str:
-    """What an id and its text have in common: 7, "7" and "7.0"."""
+    """One form for 7, "7" and "7.0"."""
     text = str(value).strip()
     whole = re.fullmatch(r"0*(\d+)(\.0*)?", text)
     return whole[1] if whole else text
@@ -183,7 +181,7 @@ def _frame_of_polygons(
         return Frame.UPRIGHT
     stored = stored_size(picture.size, picture.orientation)
     if image.size not in (None, picture.size, stored):
-        return Frame.UPRIGHT  # the sizes are told to disagree, whichever it is
+        return Frame.UPRIGHT  # a size mismatch is reported in either frame
     if conventions.frame != Frame.AUTO:
         return conventions.frame
     held = [annotation for _, annotation in annotations]
@@ -193,10 +191,10 @@ def _frame_of_polygons(
 def _mask_of(
     annotation: dict[str, Any], image: CocoImage, picture: Picture, frame: Frame, chosen: Frame
 ) -> tuple[RLE, bool]:
-    """The mask, and whether it is one of the stored pixels.
+    """The mask, and whether it is in stored (not upright) pixels.
 
     Raises:
-        ValueError: the reason why this annotation is no object of the picture.
+        ValueError: why the annotation has no usable mask.
     """
     segmentation, size = annotation.get("segmentation"), picture.size
     stored = stored_size(size, picture.orientation)
@@ -205,7 +203,7 @@ def _mask_of(
         raise ValueError("no segmentation")
     if isinstance(segmentation, dict):
         found = rle_size(segmentation.get("size"))
-        if stored != size:  # an RLE tells its frame
+        if stored != size:  # an RLE's size shows its frame
             turned = found == stored and chosen != Frame.UPRIGHT
         _check_size(found, stored if turned else size, "its mask")
         rle = rle_from_json(segmentation)
@@ -220,22 +218,22 @@ def _mask_of(
     return rle, turned
 
 
-def _odd(annotation: dict[str, Any], rle: RLE) -> Iterator[tuple[str, str]]:
-    """What looks wrong about an annotation that is taken: its kind, and words for it."""
-    box = told_box(annotation)
+def _oddities(annotation: dict[str, Any], rle: RLE) -> Iterator[tuple[str, str]]:
+    """Kinds and descriptions of what looks wrong in a usable annotation."""
+    box = stated_box(annotation)
     if box is not None and overlap(box, box_xyxy(rle)) < SAME_BOX:
-        yield OTHER_BOX, "its box is elsewhere than its mask; the mask was taken"
+        yield OTHER_BOX, "its box does not match its mask; the mask was used"
     polygon = polygon_box(annotation)
     if polygon is not None:
         height, width = rle.size
         beyond = max(-polygon[0], -polygon[1], polygon[2] - width, polygon[3] - height)
         if beyond > FAR * max(rle.size):
-            yield FAR_OUTSIDE, f"it leaves the image by {beyond:.0f} pixels; it was cut at the edge"
+            yield FAR_OUTSIDE, f"it extends {beyond:.0f} pixels beyond the image; it was cut there"
 
 
 def _check_size(found: tuple[int, int], expected: tuple[int, int], what: str) -> None:
     if found != expected:
-        turned = ", as if turned by EXIF" if found == expected[::-1] else ""
+        turned = ", as if rotated by EXIF" if found == expected[::-1] else ""
         raise ValueError(
             f"{what} is {found[0]} x {found[1]} pixels (H x W),"
             f" the image file {expected[0]} x {expected[1]}{turned}"

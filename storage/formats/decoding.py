@@ -1,8 +1,8 @@
-"""Bytes to a picture: which plugin, which limits, and the reason where there is none.
+"""Decode bytes to a picture: the plugin, the limits, and the reason for a failure.
 
-Pillow's plugins are called directly rather than through `Image.open`, because that one raises or
-warns by the process-wide `Image.MAX_IMAGE_PIXELS`; here each call has its own limit, decided from
-the header. Some plugins look at that global themselves, so while a call decodes it is no lower.
+Pillow's plugins are called directly rather than through `Image.open`, which checks the process-wide
+`Image.MAX_IMAGE_PIXELS`; here each call has its own limit, checked on the header. Some plugins read
+that global themselves, so during a call it is at least the call's limit.
 
 H = height, W = width, C = channels.
 """
@@ -34,7 +34,7 @@ EXTENSIONS = {
     "AVIF": ".avif",
 }
 MAX_SIDES = {"JPEG": 65_500, "AVIF": 32_768}
-"""Pixels a side that the libraries below take: libjpeg (the format ends at 65,535), libavif."""
+"""Limits of libraries in pixels per side: libjpeg (the format ends at 65,535), libavif."""
 _KNOWN_OTHERS = (
     (0, b"%PDF", "a PDF document"),
     (0, b"8BPS", "a Photoshop file"),
@@ -62,8 +62,8 @@ _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
 class BadImageError(ValueError):
-    """These bytes are no usable image. `reason` says why in words for the person who sent the file:
-    show it to them, put the file aside, and go on with the others."""
+    """The bytes are not a readable image. `reason` says why, in words for the user: show it,
+    quarantine the file, and continue with the others."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -72,8 +72,8 @@ class BadImageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture in 8 bits, its format by Pillow's name ("JPEG"), and EXIF's 1 to 8: what is still
-    to be done to it, and what the file says, which Pillow has done already to some TIFFs."""
+    """A picture in 8 bits, its format by Pillow's name ("JPEG"), and EXIF orientations, 1 to 8: the
+    one still to apply, and the file's, which Pillow has already applied to some TIFFs."""
 
     image: Image.Image
     format: str
@@ -82,10 +82,14 @@ class Decoded:
 
 
 def decode(data: bytes, max_pixels: int, min_side: int) -> Decoded:
-    """The picture, decoded to its last byte.
+    """The picture, decoded completely.
+
+    Args:
+        max_pixels: of the whole picture.
+        min_side: in pixels.
 
     Raises:
-        BadImageError: empty, no image, cut off or damaged, too large, too small, or unsupported.
+        BadImageError: empty, not an image, cut off or damaged, too large or small, or unsupported.
     """
     try:
         with _our_limit(max_pixels):
@@ -107,8 +111,7 @@ _pillows_limit: int | None = None
 
 @contextmanager
 def _our_limit(max_pixels: int) -> Iterator[None]:
-    """Pillow's global is the largest limit of the calls that decode; the last one out puts it
-    back."""
+    """Set Pillow's global to the largest limit among running calls; the last one restores it."""
     global _pillows_limit
     with _limits_lock:
         if not _limits:
@@ -135,7 +138,7 @@ def _decode(data: bytes, max_pixels: int, min_side: int) -> Decoded:
     is_deep = _is_deep(kind, data, image, layout)
     before = _orientation(image) if kind == "TIFF" else 1
     _load(kind, data, image)
-    left = _orientation(image)  # in PNG the tag may stand behind the pixels
+    left = _orientation(image)  # in PNG the tag may follow the pixels
     stored = left if before == 1 else before
     if is_deep:
         has_alpha = kind == "PNG" or _jpeg2000_alpha(data)
@@ -149,26 +152,26 @@ def _decode(data: bytes, max_pixels: int, min_side: int) -> Decoded:
 
 
 def count_pages(data: bytes, kind: str) -> int:
-    """Pages or frames of a file that `decode` reads; the second picture of a phone's JPEG is a
-    preview, and does not count."""
+    """The number of pages or frames of a file that `decode` reads; the preview in a phone's JPEG
+    does not count."""
     if kind == "JPEG":
         return 1
     try:
         if kind == "TIFF":
             return samples.count_tiff_pages(data)
         return int(getattr(_open(kind, data), "n_frames", 1))
-    except Exception:  # damaged pages behind the first one: the plugins raise nearly anything
+    except Exception:  # damaged later pages make the plugins raise nearly anything
         return 1
 
 
 def _load(kind: str, data: bytes, image: ImageFile.ImageFile) -> None:
-    """Decode what Pillow can, so that damage is found."""
+    """Decode what Pillow can, to detect damage."""
     try:
         if kind == "PPM" and _ppm_bytes(image) > len(data):
             raise EOFError("its last pixels are missing")
         if kind == "PPM" and _ppm_bytes(image):
-            return  # Pillow takes microseconds for each of these values
-        if kind == "PNG":  # Pillow stops once it has all rows, before the checksum of the pixels
+            return  # Pillow is slow: microseconds per value
+        if kind == "PNG":  # Pillow stops after the last row, before the checksum
             _open(kind, data).verify()
         image.load()
     except _BOMBS:
@@ -178,7 +181,7 @@ def _load(kind: str, data: bytes, image: ImageFile.ImageFile) -> None:
 
 
 def _ppm_bytes(image: ImageFile.ImageFile) -> int:
-    """How long a PPM of two bytes a value has to be; 0 for any other."""
+    """The expected bytes of a PPM with two bytes per value; 0 for any other."""
     for tile in image.tile:
         if tile.codec_name == "ppm" and _ppm_maximum(tile.args) > 255:
             bands = 3 if image.mode == "RGB" else 1
@@ -195,12 +198,12 @@ def _read(kind: str, read: Callable[[], Image.Image], orientation: int) -> Decod
         return Decoded(read(), kind, orientation, orientation)
     except UnreadableError as error:
         raise BadImageError(f"the {kind} file cannot be shown: {error}") from error
-    except Exception as e:  # damaged files make the libraries give nearly anything
+    except Exception as e:  # damaged files make the libraries raise nearly anything
         raise BadImageError(f"the {kind} file is cut off or damaged ({e})") from e
 
 
 def _kind(data: bytes) -> str:
-    """Which format the first bytes are of."""
+    """The format by the first bytes."""
     if not data:
         raise BadImageError("the file is empty")
     Image.init()
@@ -209,9 +212,9 @@ def _kind(data: bytes) -> str:
             continue
         accepts = Image.OPEN[kind][1]
         answer = accepts is None or accepts(data[:16])
-        if answer and not isinstance(answer, str):  # a string says what the plugin lacks
+        if answer and not isinstance(answer, str):  # a string names what the plugin lacks
             return kind
-    raise BadImageError(_what_else(data))
+    raise BadImageError(_describe_other(data))
 
 
 def _open(kind: str, data: bytes, layout: TiffLayout | None = None) -> ImageFile.ImageFile:
@@ -231,8 +234,8 @@ def _open(kind: str, data: bytes, layout: TiffLayout | None = None) -> ImageFile
 
 
 def _is_deep(kind: str, data: bytes, image: ImageFile.ImageFile, layout: TiffLayout | None) -> bool:
-    """Whether it has more than 8 bits a band, of which Pillow would keep the high ones, or none
-    within reasonable time."""
+    """Whether it has more than 8 bits per band, which Pillow would truncate, or decode too
+    slowly."""
     if kind == "PPM":
         return any(_ppm_maximum(tile.args) > 255 for tile in image.tile)
     if image.mode in _GREY_DEEP:
@@ -243,13 +246,13 @@ def _is_deep(kind: str, data: bytes, image: ImageFile.ImageFile, layout: TiffLay
 
 
 def _jpeg2000_bits(data: bytes) -> int:
-    """Of the first component, by the codestream's SIZ segment."""
+    """Bits of the first component, from the codestream's SIZ segment."""
     start = data.find(b"\xff\x4f\xff\x51")
     return (data[start + 42] & 0x7F) + 1 if 0 <= start < len(data) - 42 else 0
 
 
 def _jpeg2000_alpha(data: bytes) -> bool:
-    """Whether the file's channel definitions name one that is opacity."""
+    """Whether the file's channel definitions include opacity."""
     header = data[: data.find(b"jp2c")] if b"jp2c" in data else b""
     start = header.find(b"cdef") + 4
     if start < 4 or len(header) < start + 2:
@@ -262,7 +265,7 @@ def _jpeg2000_alpha(data: bytes) -> bool:
 def _without_false_alpha(
     image: Image.Image, kind: str, data: bytes, layout: TiffLayout | None
 ) -> Image.Image:
-    """Pillow takes a fourth band for alpha also where the file does not say that it is."""
+    """Drop a fourth band that Pillow takes for alpha although the file does not say so."""
     if image.mode != "RGBA":
         return image
     if kind == "TIFF":
@@ -273,8 +276,7 @@ def _without_false_alpha(
 
 
 def _without_text(data: bytes) -> bytes:
-    """A PNG without its texts and colour profile, which are not used: Pillow refuses the picture
-    where one of them is large."""
+    """A PNG without texts and colour profile, which are unused: Pillow refuses large ones."""
     kept, at = [data[:8]], 8
     while at + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -284,7 +286,8 @@ def _without_text(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _what_else(data: bytes) -> str:
+def _describe_other(data: bytes) -> str:
+    """The reason for a file that no plugin accepts."""
     for offset, signature, name in _KNOWN_OTHERS:
         if data.startswith(signature, offset):
             return f"not a supported image: the file is {name}"
@@ -296,7 +299,7 @@ def _what_else(data: bytes) -> str:
         return "not a supported image: the file is an SVG drawing; export it as PNG"
     if text and "\x00" not in text:
         return f"not an image: the file holds text ({text[:40]!r})"
-    return "not an image: the file starts like no image format that is known here"
+    return "not an image: its first bytes match no image format that is known here"
 
 
 def _limit(max_pixels: int) -> str:
@@ -322,9 +325,9 @@ def _check_sides(kind: str, size: tuple[int, ...]) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8; 1 where there is none or the block is damaged (the pixels may be fine)."""
+    """EXIF's orientation, 1 to 8; 1 if there is none or the block is damaged."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # Pillow raises several kinds here, and viewers ignore them all
+    except Exception:  # Pillow raises several kinds here; the pixels may be fine
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

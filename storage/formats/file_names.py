@@ -1,15 +1,15 @@
-"""Which image file an entry of an annotation file means, by its name.
+"""Match the entries of an annotation file with image files, by name.
 
-In this order, each file and each entry once:
+Rules in this order; each file and each entry matches once:
 
-1. The path in the images' folder is the entry's name.
+1. The path in the images' folder equals the entry's name.
 2. The longest end of both paths (`north/0001.png` in `/data/north/0001.png`) that only these two
-   have. What tools make of names is undone where that finds a file: addresses (`https://host/...`,
-   `s3://bucket/...`, Label Studio's `/data/local-files/?d=...`), `%20`, the eight digits that
-   Label Studio puts before the name of an upload, and what it makes of the name itself (spaces
-   become `_`, brackets go).
+   share. Changes that tools make to names are undone if that finds a file: URLs
+   (`https://host/...`, `s3://bucket/...`, Label Studio's `/data/local-files/?d=...`), `%20`, the
+   eight digits that Label Studio puts before the name of an upload, and its changes to the name
+   itself (spaces become `_`, brackets are removed).
 
-Names that fit several are given to none: the message says so.
+Names that match several are not used: a message says so.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 
 
 class FileNames:
-    """The entries' names, matched with files.
+    """The names of entries, matched with files.
 
     Args:
-        entries: the names in the annotation file; one may come several times.
+        entries: the names in the annotation file, which may repeat.
         files: paths of image files, relative to their folder.
-        folder: the folder, whose own name helps.
+        folder: the folder, whose own path helps to match.
     """
 
     def __init__(
@@ -55,23 +55,23 @@ class FileNames:
         self._explain(rest)
 
     def find(self, file_name: str) -> tuple[list[int], str | None]:
-        """The entries that mean this file, several only if they have the same name; and why there
-        are none where some might be meant."""
+        """The entries for this file, several only if they share a name; and the reason if the match
+        is ambiguous."""
         path = plain_path(file_name)
         if path in self._problems:
             return [], self._problems[path]
         if path in self._entries and path not in self._disk:
             return list(self._entries[path]), None
-        if path not in self._disk:  # a file that was not told of
+        if path not in self._disk:  # a file not given to the constructor
             return FileNames(self._names(), [file_name]).find(file_name)
         return list(self._entries.get(self._found.get(path, ""), ())), None
 
     def settle(self, file_name: str) -> None:
-        """The file is known by other means, so that there is no doubt about it any more."""
+        """Remove the file's ambiguity: the caller has matched it by other means."""
         self._problems.pop(plain_path(file_name), None)
 
     def without_file(self) -> list[int]:
-        """Entries that mean no file, and none in doubt, in their order."""
+        """Indices of entries that match no file, without ambiguous ones, ascending."""
         doubtful = {_base(_without_address(path)) for path in self._problems}
         free = (path for path in self._free if _base(_without_address(path)) not in doubtful)
         return sorted(number for path in free for number in self._entries[path])
@@ -81,7 +81,7 @@ class FileNames:
         return [path for _, path in sorted(numbered)]
 
     def _refuse_contested(self) -> None:
-        """The file `0001.png` of the folder `south` may be the entry `0001.png` or
+        """Unmatch ambiguous files: `0001.png` in the folder `south` may be the entry `0001.png` or
         `south/0001.png`."""
         for path in list(self._found):
             for count in range(1, len(self._above)):
@@ -96,7 +96,7 @@ class FileNames:
     def _match_ends(
         self, files: list[str], of_file: Callable[[str], str], of_entry: Callable[[str], str]
     ) -> list[str]:
-        """Match what ends alike in these forms of the names; the files that are left."""
+        """Match names with the same end in these forms; returns the unmatched files."""
         deep = {path: (*self._above, *_parts(of_file(path))) for path in files}
         wanted = {path: _parts(of_entry(path)) for path in self._free}
         longest = max((len(parts) for parts in wanted.values()), default=0)
@@ -105,7 +105,7 @@ class FileNames:
             for end, (file, *more) in ends.items():
                 candidates = entries.get(end, [])
                 whole = [entry for entry in candidates if len(wanted[entry]) == count]
-                candidates = whole or candidates  # the others disagree further up
+                candidates = whole or candidates  # the others differ further up
                 if len(candidates) == 1 and not more:
                     self._found[file] = candidates[0]
                     self._free.discard(candidates[0])
@@ -113,7 +113,7 @@ class FileNames:
         return list(deep)
 
     def _explain(self, files: list[str]) -> None:
-        """Why files that have an entry's name have no entry."""
+        """Record why files with an entry's base name have no entry."""
         entries: dict[str, int] = defaultdict(int)
         for path in self._free:
             entries[_base(_without_address(path))] += 1
@@ -122,21 +122,21 @@ class FileNames:
             named[_base(_without_address(path))].append(path)
         for base, paths in named.items():
             if entries[base] > 1:
-                told = f"{entries[base]} annotated images are named {base}: which is meant?"
+                reason = f"{entries[base]} annotated images are named {base}: which is meant?"
             elif entries[base]:
-                told = f"{len(paths)} files are named {base}, but one image is annotated"
+                reason = f"{len(paths)} files are named {base}, but one image is annotated"
             else:
                 continue
-            self._problems.update(dict.fromkeys(paths, told))
+            self._problems.update(dict.fromkeys(paths, reason))
 
 
 def plain_path(name: str) -> str:
-    """A relative path in one form: forward slashes, no "./", composed Unicode (macOS is not)."""
+    """A relative path in one form: forward slashes, no "./", composed Unicode (unlike macOS)."""
     return PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))).as_posix()
 
 
 def _without_address(path: str) -> str:
-    """The path that a URL names, without host or bucket."""
+    """The path in a URL, without host or bucket."""
     scheme, slash, rest = path.partition(":/")
     query = ""
     if slash and scheme.isalnum() and len(scheme) > 1:
@@ -157,13 +157,13 @@ def _without_upload(path: str) -> str:
 
 
 def _only_upload(path: str) -> str:
-    """The path without an upload's digits; nothing for the name of no upload."""
+    """The path without an upload's digits; empty if it is not an upload's name."""
     clean = _without_address(path)
     return _without_upload(path) if _UPLOAD.match(_base(clean)) else ""
 
 
 def _as_upload(path: str) -> str:
-    """The path with the name that Label Studio, by Django's `get_valid_filename`, makes of it."""
+    """The path with its name changed as Label Studio does (Django's `get_valid_filename`)."""
     clean = PurePosixPath(path)
     name = re.sub(r"[^-\w.]", "", clean.name.strip().replace(" ", "_"))
     return clean.with_name(name).as_posix() if name not in ("", ".", "..") else ""

@@ -1,4 +1,4 @@
-"""The image files of a folder, and what else lies in it."""
+"""List the image files of a folder, and what was skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage.formats.images import SUFFIXES
 from storage.outputs import LIST, OutputFolder
 
 Skipped = Callable[[Path, str], None]
-"""Told of what is passed over: its path, and what kind of thing it is."""
+"""Called with the path and kind of each skipped file or folder."""
 
 UNREADABLE = "folders that cannot be read"
 OURS = "files that dataengine wrote"
@@ -21,13 +21,13 @@ OURS = "files that dataengine wrote"
 def list_images(root: Path, skipped: Skipped | None = None) -> Iterator[Path]:
     """Every file below `root` whose suffix is an image's, in any case, sorted by path.
 
-    Nothing is opened, so broken files are listed too. Hidden files and folders are skipped, linked
-    folders are not entered, linked files count only where they lead to a file inside `root`, and
-    pictures that this project wrote there (`storage.outputs`) are passed over.
+    Files are not opened, so broken ones are listed too. Hidden files and folders, linked folders,
+    links to files outside `root`, and pictures that this project wrote there (`storage.outputs`)
+    are skipped.
 
     Args:
         root: the folder.
-        skipped: called for each path that is passed over.
+        skipped: called for each skipped path.
 
     Raises:
         NotADirectoryError: root is not a folder.
@@ -39,12 +39,12 @@ def list_images(root: Path, skipped: Skipped | None = None) -> Iterator[Path]:
 
 
 def as_text(path: Path) -> str:
-    """The path with forward slashes, and with `%XX` for each byte of a name that is no UTF-8."""
+    """The path with forward slashes, and `%XX` for each byte that is not UTF-8."""
     return re.sub("[\ud800-\udfff]", lambda m: f"%{ord(m[0]) & 0xFF:02X}", path.as_posix())
 
 
-def told_apart(paths: Sequence[Path]) -> list[str]:
-    """The files' names; from the folder that they share where two have the same name."""
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The files' names, or paths relative to their common folder if two names are equal."""
     names = [as_text(Path(path.name)) for path in paths]
     if len(set(names)) == len(names):
         return names
@@ -53,7 +53,7 @@ def told_apart(paths: Sequence[Path]) -> list[str]:
 
 
 class _Listing:
-    """What lies in a folder, and which of it we wrote."""
+    """The entries of a folder, and which of them we wrote."""
 
     def __init__(self, folder: Path) -> None:
         with os.scandir(folder) as found:
@@ -67,7 +67,7 @@ class _Listing:
 def _walk(folder: Path, listing: _Listing, inside: Path, skipped: Skipped | None) -> Iterator[Path]:
     for entry in listing.entries:
         path = folder / entry.name
-        kind = OURS if listing.is_ours(entry.name) else _passed_over(entry, path, inside)
+        kind = OURS if listing.is_ours(entry.name) else _kind_to_skip(entry, path, inside)
         if kind is None and entry.is_dir(follow_symlinks=False):
             try:
                 below = _Listing(path)
@@ -84,8 +84,8 @@ def _walk(folder: Path, listing: _Listing, inside: Path, skipped: Skipped | None
             skipped(path, kind)
 
 
-def _passed_over(entry: os.DirEntry[str], path: Path, inside: Path) -> str | None:
-    """What kind of thing this is that is passed over; None: a folder or an image."""
+def _kind_to_skip(entry: os.DirEntry[str], path: Path, inside: Path) -> str | None:
+    """The kind of an entry to skip; None for a folder or an image."""
     if entry.name.startswith("."):
         return "hidden files and folders"
     if entry.is_dir(follow_symlinks=False):
@@ -104,7 +104,7 @@ def _passed_over(entry: os.DirEntry[str], path: Path, inside: Path) -> str | Non
 
 
 def _mode(path: Path) -> int:
-    """What the link leads to; 0 where it leads nowhere, in a circle, or past a closed door."""
+    """The mode of the link's target; 0 if it is broken, circular or not accessible."""
     try:
         return path.stat().st_mode
     except OSError:

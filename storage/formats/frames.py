@@ -1,8 +1,8 @@
-"""Annotations of pictures that EXIF turns: of the stored pixels, or of the upright picture?
+"""The frame of annotations on pictures that EXIF rotates: stored pixels, or the upright picture?
 
-Tools disagree, and a file does not say. Here images are upright (`storage.formats.images`), so
-masks of stored pixels are turned likewise. Which they are is taken from what the file tells, or
-asked for: a wrong guess gives masks beside their objects.
+Tools disagree, and files do not say. Here images are upright (`storage.formats.images`), so masks
+in stored pixels are rotated likewise. The frame is derived from the file, or the user is asked: a
+wrong guess would put masks beside their objects.
 
 Boxes are XYXY in pixels; H = height, W = width.
 """
@@ -19,13 +19,13 @@ from engine.core import rle as rle_codec
 from engine.core.rle import RLE
 
 TOLERANCE = 1.5
-"""Pixels by which a polygon may pass the edge of its picture and still lie inside."""
+"""Pixels by which a polygon may exceed its picture and still count as inside."""
 
 Box = tuple[float, float, float, float]
 
 
 class Frame(StrEnum):
-    """What coordinates count in."""
+    """The frame of coordinates."""
 
     AUTO = "auto"
     UPRIGHT = "upright"
@@ -33,16 +33,16 @@ class Frame(StrEnum):
 
 
 class FrameDoubtError(ValueError):
-    """The file does not tell which frame its annotations are in: ask who made it."""
+    """The file does not show which frame its annotations are in: the user must choose."""
 
 
 def stored_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """The (H, W) of the stored pixels of an upright picture of that size."""
+    """The (H, W) of the stored pixels of an upright picture of this (H, W)."""
     return size[::-1] if orientation >= 5 else size
 
 
 def upright(rle: RLE, orientation: int) -> RLE:
-    """The mask of stored pixels, turned as EXIF's orientation says."""
+    """The mask of stored pixels, rotated upright by EXIF's orientation, 1 to 8."""
     mask_HW = rle_codec.decode(rle)
     if orientation >= 5:
         mask_HW = mask_HW.T
@@ -55,54 +55,56 @@ def upright(rle: RLE, orientation: int) -> RLE:
 
 def polygon_frame(
     annotations: Iterable[dict[str, Any]],
-    told: tuple[int, int] | None,
+    stated: tuple[int, int] | None,
     size: tuple[int, int],
     orientation: int,
     sizes_are_turned: Callable[[], bool],
 ) -> Frame:
-    """The frame of an image's polygons, UPRIGHT or STORED; UPRIGHT where there are none.
+    """The frame of an image's polygons, UPRIGHT or STORED; UPRIGHT without polygons.
 
     Args:
         annotations: the image's.
-        told: its (H, W) in the annotation file.
+        stated: its (H, W) in the annotation file, or None.
         size: (H, W) of the upright picture.
         orientation: EXIF's, 2 to 8.
-        sizes_are_turned: says whether the file gives stored sizes to upright polygons elsewhere.
+        sizes_are_turned: whether the file gives stored sizes with upright polygons elsewhere.
 
     Raises:
-        FrameDoubtError: the file does not tell, or contradicts itself.
+        FrameDoubtError: the file does not show it, or contradicts itself.
     """
-    known = [(polygon_box(annotation), told_box(annotation)) for annotation in annotations]
+    known = [(polygon_box(annotation), stated_box(annotation)) for annotation in annotations]
     pairs = [(polygon, box) for polygon, box in known if polygon is not None]
     stored = stored_size(size, orientation)
     if not pairs:
         return Frame.UPRIGHT
     if stored == size:
         if any(_disagree(polygon, box, stored, orientation) for polygon, box in pairs):
-            raise FrameDoubtError("boxes and polygons are turned against each other")
+            raise FrameDoubtError("boxes and polygons are rotated differently")
         return Frame.UPRIGHT
     fits_upright = all(_inside(polygon, size) for polygon, _ in pairs)
     fits_stored = all(_inside(polygon, stored) for polygon, _ in pairs)
-    if told in (None, size):
+    if stated in (None, size):
         if fits_stored and not fits_upright:
-            raise FrameDoubtError("polygons lie outside of the upright picture")
+            raise FrameDoubtError("polygons lie outside the upright picture")
         return Frame.UPRIGHT
     if fits_upright and fits_stored and sizes_are_turned():
         return Frame.UPRIGHT
     if fits_upright == fits_stored:
-        raise FrameDoubtError("the size is of the stored pixels, the polygons may be of either")
+        raise FrameDoubtError(
+            "the size is that of the stored pixels, the polygons may be of either"
+        )
     return Frame.UPRIGHT if fits_upright else Frame.STORED
 
 
-def size_is_turned(annotations: Iterable[dict[str, Any]], told: tuple[int, int]) -> bool:
-    """Whether an image's polygons leave the size that the file tells, but fit it turned."""
+def size_is_turned(annotations: Iterable[dict[str, Any]], stated: tuple[int, int]) -> bool:
+    """Whether an image's polygons exceed the file's (H, W) but fit (W, H)."""
     polygons = [box for annotation in annotations if (box := polygon_box(annotation))]
-    outside = not all(_inside(polygon, told) for polygon in polygons)
-    return outside and all(_inside(polygon, told[::-1]) for polygon in polygons)
+    outside = not all(_inside(polygon, stated) for polygon in polygons)
+    return outside and all(_inside(polygon, stated[::-1]) for polygon in polygons)
 
 
 def polygon_box(annotation: dict[str, Any]) -> Box | None:
-    """What an annotation's polygons reach over; None where they are broken or none."""
+    """The bounding box of an annotation's polygons; None if they are missing or broken."""
     rings = annotation.get("segmentation")
     if not isinstance(rings, list):
         return None
@@ -112,8 +114,8 @@ def polygon_box(annotation: dict[str, Any]) -> Box | None:
     return min(flat[::2]), min(flat[1::2]), max(flat[::2]), max(flat[1::2])
 
 
-def told_box(annotation: dict[str, Any]) -> Box | None:
-    """An annotation's own box as XYXY; None where it says nothing, as boxes of a pixel do."""
+def stated_box(annotation: dict[str, Any]) -> Box | None:
+    """An annotation's own box as XYXY; None if missing or of at most one pixel."""
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         return None
@@ -123,7 +125,7 @@ def told_box(annotation: dict[str, Any]) -> Box | None:
 
 
 def overlap(left: Box, right: Box) -> float:
-    """IoU of two boxes."""
+    """IoU of two boxes, 0 to 1."""
     wide = min(left[2], right[2]) - max(left[0], right[0])
     high = min(left[3], right[3]) - max(left[1], right[1])
     both = max(wide, 0.0) * max(high, 0.0)
@@ -136,7 +138,7 @@ def _inside(box: Box, size: tuple[int, int]) -> bool:
 
 
 def _disagree(polygon: Box, box: Box | None, size: tuple[int, int], orientation: int) -> bool:
-    """Whether the box is elsewhere than the polygon, unless one of them is turned."""
+    """Whether the box matches the polygon only if one of them is rotated."""
     if box is None or overlap(polygon, box) > 0.5:
         return False
     turned = (_turned(polygon, size, orientation), box), (polygon, _turned(box, size, orientation))
@@ -144,7 +146,7 @@ def _disagree(polygon: Box, box: Box | None, size: tuple[int, int], orientation:
 
 
 def _turned(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """A box of stored pixels of size (H, W), turned upright."""
+    """A box in stored pixels of size (H, W), rotated upright."""
     (x0, y0, x1, y1), (height, width) = box, size
     if orientation >= 5:
         x0, y0, x1, y1, height, width = y0, x0, y1, x1, width, height

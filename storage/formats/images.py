@@ -1,16 +1,16 @@
-"""Image files in and out: check the bytes completely, read them as RGB, write them.
+"""Image files: check the bytes completely, read them as RGB, write them.
 
-Whatever a file holds, the rest of the project sees RGB uint8 of shape (H, W, 3), in [0, 255],
-turned upright as its EXIF orientation says. The one rule (docs/inputs.md has it for users):
+The rest of the project sees RGB uint8 of shape (H, W, 3), in [0, 255], rotated upright by the EXIF
+orientation. The rules (docs/inputs.md has them for users):
 
-- Colour: the bands that the file calls red, green and blue; of a TIFF whose bands have no colours
-  the first three, of fewer than three the first as grey. Further bands are passed over.
-- Alpha: only the band that the file calls alpha, and only where some pixel is opaque; the picture
-  is then composited on white, which is how viewers and web pages show such files.
-- Range: 8 bits stay as they are. More than 8 (16-bit, 32-bit, float; grey or colour) are stretched
-  so that the 0.1 and 99.9 percentiles of what is seen, all colours together, become 0 and 255.
-  Keeping the high byte would turn a microscope image that uses 1 % of its range black; the price
-  is that absolute brightness is lost.
+- Colour: the bands that the file marks as red, green and blue; of a TIFF without colour bands the
+  first three, of fewer than three the first as grey. Other bands are ignored.
+- Alpha: only the band that the file marks as alpha, and only if some pixel is opaque; the picture
+  is then composited on white, as viewers and web pages show such files.
+- Range: 8 bits are unchanged. More (16-bit, 32-bit, float; grey or colour) are stretched so that
+  the 0.1 and 99.9 percentiles of visible pixels, all colours together, become 0 and 255. Keeping
+  the high byte would turn a microscope image that uses 1 % of its range black; the price is that
+  absolute brightness is lost.
 - Inverted: a TIFF whose zero is white.
 - CMYK, YCbCr, HSV: Pillow's formulas; embedded colour profiles are not applied.
 - Several frames or pages: the first one.
@@ -43,14 +43,14 @@ __all__ = [
 MAX_PIXELS = 200_000_000
 MIN_SIDE = 2
 JPEG_MAX_SIDE = MAX_SIDES["JPEG"]
-FLAT = "nearly all of it is one colour as read; look whether it is shown right (docs/inputs.md)"
-"""What is said of an image that `is_flat`; it is used like any other."""
+FLAT = "read as nearly one colour; check that it is shown correctly (docs/inputs.md)"
+"""Warning for an image that `is_flat`; it is used like any other."""
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".dib"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".heic", ".heif"),
 )
-"""Of files that are taken for images."""
+"""Suffixes of image files."""
 _FLAT_LEVELS, _FLAT_SHARE = 16, 0.999
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,10 +65,10 @@ _UPRIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What an image file holds. `height` and `width` are pixels after EXIF orientation, `format` is
-    Pillow's name ("JPEG"), `extension` the usual one with its dot (".jpg"), `orientation` EXIF's
-    1 to 8, as the stored pixels are turned; `pages` counts frames too, of which one is read;
-    `is_flat` as the function of that name says."""
+    """Facts about an image file. `height` and `width` are pixels after EXIF rotation, `format` is
+    Pillow's name ("JPEG"), `extension` the usual one with its dot (".jpg"), `orientation` EXIF's,
+    1 to 8; `pages` counts pages or frames, of which the first is read; `is_flat` is the result of
+    the function of that name."""
 
     height: int
     width: int
@@ -82,12 +82,12 @@ class ImageInfo:
 def inspect_image(
     data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE
 ) -> ImageInfo:
-    """Check an image file completely, by decoding it: what passes here can be read.
+    """Check an image file by decoding it completely: `read_image` can read what passes.
 
-    Too large and too small are decided from the header, before any pixel is decoded.
+    The size is checked on the header, before any pixel is decoded.
 
     Raises:
-        BadImageError: empty, no image, cut off or damaged, too large, too small, or unsupported.
+        BadImageError: empty, not an image, cut off or damaged, too large or small, or unsupported.
     """
     decoded = decode(data, max_pixels, min_side)
     width, height = decoded.image.size
@@ -108,7 +108,7 @@ def inspect_image(
 def read_image(
     data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE
 ) -> np.ndarray:
-    """The picture as RGB uint8 of shape (H, W, 3), upright; the module says how it is converted.
+    """The picture as RGB uint8 of shape (H, W, 3), upright, converted by the rules above.
 
     Raises:
         BadImageError: as `inspect_image`.
@@ -121,8 +121,8 @@ def read_image(
 
 
 def is_flat(image_HWC: np.ndarray) -> bool:
-    """Whether RGB uint8 (H, W, 3) is nearly of one colour: there may be nothing on it, or its file
-    is of a kind that is not shown well."""
+    """Whether RGB uint8 (H, W, 3) is nearly one colour: it may be empty, or of a file kind that is
+    not converted well."""
     return _is_flat(Image.fromarray(image_HWC))
 
 
@@ -130,7 +130,7 @@ def write_jpeg(image_HWC: np.ndarray, quality: int = 92) -> bytes:
     """Encode RGB uint8 (H, W, 3) as JPEG (4:2:0 chroma); `quality` in 1 to 100.
 
     Raises:
-        ValueError: not such an array, such a quality, or a side beyond libjpeg's 65,500 pixels.
+        ValueError: another array or quality, or a side beyond libjpeg's 65,500 pixels.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"JPEG quality must be in 1 to 100, got {quality}")
@@ -143,7 +143,7 @@ def write_png(image_HWC: np.ndarray) -> bytes:
     """Encode RGB uint8 (H, W, 3) as PNG, without loss.
 
     Raises:
-        ValueError: not such an array.
+        ValueError: another array.
     """
     return _write(image_HWC, "PNG")
 
@@ -153,14 +153,14 @@ def _on_white(image: Image.Image) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")
     seen = image.convert("RGBA")
     least, most = seen.getchannel("A").getextrema()
-    if least == 255 or most != 255:  # it hides nothing, or all there is, and then is no real alpha
+    if least == 255 or most != 255:  # it hides nothing, or everything and so is not real alpha
         return seen.convert("RGB")
     white = Image.new("RGBA", seen.size, "white")
     return Image.alpha_composite(white, seen).convert("RGB")
 
 
 def _is_flat(image: Image.Image) -> bool:
-    """Whether in each channel of RGB nearly all pixels are within a few levels."""
+    """Whether nearly all pixels are within a few levels in each channel of RGB."""
     levels = np.reshape(image.histogram(), (3, 256))
     below = np.cumsum(np.pad(levels, ((0, 0), (1, 0))), axis=1)
     within = below[:, _FLAT_LEVELS:] - below[:, :-_FLAT_LEVELS]

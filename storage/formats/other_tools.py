@@ -1,4 +1,4 @@
-"""JSON of other tools that is no COCO, known by its keys, so that an error says what a file is."""
+"""Recognise JSON of other tools that is not COCO, by its keys, for error messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def tool_of(content: dict[str, Any]) -> str | None:
-    """Whose own format a JSON object looks like; None: no format that is known here."""
+    """The tool format that a JSON object looks like; None: unknown."""
     first = next(iter(content.values()), None)
     if "shapes" in content and "imagePath" in content:
         return "labelme's own JSON"

@@ -1,15 +1,15 @@
-"""SA-1B's JSON, one file per image, with its field names verbatim: out and in.
+"""Read and write SA-1B's JSON, one file per image, with its field names verbatim.
 
 Format: https://github.com/facebookresearch/segment-anything#dataset. Readers of SA-1B index every
-field without asking (`ann["predicted_iou"]`, `ann["point_coords"][0]`), so each annotation carries
-all of them, also where a mask was drawn by a person and no model was asked:
+field unconditionally (`ann["predicted_iou"]`, `ann["point_coords"][0]`), so each annotation has all
+of them, even if an annotator drew the mask without a model:
 
-- `predicted_iou`, `stability_score`: null, unless the caller names a `missing_score`. A number made
-  up by default would lie in every statistic; NaN is not JSON. Readers that need a number (TFDS, or
-  a filter like `>= 0.88`) stop at null, visibly; give them `missing_score=1.0`.
-- `point_coords`: where none was recorded, a pixel in the middle of the mask's longest run, so that
-  there is always one point [x, y], and inside the mask.
-- `crop_box`: where none was recorded, the whole image.
+- `predicted_iou`, `stability_score`: null, unless the caller passes `missing_score`. A default
+  number would distort every statistic; NaN is not JSON. Readers that need a number (TFDS, or a
+  filter like `>= 0.88`) fail visibly on null; use `missing_score=1.0` for them.
+- `point_coords`: if none was recorded, a pixel in the middle of the mask's longest run, so there is
+  always one point [x, y] inside the mask.
+- `crop_box`: if none was recorded, the whole image.
 
 Annotation ids count from 1 within their file; only the file's image id is unique in a release.
 SA-1B's own boxes end one pixel early (their edges are inclusive), so `read_sa1b` takes boxes and
@@ -69,16 +69,16 @@ def sa1b_record(
     missing_score: float | None = None,
     status: str | None = None,
 ) -> dict[str, Any]:
-    """The content of an image's SA-1B file, made of what JSON knows only.
+    """The content of an image's SA-1B file, as JSON types.
 
     Args:
         image_id: the image's number.
-        file_name: its file name, by custom `sa_<id>.jpg`.
+        file_name: its file name, usually `sa_<id>.jpg`.
         height: in pixels.
         width: in pixels.
         masks: its masks.
-        missing_score: stands for scores that a mask does not have; see the module.
-        status: where it is given, a field of the image.
+        missing_score: replaces missing scores of masks; see the module.
+        status: an extra field of the image, if given.
 
     Raises:
         ValueError: a mask's size is not (height, width), or a score is not a finite number.
@@ -110,7 +110,7 @@ def write_sa1b(
     missing_score: float | None = None,
     status: str | None = None,
 ) -> None:
-    """Write an image's SA-1B file; it appears under its name only once it is whole.
+    """Write an image's SA-1B file atomically.
 
     Raises:
         ValueError: as `sa1b_record`.
@@ -131,10 +131,10 @@ def write_sa1b(
 def read_sa1b(source: Path | str | bytes) -> Sa1bImage:
     """Parse an SA-1B file, given by its path or as its bytes.
 
-    Scores, crop box and points may be missing or null; everything else must be there and fit.
+    Scores, crop box and points may be missing or null; all else is required and must fit.
 
     Raises:
-        BadAnnotationsError: what is wrong, in which file and annotation.
+        BadAnnotationsError: with the file, the annotation and the fault.
         OSError: the file cannot be read.
     """
     if isinstance(source, bytes):

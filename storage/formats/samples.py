@@ -1,9 +1,9 @@
-"""Pictures whose numbers are more than 8 bits or whose bands are more than colours: which bands are
-colour, which one is alpha, and how a range is stretched to uint8.
+"""Pictures with more than 8 bits per sample or with extra bands: which bands are colour, which one
+is alpha, and how the range is stretched to uint8.
 
-- TIFF: tifffile reads the numbers. What it has no codec for (LZW, say) goes to Pillow where there
-  is one band, to OpenCV where there are red, green, blue and at most one more, interleaved.
-- PNG, PPM and JPEG 2000 of more than 8 bits a colour: OpenCV.
+- TIFF: tifffile reads the samples. Without a codec in tifffile (e.g. LZW), Pillow reads one band,
+  and OpenCV red, green, blue and at most one more, interleaved.
+- PNG, PPM and JPEG 2000 with more than 8 bits per colour: OpenCV.
 
 H = height, W = width, C = channels.
 """
@@ -25,23 +25,23 @@ _SAMPLES = 4_000_000
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNSIGNED, _SIGNED, _FLOAT, _UNSAID = 1, 2, 3, 4
 _NUMBERS = (_UNSIGNED, _SIGNED, _FLOAT, _UNSAID)
-_ALPHA, _PREMULTIPLIED = (1, 2, 999), 1  # 999: as Corel Draw writes it
+_ALPHA, _PREMULTIPLIED = (1, 2, 999), 1  # 999: written by Corel Draw
 _NO_DATA = 42113
-"""GDAL's tag for the number that stands for no measurement."""
+"""GDAL's tag for the number that means no data."""
 _MAX_BYTES_PER_PIXEL = 32
-"""Of all bands together: they are decoded at once."""
+"""Of all bands, which are decoded together."""
 _OPENCV_SIDE, _OPENCV_PIXELS = 1 << 20, 1 << 30
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong is said as a reason
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its findings become reasons
 
 
 class UnreadableError(ValueError):
-    """These samples cannot be read, or not be shown well; the message says why."""
+    """The samples cannot be read or shown; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TiffLayout:
-    """What a TIFF's first page says of its samples."""
+    """Layout of the samples in a TIFF's first page; sizes in pixels."""
 
     page: tifffile.TiffPage = field(repr=False)
     height: int
@@ -52,30 +52,29 @@ class TiffLayout:
     """1 unsigned, 2 signed, 3 float."""
     bands: int
     extra: tuple[int, ...]
-    """What the bands beyond the colours are: 1 and 2 alpha, 0 unspecified."""
+    """Kinds of the bands beyond the colours: 1 and 2 alpha, 0 unspecified."""
     is_planar: bool
-    """Each band is stored by itself."""
+    """Whether each band is stored separately."""
     orientation: int
-    """EXIF's 1 to 8."""
+    """EXIF's, 1 to 8."""
 
     @property
     def alpha(self) -> int | None:
-        """Number of the band that is alpha: only what the file says is."""
+        """Index of the band that the file marks as alpha, or None."""
         first = self.bands - len(self.extra)
         return next((first + i for i, kind in enumerate(self.extra) if kind in _ALPHA), None)
 
     @property
     def colours(self) -> list[int]:
-        """Numbers of the bands that are shown: the first three, or the first one alone where there
-        are fewer."""
+        """Indices of the visible bands: the first three, or only the first if there are fewer."""
         shown = [band for band in range(self.bands) if band != self.alpha]
         return shown[:3] if len(shown) >= 3 else shown[:1]
 
     @property
     def is_plain(self) -> bool:
-        """Whether Pillow reads it just as meant, but for a fourth band that it takes for alpha."""
+        """Whether Pillow reads it correctly, except that it takes a fourth band for alpha."""
         if self.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
-            return True  # palette, CMYK, YCbCr: no other way
+            return True  # palette, CMYK, YCbCr: only Pillow reads them
         few = self.bands <= (6 if self.photometric == _RGB else 2)
         apart = self.is_planar and self.bands > 3
         return self.bits <= 8 and self.format == _UNSIGNED and few and not apart
@@ -90,7 +89,7 @@ class TiffLayout:
 
 
 def tiff_layout(data: bytes) -> TiffLayout | None:
-    """The layout of the first page; None where the file is too damaged to tell."""
+    """The layout of the first page; None if the file is too damaged."""
     try:
         page = tifffile.TiffFile(BytesIO(data)).pages[0]
         assert isinstance(page, tifffile.TiffPage)
@@ -110,28 +109,30 @@ def tiff_layout(data: bytes) -> TiffLayout | None:
             is_planar=int(page.planarconfig) == 2,
             orientation=turned if 1 <= turned <= 8 else 1,
         )
-    except Exception:  # damaged files make it raise nearly anything; Pillow then says what it finds
+    except Exception:  # damaged files raise nearly anything; Pillow then reports its finding
         return None
 
 
 def count_tiff_pages(data: bytes) -> int:
-    """How many pictures follow each other in a TIFF."""
+    """The number of pages in a TIFF."""
     with tifffile.TiffFile(BytesIO(data)) as file:
         return len(file.pages)
 
 
 def read_tiff(data: bytes, layout: TiffLayout) -> Image.Image:
-    """The picture of a TIFF that is not plain, as L, RGB or RGBA, not turned.
+    """The picture of a TIFF that is not plain, as L, RGB or RGBA, not rotated.
 
     Raises:
         UnreadableError: no decoder reads such samples.
     """
     if layout.bands * layout.bits > 8 * _MAX_BYTES_PER_PIXEL:
         raise UnreadableError(
-            f"{layout} are more than {_MAX_BYTES_PER_PIXEL} bytes a pixel; keep fewer bands"
+            f"{layout} are more than {_MAX_BYTES_PER_PIXEL} bytes per pixel; keep fewer bands"
         )
     if layout.format not in _NUMBERS:
-        raise UnreadableError(f"{layout}: such numbers are no picture; save their size or phase")
+        raise UnreadableError(
+            f"{layout}: complex numbers are not a picture; save their magnitude or phase"
+        )
     samples_HWC = _tiff_samples(data, layout)
     if samples_HWC.shape != (layout.height, layout.width, layout.bands):
         raise UnreadableError(f"{layout}: cut off or damaged ({samples_HWC.shape} values)")
@@ -149,7 +150,7 @@ def read_tiff(data: bytes, layout: TiffLayout) -> Image.Image:
 
 
 def stretch_grey(image: Image.Image) -> Image.Image:
-    """Pillow's grey of more than 8 bits as 8; its transparent value, if it has one, stays so."""
+    """Stretch Pillow's grey of more than 8 bits to 8; a transparent value stays transparent."""
     values = np.asarray(image)
     transparent = image.info.get("transparency")
     alpha = None
@@ -159,11 +160,11 @@ def stretch_grey(image: Image.Image) -> Image.Image:
 
 
 def read_deep(data: bytes, size: tuple[int, int], *, has_alpha: bool) -> Image.Image:
-    """16-bit PNG, PPM or JPEG 2000, stretched to 8 bits and not turned; `has_alpha` says whether a
-    fourth band is alpha.
+    """A 16-bit PNG, PPM or JPEG 2000, stretched to 8 bits and not rotated; `has_alpha`: a fourth
+    band is alpha.
 
     Raises:
-        UnreadableError: OpenCV cannot read it, or does not take pictures of this (width, height).
+        UnreadableError: OpenCV cannot read it, or not at this (width, height).
     """
     _check_opencv(size)
     pixels = _opencv(data)
@@ -198,7 +199,7 @@ def _lacks_codec(error: Exception) -> bool:
 
 
 def _pillow_grey(data: bytes, layout: TiffLayout) -> np.ndarray | None:
-    if (layout.format, layout.bits) == (_UNSIGNED, 32):  # it takes them for signed ones
+    if (layout.format, layout.bits) == (_UNSIGNED, 32):  # Pillow reads them as signed
         return None
     try:
         with Image.open(BytesIO(data), formats=["TIFF"]) as image:
@@ -208,7 +209,7 @@ def _pillow_grey(data: bytes, layout: TiffLayout) -> np.ndarray | None:
 
 
 def _opencv_rgb(data: bytes, layout: TiffLayout) -> np.ndarray | None:
-    """What OpenCV reads right of a TIFF: red, green, blue, at most one band more, interleaved."""
+    """Read a TIFF with OpenCV if it has red, green, blue and at most one more band, interleaved."""
     if layout.photometric != _RGB or layout.bands > 4 or layout.is_planar:
         return None
     _check_opencv((layout.width, layout.height))
@@ -229,13 +230,13 @@ def _opencv(data: bytes) -> np.ndarray | None:
 def _check_opencv(size: tuple[int, int]) -> None:
     if max(size) > _OPENCV_SIDE or size[0] * size[1] > _OPENCV_PIXELS:
         raise UnreadableError(
-            f"more than 8 bits a band are read up to {_OPENCV_SIDE:,} pixels a side and"
-            f" {_OPENCV_PIXELS:,} in all (OpenCV's limits), and this has {size[0]} x {size[1]}"
+            f"more than 8 bits per band are read up to {_OPENCV_SIDE:,} pixels per side and"
+            f" {_OPENCV_PIXELS:,} in total (OpenCV's limits), and this has {size[0]} x {size[1]}"
         )
 
 
 def _measured(colour: np.ndarray, page: tifffile.TiffPage) -> np.ndarray | None:
-    """Which pixels (H, W) hold anything, where the file names a number for those that do not."""
+    """Which pixels (H, W) have data, bool; None if the file names no number for missing data."""
     tag = page.tags.get(_NO_DATA)
     try:
         missing = float(str(tag.value).strip("\x00 ")) if tag is not None else None
@@ -248,7 +249,7 @@ def _measured(colour: np.ndarray, page: tifffile.TiffPage) -> np.ndarray | None:
 
 
 def _as_alpha(band_HW: np.ndarray) -> np.ndarray:
-    """As uint8, of integers by the range of their type, of others by 0 to 1."""
+    """The band as uint8: integers scaled from the range of their type, floats from 0 to 1."""
     if band_HW.dtype.kind in "iu":
         share = band_HW / np.float32(np.iinfo(band_HW.dtype).max)
     else:
@@ -257,7 +258,7 @@ def _as_alpha(band_HW: np.ndarray) -> np.ndarray:
 
 
 def _divided(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours as they were before they were multiplied with alpha."""
+    """Undo the multiplication of colours with alpha."""
     share = np.maximum(alpha, 1).astype(np.float32) / 255
     divided = colour / (share[..., None] if colour.ndim == 3 else share)
     if colour.dtype != np.uint8:
@@ -268,7 +269,7 @@ def _divided(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def _picture(
     colour: np.ndarray, alpha: np.ndarray | None, seen: np.ndarray | None = None
 ) -> Image.Image:
-    """uint8 as it is, other numbers stretched by the pixels that are seen."""
+    """The picture: uint8 unchanged, other numbers stretched by the visible pixels."""
     if alpha is not None and not (alpha == 255).any():
         alpha = None
     if colour.dtype != np.uint8:
@@ -285,13 +286,13 @@ def _picture(
 def stretch(values: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
     """Map numbers of shape (H, W) or (H, W, C) to uint8, the low and high percentile to 0 and 255.
 
-    The percentiles are those of at most about four million evenly spaced pixels, of all channels
-    together, so that colours keep their hue. NaN and what is not `seen` (H, W) becomes 0; an image
-    of one value becomes black.
+    The percentiles are over at most about four million evenly spaced pixels, all channels together,
+    so colours keep their hue. NaN and pixels not `seen` (bool, (H, W)) become 0; an image of one
+    value becomes black.
     """
     step = max(1, int(np.sqrt(values.size / _SAMPLES)))
     low, high = _ends(values[::step, ::step], None if seen is None else seen[::step, ::step], True)
-    if high <= low:  # nearly all pixels are alike: the few others are the content
+    if high <= low:  # nearly all pixels are equal: the few others are the content
         low, high = _ends(values, seen, False)
     out = np.zeros(values.shape, np.uint8)
     if high <= low:

@@ -1,8 +1,8 @@
-"""Segmentations as COCO and SA-1B put them into JSON, checked before pycocotools sees them.
+"""Segmentations in COCO's and SA-1B's JSON, checked before pycocotools reads them.
 
 pycocotools trusts its input: run lengths that do not fill the image, or polygons with huge
 coordinates, can crash the process or take all memory. So run lengths are parsed here (without
-decoding any mask) and polygons are cut first. Formats: https://cocodataset.org/#format-data and
+decoding any mask) and polygons are clipped first. Formats: https://cocodataset.org/#format-data and
 `maskApi.c` of https://github.com/cocodataset/cocoapi.
 
 R = runs, N = corners, H = height, W = width.
@@ -20,10 +20,10 @@ from engine.core.rle import RLE
 
 
 def rle_from_json(segmentation: object) -> RLE:
-    """Check a COCO RLE, `counts` as a string (compressed) or a list (not), and make it canonical.
+    """Check a COCO RLE, `counts` as a string (compressed) or a list, and make it canonical.
 
     Raises:
-        ValueError: no such object, or run lengths that do not fill its size exactly.
+        ValueError: not such an object, or run lengths that do not fill its size exactly.
     """
     if not isinstance(segmentation, dict):
         raise ValueError(f"expected an RLE object, got a {json_type(segmentation)}")
@@ -43,10 +43,10 @@ def rle_from_json(segmentation: object) -> RLE:
 
 
 def run_lengths(rle: RLE) -> np.ndarray:
-    """The mask's run lengths, int64 of shape (R,): column-major, beginning with zeros.
+    """The mask's run lengths, int64 of shape (R,): column-major, starting with a run of 0.
 
     Raises:
-        ValueError: the counts are not COCO's compressed ones.
+        ValueError: the counts are not COCO's compressed form.
     """
     return _unpack(rle.counts)
 
@@ -54,21 +54,23 @@ def run_lengths(rle: RLE) -> np.ndarray:
 def rle_from_polygons(segmentation: list[Any], size: tuple[int, int]) -> RLE:
     """The union of COCO polygons, clipped to an image of size (H, W); even-odd inside each.
 
-    Rings of under three corners are passed over: they enclose nothing.
+    Rings with fewer than three corners are ignored: they enclose nothing.
 
     Args:
         segmentation: a list of rings [x, y, x, y, ...] in pixels, or a single such ring.
         size: (H, W) of the image.
 
     Raises:
-        ValueError: something else than rings, or no ring that comes near the image.
+        ValueError: not rings, or no ring near the image.
     """
     flat = all(isinstance(value, int | float) for value in segmentation)
     rings = [_ring(ring) for ring in ([segmentation] if flat else segmentation)]
     clipped = [_clip(ring, size) for ring in rings if len(ring) >= 3]
     usable = [ring.ravel().tolist() for ring in clipped if len(ring) >= 3]
     if not usable:
-        raise ValueError("empty mask: its polygons have under three corners or lie far outside")
+        raise ValueError(
+            "empty mask: its polygons have fewer than three corners or lie far outside"
+        )
     merged = coco_mask.merge(coco_mask.frPyObjects(usable, *size))
     return _pack(_unpack(merged["counts"]), size)
 
@@ -90,7 +92,7 @@ def rle_size(size: object) -> tuple[int, int]:
 
 
 def whole_number(value: object) -> int | None:
-    """An integer, also one that went through a table program and is a float now; None: neither."""
+    """The value as an integer, also if it is a whole float; else None."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -126,7 +128,7 @@ def _unpack(counts: bytes) -> np.ndarray:
 
 
 def _pack(runs: np.ndarray, size: tuple[int, int]) -> RLE:
-    """Compress run lengths, without empty runs but the first: pycocotools' boxes rely on that."""
+    """Compress run lengths without empty runs except the first: pycocotools' boxes need that."""
     values = np.arange(len(runs)) % 2
     values, runs = values[runs > 0], runs[runs > 0]
     starts = np.flatnonzero(np.diff(values, prepend=-1))
@@ -142,15 +144,15 @@ def _ring(ring: object) -> np.ndarray:
         raise ValueError("a polygon must be a list of x, y, x, y, ...")
     for value in ring:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"a polygon holds {value!r:.40}, which is no number")
+            raise ValueError(f"a polygon holds {value!r:.40}, which is not a number")
         if abs(value) > 1e15 or not math.isfinite(value):
-            raise ValueError(f"a polygon holds {value!r:.40}, which is no pixel coordinate")
+            raise ValueError(f"a polygon holds {value!r:.40}, which is not a pixel coordinate")
     return np.array(ring, dtype=np.float64).reshape(-1, 2)
 
 
 def _clip(ring: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut a ring to one image size around the image (Sutherland-Hodgman), so that pycocotools,
-    whose memory grows with the length of the outline, only sees sane ones. It clips the rest."""
+    """Clip a ring to one image size around the image (Sutherland-Hodgman), because pycocotools'
+    memory grows with the length of the outline. pycocotools clips the rest."""
     for axis, side in ((0, size[1]), (1, size[0])):
         for limit, sign in ((-side, 1.0), (2 * side, -1.0)):
             inside = sign * (ring[:, axis] - limit)
@@ -168,6 +170,6 @@ def _clip(ring: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def json_type(value: object) -> str:
-    """What JSON calls a parsed value: "object", "list", "string", ..."""
+    """JSON's name for the type of a parsed value: "object", "list", "string", ..."""
     names = {dict: "object", list: "list", str: "string", type(None): "null", bool: "boolean"}
     return names.get(type(value), "number")

@@ -193,10 +193,10 @@ def test_a_run_without_parts_tells_how_far_it_has_come(site: Site) -> None:
     runs.start("t", RunKind.RETRAIN, dataset_id=site.dataset_id, model="lite")
     reports = WorkspaceReports(site.workspace)
     assert reports.overview()["runs"][0]["progress"] is None
-    runs.tell("t", 0.4)
+    runs.set_progress("t", 0.4)
     assert reports.overview()["runs"][0]["progress"] == 0.4
     runs.finish("t", {"version": "d-1"})
-    runs.tell("t", 0.5)  # too late: what it found stays
+    runs.set_progress("t", 0.5)  # too late: what it found stays
     assert runs.get("t").metrics == {"version": "d-1"}
 
 

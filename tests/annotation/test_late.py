@@ -68,7 +68,7 @@ def test_two_versions_of_a_task_are_both_kept_and_a_reviewer_picks(
     theirs = taken(bob, [kind])
     rejected = [mask.mask_id for mask in mine.masks]
     drawn = new_mask("drawn", square(31))
-    with pytest.raises(RefusedError, match="not yours"):
+    with pytest.raises(RefusedError, match="no longer yours"):
         ada.submit(mine, [drawn], seconds=3)
 
     def hand_in() -> None:

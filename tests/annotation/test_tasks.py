@@ -100,7 +100,7 @@ def test_a_draft_comes_back_with_the_task(site: Site, ada: Client) -> None:
     found = taken(ada).draft
     assert found is not None
     assert (found.version, found.data) == (3, {"masks": ["half a mask"]})
-    with pytest.raises(RefusedError, match="kept already") as refused:
+    with pytest.raises(RefusedError, match="stored already") as refused:
         ada.save_draft(task, 3, {"from": "another tab"})
     assert refused.value.error == "draft_outdated"
 

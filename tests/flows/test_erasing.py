@@ -308,7 +308,7 @@ def test_a_backup_older_than_the_store_is_found_out(
     site.start_run("later", RunKind.REVIEW)
     refused = CliRunner().invoke(app, ["restore", str(file)])
     assert isinstance(refused.exception, CatalogBehindError)
-    assert "gone on without this catalog since" in str(refused.exception)
+    assert "is newer than this catalog since" in str(refused.exception)
     assert not (tmp_path / "new.db").exists()
     _run("restore", str(file), "--beside-newer-store")
     with open_catalog(url) as catalog:

@@ -144,7 +144,7 @@ def test_an_image_that_is_nearly_one_colour_comes_in_and_is_named(
     report = ingest_folder(workspace, "d", folder)
     assert (report.added, report.quarantined) == (2, 0)
     (problem,) = report.problems
-    assert problem.startswith("blank.png: nearly all of it is one colour")
+    assert problem.startswith("blank.png: read as nearly one colour")
 
 
 def test_an_outage_of_the_store_is_waited_for(

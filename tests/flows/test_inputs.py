@@ -255,7 +255,7 @@ def test_a_picture_that_replaced_another_has_its_name_and_its_own_masks(
     assert counts(report) == {"annotated images without a file": 2}
     picture(tmp_path / "in/b.png", 10)
     report = ingest_folder(workspace, "f", tmp_path / "in", tmp_path / "out/instances.json")
-    assert "another picture of this name" in report.problems[0]
+    assert "another image of this name" in report.problems[0]
 
 
 def test_images_of_before_their_folder_was_kept_are_told_apart_too(

@@ -149,7 +149,7 @@ def test_scores_and_backups_replace_nothing_of_others(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("backup", "file/b"), "file: File exists; something has this name: move it away"),
+        (("backup", "file/b"), "file: File exists; the name is taken: move the file away"),
         (("backup", "x" * 300), "File name too long; choose a shorter name"),
         (("init", "file/ws"), "file/ws: Not a directory; a part of this path is a file"),
         (("models", "import", "[b].pth"), "[b].pth is not a file"),

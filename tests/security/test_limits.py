@@ -55,7 +55,7 @@ def test_an_annotators_drafts_have_a_quota(
         task = client.next_task([TaskKind.ANNOTATE]).task
         assert task is not None
         client.save_draft(task, 1, {"x": "a" * 900})
-        with pytest.raises(RefusedError, match="hand in some of it") as refused:
+        with pytest.raises(RefusedError, match="submit some of it") as refused:
             client.save_draft(task, 2, {"x": "a" * 1_000})
         assert (refused.value.status, refused.value.error) == (413, "draft_quota")
         kept = client.task(task.id).draft

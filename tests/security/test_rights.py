@@ -107,7 +107,7 @@ def test_an_annotator_gets_tasks_of_their_datasets_only(site: Site, url: str) ->
 def test_a_dataset_of_others_is_as_one_that_is_not_there(site: Site, url: str, name: str) -> None:
     with signed_in(site, url, "ada", "annotator", "d") as ada:
         found = refusal(lambda: ada.next_task([TaskKind.ANNOTATE], name))
-        assert (found.status, found.message) == (404, f"There is no dataset {name!r} for you.")
+        assert (found.status, found.message) == (404, f"You have no dataset {name!r}.")
     with signed_in(site, url, "adam", "admin") as adam:
         found = refusal(lambda: adam.next_task([TaskKind.ANNOTATE], "nowhere"))
         assert SECRET not in found.message

@@ -110,8 +110,8 @@ def test_two_images_of_one_name_are_told_apart_by_content_and_size_or_not_at_all
 
     assert [area((40, 30), f"{n}" * 64) for n in (0, 2)] == [4, 8]
     assert area((20, 10)) == 6
-    assert area((40, 30)) == "2 annotated images are called a.jpg: which is meant?"
-    assert "another picture of this name" in str(area((40, 30), "f" * 64))
+    assert area((40, 30)) == "2 annotated images are named a.jpg: which is meant?"
+    assert "another image of this name" in str(area((40, 30), "f" * 64))
     assert data.missing() == ["a.jpg"]  # the middle one, whose content never came
 
 
@@ -163,8 +163,8 @@ def test_upright_polygons_beside_sizes_of_the_stored_pixels_are_taken(tmp_path: 
     ("image", "annotation", "orientation", "words"),
     [
         ({"height": 30, "width": 40}, {"segmentation": ring(SMALL)}, 6, "may be of either"),
-        ({}, {"segmentation": ring((2, 2, 38, 12))}, 8, "outside of the upright picture"),
-        ({}, {"segmentation": ring(SMALL), "bbox": [14, 22, 12, 12]}, 3, "against each other"),
+        ({}, {"segmentation": ring((2, 2, 38, 12))}, 8, "outside the upright picture"),
+        ({}, {"segmentation": ring(SMALL), "bbox": [14, 22, 12, 12]}, 3, "rotated differently"),
     ],
 )
 def test_where_the_file_contradicts_itself_the_user_is_asked(
@@ -194,5 +194,5 @@ def test_boxes_elsewhere_and_masks_far_outside_are_reported_and_taken(tmp_path: 
     beyond = {"segmentation": ring((20, 20, 45, 30))}
     masks, problems = read(tmp_path, elsewhere, beyond).masks_for("a.jpg", SIZE)
     assert len(masks) == 2
-    assert "its box is elsewhere" in problems[0]
-    assert "leaves the image by 15 pixels" in problems[1]
+    assert "its box does not match" in problems[0]
+    assert "15 pixels beyond the image" in problems[1]

@@ -336,7 +336,7 @@ def test_a_png_with_a_long_text_is_read() -> None:
 def test_deep_colours_beyond_opencvs_sides_are_refused_by_name() -> None:
     wide = np.zeros((2, (1 << 20) + 2, 3), ">u2")
     data = b"P6\n%d 2\n65535\n" % wide.shape[1] + wide.tobytes()
-    assert "1,048,576 pixels a side" in refusal(data)
+    assert "1,048,576 pixels per side" in refusal(data)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def get(server: FileServer, path: Path, **options: object) -> list[tuple[int, in
         server.url,
         path,
         SHA256,
-        tell=lambda done, total: told.append((done, total)),
+        on_progress=lambda done, total: told.append((done, total)),
         wait_s=0.001,
         **options,  # type: ignore[arg-type]
     )
@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_what_came(server: FileServer, path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(server.url, path, SHA256, tell=stop)
+        fetch(server.url, path, SHA256, on_progress=stop)
     kept = partial(path).read_bytes()
     assert len(kept) > 300_000
     assert CONTENT.startswith(kept)
@@ -179,7 +179,7 @@ def test_one_process_fetches_a_file_at_a_time(server: FileServer, path: Path) ->
         with pytest.raises(DownloadError, match="another process"):
             fetch(server.url, path, SHA256)
 
-    fetch(server.url, path, SHA256, tell=meanwhile)
+    fetch(server.url, path, SHA256, on_progress=meanwhile)
     assert path.read_bytes() == CONTENT
 
 

@@ -109,10 +109,10 @@ def test_our_pictures_are_nobodys_input_also_in_a_copy_of_the_folder(tmp_path: P
 @pytest.mark.parametrize(
     ("number", "told"),
     [
-        (errno.ENOSPC, "make room"),
+        (errno.ENOSPC, "free some space"),
         (errno.EROFS, "choose another place, or mount"),
         (errno.EACCES, "check who owns it"),
-        (errno.EIO, "look whether the drive is well"),
+        (errno.EIO, "check that the drive works"),
     ],
 )
 def test_a_write_that_the_system_refuses_names_the_file_and_what_to_do(

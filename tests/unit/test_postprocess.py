@@ -123,7 +123,7 @@ def test_the_page_shows_and_stores_what_was_clicked_on(tmp_path: Path) -> None:
     prompter = Prompter(cache)
 
     def shown(**asked: Any) -> np.ndarray:
-        (candidate,) = prompter.answer(
+        (candidate,) = prompter.predict(
             1, "dusty", 1, PredictIn(lease_id="0" * 32, **asked)
         ).candidates
         x0, y0, x1, y1 = candidate.box_xyxy

@@ -64,13 +64,17 @@ def _wrong(site: Site) -> dict[str, dict[str, Any]]:
     return {name: check for name, check in _checks(site).items() if not check["ok"]}
 
 
-def test_a_healthy_workspace_passes_every_check_and_stays_as_it_is(site: Site) -> None:
+def test_a_healthy_workspace_passes_every_check_and_stays_as_it_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Prefect's own settings still name the server of other tests in this process.
+    monkeypatch.setattr(version_check, "api_url", lambda root: None)
     site.review()
     before = sorted(info.key for info in site.workspace.objects.list())
     found = _checks(site)
     assert set(found) == ALL
     assert {check["level"] for check in found.values()} == {"ok"}, found
-    assert found["current model"]["detail"] == "lite on cpu answers"
+    assert found["current model"]["detail"] == "lite on cpu works"
     assert "pull mobile_sam" in found["current model"]["do"]  # lite, on a CPU
     assert found["mask table"]["detail"] == "version 1"
     assert sorted(info.key for info in site.workspace.objects.list()) == before

@@ -67,7 +67,7 @@ def test_mobile_sam_is_pulled_and_makes_masks_alone_and_for_people(
     assert card["thresholds"]["min_predicted_iou"] == 0.88  # SAM's, not the shipped model's
 
     (model,) = [c for c in check_workspace(workspace.settings.root) if c["name"] == "current model"]
-    assert (model["detail"], model["do"]) == ("mobile_sam on cpu answers", "")
+    assert (model["detail"], model["do"]) == ("mobile_sam on cpu works", "")
 
     masks = mask_generator(workspace, "mobile_sam").generate(site.scenes[0].image_HWC)
     assert masks

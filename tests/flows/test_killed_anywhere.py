@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -14,20 +15,29 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.orm import Session
 
+from engine.automatic import MaskGenerator
 from engine.core.records import Source, Stage
+from engine.sam import load_segmenter
 from engine.sam.checkpoint import load_checkpoint, shipped_path
+from engine.simulation.annotator import AnnotatedMask, SimulatedAnnotator
 from engine.simulation.scenes import generate_scene
 from engine.training.trainer import Trainer
 from flows.data.import_model import import_model
+from flows.data.ingest import ingest_folder
 from flows.release import release
 from flows.review.review import finish_if_judged
 from flows.stages import fully_automatic
+from flows.stages.assisted_manual import run_assisted_manual
 from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
+from flows.stages.rounds import open_round
+from flows.stages.semi_automatic import run_semi_automatic
 from flows.training import retrain, scores
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     AlreadyExistsError,
+    PlannedRound,
     ReleaseState,
+    Round,
     RunKind,
     RunState,
     TaskKind,
@@ -38,6 +48,7 @@ from storage.catalog import (
 from storage.local_store import LocalStore
 from storage.masks import write_parquet
 from tests.annotation.site import Site, make_site
+from tests.flows.conftest import write_scenes
 
 
 class Killed(BaseException):
@@ -102,7 +113,7 @@ def _import(workspace: Workspace) -> None:
 
 
 def _imported(workspace: Workspace) -> None:
-    assert workspace.segmenter("mine").version == "mine"
+    assert load_segmenter(workspace.checkpoint("mine")).version == "mine"
 
 
 def _generate(workspace: Workspace) -> None:
@@ -127,6 +138,44 @@ def _judged(workspace: Workspace) -> None:
     assert sum(workspace.catalog.verdicts.counts(1).values()) == 4
 
 
+def _ingest(workspace: Workspace) -> None:
+    folder = workspace.settings.root / "scenes"
+    ingest_folder(workspace, "new", folder, folder / "instances.json", held_out=0)
+
+
+def _ingested(workspace: Workspace) -> None:
+    dataset = workspace.catalog.datasets.get("new")
+    ids = list(workspace.catalog.images.ids(dataset.id))
+    objects = len({workspace.catalog.images.get(image).key for image in ids})
+    assert (len(ids), objects) == (2, 2)
+    known = json.loads((workspace.settings.root / "scenes" / "instances.json").read_text())
+    assert sum(map(len, workspace.truths_of(ids).values())) == len(known["annotations"])
+    (broken,) = workspace.catalog.quarantine.all(dataset.id)
+    assert broken.path == "broken.png"
+
+
+def _round(workspace: Workspace, stage: Stage) -> Round:
+    """The only round of a loop over both images, opened."""
+    loop = workspace.catalog.loops.start_or_resume(1, [PlannedRound(stage=stage, images=2)])
+    (row,) = workspace.catalog.rounds.for_loop(loop.id)
+    return open_round(workspace, row)
+
+
+def _assist(workspace: Workspace) -> None:
+    run_assisted_manual(workspace, _round(workspace, Stage.ASSISTED_MANUAL))
+
+
+def _complete(workspace: Workspace) -> None:
+    run_semi_automatic(workspace, _round(workspace, Stage.SEMI_AUTOMATIC))
+
+
+def _annotated(workspace: Workspace) -> None:
+    (run,) = (run for run in workspace.catalog.runs.all(unfinished=True) if run.round_id)
+    assert workspace.queue.pending(run.id) == 0
+    made = workspace.masks.counts(("image_id",), run_id=run.id)
+    assert sorted(made.values()) == [1, 1]
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with masks of people's and automatic ones, and a review that is handed in."""
@@ -142,6 +191,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site.add_tasks(TaskKind.REVIEW, "review")
     rita = workspace.catalog.annotators.get_or_create("rita", role="reviewer")
     _hand_in(site, rita.id, [mask.mask_id for mask in made])
+    workspace.truths.commit(made, run_id="people", shard=0)
+    (write_scenes(workspace.settings.root / "scenes", 2) / "broken.png").write_bytes(b"not a PNG")
     workspace.catalog.close()
     return workspace.settings.root
 
@@ -184,10 +235,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def save(sam: Any, card: Any, path: Path) -> None:
         path.write_bytes(uuid4().bytes)
 
+    def annotate(self: SimulatedAnnotator, viewer: Any, truths: Any) -> list[AnnotatedMask]:
+        return [AnnotatedMask(truths[0], 1.0, 1, 0, 1.0, (1.0, 1.0), 0.9)]
+
     loaded = load_checkpoint(shipped_path())
     scenes = [generate_scene(31_000_000 + number, (64, 96)) for number in range(2)]
     monkeypatch.setattr(release, "write_report", report)
     monkeypatch.setattr(Trainer, "run", train)
+    monkeypatch.setattr(SimulatedAnnotator, "annotate", annotate)
+    monkeypatch.setattr(MaskGenerator, "generate", lambda self, pixels: [])
+    segmenter = load_segmenter("lite")
+    monkeypatch.setattr(Workspace, "segmenter", lambda self, version=None: segmenter)
     monkeypatch.setattr(scores, "_score_held_out", made_up)
     monkeypatch.setattr(retrain, "load_checkpoint", lambda path, device: loaded)
     monkeypatch.setattr(retrain, "save_checkpoint", save)
@@ -196,6 +254,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FLOWS = {
+    "ingest": (_ingest, _ingested, 5),
+    "assisted manual": (_assist, _annotated, 5),
+    "semi-automatic": (_complete, _annotated, 7),
     "release": (_release, _released, 5),
     "retrain": (_retrain, _retrained, 8),
     "add_model": (_import, _imported, 2),

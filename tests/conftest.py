@@ -11,6 +11,12 @@ FAULTS = Path(__file__).parents[1] / ".artifacts" / "faults.jsonl"
 """A line a fault, by any of the processes that tests run in."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process works on one alone at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Forget the last run's."""
     if not hasattr(session.config, "workerinput"):  # not in a process that another one started

@@ -45,7 +45,7 @@ def finished(
     ingest(root, "d", str(scenes), str(scenes / "instances.json"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flows.training.retrain.REPORT_SECONDS", -1.0)
-        patch.setattr(Runs, "tell", lambda runs, run_id, progress: told.append(progress))
+        patch.setattr(Runs, "set_progress", lambda runs, run_id, progress: told.append(progress))
         data_engine(root, "d", PLAN.rounds())
     return workspace
 

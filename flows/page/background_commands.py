@@ -130,7 +130,10 @@ def main() -> None:
     place = Path(sys.argv[1])
     arguments = json.loads((place / "job.json").read_text())["arguments"]
     signal.signal(signal.SIGINT, lambda number, frame: None)  # the command itself handles it
-    code = subprocess.call(python("flows.cli.main", *arguments))
+    with subprocess.Popen(python("flows.cli.main", *arguments)) as command:
+        if (place / "stop").exists():  # stopped before there was a command to interrupt
+            command.send_signal(signal.SIGINT)
+        code = command.wait()
     _write(place / "ended.json", {"code": code, "at": datetime.now(UTC).isoformat()})
 
 

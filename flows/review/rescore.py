@@ -21,7 +21,7 @@ from flows.review.review import MASKS_PER_IMAGE, queue_review, start_review
 from flows.stages.embeddings import make_embeddings
 from flows.workspace import progress
 from flows.workspace.retry import patiently
-from flows.workspace.run_lock import BusyError, guarded, review_turn, turn
+from flows.workspace.run_lock import guarded, review_turn, turn
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import Dataset, RunKind, RunState
 from storage.formats.images import BadImageError
@@ -48,15 +48,14 @@ class RescoreFigures:
 def rescore_dataset(workspace: Workspace, dataset: Dataset) -> RescoreFigures | None:
     """Compare once for each model version that becomes current; repeating it changes nothing.
 
+    Waits for another process that compares or samples the dataset's masks: it may have begun
+    before the current version was promoted.
+
     Returns:
-        None if there is nothing to compare, it is already done, or another process does it.
+        None if there is nothing to compare, or it is already done.
     """
-    try:
-        with turn(workspace, review_turn(dataset.id), wait=False):
-            return _rescore_once(workspace, dataset)
-    except BusyError as error:
-        progress.current().say(f"comparing old masks of {dataset.name}: {error}")
-        return None
+    with turn(workspace, review_turn(dataset.id)):
+        return _rescore_once(workspace, dataset)
 
 
 def _rescore_once(workspace: Workspace, dataset: Dataset) -> RescoreFigures | None:

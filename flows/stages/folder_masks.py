@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.automatic import MaskGenerator
+    from engine.core.records import Provenance
 
 
 NO_RUN = "amg"
@@ -50,7 +51,6 @@ def run_amg(
         OSError: a result cannot be written.
     """
     from engine.core.overlay import draw_masks
-    from engine.core.records import Provenance, Source, Stage
     from storage.formats.folders import distinct_names
     from storage.formats.images import (
         FLAT,
@@ -63,13 +63,7 @@ def run_amg(
     from storage.formats.sa1b import write_sa1b
     from storage.outputs import OutputFolder
 
-    origin = Provenance(
-        dataset=NO_RUN,
-        stage=Stage.FULLY_AUTOMATIC,
-        run_id=NO_RUN,
-        model=generator.segmenter.version,
-        source=Source.AUTOMATIC,
-    )
+    origin = _origin(generator)
     folder = OutputFolder(output)
     names = distinct_names(paths)
     for number, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
@@ -92,3 +86,15 @@ def run_amg(
             folder.write(f"{stem}.png", write_png(overlay), source)
         note = FLAT if is_flat(pixels) else None
         yield AmgResult(str(path), len(found), seconds, note=note)
+
+
+def _origin(generator: MaskGenerator) -> Provenance:
+    from engine.core.records import Provenance, Source, Stage
+
+    return Provenance(
+        dataset=NO_RUN,
+        stage=Stage.FULLY_AUTOMATIC,
+        run_id=NO_RUN,
+        model=generator.segmenter.version,
+        source=Source.AUTOMATIC,
+    )

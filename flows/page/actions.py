@@ -16,6 +16,7 @@ from engine.annotation.schemas import ActionPlan, ActionView, JobView
 from flows.deploy.job_forms import Fields, Form, option_arguments
 from flows.deploy.jobs import JOBS
 from flows.deploy.start import is_deployed
+from flows.loop.plan import BadPlanError, check_annotator
 from flows.page.background_commands import (
     BackgroundCommand,
     command_line,
@@ -237,8 +238,11 @@ def _converted(name: str, value: Any, default: Any) -> Any:
             raise invalid(f"{name} must be at least 1, got {number}")
         return number
     text = str(value or "").strip()
-    if name == "annotator" and text not in ("people", "simulated"):
-        raise invalid(f"the annotator is people or simulated, got {text!r}")
+    if name == "annotator":
+        try:
+            check_annotator(text)
+        except BadPlanError as error:
+            raise invalid(str(error)) from error
     # it would be taken for an option, or cannot be an argument of a process
     if not text or text.startswith("-") or not text.isprintable():
         raise invalid(f"{name} cannot be {text!r}")

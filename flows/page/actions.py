@@ -16,7 +16,15 @@ from engine.annotation.schemas import ActionPlan, ActionView, JobView
 from flows.deploy.job_forms import Fields, Form, option_arguments
 from flows.deploy.jobs import JOBS
 from flows.deploy.start import is_deployed
-from flows.loop.plan import BadPlanError, check_annotator
+from flows.loop.plan import (
+    BadPlanError,
+    PlanWords,
+    check_annotator,
+    describe_plan,
+    loop_plan,
+    loop_under_way,
+    words_of,
+)
 from flows.page.background_commands import (
     BackgroundCommand,
     command_line,
@@ -45,8 +53,6 @@ def _dataset(workspace: Workspace) -> str:
 
 def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
     """The fields of the loop under way, else of a new one for people."""
-    from flows.loop.plan import PlanWords, loop_under_way, words_of
-
     loop = loop_under_way(workspace, dataset) if dataset else None
     words = PlanWords(rounds="2,1,1", images_per_round=20, annotator="people")
     plan = asdict(words_of(loop.plan) if loop else words)
@@ -54,15 +60,6 @@ def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
 
 
 def _describe_loop(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
-    from flows.loop.plan import (
-        BadPlanError,
-        PlanWords,
-        describe_plan,
-        loop_plan,
-        loop_under_way,
-        words_of,
-    )
-
     given = PlanWords(**{name: fields[name] for name in PlanWords.__dataclass_fields__})
     try:
         plan = loop_plan(workspace, dataset.name, given)

@@ -49,7 +49,6 @@ def add_schedule(
         parameters: of the flow; those that are None are left out.
 
     Raises:
-        WorkspaceError: this version has no such job.
         BadNameError: no schedule can have this name.
         UnreachableError: no Prefect server.
     """
@@ -62,8 +61,7 @@ def add_schedule(
     given = {key: value for key, value in (parameters or {}).items() if value is not None}
     default = "-".join([kind, *([str(given["dataset"])] if "dataset" in given else [])])
     slug = check_name("schedule", default if name is None else name)
-    if kind not in {row["name"] for row in deploy_all(workspace)}:
-        raise WorkspaceError(f"this version has no {kind}")
+    deploy_all(workspace)
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(full_name(kind, chosen))
         for old in found_schedules(chosen):

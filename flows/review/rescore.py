@@ -111,24 +111,34 @@ SETTINGS = {"rescore_images", "rescore_min_iou"}
 def old_masks(workspace: Workspace, dataset: Dataset, model: str) -> dict[int, list[Mask]]:
     """Return a random sample of other models' automatic masks that no review task contains, by
     image, at most MASKS_PER_IMAGE of each. Deterministic for the same model and table."""
-    images = workspace.settings.production.rescore_images
+    wanted = workspace.settings.production.rescore_images
     rng = np.random.default_rng(list(f"{dataset.id}/{model}".encode()))
     counts = workspace.masks.counts(
         ("image_id", "model"), dataset=dataset.name, stage=Stage.FULLY_AUTOMATIC
     )
     known = sorted({int(str(image)) for image, made_by in counts if made_by != model})
-    chosen = sorted(rng.permutation(known)[:images].tolist())
     asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
-    found: dict[int, list[Mask]] = {}
-    for mask in workspace.masks.masks(
-        dataset=dataset.name, source=Source.AUTOMATIC, image_ids=chosen, current_only=True
-    ):
-        if mask.model != model and mask.point_xy is not None and mask.mask_id not in asked:
-            found.setdefault(mask.image_id, []).append(mask)
-    return {
-        image_id: [masks[i] for i in sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])]
-        for image_id, masks in sorted(found.items())
-    }
+    sample: dict[int, list[Mask]] = {}
+    drawn = rng.permutation(known).tolist() if wanted else []
+    for first in range(0, len(drawn), max(wanted, 1)):
+        chosen = drawn[first : first + wanted]
+        found: dict[int, list[Mask]] = {}
+        for mask in workspace.masks.masks(
+            dataset=dataset.name,
+            source=Source.AUTOMATIC,
+            image_ids=sorted(chosen),
+            current_only=True,
+        ):
+            if mask.model != model and mask.point_xy is not None and mask.mask_id not in asked:
+                found.setdefault(mask.image_id, []).append(mask)
+        for image_id in [image_id for image_id in chosen if image_id in found]:
+            if len(sample) < wanted:
+                masks = found[image_id]
+                order = sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])
+                sample[image_id] = [masks[i] for i in order]
+        if len(sample) == wanted:
+            break
+    return dict(sorted(sample.items()))
 
 
 def disagreements(

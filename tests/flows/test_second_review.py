@@ -79,6 +79,22 @@ def test_a_review_leaves_out_what_was_judged_or_waits_in_the_queue(
     assert old_masks(site.workspace, site.workspace.catalog.datasets.get("d"), "lite") == {}
 
 
+@pytest.mark.parametrize("asked", [[0, 1, 2], [1, 2, 3], [0, 1, 3], [0, 2, 3]])
+def test_a_comparison_looks_on_past_images_whose_masks_were_all_asked(
+    site: Site, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, dataset = site.workspace, site.workspace.catalog.datasets.get("d")
+    production = workspace.settings.production.model_copy(update={"rescore_images": 1})
+    settings = workspace.settings.model_copy(update={"production": production})
+    monkeypatch.setattr(workspace, "settings", settings)
+    everything = review.sample_masks(workspace, "d", 9, 0, with_truth=False)
+    ids = sorted(everything)
+    job = review.start_review(workspace, "d", "first")
+    review.queue_review(workspace, job, {ids[n]: everything[ids[n]] for n in asked})
+    (left,) = set(range(4)) - set(asked)
+    assert list(old_masks(workspace, dataset, "lite")) == [ids[left]]
+
+
 def test_reviews_without_a_seed_draw_other_images(site: Site) -> None:
     drawn: set[int] = set()
     for n in range(12):

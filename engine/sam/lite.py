@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from engine.sam.depthwise import depthwise_conv
+
 IMAGE_SIZE = 384
 STRIDE = 8
 EMBED_DIM = 128
@@ -48,20 +50,34 @@ PYRAMID_STAGES = (0, 1, 2, 4, 6)
 """Stages whose outputs feed the pyramid, at strides 2, 4, 8, 16 and 32."""
 
 
+def _pad_same(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
+    """TensorFlow's 'SAME' padding of a side that the stride divides: the odd pixel is added right
+    and below."""
+    total = max(kernel - stride, 0)
+    before = total // 2
+    return F.pad(x, (before, total - before, before, total - before))
+
+
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's 'SAME' padding: the odd pixel is added right and below."""
+    """A convolution with TensorFlow's 'SAME' padding."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        total = max(self.kernel_size[0] - self.stride[0], 0)
-        before = total // 2
-        x = F.pad(x, (before, total - before, before, total - before))
+        x = _pad_same(x, self.kernel_size[0], self.stride[0])
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
-def _depthwise(channels: int, kernel: int, stride: int) -> nn.Conv2d:
-    if stride == 1:
-        return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-    return SameConv2d(channels, channels, kernel, stride=stride, groups=channels)
+class DepthwiseConv2d(nn.Conv2d):
+    """One kernel per channel, with TensorFlow's 'SAME' padding; gradients are fast on a CPU."""
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__(channels, channels, kernel, stride=stride, groups=channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        side, stride = self.kernel_size[0], (self.stride[0], self.stride[1])
+        if stride == (1, 1):
+            return depthwise_conv(x, self.weight, self.bias, stride, (side // 2, side // 2))
+        x = _pad_same(x, side, stride[0])
+        return depthwise_conv(x, self.weight, self.bias, stride, (0, 0))
 
 
 class InvertedResidual(nn.Module):
@@ -73,7 +89,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = in_channels * expansion
         self.expand = nn.Conv2d(in_channels, hidden, 1) if expansion != 1 else None
-        self.depthwise = _depthwise(hidden, kernel, stride)
+        self.depthwise = DepthwiseConv2d(hidden, kernel, stride)
         self.project = nn.Conv2d(hidden, channels, 1)
         self.has_skip = stride == 1 and in_channels == channels
 
@@ -121,7 +137,7 @@ class LiteEncoder(nn.Module):
         self.lateral_8 = nn.Conv2d(c8, EMBED_DIM, 1)
         self.lateral_16 = nn.Conv2d(c16, EMBED_DIM, 1)
         self.lateral_32 = nn.Conv2d(c32, EMBED_DIM, 1)
-        self.smooth_16 = _depthwise(EMBED_DIM, 5, 1)
+        self.smooth_16 = DepthwiseConv2d(EMBED_DIM, 5, 1)
         self.mix = nn.Sequential(
             nn.GELU(),
             nn.Conv2d(EMBED_DIM, EMBED_DIM, 3, padding=1),

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.core.malloc import keep_freed_memory
 from engine.core.rle import encode_batch
 from engine.evaluation.calibration import calibrate
 from engine.evaluation.clicks import EvaluationImage, evaluate_clicks
@@ -198,6 +199,7 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2, help="processes that load and plan")
     given = parser.parse_args()
+    keep_freed_memory()
     trained = given.folder / "trained.safetensors"
     try:
         if given.only != "finish":

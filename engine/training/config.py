@@ -23,7 +23,7 @@ class TrainConfig:
     """Longer side of the training images in pixels."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16`: autocast of the mask decoder; weights stay float32."""
+    """`bfloat16`: of encoder (autocast) and mask decoder (a copy); weights stay float32."""
 
     refinements: int = 2
     """Largest number of clicks in error regions after the first prompt (SAM: 8, appendix A)."""

@@ -63,7 +63,7 @@ class Renderer:
         return F.grid_sample(source, grid, padding_mode=padding, align_corners=False)
 
     def _images(self, index_K: torch.Tensor, affine_K23: torch.Tensor) -> torch.Tensor:
-        source = self.canvas[index_K].permute(0, 3, 1, 2).float()
+        source = self.canvas[index_K].permute(0, 3, 1, 2).contiguous().float()
         coarse = affine_K23[:, :, :2].det().abs().sqrt() > 1.4  # canvas pixels per view pixel
         blurred = F.avg_pool2d(source, 3, stride=1, padding=1)
         source = torch.where(coarse[:, None, None, None], blurred, source)

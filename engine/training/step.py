@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from engine.sam.decode import PromptBatch, decode, preprocess
+from engine.sam.decode import PromptBatch, decode_without_masks, preprocess
 from engine.training.config import TrainConfig
+from engine.training.half_decoder import half_decoder, prompts_at_once
 from engine.training.losses import mask_loss, true_iou
 from engine.training.samples import Sample
 
@@ -85,27 +86,32 @@ def training_step(
     if not samples:
         raise ValueError("expected at least one sample, got none")
     device = sam.device
+    half = config.precision == "bfloat16"
     if all(sample.embedding is not None for sample in samples):
         embeddings = torch.stack([sample.embedding for sample in samples]).float()
     else:
-        embeddings = encode_samples(sam, samples)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            embeddings = encode_samples(sam, samples)
     is_box = rng.random(len(samples) * config.masks_per_image) < config.box_share
     background = np.concatenate([s.is_background_K for s in samples])
     # the decoder's gradients are summed here, and the encoder's backward pass runs once
-    features = embeddings.detach().requires_grad_(embeddings.requires_grad)
+    features = embeddings.detach().float().requires_grad_(embeddings.requires_grad)
     losses, ious = [], []
-    for rows, with_box in (
-        (np.flatnonzero(~is_box | background), False),
-        (np.flatnonzero(is_box & ~background), True),
-    ):
-        if len(rows):
-            batch = _PromptGroup(samples, rows, with_box, config, device)
-            share = len(rows) / len(is_box)
-            loss, iou = batch.run(sam, features, plan, generator, scale * share)
-            losses.append(loss * share)
-            ious.append(iou * share)
+    at_once = prompts_at_once(device.type)
+    with half_decoder(sam, enabled=half) as decoder:
+        for of_kind, with_box in (
+            (np.flatnonzero(~is_box | background), False),
+            (np.flatnonzero(is_box & ~background), True),
+        ):
+            for first in range(0, len(of_kind), at_once):
+                rows = of_kind[first : first + at_once]
+                batch = _PromptGroup(samples, rows, with_box, config, device)
+                share = len(rows) / len(is_box)
+                loss, iou = batch.run(sam, decoder, features, plan, generator, scale * share)
+                losses.append(loss * share)
+                ious.append(iou * share)
     if features.grad is not None:
-        torch.autograd.backward(embeddings, features.grad)
+        torch.autograd.backward(embeddings, features.grad.to(embeddings.dtype))
     return StepResult(sum(losses), sum(ious))
 
 
@@ -179,6 +185,7 @@ class _PromptGroup:
     def run(
         self,
         sam: Any,
+        decoder: Any,
         embeddings: torch.Tensor,
         plan: Sequence[bool],
         generator: torch.Generator,
@@ -200,11 +207,8 @@ class _PromptGroup:
         total, first_iou = 0.0, 0.0
         for iteration in range(1 + len(plan)):
             prompt = PromptBatch(self.image_index, clicks.points, clicks.labels, boxes, logits)
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
-            ):
-                masks, scores = decode(sam, embeddings, prompt)
-            masks, scores = masks.float(), scores.float()
+            decoded = decode_without_masks(sam, embeddings, prompt, decoder=decoder)
+            masks, scores = decoded.masks().float(), decoded.scores_B4.float()
             single = iteration > 0 or self.with_box
             loss, iou = self._loss(masks, scores, targets, single)
             if loss.requires_grad:

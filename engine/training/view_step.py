@@ -9,7 +9,6 @@ R = prompts of a step, M = outputs, T = targets, H = W = low-resolution side.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from engine.sam.decode import PromptBatch, decode_without_masks
+from engine.training.half_decoder import half_decoder, prompts_at_once
 from engine.training.render import Views
 from engine.training.step import SINGLE_WEIGHT, SPREAD_WEIGHT, feed_back
 
@@ -31,9 +31,6 @@ CENTRAL_SHARE = 0.5
 
 LEVELS = 6
 """Levels of the pyramid that `centrality` sums."""
-
-CHUNK = 256
-"""Largest number of prompts decoded together."""
 
 
 def pair_losses(logits_RMHW: torch.Tensor, targets_RTHW: torch.Tensor) -> torch.Tensor:
@@ -106,11 +103,6 @@ class ViewStep:
     def __init__(self, sam: Any, *, iou_weight: float, box_noise: float, autocast: bool) -> None:
         self.sam, self.iou_weight, self.box_noise = sam, iou_weight, box_noise
         self.autocast = autocast
-        # a bfloat16 copy of the decoder instead of autocast, under which layer norms return float32
-        # and every product after them converts the image again
-        self._decoder = sam.mask_decoder
-        if autocast:
-            self._decoder = copy.deepcopy(sam.mask_decoder).bfloat16()
 
     def run(
         self,
@@ -127,7 +119,6 @@ class ViewStep:
             plan: the result of `prompt_plan`.
             generator: draws clicks and noise, on the views' device.
         """
-        self._copy_weights()
         trained = any(value.requires_grad for value in self.sam.image_encoder.parameters())
         with self._autocast(), torch.set_grad_enabled(trained):
             embeddings = self.sam.image_encoder(views.images_B3VV)
@@ -135,43 +126,26 @@ class ViewStep:
         count = len(views.targets_RTHH)
         prompts = count // len(views.images_B3VV)
         total, ious = [], []
-        for index, with_box in ((rows[0], False), (rows[1], True)):
-            for part in torch.split(index, CHUNK):
-                if len(part):
-                    loss, iou = self._run_prompts(
-                        features, views, part, prompts, with_box, plan, generator, count
-                    )
-                    total.append(loss)
-                    ious.append(iou)
+        at_once = prompts_at_once(features.device.type)
+        with half_decoder(self.sam, enabled=self.autocast) as decoder:
+            for index, with_box in ((rows[0], False), (rows[1], True)):
+                for part in torch.split(index, at_once):
+                    if len(part):
+                        loss, iou = self._run_prompts(
+                            decoder, features, views, part, prompts, with_box, plan, generator
+                        )
+                        total.append(loss)
+                        ious.append(iou)
         if features.grad is not None:
             torch.autograd.backward(embeddings, features.grad.to(embeddings.dtype))
-        self._copy_gradients()
         return torch.stack(total).sum(), torch.stack(ious).sum() / count
-
-    @torch.no_grad()
-    def _copy_weights(self) -> None:
-        """Copy the decoder's weights to its bfloat16 copy."""
-        if self._decoder is self.sam.mask_decoder:
-            return
-        mine, theirs = list(self._decoder.parameters()), list(self.sam.mask_decoder.parameters())
-        torch._foreach_copy_(mine, theirs)
-        for value in mine:
-            value.grad = None
-
-    def _copy_gradients(self) -> None:
-        """Copy the gradients of the bfloat16 copy to the decoder."""
-        if self._decoder is self.sam.mask_decoder:
-            return
-        for mine, value in zip(
-            self._decoder.parameters(), self.sam.mask_decoder.parameters(), strict=True
-        ):
-            value.grad = None if mine.grad is None else mine.grad.float()
 
     def _autocast(self) -> Any:
         return torch.autocast(self.sam.device.type, torch.bfloat16, enabled=self.autocast)
 
     def _run_prompts(
         self,
+        decoder: Any,
         features: torch.Tensor,
         views: Views,
         rows: torch.Tensor,
@@ -179,9 +153,8 @@ class ViewStep:
         with_box: bool,
         plan: Sequence[bool],
         generator: torch.Generator,
-        count: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        images = rows // prompts
+        count, images = len(views.targets_RTHH), rows // prompts
         targets, valid = views.targets_RTHH[rows], views.is_valid_RT[rows]
         background = views.is_background_R[rows]
         counted = (background | valid[:, 0]).float()
@@ -198,7 +171,7 @@ class ViewStep:
         total, first_iou = features.new_zeros(()), features.new_zeros(())
         for iteration in range(1 + len(plan)):
             batch = PromptBatch(images, points, labels, boxes, logits)
-            decoded = decode_without_masks(self.sam, features, batch, decoder=self._decoder)
+            decoded = decode_without_masks(self.sam, features, batch, decoder=decoder)
             masks, scores = decoded.masks().float(), decoded.scores_B4.float()
             single = with_box or iteration > 0
             loss, iou = self._loss(masks, scores, targets, valid, background, single)

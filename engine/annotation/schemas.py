@@ -320,6 +320,9 @@ class Overview(_Schema):
     models: list[dict[str, Any]]
     """version, state, parent, created_at, note; miou_1_click, miou_3_clicks: on the set that
     versions are compared on; scored_on: that set, or another one with other_miou_1_click."""
+    model_choices: list[dict[str, str]] = []
+    """where, command, size of public models to take; none once a model was imported or trained
+    and promoted."""
     runs: list[dict[str, Any]]
     """id, kind, state, started_at, finished_at, progress (0 to 1), images, masks, error."""
     history: list[dict[str, Any]]

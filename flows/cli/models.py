@@ -13,6 +13,7 @@ from flows.cli.commands import RESUMES, JsonOption, example, in_workspace, numbe
 from flows.workspace.console import console
 
 if TYPE_CHECKING:
+    from flows.review.change_model import ModelChange
     from flows.workspace.workspace import Workspace
     from storage.catalog import Model
 
@@ -78,42 +79,56 @@ def show(version: VersionArgument) -> None:
 
 @app.command(epilog=example("dataengine models promote nuclei-2"))
 def promote(version: VersionArgument, as_json: JsonOption = False) -> None:
-    """Make a version the current one."""
-    with in_workspace(as_json) as workspace:
-        result = _promote(workspace, version)
+    """Make a version the current one, and do what follows from it.
+
+    Its thresholds are calibrated first, where held-out images have masks. Old automatic masks are
+    compared with it afterwards, by a worker if `rescore` is deployed. Tasks that are queued from
+    then on have its embeddings.
+
+    Stopped in any way, it resumes when the same command is given again.
+    """
+    with in_workspace(as_json, after_stop=RESUMES) as workspace:
+        change = _promote(workspace, version)
+    _tell(change, as_json)
+
+
+def _promote(workspace: Workspace, version: str) -> ModelChange:
+    from flows.deploy.start import is_deployed
+    from flows.review import change_model
+
+    return change_model.promote(workspace, version, has_worker=is_deployed(workspace, "rescore"))
+
+
+def _tell(change: ModelChange, as_json: bool) -> None:
     if as_json:
-        print_json(result)
-    else:
-        console.print(_describe_promotion(result))
-
-
-def _promote(workspace: Workspace, version: str) -> dict[str, Any]:
-    before = workspace.current_model().version
-    workspace.catalog.models.promote(version, expected_current=before)
-    if before != version:
-        from flows.prefect_api import events
-
-        events.model_promoted(workspace, version)
-    return {"current": version, "replaced": None if before == version else before}
-
-
-def _describe_promotion(result: dict[str, Any]) -> str:
-    if result["replaced"] is None:
-        return f"{result['current']} is current, as before"
-    return f"{result['current']} is current; it replaced {result['replaced']}"
+        print_json(change.to_json())
+        return
+    replaced = "as before" if change.replaced is None else f"it replaced {change.replaced}"
+    lines = [f"{change.current} is current; {replaced}"]
+    if change.thresholds is not None:
+        lines.append(change.thresholds)
+    if change.compared is None:
+        lines.append(f"a worker compares old masks with {change.current} (`dataengine status`)")
+    for model, count in change.open_tasks.items():
+        told = f"{count} open tasks keep {model}, with which they were queued"
+        lines.append(f"{told}; later ones have embeddings of {change.current}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command(epilog=example("dataengine models rollback"))
 def rollback(as_json: JsonOption = False) -> None:
-    """Make the version current that was current before. Repeat to go further back."""
-    with in_workspace(as_json) as workspace:
-        before = workspace.current_model().version
-        now = workspace.catalog.models.roll_back(expected_current=before)
-    result = {"current": now.version, "replaced": before}
-    if as_json:
-        print_json(result)
-    else:
-        console.print(_describe_promotion(result))
+    """Make the version current that was current before. Repeat to go further back.
+
+    Old automatic masks are compared with it, as after `promote`.
+    """
+    after_stop = "`dataengine models` shows the current version; `dataengine rescore` goes on"
+    with in_workspace(as_json, after_stop=after_stop) as workspace:
+        from flows.deploy.start import is_deployed
+        from flows.review import change_model
+
+        change = change_model.roll_back(workspace, has_worker=is_deployed(workspace, "rescore"))
+    _tell(change, as_json)
 
 
 @app.command(
@@ -132,7 +147,8 @@ def import_file(
 ) -> None:
     """Create a version from a file: segment_anything's own .pth, MobileSAM's .pt, or safetensors
     with or without a card. Code in the file is never run."""
-    with in_workspace(as_json) as workspace:
+    after_stop = "if `dataengine models` lists it, `dataengine models promote` goes on"
+    with in_workspace(as_json, after_stop=after_stop) as workspace:
         from flows.data.import_model import import_model
 
         _finish(workspace, import_model(workspace, file, name), promote, as_json)
@@ -172,14 +188,16 @@ def _finish(workspace: Workspace, model: Model, promote: bool, as_json: bool) ->
     from flows.training.compared_scores import compared_set
 
     promotion = _promote(workspace, model.version) if promote else None
+    model = workspace.catalog.models.get(model.version)  # as it is now
     if as_json:
         source = model.card["source"]
         row = _row(model, compared_set(workspace.catalog.models.all()))
-        print_json({**row, "source": source, "promotion": promotion})
+        told = None if promotion is None else promotion.to_json()
+        print_json({**row, "source": source, "promotion": told})
         return
     evidence = model.card["source"]["architecture_told_by"]
     console.print(f"{model.version} is imported: {model.architecture}, by {evidence}", markup=False)
     if promotion is None:
         console.print(f"to use it: dataengine models promote {model.version}", markup=False)
     else:
-        console.print(_describe_promotion(promotion))
+        _tell(promotion, as_json)

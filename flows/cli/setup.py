@@ -15,11 +15,6 @@ from flows.cli.tables import print_checks, print_costs, print_rounds
 from flows.workspace.console import console
 from flows.workspace.settings import create_workspace, find_workspace
 
-MODEL_CHOICE = """\
-its model is the shipped lite; for photographs use a public one:
-  on a CPU  dataengine models pull mobile_sam --promote   (41 MB)
-  on a GPU  dataengine models pull vit_h --promote        (2.6 GB)"""
-
 app = typer.Typer(rich_markup_mode="markdown")
 
 
@@ -38,7 +33,11 @@ def init(
     where = shlex.quote(str(folder))
     message = f"workspace {root} is ready; next: cd {where} && dataengine ingest FOLDER"
     console.print(message, markup=False)
-    console.print(MODEL_CHOICE)
+    from flows.data.import_model import MODEL_CHOICES
+
+    console.print("its model is the shipped lite; for photographs use a public one:")
+    for choice in MODEL_CHOICES:
+        console.print(f"  {choice.where}  {choice.command:45}({choice.size})", soft_wrap=True)
 
 
 @app.command(rich_help_panel=SETUP, epilog=example("dataengine status", "dataengine status --json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from engine.core.errors import DataEngineError
 from engine.sam.checkpoint import (
+    SHIPPED,
     ModelCard,
     Thresholds,
     find_card,
@@ -21,7 +23,14 @@ from engine.sam.checkpoint import (
 from engine.sam.state_dicts import CheckpointError, StateDict, read_state_dict
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace, code_version
-from storage.catalog import AlreadyExistsError, BadNameError, Model, NotFoundError, check_name
+from storage.catalog import (
+    AlreadyExistsError,
+    BadNameError,
+    Model,
+    ModelState,
+    NotFoundError,
+    check_name,
+)
 from storage.downloads import check_address, fetch, sha256_of
 
 
@@ -60,6 +69,30 @@ PUBLIC = {
 }
 """Name for `pull` -> checkpoint. Meta's URLs are from
 https://github.com/facebookresearch/segment-anything#model-checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A public model for photographs: the machine that it suits, the command that takes it, and
+    the size of its file."""
+
+    where: str
+    command: str
+    size: str
+
+
+MODEL_CHOICES = (
+    ModelChoice("on a CPU", "dataengine models pull mobile_sam --promote", "41 MB"),
+    ModelChoice("on a GPU", "dataengine models pull vit_h --promote", "2.6 GB"),
+)
+
+
+def open_choices(models: Sequence[Model]) -> Sequence[ModelChoice]:
+    """Return the choices to offer: none once another than the shipped model is current or any
+    model was imported."""
+    is_shipped = any(m.state == ModelState.CURRENT and m.version == SHIPPED for m in models)
+    is_imported = any(m.card.get("source") for m in models)
+    return MODEL_CHOICES if is_shipped and not is_imported else ()
 
 
 def import_model(

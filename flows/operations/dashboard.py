@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from engine.annotation.access import sight_of
+from flows.data.import_model import open_choices
 from flows.operations.status import round_rows
 from flows.training.compared_scores import compared_set, score_row
 from flows.workspace.costs import cost_rows
@@ -45,7 +47,7 @@ class WorkspaceReports:
         workspace = self._workspace
         catalog = workspace.catalog
         workspace.queue.expire()
-        datasets = catalog.datasets.all()
+        datasets, models = catalog.datasets.all(), catalog.models.all()
         verdicts: dict[str, int] = defaultdict(int)
         for row in datasets:
             for kind, count in catalog.verdicts.counts(row.id).items():
@@ -55,7 +57,8 @@ class WorkspaceReports:
             "loops": [found for row in datasets if (found := _loop(workspace, row))],
             "queue": {str(kind): row for kind, row in workspace.queue.by_kind().items()},
             "annotators": annotator_rows(workspace),
-            "models": _model_rows(catalog.models.all()),
+            "models": _model_rows(models),
+            "model_choices": [asdict(choice) for choice in open_choices(models)],
             "runs": [_run_row(workspace, run) for run in catalog.runs.all(limit=RUNS)],
             "history": history(workspace.queue.latest(HISTORY_TASKS, kinds=MAKING)),
             "verdicts": dict(verdicts),

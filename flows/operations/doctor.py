@@ -145,6 +145,7 @@ def _masks(workspace: Workspace) -> CheckResult:
 def _model(workspace: Workspace) -> CheckResult:
     from engine.core.records import Prompt
     from engine.sam.checkpoint import SHIPPED
+    from flows.data.import_model import MODEL_CHOICES
 
     model = workspace.catalog.models.current()
     if model is None:
@@ -161,7 +162,7 @@ def _model(workspace: Workspace) -> CheckResult:
         )
     device = workspace.device()
     is_slow = device == "cpu" and model.version == SHIPPED
-    advice = "for photographs: `dataengine models pull mobile_sam --promote`" if is_slow else ""
+    advice = f"for photographs: `{MODEL_CHOICES[0].command}`" if is_slow else ""
     return CheckResult(f"{model.version} on {device} works", advice)
 
 

@@ -1,10 +1,13 @@
-"""Calibrates the thresholds of a newly trained model on held-out images of the dataset."""
+"""Calibrates the thresholds of a model version on held-out images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from engine.evaluation.calibration import calibrate
+from engine.evaluation.clicks import EvaluationImage
 from engine.sam import Segmenter, Thresholds
 from flows.training.scores import held_out_images
 from flows.workspace import progress
@@ -15,31 +18,73 @@ IMAGES = 12
 
 MIN_IMAGES = 4
 MIN_MASKS = 40
-"""With fewer images or masks the version keeps its parent's thresholds."""
+"""With fewer images or masks the version keeps its thresholds; a new one has its parent's."""
+
+CALIBRATED = "automatic_on_held_out"
+"""Name of the calibration's scores on a card."""
+
+
+def calibration_images(workspace: Workspace, datasets: Sequence[str]) -> list[EvaluationImage]:
+    """Return held-out images of the datasets with their masks; none if there are too few."""
+    images = held_out_images(workspace, datasets, limit=IMAGES)
+    masks = sum(len(item.truths) for item in images)
+    return images if len(images) >= MIN_IMAGES and masks >= MIN_MASKS else []
 
 
 def calibrated(
-    workspace: Workspace, sam: Any, dataset: str, parent: Thresholds
+    workspace: Workspace, segmenter: Segmenter, images: Sequence[EvaluationImage]
 ) -> tuple[Thresholds, dict[str, float], str]:
-    """Return thresholds for the automatic masks of a new model version.
+    """Return thresholds for the automatic masks of a model version.
 
     The target precision is a setting of the workspace. The truths must be complete: a correct mask
     of an object without annotation counts as wrong and makes the thresholds too strict.
 
+    Args:
+        workspace: the workspace.
+        segmenter: the model, with the thresholds that it keeps if there is nothing to choose by.
+        images: of `calibration_images`.
+
     Returns:
-        The thresholds, their scores on the images (empty if the parent's are kept), and a sentence
-        for the card.
+        The thresholds, their scores on the images (empty if they are kept), and a sentence for the
+        card.
     """
-    images = held_out_images(workspace, dataset, limit=IMAGES)
-    masks = sum(len(item.truths) for item in images)
-    if len(images) < MIN_IMAGES or masks < MIN_MASKS:
-        return parent, {}, "Thresholds are the parent's: too few held-out masks to calibrate on."
+    kept = segmenter.thresholds
+    if not images:
+        return kept, {}, "Thresholds are unchanged: too few held-out masks to calibrate on."
     target = workspace.settings.generator.precision
-    segmenter = Segmenter(sam, version="new", thresholds=parent)
     with progress.current().track("thresholds", len(images), "image") as advance:
         found, scores = calibrate(segmenter, images, min_precision=target, on_image=advance)
     if not scores["recall_50"]:
-        return parent, {}, "Thresholds are the parent's: no automatic mask matches a true one."
+        return kept, {}, "Thresholds are unchanged: no automatic mask matches a true one."
     figures = f"precision {scores['precision_50']:.2f}, target {target:g}, recall "
     figures += f"{scores['recall_50']:.2f}"
     return found, scores, f"Thresholds are calibrated on {len(images)} held-out images ({figures})."
+
+
+def calibrate_version(workspace: Workspace, version: str) -> str:
+    """Calibrate a stored version on held-out images of all datasets, unless it is calibrated. The
+    thresholds go onto the catalog's card; other processes use them when they load the model.
+
+    Returns:
+        A sentence about the thresholds.
+
+    Raises:
+        NotFoundError: no such version.
+    """
+    card = workspace.catalog.models.get(version).card
+    if CALIBRATED in card.get("scores", {}):
+        return str(card.get("note") or "Thresholds were calibrated before.")
+    names = [row.name for row in workspace.catalog.datasets.all()]
+    if not (images := calibration_images(workspace, names)):
+        return (
+            "Thresholds are unchanged: too few held-out masks to calibrate on; promote it again "
+            f"when there are {MIN_MASKS} on {MIN_IMAGES} images."
+        )
+    segmenter = workspace.segmenter(version)
+    thresholds, scores, note = calibrated(workspace, segmenter, images)
+    if scores:
+        entries: dict[str, Any] = {"thresholds": asdict(thresholds), "note": note}
+        entries["scores"] = {**card.get("scores", {}), CALIBRATED: scores}
+        workspace.catalog.models.describe(version, entries)
+        segmenter.thresholds = thresholds  # this process has loaded it already
+    return note

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from prefect import flow
 
-from engine.sam import ModelCard, load_checkpoint, save_checkpoint
+from engine.sam import ModelCard, Segmenter, save_checkpoint
 from engine.sam.segmenter import half_is_faster
 from engine.training.config import TrainConfig
 from engine.training.trainer import Progress, Trainer
 from flows.prefect_api import events
-from flows.training.calibrate import calibrated
+from flows.training.calibrate import CALIBRATED, calibrated, calibration_images
 from flows.training.promotion import PromotionRecord, RetrainResult, verdict
 from flows.training.scores import HeldOut, held_out
 from flows.training.training_set import MaskSource
@@ -149,7 +149,7 @@ def _train(
     newest_run: str | None,
 ) -> None:
     """Train, write the checkpoint, add it as a candidate."""
-    sam, parent_card = load_checkpoint(workspace.checkpoint(parent.version), workspace.device())
+    sam, thresholds = workspace.load_model(parent.version)
     config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
@@ -166,7 +166,9 @@ def _train(
     losses = log.read_bytes()  # timings in it differ between attempts
     name = hashlib.sha256(losses).hexdigest()[:16]
     workspace.objects.put(layout.TRAINING_LOG.key(version=version, digest=name), losses)
-    thresholds, kept, note = calibrated(workspace, sam, dataset.name, parent_card.thresholds)
+    trained = Segmenter(sam, version=version, thresholds=thresholds)
+    images = calibration_images(workspace, [dataset.name])
+    thresholds, kept, note = calibrated(workspace, trained, images)
     card = ModelCard(
         version=version,
         architecture=parent.architecture,
@@ -175,7 +177,7 @@ def _train(
         data=source.counts(),
         config=config.as_dict(),
         thresholds=thresholds,
-        scores={"automatic_on_held_out": kept} if kept else {},
+        scores={CALIBRATED: kept} if kept else {},
         seconds=round(trainer.seconds, 1),
         gpu_seconds=round(trainer.seconds, 1) if workspace.device() == "cuda" else 0.0,
         code_version=code_version(),

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +142,19 @@ def peoples_masks(
     return found
 
 
-def held_out_images(workspace: Workspace, dataset: str, *, limit: int) -> list[EvaluationImage]:
-    """Return the first `limit` held-out images with all their known masks."""
-    chosen = _held_out(workspace, dataset)[:limit]
-    images = workspace.catalog.images
-    return [
-        EvaluationImage(workspace.pixels(images.get(image_id)), truths)
-        for image_id, truths in chosen
-    ]
+def held_out_images(
+    workspace: Workspace, datasets: Sequence[str], *, limit: int
+) -> list[EvaluationImage]:
+    """Return the first `limit` held-out images with all their known masks, one of each dataset in
+    turn; broken images are left out."""
+    in_turn = zip_longest(*(_held_out(workspace, dataset) for dataset in datasets))
+    chosen = [pair for pairs in in_turn for pair in pairs if pair is not None][:limit]
+    images: list[EvaluationImage] = []
+    for image_id, truths in chosen:
+        with contextlib.suppress(BadImageError):
+            pixels = workspace.pixels(workspace.catalog.images.get(image_id))
+            images.append(EvaluationImage(pixels, truths))
+    return images
 
 
 def _stored_images(

@@ -8,6 +8,7 @@ import logging
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -32,7 +33,7 @@ from storage.objects import named_by_catalog
 from storage.stores import open_store
 
 if TYPE_CHECKING:
-    from engine.sam import Segmenter
+    from engine.sam import Segmenter, Thresholds
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,15 @@ class Workspace:
         """The model version, loaded; None: the current one. Two are kept in memory."""
         return _load_segmenter(self._loader, version or self.current_model().version)
 
+    def load_model(self, version: str) -> tuple[Any, Thresholds]:
+        """Load a model version anew: segment_anything's `Sam` in evaluation mode, and its
+        thresholds, which may be calibrated after the checkpoint was written."""
+        from engine.sam import load_checkpoint
+
+        sam, card = load_checkpoint(self.checkpoint(version), self.device())
+        calibrated = self.catalog.models.get(version).card.get("thresholds", {})
+        return sam, replace(card.thresholds, **calibrated)
+
     def checkpoint(self, version: str) -> Path:
         """A local copy of a model version's file."""
         model = self.catalog.models.get(version)
@@ -201,10 +211,10 @@ def torch_device(name: str) -> str:
 
 @lru_cache(maxsize=2)
 def _load_segmenter(workspace: Workspace, version: str) -> Segmenter:
-    from engine.sam import Segmenter, load_checkpoint
+    from engine.sam import Segmenter
 
-    sam, card = load_checkpoint(workspace.checkpoint(version), workspace.device())
-    return Segmenter(sam, version=version, thresholds=card.thresholds)
+    sam, thresholds = workspace.load_model(version)
+    return Segmenter(sam, version=version, thresholds=thresholds)
 
 
 @cache

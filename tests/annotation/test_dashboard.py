@@ -19,6 +19,8 @@ from engine.annotation.actions import Values
 from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import JobView
+from engine.sam.checkpoint import shipped_path
+from flows.data.import_model import import_model
 from flows.operations.dashboard import WorkspaceReports, history
 from flows.page.actions import ACTIONS, WorkspaceActions
 from flows.page.background_commands import BackgroundCommand, commands_in, start_command, state_of
@@ -70,6 +72,29 @@ def test_an_empty_workspace_has_an_empty_overview(tmp_path: Path) -> None:
     found = WorkspaceReports(site.workspace).overview()
     assert found["loops"] == found["runs"] == found["history"] == []
     assert history([]) == []
+
+
+def test_public_models_are_offered_until_any_model_was_imported(
+    site: Site, rita: Client, tmp_path: Path
+) -> None:
+    offered = rita.overview().model_choices
+    commands = [choice["command"] for choice in offered]
+    assert commands == [
+        "dataengine models pull mobile_sam --promote",
+        "dataengine models pull vit_h --promote",
+    ]
+    import_model(site.workspace, shipped_path(), "cells")
+    assert rita.overview().model_choices == []
+
+
+def test_public_models_are_not_offered_where_another_model_is_current(
+    site: Site, rita: Client
+) -> None:
+    models = site.workspace.catalog.models
+    models.add("d-1", architecture="lite", key="models/d-1.safetensors", parent="lite")
+    assert len(rita.overview().model_choices) == 2
+    models.promote("d-1", expected_current="lite")
+    assert rita.overview().model_choices == []
 
 
 # events

@@ -13,8 +13,9 @@ takes in addition to the loaded model. With `--set`, it reports AR@1000 of exact
 annotated images, and their agreement. With `--end-to-end N`, it compares `dataengine generate` on N
 photographs with the generator alone on the same pixels.
 
-`vit_b` has random weights here, for timing only. Its predicted IoUs are spread over [0, 1], its
-threshold keeps about KEPT masks, and NMS by box drops none of them.
+`vit_t`, `vit_b`, `vit_l` and `vit_h` have random weights here, for timing only. Their predicted
+IoUs are spread over [0, 1], the threshold keeps about KEPT masks, and NMS by box drops none of
+them.
 
 The process keeps the memory it frees (`engine.core.malloc`), as our commands do; without this,
 segment_anything is slower than reported here (docs/LOG.md).
@@ -48,7 +49,8 @@ from engine.core.metrics import boundary_f, match
 from engine.core.rle import RLE, decode, encode, iou_matrix
 from engine.evaluation.proposals import score_proposals
 from engine.sam import Segmenter, Thresholds, load_segmenter
-from engine.sam.build import build_sam
+from engine.sam.build import ARCHITECTURES, build_sam
+from engine.sam.checkpoint import SHIPPED
 from engine.sam.decode import PromptBatch, decode_without_masks
 from flows.workspace.settings import load_settings
 from storage.formats.images import read_image, write_png
@@ -61,8 +63,6 @@ KEPT = 100
 BOUNDARY_PIXELS = 2
 """Tolerance of the boundary F."""
 
-ONE_CLICK = torch.ones(16, 1, dtype=torch.int64)
-
 Masks = list[tuple[RLE, float, float]]
 """RLE, predicted IoU, stability."""
 
@@ -73,34 +73,40 @@ def photograph(name: str, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(cv2.resize(np.ascontiguousarray(pixels), size))
 
 
-def load(model: str) -> tuple[Segmenter, GeneratorConfig]:
-    """Return the model and the exact configuration; random weights for a name without weights."""
-    if model != "vit_b":
-        segmenter = load_segmenter(model)
+def load(
+    model: str, device: str = "cpu", points_per_side: int = 32
+) -> tuple[Segmenter, GeneratorConfig]:
+    """Return the model and the exact configuration; random weights for an architecture's name
+    other than `lite`."""
+    if model not in ARCHITECTURES or model == SHIPPED:
+        segmenter = load_segmenter(model, device)
         predicted, stable = GeneratorConfig().with_thresholds(segmenter.thresholds)
-        return segmenter, preset("reference", min_predicted_iou=predicted, min_stability=stable)
-    torch.manual_seed(0)
-    segmenter = Segmenter(build_sam("vit_b"), version="random", thresholds=Thresholds())
-    predicted = _spread_scores(segmenter)
-    return segmenter, preset(
-        "reference", min_predicted_iou=predicted, min_stability=0.0, max_box_iou=1.0
-    )
+        choice = {"min_predicted_iou": predicted, "min_stability": stable}
+    else:
+        torch.manual_seed(0)
+        sam = build_sam(model).to(device)
+        segmenter = Segmenter(sam, version="random", thresholds=Thresholds())
+        predicted = _spread_scores(segmenter, points_per_side)
+        choice = {"min_predicted_iou": predicted, "min_stability": 0.0, "max_box_iou": 1.0}
+    return segmenter, preset("reference", points_per_side=points_per_side, **choice)
 
 
 @torch.inference_mode()
-def _spread_scores(segmenter: Segmenter) -> float:
+def _spread_scores(segmenter: Segmenter, points_per_side: int) -> float:
     """Scale the head for predicted IoU so that its values on a photograph have mean 0.5 and
-    deviation 0.15; return the threshold that about KEPT masks of a grid pass."""
-    features = segmenter.embed(photograph("coffee", (640, 480))).features_1CHW
-    points = torch.from_numpy(point_grid(16, (768, 1024))).float()
+    deviation 0.15; return the threshold that about KEPT masks of the grid pass, at most half."""
+    embedding = segmenter.embed(photograph("coffee", (640, 480)))
+    side, device = min(points_per_side, 16), segmenter.sam.device
+    points = torch.from_numpy(point_grid(side, embedding.input_size)).float().to(device)
+    index = torch.zeros(side, dtype=torch.int64, device=device)
     raw = torch.cat(
         [
             decode_without_masks(
                 segmenter.sam,
-                features,
-                PromptBatch(torch.zeros(len(part), dtype=torch.int64), part[:, None], ONE_CLICK),
+                embedding.features_1CHW,
+                PromptBatch(index, part[:, None], torch.ones_like(index)[:, None]),
             ).scores_B4
-            for part in points.reshape(-1, len(ONE_CLICK), 2)
+            for part in points.reshape(side, side, 2)
         ]
     )
     last = segmenter.sam.mask_decoder.iou_prediction_head.layers[-1]
@@ -108,7 +114,8 @@ def _spread_scores(segmenter: Segmenter) -> float:
     last.bias.copy_((last.bias - raw.mean(dim=0)) * gain + 0.5)
     last.weight.mul_(gain[:, None])
     spread = (raw - raw.mean(dim=0)) * gain + 0.5
-    return float(spread[:, 1:].flatten().quantile(1 - KEPT / (3 * 32 * 32)))
+    kept = min(0.5, KEPT / (3 * points_per_side**2))
+    return float(spread[:, 1:].flatten().quantile(1 - kept))
 
 
 def ways(segmenter: Segmenter, config: GeneratorConfig) -> dict[str, Callable[[np.ndarray], Masks]]:
@@ -125,7 +132,11 @@ def ways(segmenter: Segmenter, config: GeneratorConfig) -> dict[str, Callable[[n
 
     def theirs(image: np.ndarray) -> Masks:
         return [
-            (encode(found["segmentation"]), found["predicted_iou"], found["stability_score"])
+            (
+                encode(found["segmentation"]),
+                min(found["predicted_iou"], 1.0),  # ours are clipped
+                found["stability_score"],
+            )
             for found in peer.generate(image)
         ]
 
@@ -297,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print the results."""
     keep_freed_memory()
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.generator")
-    parser.add_argument("--model", default="lite", help="lite, vit_b (random), or a checkpoint")
+    parser.add_argument("--model", default="lite", help="lite, vit_b (random), ... or a file")
     parser.add_argument("--size", action="append", metavar="WxH", help="default: both")
     parser.add_argument("--photos", type=int, default=2, help="photographs at each size")
     parser.add_argument("--repeats", type=int, default=3)

@@ -87,6 +87,34 @@ def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
     assert page.locator("#failures").is_hidden()  # told once
 
 
+def test_the_choice_of_a_model_is_offered_until_it_is_dismissed(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    notice = page.locator("#model-choice")
+    page.goto(f"{url}/dashboard")
+    notice.wait_for(state="visible")
+    assert "dataengine models pull mobile_sam --promote" in notice.inner_text()
+    assert "dataengine models pull vit_h --promote" in notice.inner_text()
+    shot(page, "dashboard-model-choice")
+    notice.locator("button").click()
+    assert notice.is_hidden()
+    page.reload()
+    until(page, "['ready', 'empty'].includes(document.body.dataset.state)")
+    assert notice.is_hidden()
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    notice.wait_for(state="visible")  # it was the dismissal that hid it
+
+
+def test_reviewers_are_not_offered_models(site: Site, page: Page) -> None:
+    with served(site.workspace) as url:
+        page.goto(f"{url}/sign-in#{site.link('rita', 'reviewer')}")
+        page.wait_for_url(f"{url}/review")
+        page.goto(f"{url}/dashboard")
+        until(page, "['ready', 'empty'].includes(document.body.dataset.state)")
+        assert page.locator("#model-choice").is_hidden()
+
+
 def _fields(job: object) -> dict[str, object]:
     from dataclasses import asdict
 

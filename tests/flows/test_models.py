@@ -56,6 +56,11 @@ def told(*arguments: str) -> Any:
     return json.loads(result.stdout)
 
 
+def change(told: Any) -> tuple[str, str | None]:
+    """The version that became current, and which it replaced."""
+    return told["current"], told["replaced"]
+
+
 def test_versions_are_promoted_and_rolled_back(
     workspace: Workspace, pth: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,14 +68,14 @@ def test_versions_are_promoted_and_rolled_back(
     imported = told("import", str(pth))
     assert (imported["version"], imported["state"]) == ("cells", "candidate")
     assert imported["source"]["architecture_told_by"] == "the names of its tensors"
-    assert told("promote", "cells") == {"current": "cells", "replaced": "lite"}
-    assert told("promote", "cells") == {"current": "cells", "replaced": None}
+    assert change(told("promote", "cells")) == ("cells", "lite")
+    assert change(told("promote", "cells")) == ("cells", None)
     rows = {row["version"]: row for row in told()["models"]}
     assert told("list")["models"] == list(rows.values())
     assert (rows["cells"]["state"], rows["lite"]["state"]) == ("current", "retired")
     assert rows["lite"]["miou_1_click"] == pytest.approx(0.6, abs=0.2)
     assert rows["cells"]["miou_1_click"] is None
-    assert told("rollback") == {"current": "lite", "replaced": "cells"}
+    assert change(told("rollback")) == ("lite", "cells")
     result = CliRunner().invoke(app, ["models", "rollback"])
     assert "before 'lite'" in str(result.exception)
     assert "cells" in CliRunner().invoke(app, ["models"]).stdout
@@ -139,7 +144,7 @@ def test_a_public_checkpoint_is_fetched_checked_imported_and_promoted(
     from_here = ("pull", "vit_b", "--url", f"{server.url}?token=1", "--sha256", sha256(pth))
     found = told(*from_here, "--promote")
     assert (found["version"], found["architecture"]) == ("vit_b", "vit_b")
-    assert found["promotion"] == {"current": "vit_b", "replaced": "lite"}
+    assert change(found["promotion"]) == ("vit_b", "lite")
     assert found["source"]["url"] == server.url
     assert found["source"]["sha256"] == sha256(pth)
     thresholds = workspace.catalog.models.get("vit_b").card["thresholds"]

@@ -4,6 +4,7 @@ import { api, events } from "../shared/api.js";
 import { chart } from "./charts.js";
 import { Jobs, actionButtons } from "./actions.js";
 import { loopPanels } from "./loop.js";
+import { offerModels } from "./model_choice.js";
 import { annotatorsTable, costsTable, modelsTable, queueCards, releasesTable, runsTable } from "./tables.js";
 import { el, toast } from "../shared/dom.js";
 import { count, decimal, score } from "../shared/format.js";
@@ -115,6 +116,7 @@ class Dashboard {
     this.part("models", { models, minute }, () => modelsTable(models));
     this.part("annotators", { annotators, minute }, () => annotatorsTable(annotators));
     this.part("runs", { runs, minute }, () => runsTable(runs));
+    if (this.isAdmin) offerModels($("model-choice"), this.overview.model_choices);
     this.part("releases", { releases, minute }, () => releasesTable(releases));
     this.part("costs", { costs }, () => costsTable(costs));
   }

@@ -116,6 +116,13 @@ class TrainConfig:
     jitter: tuple[float, float] = (0.7, 1.6)
     """Range of the random scale; SAM on annotated masks: 0.1 to 2 (appendix A)."""
 
+    check_steps: int = 0
+    """Steps between checks of the averaged weights on examples that are not trained on; 0: none.
+    The result is the best checked average (`engine.training.early_stopping`)."""
+
+    patience: int = 3
+    """Checks without a lower loss after which the training ends."""
+
     replay: float = 0.5
     """Share of a retrain's images drawn from generated scenes, against forgetting."""
 
@@ -123,7 +130,14 @@ class TrainConfig:
     """Of all random numbers."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "images_per_step", "masks_per_image", "accumulate", "cached_views"):
+        for name in (
+            "steps",
+            "images_per_step",
+            "masks_per_image",
+            "accumulate",
+            "cached_views",
+            "patience",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.image_size % 32:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from engine.core.errors import DataEngineError
 from engine.training.cached_views import CachedViews
 from engine.training.config import TrainConfig
 from engine.training.drop_path import drop_path
-from engine.training.samples import ExampleSource, Sample, make_sample
+from engine.training.early_stopping import EarlyStopping
+from engine.training.samples import Example, ExampleSource, Sample, make_sample
 from engine.training.step import prompt_plan, training_step
 
 MAX_DRAWS = 50
@@ -63,9 +64,16 @@ class Progress:
 
 
 class Trainer:
-    """Trains `sam` in place; the averaged weights are copied into it at the end."""
+    """Trains `sam` in place; the averaged weights are copied into it at the end. `checked` are the
+    examples of early stopping."""
 
-    def __init__(self, sam: Any, config: TrainConfig, source: ExampleSource) -> None:
+    def __init__(
+        self,
+        sam: Any,
+        config: TrainConfig,
+        source: ExampleSource,
+        checked: Sequence[Example] = (),
+    ) -> None:
         self.sam, self.config, self.source = sam, config, source
         self.optimizer = torch.optim.AdamW(
             parameter_groups(sam, config), betas=(0.9, 0.999), weight_decay=config.weight_decay
@@ -73,6 +81,7 @@ class Trainer:
         self.rank, self.processes = process_rank()
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._views = CachedViews(sam, config, source, self.rank)
+        self.stopping = EarlyStopping(sam, config, checked)
         self.step = 0
         self.seconds = 0.0
         self.loss, self.iou = math.nan, math.nan
@@ -111,10 +120,11 @@ class Trainer:
             self._run_steps(on_step, checkpoint, every_seconds, write)
         if checkpoint is not None:
             self.save(checkpoint)
+        result = self.stopping.best or self.average
         with torch.no_grad():
             for name, value in self.sam.named_parameters():
-                if name in self.average:
-                    value.copy_(self.average[name])
+                if name in result:
+                    value.copy_(result[name])
         self.sam.eval()
 
     def _run_steps(
@@ -125,8 +135,10 @@ class Trainer:
         write: Callable[[Progress], None],
     ) -> None:
         began, saved, before = time.monotonic(), time.monotonic(), self.seconds
-        while self.step < self.config.steps:
+        while self.step < self.config.steps and not self.stopping.stops:
             rate = self._optimise_once()
+            if self.stopping.is_due(self.step):
+                self.stopping.check(self.average)
             self.seconds = before + time.monotonic() - began
             progress = Progress(
                 self.step, self.config.steps, self.loss, self.iou, rate, self.seconds
@@ -256,6 +268,7 @@ class Trainer:
             "model": self.sam.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
+            "stopping": self.stopping.state(),
         }
         write_state(path, state)
 
@@ -271,6 +284,8 @@ class Trainer:
             self.average = state["average"]
             self.step, self.seconds = state["step"], state["seconds"]
             self.loss, self.iou = state["loss"], state["iou"]
+            if "stopping" in state:  # not in older checkpoints
+                self.stopping.load(state["stopping"])
 
 
 def process_rank() -> tuple[int, int]:

@@ -16,7 +16,7 @@ from sqlalchemy import and_, func, or_, select, update
 
 from storage.catalog.database import Catalog
 from storage.catalog.errors import LeaseLostError, TaskNotFoundError
-from storage.catalog.sessions import Clock, count_changed, insert_new, new_id
+from storage.catalog.sessions import Clock, count_changed, new_id
 from storage.catalog.states import RunState, TaskKind, TaskState
 from storage.catalog.tables import RunRow, TaskRow
 from storage.catalog.tasks import (
@@ -63,10 +63,7 @@ class AnnotationQueue(TaskQueries):
             "attempts": 0,
             "created_at": self._clock(),
         }
-        with self._sessions.session() as session:
-            new = insert_new(session, TaskRow, [asdict(task) | common for task in tasks])
-            session.commit()
-            return len(new)
+        return self._sessions.insert(TaskRow, [asdict(task) | common for task in tasks])
 
     def lease(
         self,
@@ -224,11 +221,8 @@ class AnnotationQueue(TaskQueries):
         )
         fresh = {"state": TaskState.OPEN, "skips": 0, "submitted_at": None}
         empty = dict.fromkeys(("skipped_by", "result_key", "result"))
-        with self._sessions.session() as session:
-            values = fresh | empty | _NO_LEASE
-            count = count_changed(session, statement.values(**values))
-            session.commit()
-            return count
+        values: dict[str, Any] = fresh | empty | _NO_LEASE
+        return self._sessions.change(statement.values(**values))
 
     def assign_shards(self, run_id: str, size: int) -> None:
         """Assign the run's submitted tasks to shards of the mask table, `size` to each, in the

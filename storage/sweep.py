@@ -161,9 +161,8 @@ class _Rows:
         """Pre-filled masks of runs that are not done: a resumed run uses them again."""
         parsed = ((key, layout.PREFILL.parse(key)) for key in keys)
         runs = {key: found["run"] for key, found in parsed if found}
-        with self._catalog.reading() as session:
-            query = select(RunRow.id).where(RunRow.id.in_(set(runs.values())))
-            known = set(session.scalars(query))
+        query = select(RunRow.id).where(RunRow.id.in_(set(runs.values())))
+        known = set(self._catalog.values(query))
         there = known - self._done(known)
         return {key for key, run in runs.items() if run in there}
 
@@ -172,9 +171,8 @@ class _Rows:
         parsed = {key: layout.EMBEDDING.parse(key) or {} for key in keys}
         images = {key: layout.number(found.get("image", "")) for key, found in parsed.items()}
         wanted = {image for image in images.values() if image is not None}
-        with self._catalog.reading() as session:
-            there = set(session.scalars(select(ImageRow.id).where(ImageRow.id.in_(wanted))))
-            models = set(session.scalars(select(ModelRow.version)))
+        there = set(self._catalog.values(select(ImageRow.id).where(ImageRow.id.in_(wanted))))
+        models = set(self._catalog.values(select(ModelRow.version)))
         return {
             key
             for key, image in images.items()
@@ -183,13 +181,11 @@ class _Rows:
 
     def models(self, keys: Sequence[str]) -> set[str]:
         """Checkpoints of registered versions."""
-        with self._catalog.reading() as session:
-            return set(session.scalars(select(ModelRow.key))) & set(keys)
+        return set(self._catalog.values(select(ModelRow.key))) & set(keys)
 
     def releases(self, keys: Sequence[str]) -> set[str]:
         """Files of releases, finished or being built."""
-        with self._catalog.reading() as session:
-            folders = {layout.inside(key) for key in session.scalars(select(ReleaseRow.key))}
+        folders = [layout.inside(key) for key in self._catalog.values(select(ReleaseRow.key))]
         return {key for key in keys if any(key.startswith(folder) for folder in folders)}
 
     def _done(self, run_ids: set[str]) -> set[str]:
@@ -208,11 +204,6 @@ class _Rows:
 def pinned_versions(catalog: Catalog) -> set[int]:
     """Versions of the mask table that releases and model versions were made from; they must stay
     readable."""
-    with catalog.reading() as session:
-        found = [*session.scalars(select(ReleaseRow.table_version))]
-        found += [
-            version
-            for version in session.scalars(select(ModelRow.table_version))
-            if version is not None
-        ]
-    return set(found)
+    trained_on = catalog.values(select(ModelRow.table_version))
+    released = catalog.values(select(ReleaseRow.table_version))
+    return {version for version in (*released, *trained_on) if version is not None}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -23,7 +22,7 @@ from storage.catalog.quarantine import Quarantine
 from storage.catalog.releases import Releases
 from storage.catalog.rounds import Rounds
 from storage.catalog.runs import Runs
-from storage.catalog.sessions import Clock, Sessions, connect, pairs
+from storage.catalog.sessions import Clock, Sessions, StateT, connect, counts
 from storage.catalog.shards import Shards
 from storage.catalog.sign_ins import SignIns
 from storage.catalog.states import ModelState, ReleaseState, RoundState, RunState, Split, TaskState
@@ -37,8 +36,6 @@ from storage.catalog.tables import (
     TaskRow,
 )
 from storage.catalog.verdicts import Verdicts
-
-StateT = TypeVar("StateT", bound=StrEnum)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +102,7 @@ class Catalog(Sessions):
 
 
 def _counts(session: Session, column: Any, states: type[StateT]) -> dict[StateT, int]:
-    found = pairs(session, select(column, func.count()).group_by(column))
-    return {state: found.get(state, 0) for state in states}
+    return counts(session, select(column, func.count()).group_by(column), states)
 
 
 def open_catalog(url: str, *, clock: Clock | None = None) -> Catalog:

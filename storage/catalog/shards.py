@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog.errors import LeaseLostError
-from storage.catalog.sessions import Sessions, count_changed, insert_new, new_id, to_record
+from storage.catalog.sessions import Repository, count_changed, insert_new, new_id, to_record
 from storage.catalog.states import RunKind, ShardState
 from storage.catalog.tables import QuarantineRow, RunRow, ShardRow
 
@@ -53,12 +53,9 @@ class ShardTotals:
     table_version: int | None
 
 
-class Shards:
+class Shards(Repository):
     """Reached as `catalog.shards`. A lease is lost only when another worker takes the shard: until
     then a late commit counts."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def plan(self, run_id: str, image_ids: Iterable[Sequence[int]]) -> int:
         """Split a run into shards, once: a run that has shards keeps them, and `image_ids` is not
@@ -129,9 +126,7 @@ class Shards:
             LeaseLostError: another worker has the shard; stop working on it.
         """
         expires = self._sessions.now() + timedelta(seconds=seconds)
-        with self._sessions.session() as session:
-            self._change(session, run_id, shard, lease_id, lease_expires_at=expires)
-            session.commit()
+        self._change(run_id, shard, lease_id, lease_expires_at=expires)
         return expires
 
     def release(self, run_id: str, shard: int, lease_id: str) -> None:
@@ -140,15 +135,8 @@ class Shards:
         Raises:
             LeaseLostError: another worker has the shard.
         """
-        with self._sessions.session() as session:
-            self._change(
-                session,
-                *(run_id, shard, lease_id),
-                state=ShardState.OPEN,
-                lease_id=None,
-                lease_expires_at=None,
-            )
-            session.commit()
+        free = {"state": ShardState.OPEN, "lease_id": None, "lease_expires_at": None}
+        self._change(run_id, shard, lease_id, **free)
 
     def commit(
         self,
@@ -166,37 +154,27 @@ class Shards:
         Raises:
             LeaseLostError: another worker has the shard, or has committed it.
         """
-        with self._sessions.session() as session:
-            done = (ShardState.COMMITTED, lease_id)
-            row = session.get(ShardRow, (run_id, shard))
-            if row is not None and (row.state, row.lease_id) == done:
-                return
-            self._change(
-                session,
-                *(run_id, shard, lease_id),
-                state=ShardState.COMMITTED,
-                masks=masks,
-                table_version=table_version,
-                seconds=seconds,
+        results = {"masks": masks, "table_version": table_version, "seconds": seconds}
+        try:
+            self._change(run_id, shard, lease_id, state=ShardState.COMMITTED, **results)
+        except LeaseLostError:
+            done = select(ShardRow.shard).where(
+                *_leased(run_id, shard, lease_id), ShardRow.state == ShardState.COMMITTED
             )
-            session.commit()
+            if self._sessions.value(done) is None:
+                raise
 
-    @staticmethod
-    def _change(session: Session, run_id: str, shard: int, lease_id: str, /, **values: Any) -> None:
-        held: ColumnElement[bool] = and_(
-            ShardRow.run_id == run_id,
-            ShardRow.shard == shard,
-            ShardRow.state == ShardState.LEASED,
-            ShardRow.lease_id == lease_id,
+    def _change(self, run_id: str, shard: int, lease_id: str, /, **values: Any) -> None:
+        held = update(ShardRow).where(
+            *_leased(run_id, shard, lease_id), ShardRow.state == ShardState.LEASED
         )
-        if not count_changed(session, update(ShardRow).where(held).values(**values)):
+        if not self._sessions.change(held.values(**values)):
             raise LeaseLostError(f"the lease {lease_id} on shard {shard} of run {run_id} is lost")
 
     def remaining(self, run_id: str) -> int:
         """The number of the run's shards that are not committed."""
-        with self._sessions.reading() as session:
-            query = _count(run_id).where(ShardRow.state != ShardState.COMMITTED)
-            return session.scalar(query) or 0
+        query = _count(run_id).where(ShardRow.state != ShardState.COMMITTED)
+        return self._sessions.value(query) or 0
 
     def expired(self, run_id: str) -> int:
         """How many leases of the run have run out and were not taken over yet: their workers are
@@ -205,8 +183,7 @@ class Shards:
             ShardRow.state == ShardState.LEASED,
             ShardRow.lease_expires_at <= self._sessions.now(),
         )
-        with self._sessions.reading() as session:
-            return session.scalar(query) or 0
+        return self._sessions.value(query) or 0
 
     def leased_until(self, run_id: str) -> datetime | None:
         """The latest expiry of the run's leases, including expired ones that were not taken over;
@@ -214,8 +191,7 @@ class Shards:
         query = select(func.max(ShardRow.lease_expires_at)).where(
             ShardRow.run_id == run_id, ShardRow.state == ShardState.LEASED
         )
-        with self._sessions.reading() as session:
-            return session.scalar(query)
+        return self._sessions.value(query)
 
     def planned_images(self, dataset_id: int, kind: RunKind) -> set[int]:
         """Ids of the dataset's images in shards of any run of this kind."""
@@ -263,8 +239,7 @@ class Shards:
     def all(self, run_id: str) -> list[Shard]:
         """The run's shards in their order."""
         query = select(ShardRow).where(ShardRow.run_id == run_id).order_by(ShardRow.shard)
-        with self._sessions.reading() as session:
-            return [to_record(Shard, row) for row in session.scalars(query)]
+        return self._sessions.records(Shard, query)
 
 
 def _take(
@@ -279,6 +254,10 @@ def _take(
             return to_record(Shard, session.get_one(ShardRow, (run_id, shard)))
         # else another worker was faster: try the next one
     return None
+
+
+def _leased(run_id: str, shard: int, lease_id: str) -> tuple[ColumnElement[bool], ...]:
+    return ShardRow.run_id == run_id, ShardRow.shard == shard, ShardRow.lease_id == lease_id
 
 
 def _count(run_id: str) -> Any:

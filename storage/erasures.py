@@ -9,13 +9,14 @@ ends it. The record in the store outlives the catalog: an older backup brings er
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import or_, select, update
 
+from engine.core.batches import batches
 from storage import layout
 from storage.catalog.annotators import Annotator
 from storage.catalog.database import Catalog
@@ -76,11 +77,11 @@ def of_images(catalog: Catalog, dataset: Dataset, image_ids: Collection[int]) ->
     query = select(ImageRow).where(ImageRow.dataset_id == dataset.id)
     with catalog.reading() as session:
         rows: list[ImageRow] = []
-        for some in _batches(sorted(set(image_ids))):
+        for some in batches(sorted(set(image_ids)), BATCH):
             rows += session.scalars(query.where(ImageRow.id.in_(some)))
         ids = [row.id for row in rows]
         words = {row.file_name for row in rows}
-        for some in _batches(ids):
+        for some in batches(ids, BATCH):
             names = select(ImageAliasRow.file_name).where(ImageAliasRow.image_id.in_(some))
             words.update(session.scalars(names))
         first = min((row.created_at for row in rows), default=None)
@@ -232,7 +233,3 @@ def finish(catalog: Catalog, erasure_id: str) -> None:
     """Mark an erasure as finished, and delete its work list."""
     done = update(ErasureRow).where(ErasureRow.id == erasure_id)
     catalog.change(done.values(finished_at=catalog.now(), work=None))
-
-
-def _batches(ids: Sequence[int]) -> list[Sequence[int]]:
-    return [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]

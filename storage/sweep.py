@@ -8,14 +8,14 @@ of the mask table are needed while any version of its log names them. `images/`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import islice
 
 from sqlalchemy import select
 
+from engine.core.batches import batches
 from storage import layout
 from storage.catalog.database import Catalog
 from storage.catalog.states import RunState, TaskState
@@ -23,7 +23,7 @@ from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskR
 from storage.catalog.tasks import TaskResult
 from storage.compaction import known_files
 from storage.masks import MaskTable
-from storage.objects import ObjectInfo, ObjectStore
+from storage.objects import ObjectStore
 
 BATCH = 500
 """Keys looked up at once."""
@@ -94,7 +94,7 @@ def sweep(
     for prefix, look in needed.items():
         found = Swept()
         old = (info for info in objects.list(prefix) if info.modified < before)
-        for batch in _batches(old):
+        for batch in batches(old, BATCH):
             named = set(look([info.key for info in batch]))
             for info in batch:
                 if info.key not in named:
@@ -105,11 +105,6 @@ def sweep(
         if found.objects:
             report.kinds[prefix.rstrip("/")] = found
     return report
-
-
-def _batches(infos: Iterator[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
-    while batch := list(islice(infos, BATCH)):
-        yield batch
 
 
 def _data_files(objects: ObjectStore, table: str) -> Needed:

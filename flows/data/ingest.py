@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from prefect import flow
 
 from engine.core import rle as rle_codec
+from engine.core.batches import batches
 from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import RLE
 from flows.data.inputs import NOT_NAMED, Input, look_into
@@ -148,15 +149,6 @@ def ingest_folder(
     return report
 
 
-T = TypeVar("T")
-
-
-def _groups(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while group := list(islice(rest, BATCH)):
-        yield group
-
-
 @dataclass(frozen=True, slots=True)
 class _Named:
     """An ingested image file under one of its names."""
@@ -190,14 +182,14 @@ class _Ingest:
             self._quarantine(name, "the folder cannot be read: fix permissions and ingest again")
         files = zip(self.found.files, self.found.names, strict=True)
         with progress.current().track("ingest", len(self.found.files), "image") as advance:
-            for group in _groups(files):
+            for group in batches(files, BATCH):
                 self._add_images(group, advance)
 
     def annotations(self, truth: CocoDataset, *, replace: bool) -> None:
         """Add the annotations of these images."""
         for problem in truth.problems:
             self.report.problems.append(str(problem))
-        for shard, ids in enumerate(_groups(self.named)):
+        for shard, ids in enumerate(batches(self.named, BATCH)):
             given = {i: rles for i in ids if (rles := self._find_masks(truth, i)) is not None}
             masks = self._new_truth(given, shard, replace=replace)
             if masks:

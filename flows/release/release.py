@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from prefect import flow
 
+from engine.core.batches import batches
 from engine.core.errors import DataEngineError
 from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
@@ -185,7 +185,7 @@ def released_images(workspace: Workspace, begun: Release) -> Iterator[ReleasedIm
     status_of = image_statuses(workspace, begun)
     dropped = workspace.catalog.verdicts.rejected_mask_ids(begun.dataset_id)
     images = workspace.catalog.images.each(begun.dataset_id)
-    while page := list(islice(images, PAGE)):
+    for page in batches(images, PAGE):
         by_image: dict[int, list[Mask]] = {image.id: [] for image in page}
         for mask in workspace.masks.masks(
             image_ids=list(by_image), version=begun.table_version, current_only=True

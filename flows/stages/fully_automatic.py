@@ -21,6 +21,7 @@ import numpy as np
 from prefect import flow, task
 
 from engine.automatic import MaskGenerator, preset
+from engine.core.batches import batches
 from engine.core.records import Mask, Source
 from flows.stages import ray_shards
 from flows.stages.rounds import context_of
@@ -229,14 +230,8 @@ def plan_shards(workspace: Workspace, run_id: str, image_ids: Iterable[int]) -> 
     """Cut a run into shards, unless it has some; reads `image_ids` lazily."""
     shards = workspace.catalog.shards
     workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
-    shards.plan(run_id, _cut(image_ids, workspace.settings.shard_images))
+    shards.plan(run_id, batches(image_ids, workspace.settings.shard_images))
     return shards.totals(run_id)
-
-
-def _cut(image_ids: Iterable[int], size: int) -> Iterator[list[int]]:
-    rest = iter(image_ids)
-    while part := list(islice(rest, size)):
-        yield part
 
 
 def work_shard(

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from engine.core.batches import batches
 from storage.catalog.errors import NotFoundError
 from storage.catalog.sessions import Repository, insert_new, to_record
 from storage.catalog.states import Split, TaskKind, TaskState
@@ -116,10 +117,9 @@ class Images(Repository):
     @staticmethod
     def _by_sha256(session: Session, dataset_id: int, sha256s: list[str]) -> dict[str, ImageRow]:
         found: dict[str, ImageRow] = {}
-        for start in range(0, len(sha256s), IN_LIMIT):
+        for part in batches(sha256s, IN_LIMIT):
             query = select(ImageRow).where(
-                ImageRow.dataset_id == dataset_id,
-                ImageRow.sha256.in_(sha256s[start : start + IN_LIMIT]),
+                ImageRow.dataset_id == dataset_id, ImageRow.sha256.in_(part)
             )
             found |= {row.sha256: row for row in session.scalars(query)}
         return found
@@ -140,9 +140,8 @@ class Images(Repository):
         """
         found: dict[int, Image] = {}
         with self._sessions.reading() as session:
-            for start in range(0, len(image_ids), IN_LIMIT):
-                chunk = image_ids[start : start + IN_LIMIT]
-                for row in session.scalars(select(ImageRow).where(ImageRow.id.in_(chunk))):
+            for part in batches(image_ids, IN_LIMIT):
+                for row in session.scalars(select(ImageRow).where(ImageRow.id.in_(part))):
                     found[row.id] = to_record(Image, row)
         missing = [image_id for image_id in image_ids if image_id not in found]
         if missing:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, select
 
+from engine.core.batches import batches
 from storage.catalog.images import IN_LIMIT
 from storage.catalog.sessions import Repository
 from storage.catalog.tables import QuarantineRow
@@ -75,8 +76,7 @@ class Quarantine(Repository):
     def forget(self, ids: Sequence[int]) -> None:
         """Delete entries, as their images are processed again."""
         with self._sessions.session() as session:
-            for start in range(0, len(ids), IN_LIMIT):
-                part = ids[start : start + IN_LIMIT]
+            for part in batches(ids, IN_LIMIT):
                 session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(part)))
             session.commit()
 

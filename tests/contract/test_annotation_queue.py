@@ -9,6 +9,7 @@ from threading import Barrier
 
 import pytest
 
+from storage import annotation_queue
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
@@ -254,9 +255,10 @@ def test_a_skipped_task_waits_behind_all_others_and_leaves_after_three_people_sk
 
 
 def test_requeued_are_skipped_and_quarantined_tasks_and_no_others(
-    catalog: Catalog, world: World, ada: int
+    catalog: Catalog, world: World, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = AnnotationQueue(catalog, max_skips=1)
+    monkeypatch.setattr(annotation_queue, "MAX_SKIPS", 1)
+    queue = AnnotationQueue(catalog)
     catalog.runs.start("over", RunKind.ASSISTED_MANUAL, dataset_id=world.dataset.id)
     queue.add(tasks_for(world, 1, run_id="over"))
     queue.add(tasks_for(world, 5))

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from engine.core import rle as rle_codec
-from engine.core.records import Mask, Prompt, Source, Stage
+from engine.core.records import Mask, Prompt, Stage
 from engine.core.rle import iou_matrix
-from flows.review.review import MASKS_PER_IMAGE, queue_review, start_review
+from flows.review.review import draw_masks, queue_review, start_review
 from flows.stages.embeddings import make_embeddings
 from flows.workspace import progress
 from flows.workspace.retry import patiently
@@ -111,34 +111,17 @@ SETTINGS = {"rescore_images", "rescore_min_iou"}
 def old_masks(workspace: Workspace, dataset: Dataset, model: str) -> dict[int, list[Mask]]:
     """Return a random sample of other models' automatic masks that no review task contains, by
     image, at most MASKS_PER_IMAGE of each. Deterministic for the same model and table."""
-    wanted = workspace.settings.production.rescore_images
-    rng = np.random.default_rng(list(f"{dataset.id}/{model}".encode()))
     counts = workspace.masks.counts(
         ("image_id", "model"), dataset=dataset.name, stage=Stage.FULLY_AUTOMATIC
     )
-    known = sorted({int(str(image)) for image, made_by in counts if made_by != model})
-    asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
-    sample: dict[int, list[Mask]] = {}
-    drawn = rng.permutation(known).tolist() if wanted else []
-    for first in range(0, len(drawn), max(wanted, 1)):
-        chosen = drawn[first : first + wanted]
-        found: dict[int, list[Mask]] = {}
-        for mask in workspace.masks.masks(
-            dataset=dataset.name,
-            source=Source.AUTOMATIC,
-            image_ids=sorted(chosen),
-            current_only=True,
-        ):
-            if mask.model != model and mask.point_xy is not None and mask.mask_id not in asked:
-                found.setdefault(mask.image_id, []).append(mask)
-        for image_id in [image_id for image_id in chosen if image_id in found]:
-            if len(sample) < wanted:
-                masks = found[image_id]
-                order = sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])
-                sample[image_id] = [masks[i] for i in order]
-        if len(sample) == wanted:
-            break
-    return dict(sorted(sample.items()))
+    return draw_masks(
+        workspace,
+        dataset,
+        {int(str(image)) for image, made_by in counts if made_by != model},
+        workspace.settings.production.rescore_images,
+        list(f"{dataset.id}/{model}".encode()),
+        lambda mask: mask.model != model and mask.point_xy is not None,
+    )
 
 
 def disagreements(

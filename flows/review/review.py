@@ -5,13 +5,14 @@ A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from prefect import flow
 
+from engine.core.batches import batches
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.tiles import TiledPredictor
@@ -32,8 +33,8 @@ from storage.catalog import (
     PEOPLE,
     SIMULATED,
     AnnotatorKind,
+    Dataset,
     Image,
-    NewTask,
     NewVerdict,
     RunKind,
     Task,
@@ -126,47 +127,49 @@ def sample_masks(
 ) -> dict[int, list[Mask]]:
     """Return automatic masks of random images that no review task contains, by image, at most
     MASKS_PER_IMAGE of each; `with_truth`: images with ground truth only."""
-    rng = np.random.default_rng(seed)
     row = workspace.catalog.datasets.get(dataset)
-    asked = workspace.catalog.verdicts.asked_mask_ids(row.id)
     counts = workspace.masks.counts(("image_id",), dataset=dataset, source=Source.AUTOMATIC)
-    known = sorted({int(str(key[0])) for key in counts})
+    known = {int(str(key[0])) for key in counts}
     if with_truth:
-        known = sorted(set(known) & workspace.images_with_truth(dataset))
-    order = rng.permutation(known).tolist()
+        known &= workspace.images_with_truth(dataset)
+    return draw_masks(workspace, row, known, images, seed)
+
+
+def draw_masks(
+    workspace: Workspace,
+    dataset: Dataset,
+    image_ids: Collection[int],
+    images: int,
+    seed: int | list[int],
+    suits: Callable[[Mask], bool] = lambda mask: True,
+) -> dict[int, list[Mask]]:
+    """Draw images that have automatic masks that suit and that no review task contains; return such
+    masks by image, at most MASKS_PER_IMAGE of each."""
+    rng = np.random.default_rng(seed)
+    asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
+    order = rng.permutation(sorted(image_ids)).tolist()
     chosen: dict[int, list[Mask]] = {}
-    size = max(images, IMAGES_AT_ONCE)
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
+    for part in batches(order, max(images, IMAGES_AT_ONCE)):
+        if len(chosen) == images:
+            break
         found: dict[int, list[Mask]] = {}
         for mask in workspace.masks.masks(
-            dataset=dataset, source=Source.AUTOMATIC, image_ids=part, current_only=True
+            dataset=dataset.name, source=Source.AUTOMATIC, image_ids=part, current_only=True
         ):
-            if mask.mask_id not in asked:
+            if mask.mask_id not in asked and suits(mask):
                 found.setdefault(mask.image_id, []).append(mask)
         for image_id in [i for i in part if i in found][: images - len(chosen)]:
             masks = found[image_id]
             picked = sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])
             chosen[image_id] = [masks[index] for index in picked]
-        if len(chosen) == images:
-            break
     return dict(sorted(chosen.items()))
 
 
 def queue_review(workspace: Workspace, context: RunContext, sample: dict[int, list[Mask]]) -> None:
     """Queue one task per image, which names the masks to judge."""
-    workspace.queue.add(
-        [
-            NewTask(
-                dataset_id=context.dataset_id,
-                image_id=image_id,
-                kind=TaskKind.REVIEW,
-                run_id=context.run_id,
-                payload={"mask_ids": [mask.mask_id for mask in masks]},
-            )
-            for image_id, masks in sample.items()
-        ]
-    )
+    ids = {image_id: [mask.mask_id for mask in masks] for image_id, masks in sample.items()}
+    tasks = [context.task(TaskKind.REVIEW, image, mask_ids=names) for image, names in ids.items()]
+    workspace.queue.add(tasks)
 
 
 def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:

@@ -291,13 +291,7 @@ def _shard_masks(
         try:
             found = generator.generate(pixels.result())
         except BadImageError as error:
-            workspace.catalog.quarantine.add(
-                context.dataset_id,
-                image.file_name,
-                str(error),
-                stage=context.stage,
-                image_id=image.id,
-            )
+            workspace.catalog.quarantine.add_image(image, error, stage=context.stage)
         else:
             masks += [mask.as_mask(origin, image.id, n) for n, mask in enumerate(found)]
             images += 1

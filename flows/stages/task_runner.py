@@ -162,13 +162,7 @@ def _answer_task(
         try:
             pixels = patiently(workspace.settings.outage_seconds, partial(workspace.pixels, image))
         except BadImageError as error:
-            workspace.catalog.quarantine.add(
-                context.dataset_id,
-                image.file_name,
-                str(error),
-                stage=context.stage,
-                image_id=image.id,
-            )
+            workspace.catalog.quarantine.add_image(image, error, stage=context.stage)
             done = TaskAnswer([], TaskResult(quarantined=str(error)))
         else:
             done = answer(task, image, pixels, truths.get(image.id, []))

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 
 from engine.core.batches import batches
-from storage.catalog.images import IN_LIMIT
+from storage.catalog.images import IN_LIMIT, Image
 from storage.catalog.sessions import Repository
 from storage.catalog.tables import QuarantineRow
 
@@ -56,6 +56,12 @@ class Quarantine(Repository):
             "created_at": self._sessions.now(),
         }
         return bool(self._sessions.insert(QuarantineRow, [row]))
+
+    def add_image(self, image: Image, error: Exception, *, stage: str) -> bool:
+        """Quarantine a stored image for an error, as `add`."""
+        return self.add(
+            image.dataset_id, image.file_name, str(error), stage=stage, image_id=image.id
+        )
 
     def all(self, dataset_id: int, *, limit: int = 1_000) -> list[Quarantined]:
         """The quarantined files, newest first."""

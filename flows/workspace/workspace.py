@@ -23,7 +23,7 @@ from flows.workspace.retry import patiently
 from flows.workspace.settings import Settings, load_settings
 from storage import generations, layout
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Catalog, Image, Model, Run, open_catalog, schema, utc_now
+from storage.catalog import Catalog, Image, Model, Run, schema, utc_now
 from storage.catalog.backup import write_backup
 from storage.formats.images import read_image
 from storage.keys import check_key
@@ -51,7 +51,7 @@ class Workspace:
             secret_key=secret.get_secret_value() if secret else None,
             timeout_seconds=settings.store.timeout_seconds,
         )
-        self.catalog: Catalog = open_catalog(settings.catalog_url)
+        self.catalog: Catalog = Catalog(settings.catalog_url)
         mark = partial(generations.advance, self.catalog, self.objects)
         self.catalog.runs.before_new = partial(patiently, settings.outage_seconds, mark)
         self.queue = AnnotationQueue(self.catalog)

@@ -57,6 +57,13 @@ class Catalog(Sessions):
     `session()` only for what no method does. Thread-safe."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        """A catalog on `sqlite:///path/to/file` or `postgresql+psycopg://...`, not connected yet:
+        the first use checks the schema, and raises CatalogNotMigratedError until `migrate()` was
+        called.
+
+        Raises:
+            ValueError: the URL is of another kind, or SQLite without a file.
+        """
         super().__init__(connect(url), clock=clock)
         self.datasets = Datasets(self)
         self.images = Images(self)
@@ -105,11 +112,4 @@ def _counts(session: Session, column: Any, states: type[StateT]) -> dict[StateT,
     return counts(session, select(column, func.count()).group_by(column), states)
 
 
-def open_catalog(url: str, *, clock: Clock | None = None) -> Catalog:
-    """A catalog on `sqlite:///path/to/file` or `postgresql+psycopg://...`, not connected yet: the
-    first use checks the schema, and raises CatalogNotMigratedError until `migrate()` was called.
-
-    Raises:
-        ValueError: the URL is of another kind, or SQLite without a file.
-    """
-    return Catalog(url, clock=clock)
+open_catalog = Catalog

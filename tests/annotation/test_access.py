@@ -16,7 +16,7 @@ from engine.annotation.guards import HEADERS
 from engine.annotation.routes import MAX_BODY
 from flows.page.make_app import make_app
 from flows.workspace.settings import WorkspaceError
-from storage.catalog import AnnotatorKind, TaskKind, open_catalog
+from storage.catalog import AnnotatorKind, Catalog, TaskKind
 from tests.annotation.site import Site, served
 from tests.contract.database_fixtures import FakeClock
 
@@ -47,7 +47,7 @@ def test_a_new_link_ends_the_old_one(site: Site, url: str) -> None:
 
 def test_tokens_and_sessions_are_kept_as_hashes_and_run_out(tmp_path: Path) -> None:
     clock = FakeClock()
-    with open_catalog(f"sqlite:///{tmp_path / 'c.db'}", clock=clock) as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'c.db'}", clock=clock) as catalog:
         catalog.migrate()
         access = Access(catalog)
         person = catalog.annotators.get_or_create("ada")

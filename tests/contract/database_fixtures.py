@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pytest
 
-from storage.catalog import Catalog, Dataset, NewImage, RunKind, open_catalog
+from storage.catalog import Catalog, Dataset, NewImage, RunKind
 from tests.postgres import Postgres, running_postgres
 
 
@@ -78,7 +78,7 @@ class PostgresDatabases:
 
 
 def _migrate(url: str) -> None:
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         catalog.migrate()
 
 
@@ -108,7 +108,7 @@ def clock_fixture() -> FakeClock:
 @pytest.fixture(name="catalog")
 def catalog_fixture(database_server: DatabaseServer, clock: FakeClock) -> Iterator[Catalog]:
     """A catalog on a fresh, migrated database, with the fake clock."""
-    with open_catalog(database_server.migrated(), clock=clock) as catalog:
+    with Catalog(database_server.migrated(), clock=clock) as catalog:
         yield catalog
 
 

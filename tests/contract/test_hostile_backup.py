@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from storage.catalog import Catalog
 from storage.catalog import network_drives as drives
-from storage.catalog import open_catalog
 from storage.catalog.backup import BackupError, restore_backup, write_backup
 from storage.catalog.network_drives import NetworkDriveError, network_drive
 from tests.contract.database_fixtures import make_world
@@ -23,7 +23,7 @@ Tables = dict[str, list[Any]]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    with open_catalog(f"sqlite:///{folder / 'a.db'}") as catalog:
+    with Catalog(f"sqlite:///{folder / 'a.db'}") as catalog:
         catalog.migrate()
         make_world(catalog, images=2)
         catalog.models.add("v1", architecture="lite", key="models/v1/x")
@@ -63,7 +63,7 @@ def _put(column: str, value: Any, whole: Path, table: str) -> Callable[[list[str
 
 
 def _is_refused(file: Path, folder: Path) -> None:
-    with open_catalog(f"sqlite:///{folder / 'new.db'}") as catalog:
+    with Catalog(f"sqlite:///{folder / 'new.db'}") as catalog:
         with pytest.raises(BackupError):
             restore_backup(catalog.engine, file)
         assert catalog.revision() is None
@@ -163,7 +163,7 @@ def test_a_catalog_is_not_made_on_a_network_drive_and_warned_of_there(
     )
     monkeypatch.setattr(drives, "MOUNTS", mounts)
     assert network_drive(local / "catalog.db") is None
-    with open_catalog(f"sqlite:///{share / 'catalog.db'}") as catalog:
+    with Catalog(f"sqlite:///{share / 'catalog.db'}") as catalog:
         with pytest.raises(NetworkDriveError, match=kind.replace(".", r"\.")):
             catalog.migrate()
         assert not (share / "catalog.db").exists()

@@ -22,13 +22,13 @@ from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage import erasures
 from storage.catalog import (
+    Catalog,
     NewImage,
     NewVerdict,
     RunKind,
     TaskKind,
     TaskResult,
     VerdictKind,
-    open_catalog,
 )
 from storage.compaction import compact
 from storage.erasures import BusyError
@@ -311,7 +311,7 @@ def test_a_backup_older_than_the_store_is_found_out(
     assert "is newer than this catalog since" in str(refused.exception)
     assert not (tmp_path / "new.db").exists()
     _run("restore", str(file), "--beside-newer-store")
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         assert catalog.datasets.get("d").id == site.dataset_id
 
 
@@ -338,7 +338,7 @@ def test_what_was_erased_is_erased_again_when_an_older_backup_brings_it_back(
     url = f"sqlite:///{tmp_path / 'new.db'}"
     monkeypatch.setenv("DATAENGINE_DATABASE_URL", url)
     _run("restore", str(file))
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         names = [row.name for row in catalog.annotators.all()]
         assert f"erased-{person['id'][:12]}" in names
         assert NAME not in names

@@ -24,7 +24,7 @@ from flows.stages.commit_answers import commit_answers
 from flows.stages.run_context import RunContext
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
-from storage.catalog import RunKind, TaskKind, TaskResult, open_catalog
+from storage.catalog import Catalog, RunKind, TaskKind, TaskResult
 from storage.catalog.backup import BackupError
 from storage.local_store import LocalStore
 from storage.masks import write_parquet
@@ -245,7 +245,7 @@ def test_the_commands_tell_what_they_did(
     assert isinstance(refused.exception, BackupError)
     monkeypatch.setenv("DATAENGINE_DATABASE_URL", f"sqlite:///{tmp_path / 'new.db'}")
     assert _run("restore", str(file))["rows"]["tasks"] == 3
-    with open_catalog(f"sqlite:///{tmp_path / 'new.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'new.db'}") as catalog:
         assert catalog.datasets.get("d").id == site.dataset_id
 
 

@@ -16,7 +16,7 @@ import pytest
 from engine.core.records import Source, Stage
 from flows.cli.main import main
 from flows.workspace.permissions import for_people, private_files
-from storage.catalog import backup, open_catalog
+from storage.catalog import Catalog, backup
 from storage.catalog.backup import write_backup
 from tests.annotation.site import make_site
 
@@ -86,7 +86,7 @@ def test_a_backup_is_private_before_it_has_a_byte(
         return write(connection, table, archive)
 
     monkeypatch.setattr(backup, "_write_table", look)
-    with open_catalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
         catalog.migrate()
         (tmp_path / "there").mkdir()
         write_backup(catalog.engine, tmp_path / "there" / "catalog.backup")

@@ -245,10 +245,10 @@ def test_an_older_workspace_opens_and_everybody_sees_all(tmp_path: Path) -> None
     from alembic import command
     from alembic.config import Config
 
-    from storage.catalog import open_catalog
+    from storage.catalog import Catalog
     from storage.catalog.schema import MIGRATIONS
 
-    with open_catalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
         catalog.migrate()
         catalog.annotators.get_or_create("ada")
         with catalog.engine.execution_options(writes=True).begin() as connection:

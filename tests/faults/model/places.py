@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from storage.catalog import Catalog, open_catalog, sqlite_url
+from storage.catalog import Catalog, sqlite_url
 from storage.local_store import LocalStore
 from storage.objects import ObjectStore
 from storage.s3_store import S3Store
@@ -18,7 +18,7 @@ MODEL_KEY = "models/lite/weights.safetensors"
 
 def _migrated(url: str) -> None:
     """A catalog with a model, as `Workspace.prepare` leaves it."""
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         catalog.migrate()
         _add_model(catalog)
 
@@ -53,7 +53,7 @@ class OnServers:
 
     def lay(self, root: Path) -> str:
         url, prefix, s3 = self._databases.migrated(), uuid4().hex, self._s3
-        with open_catalog(url) as catalog:
+        with Catalog(url) as catalog:
             _add_model(catalog)
         keys = s3.access_key, s3.secret_key
         _stored(S3Store(s3.bucket, prefix, s3.endpoint_url, s3.region, *keys))

@@ -45,7 +45,8 @@ class WorkspaceReports:
         workspace = self._workspace
         catalog = workspace.catalog
         workspace.queue.expire()
-        datasets = catalog.datasets.all()
+        datasets, models = catalog.datasets.all(), catalog.models.all()
+        compared = compared_set(models)
         verdicts: dict[str, int] = defaultdict(int)
         for row in datasets:
             for kind, count in catalog.verdicts.counts(row.id).items():
@@ -55,7 +56,7 @@ class WorkspaceReports:
             "loops": [found for row in datasets if (found := _loop(workspace, row))],
             "queue": {str(kind): row for kind, row in workspace.queue.by_kind().items()},
             "annotators": annotator_rows(workspace),
-            "models": _model_rows(catalog.models.all()),
+            "models": [_model_row(model, compared) for model in models],
             "runs": [_run_row(workspace, run) for run in catalog.runs.all(limit=RUNS)],
             "history": history(workspace.queue.latest(HISTORY_TASKS, kinds=MAKING)),
             "verdicts": dict(verdicts),
@@ -154,11 +155,6 @@ def _names_of(person: Annotator, names: dict[int, str]) -> list[str] | None:
     """Names of the datasets that a person may see; None: all."""
     datasets = sight_of(person).datasets
     return None if datasets is None else sorted(names[one] for one in datasets if one in names)
-
-
-def _model_rows(models: list[Model]) -> list[dict[str, Any]]:
-    compared = compared_set(models)
-    return [_model_row(model, compared) for model in models]
 
 
 def _model_row(model: Model, compared: str | None) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def _rescore_once(workspace: Workspace, dataset: Dataset) -> RescoreFigures | No
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, name).hex
     found = workspace.catalog.runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, limit=10_000)
     known = {run.id: run for run in found}
-    if run_id in known and (known[run_id].state == RunState.FINISHED or _queued(workspace, run_id)):
+    tasks = workspace.queue.counts(run_id=run_id)
+    if run_id in known and (known[run_id].state == RunState.FINISHED or any(tasks.values())):
         return None
     sample = old_masks(workspace, dataset, model)
     if not sample:
@@ -163,7 +164,3 @@ def best_ious(
         coded = [rle_codec.encode(answer_HW) for answer_HW in answers_MHW]
         best.append(float(iou_matrix([mask.rle], coded).max(initial=0.0)))
     return best
-
-
-def _queued(workspace: Workspace, run_id: str) -> bool:
-    return any(workspace.queue.counts(run_id=run_id).values())

@@ -5,7 +5,7 @@ A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -185,7 +185,8 @@ def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
         ]
         verdicts, fixes = list[TaskVerdict](), []
         viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
-        for mask, row in zip(given, _overlaps(given, truths), strict=True):
+        overlaps = iou_matrix([mask.rle for mask in given], truths)
+        for mask, row in zip(given, overlaps, strict=True):
             kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
             if row.max(initial=0) >= annotator.config.accept_iou:
                 kind = VerdictKind.ACCEPT
@@ -208,10 +209,6 @@ def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
         )
 
     return answer
-
-
-def _overlaps(given: Sequence[Mask], truths: list[RLE]) -> np.ndarray:
-    return iou_matrix([mask.rle for mask in given], truths)
 
 
 def finish_if_judged(workspace: Workspace, run_id: str) -> None:

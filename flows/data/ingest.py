@@ -25,7 +25,7 @@ from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import RLE
 from flows.data.inputs import NOT_NAMED, Input, look_into
 from flows.workspace import costs, progress
-from flows.workspace.retry import patiently
+from flows.workspace.retry import retry_during_outage
 from flows.workspace.run_lock import guarded
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
@@ -172,7 +172,7 @@ class _Ingest:
         self.workspace, self.dataset, self.dataset_id = workspace, dataset, dataset_id
         self.run_id, self.held_out, self.found = run_id, held_out, found
         self.report = IngestReport(files=len(found.files))
-        self.patience = workspace.settings.outage_seconds
+        self.outage_seconds = workspace.settings.outage_seconds
         self.named: dict[int, list[_Named]] = {}
         """Image id -> its files; empty without annotations."""
 
@@ -194,7 +194,7 @@ class _Ingest:
             masks = self._new_truth(given, shard, replace=replace)
             if masks:
                 commit = partial(self.workspace.truths.commit, masks, run_id=self.run_id)
-                patiently(self.patience, partial(commit, shard=shard))
+                retry_during_outage(self.outage_seconds, partial(commit, shard=shard))
         for name in self.found.without_file():
             self.report.problems.append(f"{name}: annotated, but not on disk")
 
@@ -211,7 +211,9 @@ class _Ingest:
                 pictures.append(picture)
             advance()
         images = self.workspace.catalog.images
-        added = patiently(self.patience, lambda: images.add_many(self.dataset_id, rows))
+        added = retry_during_outage(
+            self.outage_seconds, lambda: images.add_many(self.dataset_id, rows)
+        )
         self.report.added += added.new
         self.report.known += len(rows) - added.new
         if self.found.truth is not None:
@@ -232,7 +234,7 @@ class _Ingest:
             self.report.problems.append(f"{name}: {FLAT}")
         digest = hashlib.sha256(data).hexdigest()
         key = layout.image_key(digest, info.extension)
-        patiently(self.patience, lambda: self.workspace.objects.put(key, data))
+        retry_during_outage(self.outage_seconds, lambda: self.workspace.objects.put(key, data))
         self.report.bytes += len(data)
         if info.pages > 1:
             self.found.passed_over.add(PAGES, f"{name} ({info.pages - 1} of {info.pages})")

@@ -22,7 +22,7 @@ from flows.stages.task_runner import wait_for_people
 from flows.training.retrain import retrain, retrain_run_id
 from flows.training.scores import held_out_scores
 from flows.workspace import progress
-from flows.workspace.retry import patiently
+from flows.workspace.retry import retry_during_outage
 from flows.workspace.run_lock import guarded, loop_turn, turn
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
@@ -121,7 +121,9 @@ def _is_done(workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait
             row = workspace.catalog.rounds.get(round_id)
             return finish_round(workspace, dataset, loop, row)
 
-    while (row := patiently(workspace.settings.outage_seconds, step)).state != RoundState.DONE:
+    while (
+        row := retry_during_outage(workspace.settings.outage_seconds, step)
+    ).state != RoundState.DONE:
         if not wait:
             return False
         wait_for_people(workspace, context_of(workspace, row), TASKS[Stage(row.stage)])

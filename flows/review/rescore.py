@@ -20,7 +20,7 @@ from engine.core.rle import iou_matrix
 from flows.review.review import draw_masks, queue_review, start_review
 from flows.stages.embeddings import make_embeddings
 from flows.workspace import progress
-from flows.workspace.retry import patiently
+from flows.workspace.retry import retry_during_outage
 from flows.workspace.run_lock import guarded, review_turn, turn
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import Dataset, RunKind, RunState
@@ -130,13 +130,13 @@ def disagreements(
 ) -> dict[int, list[Mask]]:
     """Return the sample's masks that differ from all predictions of the model for their point."""
     least = workspace.settings.production.rescore_min_iou
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     differing: dict[int, list[Mask]] = {}
     images = workspace.catalog.images.get_many(list(sample))
     with progress.current().track("compare", len(images), "image") as advance:
         for image in images:
             try:
-                pixels = patiently(patience, partial(workspace.pixels, image))
+                pixels = retry_during_outage(outage_seconds, partial(workspace.pixels, image))
             except BadImageError:
                 pixels = None  # the next stage that reads the image quarantines it
             if pixels is not None:

@@ -27,7 +27,7 @@ from flows.stages import ray_shards
 from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext, context_without_round
 from flows.workspace import costs, logs, progress
-from flows.workspace.retry import kept_alive, patiently
+from flows.workspace.retry import kept_alive, retry_during_outage
 from flows.workspace.run_lock import guarded, owner
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
@@ -171,7 +171,7 @@ def images_without_masks(workspace: Workspace, dataset: Dataset) -> Iterator[int
 def generate_shard(workspace: str, run_id: str) -> int | None:
     """Prefect task around `next_shard`: one task run works on one shard."""
     opened = open_workspace(workspace)
-    return patiently(opened.settings.outage_seconds, lambda: next_shard(opened, run_id))
+    return retry_during_outage(opened.settings.outage_seconds, lambda: next_shard(opened, run_id))
 
 
 def next_shard(workspace: Workspace, run_id: str) -> int | None:
@@ -211,16 +211,16 @@ def generate_run(
         OutageError: the catalog or the store did not answer for `outage_seconds`.
     """
     shards, before = workspace.catalog.shards, plan_shards(workspace, context.run_id, image_ids)
-    root, patience = str(workspace.settings.root), workspace.settings.outage_seconds
+    root, outage_seconds = str(workspace.settings.root), workspace.settings.outage_seconds
     with progress.current().track("generate", before.images, "image") as advance:
         advance(before.committed_images)
         if workspace.settings.runner == "ray":
             ray_shards.work_on_ray(workspace, context.run_id, generate_shard)
         else:
-            while patiently(patience, lambda: shards.remaining(context.run_id)):
+            while retry_during_outage(outage_seconds, lambda: shards.remaining(context.run_id)):
                 if generate_shard(root, context.run_id) is None:
                     time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
-    totals = patiently(patience, lambda: shards.totals(context.run_id))
+    totals = retry_during_outage(outage_seconds, lambda: shards.totals(context.run_id))
     return GenerationFigures(
         images=totals.images, masks=totals.masks, machine_seconds=totals.seconds
     )
@@ -243,7 +243,7 @@ def work_shard(
         LeaseLostError: another worker took it over; that worker commits.
     """
     began, seconds = time.monotonic(), workspace.settings.lease_seconds
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     ids = {"run_id": context.run_id, "shard": shard.shard}
     with (
         logs.bound(**ids),
@@ -253,7 +253,9 @@ def work_shard(
         masks: list[Mask] = []
         if not workspace.masks.committed(context.run_id, shard.shard):
             masks = _shard_masks(workspace, context, shard, advance)
-        patiently(patience, lambda: _commit_shard(workspace, context, shard, masks, began))
+        retry_during_outage(
+            outage_seconds, lambda: _commit_shard(workspace, context, shard, masks, began)
+        )
     log.info("shard committed", extra={**ids, "images": len(shard.image_ids)})
 
 
@@ -303,12 +305,12 @@ def _read_ahead(
     workspace: Workspace, images: Sequence[Image]
 ) -> Iterator[tuple[Image, Future[np.ndarray]]]:
     """Yield each image with its pixels, while the next one is fetched and decoded."""
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         waiting: list[tuple[Image, Future[np.ndarray]]] = []
         for image in images:
             read = partial(workspace.pixels, image)
-            waiting.append((image, pool.submit(patiently, patience, read)))
+            waiting.append((image, pool.submit(retry_during_outage, outage_seconds, read)))
             if len(waiting) == 2:
                 yield waiting.pop(0)
         yield from waiting

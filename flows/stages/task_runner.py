@@ -20,7 +20,7 @@ from engine.simulation.annotator import AnnotatedMask, AnnotatorConfig, Simulate
 from flows.prefect_api import events
 from flows.stages.run_context import RunContext
 from flows.workspace import costs, progress
-from flows.workspace.retry import kept_alive, patiently
+from flows.workspace.retry import kept_alive, retry_during_outage
 from flows.workspace.workspace import Workspace
 from storage import layout
 from storage.catalog import (
@@ -129,11 +129,13 @@ def wait_for_people(
         f"{total} images wait for people: start `dataengine annotate` in this workspace"
     )
     what = f"{context.stage} round {context.round}" if context.round else str(kind)
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     with progress.current().track(what, total, "image") as advance:
         left = total
         while left:
-            pending = patiently(patience, lambda: _pending(workspace, context.run_id))
+            pending = retry_during_outage(
+                outage_seconds, lambda: _pending(workspace, context.run_id)
+            )
             advance(left - pending)
             left = pending
             if left:
@@ -160,7 +162,9 @@ def _answer_task(
         kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
     ):
         try:
-            pixels = patiently(workspace.settings.outage_seconds, partial(workspace.pixels, image))
+            pixels = retry_during_outage(
+                workspace.settings.outage_seconds, partial(workspace.pixels, image)
+            )
         except BadImageError as error:
             workspace.catalog.quarantine.add_image(image, error, stage=context.stage)
             done = TaskAnswer([], TaskResult(quarantined=str(error)))

@@ -32,7 +32,7 @@ class OutageError(DataEngineError):
     the cause (`dataengine doctor`), then repeat the command."""
 
 
-def patiently(seconds: float, call: Callable[[], T]) -> T:
+def retry_during_outage(seconds: float, call: Callable[[], T]) -> T:
     """Return the result of the call; repeat it while the catalog or the store does not answer.
 
     Args:

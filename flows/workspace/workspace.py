@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from engine.core.malloc import keep_freed_memory
 from engine.core.rle import RLE
 from flows.workspace import logs
-from flows.workspace.retry import patiently
+from flows.workspace.retry import retry_during_outage
 from flows.workspace.settings import Settings, load_settings
 from storage import generations, layout
 from storage.annotation_queue import AnnotationQueue
@@ -53,7 +53,7 @@ class Workspace:
         )
         self.catalog: Catalog = Catalog(settings.catalog_url)
         mark = partial(generations.advance, self.catalog, self.objects)
-        self.catalog.runs.before_new = partial(patiently, settings.outage_seconds, mark)
+        self.catalog.runs.before_new = partial(retry_during_outage, settings.outage_seconds, mark)
         self.queue = AnnotationQueue(self.catalog)
         self.masks = MaskTable(self.objects)
         self.truths = MaskTable(self.objects, prefix=layout.GROUND_TRUTH)

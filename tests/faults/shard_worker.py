@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.stages import fully_automatic
 from flows.workspace import workspace
-from flows.workspace.retry import patiently
+from flows.workspace.retry import retry_during_outage
 from flows.workspace.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def work(root: str, run_id: str, point: str, folder: Path) -> None:
     fully_automatic._shard_masks = held(make, "", "masks_made")
     commit = workspace.masks.commit
     workspace.masks.commit = held(commit, "before_commit", "after_commit")  # type: ignore[method-assign]
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     workspace.segmenter()  # so that no time goes by between start and the first lease
     (folder / "ready").touch()
     wait_for(folder / "start")
-    while patiently(patience, lambda: workspace.catalog.shards.remaining(run_id)):
+    while retry_during_outage(outage_seconds, lambda: workspace.catalog.shards.remaining(run_id)):
         if fully_automatic.generate_shard.fn(root, run_id) is None:
             time.sleep(0.1)
 

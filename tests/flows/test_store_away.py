@@ -18,7 +18,7 @@ from storage.local_store import LocalStore
 from storage.objects import StorageUnavailableError
 from tests.annotation.site import Site, make_site, served
 
-PATIENCE = "DATAENGINE_OUTAGE_SECONDS"
+OUTAGE_SECONDS = "DATAENGINE_OUTAGE_SECONDS"
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     small = {"POINTS_PER_SIDE": "3", "MIN_PREDICTED_IOU": "0.1", "MIN_STABILITY": "0.1"}
     for name, value in small.items():
         monkeypatch.setenv(f"DATAENGINE_GENERATOR__{name}", value)
-    monkeypatch.setenv(PATIENCE, "0")
+    monkeypatch.setenv(OUTAGE_SECONDS, "0")
     return make_site(tmp_path / "ws", images=2, size=(64, 96))
 
 

@@ -20,7 +20,7 @@ from flows.deploy import prefect_flows
 from flows.loop import advance, data_engine
 from flows.release import release
 from flows.review import rescore, review
-from flows.stages import assisted_manual, fully_automatic, semi_automatic
+from flows.stages import annotation_round, assisted_manual, fully_automatic, semi_automatic
 from flows.stages.rounds import context_of, open_round
 from flows.stages.run_context import RunContext
 from flows.training import retrain
@@ -90,7 +90,7 @@ def _plain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         semi_automatic, "write_parquet", lambda masks: write_parquet(masks) + b"%d" % time_ns()
     )
-    for module in (assisted_manual, semi_automatic, review, rescore):
+    for module in (annotation_round, review, rescore):
         monkeypatch.setattr(module, "make_embeddings", lambda *_: None)
     for module in (data_engine, review):
         monkeypatch.setattr(module, "wait_for_people", people_needed)

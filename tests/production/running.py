@@ -19,7 +19,7 @@ from flows.prefect_api.client import basic, own_auth, using
 from flows.workspace.processes import python
 
 START_SECONDS = 150.0
-PATIENCE = 240.0
+TIMEOUT_SECONDS = 240.0
 
 Found = TypeVar("Found")
 
@@ -28,7 +28,7 @@ FORGOTTEN = ("PREFECT_", "DATAENGINE_")
 """Variables of the tests' own server and workspace."""
 
 
-def until(look: Callable[[], Found], what: str, seconds: float = PATIENCE) -> Found:
+def until(look: Callable[[], Found], what: str, seconds: float = TIMEOUT_SECONDS) -> Found:
     """What `look` returns, once that is true.
 
     Raises:

@@ -23,7 +23,7 @@ from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Shard, ShardState
 from tests.flows.conftest import TOML, write_scenes
-from tests.production.running import PATIENCE
+from tests.production.running import TIMEOUT_SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -83,7 +83,7 @@ def _owner(shard: Shard) -> int:
 
 def _freeze_then_kill_the_first(workspace: Workspace, seen: list[int]) -> None:
     """A worker is frozen while it holds a shard, and killed once another one has had a shard."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline and len(seen) < 2:
         for shard in _shards(workspace):
             if shard.state == ShardState.OPEN or _owner(shard) in seen:

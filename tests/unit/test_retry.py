@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from flows.workspace import retry
-from flows.workspace.retry import OutageError, kept_alive, patiently
+from flows.workspace.retry import OutageError, kept_alive, retry_during_outage
 from storage.catalog import CatalogUnavailableError, LeaseLostError
 from storage.objects import StorageError, StorageUnavailableError
 
@@ -48,14 +48,14 @@ def test_a_call_is_made_again_until_it_is_answered(clock: Clock) -> None:
         CatalogUnavailableError("away"),
         StorageUnavailableError("busy"),
     ]
-    assert patiently(60, lambda: fails(errors)) == 0
+    assert retry_during_outage(60, lambda: fails(errors)) == 0
     assert clock.slept == [0.5, 1.0, 2.0]
 
 
 def test_an_outage_that_lasts_ends_the_call_with_its_reason(clock: Clock) -> None:
     errors: list[Exception | None] = [StorageUnavailableError("busy")] * 99
     with pytest.raises(OutageError, match="after 20 s: busy"):
-        patiently(20, lambda: fails(errors))
+        retry_during_outage(20, lambda: fails(errors))
     assert clock.now == pytest.approx(20)
     assert len(errors) > 90
 
@@ -63,7 +63,7 @@ def test_an_outage_that_lasts_ends_the_call_with_its_reason(clock: Clock) -> Non
 def test_none_is_waited_for_where_the_settings_say_so(clock: Clock) -> None:
     errors: list[Exception | None] = [CatalogUnavailableError("away")]
     with pytest.raises(OutageError):
-        patiently(0, lambda: fails(errors))
+        retry_during_outage(0, lambda: fails(errors))
     assert clock.slept == []
 
 
@@ -73,14 +73,14 @@ def test_an_outage_that_ended_is_forgotten(clock: Clock) -> None:
     def hours() -> None:
         clock.now += 3600
 
-    assert patiently(60, lambda: fails(errors, hours)) == 0
+    assert retry_during_outage(60, lambda: fails(errors, hours)) == 0
     assert clock.slept == [0.5] * 8
 
 
 @pytest.mark.parametrize("error", [StorageError("denied"), LeaseLostError("lost"), KeyError("x")])
 def test_what_does_not_end_by_itself_is_not_waited_for(clock: Clock, error: Exception) -> None:
     with pytest.raises(type(error)):
-        patiently(60, lambda: fails([error]))
+        retry_during_outage(60, lambda: fails([error]))
     assert clock.slept == []
 
 

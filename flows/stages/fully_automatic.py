@@ -27,7 +27,7 @@ from flows.stages import ray_shards
 from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext, context_without_round
 from flows.workspace import costs, logs, progress
-from flows.workspace.retry import kept_alive, retry_during_outage
+from flows.workspace.retry import lease_heartbeat, retry_during_outage
 from flows.workspace.run_lock import guarded, owner
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
@@ -248,7 +248,7 @@ def work_shard(
     with (
         logs.bound(**ids),
         costs.spending(workspace, context.run_id),
-        kept_alive(partial(_renew, workspace, shard), seconds),
+        lease_heartbeat(partial(_renew, workspace, shard), seconds),
     ):
         masks: list[Mask] = []
         if not workspace.masks.committed(context.run_id, shard.shard):

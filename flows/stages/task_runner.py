@@ -20,7 +20,7 @@ from engine.simulation.annotator import AnnotatedMask, AnnotatorConfig, Simulate
 from flows.prefect_api import events
 from flows.stages.run_context import RunContext
 from flows.workspace import costs, progress
-from flows.workspace.retry import kept_alive, retry_during_outage
+from flows.workspace.retry import lease_heartbeat, retry_during_outage
 from flows.workspace.workspace import Workspace
 from storage import layout
 from storage.catalog import (
@@ -159,7 +159,7 @@ def _answer_task(
     image = workspace.catalog.images.get(task.image_id)
     with (
         costs.spending(workspace, context.run_id),
-        kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
+        lease_heartbeat(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
     ):
         try:
             pixels = retry_during_outage(

@@ -62,7 +62,7 @@ def retry_during_outage(seconds: float, call: Callable[[], T]) -> T:
 
 
 @contextmanager
-def kept_alive(renew: Callable[[], object], seconds: float) -> Iterator[None]:
+def lease_heartbeat(renew: Callable[[], object], seconds: float) -> Iterator[None]:
     """Call `renew` every third of `seconds` from a thread while the body runs, so that long work on
     one item does not lose its lease. While the catalog does not answer, the calls continue; another
     error ends them. The commit of the result checks whether the lease still holds."""

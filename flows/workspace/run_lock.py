@@ -18,7 +18,7 @@ from functools import partial
 
 from engine.core.errors import DataEngineError
 from flows.workspace import progress
-from flows.workspace.retry import kept_alive
+from flows.workspace.retry import lease_heartbeat
 from flows.workspace.workspace import Workspace
 from storage.catalog import CatalogError, LeaseLostError, Lock, Run, RunState
 
@@ -70,7 +70,7 @@ def turn(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None
     lock = _acquire(workspace, name, wait)
     before = _held.set(held | {name})
     try:
-        with kept_alive(partial(locks.renew, lock, seconds), seconds):
+        with lease_heartbeat(partial(locks.renew, lock, seconds), seconds):
             yield
     finally:
         _held.reset(before)
@@ -106,7 +106,7 @@ def guarded(workspace: Workspace, run_id: str) -> Iterator[None]:
     beat = partial(runs.beat, run_id, seconds)
     try:
         beat()
-        with kept_alive(beat, seconds):
+        with lease_heartbeat(beat, seconds):
             yield
     except BaseException as error:
         try:
@@ -151,7 +151,7 @@ def exclusive_run(workspace: Workspace, run_id: str) -> Iterator[bool]:
         lease = str(shard.lease_id)
         try:
             renew = partial(shards.renew, run_id, 0, lease, seconds)
-            with kept_alive(renew, seconds):
+            with lease_heartbeat(renew, seconds):
                 yield True
         except BaseException:
             _release(workspace, run_id, lease)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from flows.workspace import retry
-from flows.workspace.retry import OutageError, kept_alive, retry_during_outage
+from flows.workspace.retry import OutageError, lease_heartbeat, retry_during_outage
 from storage.catalog import CatalogUnavailableError, LeaseLostError
 from storage.objects import StorageError, StorageUnavailableError
 
@@ -91,7 +91,7 @@ def test_a_lease_is_renewed_again_after_an_outage_but_not_after_it_was_lost() ->
         LeaseLostError("lost"),
         None,
     ]
-    with kept_alive(lambda: fails(errors), 0.03):
+    with lease_heartbeat(lambda: fails(errors), 0.03):
         end = time.monotonic() + 0.4
         while time.monotonic() < end and len(errors) > 1:
             time.sleep(0.01)

@@ -26,7 +26,7 @@ from engine.core.rle import RLE
 from flows.data.inputs import NOT_NAMED, Input, look_into
 from flows.workspace import costs, progress
 from flows.workspace.retry import retry_during_outage
-from flows.workspace.run_lock import guarded
+from flows.workspace.run_lock import tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import NewImage, RunKind, Split, new_id
@@ -139,7 +139,7 @@ def ingest_folder(
     share = workspace.settings.held_out if held_out is None else held_out
     work = _Ingest(workspace, dataset, row.id, run.id, share, found)
     report = work.report
-    with guarded(workspace, run.id), costs.spending(workspace, run.id):
+    with tracked_run(workspace, run.id), costs.spending(workspace, run.id):
         work.images()
         if found.truth is not None:
             work.annotations(found.truth, replace=replace_annotations)

@@ -23,7 +23,7 @@ from flows.training.retrain import retrain, retrain_run_id
 from flows.training.scores import held_out_scores
 from flows.workspace import progress
 from flows.workspace.retry import retry_during_outage
-from flows.workspace.run_lock import guarded, loop_turn, turn
+from flows.workspace.run_lock import loop_turn, tracked_run, turn
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     PEOPLE,
@@ -137,7 +137,7 @@ def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> 
     if row.state in (RoundState.PLANNED, RoundState.OPENED):
         row = open_round(workspace, row)
         progress.current().say(f"[bold]{row.stage} round {row.number}[/bold] with {row.model_in}")
-        with guarded(workspace, str(row.run_id)):
+        with tracked_run(workspace, str(row.run_id)):
             scores = held_out_scores(workspace, str(row.model_in), dataset)
             figures = _stage(root, row)
             if figures is None:

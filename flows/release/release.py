@@ -33,7 +33,7 @@ from flows.release.image_names import ImageNames
 from flows.release.image_status import Status, image_statuses
 from flows.release.report_data import write_report
 from flows.workspace import costs, progress
-from flows.workspace.run_lock import guarded, reason_of, release_turn, turn
+from flows.workspace.run_lock import reason_of, release_turn, tracked_run, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import (
@@ -103,7 +103,7 @@ def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]
     )
     with (
         _failing(opened, name),
-        guarded(opened, run.id),
+        tracked_run(opened, run.id),
         costs.spending(opened, run.id),
         tempfile.TemporaryDirectory(prefix="dataengine-") as temporary,
     ):

@@ -21,7 +21,7 @@ from flows.review.review import draw_masks, queue_review, start_review
 from flows.stages.embeddings import make_embeddings
 from flows.workspace import progress
 from flows.workspace.retry import retry_during_outage
-from flows.workspace.run_lock import guarded, review_turn, turn
+from flows.workspace.run_lock import review_turn, tracked_run, turn
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import Dataset, RunKind, RunState
 from storage.formats.images import BadImageError
@@ -78,7 +78,7 @@ def _rescore_once(workspace: Workspace, dataset: Dataset) -> RescoreFigures | No
         config={"rescore": True, **workspace.settings.production.model_dump(include=SETTINGS)},
         code_version=code_version(),
     )
-    with guarded(workspace, run_id):
+    with tracked_run(workspace, run_id):
         return _compare(workspace, dataset, model, run_id, sample)
 
 

@@ -27,7 +27,7 @@ from flows.stages.task_runner import (
     simulated_annotator,
     wait_for_people,
 )
-from flows.workspace.run_lock import guarded, review_turn, turn
+from flows.workspace.run_lock import review_turn, tracked_run, turn
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
     PEOPLE,
@@ -69,7 +69,7 @@ def review(
     opened = open_workspace(workspace)
     context = start_review(opened, dataset, run_id or new_id())
     opened = opened.as_started(opened.catalog.runs.get(context.run_id))
-    with guarded(opened, context.run_id):
+    with tracked_run(opened, context.run_id):
         chosen = queue_sample(opened, context, images, seed, with_truth=annotator == SIMULATED)
         if annotator == PEOPLE:
             wait_for_people(opened, context, TaskKind.REVIEW)
@@ -221,7 +221,7 @@ def finish_if_judged(workspace: Workspace, run_id: str) -> None:
     context = start_review(
         workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id
     )
-    with guarded(workspace, run_id):
+    with tracked_run(workspace, run_id):
         workspace.catalog.runs.finish(run_id, finish_review(workspace, context).to_json())
 
 

@@ -28,7 +28,7 @@ from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext, context_without_round
 from flows.workspace import costs, logs, progress
 from flows.workspace.retry import lease_heartbeat, retry_during_outage
-from flows.workspace.run_lock import guarded, owner
+from flows.workspace.run_lock import owner, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
     CatalogError,
@@ -98,7 +98,7 @@ def generate(
     """
     opened = open_workspace(workspace)
     run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new)
-    with guarded(opened, run.id):
+    with tracked_run(opened, run.id):
         chosen = planned_images(opened, run) if image_ids is None else image_ids[:limit]
         figures = generate_run(opened, _context_of_run(opened, run.id), chosen).to_json()
         opened.catalog.runs.finish(run.id, figures)

@@ -1,7 +1,8 @@
 """Locks on work that only one process at a time may do, and heartbeats of runs.
 
 A run that is done once has a single shard, whose lease is the lock (`exclusive_run`). A step that
-is repeated, such as the loop's next one, has a lock of its own (`turn`). Every run is `guarded`.
+is repeated, such as the loop's next one, has a lock of its own (`turn`). Every run is wrapped
+in `tracked_run`.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _acquire(workspace: Workspace, name: str, wait: bool) -> Lock:
 
 
 @contextmanager
-def guarded(workspace: Workspace, run_id: str) -> Iterator[None]:
+def tracked_run(workspace: Workspace, run_id: str) -> Iterator[None]:
     """Wraps all work of a run: while the body runs, heartbeats in the catalog show that a process
     works on the run; if it ends with an error, the run is marked as failed, with the reason.
 
@@ -115,6 +116,9 @@ def guarded(workspace: Workspace, run_id: str) -> Iterator[None]:
         except CatalogError as failure:
             log.warning("run %s: its failure could not be stored: %s", run_id, failure)
         raise
+
+
+guarded = tracked_run
 
 
 def reason_of(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from flows.stages.run_context import RunContext
 from flows.training import retrain
 from flows.training.scores import HeldOut
 from flows.workspace import progress, run_lock
-from flows.workspace.run_lock import BusyError, guarded, loop_turn, turn
+from flows.workspace.run_lock import BusyError, loop_turn, tracked_run, turn
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     Dataset,
@@ -293,7 +293,7 @@ def test_a_step_that_can_wait_is_left_to_the_process_that_is_at_it(site: Site) -
 
 
 def end_with(workspace: Workspace, run_id: str, error: BaseException) -> None:
-    with guarded(workspace, run_id):
+    with tracked_run(workspace, run_id):
         raise error
 
 

@@ -24,7 +24,7 @@ from flows.stages import fully_automatic
 from flows.stages.fully_automatic import next_shard, plan_shards, planned_images, start_generate
 from flows.stages.rounds import NoImagesError
 from flows.workspace import progress
-from flows.workspace.run_lock import BusyError, guarded
+from flows.workspace.run_lock import BusyError, tracked_run
 from storage import erasures
 from storage.catalog import (
     PEOPLE,
@@ -169,7 +169,7 @@ class Jobs(Commands):
 
         def ask(workspace: Any = self.world.workspace) -> None:
             job = start_review(workspace, DATASET, f"review-{number}")
-            with guarded(workspace, job.run_id):
+            with tracked_run(workspace, job.run_id):
                 queue_sample(workspace, job, 2, number, with_truth=False)
 
         self.do(fault, ask)

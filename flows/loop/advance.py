@@ -18,7 +18,7 @@ from flows.review.retrain_triggers import due_events, judged_since_retrain
 from flows.review.review import finish_if_judged
 from flows.training.retrain import retrain
 from flows.workspace import progress
-from flows.workspace.run_lock import BusyError, loop_turn, turn
+from flows.workspace.run_lock import BusyError, loop_lock, named_lock
 from storage.catalog import PEOPLE, LoopState, RoundState, RunKind, RunState
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def retrain_if_due(workspace: Workspace, dataset: Dataset) -> DueRetrain:
         return DueRetrain(reason="no reason for a retrain")
     version = f"{dataset.name}-verdict-{judged.latest}"
     try:
-        with turn(workspace, loop_turn(dataset.id), wait=False):
+        with named_lock(workspace, loop_lock(dataset.id), wait=False):
             result = retrain(str(workspace.settings.root), dataset.name, version)
     except (NoMasksError, BusyError) as error:
         return DueRetrain(reason=str(error))

@@ -23,7 +23,7 @@ from flows.training.retrain import retrain, retrain_run_id
 from flows.training.scores import held_out_scores
 from flows.workspace import progress
 from flows.workspace.retry import retry_during_outage
-from flows.workspace.run_lock import loop_turn, tracked_run, turn
+from flows.workspace.run_lock import loop_lock, named_lock, tracked_run
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     PEOPLE,
@@ -117,7 +117,7 @@ def _is_done(workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait
     is done."""
 
     def step() -> Round:
-        with turn(workspace, loop_turn(loop.dataset_id), wait=wait):
+        with named_lock(workspace, loop_lock(loop.dataset_id), wait=wait):
             row = workspace.catalog.rounds.get(round_id)
             return finish_round(workspace, dataset, loop, row)
 

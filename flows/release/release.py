@@ -33,7 +33,7 @@ from flows.release.image_names import ImageNames
 from flows.release.image_status import Status, image_statuses
 from flows.release.report_data import write_report
 from flows.workspace import costs, progress
-from flows.workspace.run_lock import reason_of, release_turn, tracked_run, turn
+from flows.workspace.run_lock import named_lock, reason_of, release_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import (
@@ -78,7 +78,7 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
     """Prefect flow: freeze the dataset under `name`; return the card. Resumes an unfinished
     release; returns the card of a finished one."""
     opened = open_workspace(workspace)
-    with turn(opened, release_turn(name)):
+    with named_lock(opened, release_lock(name)):
         return _build_release(opened, dataset, name)
 
 

@@ -21,7 +21,7 @@ from flows.review.review import draw_masks, queue_review, start_review
 from flows.stages.embeddings import make_embeddings
 from flows.workspace import progress
 from flows.workspace.retry import retry_during_outage
-from flows.workspace.run_lock import review_turn, tracked_run, turn
+from flows.workspace.run_lock import named_lock, review_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import Dataset, RunKind, RunState
 from storage.formats.images import BadImageError
@@ -54,7 +54,7 @@ def rescore_dataset(workspace: Workspace, dataset: Dataset) -> RescoreFigures | 
     Returns:
         None if there is nothing to compare, or it is already done.
     """
-    with turn(workspace, review_turn(dataset.id)):
+    with named_lock(workspace, review_lock(dataset.id)):
         return _rescore_once(workspace, dataset)
 
 

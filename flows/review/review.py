@@ -27,7 +27,7 @@ from flows.stages.task_runner import (
     simulated_annotator,
     wait_for_people,
 )
-from flows.workspace.run_lock import review_turn, tracked_run, turn
+from flows.workspace.run_lock import named_lock, review_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
     PEOPLE,
@@ -91,7 +91,7 @@ def queue_sample(
     Returns:
         Image id -> number of its masks to judge.
     """
-    with turn(workspace, review_turn(context.dataset_id)):
+    with named_lock(workspace, review_lock(context.dataset_id)):
         if not workspace.catalog.verdicts.asked_in_run(context.run_id):
             chosen = list(context.run_id.encode()) if seed is None else seed
             sample = sample_masks(workspace, context.dataset, images, chosen, with_truth=with_truth)

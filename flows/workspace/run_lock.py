@@ -1,7 +1,7 @@
 """Locks on work that only one process at a time may do, and heartbeats of runs.
 
 A run that is done once has a single shard, whose lease is the lock (`exclusive_run`). A step that
-is repeated, such as the loop's next one, has a lock of its own (`turn`). Every run is wrapped
+is repeated, such as the loop's next one, has a lock of its own (`named_lock`). Every run is wrapped
 in `tracked_run`.
 """
 
@@ -40,23 +40,23 @@ def owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def loop_turn(dataset_id: int) -> str:
+def loop_lock(dataset_id: int) -> str:
     """Name of the lock on a dataset's loop: on its rounds and its retrains."""
     return f"loop/{dataset_id}"
 
 
-def review_turn(dataset_id: int) -> str:
+def review_lock(dataset_id: int) -> str:
     """Name of the lock on drawing masks of a dataset for a review."""
     return f"review/{dataset_id}"
 
 
-def release_turn(name: str) -> str:
+def release_lock(name: str) -> str:
     """Name of the lock on building a release."""
     return f"release/{name}"
 
 
 @contextmanager
-def turn(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None]:
+def named_lock(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of that name while the body runs. A thread that already holds it keeps it; a
     holder without a heartbeat for `lease_seconds` loses it.
 
@@ -93,6 +93,9 @@ def _acquire(workspace: Workspace, name: str, wait: bool) -> Lock:
             is_reported = True
         time.sleep(min(LOOK_SECONDS, seconds / 4))
     return lock
+
+
+turn, loop_turn = named_lock, loop_lock
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from flows.stages.run_context import RunContext
 from flows.training import retrain
 from flows.training.scores import HeldOut
 from flows.workspace import progress, run_lock
-from flows.workspace.run_lock import BusyError, loop_turn, tracked_run, turn
+from flows.workspace.run_lock import BusyError, loop_lock, named_lock, tracked_run
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     Dataset,
@@ -56,7 +56,7 @@ class PeopleNeededError(KeyboardInterrupt):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    found = make_site(tmp_path_factory.mktemp("turns") / "ws")
+    found = make_site(tmp_path_factory.mktemp("locks") / "ws")
     found.workspace.settings = found.workspace.settings.model_copy(
         update={
             "production": found.workspace.settings.production.model_copy(
@@ -269,7 +269,7 @@ def test_any_two_steps_at_once_are_each_taken_once(site: Site) -> None:
             for name in names
         ]
         assert len(asked) == len(set(asked)), (first, second)
-        assert catalog.locks.holder(loop_turn(dataset.id)) is None
+        assert catalog.locks.holder(loop_lock(dataset.id)) is None
 
 
 def test_a_step_that_can_wait_is_left_to_the_process_that_is_at_it(site: Site) -> None:
@@ -278,17 +278,17 @@ def test_a_step_that_can_wait_is_left_to_the_process_that_is_at_it(site: Site) -
 
     def other() -> None:
         try:
-            with turn(workspace, "loop/99", wait=False):
+            with named_lock(workspace, "loop/99", wait=False):
                 raise AssertionError("both had it")
         except BusyError as error:
             told.append(error)
 
-    with turn(workspace, "loop/99"), turn(workspace, "loop/99", wait=False):
+    with named_lock(workspace, "loop/99"), named_lock(workspace, "loop/99", wait=False):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
     assert str(told[0]) == f"process {run_lock.owner()} runs this step"
-    with turn(workspace, "loop/99", wait=False):
+    with named_lock(workspace, "loop/99", wait=False):
         pass
 
 

@@ -23,7 +23,7 @@ from engine.core import rle as rle_codec
 from engine.core.batches import batches
 from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import RLE
-from flows.data.inputs import NOT_NAMED, Input, look_into
+from flows.data.inputs import NOT_NAMED, Input, scan_folder
 from flows.workspace import costs, progress
 from flows.workspace.retry import retry_during_outage
 from flows.workspace.run_lock import tracked_run
@@ -127,7 +127,7 @@ def ingest_folder(
         NotADirectoryError: the folder does not exist.
         BadAnnotationsError: the COCO file is invalid.
     """
-    found = look_into(folder, coco, conventions)
+    found = scan_folder(folder, coco, conventions)
     row = workspace.catalog.datasets.get_or_create(dataset)
     run = workspace.catalog.runs.start(
         new_id(),

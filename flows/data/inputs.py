@@ -78,7 +78,7 @@ class Input:
         return missing
 
 
-def look_into(
+def scan_folder(
     folder: Path, coco: Path | None = None, conventions: Conventions | None = None
 ) -> Input:
     """List a folder's images and read their annotations, without opening an image.
@@ -105,6 +105,9 @@ def look_into(
         truth = read_coco(coco, names, folder=folder, conventions=conventions)
         passed_over.add_all(as_text(Path(coco.name)), truth.problems)
     return Input(files, names, truth, passed_over, unreadable)
+
+
+look_into = scan_folder
 
 
 def passed_over_in(workspace: Workspace, dataset_id: int) -> list[dict[str, Any]]:

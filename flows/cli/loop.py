@@ -58,7 +58,7 @@ def run(
         plan.check_annotator(annotator or "simulated")
     with _errors_of_option("--rounds"):
         plan.parse_rounds(rounds or "2,1")
-    given = plan.PlanWords(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
+    given = plan.PlanOptions(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.loop.data_engine import data_engine
 

@@ -211,7 +211,7 @@ def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
     return answer
 
 
-def finish_if_judged(workspace: Workspace, run_id: str) -> None:
+def finish_if_submitted(workspace: Workspace, run_id: str) -> None:
     """Finish a review whose tasks are all submitted; does nothing for other runs. If the flow that
     queued it still runs, it does the same; each step takes effect once."""
     run = workspace.catalog.runs.get(run_id)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.operations.compact import compact_workspace
-from flows.review.retrain_triggers import judged_since_retrain
+from flows.review.retrain_triggers import verdicts_since_retrain
 from flows.workspace.run_lock import at_work
 from storage.catalog import NewVerdict, RunKind, TaskKind, VerdictKind
 from tests.annotation.site import Site, make_site
@@ -52,7 +52,7 @@ def test_a_killed_retrain_is_due_again_for_the_verdicts_that_started_it(
     )
     catalog.verdicts.add_many([verdict])
     _begin(site, RunKind.RETRAIN, silent)
-    found = judged_since_retrain(site.workspace, catalog.datasets.get("d"))
+    found = verdicts_since_retrain(site.workspace, catalog.datasets.get("d"))
     assert found.accepted == accepted
 
 

@@ -25,7 +25,7 @@ from engine.training.trainer import Trainer
 from flows.data.import_model import import_model
 from flows.data.ingest import ingest_folder
 from flows.release import release
-from flows.review.review import finish_if_judged
+from flows.review.review import finish_if_submitted
 from flows.stages import fully_automatic
 from flows.stages.assisted_manual import run_assisted_manual
 from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
@@ -130,7 +130,7 @@ def _generated(workspace: Workspace) -> None:
 
 
 def _judge(workspace: Workspace) -> None:
-    finish_if_judged(workspace, "review")
+    finish_if_submitted(workspace, "review")
 
 
 def _judged(workspace: Workspace) -> None:

@@ -12,7 +12,7 @@ from engine.training.config import TrainConfig
 from flows.page.actions import WorkspaceActions
 from flows.review import review
 from flows.review.rescore import old_masks
-from flows.review.retrain_triggers import judged_since_retrain
+from flows.review.retrain_triggers import verdicts_since_retrain
 from flows.training.training_set import MaskSource, trained_on
 from storage.catalog import NewImage, NewVerdict, Split, TaskKind, TaskResult, VerdictKind
 from tests.annotation.site import Site, make_site
@@ -118,7 +118,7 @@ def test_what_reviewers_accept_is_trained_on_and_what_they_reject_never(
 
     told = "3 masks that people made or confirmed, accepted automatic ones among them"
     assert sources() == {"automatic": 3}
-    assert judged_since_retrain(workspace, dataset).accepted == 3
+    assert verdicts_since_retrain(workspace, dataset).accepted == 3
     assert trained_on(workspace, dataset) == f"{told}, on 2 training images"
     assert told in WorkspaceActions(workspace).plan("retrain", {"dataset": "d"}).text
     chosen = workspace.settings.train.model_copy(update={"automatic": True})
@@ -151,5 +151,5 @@ def test_masks_accepted_on_held_out_images_start_no_retrain_that_would_find_none
     review.queue_review(workspace, job, {image_id: [mask]})
     judge(site, "judged", {mask.mask_id: VerdictKind.ACCEPT})
     dataset = catalog.datasets.get("d")
-    assert judged_since_retrain(workspace, dataset).accepted == 0
+    assert verdicts_since_retrain(workspace, dataset).accepted == 0
     assert trained_on(workspace, dataset).startswith("0 masks")

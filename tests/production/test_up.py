@@ -20,7 +20,7 @@ from flows.deploy.prefect_flows import advance_loop
 from flows.loop.data_engine import data_engine
 from flows.page.actions import WorkspaceActions
 from flows.prefect_api import events
-from flows.review.retrain_triggers import judged_since_retrain
+from flows.review.retrain_triggers import verdicts_since_retrain
 from flows.review.review import queue_review, sample_masks, start_review
 from flows.stages.fully_automatic import generate
 from flows.workspace.settings import SERVICES_FILE
@@ -149,7 +149,7 @@ def test_accepted_and_rejected_masks_start_one_retrain(
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     retrains = workspace.catalog.runs.all(dataset_id=dataset.id, kind=RunKind.RETRAIN)
     assert len(retrains) == 1
-    assert judged_since_retrain(workspace, dataset).accepted == 0
+    assert verdicts_since_retrain(workspace, dataset).accepted == 0
 
 
 def test_a_promoted_model_has_old_masks_compared(

@@ -51,8 +51,8 @@ def run(
 ) -> None:
     """Run the loop: annotate, retrain, pre-fill, retrain, generate.
 
-    Stopped in any way, it resumes when it is started again: a loop that is under way keeps its
-    plan, which need not be given again.
+    Stopped in any way, it resumes when it is started again: an unfinished loop keeps its plan,
+    which need not be given again.
     """
     with _errors_of_option("--annotator"):
         plan.check_annotator(annotator or "simulated")

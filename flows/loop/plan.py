@@ -63,7 +63,7 @@ def check_annotator(name: str) -> None:
         raise BadPlanError(f"the annotator must be {' or '.join(ANNOTATORS)}, got {name!r}")
 
 
-def loop_under_way(workspace: Workspace, dataset: str) -> Loop | None:
+def unfinished_loop(workspace: Workspace, dataset: str) -> Loop | None:
     """Return the dataset's unfinished loop, or None.
 
     Raises:
@@ -103,7 +103,7 @@ def loop_plan(workspace: Workspace, dataset: str, given: PlanOptions) -> list[Pl
     if given.annotator is not None:
         check_annotator(given.annotator)
     chosen = {name: value for name, value in asdict(given).items() if value is not None}
-    loop = loop_under_way(workspace, dataset)
+    loop = unfinished_loop(workspace, dataset)
     if loop is None:
         options = replace(DEFAULTS, **chosen)
         first, second, third = parse_rounds(str(options.rounds))

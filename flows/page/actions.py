@@ -22,8 +22,8 @@ from flows.loop.plan import (
     check_annotator,
     describe_plan,
     loop_plan,
-    loop_under_way,
     options_of,
+    unfinished_loop,
 )
 from flows.page.background_commands import (
     BackgroundCommand,
@@ -52,8 +52,8 @@ def _dataset(workspace: Workspace) -> str:
 
 
 def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
-    """The fields of the loop under way, else of a new one for people."""
-    loop = loop_under_way(workspace, dataset) if dataset else None
+    """The fields of the unfinished loop, else of a new one for people."""
+    loop = unfinished_loop(workspace, dataset) if dataset else None
     options = PlanOptions(rounds="2,1,1", images_per_round=20, annotator="people")
     plan = asdict(options_of(loop.plan) if loop else options)
     return {"dataset": dataset, **plan, "new": False}
@@ -66,7 +66,7 @@ def _describe_loop(workspace: Workspace, dataset: Dataset, fields: Fields) -> st
     except (BadPlanError, LoopConflictError) as error:
         raise invalid(str(error)) from error
     begins = "go through"
-    if (loop := loop_under_way(workspace, dataset.name)) is not None:
+    if (loop := unfinished_loop(workspace, dataset.name)) is not None:
         states = [row.state for row in workspace.catalog.rounds.for_loop(loop.id)]
         begins = f"continue the loop, {states.count(RoundState.DONE)} of {len(states)} done:"
     return (

@@ -1,4 +1,4 @@
-"""Who may do what at the page."""
+"""Access rights at the page."""
 
 from __future__ import annotations
 
@@ -202,8 +202,8 @@ def test_huge_requests_are_refused_before_they_are_read(
         assert answer.status_code == 413
         assert answer.json()["error"] == "too_large"
     except httpx.WriteError:
-        pass  # the server hung up before all was sent: refused as well
-    assert ada.next_task([TaskKind.ANNOTATE]).task is None  # and it lives
+        pass  # the server closed the connection early: also refused
+    assert ada.next_task([TaskKind.ANNOTATE]).task is None  # and the server still answers
 
 
 def test_every_answer_has_the_security_headers(url: str) -> None:
@@ -219,7 +219,7 @@ def test_every_answer_has_the_security_headers(url: str) -> None:
 )
 def test_static_files_end_at_their_folder(url: str, path: str) -> None:
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as raw:  # httpx would tidy the path up
+    with socket.create_connection((host, int(port))) as raw:  # httpx would normalise the path
         raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while piece := raw.recv(65536):

@@ -21,7 +21,7 @@ from tests.postgres import Postgres, running_postgres
 
 @dataclass
 class FakeClock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test moves it."""
 
     now: datetime = field(default_factory=lambda: datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -33,7 +33,7 @@ class FakeClock:
 
 
 class DatabaseServer(Protocol):
-    """Something that makes databases: fresh and empty, or migrated to head."""
+    """Creates databases: fresh and empty, or migrated to head."""
 
     def empty(self) -> str: ...
 
@@ -41,7 +41,7 @@ class DatabaseServer(Protocol):
 
 
 class SqliteFiles:
-    """Databases that are files in a folder."""
+    """SQLite databases in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -61,7 +61,7 @@ class SqliteFiles:
 
 
 class PostgresDatabases:
-    """Databases of a running PostgreSQL."""
+    """Databases on a running PostgreSQL."""
 
     def __init__(self, server: Postgres) -> None:
         self._server = server
@@ -114,7 +114,7 @@ def catalog_fixture(database_server: DatabaseServer, clock: FakeClock) -> Iterat
 
 @dataclass(frozen=True)
 class World:
-    """A dataset with images and a run, for tests that need something to refer to."""
+    """A dataset with images and a run, as targets of foreign keys."""
 
     dataset: Dataset
     image_ids: list[int]
@@ -122,7 +122,7 @@ class World:
 
 
 def new_image(number: int, file_name: str | None = None) -> NewImage:
-    """An image whose content is the number."""
+    """An image whose content is derived from the number."""
     return NewImage(
         sha256=f"{number:064x}",
         key=f"images/{number}",

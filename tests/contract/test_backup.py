@@ -1,4 +1,4 @@
-"""Backups of the catalog go from either kind of database into either kind."""
+"""Backups of the catalog can be restored from each kind of database to each kind."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _rows(catalog: Catalog) -> dict[str, list[Any]]:
 
 
 def _live(catalog: Catalog) -> World:
-    """Some of everything, with values that are easily broken."""
+    """A catalog with rows in all tables and values that are easily corrupted."""
     world = make_world(catalog, images=1_200)
     catalog.images.add_many(world.dataset.id, [new_image(0, "Übung \u2028 'x\".jpg")])
     catalog.models.add("v1", architecture="lite", key="k", card={"note": None, "x": [0.1, 1e-300]})
@@ -96,7 +96,7 @@ def test_a_backup_restores_every_row_into_either_database(
         assert manifest.tables["images"].rows == 1_200
         assert restore_backup(new.engine, file) == manifest
         assert _rows(new) == _rows(old)
-        # and it is alive: numbers go on, leases work
+        # and the database works: ids continue, leases work
         added = new.images.add_many(world.dataset.id, [new_image(5_000)])
         assert added.new == 1
         assert added.ids[0] > max(world.image_ids)
@@ -121,7 +121,7 @@ def test_a_restore_revives_no_session_and_no_sign_in_link(
         found = new.annotators.find("bob")
         assert found is not None
         assert found.role == "reviewer"
-        # what others are given afterwards works
+        # new rows of others work afterwards
         new.annotators.set_token(found.id, "fresh", 3600)
         assert new.annotators.take_token("fresh") == found
 
@@ -139,7 +139,7 @@ def test_a_backup_sees_one_moment_of_the_database(
         world, write = make_world(catalog, images=3), backup._write_table
 
         def slowly(connection: Any, table: Table, archive: zipfile.ZipFile) -> Any:
-            if table.name == "datasets":  # the first one with rows; images come later
+            if table.name == "datasets":  # the first table with rows; images follow
                 catalog.images.add_many(world.dataset.id, [new_image(99)])
             return write(connection, table, archive)
 
@@ -183,7 +183,7 @@ def test_a_damaged_backup_leaves_the_database_empty(
         with pytest.raises(BackupError, match="verdicts is damaged"):
             restore_backup(new.engine, broken)
         assert new.revision() is None
-        restore_backup(new.engine, whole)  # nothing stands in the way of the good one
+        restore_backup(new.engine, whole)  # a valid backup can still be restored
         assert new.datasets.all()
 
 
@@ -258,7 +258,7 @@ FIRST_ROWS: list[tuple[str, dict[str, Any]]] = [
 
 
 def _first_schema(catalog: Catalog) -> None:
-    """Make the database as the first version left it."""
+    """Create the database of the first version."""
     is_sqlite = catalog.engine.dialect.name == "sqlite"
     at = FIRST_TIME.replace(tzinfo=None) if is_sqlite else FIRST_TIME
     with migrating(catalog.engine) as (connection, upgrade):

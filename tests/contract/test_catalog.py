@@ -1,4 +1,4 @@
-"""The catalog keeps its promises on every database."""
+"""The contract of the catalog, on every database."""
 
 from __future__ import annotations
 

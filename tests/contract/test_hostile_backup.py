@@ -1,4 +1,4 @@
-"""Backups come from elsewhere: what is made up, torn or endless is refused whole."""
+"""Backups are untrusted: forged, truncated or unbounded ones are refused as a whole."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _made_up(whole: Path, target: Path, table: str, change: Callable[[list[str]], None]) -> None:
-    """A copy whose sums are right, with other lines in a table."""
+    """A copy with other lines in a table and correct sums."""
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
         manifest = json.loads(old.read("manifest.json"))
         for name in old.namelist():
@@ -170,5 +170,5 @@ def test_a_catalog_is_not_made_on_a_network_drive_and_warned_of_there(
         mounts.write_text("")
         catalog.migrate()
         mounts.write_text(f"40 22 0:44 / {point} rw - {kind} server:/x rw\n")
-        catalog.migrate()  # it was there before: it goes on
+        catalog.migrate()  # an existing catalog keeps working
     assert "network drive" in caplog.text

@@ -1,4 +1,4 @@
-"""Model versions: one is current, and what was before can be so again, on every database."""
+"""Model versions: one is current, and earlier ones can become current again, on every database."""
 
 from __future__ import annotations
 

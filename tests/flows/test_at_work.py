@@ -1,4 +1,4 @@
-"""Whether somebody is at a run is told by its leases: a killed one stays `running` for ever."""
+"""Leases and heartbeats tell whether a process works on a run: a killed run stays `running`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def _begin(site: Site, kind: RunKind, silent: int) -> None:
-    """A run that was begun, and whose process was heard of so long ago."""
+    """A started run whose last heartbeat is this old."""
     shards, now = site.workspace.catalog.shards, site.workspace.catalog.now()
     site.start_run("run", kind)
     shards.plan("run", [[]])

@@ -58,7 +58,7 @@ def _keys(workspace: Workspace, prefix: str = "") -> set[str]:
 
 
 def _answer_all(site: Site, run_id: str, kind: TaskKind) -> None:
-    """Hand in every task of the run with one mask and its trajectory."""
+    """Submit every task of the run with one mask and its trajectory."""
     workspace = site.workspace
     ada = workspace.catalog.annotators.get_or_create("ada")
     number = 0
@@ -151,7 +151,9 @@ def test_answers_go_once_their_run_is_in_the_table_and_finished(site: Site) -> N
     found = sweep_workspace(workspace, delete=True)
     assert found["kinds"] == {"annotations": {"objects": 3, "bytes": found["bytes"]}}
     assert len(list(workspace.masks.masks(run_id="annotate"))) == 3
-    assert commit_answers(workspace, _context(site, "annotate")) == figures  # and again, harmless
+    assert (
+        commit_answers(workspace, _context(site, "annotate")) == figures
+    )  # repeated, without effect
 
 
 def test_a_finished_run_without_its_masks_keeps_its_answers(site: Site) -> None:
@@ -250,7 +252,7 @@ def test_the_commands_tell_what_they_did(
 
 
 def test_a_workspace_goes_on_from_its_backup(site: Site, tmp_path: Path) -> None:
-    """What people had in hand is still theirs."""
+    """Tasks that people hold stay theirs."""
     site.annotate()
     workspace = site.workspace
     ada = workspace.catalog.annotators.get_or_create("ada")

@@ -1,4 +1,4 @@
-"""Folders by any name that the system allows, wherever a path becomes a URL."""
+"""Folders with any name that the system allows, also in paths that become URLs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_catalogs_and_prefects_database_have_the_path_of_their_folder(
     monkeypatch.setenv("PREFECT_HOME", str(root / ".prefect"))
     for variable in [name for name in os.environ if "DATABASE_CONNECTION_URL" in name]:
         monkeypatch.delenv(variable)
-    plain = f"sqlite+aiosqlite:///{root}/.prefect/prefect.db"  # what Prefect takes by itself
+    plain = f"sqlite+aiosqlite:///{root}/.prefect/prefect.db"  # Prefect's own choice
     url = database_of_home().get("PREFECT_SERVER_DATABASE_CONNECTION_URL", plain)
     assert make_url(url).database == str(root / ".prefect" / "prefect.db")
 

@@ -1,5 +1,5 @@
-"""Steps that race: whoever takes them, at the page, at the terminal or by a trigger, each is taken
-once and none fails."""
+"""Concurrent steps, started at the page, in the terminal or by a trigger: each runs once and none
+fails."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PLAN = [
 
 
 class PeopleNeededError(KeyboardInterrupt):
-    """Instead of waiting for them."""
+    """Replaces waiting for people."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture
 def _plain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flows without Prefect and without a model; what writes is as it is."""
+    """Flows without Prefect and without a model; all writes are real."""
     monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.02)
     stages = {
         Stage.ASSISTED_MANUAL: assisted_manual.assisted_manual.fn,
@@ -126,11 +126,11 @@ def train(workspace: Workspace, dataset: Dataset, version: str, parent: Any, *_:
 
 
 def drained(site: Site, name: str) -> Dataset:
-    """A dataset whose first round people have handed in, with automatic masks of an older model,
+    """A dataset whose first round people have submitted, with automatic masks of an older model,
     one of them accepted in a review."""
     workspace, catalog = site.workspace, site.workspace.catalog
     for info in list(workspace.objects.list("masks/")):
-        workspace.objects.delete(info.key)  # a long log takes long to read
+        workspace.objects.delete(info.key)  # a long log is slow to read
     dataset = catalog.datasets.get_or_create(name)
     known = catalog.images.get_many(site.image_ids)
     rows = [
@@ -251,7 +251,7 @@ def test_any_two_steps_at_once_are_each_taken_once(site: Site) -> None:
         dataset = drained(site, f"{first}-{second}")
         errors = raced(workspace, dataset, [STEPS[first][0], STEPS[second][1]])
         assert not errors, (first, second, errors)
-        advance.advance_dataset(workspace, dataset)  # what one left to the other
+        advance.advance_dataset(workspace, dataset)  # the work that one process left to the other
         loop = catalog.loops.latest(dataset.id)
         assert loop is not None
         one, two = catalog.rounds.for_loop(loop.id)

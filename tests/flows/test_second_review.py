@@ -1,4 +1,5 @@
-"""Reviews ask nobody twice, and what they accept is trained on, by whatever door."""
+"""Reviews ask for each mask once, and retrains train on accepted masks, however they are
+started."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def sampled(site: Site, run_id: str, images: int, seed: int | None = None) -> se
 
 
 def judge(site: Site, run_id: str, verdicts: dict[str, VerdictKind]) -> None:
-    """Hand the run's tasks in, and enter these verdicts."""
+    """Submit the run's tasks with these verdicts."""
     catalog, queue = site.workspace.catalog, site.workspace.queue
     person = catalog.annotators.get_or_create("rita", role="reviewer")
     while task := queue.lease(person.id, kinds=[TaskKind.REVIEW], run_id=run_id):
@@ -69,7 +70,7 @@ def test_a_review_leaves_out_what_was_judged_or_waits_in_the_queue(
     site: Site, seed: int | None
 ) -> None:
     first = sampled(site, "first", 2, seed)
-    assert sampled(site, "first", 2, seed) == first  # stopped and started again
+    assert sampled(site, "first", 2, seed) == first  # stopped and restarted
     judge(site, "first", dict.fromkeys(first, VerdictKind.ACCEPT))
     second = sampled(site, "second", 1, seed)
     third = sampled(site, "third", 9, seed)

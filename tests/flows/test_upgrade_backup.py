@@ -1,4 +1,4 @@
-"""A catalog is backed up before it is brought forward, and settings have floors."""
+"""A catalog is backed up before its migration, and settings have minimum values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the workspaces of a test lie: on a folder and SQLite, or on PostgreSQL and S3."""
+"""Storage of a test's workspaces: a folder and SQLite, or PostgreSQL and S3."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _stored(store: ObjectStore) -> None:
 
 
 class OnThisMachine:
-    """A folder and an SQLite file in the workspace, as `dataengine init` has them."""
+    """A folder and an SQLite file in the workspace, as `dataengine init` creates them."""
 
     def __init__(self, folder: Path) -> None:
         self._template = folder / "template.db"
@@ -46,7 +46,7 @@ class OnThisMachine:
 
 
 class OnServers:
-    """A database of a PostgreSQL and a prefix of an S3 for each workspace."""
+    """A database on PostgreSQL and a prefix on S3 for each workspace."""
 
     def __init__(self, databases: PostgresDatabases, s3: S3Server) -> None:
         self._databases, self._s3 = databases, s3

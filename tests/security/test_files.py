@@ -1,4 +1,4 @@
-"""What a workspace writes is its user's alone, from the first byte."""
+"""Files of a workspace are private to its user from the first byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _as_most_users_have_it() -> Iterator[None]:
 
 
 def open_to_others(folder: Path) -> list[str]:
-    """What others may read, write or enter."""
+    """Paths that others may read, write or enter."""
     found = [path for path in [folder, *folder.rglob("*")] if path.stat().st_mode & 0o077]
     return [f"{path}: {stat.filemode(path.stat().st_mode)}" for path in found]
 

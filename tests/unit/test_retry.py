@@ -1,4 +1,4 @@
-"""Jobs wait out what can end by itself, for as long as they are told."""
+"""Jobs retry during outages, for as long as the settings say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.objects import StorageError, StorageUnavailableError
 
 
 class Clock:
-    """Time that passes only while somebody sleeps or works."""
+    """A clock that advances only while somebody sleeps or works."""
 
     def __init__(self) -> None:
         self.now, self.slept = 0.0, list[float]()
@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def fails(errors: list[Exception | None], work: Callable[[], None] = lambda: None) -> int:
-    """For a call: raises the errors in turn, then returns how many were left."""
+    """Raises the errors in turn, then returns the number of remaining ones."""
     work()
     if errors and (error := errors.pop(0)) is not None:
         raise error

@@ -300,38 +300,27 @@ def _exported(
         advance()
 
 
+def _described(item: ReleasedImage, names: ImageNames) -> tuple[int, str, int, int, list[Mask]]:
+    """Id, name, height, width and masks of an exported image."""
+    image = item.image
+    return image.id, names.of(image), image.height, image.width, item.masks
+
+
 def _write_coco(
     outputs: OutputFolder, begun: Release, found: Iterator[ReleasedImage], names: ImageNames
 ) -> None:
     with outputs.writing(COCO_FILE) as fresh, CocoWriter(fresh, description=begun.name) as writer:
         for item in found:
-            image = item.image
-            writer.add_image(
-                image.id,
-                names.of(image),
-                image.height,
-                image.width,
-                item.masks,
-                sha256=image.sha256,
-                status=str(item.status),
-            )
+            sha256, status = item.image.sha256, str(item.status)
+            writer.add_image(*_described(item, names), sha256=sha256, status=status)
 
 
 def _write_sa1b(
     outputs: OutputFolder, begun: Release, found: Iterator[ReleasedImage], names: ImageNames
 ) -> None:
     for item in found:
-        image = item.image
-        with outputs.writing(f"sa_{image.id}.json") as fresh:
-            write_sa1b(
-                fresh,
-                image.id,
-                names.of(image),
-                image.height,
-                image.width,
-                item.masks,
-                status=str(item.status),
-            )
+        with outputs.writing(f"sa_{item.image.id}.json") as fresh:
+            write_sa1b(fresh, *_described(item, names), status=str(item.status))
 
 
 _WRITERS = {"coco": _write_coco, "sa1b": _write_sa1b}

@@ -56,10 +56,7 @@ AnswerTask = Callable[[Task, Image, np.ndarray, list[RLE]], TaskAnswer]
 
 def simulated_annotator(workspace: Workspace, model: str) -> SimulatedAnnotator:
     """Return the simulated annotator with the workspace's settings and one model version."""
-    chosen = workspace.settings.annotator
-    config = AnnotatorConfig(
-        good_iou=chosen.good_iou, max_clicks=chosen.max_clicks, max_objects=chosen.max_objects
-    )
+    config = AnnotatorConfig(**workspace.settings.annotator.model_dump())
     return SimulatedAnnotator(workspace.segmenter(model), config)
 
 

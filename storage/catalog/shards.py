@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog.errors import LeaseLostError
@@ -197,11 +197,8 @@ class Shards(Repository):
         """Ids of the dataset's images in shards of any run of this kind."""
         query = select(ShardRow.image_ids).join(RunRow, RunRow.id == ShardRow.run_id)
         query = query.where(RunRow.dataset_id == dataset_id, RunRow.kind == kind)
-        found: set[int] = set()
         with self._sessions.reading() as session:
-            for ids in session.scalars(query.execution_options(yield_per=PLAN_ROWS)):
-                found.update(ids)
-        return found
+            return _union(session, query)
 
     def committed_images(self, dataset_id: int, kind: RunKind, *, table_version: int) -> set[int]:
         """Ids of the dataset's images whose shard, of any run of this kind, is in that version of
@@ -214,11 +211,8 @@ class Shards(Repository):
             ShardRow.table_version <= table_version,
         )
         broken = select(QuarantineRow.image_id).where(QuarantineRow.dataset_id == dataset_id)
-        found: set[int] = set()
         with self._sessions.reading() as session:
-            for ids in session.scalars(query.execution_options(yield_per=PLAN_ROWS)):
-                found.update(ids)
-            return found.difference(session.scalars(broken))
+            return _union(session, query).difference(session.scalars(broken))
 
     def totals(self, run_id: str) -> ShardTotals:
         """The run's progress."""
@@ -254,6 +248,12 @@ def _take(
             return to_record(Shard, session.get_one(ShardRow, (run_id, shard)))
         # else another worker was faster: try the next one
     return None
+
+
+def _union(session: Session, query: Select[list[int]]) -> set[int]:
+    """The ids in the lists of a query, read in parts."""
+    found = session.scalars(query.execution_options(yield_per=PLAN_ROWS))
+    return {image_id for ids in found for image_id in ids}
 
 
 def _leased(run_id: str, shard: int, lease_id: str) -> tuple[ColumnElement[bool], ...]:

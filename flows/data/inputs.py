@@ -108,6 +108,7 @@ def scan_folder(
 
 
 look_into = scan_folder
+"""The earlier name."""
 
 
 def passed_over_in(workspace: Workspace, dataset_id: int) -> list[dict[str, Any]]:

@@ -96,6 +96,7 @@ def _acquire(workspace: Workspace, name: str, wait: bool) -> Lock:
 
 
 turn, loop_turn = named_lock, loop_lock
+"""The earlier names."""
 
 
 @contextmanager
@@ -122,6 +123,7 @@ def tracked_run(workspace: Workspace, run_id: str) -> Iterator[None]:
 
 
 guarded = tracked_run
+"""The earlier name."""
 
 
 def reason_of(error: BaseException) -> str:

@@ -107,3 +107,4 @@ def _counts(session: Session, column: Any, states: type[StateT]) -> dict[StateT,
 
 
 open_catalog = Catalog
+"""The earlier name."""

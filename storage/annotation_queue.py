@@ -16,7 +16,7 @@ from sqlalchemy import and_, func, or_, select, update
 
 from storage.catalog.database import Catalog
 from storage.catalog.errors import LeaseLostError, TaskNotFoundError
-from storage.catalog.sessions import Clock, count_changed, insert_new, new_id
+from storage.catalog.sessions import Clock, count_changed, new_id
 from storage.catalog.states import RunState, TaskKind, TaskState
 from storage.catalog.tables import RunRow, TaskRow
 from storage.catalog.tasks import (
@@ -29,23 +29,16 @@ from storage.catalog.tasks import (
     task_of,
 )
 
+MAX_SKIPS = 3
+"""A task that this many annotators have skipped leaves the queue (`skipped`)."""
+
 
 class AnnotationQueue(TaskQueries):
     """Tasks in the catalog's database. Safe for threads and processes."""
 
-    def __init__(self, catalog: Catalog, *, clock: Clock | None = None, max_skips: int = 3) -> None:
-        """
-        Args:
-            clock: the catalog's by default.
-            max_skips: a task skipped by this many annotators leaves the queue (`skipped`).
-
-        Raises:
-            ValueError: max_skips is below 1.
-        """
-        if max_skips < 1:
-            raise ValueError(f"max_skips must be at least 1, got {max_skips}")
+    def __init__(self, catalog: Catalog, *, clock: Clock | None = None) -> None:
+        """The clock is the catalog's by default."""
         super().__init__(catalog, clock or catalog.now)
-        self._max_skips = max_skips
 
     def add(self, tasks: Sequence[NewTask]) -> int:
         """Add tasks to the queue. A run has at most one task of a kind per image, so repeating this
@@ -63,10 +56,7 @@ class AnnotationQueue(TaskQueries):
             "attempts": 0,
             "created_at": self._clock(),
         }
-        with self._sessions.session() as session:
-            new = insert_new(session, TaskRow, [asdict(task) | common for task in tasks])
-            session.commit()
-            return len(new)
+        return self._sessions.insert(TaskRow, [asdict(task) | common for task in tasks])
 
     def lease(
         self,
@@ -177,7 +167,7 @@ class AnnotationQueue(TaskQueries):
         return self.get(task_id)
 
     def skip(self, task_id: int, lease_id: str) -> TaskState:
-        """Send a task to the back of the queue, behind all with fewer skips. Once `max_skips`
+        """Send a task to the back of the queue, behind all with fewer skips. Once MAX_SKIPS
         different annotators have skipped it, it leaves the queue.
 
         Returns:
@@ -189,7 +179,7 @@ class AnnotationQueue(TaskQueries):
         """
         task = self.get(task_id)  # while the lease holds, nobody else skips it
         people = sorted({*(task.skipped_by or ()), task.annotator_id or 0})
-        over = len(people) >= self._max_skips
+        over = len(people) >= MAX_SKIPS
         state = TaskState.SKIPPED if over else TaskState.OPEN
         values = {"state": state, "skips": TaskRow.skips + 1, "skipped_by": people}
         self._change(task_id, lease_id, values | _NO_LEASE)
@@ -224,11 +214,8 @@ class AnnotationQueue(TaskQueries):
         )
         fresh = {"state": TaskState.OPEN, "skips": 0, "submitted_at": None}
         empty = dict.fromkeys(("skipped_by", "result_key", "result"))
-        with self._sessions.session() as session:
-            values = fresh | empty | _NO_LEASE
-            count = count_changed(session, statement.values(**values))
-            session.commit()
-            return count
+        values: dict[str, Any] = fresh | empty | _NO_LEASE
+        return self._sessions.change(statement.values(**values))
 
     def assign_shards(self, run_id: str, size: int) -> None:
         """Assign the run's submitted tasks to shards of the mask table, `size` to each, in the

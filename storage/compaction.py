@@ -1,8 +1,8 @@
-"""Upkeep of a Delta table of masks: small files become few, old files go, pinned versions stay.
+"""Maintenance of a Delta table of masks: merges small files, deletes old ones, keeps pinned ones.
 
-Shards leave one small file each. `compact` writes their rows again, sorted by image, in one commit
-that changes no row, so the table stays append-only and every older version reads the same as long
-as its files are there. `vacuum` deletes the files that only old versions need, except pinned ones.
+Each shard adds one small file. `compact` merges their rows, sorted by image, in one commit that
+changes no row, so the table stays append-only and older versions stay readable while their files
+exist. `vacuum` deletes files that only old versions need, except those of pinned versions.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _MARK = "upkeep"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableSize:
-    """What the newest version of a table holds."""
+    """Size of the newest version of a table."""
 
     version: int | None = None
-    """None where there is no table."""
+    """None without a table."""
     files: int = 0
     rows: int = 0
     bytes: int = 0
@@ -50,19 +50,19 @@ class TableSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compacted:
-    """What `compact` did."""
+    """Result of `compact`."""
 
     version: int | None
-    """The table's newest version afterwards; None where there is no table."""
+    """The table's newest version afterwards; None without a table."""
     files_before: int = 0
     files_after: int = 0
     rows: int = 0
-    """Rows that were written again."""
+    """Rewritten rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vacuumed:
-    """Files that no version in use needs: how many, and their bytes; and the versions kept."""
+    """Number and bytes of files that no version in use needs, and the kept versions."""
 
     files: int
     bytes: int
@@ -71,7 +71,7 @@ class Vacuumed:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A data file of a version, as its log has it."""
+    """A data file of a version, according to the log."""
 
     path: str
     size: int
@@ -102,13 +102,13 @@ def table_size(store: ObjectStore) -> TableSize:
 def compact(
     store: ObjectStore, prefix: str = layout.MASKS, *, target_bytes: int = TARGET_BYTES
 ) -> Compacted:
-    """Write files smaller than half of `target_bytes` again as few files, each sorted by image_id.
-    Workers may commit shards meanwhile. Killed in between, it leaves files that a sweep removes.
+    """Merge files smaller than half of `target_bytes`, each merged file sorted by image_id. Workers
+    may commit shards meanwhile. A killed call leaves files that a sweep removes.
 
     Raises:
         ValueError: target_bytes is below 1.
-        StorageUnavailableError: the store does not answer, or others committed all the time.
-        StorageError: a file cannot be read or does not hold what the log says; nothing is changed.
+        StorageUnavailableError: the store does not answer, or other commits kept interfering.
+        StorageError: a file cannot be read or contradicts the log; nothing was changed.
     """
     if target_bytes < 1:
         raise ValueError(f"target_bytes is {target_bytes}, expected 1 or more")
@@ -142,7 +142,7 @@ def vacuum(
     and no version that was the newest within `younger_than` needs.
 
     Args:
-        pinned: versions that have to stay readable; those the table does not have are ignored.
+        pinned: versions that must stay readable; unknown ones are ignored.
 
     Raises:
         StorageError: the log or a pinned version cannot be read; nothing was deleted.
@@ -185,7 +185,7 @@ def known_files(store: ObjectStore, prefix: str = layout.MASKS) -> set[str]:
 
 
 def open_table(store: ObjectStore, prefix: str, version: int | None = None) -> DeltaTable | None:
-    """The table, as it is now or was at a version; None where there is none."""
+    """The table, at a version or the newest one; None if there is none."""
     with delta_errors(store.delta_uri(prefix)):
         try:
             return DeltaTable(
@@ -196,7 +196,7 @@ def open_table(store: ObjectStore, prefix: str, version: int | None = None) -> D
 
 
 def files_of(table: DeltaTable) -> list[DataFile]:
-    """The version's files, by the smallest image id in them."""
+    """The version's files, in the order of their smallest image ids."""
     with delta_errors(table.table_uri):
         rows = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     found = []
@@ -217,7 +217,7 @@ def files_of(table: DeltaTable) -> list[DataFile]:
 
 
 def paths_of(store: ObjectStore, prefix: str, version: int) -> set[str]:
-    """The data files of a version that the table has."""
+    """Paths of the data files of an existing version."""
     table = open_table(store, prefix, version)
     assert table is not None
     return {file.path for file in files_of(table)}
@@ -240,7 +240,7 @@ def _removed_in(store: ObjectStore, prefix: str, version: int) -> set[str]:
 
 
 def _groups(files: Sequence[DataFile], target_bytes: int) -> Iterator[list[DataFile]]:
-    """Neighbours by image among the small files, about `target_bytes` together."""
+    """Groups of small files with adjacent images, of about `target_bytes` each."""
     group: list[DataFile] = []
     for file in files:
         if file.size * 2 > target_bytes:
@@ -255,8 +255,8 @@ def _groups(files: Sequence[DataFile], target_bytes: int) -> Iterator[list[DataF
 
 
 def _merge(store: ObjectStore, prefix: str, group: Sequence[DataFile]) -> int:
-    """Replace the files by one; how many rows it has. 0 where somebody else replaced one of them
-    meanwhile."""
+    """Replace the files by one; returns its number of rows, or 0 if another process has replaced
+    one of them meanwhile."""
     rows = sorted_rows(store, prefix, group)
     return int(rows.num_rows) if put_instead(store, prefix, group, rows, "compact") else 0
 
@@ -264,8 +264,8 @@ def _merge(store: ObjectStore, prefix: str, group: Sequence[DataFile]) -> int:
 def put_instead(
     store: ObjectStore, prefix: str, group: Sequence[DataFile], rows: pa.Table, mark: str
 ) -> bool:
-    """Let one file of these rows, or none where there are none, take the place of the group; False
-    where somebody else replaced one of them meanwhile."""
+    """Replace the group by one file of these rows, or by none without rows. Returns False if
+    another process has replaced one of the group's files meanwhile."""
     now = int(datetime.now(UTC).timestamp() * 1000)
     actions: list[AddAction | RemoveAction] = [
         RemoveAction(file.path, False, now, file.size, {}) for file in group
@@ -281,15 +281,15 @@ def put_instead(
 
 
 def read_file(store: ObjectStore, key: str, columns: list[str] | None = None) -> pa.Table:
-    """A file's rows, or these columns of them."""
+    """A file's rows, all columns or some."""
     try:
         return pq.read_table(pa.BufferReader(store.get(key)), schema=SCHEMA, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(f"{key} is no file of masks: {error}") from error
+        raise StorageError(f"{key} is not a file of masks: {error}") from error
 
 
 def sorted_rows(store: ObjectStore, prefix: str, group: Sequence[DataFile]) -> pa.Table:
-    """All rows of the files by image, then in the order they had."""
+    """All rows of the files by image, and in their order within an image."""
     parts = []
     for file in group:
         part = read_file(store, f"{prefix}/{file.path}")
@@ -312,8 +312,8 @@ def _commit(
     replaced: set[str],
     mark: str,
 ) -> bool:
-    """Commit against exactly the version that was looked at: Delta's own retries would not notice
-    that another compaction has replaced the same files, and their masks would be there twice."""
+    """Commit against exactly the version that was read: Delta's own retries would not detect that
+    another compaction has replaced the same files, and would duplicate their masks."""
     for _ in range(ATTEMPTS):
         table = open_table(store, prefix)
         if table is None or not replaced <= {file.path for file in files_of(table)}:

@@ -9,19 +9,20 @@ ends it. The record in the store outlives the catalog: an older backup brings er
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import or_, select, update
 
+from engine.core.batches import batches
 from storage import layout
 from storage.catalog.annotators import Annotator
 from storage.catalog.database import Catalog
 from storage.catalog.datasets import Dataset
 from storage.catalog.errors import CatalogError
-from storage.catalog.sessions import insert_new, new_id
+from storage.catalog.sessions import new_id
 from storage.catalog.states import ErasureKind
 from storage.catalog.tables import (
     AnnotatorRow,
@@ -76,11 +77,11 @@ def of_images(catalog: Catalog, dataset: Dataset, image_ids: Collection[int]) ->
     query = select(ImageRow).where(ImageRow.dataset_id == dataset.id)
     with catalog.reading() as session:
         rows: list[ImageRow] = []
-        for some in _batches(sorted(set(image_ids))):
+        for some in batches(sorted(set(image_ids)), BATCH):
             rows += session.scalars(query.where(ImageRow.id.in_(some)))
         ids = [row.id for row in rows]
         words = {row.file_name for row in rows}
-        for some in _batches(ids):
+        for some in batches(ids, BATCH):
             names = select(ImageAliasRow.file_name).where(ImageAliasRow.image_id.in_(some))
             words.update(session.scalars(names))
         first = min((row.created_at for row in rows), default=None)
@@ -107,15 +108,10 @@ def of_images(catalog: Catalog, dataset: Dataset, image_ids: Collection[int]) ->
 
 def of_dataset(catalog: Catalog, dataset: Dataset) -> Erasure:
     """The erasure of a dataset with its images, masks, runs and releases."""
-    with catalog.reading() as session:
-        images = session.scalars(select(ImageRow.id).where(ImageRow.dataset_id == dataset.id))
-        ids = list(images)
-        runs = session.scalars(select(RunRow.id).where(RunRow.dataset_id == dataset.id))
-        found = list(runs)
-        releases = select(ReleaseRow.name, ReleaseRow.key)
-        rows = session.execute(releases.where(ReleaseRow.dataset_id == dataset.id)).all()
-    inner = of_images(catalog, dataset, ids).work
-    work = {**asdict(inner), "runs": found, "releases": {row.name: row.key for row in rows}}
+    runs = catalog.values(select(RunRow.id).where(RunRow.dataset_id == dataset.id))
+    releases = {release.name: release.key for release in catalog.releases.all(dataset.id)}
+    inner = of_images(catalog, dataset, list(catalog.images.ids(dataset.id))).work
+    work = {**asdict(inner), "runs": runs, "releases": releases}
     target = {"dataset": dataset.id, "created_at": dataset.created_at.isoformat()}
     return Erasure(id=new_id(), kind=ErasureKind.DATASET, target=target, work=Work(**work))
 
@@ -141,8 +137,7 @@ def ids_named(catalog: Catalog, dataset_id: int, file_name: str) -> list[int]:
     mine = select(ImageRow.id).where(ImageRow.dataset_id == dataset_id)
     other = select(ImageAliasRow.image_id).where(ImageAliasRow.file_name == file_name)
     named = or_(ImageRow.file_name == file_name, ImageRow.id.in_(other))
-    with catalog.reading() as session:
-        return list(session.scalars(mine.where(named).order_by(ImageRow.id)))
+    return catalog.values(mine.where(named).order_by(ImageRow.id))
 
 
 def begin(catalog: Catalog, objects: ObjectStore, erasure: Erasure) -> Erasure:
@@ -156,9 +151,7 @@ def begin(catalog: Catalog, objects: ObjectStore, erasure: Erasure) -> Erasure:
             erasure = other
     values = {"id": erasure.id, "kind": erasure.kind, "target": erasure.target}
     row = {**values, "work": asdict(erasure.work), "created_at": catalog.now()}
-    with catalog.session() as session:
-        insert_new(session, ErasureRow, [row])
-        session.commit()
+    catalog.insert(ErasureRow, [row])
     objects.put(layout.ERASURE.key(erasure=erasure.id), json.dumps(values, sort_keys=True).encode())
     return erasure
 
@@ -181,9 +174,8 @@ def pending(catalog: Catalog, objects: ObjectStore) -> list[str]:
     """
     listed = objects.list(layout.ERASURE.prefix)
     noted = [info.key.removeprefix(layout.ERASURE.prefix) for info in listed]
-    with catalog.reading() as session:
-        done = select(ErasureRow.id).where(ErasureRow.finished_at.is_not(None))
-        finished = set(session.scalars(done))
+    done = select(ErasureRow.id).where(ErasureRow.finished_at.is_not(None))
+    finished = set(catalog.values(done))
     known = [erasure.id for erasure in unfinished(catalog)]
     return known + [name for name in noted if name not in finished and name not in known]
 
@@ -240,10 +232,4 @@ def _same(created_at: datetime, target: dict[str, Any]) -> bool:
 def finish(catalog: Catalog, erasure_id: str) -> None:
     """Mark an erasure as finished, and delete its work list."""
     done = update(ErasureRow).where(ErasureRow.id == erasure_id)
-    with catalog.session() as session:
-        session.execute(done.values(finished_at=catalog.now(), work=None))
-        session.commit()
-
-
-def _batches(ids: Sequence[int]) -> list[Sequence[int]]:
-    return [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+    catalog.change(done.values(finished_at=catalog.now(), work=None))

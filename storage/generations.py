@@ -17,7 +17,7 @@ from sqlalchemy import select
 from storage import layout
 from storage.catalog.database import Catalog
 from storage.catalog.errors import CatalogError
-from storage.catalog.sessions import insert_new, new_id
+from storage.catalog.sessions import new_id
 from storage.catalog.tables import GenerationRow
 from storage.objects import ObjectStore
 
@@ -47,8 +47,7 @@ class Unknown:
 
 def marks_of(catalog: Catalog) -> set[str]:
     """The catalog's marks."""
-    with catalog.reading() as session:
-        return set(session.scalars(select(GenerationRow.id)))
+    return set(catalog.values(select(GenerationRow.id)))
 
 
 def unknown_to(marks: Callable[[], Collection[str]], objects: ObjectStore) -> Unknown | None:
@@ -103,6 +102,4 @@ def advance(catalog: Catalog, objects: ObjectStore) -> None:
 def accept(catalog: Catalog, marks: Collection[str]) -> None:
     """Add marks of the store to the catalog."""
     now = catalog.now()
-    with catalog.session() as session:
-        insert_new(session, GenerationRow, [{"id": mark, "at": now} for mark in sorted(marks)])
-        session.commit()
+    catalog.insert(GenerationRow, [{"id": mark, "at": now} for mark in sorted(marks)])

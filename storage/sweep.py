@@ -8,14 +8,14 @@ of the mask table are needed while any version of its log names them. `images/`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import islice
 
 from sqlalchemy import select
 
+from engine.core.batches import batches
 from storage import layout
 from storage.catalog.database import Catalog
 from storage.catalog.states import RunState, TaskState
@@ -23,7 +23,7 @@ from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskR
 from storage.catalog.tasks import TaskResult
 from storage.compaction import known_files
 from storage.masks import MaskTable
-from storage.objects import ObjectInfo, ObjectStore
+from storage.objects import ObjectStore
 
 BATCH = 500
 """Keys looked up at once."""
@@ -94,7 +94,7 @@ def sweep(
     for prefix, look in needed.items():
         found = Swept()
         old = (info for info in objects.list(prefix) if info.modified < before)
-        for batch in _batches(old):
+        for batch in batches(old, BATCH):
             named = set(look([info.key for info in batch]))
             for info in batch:
                 if info.key not in named:
@@ -105,11 +105,6 @@ def sweep(
         if found.objects:
             report.kinds[prefix.rstrip("/")] = found
     return report
-
-
-def _batches(infos: Iterator[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
-    while batch := list(islice(infos, BATCH)):
-        yield batch
 
 
 def _data_files(objects: ObjectStore, table: str) -> Needed:
@@ -161,9 +156,8 @@ class _Rows:
         """Pre-filled masks of runs that are not done: a resumed run uses them again."""
         parsed = ((key, layout.PREFILL.parse(key)) for key in keys)
         runs = {key: found["run"] for key, found in parsed if found}
-        with self._catalog.reading() as session:
-            query = select(RunRow.id).where(RunRow.id.in_(set(runs.values())))
-            known = set(session.scalars(query))
+        query = select(RunRow.id).where(RunRow.id.in_(set(runs.values())))
+        known = set(self._catalog.values(query))
         there = known - self._done(known)
         return {key for key, run in runs.items() if run in there}
 
@@ -172,9 +166,8 @@ class _Rows:
         parsed = {key: layout.EMBEDDING.parse(key) or {} for key in keys}
         images = {key: layout.number(found.get("image", "")) for key, found in parsed.items()}
         wanted = {image for image in images.values() if image is not None}
-        with self._catalog.reading() as session:
-            there = set(session.scalars(select(ImageRow.id).where(ImageRow.id.in_(wanted))))
-            models = set(session.scalars(select(ModelRow.version)))
+        there = set(self._catalog.values(select(ImageRow.id).where(ImageRow.id.in_(wanted))))
+        models = set(self._catalog.values(select(ModelRow.version)))
         return {
             key
             for key, image in images.items()
@@ -183,13 +176,11 @@ class _Rows:
 
     def models(self, keys: Sequence[str]) -> set[str]:
         """Checkpoints of registered versions."""
-        with self._catalog.reading() as session:
-            return set(session.scalars(select(ModelRow.key))) & set(keys)
+        return set(self._catalog.values(select(ModelRow.key))) & set(keys)
 
     def releases(self, keys: Sequence[str]) -> set[str]:
         """Files of releases, finished or being built."""
-        with self._catalog.reading() as session:
-            folders = {layout.inside(key) for key in session.scalars(select(ReleaseRow.key))}
+        folders = [layout.inside(key) for key in self._catalog.values(select(ReleaseRow.key))]
         return {key for key in keys if any(key.startswith(folder) for folder in folders)}
 
     def _done(self, run_ids: set[str]) -> set[str]:
@@ -208,11 +199,6 @@ class _Rows:
 def pinned_versions(catalog: Catalog) -> set[int]:
     """Versions of the mask table that releases and model versions were made from; they must stay
     readable."""
-    with catalog.reading() as session:
-        found = [*session.scalars(select(ReleaseRow.table_version))]
-        found += [
-            version
-            for version in session.scalars(select(ModelRow.table_version))
-            if version is not None
-        ]
-    return set(found)
+    trained_on = catalog.values(select(ModelRow.table_version))
+    released = catalog.values(select(ReleaseRow.table_version))
+    return {version for version in (*released, *trained_on) if version is not None}

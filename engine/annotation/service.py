@@ -218,13 +218,7 @@ class AnnotationService:
             return True
         except BadImageError as error:
             image = self.catalog.images.get(task.image_id)
-            self.catalog.quarantine.add(
-                task.dataset_id,
-                image.file_name,
-                str(error),
-                stage=context.provenance.stage,
-                image_id=image.id,
-            )
+            self.catalog.quarantine.add_image(image, error, stage=context.provenance.stage)
             key = layout.ANSWER.key(run=task.run_id, task=task.id, attempt=new_id())
             self.objects.put(key, write_parquet([]))
             result = TaskResult(quarantined=str(error))

@@ -192,9 +192,6 @@ class Submissions:
         """Queue late versions of a finished task, and report its run if that was its last task."""
         if task.kind != TaskKind.REVIEW:
             self._late.queue_reviews(task)
-        self._notify_if_drained(task)
-
-    def _notify_if_drained(self, task: Task) -> None:
         if not self._queue.pending(str(task.run_id)):
             self._on_drained(str(task.run_id))
 

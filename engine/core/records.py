@@ -6,7 +6,7 @@ image; scores in [0, 1]; times UTC.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -144,14 +144,7 @@ class Provenance:
         return Mask(
             mask_id=f"{self.run_id}/{image_id}/{name}",
             image_id=image_id,
-            dataset=self.dataset,
-            stage=self.stage,
-            round=self.round,
-            run_id=self.run_id,
-            shard=self.shard,
-            model=self.model,
-            source=self.source,
-            annotator=self.annotator,
+            **{field.name: getattr(self, field.name) for field in fields(self)},
             rle=rle,
             area=rle_codec.area(rle),
             box_xyxy=rle_codec.box_xyxy(rle),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.core.batches import batches
 from engine.core.clicks import center_point, next_click
 from engine.core.metrics import batch_iou, boundary_f, boundary_tolerance
 from engine.core.records import Prompt
@@ -141,8 +142,7 @@ def evaluate_clicks(
     for number, item in enumerate(images):
         rles = item.truths if max_masks_per_image is None else item.truths[:max_masks_per_image]
         viewer = TiledPredictor(segmenter, item.image_HWC, use_tiles=zoom)
-        for start in range(0, len(rles), MAX_BATCH):
-            batch = rles[start : start + MAX_BATCH]
+        for batch in batches(rles, MAX_BATCH):
             truths = np.stack([decode(rle) for rle in batch])
             boxes = np.array([box_xyxy(rle) for rle in batch], np.float64)
             kept = truths.any(axis=(1, 2))

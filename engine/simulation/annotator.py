@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from engine.core.batches import batches
 from engine.core.clicks import center_point, depth, next_click
 from engine.core.components import largest_component
 from engine.core.metrics import batch_iou, iou
@@ -174,8 +175,8 @@ class SimulatedAnnotator:
         """
         largest_first = sorted((t for t in truths if t.any()), key=lambda t: -int(t.sum()))
         objects = [_Object(truth) for truth in largest_first[: self.config.max_objects]]
-        for start in range(0, len(objects), MAX_BATCH):
-            self._click(viewer, objects[start : start + MAX_BATCH])
+        for batch in batches(objects, MAX_BATCH):
+            self._click(viewer, batch)
         done = [self._finish(item) for item in objects]
         return [record for record in done if record.iou >= self.config.keep_iou]
 

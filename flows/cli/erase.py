@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,14 +44,15 @@ def image(
     """Delete images: pixels, masks in all versions, tasks, results, embeddings, release files."""
     from storage import erasures
 
-    with in_workspace(as_json) as workspace:
-        _check_none_unfinished(workspace)
+    def chosen(workspace: Workspace) -> Erasure:
         row = workspace.catalog.datasets.get(dataset)
         ids = [number for name in images for number in _ids_of(workspace, row.id, name)]
         found = erasures.of_images(workspace.catalog, row, ids)
         if missing := sorted(set(ids) - set(found.work.image_ids)):
             raise typer.BadParameter(f"{dataset} has no image {missing[0]}", param_hint="IMAGES")
-        _carry_out(workspace, found, dry_run, yes, as_json)
+        return found
+
+    _erase(chosen, dry_run, yes, as_json)
 
 
 @app.command(epilog=example("dataengine erase dataset photos --dry-run"))
@@ -61,13 +63,9 @@ def dataset(
     as_json: JsonOption = False,
 ) -> None:
     """Delete a dataset: its images with all their data, its loops, runs and releases."""
-    from storage import erasures
+    from storage.erasures import of_dataset
 
-    with in_workspace(as_json) as workspace:
-        _check_none_unfinished(workspace)
-        row = workspace.catalog.datasets.get(name)
-        found = erasures.of_dataset(workspace.catalog, row)
-        _carry_out(workspace, found, dry_run, yes, as_json)
+    _erase(lambda w: of_dataset(w.catalog, w.catalog.datasets.get(name)), dry_run, yes, as_json)
 
 
 @app.command(epilog=example("dataengine erase person ada"))
@@ -80,12 +78,13 @@ def person(
     """Replace a person's name by a pseudonym everywhere and sign them out. Their work stays."""
     from storage import erasures
 
-    with in_workspace(as_json) as workspace:
-        _check_none_unfinished(workspace)
+    def chosen(workspace: Workspace) -> Erasure:
         found = workspace.catalog.annotators.find(name)
         if found is None or found.kind != "person":
             raise typer.BadParameter(f"there is no annotator {name!r}", param_hint="NAME")
-        _carry_out(workspace, erasures.of_person(found), dry_run, yes, as_json)
+        return erasures.of_person(found)
+
+    _erase(chosen, dry_run, yes, as_json)
 
 
 @app.command(epilog=example("dataengine erase pending"))
@@ -116,28 +115,26 @@ def _ids_of(workspace: Workspace, dataset_id: int, name: str) -> list[int]:
     return found
 
 
-def _check_none_unfinished(workspace: Workspace) -> None:
-    """Raise if an erasure is unfinished: the catalog lacks part of what it was to delete."""
+def _erase(chosen: Callable[[Workspace], Erasure], dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Erase what `chosen` returns, once confirmed. Refused while an erasure is unfinished, as the
+    catalog lacks part of what that one deletes."""
     from storage.erasures import unfinished
 
-    if left := unfinished(workspace.catalog):
-        raise WorkspaceError(
-            f"{len(left)} erasures were interrupted; `dataengine erase pending` finishes them"
-        )
-
-
-def _carry_out(
-    workspace: Workspace, erasure: Erasure, dry_run: bool, yes: bool, as_json: bool
-) -> None:
-    affected = concerned(workspace, erasure)
-    check_idle(workspace, erasure)
-    if not as_json:
-        _print_affected(affected)
-    if not dry_run and not yes:
-        if as_json:
-            raise typer.BadParameter("erasing cannot be undone: give --yes with --json")
-        typer.confirm("this cannot be undone; erase it?", abort=True)
-    done = None if dry_run else erase(workspace, erasure)
+    with in_workspace(as_json) as workspace:
+        if left := unfinished(workspace.catalog):
+            raise WorkspaceError(
+                f"{len(left)} erasures were interrupted; `dataengine erase pending` finishes them"
+            )
+        erasure = chosen(workspace)
+        affected = concerned(workspace, erasure)
+        check_idle(workspace, erasure)
+        if not as_json:
+            _print_affected(affected)
+        if not dry_run and not yes:
+            if as_json:
+                raise typer.BadParameter("erasing cannot be undone: give --yes with --json")
+            typer.confirm("this cannot be undone; erase it?", abort=True)
+        done = None if dry_run else erase(workspace, erasure)
     if as_json:
         print_json({**affected, "dry_run": dry_run, "erased": done})
     elif done is not None:

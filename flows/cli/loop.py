@@ -51,14 +51,14 @@ def run(
 ) -> None:
     """Run the loop: annotate, retrain, pre-fill, retrain, generate.
 
-    Stopped in any way, it resumes when it is started again: a loop that is under way keeps its
-    plan, which need not be given again.
+    Stopped in any way, it resumes when it is started again: an unfinished loop keeps its plan,
+    which need not be given again.
     """
     with _errors_of_option("--annotator"):
         plan.check_annotator(annotator or "simulated")
     with _errors_of_option("--rounds"):
         plan.parse_rounds(rounds or "2,1")
-    given = plan.PlanWords(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
+    given = plan.PlanOptions(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.loop.data_engine import data_engine
 

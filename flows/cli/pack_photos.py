@@ -18,7 +18,7 @@ from engine.training.pack import pack
 from engine.training.photo_pool import set_names
 from engine.training.samples import Example
 from flows.cli.tables import print_left_out
-from flows.data.inputs import Input, look_into
+from flows.data.inputs import Input, scan_folder
 from flows.training.scores import LeftOut, annotated
 from flows.workspace import progress
 from flows.workspace.console import console
@@ -38,7 +38,7 @@ def read_folders(folders: Sequence[Path]) -> Sets:
     if len(set(names)) < len(names):
         raise ValueError(f"each folder needs a name of its own, got {', '.join(names)}")
     return {
-        name: look_into(folder / "images", folder / "instances.json")
+        name: scan_folder(folder / "images", folder / "instances.json")
         for name, folder in zip(names, folders, strict=True)
     }
 

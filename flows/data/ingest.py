@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from prefect import flow
 
 from engine.core import rle as rle_codec
+from engine.core.batches import batches
 from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import RLE
-from flows.data.inputs import NOT_NAMED, Input, look_into
+from flows.data.inputs import NOT_NAMED, Input, scan_folder
 from flows.workspace import costs, progress
-from flows.workspace.retry import patiently
-from flows.workspace.run_lock import guarded
+from flows.workspace.retry import retry_during_outage
+from flows.workspace.run_lock import tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import NewImage, RunKind, Split, new_id
@@ -126,7 +127,7 @@ def ingest_folder(
         NotADirectoryError: the folder does not exist.
         BadAnnotationsError: the COCO file is invalid.
     """
-    found = look_into(folder, coco, conventions)
+    found = scan_folder(folder, coco, conventions)
     row = workspace.catalog.datasets.get_or_create(dataset)
     run = workspace.catalog.runs.start(
         new_id(),
@@ -138,7 +139,7 @@ def ingest_folder(
     share = workspace.settings.held_out if held_out is None else held_out
     work = _Ingest(workspace, dataset, row.id, run.id, share, found)
     report = work.report
-    with guarded(workspace, run.id), costs.spending(workspace, run.id):
+    with tracked_run(workspace, run.id), costs.spending(workspace, run.id):
         work.images()
         if found.truth is not None:
             work.annotations(found.truth, replace=replace_annotations)
@@ -146,15 +147,6 @@ def ingest_folder(
         figures = {**report.as_dict(), "problems": len(report.problems)}
         workspace.catalog.runs.finish(run.id, figures)
     return report
-
-
-T = TypeVar("T")
-
-
-def _groups(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while group := list(islice(rest, BATCH)):
-        yield group
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +172,7 @@ class _Ingest:
         self.workspace, self.dataset, self.dataset_id = workspace, dataset, dataset_id
         self.run_id, self.held_out, self.found = run_id, held_out, found
         self.report = IngestReport(files=len(found.files))
-        self.patience = workspace.settings.outage_seconds
+        self.outage_seconds = workspace.settings.outage_seconds
         self.named: dict[int, list[_Named]] = {}
         """Image id -> its files; empty without annotations."""
 
@@ -190,19 +182,19 @@ class _Ingest:
             self._quarantine(name, "the folder cannot be read: fix permissions and ingest again")
         files = zip(self.found.files, self.found.names, strict=True)
         with progress.current().track("ingest", len(self.found.files), "image") as advance:
-            for group in _groups(files):
+            for group in batches(files, BATCH):
                 self._add_images(group, advance)
 
     def annotations(self, truth: CocoDataset, *, replace: bool) -> None:
         """Add the annotations of these images."""
         for problem in truth.problems:
             self.report.problems.append(str(problem))
-        for shard, ids in enumerate(_groups(self.named)):
+        for shard, ids in enumerate(batches(self.named, BATCH)):
             given = {i: rles for i in ids if (rles := self._find_masks(truth, i)) is not None}
             masks = self._new_truth(given, shard, replace=replace)
             if masks:
                 commit = partial(self.workspace.truths.commit, masks, run_id=self.run_id)
-                patiently(self.patience, partial(commit, shard=shard))
+                retry_during_outage(self.outage_seconds, partial(commit, shard=shard))
         for name in self.found.without_file():
             self.report.problems.append(f"{name}: annotated, but not on disk")
 
@@ -219,7 +211,9 @@ class _Ingest:
                 pictures.append(picture)
             advance()
         images = self.workspace.catalog.images
-        added = patiently(self.patience, lambda: images.add_many(self.dataset_id, rows))
+        added = retry_during_outage(
+            self.outage_seconds, lambda: images.add_many(self.dataset_id, rows)
+        )
         self.report.added += added.new
         self.report.known += len(rows) - added.new
         if self.found.truth is not None:
@@ -240,7 +234,7 @@ class _Ingest:
             self.report.problems.append(f"{name}: {FLAT}")
         digest = hashlib.sha256(data).hexdigest()
         key = layout.image_key(digest, info.extension)
-        patiently(self.patience, lambda: self.workspace.objects.put(key, data))
+        retry_during_outage(self.outage_seconds, lambda: self.workspace.objects.put(key, data))
         self.report.bytes += len(data)
         if info.pages > 1:
             self.found.passed_over.add(PAGES, f"{name} ({info.pages - 1} of {info.pages})")

@@ -78,7 +78,7 @@ class Input:
         return missing
 
 
-def look_into(
+def scan_folder(
     folder: Path, coco: Path | None = None, conventions: Conventions | None = None
 ) -> Input:
     """List a folder's images and read their annotations, without opening an image.

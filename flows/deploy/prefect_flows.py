@@ -24,7 +24,7 @@ from flows.review.review import finish_review, queue_sample, start_review
 from flows.stages.fully_automatic import RUNS, generate, images_without_masks
 from flows.training.retrain import retrain
 from flows.workspace import progress
-from flows.workspace.run_lock import guarded
+from flows.workspace.run_lock import tracked_run
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Dataset, RunKind, RunState
 
@@ -91,7 +91,7 @@ def review_sample(workspace: str, dataset: str, images: int = 20) -> dict[str, A
     """Queue automatic masks of random images for people to review on the annotation page."""
     with opened(workspace) as found:
         job = start_review(found, dataset, _run_id())
-        with guarded(found, job.run_id):
+        with tracked_run(found, job.run_id):
             queued = queue_sample(found, job, images, None, with_truth=False)
             if not queued:
                 found.catalog.runs.finish(job.run_id, finish_review(found, job).to_json())

@@ -14,11 +14,11 @@ from engine.training.trainer import NoMasksError
 from flows.loop.data_engine import data_engine
 from flows.prefect_api import events
 from flows.review.rescore import RescoreFigures, rescore_dataset
-from flows.review.retrain_triggers import due_events, judged_since_retrain
-from flows.review.review import finish_if_judged
+from flows.review.retrain_triggers import due_events, verdicts_since_retrain
+from flows.review.review import finish_if_submitted
 from flows.training.retrain import retrain
 from flows.workspace import progress
-from flows.workspace.run_lock import BusyError, loop_turn, turn
+from flows.workspace.run_lock import BusyError, loop_lock, named_lock
 from storage.catalog import PEOPLE, LoopState, RoundState, RunKind, RunState
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def run_drained(workspace: Workspace, run_id: str) -> None:
     round can continue."""
     run = workspace.catalog.runs.get(run_id)
     if run.kind == RunKind.REVIEW:
-        finish_if_judged(workspace, run_id)
+        finish_if_submitted(workspace, run_id)
     elif run.round_id is not None:
         events.round_drained(workspace, run.round_id)
 
@@ -77,13 +77,13 @@ class Advance:
 def retrain_if_due(workspace: Workspace, dataset: Dataset) -> DueRetrain:
     """Retrain if the verdicts since the last retrain give a reason. The version is named after the
     latest verdict, so that processes with the same reason train once."""
-    judged = judged_since_retrain(workspace, dataset)
-    reasons = due_events(workspace, judged)
+    counts = verdicts_since_retrain(workspace, dataset)
+    reasons = due_events(workspace, counts)
     if not reasons:
         return DueRetrain(reason="no reason for a retrain")
-    version = f"{dataset.name}-verdict-{judged.latest}"
+    version = f"{dataset.name}-verdict-{counts.latest}"
     try:
-        with turn(workspace, loop_turn(dataset.id), wait=False):
+        with named_lock(workspace, loop_lock(dataset.id), wait=False):
             result = retrain(str(workspace.settings.root), dataset.name, version)
     except (NoMasksError, BusyError) as error:
         return DueRetrain(reason=str(error))
@@ -91,7 +91,7 @@ def retrain_if_due(workspace: Workspace, dataset: Dataset) -> DueRetrain:
 
 
 def advance_dataset(workspace: Workspace, dataset: Dataset) -> Advance:
-    """Advance a dataset without people: finish judged reviews, continue the loop if no task is
+    """Advance a dataset without people: finish submitted reviews, continue the loop if no task is
     open, run a due retrain or comparison."""
     reviews = _finish_reviews(workspace, dataset)
     loop, tasks = _advance_loop(workspace, dataset)
@@ -111,7 +111,7 @@ def _finish_reviews(workspace: Workspace, dataset: Dataset) -> int:
     late = LateWork(workspace.catalog, workspace.queue, workspace.objects, workspace.masks)
     for run in found:
         late.resume(run)
-        finish_if_judged(workspace, run.id)
+        finish_if_submitted(workspace, run.id)
     return sum(runs.get(run.id).state == RunState.FINISHED for run in found)
 
 

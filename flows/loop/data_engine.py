@@ -22,8 +22,8 @@ from flows.stages.task_runner import wait_for_people
 from flows.training.retrain import retrain, retrain_run_id
 from flows.training.scores import held_out_scores
 from flows.workspace import progress
-from flows.workspace.retry import patiently
-from flows.workspace.run_lock import guarded, loop_turn, turn
+from flows.workspace.retry import retry_during_outage
+from flows.workspace.run_lock import loop_lock, named_lock, tracked_run
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     PEOPLE,
@@ -117,11 +117,13 @@ def _is_done(workspace: Workspace, dataset: str, loop: Loop, round_id: int, wait
     is done."""
 
     def step() -> Round:
-        with turn(workspace, loop_turn(loop.dataset_id), wait=wait):
+        with named_lock(workspace, loop_lock(loop.dataset_id), wait=wait):
             row = workspace.catalog.rounds.get(round_id)
             return finish_round(workspace, dataset, loop, row)
 
-    while (row := patiently(workspace.settings.outage_seconds, step)).state != RoundState.DONE:
+    while (
+        row := retry_during_outage(workspace.settings.outage_seconds, step)
+    ).state != RoundState.DONE:
         if not wait:
             return False
         wait_for_people(workspace, context_of(workspace, row), TASKS[Stage(row.stage)])
@@ -135,7 +137,7 @@ def finish_round(workspace: Workspace, dataset: str, loop: Loop, row: Round) -> 
     if row.state in (RoundState.PLANNED, RoundState.OPENED):
         row = open_round(workspace, row)
         progress.current().say(f"[bold]{row.stage} round {row.number}[/bold] with {row.model_in}")
-        with guarded(workspace, str(row.run_id)):
+        with tracked_run(workspace, str(row.run_id)):
             scores = held_out_scores(workspace, str(row.model_in), dataset)
             figures = _stage(root, row)
             if figures is None:

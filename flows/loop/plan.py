@@ -26,7 +26,7 @@ class BadPlanError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlanWords:
+class PlanOptions:
     """A loop's plan as users give it. None: the unfinished loop's value, else the default."""
 
     rounds: str | None = None
@@ -34,7 +34,7 @@ class PlanWords:
     annotator: str | None = None
 
 
-DEFAULTS = PlanWords(rounds="2,1,1", images_per_round=60, annotator="simulated")
+DEFAULTS = PlanOptions(rounds="2,1,1", images_per_round=60, annotator="simulated")
 """Defaults of the command."""
 
 
@@ -63,7 +63,7 @@ def check_annotator(name: str) -> None:
         raise BadPlanError(f"the annotator must be {' or '.join(ANNOTATORS)}, got {name!r}")
 
 
-def loop_under_way(workspace: Workspace, dataset: str) -> Loop | None:
+def unfinished_loop(workspace: Workspace, dataset: str) -> Loop | None:
     """Return the dataset's unfinished loop, or None.
 
     Raises:
@@ -75,19 +75,19 @@ def loop_under_way(workspace: Workspace, dataset: str) -> Loop | None:
     return loop if loop is not None and loop.state != LoopState.FINISHED else None
 
 
-def words_of(plan: Sequence[PlannedRound]) -> PlanWords:
+def options_of(plan: Sequence[PlannedRound]) -> PlanOptions:
     """Return a plan in the form that users give."""
     stages = Counter(str(entry.stage) for entry in plan)
     numbers = [stages[stage] for stage in STAGES]
     by_people = any(entry.annotator == "people" for entry in plan)
-    return PlanWords(
+    return PlanOptions(
         rounds=",".join(map(str, numbers)),
         images_per_round=plan[0].images,
         annotator="people" if by_people else "simulated",
     )
 
 
-def loop_plan(workspace: Workspace, dataset: str, given: PlanWords) -> list[PlannedRound]:
+def loop_plan(workspace: Workspace, dataset: str, given: PlanOptions) -> list[PlannedRound]:
     """Return the plan of the unfinished loop, else a plan of the given values and the defaults.
 
     Raises:
@@ -103,18 +103,18 @@ def loop_plan(workspace: Workspace, dataset: str, given: PlanWords) -> list[Plan
     if given.annotator is not None:
         check_annotator(given.annotator)
     chosen = {name: value for name, value in asdict(given).items() if value is not None}
-    loop = loop_under_way(workspace, dataset)
+    loop = unfinished_loop(workspace, dataset)
     if loop is None:
-        words = replace(DEFAULTS, **chosen)
-        first, second, third = parse_rounds(str(words.rounds))
+        options = replace(DEFAULTS, **chosen)
+        first, second, third = parse_rounds(str(options.rounds))
         return LoopPlan(
             assisted_manual=first,
             semi_automatic=second,
             fully_automatic=third,
-            images_per_round=int(words.images_per_round or 1),
-            annotator=str(words.annotator),
+            images_per_round=int(options.images_per_round or 1),
+            annotator=str(options.annotator),
         ).rounds()
-    known = words_of(loop.plan)
+    known = options_of(loop.plan)
     if replace(known, **chosen) != known:
         raise LoopConflictError(
             f"the unfinished loop of {dataset} has another plan: {describe_plan(known)}; continue "
@@ -124,10 +124,10 @@ def loop_plan(workspace: Workspace, dataset: str, given: PlanWords) -> list[Plan
     return loop.plan
 
 
-def describe_plan(words: PlanWords) -> str:
+def describe_plan(options: PlanOptions) -> str:
     """Return the plan as a sentence for users."""
-    who = "people" if words.annotator == "people" else "the simulated annotator"
+    who = "people" if options.annotator == "people" else "the simulated annotator"
     return (
-        f"{words.rounds} rounds of stages 1, 2, 3 with at most {words.images_per_round} images per "
-        f"round, annotated by {who}"
+        f"{options.rounds} rounds of stages 1, 2, 3 with at most {options.images_per_round} images "
+        f"per round, annotated by {who}"
     )

@@ -17,10 +17,10 @@ def backup_catalog(url: str, path: Path) -> Manifest:
         CatalogError: the catalog does not exist or does not answer.
         OSError: the file cannot be written.
     """
-    from storage.catalog import CatalogNotMigratedError, CatalogTooNewError, open_catalog
+    from storage.catalog import Catalog, CatalogNotMigratedError, CatalogTooNewError
     from storage.catalog.backup import write_backup
 
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         manifest = write_backup(catalog.engine, path)
         try:
             catalog.audit.add("backup", path.name, rows=manifest.rows)
@@ -47,7 +47,7 @@ def restore_catalog(
         StorageError: the store does not answer.
     """
     from storage import generations
-    from storage.catalog import open_catalog
+    from storage.catalog import Catalog
     from storage.catalog.backup import first_values, restore_backup
 
     unknown = None
@@ -59,7 +59,7 @@ def restore_catalog(
             f"{path}: {unknown}. Nothing was changed. Restore a newer backup; if there is none, "
             "--beside-newer-store restores this one (docs/maintenance.md)"
         )
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         manifest = restore_backup(catalog.engine, path)
         if unknown is not None:
             generations.accept(catalog, unknown.ids)

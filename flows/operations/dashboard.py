@@ -48,6 +48,7 @@ class WorkspaceReports:
         catalog = workspace.catalog
         workspace.queue.expire()
         datasets, models = catalog.datasets.all(), catalog.models.all()
+        compared = compared_set(models)
         verdicts: dict[str, int] = defaultdict(int)
         for row in datasets:
             for kind, count in catalog.verdicts.counts(row.id).items():
@@ -57,7 +58,7 @@ class WorkspaceReports:
             "loops": [found for row in datasets if (found := _loop(workspace, row))],
             "queue": {str(kind): row for kind, row in workspace.queue.by_kind().items()},
             "annotators": annotator_rows(workspace),
-            "models": _model_rows(models),
+            "models": [_model_row(model, compared) for model in models],
             "model_choices": [asdict(choice) for choice in open_choices(models)],
             "runs": [_run_row(workspace, run) for run in catalog.runs.all(limit=RUNS)],
             "history": history(workspace.queue.latest(HISTORY_TASKS, kinds=MAKING)),
@@ -157,11 +158,6 @@ def _names_of(person: Annotator, names: dict[int, str]) -> list[str] | None:
     """Names of the datasets that a person may see; None: all."""
     datasets = sight_of(person).datasets
     return None if datasets is None else sorted(names[one] for one in datasets if one in names)
-
-
-def _model_rows(models: list[Model]) -> list[dict[str, Any]]:
-    compared = compared_set(models)
-    return [_model_row(model, compared) for model in models]
 
 
 def _model_row(model: Model, compared: str | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flows.workspace.run_lock import release_turn
+from flows.workspace.run_lock import release_lock
 from flows.workspace.workspace import Workspace
 from storage.catalog import Release, Run
 
@@ -47,7 +47,7 @@ def find(workspace: Workspace) -> StaleWork:
         release
         for release in workspace.catalog.releases.building()
         if release.created_at < since
-        and workspace.catalog.locks.holder(release_turn(release.name)) is None
+        and workspace.catalog.locks.holder(release_lock(release.name)) is None
     ]
     return StaleWork(runs, releases, submitted)
 

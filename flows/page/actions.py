@@ -18,12 +18,12 @@ from flows.deploy.jobs import JOBS
 from flows.deploy.start import is_deployed
 from flows.loop.plan import (
     BadPlanError,
-    PlanWords,
+    PlanOptions,
     check_annotator,
     describe_plan,
     loop_plan,
-    loop_under_way,
-    words_of,
+    options_of,
+    unfinished_loop,
 )
 from flows.page.background_commands import (
     BackgroundCommand,
@@ -52,25 +52,25 @@ def _dataset(workspace: Workspace) -> str:
 
 
 def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
-    """The fields of the loop under way, else of a new one for people."""
-    loop = loop_under_way(workspace, dataset) if dataset else None
-    words = PlanWords(rounds="2,1,1", images_per_round=20, annotator="people")
-    plan = asdict(words_of(loop.plan) if loop else words)
+    """The fields of the unfinished loop, else of a new one for people."""
+    loop = unfinished_loop(workspace, dataset) if dataset else None
+    options = PlanOptions(rounds="2,1,1", images_per_round=20, annotator="people")
+    plan = asdict(options_of(loop.plan) if loop else options)
     return {"dataset": dataset, **plan, "new": False}
 
 
 def _describe_loop(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
-    given = PlanWords(**{name: fields[name] for name in PlanWords.__dataclass_fields__})
+    given = PlanOptions(**{name: fields[name] for name in PlanOptions.__dataclass_fields__})
     try:
         plan = loop_plan(workspace, dataset.name, given)
     except (BadPlanError, LoopConflictError) as error:
         raise invalid(str(error)) from error
     begins = "go through"
-    if (loop := loop_under_way(workspace, dataset.name)) is not None:
+    if (loop := unfinished_loop(workspace, dataset.name)) is not None:
         states = [row.state for row in workspace.catalog.rounds.for_loop(loop.id)]
         begins = f"continue the loop, {states.count(RoundState.DONE)} of {len(states)} done:"
     return (
-        f"{begins} {describe_plan(words_of(plan))}; the model is retrained after each round of "
+        f"{begins} {describe_plan(options_of(plan))}; the model is retrained after each round of "
         "stages 1 and 2"
     )
 

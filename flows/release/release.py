@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from prefect import flow
 
+from engine.core.batches import batches
 from engine.core.errors import DataEngineError
 from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
@@ -33,7 +33,7 @@ from flows.release.image_names import ImageNames
 from flows.release.image_status import Status, image_statuses
 from flows.release.report_data import write_report
 from flows.workspace import costs, progress
-from flows.workspace.run_lock import guarded, reason_of, release_turn, turn
+from flows.workspace.run_lock import named_lock, reason_of, release_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import (
@@ -78,7 +78,7 @@ def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
     """Prefect flow: freeze the dataset under `name`; return the card. Resumes an unfinished
     release; returns the card of a finished one."""
     opened = open_workspace(workspace)
-    with turn(opened, release_turn(name)):
+    with named_lock(opened, release_lock(name)):
         return _build_release(opened, dataset, name)
 
 
@@ -103,7 +103,7 @@ def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]
     )
     with (
         _failing(opened, name),
-        guarded(opened, run.id),
+        tracked_run(opened, run.id),
         costs.spending(opened, run.id),
         tempfile.TemporaryDirectory(prefix="dataengine-") as temporary,
     ):
@@ -185,7 +185,7 @@ def released_images(workspace: Workspace, begun: Release) -> Iterator[ReleasedIm
     status_of = image_statuses(workspace, begun)
     dropped = workspace.catalog.verdicts.rejected_mask_ids(begun.dataset_id)
     images = workspace.catalog.images.each(begun.dataset_id)
-    while page := list(islice(images, PAGE)):
+    for page in batches(images, PAGE):
         by_image: dict[int, list[Mask]] = {image.id: [] for image in page}
         for mask in workspace.masks.masks(
             image_ids=list(by_image), version=begun.table_version, current_only=True
@@ -300,38 +300,27 @@ def _exported(
         advance()
 
 
+def _described(item: ReleasedImage, names: ImageNames) -> tuple[int, str, int, int, list[Mask]]:
+    """Id, name, height, width and masks of an exported image."""
+    image = item.image
+    return image.id, names.of(image), image.height, image.width, item.masks
+
+
 def _write_coco(
     outputs: OutputFolder, begun: Release, found: Iterator[ReleasedImage], names: ImageNames
 ) -> None:
     with outputs.writing(COCO_FILE) as fresh, CocoWriter(fresh, description=begun.name) as writer:
         for item in found:
-            image = item.image
-            writer.add_image(
-                image.id,
-                names.of(image),
-                image.height,
-                image.width,
-                item.masks,
-                sha256=image.sha256,
-                status=str(item.status),
-            )
+            sha256, status = item.image.sha256, str(item.status)
+            writer.add_image(*_described(item, names), sha256=sha256, status=status)
 
 
 def _write_sa1b(
     outputs: OutputFolder, begun: Release, found: Iterator[ReleasedImage], names: ImageNames
 ) -> None:
     for item in found:
-        image = item.image
-        with outputs.writing(f"sa_{image.id}.json") as fresh:
-            write_sa1b(
-                fresh,
-                image.id,
-                names.of(image),
-                image.height,
-                image.width,
-                item.masks,
-                status=str(item.status),
-            )
+        with outputs.writing(f"sa_{item.image.id}.json") as fresh:
+            write_sa1b(fresh, *_described(item, names), status=str(item.status))
 
 
 _WRITERS = {"coco": _write_coco, "sa1b": _write_sa1b}

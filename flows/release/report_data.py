@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.core.overlay import draw_masks
 from engine.core.records import Mask, Source, Stage
 from flows.release.report_html import Picture, Report, RoundRow, render_report
@@ -140,15 +138,11 @@ def _picture(workspace: Workspace, image: Image, stage: Stage) -> Picture:
     pixels = workspace.pixels(image)
     masks = list(workspace.masks.masks(image_ids=[image.id], stage=stage, current_only=True))
     return Picture(
-        title=f"{_title(stage)}: {image.file_name}",
+        title=f"{str(stage).replace('_', ' ').capitalize()}: {image.file_name}",
         caption=_caption(masks),
-        before_HWC=_shrunk(pixels),
+        before_HWC=draw_masks(pixels, []),
         image_HWC=draw_masks(pixels, [mask.rle for mask in masks]),
     )
-
-
-def _title(stage: Stage) -> str:
-    return str(stage).replace("_", " ").capitalize()
 
 
 def _caption(masks: list[Mask]) -> str:
@@ -158,7 +152,3 @@ def _caption(masks: list[Mask]) -> str:
     if filled:
         text += f", {filled} of them pre-filled"
     return f"{text}; model {models}" if models else text
-
-
-def _shrunk(pixels_HWC: np.ndarray) -> np.ndarray:
-    return draw_masks(pixels_HWC, [])

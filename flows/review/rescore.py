@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from engine.core import rle as rle_codec
-from engine.core.records import Mask, Prompt, Source, Stage
+from engine.core.records import Mask, Prompt, Stage
 from engine.core.rle import iou_matrix
-from flows.review.review import MASKS_PER_IMAGE, queue_review, start_review
+from flows.review.review import draw_masks, queue_review, start_review
 from flows.stages.embeddings import make_embeddings
 from flows.workspace import progress
-from flows.workspace.retry import patiently
-from flows.workspace.run_lock import guarded, review_turn, turn
+from flows.workspace.retry import retry_during_outage
+from flows.workspace.run_lock import named_lock, review_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import Dataset, RunKind, RunState
 from storage.formats.images import BadImageError
@@ -54,7 +54,7 @@ def rescore_dataset(workspace: Workspace, dataset: Dataset) -> RescoreFigures | 
     Returns:
         None if there is nothing to compare, or it is already done.
     """
-    with turn(workspace, review_turn(dataset.id)):
+    with named_lock(workspace, review_lock(dataset.id)):
         return _rescore_once(workspace, dataset)
 
 
@@ -64,7 +64,8 @@ def _rescore_once(workspace: Workspace, dataset: Dataset) -> RescoreFigures | No
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, name).hex
     found = workspace.catalog.runs.all(dataset_id=dataset.id, kind=RunKind.REVIEW, limit=10_000)
     known = {run.id: run for run in found}
-    if run_id in known and (known[run_id].state == RunState.FINISHED or _queued(workspace, run_id)):
+    tasks = workspace.queue.counts(run_id=run_id)
+    if run_id in known and (known[run_id].state == RunState.FINISHED or any(tasks.values())):
         return None
     sample = old_masks(workspace, dataset, model)
     if not sample:
@@ -77,7 +78,7 @@ def _rescore_once(workspace: Workspace, dataset: Dataset) -> RescoreFigures | No
         config={"rescore": True, **workspace.settings.production.model_dump(include=SETTINGS)},
         code_version=code_version(),
     )
-    with guarded(workspace, run_id):
+    with tracked_run(workspace, run_id):
         return _compare(workspace, dataset, model, run_id, sample)
 
 
@@ -111,34 +112,17 @@ SETTINGS = {"rescore_images", "rescore_min_iou"}
 def old_masks(workspace: Workspace, dataset: Dataset, model: str) -> dict[int, list[Mask]]:
     """Return a random sample of other models' automatic masks that no review task contains, by
     image, at most MASKS_PER_IMAGE of each. Deterministic for the same model and table."""
-    wanted = workspace.settings.production.rescore_images
-    rng = np.random.default_rng(list(f"{dataset.id}/{model}".encode()))
     counts = workspace.masks.counts(
         ("image_id", "model"), dataset=dataset.name, stage=Stage.FULLY_AUTOMATIC
     )
-    known = sorted({int(str(image)) for image, made_by in counts if made_by != model})
-    asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
-    sample: dict[int, list[Mask]] = {}
-    drawn = rng.permutation(known).tolist() if wanted else []
-    for first in range(0, len(drawn), max(wanted, 1)):
-        chosen = drawn[first : first + wanted]
-        found: dict[int, list[Mask]] = {}
-        for mask in workspace.masks.masks(
-            dataset=dataset.name,
-            source=Source.AUTOMATIC,
-            image_ids=sorted(chosen),
-            current_only=True,
-        ):
-            if mask.model != model and mask.point_xy is not None and mask.mask_id not in asked:
-                found.setdefault(mask.image_id, []).append(mask)
-        for image_id in [image_id for image_id in chosen if image_id in found]:
-            if len(sample) < wanted:
-                masks = found[image_id]
-                order = sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])
-                sample[image_id] = [masks[i] for i in order]
-        if len(sample) == wanted:
-            break
-    return dict(sorted(sample.items()))
+    return draw_masks(
+        workspace,
+        dataset,
+        {int(str(image)) for image, made_by in counts if made_by != model},
+        workspace.settings.production.rescore_images,
+        list(f"{dataset.id}/{model}".encode()),
+        lambda mask: mask.model != model and mask.point_xy is not None,
+    )
 
 
 def disagreements(
@@ -146,13 +130,13 @@ def disagreements(
 ) -> dict[int, list[Mask]]:
     """Return the sample's masks that differ from all predictions of the model for their point."""
     least = workspace.settings.production.rescore_min_iou
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     differing: dict[int, list[Mask]] = {}
     images = workspace.catalog.images.get_many(list(sample))
     with progress.current().track("compare", len(images), "image") as advance:
         for image in images:
             try:
-                pixels = patiently(patience, partial(workspace.pixels, image))
+                pixels = retry_during_outage(outage_seconds, partial(workspace.pixels, image))
             except BadImageError:
                 pixels = None  # the next stage that reads the image quarantines it
             if pixels is not None:
@@ -180,7 +164,3 @@ def best_ious(
         coded = [rle_codec.encode(answer_HW) for answer_HW in answers_MHW]
         best.append(float(iou_matrix([mask.rle], coded).max(initial=0.0)))
     return best
-
-
-def _queued(workspace: Workspace, run_id: str) -> bool:
-    return any(workspace.queue.counts(run_id=run_id).values())

@@ -26,7 +26,7 @@ def _has_trained(workspace: Workspace, run: Run) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class VerdictCounts:
     """Verdicts on a dataset since its last retrain began."""
 
     accepted: int
@@ -39,27 +39,27 @@ class Judged:
 
 def emit_due_events(workspace: Workspace, dataset: Dataset) -> None:
     """Emit Prefect events if the verdicts since the last retrain trigger another one."""
-    judged = judged_since_retrain(workspace, dataset)
-    for event in due_events(workspace, judged):
+    counts = verdicts_since_retrain(workspace, dataset)
+    for event in due_events(workspace, counts):
         payload = {
             "dataset": dataset.name,
-            "accepted": judged.accepted,
-            "rejected_in_a_row": judged.rejected_in_a_row,
+            "accepted": counts.accepted,
+            "rejected_in_a_row": counts.rejected_in_a_row,
         }
         events.emit(workspace, event, payload)
 
 
-def due_events(workspace: Workspace, judged: Judged) -> list[str]:
+def due_events(workspace: Workspace, counts: VerdictCounts) -> list[str]:
     """Return the names of the events whose condition for a retrain holds."""
     chosen = workspace.settings.production
     reasons = (
-        (events.MASKS_ACCEPTED, judged.accepted, chosen.retrain_after_accepted),
-        (events.MASKS_REJECTED, judged.rejected_in_a_row, chosen.retrain_after_rejected),
+        (events.MASKS_ACCEPTED, counts.accepted, chosen.retrain_after_accepted),
+        (events.MASKS_REJECTED, counts.rejected_in_a_row, chosen.retrain_after_rejected),
     )
     return [event for event, count, least in reasons if least and count >= least]
 
 
-def judged_since_retrain(workspace: Workspace, dataset: Dataset) -> Judged:
+def verdicts_since_retrain(workspace: Workspace, dataset: Dataset) -> VerdictCounts:
     """Count the verdicts since the dataset's last retrain that has trained or is running."""
     runs = workspace.catalog.runs
     began = [
@@ -81,7 +81,7 @@ def judged_since_retrain(workspace: Workspace, dataset: Dataset) -> Judged:
         if verdict.verdict != VerdictKind.REJECT:
             break
         in_a_row += 1
-    return Judged(
+    return VerdictCounts(
         accepted=len(accepted & last.keys()),
         rejected_in_a_row=in_a_row,
         latest=fresh[-1].id if fresh else 0,

@@ -5,13 +5,14 @@ A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from prefect import flow
 
+from engine.core.batches import batches
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.tiles import TiledPredictor
@@ -26,14 +27,14 @@ from flows.stages.task_runner import (
     simulated_annotator,
     wait_for_people,
 )
-from flows.workspace.run_lock import guarded, review_turn, turn
+from flows.workspace.run_lock import named_lock, review_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
     PEOPLE,
     SIMULATED,
     AnnotatorKind,
+    Dataset,
     Image,
-    NewTask,
     NewVerdict,
     RunKind,
     Task,
@@ -68,7 +69,7 @@ def review(
     opened = open_workspace(workspace)
     context = start_review(opened, dataset, run_id or new_id())
     opened = opened.as_started(opened.catalog.runs.get(context.run_id))
-    with guarded(opened, context.run_id):
+    with tracked_run(opened, context.run_id):
         chosen = queue_sample(opened, context, images, seed, with_truth=annotator == SIMULATED)
         if annotator == PEOPLE:
             wait_for_people(opened, context, TaskKind.REVIEW)
@@ -90,7 +91,7 @@ def queue_sample(
     Returns:
         Image id -> number of its masks to judge.
     """
-    with turn(workspace, review_turn(context.dataset_id)):
+    with named_lock(workspace, review_lock(context.dataset_id)):
         if not workspace.catalog.verdicts.asked_in_run(context.run_id):
             chosen = list(context.run_id.encode()) if seed is None else seed
             sample = sample_masks(workspace, context.dataset, images, chosen, with_truth=with_truth)
@@ -126,47 +127,49 @@ def sample_masks(
 ) -> dict[int, list[Mask]]:
     """Return automatic masks of random images that no review task contains, by image, at most
     MASKS_PER_IMAGE of each; `with_truth`: images with ground truth only."""
-    rng = np.random.default_rng(seed)
     row = workspace.catalog.datasets.get(dataset)
-    asked = workspace.catalog.verdicts.asked_mask_ids(row.id)
     counts = workspace.masks.counts(("image_id",), dataset=dataset, source=Source.AUTOMATIC)
-    known = sorted({int(str(key[0])) for key in counts})
+    known = {int(str(key[0])) for key in counts}
     if with_truth:
-        known = sorted(set(known) & workspace.images_with_truth(dataset))
-    order = rng.permutation(known).tolist()
+        known &= workspace.images_with_truth(dataset)
+    return draw_masks(workspace, row, known, images, seed)
+
+
+def draw_masks(
+    workspace: Workspace,
+    dataset: Dataset,
+    image_ids: Collection[int],
+    images: int,
+    seed: int | list[int],
+    suits: Callable[[Mask], bool] = lambda mask: True,
+) -> dict[int, list[Mask]]:
+    """Draw images that have automatic masks that suit and that no review task contains; return such
+    masks by image, at most MASKS_PER_IMAGE of each."""
+    rng = np.random.default_rng(seed)
+    asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
+    order = rng.permutation(sorted(image_ids)).tolist()
     chosen: dict[int, list[Mask]] = {}
-    size = max(images, IMAGES_AT_ONCE)
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
+    for part in batches(order, max(images, IMAGES_AT_ONCE)):
+        if len(chosen) == images:
+            break
         found: dict[int, list[Mask]] = {}
         for mask in workspace.masks.masks(
-            dataset=dataset, source=Source.AUTOMATIC, image_ids=part, current_only=True
+            dataset=dataset.name, source=Source.AUTOMATIC, image_ids=part, current_only=True
         ):
-            if mask.mask_id not in asked:
+            if mask.mask_id not in asked and suits(mask):
                 found.setdefault(mask.image_id, []).append(mask)
         for image_id in [i for i in part if i in found][: images - len(chosen)]:
             masks = found[image_id]
             picked = sorted(rng.permutation(len(masks))[:MASKS_PER_IMAGE])
             chosen[image_id] = [masks[index] for index in picked]
-        if len(chosen) == images:
-            break
     return dict(sorted(chosen.items()))
 
 
 def queue_review(workspace: Workspace, context: RunContext, sample: dict[int, list[Mask]]) -> None:
     """Queue one task per image, which names the masks to judge."""
-    workspace.queue.add(
-        [
-            NewTask(
-                dataset_id=context.dataset_id,
-                image_id=image_id,
-                kind=TaskKind.REVIEW,
-                run_id=context.run_id,
-                payload={"mask_ids": [mask.mask_id for mask in masks]},
-            )
-            for image_id, masks in sample.items()
-        ]
-    )
+    ids = {image_id: [mask.mask_id for mask in masks] for image_id, masks in sample.items()}
+    tasks = [context.task(TaskKind.REVIEW, image, mask_ids=names) for image, names in ids.items()]
+    workspace.queue.add(tasks)
 
 
 def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
@@ -182,7 +185,8 @@ def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
         ]
         verdicts, fixes = list[TaskVerdict](), []
         viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
-        for mask, row in zip(given, _overlaps(given, truths), strict=True):
+        overlaps = iou_matrix([mask.rle for mask in given], truths)
+        for mask, row in zip(given, overlaps, strict=True):
             kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
             if row.max(initial=0) >= annotator.config.accept_iou:
                 kind = VerdictKind.ACCEPT
@@ -207,11 +211,7 @@ def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
     return answer
 
 
-def _overlaps(given: Sequence[Mask], truths: list[RLE]) -> np.ndarray:
-    return iou_matrix([mask.rle for mask in given], truths)
-
-
-def finish_if_judged(workspace: Workspace, run_id: str) -> None:
+def finish_if_submitted(workspace: Workspace, run_id: str) -> None:
     """Finish a review whose tasks are all submitted; does nothing for other runs. If the flow that
     queued it still runs, it does the same; each step takes effect once."""
     run = workspace.catalog.runs.get(run_id)
@@ -221,7 +221,7 @@ def finish_if_judged(workspace: Workspace, run_id: str) -> None:
     context = start_review(
         workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id
     )
-    with guarded(workspace, run_id):
+    with tracked_run(workspace, run_id):
         workspace.catalog.runs.finish(run_id, finish_review(workspace, context).to_json())
 
 

@@ -319,9 +319,9 @@ def check_fits(settings: Settings, without: frozenset[str]) -> None:
 def _datasets_in(settings: Settings) -> int:
     if not (settings.root / "catalog.db").exists():
         return 0
-    from storage.catalog import open_catalog
+    from storage.catalog import Catalog
 
-    with open_catalog(settings.catalog_url) as catalog:
+    with Catalog(settings.catalog_url) as catalog:
         catalog.migrate()
         return len(catalog.datasets.all())
 

@@ -10,20 +10,12 @@ from prefect import flow
 from engine.core.records import Source
 from engine.core.rle import RLE, decode
 from engine.sam.tiles import TiledPredictor
-from flows.stages.commit_answers import AnnotationFigures, commit_answers
-from flows.stages.embeddings import make_embeddings
-from flows.stages.rounds import context_of
+from flows.stages.annotation_round import run_annotation_round
+from flows.stages.commit_answers import AnnotationFigures
 from flows.stages.run_context import RunContext
-from flows.stages.task_runner import (
-    AnswerTask,
-    TaskAnswer,
-    answer_tasks,
-    result_of,
-    simulated_annotator,
-    wait_for_people,
-)
+from flows.stages.task_runner import AnswerTask, TaskAnswer, result_of, simulated_annotator
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, TaskKind
+from storage.catalog import SIMULATED, Image, Round, Task, TaskKind
 
 
 @flow(name="assisted-manual")
@@ -37,38 +29,12 @@ def assisted_manual(workspace: str, round_id: int, wait: bool = True) -> dict[st
 def run_assisted_manual(
     workspace: Workspace, row: Round, *, wait: bool = True
 ) -> AnnotationFigures | None:
-    """Queue the round's images without masks, collect the answers, commit the masks.
+    """Run a round whose images are queued without masks, as `run_annotation_round`."""
+    return run_annotation_round(workspace, row, TaskKind.ANNOTATE, _queue, _annotator, wait=wait)
 
-    Safe to repeat at any time: tasks, answers and commits are each done once.
 
-    Returns:
-        The round's figures; None if people still have tasks of it and `wait` is off.
-    """
-    context = context_of(workspace, row)
-    workspace = workspace.as_started(workspace.catalog.runs.get(context.run_id))
-    image_ids = workspace.catalog.rounds.image_ids(row.id)
-    if context.annotator == PEOPLE:
-        make_embeddings(workspace, context, image_ids)
-    workspace.queue.add(
-        [
-            NewTask(
-                dataset_id=context.dataset_id,
-                image_id=image_id,
-                kind=TaskKind.ANNOTATE,
-                run_id=context.run_id,
-                round_id=row.id,
-            )
-            for image_id in image_ids
-        ]
-    )
-    if context.annotator == PEOPLE:
-        if not wait_for_people(workspace, context, TaskKind.ANNOTATE, wait=wait):
-            return None
-    else:
-        answer_tasks(
-            workspace, context, TaskKind.ANNOTATE, image_ids, _annotator(workspace, context)
-        )
-    return commit_answers(workspace, context)
+def _queue(workspace: Workspace, context: RunContext, image_ids: list[int]) -> None:
+    workspace.queue.add([context.task(TaskKind.ANNOTATE, image_id) for image_id in image_ids])
 
 
 def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:

@@ -21,13 +21,14 @@ import numpy as np
 from prefect import flow, task
 
 from engine.automatic import MaskGenerator, preset
+from engine.core.batches import batches
 from engine.core.records import Mask, Source
 from flows.stages import ray_shards
 from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext, context_without_round
 from flows.workspace import costs, logs, progress
-from flows.workspace.retry import kept_alive, patiently
-from flows.workspace.run_lock import guarded, owner
+from flows.workspace.retry import lease_heartbeat, retry_during_outage
+from flows.workspace.run_lock import owner, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
     CatalogError,
@@ -97,7 +98,7 @@ def generate(
     """
     opened = open_workspace(workspace)
     run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new)
-    with guarded(opened, run.id):
+    with tracked_run(opened, run.id):
         chosen = planned_images(opened, run) if image_ids is None else image_ids[:limit]
         figures = generate_run(opened, _context_of_run(opened, run.id), chosen).to_json()
         opened.catalog.runs.finish(run.id, figures)
@@ -170,7 +171,7 @@ def images_without_masks(workspace: Workspace, dataset: Dataset) -> Iterator[int
 def generate_shard(workspace: str, run_id: str) -> int | None:
     """Prefect task around `next_shard`: one task run works on one shard."""
     opened = open_workspace(workspace)
-    return patiently(opened.settings.outage_seconds, lambda: next_shard(opened, run_id))
+    return retry_during_outage(opened.settings.outage_seconds, lambda: next_shard(opened, run_id))
 
 
 def next_shard(workspace: Workspace, run_id: str) -> int | None:
@@ -210,16 +211,16 @@ def generate_run(
         OutageError: the catalog or the store did not answer for `outage_seconds`.
     """
     shards, before = workspace.catalog.shards, plan_shards(workspace, context.run_id, image_ids)
-    root, patience = str(workspace.settings.root), workspace.settings.outage_seconds
+    root, outage_seconds = str(workspace.settings.root), workspace.settings.outage_seconds
     with progress.current().track("generate", before.images, "image") as advance:
         advance(before.committed_images)
         if workspace.settings.runner == "ray":
             ray_shards.work_on_ray(workspace, context.run_id, generate_shard)
         else:
-            while patiently(patience, lambda: shards.remaining(context.run_id)):
+            while retry_during_outage(outage_seconds, lambda: shards.remaining(context.run_id)):
                 if generate_shard(root, context.run_id) is None:
                     time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
-    totals = patiently(patience, lambda: shards.totals(context.run_id))
+    totals = retry_during_outage(outage_seconds, lambda: shards.totals(context.run_id))
     return GenerationFigures(
         images=totals.images, masks=totals.masks, machine_seconds=totals.seconds
     )
@@ -229,14 +230,8 @@ def plan_shards(workspace: Workspace, run_id: str, image_ids: Iterable[int]) -> 
     """Cut a run into shards, unless it has some; reads `image_ids` lazily."""
     shards = workspace.catalog.shards
     workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
-    shards.plan(run_id, _cut(image_ids, workspace.settings.shard_images))
+    shards.plan(run_id, batches(image_ids, workspace.settings.shard_images))
     return shards.totals(run_id)
-
-
-def _cut(image_ids: Iterable[int], size: int) -> Iterator[list[int]]:
-    rest = iter(image_ids)
-    while part := list(islice(rest, size)):
-        yield part
 
 
 def work_shard(
@@ -248,17 +243,19 @@ def work_shard(
         LeaseLostError: another worker took it over; that worker commits.
     """
     began, seconds = time.monotonic(), workspace.settings.lease_seconds
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     ids = {"run_id": context.run_id, "shard": shard.shard}
     with (
         logs.bound(**ids),
         costs.spending(workspace, context.run_id),
-        kept_alive(partial(_renew, workspace, shard), seconds),
+        lease_heartbeat(partial(_renew, workspace, shard), seconds),
     ):
         masks: list[Mask] = []
         if not workspace.masks.committed(context.run_id, shard.shard):
             masks = _shard_masks(workspace, context, shard, advance)
-        patiently(patience, lambda: _commit_shard(workspace, context, shard, masks, began))
+        retry_during_outage(
+            outage_seconds, lambda: _commit_shard(workspace, context, shard, masks, began)
+        )
     log.info("shard committed", extra={**ids, "images": len(shard.image_ids)})
 
 
@@ -296,13 +293,7 @@ def _shard_masks(
         try:
             found = generator.generate(pixels.result())
         except BadImageError as error:
-            workspace.catalog.quarantine.add(
-                context.dataset_id,
-                image.file_name,
-                str(error),
-                stage=context.stage,
-                image_id=image.id,
-            )
+            workspace.catalog.quarantine.add_image(image, error, stage=context.stage)
         else:
             masks += [mask.as_mask(origin, image.id, n) for n, mask in enumerate(found)]
             images += 1
@@ -314,12 +305,12 @@ def _read_ahead(
     workspace: Workspace, images: Sequence[Image]
 ) -> Iterator[tuple[Image, Future[np.ndarray]]]:
     """Yield each image with its pixels, while the next one is fetched and decoded."""
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         waiting: list[tuple[Image, Future[np.ndarray]]] = []
         for image in images:
             read = partial(workspace.pixels, image)
-            waiting.append((image, pool.submit(patiently, patience, read)))
+            waiting.append((image, pool.submit(retry_during_outage, outage_seconds, read)))
             if len(waiting) == 2:
                 yield waiting.pop(0)
         yield from waiting

@@ -20,7 +20,7 @@ from prefect import Task, flow
 
 from engine.core.errors import DataEngineError
 from flows.workspace import progress
-from flows.workspace.retry import patiently
+from flows.workspace.retry import retry_during_outage
 from flows.workspace.setting_sections import RaySettings
 from flows.workspace.settings import WorkspaceError
 from flows.workspace.workspace import Workspace, open_workspace
@@ -99,7 +99,7 @@ def _keep_submitting(
     from prefect_ray.context import remote_options
 
     chosen, shards = workspace.settings.ray, workspace.catalog.shards
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     pending: list[PrefectRayFuture[Any]] = []
     # With GPUs Ray ends a process, and its loaded model, after one task, unless max_calls is 0.
     resources = {"num_cpus": chosen.cpus_per_shard, "num_gpus": chosen.gpus_per_shard}
@@ -110,7 +110,7 @@ def _keep_submitting(
         done = (totals := shards.totals(run_id)).committed_images
         while left := totals.shards - totals.committed:
             # A frozen process keeps its task: further tasks take the shards it lost.
-            expired = patiently(patience, lambda: shards.expired(run_id))
+            expired = retry_during_outage(outage_seconds, lambda: shards.expired(run_id))
             target = min(left, chosen.max_in_flight) + expired
             pending += [submit() for _ in range(target - len(pending))]
             ended, pending = _wait(ray, pending, LOOK_SECONDS)
@@ -121,7 +121,7 @@ def _keep_submitting(
                 raise
             if images and not any(images):  # others lease the rest
                 time.sleep(min(LOOK_SECONDS, workspace.settings.lease_seconds / 4))
-            totals = patiently(patience, lambda: shards.totals(run_id))
+            totals = retry_during_outage(outage_seconds, lambda: shards.totals(run_id))
             advance(totals.committed_images - done)
             done = totals.committed_images
     _cancel_rest(ray, pending)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from engine.core.records import Provenance, Source, Stage
 from flows.workspace.workspace import Workspace
-from storage.catalog import SIMULATED, Run
+from storage.catalog import SIMULATED, NewTask, Run, TaskKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,17 @@ class RunContext:
             model=self.model,
             source=source,
             annotator=annotator,
+        )
+
+    def task(self, kind: TaskKind, image_id: int, **payload: Any) -> NewTask:
+        """Return a task of the run on an image."""
+        return NewTask(
+            dataset_id=self.dataset_id,
+            image_id=image_id,
+            kind=kind,
+            run_id=self.run_id,
+            round_id=self.round_id,
+            payload=payload,
         )
 
 

@@ -16,23 +16,15 @@ from engine.core.metrics import match
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.tiles import TiledPredictor
-from flows.stages.commit_answers import AnnotationFigures, commit_answers
-from flows.stages.embeddings import make_embeddings
+from flows.stages.annotation_round import run_annotation_round
+from flows.stages.commit_answers import AnnotationFigures
 from flows.stages.fully_automatic import mask_generator
-from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext
-from flows.stages.task_runner import (
-    AnswerTask,
-    TaskAnswer,
-    answer_tasks,
-    result_of,
-    simulated_annotator,
-    wait_for_people,
-)
+from flows.stages.task_runner import AnswerTask, TaskAnswer, result_of, simulated_annotator
 from flows.workspace import costs, progress
 from flows.workspace.workspace import Workspace, open_workspace
 from storage import layout
-from storage.catalog import PEOPLE, SIMULATED, Image, NewTask, Round, Task, TaskKind
+from storage.catalog import SIMULATED, Image, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectExistsError, named_by_catalog
@@ -49,30 +41,11 @@ def semi_automatic(workspace: str, round_id: int, wait: bool = True) -> dict[str
 def run_semi_automatic(
     workspace: Workspace, row: Round, *, wait: bool = True
 ) -> AnnotationFigures | None:
-    """Pre-fill the round's images, queue them, collect the answers, commit the masks.
-
-    Safe to repeat at any time.
-
-    Returns:
-        The round's figures; None if people still have tasks of it and `wait` is off.
-    """
-    context = context_of(workspace, row)
-    workspace = workspace.as_started(workspace.catalog.runs.get(context.run_id))
-    image_ids = workspace.catalog.rounds.image_ids(row.id)
-    if context.annotator == PEOPLE:
-        make_embeddings(workspace, context, image_ids)
-    prefill(workspace, context, image_ids)
-    if context.annotator == PEOPLE:
-        if not wait_for_people(workspace, context, TaskKind.COMPLETE, wait=wait):
-            return None
-    else:
-        answer_tasks(
-            workspace, context, TaskKind.COMPLETE, image_ids, _annotator(workspace, context)
-        )
-    return commit_answers(workspace, context)
+    """Run a round whose images are queued with confident masks, as `run_annotation_round`."""
+    return run_annotation_round(workspace, row, TaskKind.COMPLETE, _prefill, _annotator, wait=wait)
 
 
-def prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> None:
+def _prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> None:
     """Store each image's confident masks, and queue the image with them."""
     generator = mask_generator(workspace, context.model)
     origin = context.provenance(Source.PREFILL)
@@ -92,18 +65,7 @@ def prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> 
                 masks = [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
                 with contextlib.suppress(ObjectExistsError):  # another process was faster
                     workspace.objects.put(key, write_parquet(masks))
-            workspace.queue.add(
-                [
-                    NewTask(
-                        dataset_id=context.dataset_id,
-                        image_id=image.id,
-                        kind=TaskKind.COMPLETE,
-                        run_id=context.run_id,
-                        round_id=context.round_id,
-                        payload={"prefill": key},
-                    )
-                ]
-            )
+            workspace.queue.add([context.task(TaskKind.COMPLETE, image.id, prefill=key)])
             advance()
 
 

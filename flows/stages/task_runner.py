@@ -20,7 +20,7 @@ from engine.simulation.annotator import AnnotatedMask, AnnotatorConfig, Simulate
 from flows.prefect_api import events
 from flows.stages.run_context import RunContext
 from flows.workspace import costs, progress
-from flows.workspace.retry import kept_alive, patiently
+from flows.workspace.retry import lease_heartbeat, retry_during_outage
 from flows.workspace.workspace import Workspace
 from storage import layout
 from storage.catalog import (
@@ -56,10 +56,7 @@ AnswerTask = Callable[[Task, Image, np.ndarray, list[RLE]], TaskAnswer]
 
 def simulated_annotator(workspace: Workspace, model: str) -> SimulatedAnnotator:
     """Return the simulated annotator with the workspace's settings and one model version."""
-    chosen = workspace.settings.annotator
-    config = AnnotatorConfig(
-        good_iou=chosen.good_iou, max_clicks=chosen.max_clicks, max_objects=chosen.max_objects
-    )
+    config = AnnotatorConfig(**workspace.settings.annotator.model_dump())
     return SimulatedAnnotator(workspace.segmenter(model), config)
 
 
@@ -129,11 +126,13 @@ def wait_for_people(
         f"{total} images wait for people: start `dataengine annotate` in this workspace"
     )
     what = f"{context.stage} round {context.round}" if context.round else str(kind)
-    patience = workspace.settings.outage_seconds
+    outage_seconds = workspace.settings.outage_seconds
     with progress.current().track(what, total, "image") as advance:
         left = total
         while left:
-            pending = patiently(patience, lambda: _pending(workspace, context.run_id))
+            pending = retry_during_outage(
+                outage_seconds, lambda: _pending(workspace, context.run_id)
+            )
             advance(left - pending)
             left = pending
             if left:
@@ -157,18 +156,14 @@ def _answer_task(
     image = workspace.catalog.images.get(task.image_id)
     with (
         costs.spending(workspace, context.run_id),
-        kept_alive(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
+        lease_heartbeat(lambda: workspace.queue.renew(task.id, lease_id, seconds), seconds),
     ):
         try:
-            pixels = patiently(workspace.settings.outage_seconds, partial(workspace.pixels, image))
-        except BadImageError as error:
-            workspace.catalog.quarantine.add(
-                context.dataset_id,
-                image.file_name,
-                str(error),
-                stage=context.stage,
-                image_id=image.id,
+            pixels = retry_during_outage(
+                workspace.settings.outage_seconds, partial(workspace.pixels, image)
             )
+        except BadImageError as error:
+            workspace.catalog.quarantine.add_image(image, error, stage=context.stage)
             done = TaskAnswer([], TaskResult(quarantined=str(error)))
         else:
             done = answer(task, image, pixels, truths.get(image.id, []))

@@ -25,7 +25,7 @@ from flows.training.promotion import PromotionRecord, RetrainResult, verdict
 from flows.training.scores import HeldOut, held_out
 from flows.training.training_set import MaskSource
 from flows.workspace import costs, progress
-from flows.workspace.run_lock import exclusive_run, guarded, loop_turn, turn
+from flows.workspace.run_lock import exclusive_run, loop_lock, named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import (
@@ -77,7 +77,7 @@ def run_retrain(
         NoMasksError: the dataset has no masks to train on.
         BadNameError: the version's name is invalid.
     """
-    with turn(workspace, loop_turn(dataset.id)):
+    with named_lock(workspace, loop_lock(dataset.id)):
         return _train_and_compare(workspace, dataset, version, newest_run)
 
 
@@ -110,7 +110,7 @@ def _train_and_compare(
     )
     workspace = workspace.as_started(run)
     parent = workspace.catalog.models.get(str(run.model))
-    with guarded(workspace, run_id):
+    with tracked_run(workspace, run_id):
         with exclusive_run(workspace, run_id) as is_to_train:
             if is_to_train:
                 log.info("training begins", extra={"run_id": run_id, "model": version})

@@ -22,7 +22,7 @@ from engine.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ByImage, mean_of_
 from engine.evaluation.clicks import ClickScores, EvaluationImage, evaluate_clicks
 from engine.evaluation.proposals import ProposalScores, evaluate_proposals
 from engine.sam import Segmenter
-from flows.data.inputs import NOT_NAMED, Input, PassedOver, look_into
+from flows.data.inputs import NOT_NAMED, Input, PassedOver, scan_folder
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage import layout
@@ -284,7 +284,7 @@ def _score_set(
     limit: int | None,
     max_pixels: int,
 ) -> _SetScores:
-    found = look_into(chosen.images, chosen.coco, chosen.conventions)
+    found = scan_folder(chosen.images, chosen.coco, chosen.conventions)
     pairs = list(zip(found.files, found.names, strict=True))[:limit]
     reporter, left_out = progress.current(), LeftOut(found.passed_over)
     with reporter.track(f"{chosen.name}: clicks", len(pairs), "image") as advance:

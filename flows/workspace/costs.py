@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -63,6 +63,10 @@ class Spent:
     def row(self, **names: Any) -> dict[str, Any]:
         """The values as a row of a table, after the given names."""
         return {**names, **asdict(self), "cost_per_accepted_mask": self.cost_per_accepted_mask}
+
+
+SUMMED = {field.name for field in fields(Spent)} - {"accepted_masks", "accepted_is_estimate"}
+"""Fields whose total is the plain sum."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,17 +130,9 @@ def total(parts: Sequence[Spent]) -> Spent:
     """The sum."""
     accepted = [part.accepted_masks for part in parts if part.accepted_masks is not None]
     return Spent(
-        cpu_seconds=sum(part.cpu_seconds for part in parts),
-        gpu_seconds=sum(part.gpu_seconds for part in parts),
-        people_seconds=sum(part.people_seconds for part in parts),
-        simulated_seconds=sum(part.simulated_seconds for part in parts),
-        bytes=sum(part.bytes for part in parts),
-        images=sum(part.images for part in parts),
-        masks=sum(part.masks for part in parts),
-        judged_masks=sum(part.judged_masks for part in parts),
+        **{name: sum(getattr(part, name) for part in parts) for name in SUMMED},
         accepted_masks=sum(accepted) if accepted else None,
         accepted_is_estimate=any(part.accepted_is_estimate for part in parts),
-        cost=sum(part.cost for part in parts),
     )
 
 

@@ -32,7 +32,7 @@ class OutageError(DataEngineError):
     the cause (`dataengine doctor`), then repeat the command."""
 
 
-def patiently(seconds: float, call: Callable[[], T]) -> T:
+def retry_during_outage(seconds: float, call: Callable[[], T]) -> T:
     """Return the result of the call; repeat it while the catalog or the store does not answer.
 
     Args:
@@ -62,7 +62,7 @@ def patiently(seconds: float, call: Callable[[], T]) -> T:
 
 
 @contextmanager
-def kept_alive(renew: Callable[[], object], seconds: float) -> Iterator[None]:
+def lease_heartbeat(renew: Callable[[], object], seconds: float) -> Iterator[None]:
     """Call `renew` every third of `seconds` from a thread while the body runs, so that long work on
     one item does not lose its lease. While the catalog does not answer, the calls continue; another
     error ends them. The commit of the result checks whether the lease still holds."""

@@ -1,7 +1,8 @@
 """Locks on work that only one process at a time may do, and heartbeats of runs.
 
 A run that is done once has a single shard, whose lease is the lock (`exclusive_run`). A step that
-is repeated, such as the loop's next one, has a lock of its own (`turn`). Every run is `guarded`.
+is repeated, such as the loop's next one, has a lock of its own (`named_lock`). Every run is wrapped
+in `tracked_run`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import partial
 
 from engine.core.errors import DataEngineError
 from flows.workspace import progress
-from flows.workspace.retry import kept_alive
+from flows.workspace.retry import lease_heartbeat
 from flows.workspace.workspace import Workspace
 from storage.catalog import CatalogError, LeaseLostError, Lock, Run, RunState
 
@@ -39,23 +40,23 @@ def owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def loop_turn(dataset_id: int) -> str:
+def loop_lock(dataset_id: int) -> str:
     """Name of the lock on a dataset's loop: on its rounds and its retrains."""
     return f"loop/{dataset_id}"
 
 
-def review_turn(dataset_id: int) -> str:
+def review_lock(dataset_id: int) -> str:
     """Name of the lock on drawing masks of a dataset for a review."""
     return f"review/{dataset_id}"
 
 
-def release_turn(name: str) -> str:
+def release_lock(name: str) -> str:
     """Name of the lock on building a release."""
     return f"release/{name}"
 
 
 @contextmanager
-def turn(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None]:
+def named_lock(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of that name while the body runs. A thread that already holds it keeps it; a
     holder without a heartbeat for `lease_seconds` loses it.
 
@@ -70,7 +71,7 @@ def turn(workspace: Workspace, name: str, *, wait: bool = True) -> Iterator[None
     lock = _acquire(workspace, name, wait)
     before = _held.set(held | {name})
     try:
-        with kept_alive(partial(locks.renew, lock, seconds), seconds):
+        with lease_heartbeat(partial(locks.renew, lock, seconds), seconds):
             yield
     finally:
         _held.reset(before)
@@ -95,7 +96,7 @@ def _acquire(workspace: Workspace, name: str, wait: bool) -> Lock:
 
 
 @contextmanager
-def guarded(workspace: Workspace, run_id: str) -> Iterator[None]:
+def tracked_run(workspace: Workspace, run_id: str) -> Iterator[None]:
     """Wraps all work of a run: while the body runs, heartbeats in the catalog show that a process
     works on the run; if it ends with an error, the run is marked as failed, with the reason.
 
@@ -106,7 +107,7 @@ def guarded(workspace: Workspace, run_id: str) -> Iterator[None]:
     beat = partial(runs.beat, run_id, seconds)
     try:
         beat()
-        with kept_alive(beat, seconds):
+        with lease_heartbeat(beat, seconds):
             yield
     except BaseException as error:
         try:
@@ -151,7 +152,7 @@ def exclusive_run(workspace: Workspace, run_id: str) -> Iterator[bool]:
         lease = str(shard.lease_id)
         try:
             renew = partial(shards.renew, run_id, 0, lease, seconds)
-            with kept_alive(renew, seconds):
+            with lease_heartbeat(renew, seconds):
                 yield True
         except BaseException:
             _release(workspace, run_id, lease)

@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from engine.core.malloc import keep_freed_memory
 from engine.core.rle import RLE
 from flows.workspace import logs
-from flows.workspace.retry import patiently
+from flows.workspace.retry import retry_during_outage
 from flows.workspace.settings import Settings, load_settings
 from storage import generations, layout
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Catalog, Image, Model, Run, open_catalog, schema, utc_now
+from storage.catalog import Catalog, Image, Model, Run, schema, utc_now
 from storage.catalog.backup import write_backup
 from storage.formats.images import read_image
 from storage.keys import check_key
@@ -52,9 +52,9 @@ class Workspace:
             secret_key=secret.get_secret_value() if secret else None,
             timeout_seconds=settings.store.timeout_seconds,
         )
-        self.catalog: Catalog = open_catalog(settings.catalog_url)
+        self.catalog: Catalog = Catalog(settings.catalog_url)
         mark = partial(generations.advance, self.catalog, self.objects)
-        self.catalog.runs.before_new = partial(patiently, settings.outage_seconds, mark)
+        self.catalog.runs.before_new = partial(retry_during_outage, settings.outage_seconds, mark)
         self.queue = AnnotationQueue(self.catalog)
         self.masks = MaskTable(self.objects)
         self.truths = MaskTable(self.objects, prefix=layout.GROUND_TRUTH)

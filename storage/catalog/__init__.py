@@ -1,10 +1,8 @@
 """The catalog: small rows, states, and who did what when, in SQLite or PostgreSQL."""
 
 from storage.catalog.annotators import Annotator
-from storage.catalog.audit import AuditEntry
-from storage.catalog.database import Catalog, Summary, open_catalog
+from storage.catalog.database import Catalog
 from storage.catalog.datasets import Dataset
-from storage.catalog.drafts import Draft
 from storage.catalog.errors import (
     AlreadyExistsError,
     BadNameError,
@@ -21,16 +19,15 @@ from storage.catalog.errors import (
     StaleStateError,
     TaskNotFoundError,
 )
-from storage.catalog.images import AddedImages, Image, NewImage
+from storage.catalog.images import Image, NewImage
 from storage.catalog.locks import Lock
 from storage.catalog.loops import PEOPLE, SIMULATED, Loop, PlannedRound
 from storage.catalog.models import Model
 from storage.catalog.names import check_name
-from storage.catalog.quarantine import Quarantined
 from storage.catalog.releases import Release
 from storage.catalog.rounds import Round
 from storage.catalog.runs import Run
-from storage.catalog.sessions import Clock, new_id, sqlite_url, utc_now
+from storage.catalog.sessions import new_id, sqlite_url, utc_now
 from storage.catalog.shards import Shard, ShardTotals
 from storage.catalog.states import (
     AnnotatorKind,
@@ -52,23 +49,19 @@ from storage.catalog.verdicts import NewVerdict, Verdict
 __all__ = [
     "PEOPLE",
     "SIMULATED",
-    "AddedImages",
     "AlreadyExistsError",
     "Annotator",
     "AnnotatorKind",
     "AnnotatorWork",
-    "AuditEntry",
     "BadNameError",
     "Catalog",
     "CatalogError",
     "CatalogNotMigratedError",
     "CatalogTooNewError",
     "CatalogUnavailableError",
-    "Clock",
     "ConstraintError",
     "Dataset",
     "DatasetNotFoundError",
-    "Draft",
     "Image",
     "LeaseLostError",
     "Lock",
@@ -82,7 +75,6 @@ __all__ = [
     "NewVerdict",
     "NotFoundError",
     "PlannedRound",
-    "Quarantined",
     "QuotaError",
     "Release",
     "ReleaseState",
@@ -96,7 +88,6 @@ __all__ = [
     "ShardTotals",
     "Split",
     "StaleStateError",
-    "Summary",
     "Task",
     "TaskKind",
     "TaskNotFoundError",
@@ -107,7 +98,6 @@ __all__ = [
     "VerdictKind",
     "check_name",
     "new_id",
-    "open_catalog",
     "sqlite_url",
     "utc_now",
 ]

@@ -11,7 +11,7 @@ from sqlalchemy import or_, select, update
 
 from storage.catalog.errors import NotFoundError
 from storage.catalog.names import check_new_name
-from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.sessions import Repository, insert_new, to_record
 from storage.catalog.states import AnnotatorKind
 from storage.catalog.tables import AnnotatorRow
 
@@ -29,11 +29,8 @@ class Annotator:
     """Ids of the datasets whose tasks and images they see; None: all."""
 
 
-class Annotators:
+class Annotators(Repository):
     """Reached as `catalog.annotators`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def get_or_create(
         self, name: str, *, kind: AnnotatorKind = AnnotatorKind.PERSON, role: str = "annotator"
@@ -58,11 +55,8 @@ class Annotators:
         Raises:
             NotFoundError: no such annotator.
         """
-        with self._sessions.reading() as session:
-            row = session.get(AnnotatorRow, annotator_id)
-            if row is None:
-                raise NotFoundError(f"no annotator with id {annotator_id}")
-            return to_record(Annotator, row)
+        missing = NotFoundError(f"no annotator with id {annotator_id}")
+        return self._sessions.get(Annotator, AnnotatorRow, annotator_id, missing)
 
     def set_role(self, annotator_id: int, role: str) -> None:
         """Change an annotator's role.
@@ -98,10 +92,8 @@ class Annotators:
 
     def _set(self, annotator_id: int, **values: Any) -> None:
         statement = update(AnnotatorRow).where(AnnotatorRow.id == annotator_id)
-        with self._sessions.session() as session:
-            if not count_changed(session, statement.values(**values)):
-                raise NotFoundError(f"no annotator with id {annotator_id}")
-            session.commit()
+        if not self._sessions.change(statement.values(**values)):
+            raise NotFoundError(f"no annotator with id {annotator_id}")
 
     def take_token(self, token_hash: str) -> Annotator | None:
         """Use up the sign-in token with this hash. Returns its annotator; None if there is no such
@@ -114,35 +106,26 @@ class Annotators:
             AnnotatorRow.token_hash == token_hash,
             or_(AnnotatorRow.token_expires_at.is_(None), AnnotatorRow.token_expires_at > now),
         )
-        with self._sessions.session() as session:
-            used = count_changed(session, statement.values(token_hash=None, token_expires_at=None))
-            session.commit()
+        used = self._sessions.change(statement.values(token_hash=None, token_expires_at=None))
         return found if used else None
 
     def find_by_token(self, token_hash: str) -> Annotator | None:
         """The annotator whose token has this hash, or None."""
         query = select(AnnotatorRow).where(AnnotatorRow.token_hash == token_hash)
-        with self._sessions.reading() as session:
-            row = session.scalars(query).one_or_none()
-            return None if row is None else to_record(Annotator, row)
+        return self._sessions.first(Annotator, query)
 
     def find(self, name: str) -> Annotator | None:
         """The annotator of that name, or None."""
         query = select(AnnotatorRow).where(AnnotatorRow.name == name)
-        with self._sessions.reading() as session:
-            row = session.scalars(query).one_or_none()
-            return None if row is None else to_record(Annotator, row)
+        return self._sessions.first(Annotator, query)
 
     def has_people(self, *, besides: str) -> bool:
         """Whether the catalog has a person other than the one of this name."""
         query = select(AnnotatorRow.id).where(
             AnnotatorRow.kind == AnnotatorKind.PERSON, AnnotatorRow.name != besides
         )
-        with self._sessions.reading() as session:
-            return session.scalar(query.limit(1)) is not None
+        return self._sessions.value(query.limit(1)) is not None
 
     def all(self) -> list[Annotator]:
         """All annotators, by name."""
-        with self._sessions.reading() as session:
-            rows = session.scalars(select(AnnotatorRow).order_by(AnnotatorRow.name))
-            return [to_record(Annotator, row) for row in rows]
+        return self._sessions.records(Annotator, select(AnnotatorRow).order_by(AnnotatorRow.name))

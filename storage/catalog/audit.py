@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from storage.catalog.sessions import Sessions, to_record
+from storage.catalog.sessions import Repository
 from storage.catalog.tables import AuditRow
 
 
@@ -24,11 +24,8 @@ class AuditEntry:
     detail: dict[str, Any]
 
 
-class AuditLog:
+class AuditLog(Repository):
     """Reached as `catalog.audit`. Append-only."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def add(
         self, action: str, subject: str = "", *, annotator_id: int | None = None, **detail: Any
@@ -48,5 +45,4 @@ class AuditLog:
     def latest(self, limit: int = 100) -> list[AuditEntry]:
         """The last entries, newest first."""
         query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
-        with self._sessions.reading() as session:
-            return [to_record(AuditEntry, row) for row in session.scalars(query)]
+        return self._sessions.records(AuditEntry, query)

@@ -20,21 +20,7 @@ from sqlalchemy import (
 )
 
 from engine.core.records import Stage
-from storage.catalog.states import (
-    AnnotatorKind,
-    ErasureKind,
-    LoopState,
-    ModelState,
-    ReleaseState,
-    RoundState,
-    RunKind,
-    RunState,
-    ShardState,
-    Split,
-    TaskKind,
-    TaskState,
-    VerdictKind,
-)
+from storage.catalog import states
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -71,10 +57,7 @@ def _words(enum: type[StrEnum]) -> Enum:
     )
 
 
-_WORDS: tuple[type[StrEnum], ...] = (
-    *(AnnotatorKind, LoopState, ModelState, ReleaseState, RoundState, RunKind, RunState),
-    *(ErasureKind, ShardState, Split, Stage, TaskKind, TaskState, VerdictKind),
-)
+_STATES = [kind for kind in vars(states).values() if isinstance(kind, type) and kind is not StrEnum]
 MASK_ID = String(200)
 """`RUN/IMAGE/NAME`; the name of a fix contains the page's id of it."""
 BIG_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys
@@ -87,6 +70,6 @@ TYPES: dict[Any, Any] = {
     dict[str, Any]: JSON(none_as_null=True),
     list[dict[str, Any]]: JSON(none_as_null=True),
     list[int]: JSON(none_as_null=True),
-    **{enum: _words(enum) for enum in _WORDS},
+    **{enum: _words(enum) for enum in (Stage, *_STATES)},
 }
 """Database types by Python type."""

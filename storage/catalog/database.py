@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -23,7 +21,7 @@ from storage.catalog.quarantine import Quarantine
 from storage.catalog.releases import Releases
 from storage.catalog.rounds import Rounds
 from storage.catalog.runs import Runs
-from storage.catalog.sessions import Clock, Sessions, connect, pairs
+from storage.catalog.sessions import Clock, Sessions, StateT, connect, counts
 from storage.catalog.shards import Shards
 from storage.catalog.sign_ins import SignIns
 from storage.catalog.states import ModelState, ReleaseState, RoundState, RunState, Split, TaskState
@@ -37,8 +35,6 @@ from storage.catalog.tables import (
     TaskRow,
 )
 from storage.catalog.verdicts import Verdicts
-
-StateT = TypeVar("StateT", bound=StrEnum)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +56,13 @@ class Catalog(Sessions):
     `session()` only for what no method does. Thread-safe."""
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        """A catalog on `sqlite:///path/to/file` or `postgresql+psycopg://...`, not connected yet:
+        the first use checks the schema, and raises CatalogNotMigratedError until `migrate()` was
+        called.
+
+        Raises:
+            ValueError: the URL is of another kind, or SQLite without a file.
+        """
         super().__init__(connect(url), clock=clock)
         self.datasets = Datasets(self)
         self.images = Images(self)
@@ -81,12 +84,7 @@ class Catalog(Sessions):
     def __enter__(self) -> Catalog:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def summary(self) -> Summary:
@@ -105,15 +103,4 @@ class Catalog(Sessions):
 
 
 def _counts(session: Session, column: Any, states: type[StateT]) -> dict[StateT, int]:
-    found = pairs(session, select(column, func.count()).group_by(column))
-    return {state: found.get(state, 0) for state in states}
-
-
-def open_catalog(url: str, *, clock: Clock | None = None) -> Catalog:
-    """A catalog on `sqlite:///path/to/file` or `postgresql+psycopg://...`, not connected yet: the
-    first use checks the schema, and raises CatalogNotMigratedError until `migrate()` was called.
-
-    Raises:
-        ValueError: the URL is of another kind, or SQLite without a file.
-    """
-    return Catalog(url, clock=clock)
+    return counts(session, select(column, func.count()).group_by(column), states)

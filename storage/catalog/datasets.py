@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from storage.catalog.errors import DatasetNotFoundError
 from storage.catalog.names import check_new_name
-from storage.catalog.sessions import Sessions, insert_new, to_record
+from storage.catalog.sessions import Repository, insert_new, to_record
 from storage.catalog.tables import DatasetRow
 
 
@@ -22,11 +22,8 @@ class Dataset:
     created_at: datetime
 
 
-class Datasets:
+class Datasets(Repository):
     """Reached as `catalog.datasets`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def get_or_create(self, name: str) -> Dataset:
         """The dataset of that name, made if there is none.
@@ -48,14 +45,12 @@ class Datasets:
         Raises:
             DatasetNotFoundError: no such dataset; the message lists the known names.
         """
-        with self._sessions.reading() as session:
-            row = session.scalars(select(DatasetRow).where(DatasetRow.name == name)).one_or_none()
-            if row is None:
-                known = session.scalars(select(DatasetRow.name).order_by(DatasetRow.name)).all()
-                raise DatasetNotFoundError(
-                    f"no dataset {name!r}; known: {', '.join(known) or 'none yet'}"
-                )
-            return to_record(Dataset, row)
+        query = select(DatasetRow).where(DatasetRow.name == name)
+        found = self._sessions.first(Dataset, query)
+        if found is None:
+            known = ", ".join(dataset.name for dataset in self.all())
+            raise DatasetNotFoundError(f"no dataset {name!r}; known: {known or 'none yet'}")
+        return found
 
     def get_by_id(self, dataset_id: int) -> Dataset:
         """The dataset of that id.
@@ -63,14 +58,9 @@ class Datasets:
         Raises:
             DatasetNotFoundError: no such dataset.
         """
-        with self._sessions.reading() as session:
-            row = session.get(DatasetRow, dataset_id)
-            if row is None:
-                raise DatasetNotFoundError(f"no dataset with id {dataset_id}")
-            return to_record(Dataset, row)
+        missing = DatasetNotFoundError(f"no dataset with id {dataset_id}")
+        return self._sessions.get(Dataset, DatasetRow, dataset_id, missing)
 
     def all(self) -> list[Dataset]:
         """All datasets, by name."""
-        with self._sessions.reading() as session:
-            rows = session.scalars(select(DatasetRow).order_by(DatasetRow.name))
-            return [to_record(Dataset, row) for row in rows]
+        return self._sessions.records(Dataset, select(DatasetRow).order_by(DatasetRow.name))

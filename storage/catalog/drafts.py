@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, cast, delete, func, select, update
+from sqlalchemy import ColumnElement, Text, cast, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog.errors import QuotaError, StaleStateError
-from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.sessions import Repository, count_changed, insert_new
 from storage.catalog.tables import DraftRow
 
 QUOTA = 128 << 20
@@ -28,25 +28,17 @@ class Draft:
     updated_at: datetime
 
 
-class Drafts:
+class Drafts(Repository):
     """Reached as `catalog.drafts`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def get(self, task_id: int, annotator_id: int) -> Draft | None:
         """The annotator's draft of the task, or None."""
-        with self._sessions.reading() as session:
-            row = session.get(DraftRow, (task_id, annotator_id))
-            return None if row is None else to_record(Draft, row)
+        return self._sessions.first(Draft, select(DraftRow).where(*_mine(task_id, annotator_id)))
 
     def has(self, task_id: int, annotator_id: int) -> bool:
         """Whether the annotator has a draft of the task."""
-        query = select(DraftRow.version).where(
-            DraftRow.task_id == task_id, DraftRow.annotator_id == annotator_id
-        )
-        with self._sessions.reading() as session:
-            return session.scalar(query) is not None
+        query = select(DraftRow.version).where(*_mine(task_id, annotator_id))
+        return self._sessions.value(query) is not None
 
     def keep(self, task_id: int, annotator_id: int, version: int, data: dict[str, Any]) -> None:
         """Replace the draft by a later version.
@@ -58,12 +50,12 @@ class Drafts:
             ValueError: the data is not JSON.
         """
         values = {"version": version, "data": data, "updated_at": self._sessions.now()}
-        mine = (DraftRow.task_id == task_id, DraftRow.annotator_id == annotator_id)
         with self._sessions.session() as session:
             keys = {"task_id": task_id, "annotator_id": annotator_id}
             if not insert_new(session, DraftRow, [keys | values]):
-                later = update(DraftRow).where(*mine, DraftRow.version < version).values(**values)
-                if not count_changed(session, later):
+                later = update(DraftRow).where(DraftRow.version < version)
+                mine = later.where(*_mine(task_id, annotator_id))
+                if not count_changed(session, mine.values(**values)):
                     raise StaleStateError(
                         f"a draft of task {task_id} of version {version} or later is stored already"
                     )
@@ -75,9 +67,11 @@ class Drafts:
 
     def drop(self, task_id: int) -> None:
         """Delete the drafts of a submitted task."""
-        with self._sessions.session() as session:
-            session.execute(delete(DraftRow).where(DraftRow.task_id == task_id))
-            session.commit()
+        self._sessions.change(delete(DraftRow).where(DraftRow.task_id == task_id))
+
+
+def _mine(task_id: int, annotator_id: int) -> tuple[ColumnElement[bool], ...]:
+    return DraftRow.task_id == task_id, DraftRow.annotator_id == annotator_id
 
 
 def _kept(session: Session, annotator_id: int) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from engine.core.batches import batches
 from storage.catalog.sessions import Sessions, typed_errors
 from storage.catalog.states import ShardState, TaskState
 from storage.catalog.tables import (
@@ -32,8 +32,6 @@ from storage.catalog.tables import (
     VerdictRow,
 )
 
-ItemT = TypeVar("ItemT")
-
 BATCH = 500
 """Ids in one statement."""
 _FREE_TEXT: tuple[tuple[Any, tuple[str, ...]], ...] = (
@@ -53,7 +51,7 @@ def forget_images(
         words: file names to remove from free text.
     """
     with sessions.session() as session:
-        for ids in _batches(sorted(image_ids)):
+        for ids in batches(sorted(image_ids), BATCH):
             tasks = list(session.scalars(select(TaskRow.id).where(TaskRow.image_id.in_(ids))))
             _delete_tasks(session, tasks)
             late = RunRow.config["late_of"].as_integer()  # a late version of a deleted task
@@ -61,7 +59,7 @@ def forget_images(
             for table in (ImageAliasRow, RoundImageRow, QuarantineRow):
                 session.execute(delete(table).where(table.image_id.in_(ids)))
             session.execute(delete(ImageRow).where(ImageRow.id.in_(ids)))
-        for names in _batches(words):
+        for names in batches(words, BATCH):
             session.execute(delete(QuarantineRow).where(QuarantineRow.path.in_(names)))
         _forget_in_shards(session, set(image_ids))
         _withdraw(session, releases, len(image_ids), sessions.now().isoformat(timespec="seconds"))
@@ -144,12 +142,6 @@ def shrink(engine: Engine) -> None:
             raw.close()
 
 
-def _batches(items: Iterable[ItemT]) -> Iterator[list[ItemT]]:
-    left = iter(items)
-    while batch := list(islice(left, BATCH)):
-        yield batch
-
-
 def _delete_tasks(session: Session, tasks: Any) -> None:
     for table in (DraftRow, VerdictRow):
         session.execute(delete(table).where(table.task_id.in_(tasks)))
@@ -171,7 +163,7 @@ def _withdraw(session: Session, names: Collection[str], images: int, at: str) ->
 def _scrub(session: Session, words: Sequence[str], instead: str) -> None:
     """Replace whole words in free text by `instead`."""
     note = TaskRow.payload["note"].as_string()
-    for some in _batches(sorted({word for word in words if word}, key=len, reverse=True)):
+    for some in batches(sorted({*words} - {""}, key=len, reverse=True), BATCH):
         pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, some))})(?![\w-])")
         for table, columns in _FREE_TEXT:
             for row in _rows(session, table):

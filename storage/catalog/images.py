@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from engine.core.batches import batches
 from storage.catalog.errors import NotFoundError
-from storage.catalog.sessions import Sessions, insert_new, to_record
+from storage.catalog.sessions import Repository, insert_new, to_record
 from storage.catalog.states import Split, TaskKind, TaskState
 from storage.catalog.tables import (
     ImageAliasRow,
@@ -84,11 +85,8 @@ class AddedImages:
     new: int
 
 
-class Images:
+class Images(Repository):
     """Reached as `catalog.images`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def add_many(self, dataset_id: int, rows: Sequence[NewImage]) -> AddedImages:
         """Add images, once per content: adding the same bytes again keeps the first row and stores
@@ -119,10 +117,9 @@ class Images:
     @staticmethod
     def _by_sha256(session: Session, dataset_id: int, sha256s: list[str]) -> dict[str, ImageRow]:
         found: dict[str, ImageRow] = {}
-        for start in range(0, len(sha256s), IN_LIMIT):
+        for part in batches(sha256s, IN_LIMIT):
             query = select(ImageRow).where(
-                ImageRow.dataset_id == dataset_id,
-                ImageRow.sha256.in_(sha256s[start : start + IN_LIMIT]),
+                ImageRow.dataset_id == dataset_id, ImageRow.sha256.in_(part)
             )
             found |= {row.sha256: row for row in session.scalars(query)}
         return found
@@ -143,9 +140,8 @@ class Images:
         """
         found: dict[int, Image] = {}
         with self._sessions.reading() as session:
-            for start in range(0, len(image_ids), IN_LIMIT):
-                chunk = image_ids[start : start + IN_LIMIT]
-                for row in session.scalars(select(ImageRow).where(ImageRow.id.in_(chunk))):
+            for part in batches(image_ids, IN_LIMIT):
+                for row in session.scalars(select(ImageRow).where(ImageRow.id.in_(part))):
                     found[row.id] = to_record(Image, row)
         missing = [image_id for image_id in image_ids if image_id not in found]
         if missing:
@@ -181,8 +177,7 @@ class Images:
     def aliases(self, image_id: int) -> list[str]:
         """The other file names of the same bytes, in alphabetical order."""
         query = select(ImageAliasRow.file_name).where(ImageAliasRow.image_id == image_id)
-        with self._sessions.reading() as session:
-            return list(session.scalars(query.order_by(ImageAliasRow.file_name)))
+        return self._sessions.values(query.order_by(ImageAliasRow.file_name))
 
     def page(
         self, dataset_id: int, *, split: Split | None = None, after_id: int = 0
@@ -191,9 +186,7 @@ class Images:
         query = select(ImageRow).where(ImageRow.dataset_id == dataset_id, ImageRow.id > after_id)
         if split is not None:
             query = query.where(ImageRow.split == split)
-        with self._sessions.reading() as session:
-            rows = session.scalars(query.order_by(ImageRow.id).limit(PAGE))
-            return [to_record(Image, row) for row in rows]
+        return self._sessions.records(Image, query.order_by(ImageRow.id).limit(PAGE))
 
     def each(self, dataset_id: int, *, split: Split | None = None) -> Iterator[Image]:
         """All images by id, read in pages; no transaction stays open between pages."""
@@ -233,16 +226,14 @@ class Images:
             TaskRow.result["quarantined"].as_string().is_(None),
             RunRow.finished_at <= before,
         )
-        with self._sessions.reading() as session:
-            return set(session.scalars(query))
+        return set(self._sessions.values(query))
 
     def count(self, dataset_id: int, *, split: Split | None = None) -> int:
         """The number of the dataset's images, in one split or all."""
         query = select(func.count()).select_from(ImageRow).where(ImageRow.dataset_id == dataset_id)
         if split is not None:
             query = query.where(ImageRow.split == split)
-        with self._sessions.reading() as session:
-            return session.scalar(query) or 0
+        return self._sessions.value(query) or 0
 
     def unused_in_loop(
         self, dataset_id: int, loop_id: int, *, limit: int, split: Split = Split.TRAIN
@@ -250,14 +241,12 @@ class Images:
         """The first images by id that are assigned to no round of this loop
         (`rounds.assign_images`), so each round takes fresh ones."""
         query = _unused(select(ImageRow), dataset_id, loop_id, split).limit(limit)
-        with self._sessions.reading() as session:
-            return [to_record(Image, row) for row in session.scalars(query)]
+        return self._sessions.records(Image, query)
 
     def unused_ids_in_loop(self, dataset_id: int, loop_id: int, *, limit: int | None) -> list[int]:
         """The ids of such training images; of all of them without a limit."""
         query = _unused(select(ImageRow.id), dataset_id, loop_id, Split.TRAIN).limit(limit)
-        with self._sessions.reading() as session:
-            return list(session.scalars(query))
+        return self._sessions.values(query)
 
 
 def _unused(query: Select[Any], dataset_id: int, loop_id: int, split: Split) -> Select[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from storage.catalog.sessions import Sessions, pairs
+from storage.catalog.sessions import Repository
 from storage.catalog.states import (
     AnnotatorKind,
     RunKind,
@@ -75,11 +75,8 @@ class QueueLine:
     oldest: datetime
 
 
-class Ledger:
+class Ledger(Repository):
     """Reached as `catalog.ledger`. Each method reads whole tables: do not call it per request."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def by_run(self) -> dict[str, RunSums]:
         """The sums of every run with tasks, shards or judged masks, by run id."""
@@ -146,37 +143,30 @@ class Ledger:
         """The number of shards of running runs by state."""
         query = select(ShardRow.state, func.count()).join(RunRow, RunRow.id == ShardRow.run_id)
         query = query.where(RunRow.state == RunState.RUNNING).group_by(ShardRow.state)
-        with self._sessions.reading() as session:
-            found = pairs(session, query)
-        return {state: found.get(state, 0) for state in ShardState}
+        return self._sessions.counts(query, ShardState)
 
     def quarantined(self) -> dict[str, int]:
         """The number of quarantined files by stage."""
         query = select(QuarantineRow.stage, func.count()).group_by(QuarantineRow.stage)
-        with self._sessions.reading() as session:
-            return pairs(session, query)
+        return self._sessions.pairs(query)
 
     def images(self) -> int:
         """The number of images in all datasets."""
-        with self._sessions.reading() as session:
-            return session.scalar(select(func.count()).select_from(ImageRow)) or 0
+        return self._sessions.value(select(func.count()).select_from(ImageRow)) or 0
 
     def last_image(self) -> int:
         """The highest image id; 0 without images."""
-        with self._sessions.reading() as session:
-            return session.scalar(select(func.max(ImageRow.id))) or 0
+        return self._sessions.value(select(func.max(ImageRow.id))) or 0
 
     def last(self, action: str) -> datetime | None:
         """When the audit log last has the action."""
-        with self._sessions.reading() as session:
-            return session.scalar(select(func.max(AuditRow.at)).where(AuditRow.action == action))
+        return self._sessions.value(select(func.max(AuditRow.at)).where(AuditRow.action == action))
 
     def database_time(self) -> datetime | None:
         """The database's clock, in UTC; None for SQLite, which uses this machine's."""
         if self._sessions.engine.dialect.name == "sqlite":
             return None
-        with self._sessions.reading() as session:
-            return session.scalar(select(func.clock_timestamp()))
+        return self._sessions.value(select(func.clock_timestamp()))
 
 
 SumsByRun = dict[str, RunSums]

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, delete, select, update
 
 from storage.catalog.errors import LeaseLostError
-from storage.catalog.sessions import Sessions, count_changed, insert_new, new_id, to_record
+from storage.catalog.sessions import Repository, count_changed, insert_new, new_id
 from storage.catalog.tables import LockRow
 
 
@@ -26,11 +26,8 @@ class Lock:
     expires_at: datetime
 
 
-class Locks:
+class Locks(Repository):
     """Reached as `catalog.locks`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def take(self, name: str, owner: str, seconds: float) -> Lock | None:
         """Take a lock that is free or expired.
@@ -66,24 +63,18 @@ class Locks:
         """
         expires = self._sessions.now() + timedelta(seconds=seconds)
         held = and_(LockRow.name == lock.name, LockRow.lease_id == lock.lease_id)
-        with self._sessions.session() as session:
-            changed = count_changed(session, update(LockRow).where(held).values(expires_at=expires))
-            session.commit()
+        changed = self._sessions.change(update(LockRow).where(held).values(expires_at=expires))
         if not changed:
             raise LeaseLostError(f"somebody else now holds the lock {lock.name}")
 
     def release(self, lock: Lock) -> None:
         """Release the lock; does nothing if somebody else has it."""
         held = and_(LockRow.name == lock.name, LockRow.lease_id == lock.lease_id)
-        with self._sessions.session() as session:
-            session.execute(delete(LockRow).where(held))
-            session.commit()
+        self._sessions.change(delete(LockRow).where(held))
 
     def holder(self, name: str) -> Lock | None:
         """The lock as it is held; None if it is free or expired."""
         query = select(LockRow).where(
             LockRow.name == name, LockRow.expires_at > self._sessions.now()
         )
-        with self._sessions.reading() as session:
-            row = session.scalars(query).one_or_none()
-            return None if row is None else to_record(Lock, row)
+        return self._sessions.first(Lock, query)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from engine.core.records import Stage
 from storage.catalog.errors import LoopConflictError, NotFoundError
-from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.sessions import Repository, insert_new, to_record
 from storage.catalog.states import LoopState, RoundState
 from storage.catalog.tables import LoopRow, RoundRow
 
@@ -74,11 +74,8 @@ class Loop:
     finished_at: datetime | None
 
 
-class Loops:
+class Loops(Repository):
     """Reached as `catalog.loops`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def start_or_resume(
         self, dataset_id: int, plan: Sequence[PlannedRound], *, new: bool = False
@@ -187,9 +184,7 @@ class Loops:
             .where(LoopRow.id == loop_id, LoopRow.state == LoopState.RUNNING)
             .values(state=LoopState.FINISHED, finished_at=self._sessions.now())
         )
-        with self._sessions.session() as session:
-            count_changed(session, statement)
-            session.commit()
+        self._sessions.change(statement)
         return self.get(loop_id)
 
 

@@ -17,7 +17,7 @@ from storage.catalog.errors import (
     StaleStateError,
 )
 from storage.catalog.names import check_new_name
-from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.sessions import Repository, count_changed, insert_new, to_record
 from storage.catalog.states import ModelState
 from storage.catalog.tables import ModelRow, PromotionRow
 
@@ -42,11 +42,8 @@ class Model:
     created_at: datetime
 
 
-class Models:
+class Models(Repository):
     """Reached as `catalog.models`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def add(
         self,
@@ -90,11 +87,8 @@ class Models:
         Raises:
             NotFoundError: no such version.
         """
-        with self._sessions.reading() as session:
-            row = session.get(ModelRow, version)
-            if row is None:
-                raise NotFoundError(f"no model version {version!r}")
-            return to_record(Model, row)
+        missing = NotFoundError(f"no model version {version!r}")
+        return self._sessions.get(Model, ModelRow, version, missing)
 
     def describe(self, version: str, entries: Mapping[str, Any]) -> Model:
         """Add entries to a version's card, replacing those of the same names, e.g. why it was not
@@ -125,9 +119,7 @@ class Models:
     def current(self) -> Model | None:
         """The promoted model; None before the first promotion."""
         query = select(ModelRow).where(ModelRow.state == ModelState.CURRENT)
-        with self._sessions.reading() as session:
-            row = session.scalars(query).one_or_none()
-            return None if row is None else to_record(Model, row)
+        return self._sessions.first(Model, query)
 
     def promote(self, version: str, *, expected_current: str | None) -> Model:
         """Make a version current and retire the previous one. Promoting the current version again
@@ -191,8 +183,7 @@ class Models:
     def all(self) -> list[Model]:
         """All model versions, newest first."""
         query = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.version)
-        with self._sessions.reading() as session:
-            return [to_record(Model, row) for row in session.scalars(query)]
+        return self._sessions.records(Model, query)
 
 
 def _retire(session: Session, version: str) -> None:

@@ -8,8 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, select
 
-from storage.catalog.images import IN_LIMIT
-from storage.catalog.sessions import Sessions, insert_new, pairs, to_record
+from engine.core.batches import batches
+from storage.catalog.images import IN_LIMIT, Image
+from storage.catalog.sessions import Repository
 from storage.catalog.tables import QuarantineRow
 
 REASON_LENGTH = 500
@@ -29,11 +30,8 @@ class Quarantined:
     created_at: datetime
 
 
-class Quarantine:
+class Quarantine(Repository):
     """Reached as `catalog.quarantine`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def add(
         self, dataset_id: int, path: str, reason: str, *, stage: str, image_id: int | None = None
@@ -57,17 +55,20 @@ class Quarantine:
             "image_id": image_id,
             "created_at": self._sessions.now(),
         }
-        with self._sessions.session() as session:
-            new = insert_new(session, QuarantineRow, [row])
-            session.commit()
-            return bool(new)
+        return bool(self._sessions.insert(QuarantineRow, [row]))
+
+    def add_image(self, image: Image, error: Exception, *, stage: str) -> bool:
+        """Quarantine a stored image for an error, as `add`."""
+        return self.add(
+            image.dataset_id, image.file_name, str(error), stage=stage, image_id=image.id
+        )
 
     def all(self, dataset_id: int, *, limit: int = 1_000) -> list[Quarantined]:
         """The quarantined files, newest first."""
         query = select(QuarantineRow).where(QuarantineRow.dataset_id == dataset_id)
-        with self._sessions.reading() as session:
-            rows = session.scalars(query.order_by(QuarantineRow.id.desc()).limit(limit))
-            return [to_record(Quarantined, row) for row in rows]
+        return self._sessions.records(
+            Quarantined, query.order_by(QuarantineRow.id.desc()).limit(limit)
+        )
 
     def of_images(self, dataset_id: int, *, stage: str) -> list[Quarantined]:
         """The images that a stage quarantined, oldest first."""
@@ -76,15 +77,12 @@ class Quarantine:
             QuarantineRow.stage == stage,
             QuarantineRow.image_id.is_not(None),
         )
-        with self._sessions.reading() as session:
-            rows = session.scalars(query.order_by(QuarantineRow.id))
-            return [to_record(Quarantined, row) for row in rows]
+        return self._sessions.records(Quarantined, query.order_by(QuarantineRow.id))
 
     def forget(self, ids: Sequence[int]) -> None:
         """Delete entries, as their images are processed again."""
         with self._sessions.session() as session:
-            for start in range(0, len(ids), IN_LIMIT):
-                part = ids[start : start + IN_LIMIT]
+            for part in batches(ids, IN_LIMIT):
                 session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(part)))
             session.commit()
 
@@ -97,5 +95,4 @@ class Quarantine:
             .group_by(QuarantineRow.reason)
             .order_by(number.desc(), QuarantineRow.reason)
         )
-        with self._sessions.reading() as session:
-            return pairs(session, query)
+        return self._sessions.pairs(query)

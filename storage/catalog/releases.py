@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from storage.catalog.errors import AlreadyExistsError, NotFoundError
 from storage.catalog.names import check_new_name
-from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.sessions import Repository, count_changed, insert_new, to_record
 from storage.catalog.states import ReleaseState
 from storage.catalog.tables import ReleaseRow
 
@@ -29,11 +29,8 @@ class Release:
     created_at: datetime
 
 
-class Releases:
+class Releases(Repository):
     """Reached as `catalog.releases`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def start(self, name: str, *, dataset_id: int, table_version: int, key: str) -> Release:
         """Start building a release, or resume it: a known name keeps its table version and key, so
@@ -90,13 +87,10 @@ class Releases:
         self, name: str, state: ReleaseState, card: dict[str, Any], key: str | None = None
     ) -> Release:
         building = (ReleaseRow.name == name, ReleaseRow.state == ReleaseState.BUILDING)
-        with self._sessions.session() as session:
-            statement = update(ReleaseRow).where(*building)
-            values = {"state": state, "card": card}
-            if key is not None:
-                values["key"] = key
-            count_changed(session, statement.values(**values))
-            session.commit()
+        values = {"state": state, "card": card}
+        if key is not None:
+            values["key"] = key
+        self._sessions.change(update(ReleaseRow).where(*building).values(**values))
         return self.get(name)
 
     def get(self, name: str) -> Release:
@@ -105,11 +99,7 @@ class Releases:
         Raises:
             NotFoundError: no such release.
         """
-        with self._sessions.reading() as session:
-            row = session.get(ReleaseRow, name)
-            if row is None:
-                raise NotFoundError(f"no release {name!r}")
-            return to_record(Release, row)
+        return self._sessions.get(Release, ReleaseRow, name, NotFoundError(f"no release {name!r}"))
 
     def latest(self, dataset_id: int) -> Release | None:
         """The dataset's newest complete release, or None."""
@@ -119,13 +109,12 @@ class Releases:
     def building(self) -> list[Release]:
         """Releases of all datasets whose building is under way or was interrupted."""
         query = select(ReleaseRow).where(ReleaseRow.state == ReleaseState.BUILDING)
-        with self._sessions.reading() as session:
-            rows = session.scalars(query.order_by(ReleaseRow.created_at, ReleaseRow.name))
-            return [to_record(Release, row) for row in rows]
+        return self._sessions.records(
+            Release, query.order_by(ReleaseRow.created_at, ReleaseRow.name)
+        )
 
     def all(self, dataset_id: int) -> list[Release]:
         """The dataset's releases, newest first."""
         query = select(ReleaseRow).where(ReleaseRow.dataset_id == dataset_id)
         query = query.order_by(ReleaseRow.created_at.desc(), ReleaseRow.name.desc())
-        with self._sessions.reading() as session:
-            return [to_record(Release, row) for row in session.scalars(query)]
+        return self._sessions.records(Release, query)

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from engine.core.records import Stage
 from storage.catalog.errors import NotFoundError, StaleStateError
-from storage.catalog.sessions import Sessions, count_changed, insert_new, to_record
+from storage.catalog.sessions import Repository, count_changed, to_record
 from storage.catalog.states import RoundState
 from storage.catalog.tables import RoundImageRow, RoundRow
 
@@ -51,11 +51,8 @@ class Round:
     updated_at: datetime
 
 
-class Rounds:
+class Rounds(Repository):
     """Reached as `catalog.rounds`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def get(self, round_id: int) -> Round:
         """The round of that id.
@@ -63,17 +60,13 @@ class Rounds:
         Raises:
             NotFoundError: no such round.
         """
-        with self._sessions.reading() as session:
-            row = session.get(RoundRow, round_id)
-            if row is None:
-                raise NotFoundError(f"no round with id {round_id}")
-            return to_record(Round, row)
+        missing = NotFoundError(f"no round with id {round_id}")
+        return self._sessions.get(Round, RoundRow, round_id, missing)
 
     def for_loop(self, loop_id: int) -> list[Round]:
         """The loop's rounds in their order."""
         query = select(RoundRow).where(RoundRow.loop_id == loop_id).order_by(RoundRow.position)
-        with self._sessions.reading() as session:
-            return [to_record(Round, row) for row in session.scalars(query)]
+        return self._sessions.records(Round, query)
 
     def advance(
         self,
@@ -134,13 +127,9 @@ class Rounds:
             ConstraintError: no such round or image.
         """
         rows = [{"round_id": round_id, "image_id": image_id} for image_id in sorted(image_ids)]
-        with self._sessions.session() as session:
-            new = insert_new(session, RoundImageRow, rows)
-            session.commit()
-            return len(new)
+        return self._sessions.insert(RoundImageRow, rows)
 
     def image_ids(self, round_id: int) -> list[int]:
         """The ids of the round's images, ascending."""
         query = select(RoundImageRow.image_id).where(RoundImageRow.round_id == round_id)
-        with self._sessions.reading() as session:
-            return list(session.scalars(query.order_by(RoundImageRow.image_id)))
+        return self._sessions.values(query.order_by(RoundImageRow.image_id))

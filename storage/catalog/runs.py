@@ -10,7 +10,13 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from storage.catalog.errors import AlreadyExistsError, NotFoundError, StaleStateError
-from storage.catalog.sessions import Sessions, count_changed, insert_new, pairs, to_record
+from storage.catalog.sessions import (
+    Repository,
+    Sessions,
+    count_changed,
+    insert_new,
+    to_record,
+)
 from storage.catalog.states import RunKind, RunState, ShardState
 from storage.catalog.tables import RunRow, ShardRow
 
@@ -38,11 +44,11 @@ class Run:
     """Until when a process is known to work on it (`beat`)."""
 
 
-class Runs:
+class Runs(Repository):
     """Reached as `catalog.runs`."""
 
     def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+        super().__init__(sessions)
         self.before_new: Callable[[], None] = lambda: None
         """Called before a run with a new id is added; an error prevents that."""
 
@@ -79,9 +85,7 @@ class Runs:
             "started_at": self._sessions.now(),
             "metrics": {},
         }
-        with self._sessions.reading() as session:
-            is_new = session.get(RunRow, run_id) is None
-        if is_new:
+        if self._sessions.value(select(RunRow.id).where(RunRow.id == run_id)) is None:
             self.before_new()
         again = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.FAILED)
         with self._sessions.session() as session:
@@ -123,25 +127,19 @@ class Runs:
             "cpu_seconds": RunRow.cpu_seconds + cpu_seconds,
             "gpu_seconds": RunRow.gpu_seconds + gpu_seconds,
         }
-        with self._sessions.session() as session:
-            count_changed(session, statement.values(**values))
-            session.commit()
+        self._sessions.change(statement.values(**values))
 
     def set_progress(self, run_id: str, progress: float) -> None:
         """Store the progress of a running run, 0 to 1, if it has neither shards nor tasks. A run
         that is not running stays unchanged."""
         statement = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.RUNNING)
-        with self._sessions.session() as session:
-            count_changed(session, statement.values(metrics={"progress": round(progress, 3)}))
-            session.commit()
+        self._sessions.change(statement.values(metrics={"progress": round(progress, 3)}))
 
     def beat(self, run_id: str, seconds: float) -> None:
         """Record that a process works on the run, and will call again within this many seconds."""
         alive = self._sessions.now() + timedelta(seconds=seconds)
-        statement = update(RunRow).where(RunRow.id == run_id).values(alive_until=alive)
-        with self._sessions.session() as session:
-            count_changed(session, statement)
-            session.commit()
+        statement = update(RunRow).where(RunRow.id == run_id)
+        self._sessions.change(statement.values(alive_until=alive))
 
     def silent(self, since: datetime) -> list[Run]:
         """Running runs without a heartbeat or a valid shard lease since then, oldest first. This
@@ -156,17 +154,12 @@ class Runs:
             func.coalesce(RunRow.alive_until, RunRow.started_at) < since,
             ~held.exists(),
         )
-        with self._sessions.reading() as session:
-            rows = session.scalars(query.order_by(RunRow.started_at, RunRow.id))
-            return [to_record(Run, row) for row in rows]
+        return self._sessions.records(Run, query.order_by(RunRow.started_at, RunRow.id))
 
     def _end(self, run_id: str, state: RunState, **values: Any) -> Run:
         statement = update(RunRow).where(RunRow.id == run_id, RunRow.state == RunState.RUNNING)
-        with self._sessions.session() as session:
-            changed = count_changed(
-                session, statement.values(state=state, finished_at=self._sessions.now(), **values)
-            )
-            session.commit()
+        ended = statement.values(state=state, finished_at=self._sessions.now(), **values)
+        changed = self._sessions.change(ended)
         run = self.get(run_id)
         if not changed and run.state != state:
             raise StaleStateError(f"run {run_id} is {run.state}, it cannot become {state}")
@@ -178,11 +171,7 @@ class Runs:
         Raises:
             NotFoundError: no such run.
         """
-        with self._sessions.reading() as session:
-            row = session.get(RunRow, run_id)
-            if row is None:
-                raise NotFoundError(f"no run {run_id!r}")
-            return to_record(Run, row)
+        return self._sessions.get(Run, RunRow, run_id, NotFoundError(f"no run {run_id!r}"))
 
     def all(
         self,
@@ -203,14 +192,11 @@ class Runs:
             query = query.where(RunRow.state == state)
         if unfinished:
             query = query.where(RunRow.state != RunState.FINISHED)
-        with self._sessions.reading() as session:
-            return [to_record(Run, row) for row in session.scalars(query)]
+        return self._sessions.records(Run, query)
 
     def counts(self, dataset_id: int | None = None) -> dict[RunState, int]:
         """The number of runs by state."""
         query = select(RunRow.state, func.count()).group_by(RunRow.state)
         if dataset_id is not None:
             query = query.where(RunRow.dataset_id == dataset_id)
-        with self._sessions.reading() as session:
-            found = pairs(session, query)
-            return {state: found.get(state, 0) for state in RunState}
+        return self._sessions.counts(query, RunState)

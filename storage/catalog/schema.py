@@ -20,7 +20,7 @@ from storage.catalog.network_drives import check_drive
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_240_315_001
 """Number of PostgreSQL's advisory lock that one migrating process holds."""
-WAL_PATIENCE_SECONDS = 30.0
+WAL_WAIT_SECONDS = 30.0
 """How long a process waits for others that switch the same SQLite file to WAL."""
 
 
@@ -119,7 +119,7 @@ def _refuse_newer(found: str | None, scripts: ScriptDirectory, engine: Engine) -
 def _use_write_ahead_log(engine: Engine) -> None:
     """Switch an SQLite file to WAL for good. SQLite's busy timeout does not cover this switch,
     so this waits for other processes."""
-    deadline = time.monotonic() + WAL_PATIENCE_SECONDS
+    deadline = time.monotonic() + WAL_WAIT_SECONDS
     while True:
         raw = engine.raw_connection()
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -18,8 +19,10 @@ from uuid import uuid4
 from sqlalchemy import (
     Connection,
     CursorResult,
+    Delete,
     Engine,
     Executable,
+    Select,
     Table,
     Update,
     create_engine,
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     RecordT = TypeVar("RecordT", bound=DataclassInstance)
+
+ValueT = TypeVar("ValueT")
+StateT = TypeVar("StateT", bound=StrEnum)
 
 Clock = Callable[[], datetime]
 """Returns the current time, timezone-aware in UTC."""
@@ -157,6 +163,59 @@ class Sessions:
             with Session(self.engine) as session:
                 yield session
 
+    def get(
+        self, record: type[RecordT], table: type[Base], key: Any, missing: Exception
+    ) -> RecordT:
+        """The record of the row with this primary key; without such a row, `missing` is raised."""
+        with self.reading() as session:
+            row = session.get(table, key)
+            if row is None:
+                raise missing
+            return to_record(record, row)
+
+    def records(self, record: type[RecordT], query: Select[Any]) -> list[RecordT]:
+        """The rows of a query of one table, as records."""
+        with self.reading() as session:
+            return [to_record(record, row) for row in session.scalars(query)]
+
+    def first(self, record: type[RecordT], query: Select[Any]) -> RecordT | None:
+        """The first record of such a query, or None."""
+        return next(iter(self.records(record, query.limit(1))), None)
+
+    def values(self, query: Select[ValueT]) -> list[ValueT]:
+        """The values of a query of one column."""
+        with self.reading() as session:
+            return list(session.scalars(query))
+
+    def value(self, query: Select[ValueT]) -> ValueT | None:
+        """The first value of such a query, or None."""
+        with self.reading() as session:
+            return session.scalar(query)
+
+    def pairs(self, query: Executable) -> dict[Any, Any]:
+        """The result of a query with two columns as a dict."""
+        with self.reading() as session:
+            return pairs(session, query)
+
+    def counts(self, query: Executable, states: type[StateT]) -> dict[StateT, int]:
+        """See the function `counts`."""
+        with self.reading() as session:
+            return counts(session, query, states)
+
+    def change(self, statement: Update | Delete) -> int:
+        """Run one UPDATE or DELETE as a unit of work; returns the number of rows it changed."""
+        with self.session() as session:
+            changed = count_changed(session, statement)
+            session.commit()
+            return changed
+
+    def insert(self, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> int:
+        """Run `insert_new` as a unit of work; returns the number of new rows."""
+        with self.session() as session:
+            new = insert_new(session, table, rows)
+            session.commit()
+            return len(new)
+
     def check(self) -> None:
         """Check, once, that the database has this code's schema.
 
@@ -200,6 +259,13 @@ class Sessions:
         self.engine.dispose()
 
 
+class Repository:
+    """Base of the catalog's parts: queries and changes of some tables."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+
 @contextmanager
 def typed_errors(engine: Engine) -> Iterator[None]:
     """Turn SQLAlchemy's errors into the catalog's, see `Sessions.session`."""
@@ -240,15 +306,21 @@ def insert_new(
     return [tuple(row) for row in found]
 
 
-def count_changed(session: Session, statement: Update) -> int:
-    """Run a conditional UPDATE; returns the number of rows that met its condition."""
+def count_changed(session: Session, statement: Update | Delete) -> int:
+    """Run a conditional UPDATE or DELETE; returns the number of rows that met its condition."""
     result = session.execute(statement.execution_options(synchronize_session=False))
     return cast("CursorResult[Any]", result).rowcount
 
 
 def pairs(session: Session, query: Executable) -> dict[Any, Any]:
-    """The result of a query with two columns, such as a count per state, as a dict."""
+    """The result of a query with two columns as a dict."""
     return {row[0]: row[1] for row in session.execute(query)}
+
+
+def counts(session: Session, query: Executable, states: type[StateT]) -> dict[StateT, int]:
+    """The result of a query of states and their counts; every state is included, if only with 0."""
+    found = pairs(session, query)
+    return {state: found.get(state, 0) for state in states}
 
 
 def to_record(record: type[RecordT], row: object) -> RecordT:

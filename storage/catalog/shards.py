@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.catalog.errors import LeaseLostError
-from storage.catalog.sessions import Sessions, count_changed, insert_new, new_id, to_record
+from storage.catalog.sessions import Repository, count_changed, insert_new, new_id, to_record
 from storage.catalog.states import RunKind, ShardState
 from storage.catalog.tables import QuarantineRow, RunRow, ShardRow
 
@@ -53,12 +53,9 @@ class ShardTotals:
     table_version: int | None
 
 
-class Shards:
+class Shards(Repository):
     """Reached as `catalog.shards`. A lease is lost only when another worker takes the shard: until
     then a late commit counts."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def plan(self, run_id: str, image_ids: Iterable[Sequence[int]]) -> int:
         """Split a run into shards, once: a run that has shards keeps them, and `image_ids` is not
@@ -129,9 +126,7 @@ class Shards:
             LeaseLostError: another worker has the shard; stop working on it.
         """
         expires = self._sessions.now() + timedelta(seconds=seconds)
-        with self._sessions.session() as session:
-            self._change(session, run_id, shard, lease_id, lease_expires_at=expires)
-            session.commit()
+        self._change(run_id, shard, lease_id, lease_expires_at=expires)
         return expires
 
     def release(self, run_id: str, shard: int, lease_id: str) -> None:
@@ -140,15 +135,8 @@ class Shards:
         Raises:
             LeaseLostError: another worker has the shard.
         """
-        with self._sessions.session() as session:
-            self._change(
-                session,
-                *(run_id, shard, lease_id),
-                state=ShardState.OPEN,
-                lease_id=None,
-                lease_expires_at=None,
-            )
-            session.commit()
+        free = {"state": ShardState.OPEN, "lease_id": None, "lease_expires_at": None}
+        self._change(run_id, shard, lease_id, **free)
 
     def commit(
         self,
@@ -166,37 +154,27 @@ class Shards:
         Raises:
             LeaseLostError: another worker has the shard, or has committed it.
         """
-        with self._sessions.session() as session:
-            done = (ShardState.COMMITTED, lease_id)
-            row = session.get(ShardRow, (run_id, shard))
-            if row is not None and (row.state, row.lease_id) == done:
-                return
-            self._change(
-                session,
-                *(run_id, shard, lease_id),
-                state=ShardState.COMMITTED,
-                masks=masks,
-                table_version=table_version,
-                seconds=seconds,
+        results = {"masks": masks, "table_version": table_version, "seconds": seconds}
+        try:
+            self._change(run_id, shard, lease_id, state=ShardState.COMMITTED, **results)
+        except LeaseLostError:
+            done = select(ShardRow.shard).where(
+                *_leased(run_id, shard, lease_id), ShardRow.state == ShardState.COMMITTED
             )
-            session.commit()
+            if self._sessions.value(done) is None:
+                raise
 
-    @staticmethod
-    def _change(session: Session, run_id: str, shard: int, lease_id: str, /, **values: Any) -> None:
-        held: ColumnElement[bool] = and_(
-            ShardRow.run_id == run_id,
-            ShardRow.shard == shard,
-            ShardRow.state == ShardState.LEASED,
-            ShardRow.lease_id == lease_id,
+    def _change(self, run_id: str, shard: int, lease_id: str, /, **values: Any) -> None:
+        held = update(ShardRow).where(
+            *_leased(run_id, shard, lease_id), ShardRow.state == ShardState.LEASED
         )
-        if not count_changed(session, update(ShardRow).where(held).values(**values)):
+        if not self._sessions.change(held.values(**values)):
             raise LeaseLostError(f"the lease {lease_id} on shard {shard} of run {run_id} is lost")
 
     def remaining(self, run_id: str) -> int:
         """The number of the run's shards that are not committed."""
-        with self._sessions.reading() as session:
-            query = _count(run_id).where(ShardRow.state != ShardState.COMMITTED)
-            return session.scalar(query) or 0
+        query = _count(run_id).where(ShardRow.state != ShardState.COMMITTED)
+        return self._sessions.value(query) or 0
 
     def expired(self, run_id: str) -> int:
         """How many leases of the run have run out and were not taken over yet: their workers are
@@ -205,8 +183,7 @@ class Shards:
             ShardRow.state == ShardState.LEASED,
             ShardRow.lease_expires_at <= self._sessions.now(),
         )
-        with self._sessions.reading() as session:
-            return session.scalar(query) or 0
+        return self._sessions.value(query) or 0
 
     def leased_until(self, run_id: str) -> datetime | None:
         """The latest expiry of the run's leases, including expired ones that were not taken over;
@@ -214,18 +191,14 @@ class Shards:
         query = select(func.max(ShardRow.lease_expires_at)).where(
             ShardRow.run_id == run_id, ShardRow.state == ShardState.LEASED
         )
-        with self._sessions.reading() as session:
-            return session.scalar(query)
+        return self._sessions.value(query)
 
     def planned_images(self, dataset_id: int, kind: RunKind) -> set[int]:
         """Ids of the dataset's images in shards of any run of this kind."""
         query = select(ShardRow.image_ids).join(RunRow, RunRow.id == ShardRow.run_id)
         query = query.where(RunRow.dataset_id == dataset_id, RunRow.kind == kind)
-        found: set[int] = set()
         with self._sessions.reading() as session:
-            for ids in session.scalars(query.execution_options(yield_per=PLAN_ROWS)):
-                found.update(ids)
-        return found
+            return _union(session, query)
 
     def committed_images(self, dataset_id: int, kind: RunKind, *, table_version: int) -> set[int]:
         """Ids of the dataset's images whose shard, of any run of this kind, is in that version of
@@ -238,11 +211,8 @@ class Shards:
             ShardRow.table_version <= table_version,
         )
         broken = select(QuarantineRow.image_id).where(QuarantineRow.dataset_id == dataset_id)
-        found: set[int] = set()
         with self._sessions.reading() as session:
-            for ids in session.scalars(query.execution_options(yield_per=PLAN_ROWS)):
-                found.update(ids)
-            return found.difference(session.scalars(broken))
+            return _union(session, query).difference(session.scalars(broken))
 
     def totals(self, run_id: str) -> ShardTotals:
         """The run's progress."""
@@ -263,8 +233,7 @@ class Shards:
     def all(self, run_id: str) -> list[Shard]:
         """The run's shards in their order."""
         query = select(ShardRow).where(ShardRow.run_id == run_id).order_by(ShardRow.shard)
-        with self._sessions.reading() as session:
-            return [to_record(Shard, row) for row in session.scalars(query)]
+        return self._sessions.records(Shard, query)
 
 
 def _take(
@@ -279,6 +248,16 @@ def _take(
             return to_record(Shard, session.get_one(ShardRow, (run_id, shard)))
         # else another worker was faster: try the next one
     return None
+
+
+def _union(session: Session, query: Select[list[int]]) -> set[int]:
+    """The ids in the lists of a query, read in parts."""
+    found = session.scalars(query.execution_options(yield_per=PLAN_ROWS))
+    return {image_id for ids in found for image_id in ids}
+
+
+def _leased(run_id: str, shard: int, lease_id: str) -> tuple[ColumnElement[bool], ...]:
+    return ShardRow.run_id == run_id, ShardRow.shard == shard, ShardRow.lease_id == lease_id
 
 
 def _count(run_id: str) -> Any:

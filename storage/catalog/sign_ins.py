@@ -8,15 +8,12 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 
 from storage.catalog.annotators import Annotator
-from storage.catalog.sessions import Sessions, insert_new, to_record
+from storage.catalog.sessions import Repository, insert_new, to_record
 from storage.catalog.tables import AnnotatorRow, SignInRow
 
 
-class SignIns:
+class SignIns(Repository):
     """Reached as `catalog.sign_ins`. Only hashes are stored; the browsers have the tokens."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def start(self, annotator_id: int, token_hash: str, seconds: float) -> None:
         """Store a sign-in for this many seconds, and delete expired ones.
@@ -61,6 +58,4 @@ class SignIns:
         self._delete(SignInRow.annotator_id == annotator_id)
 
     def _delete(self, which: object) -> None:
-        with self._sessions.session() as session:
-            session.execute(delete(SignInRow).where(which))  # type: ignore[arg-type]
-            session.commit()
+        self._sessions.change(delete(SignInRow).where(which))  # type: ignore[arg-type]

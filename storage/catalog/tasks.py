@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, func, select
 
 from storage.catalog.errors import TaskNotFoundError
-from storage.catalog.sessions import Clock, Sessions, pairs
+from storage.catalog.sessions import Clock, Repository, Sessions
 from storage.catalog.states import TaskKind, TaskState, VerdictKind
 from storage.catalog.tables import TaskRow
 
@@ -161,11 +161,12 @@ def submitted_masks() -> ColumnElement[int]:
     return func.coalesce(made.as_integer(), 0) + func.coalesce(kept.as_integer(), 0)
 
 
-class TaskQueries:
+class TaskQueries(Repository):
     """Queries on the annotation queue that change nothing."""
 
     def __init__(self, sessions: Sessions, clock: Clock) -> None:
-        self._sessions, self._clock = sessions, clock
+        super().__init__(sessions)
+        self._clock = clock
 
     def get(self, task_id: int) -> Task:
         """The task of that id.
@@ -173,11 +174,10 @@ class TaskQueries:
         Raises:
             TaskNotFoundError: no such task.
         """
-        with self._sessions.reading() as session:
-            row = session.get(TaskRow, task_id)
-            if row is None:
-                raise TaskNotFoundError(f"no task with id {task_id}")
-            return task_of(row)
+        found = self._tasks(select(TaskRow).where(TaskRow.id == task_id))
+        if not found:
+            raise TaskNotFoundError(f"no task with id {task_id}")
+        return found[0]
 
     def held(self, annotator_id: int, *, kinds: Collection[TaskKind]) -> Task | None:
         """The task the annotator holds, or None; the last taken one if there are several."""
@@ -229,9 +229,7 @@ class TaskQueries:
         """How many tasks are in each state."""
         within = of_work(round_id=round_id, run_id=run_id)
         query = select(TaskRow.state, func.count()).where(*within).group_by(TaskRow.state)
-        with self._sessions.reading() as session:
-            found = pairs(session, query)
-            return {state: found.get(state, 0) for state in TaskState}
+        return self._sessions.counts(query, TaskState)
 
     def pending(self, run_id: str) -> int:
         """The number of the run's tasks that are open or leased."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import aliased
 
-from storage.catalog.sessions import Sessions, insert_new, pairs, to_record
+from storage.catalog.sessions import Repository
 from storage.catalog.states import Split, TaskKind, TaskState, VerdictKind
 from storage.catalog.tables import ImageRow, TaskRow, VerdictRow
 
@@ -54,11 +54,8 @@ class Verdict:
     created_at: datetime
 
 
-class Verdicts:
+class Verdicts(Repository):
     """Reached as `catalog.verdicts`."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
 
     def add_many(self, rows: Sequence[NewVerdict]) -> int:
         """Add verdicts; a task's first verdict on a mask is kept.
@@ -70,17 +67,13 @@ class Verdicts:
             ConstraintError: no such task or annotator.
         """
         now = {"created_at": self._sessions.now()}
-        with self._sessions.session() as session:
-            new = insert_new(session, VerdictRow, [asdict(row) | now for row in rows])
-            session.commit()
-            return len(new)
+        return self._sessions.insert(VerdictRow, [asdict(row) | now for row in rows])
 
     def for_run(self, run_id: str) -> list[Verdict]:
         """The verdicts in the tasks of a review run, oldest first."""
         query = select(VerdictRow).join(TaskRow, TaskRow.id == VerdictRow.task_id)
         query = query.where(TaskRow.run_id == run_id).order_by(VerdictRow.id)
-        with self._sessions.reading() as session:
-            return [to_record(Verdict, row) for row in session.scalars(query)]
+        return self._sessions.records(Verdict, query)
 
     def accepted_mask_ids(self, dataset_id: int, *, split: Split | None = None) -> set[str]:
         """Masks whose latest verdict is accept, on the images of one split or all."""
@@ -106,8 +99,7 @@ class Verdicts:
     def fixes(self, dataset_id: int) -> dict[str, str]:
         """Masks whose latest verdict is fix, and the new mask of each."""
         query = _latest(dataset_id, VerdictRow.mask_id, VerdictRow.fixed_mask_id)
-        with self._sessions.reading() as session:
-            return pairs(session, query.where(VerdictRow.verdict == VerdictKind.FIX))
+        return self._sessions.pairs(query.where(VerdictRow.verdict == VerdictKind.FIX))
 
     def agreement(self) -> dict[int, float]:
         """For each reviewer: of the masks that another reviewer also judged, the share with the
@@ -120,24 +112,20 @@ class Verdicts:
             .where(other.annotator_id != VerdictRow.annotator_id)
             .group_by(VerdictRow.annotator_id)
         )
-        with self._sessions.reading() as session:
-            return {key: float(value) for key, value in pairs(session, query).items()}
+        return {key: float(value) for key, value in self._sessions.pairs(query).items()}
 
     def counts(self, dataset_id: int) -> dict[VerdictKind, int]:
         """The number of masks by latest verdict."""
         query = _latest(dataset_id, VerdictRow.verdict, func.count()).group_by(VerdictRow.verdict)
-        with self._sessions.reading() as session:
-            found = pairs(session, query)
-            return {verdict: found.get(verdict, 0) for verdict in VerdictKind}
+        return self._sessions.counts(query, VerdictKind)
 
     def asked_in_run(self, run_id: str) -> dict[int, list[str]]:
         """The masks in the tasks of a review run, by image id."""
         query = select(TaskRow.image_id, TaskRow.payload).where(
             TaskRow.run_id == run_id, TaskRow.kind == TaskKind.REVIEW
         )
-        with self._sessions.reading() as session:
-            rows = session.execute(query.order_by(TaskRow.image_id)).all()
-            return {image_id: payload["mask_ids"] for image_id, payload in rows}
+        found = self._sessions.pairs(query.order_by(TaskRow.image_id))
+        return {image_id: payload["mask_ids"] for image_id, payload in found.items()}
 
     def _mask_ids(
         self, dataset_id: int, verdict: VerdictKind, split: Split | None = None
@@ -147,8 +135,7 @@ class Verdicts:
             query = query.join(TaskRow, TaskRow.id == VerdictRow.task_id)
             query = query.join(ImageRow, ImageRow.id == TaskRow.image_id)
             query = query.where(ImageRow.split == split)
-        with self._sessions.reading() as session:
-            return set(session.scalars(query))
+        return set(self._sessions.values(query))
 
 
 def _latest(dataset_id: int, *columns: Any) -> Select[Any]:

@@ -1,4 +1,4 @@
-"""Fixtures: a site, its page's address, and somebody signed in."""
+"""Fixtures: a site, the address of its page, and signed-in annotators."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ada(site: Site, url: str) -> Iterator[Client]:
 
 @pytest.fixture
 def bob(site: Site, url: str) -> Iterator[Client]:
-    """Another one."""
+    """Another annotator."""
     with site.client(url, "bob") as client:
         yield client
 

@@ -41,7 +41,7 @@ class Site:
     scenes: list[Scene]
 
     def masks_of(self, number: int) -> list[np.ndarray]:
-        """The true masks of the nth image, the largest first."""
+        """The true masks of the nth image, largest first."""
         return sorted(self.scenes[number].masks, key=lambda mask: -int(mask.sum()))
 
     def mask_rows(
@@ -95,7 +95,7 @@ class Site:
         )
 
     def annotate(self) -> None:
-        """Queue all images to be annotated from nothing, in run `annotate`."""
+        """Queue all images without masks, in run `annotate`."""
         self.start_run("annotate", RunKind.ASSISTED_MANUAL)
         self.add_tasks(TaskKind.ANNOTATE, "annotate")
 
@@ -128,14 +128,14 @@ class Site:
         return new_link_token(self.workspace.catalog, person)
 
     def client(self, url: str, name: str, role: str = "annotator") -> Client:
-        """Somebody, signed in."""
+        """A client of a signed-in annotator."""
         return Client(url, token=self.link(name, role))
 
 
 def make_site(
     folder: Path, images: int = 3, size: tuple[int, int] = SIZE, kind: str | None = None
 ) -> Site:
-    """A prepared workspace with generated scenes as dataset `d`, of one kind or of any."""
+    """A prepared workspace with generated scenes as dataset `d`, of one kind or of all."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE_NAME).write_text("people_lease_seconds = 30.0\n")
     workspace = open_workspace(str(folder))

@@ -1,4 +1,4 @@
-"""Who may do what at the page."""
+"""Access rights at the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.annotation.guards import HEADERS
 from engine.annotation.routes import MAX_BODY
 from flows.page.make_app import make_app
 from flows.workspace.settings import WorkspaceError
-from storage.catalog import AnnotatorKind, TaskKind, open_catalog
+from storage.catalog import AnnotatorKind, Catalog, TaskKind
 from tests.annotation.site import Site, served
 from tests.contract.database_fixtures import FakeClock
 
@@ -47,7 +47,7 @@ def test_a_new_link_ends_the_old_one(site: Site, url: str) -> None:
 
 def test_tokens_and_sessions_are_kept_as_hashes_and_run_out(tmp_path: Path) -> None:
     clock = FakeClock()
-    with open_catalog(f"sqlite:///{tmp_path / 'c.db'}", clock=clock) as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'c.db'}", clock=clock) as catalog:
         catalog.migrate()
         access = Access(catalog)
         person = catalog.annotators.get_or_create("ada")
@@ -202,8 +202,8 @@ def test_huge_requests_are_refused_before_they_are_read(
         assert answer.status_code == 413
         assert answer.json()["error"] == "too_large"
     except httpx.WriteError:
-        pass  # the server hung up before all was sent: refused as well
-    assert ada.next_task([TaskKind.ANNOTATE]).task is None  # and it lives
+        pass  # the server closed the connection early: also refused
+    assert ada.next_task([TaskKind.ANNOTATE]).task is None  # and the server still answers
 
 
 def test_every_answer_has_the_security_headers(url: str) -> None:
@@ -219,7 +219,7 @@ def test_every_answer_has_the_security_headers(url: str) -> None:
 )
 def test_static_files_end_at_their_folder(url: str, path: str) -> None:
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as raw:  # httpx would tidy the path up
+    with socket.create_connection((host, int(port))) as raw:  # httpx would normalise the path
         raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while piece := raw.recv(65536):

@@ -1,4 +1,4 @@
-"""What the person in charge sees and starts."""
+"""The dashboard: what an admin sees and starts."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_pages_hear_of_the_queue_as_it_changes(site: Site, url: str, ada: Client
         assert '"open": 0' in next(lines)
         site.annotate()
         rest = [next(lines) for _ in range(3)]
-    assert rest[1] == "event: queue"  # and no other event: they are for reviewers
+    assert rest[1] == "event: queue"  # no other events: those are for reviewers
     assert '"annotate": {"open": 3' in rest[2]
 
 
@@ -208,7 +208,9 @@ def test_a_job_can_be_stopped_and_has_its_buttons_name(
     actions = WorkspaceActions(site.workspace)
     adam.stop(begun.id)
     assert ended(actions, begun).state == "stopped"
-    assert adam.stop(begun.id).state == "stopped"  # again: it is over
+    assert (
+        adam.stop(begun.id).state == "stopped"
+    )  # the second call changes nothing: the job has ended
     entry = site.workspace.catalog.audit.latest(1)[0]
     assert (entry.action, entry.subject) == ("stop", "advance")
 
@@ -221,7 +223,7 @@ def test_a_run_without_parts_tells_how_far_it_has_come(site: Site) -> None:
     runs.set_progress("t", 0.4)
     assert reports.overview()["runs"][0]["progress"] == 0.4
     runs.finish("t", {"version": "d-1"})
-    runs.set_progress("t", 0.5)  # too late: what it found stays
+    runs.set_progress("t", 0.5)  # too late: its result is kept
     assert runs.get("t").metrics == {"version": "d-1"}
 
 

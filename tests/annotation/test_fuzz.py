@@ -1,4 +1,4 @@
-"""Whatever is sent to the server by whomever: no crash, nothing told to those it is not for.
+"""Random requests of all roles cause no crash and reveal nothing that the role may not see.
 
 Requests are drawn from the OpenAPI schema (schemathesis), half of them with the ids of a real task.
 """
@@ -59,7 +59,7 @@ def operations(url: str) -> list[Any]:
 
 
 class Visit:
-    """Somebody who sends requests drawn from the schema, and the answers they got."""
+    """A client that sends requests drawn from the schema, and the answers it received."""
 
     def __init__(
         self, url: str, who: Client | None, held: Callable[[], TaskView] | None = None
@@ -69,14 +69,14 @@ class Visit:
         self._cookies = {COOKIE: str(who.session)} if who else {}
 
     def answers(self, leave_out: str = "") -> Iterator[tuple[Any, Any]]:
-        """Each operation with each of the server's answers to it."""
+        """Each operation with each status of the server's answers."""
         for operation in operations(self._url):
             if operation.path != leave_out:
                 yield from ((operation, answer) for answer in self._ask(operation))
 
     def _ask(self, operation: Any) -> list[Any]:
         got: list[Any] = []
-        task = self._held() if self._held else None  # an operation may give it back
+        task = self._held() if self._held else None  # an operation may return the task
 
         @settings(
             max_examples=EXAMPLES,
@@ -114,7 +114,7 @@ def test_annotators_reach_nothing_of_reviewers_and_break_nothing(site: Site, url
 
         def held() -> TaskView:
             task = client.next_task([TaskKind.ANNOTATE]).task
-            if task is None:  # skipped so often that none is left
+            if task is None:  # skipped until none is left
                 run_id = new_id()
                 site.start_run(run_id, RunKind.ASSISTED_MANUAL)
                 site.add_tasks(TaskKind.ANNOTATE, run_id)

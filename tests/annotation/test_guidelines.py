@@ -1,4 +1,4 @@
-"""The guidelines as the page shows them."""
+"""The guidelines on the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work of somebody who was away: how long it keeps its task, and what becomes of it after that."""
+"""Late work: how long an absent annotator keeps a task, and how late work is reviewed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ HOURS = timedelta(hours=3)
 
 
 def later(site: Site, passed: timedelta) -> None:
-    """Let the leases run out that do so within this time."""
+    """Let the leases expire that end within this time."""
     site.workspace.queue.expire(utc_now() + passed)
 
 
 def lost_to(site: Site, loser: Client, winner: Client, kinds: list[TaskKind]) -> TaskView:
-    """A task that one person began and another got; as the first one knows it."""
+    """A task that one annotator began and another one got, as the first one's page holds it."""
     mine = taken(loser, kinds)
     loser.save_draft(mine, 1, {"masks": []})
     later(site, HOURS)
@@ -45,14 +45,16 @@ def test_begun_work_keeps_its_task_longer_than_a_lease(
     site.annotate()
     begun = taken(ada)
     ada.save_draft(begun, 1, {"masks": ["half a mask"]})
-    ada.heartbeat(begun)  # which promises no less than the draft
+    ada.heartbeat(begun)  # which is at least the time for drafts
     later(site, AN_HOUR)
     other = taken(bob)
     assert (other.image.id, taken(ada).id) == (site.image_ids[1], begun.id)
-    later(site, AN_HOUR)  # nothing was done on this one
+    later(site, AN_HOUR)  # no work on this one
     with site.client(str(bob._http.base_url), "cleo") as cleo:
         bob_again = taken(bob)
-        assert bob_again.id == other.id  # first to whoever had it: a browser may have work on it
+        assert (
+            bob_again.id == other.id
+        )  # first to its previous holder, whose browser may have work on it
         later(site, AN_HOUR)
         assert taken(cleo).id == other.id
 
@@ -80,7 +82,7 @@ def test_two_versions_of_a_task_are_both_kept_and_a_reviewer_picks(
     assert (kept.masks, kept.was_known) == (1, False)
     assert ada.late(mine, [drawn], seconds=3, rejected=rejected).was_known
     if is_first:
-        assert rita.next_task([TaskKind.REVIEW]).task is None  # there is one version yet
+        assert rita.next_task([TaskKind.REVIEW]).task is None  # only one version exists so far
         hand_in()
 
     review = taken(rita, [TaskKind.REVIEW])
@@ -135,7 +137,9 @@ def test_work_is_late_only_where_somebody_else_has_the_task(
         ada.late(mine, [new_mask()], seconds=1)
     assert refused.value.error == "not_late"
     ada.submit(mine, [new_mask()], seconds=1)
-    same = bob.late(mine, [new_mask()], seconds=1)  # what was handed in already: nothing to pick
+    same = bob.late(
+        mine, [new_mask()], seconds=1
+    )  # equal to the submitted version: nothing to select
     assert same.masks == 1
     assert site.workspace.queue.counts()[TaskState.OPEN] == 2
 

@@ -1,4 +1,4 @@
-"""`/metrics`: what it tells, whom it tells, and that dashboard and alarms ask for nothing else."""
+"""`/metrics`: its content, its access rules, and the names that dashboard and alarms use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _get(
     client: tuple[str, int] = HERE,
     headers: dict[str, str] | dict[bytes, bytes] | None = None,
 ) -> httpx.Response:
-    """What `/metrics` answers to somebody at that address."""
+    """The answer of `/metrics` to a client at that address."""
 
     async def ask() -> httpx.Response:
         app = make_app(site.workspace, "127.0.0.1", [])

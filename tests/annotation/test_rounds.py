@@ -1,4 +1,4 @@
-"""Rounds of people: opened by the loop, answered at the page, committed when the queue is empty."""
+"""Rounds of people: opened by the loop, answered at the page, committed once the queue is empty."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.annotation.test_tasks import new_mask
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Four training images and two that are held out, without ground truth."""
+    """Four training images and two held-out images, without ground truth."""
     found = make_site(tmp_path / "ws", images=4)
     catalog = found.workspace.catalog
     rows = []

@@ -1,4 +1,4 @@
-"""Whatever the page is refused, it is told in a sentence."""
+"""Every refusal of the page has a message that is a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From taking a task to handing it in, over real HTTP with the shipped model."""
+"""Tasks from lease to submission, over real HTTP with the shipped model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def new_mask(client_id: str = "m1", mask_HW: np.ndarray | None = None, **more: o
     return NewMask.model_validate({**values, "rle": rle})
 
 
-# taking
+# leasing
 
 
 def test_a_task_goes_to_one_person_and_stays_with_them(
@@ -227,7 +227,7 @@ def test_a_prompt_without_point_and_box_is_refused(site: Site, ada: Client) -> N
         ada.predict(taken(ada))
 
 
-# handing in
+# submitting
 
 
 def test_masks_reach_the_table_as_they_were_drawn(site: Site, ada: Client) -> None:

@@ -52,7 +52,6 @@ from storage.catalog import (
     ShardState,
     TaskKind,
     TaskState,
-    open_catalog,
 )
 from storage.catalog.tables import ShardRow, TaskRow
 from tests.contract.database_fixtures import (
@@ -315,7 +314,7 @@ def race_alone(
     url: str, kind: str, number: int, seconds: float, barrier: Barrier, file: Path
 ) -> None:
     """What one process does: be ready, start with the others, and write its notes to the file."""
-    with open_catalog(url, clock=clock) as catalog:
+    with Catalog(url, clock=clock) as catalog:
         racer = Racer(KINDS[kind](catalog, number))
         catalog.check()
         barrier.wait(START_SECONDS)
@@ -338,7 +337,7 @@ def race(url: str, kind: str, folder: Path, *, processes: int, seconds: float) -
     Raises:
         RuntimeError: a process failed.
     """
-    with open_catalog(url, clock=clock) as catalog:
+    with Catalog(url, clock=clock) as catalog:
         KINDS[kind].make(catalog, math.ceil(ROWS_A_SECOND * seconds))
         _analyze(catalog)
         files = [folder / f"{kind}-{number}.json" for number in range(processes)]

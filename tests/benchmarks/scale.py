@@ -39,7 +39,7 @@ from engine.core.records import Mask, Source, Stage
 from engine.core.rle import RLE
 from flows.workspace.settings import FILE_NAME, load_settings
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Catalog, RunKind, TaskKind, open_catalog
+from storage.catalog import Catalog, RunKind, TaskKind
 from storage.compaction import table_size
 from storage.masks import MaskTable
 from storage.stores import open_store
@@ -77,7 +77,7 @@ def measure_catalog(server: Postgres, folder: Path, images: int) -> dict[str, fl
     root = folder / f"ws-{images}"
     root.mkdir()
     (root / FILE_NAME).write_text(f'database_url = "{url}"\n')
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         catalog.migrate()
         fill_seconds = timed(lambda: _fill(catalog, images))
         leases = _lease_tasks(catalog, dataset_ids=None)

@@ -20,7 +20,7 @@ Shot = Callable[[Page, str], None]
 
 @pytest.fixture(scope="module")  # Playwright runs an event loop, which would disturb other tests
 def chromium() -> Iterator[Browser]:
-    """The system's browser, else Playwright's own (`infra/browser.sh` sees to one)."""
+    """The system's browser, else Playwright's own, which `infra/browser.sh` installs."""
     path = find_browser()
     with sync_playwright() as playwright:
         if path is None and not Path(playwright.chromium.executable_path).exists():
@@ -37,14 +37,14 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture
 def url(site: Site) -> Iterator[str]:
-    """The page, on this machine alone: nobody has to sign in."""
+    """The page for this machine only: no sign-in is required."""
     with served(site.workspace, local=True) as address:
         yield address
 
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
-    """A fresh page; whatever it complains about fails the test."""
+    """A fresh page; any error or warning in its console fails the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 720}, color_scheme="dark")
     context.set_default_timeout(20_000)
     found = context.new_page()
@@ -57,7 +57,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def shot() -> Shot:
-    """Takes a screenshot under a name."""
+    """Takes a named screenshot."""
     SHOTS.mkdir(parents=True, exist_ok=True)
 
     def take(page: Page, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a person does at the editor, as functions."""
+"""Actions of an annotator at the editor, as functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CURRENT = f"{EDITOR}.current() && {EDITOR}.session.newMask({EDITOR}.current())"
 
 
 def find_browser() -> str | None:
-    """The system's Chromium; None where there is none."""
+    """The path of the system's Chromium, or None."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((found for name in names if (found := shutil.which(name))), None)
 
@@ -39,17 +39,17 @@ def open_task(page: Page, url: str) -> None:
 
 
 def settled(page: Page) -> None:
-    """Wait until the editor is there and nothing is under way."""
+    """Wait until the editor is loaded and idle."""
     page.wait_for_selector('body[data-state="ready"]')
 
 
 def saved(page: Page) -> None:
-    """Wait until the server has the work."""
+    """Wait until the work is saved on the server."""
     until(page, "document.getElementById('status').textContent.trim() === 'saved'")
 
 
 def screen(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Where a pixel of the image is in the window."""
+    """The position of an image pixel in the window."""
     found = page.evaluate(f"{EDITOR}.toScreen({x}, {y})")
     return float(found[0]), float(found[1])
 
@@ -63,7 +63,7 @@ def click(page: Page, x: float, y: float, *, on_object: bool = True) -> None:
 
 
 def drag(page: Page, *places: tuple[float, float]) -> None:
-    """Press at the first pixel, move over the others, let go."""
+    """Press at the first pixel, move over the others, release."""
     page.mouse.move(*screen(page, *places[0]))
     page.mouse.down()
     for place in places[1:]:
@@ -72,18 +72,18 @@ def drag(page: Page, *places: tuple[float, float]) -> None:
 
 
 def steps(page: Page) -> list[dict[str, Any]]:
-    """The trajectory of the mask that is being made."""
+    """The trajectory of the mask in progress."""
     found: dict[str, Any] | None = page.evaluate(CURRENT)
     return found["trajectory"] if found else []
 
 
 def current(page: Page) -> np.ndarray:
-    """The mask that is being made."""
+    """The mask in progress."""
     return decoded(page.evaluate(CURRENT)["rle"])
 
 
 def finished(page: Page) -> list[dict[str, Any]]:
-    """The masks that a person has made, as the page would hand them in."""
+    """The annotator's masks, as the page would submit them."""
     found: list[dict[str, Any]] = page.evaluate(f"{EDITOR}.masks()")
     return found
 

@@ -46,7 +46,7 @@ def test_from_the_first_click_to_the_mask_in_the_store(
     truth = site.masks_of(0)[0]
     x, y = center_point(truth)
     driver.click(page, x, y)
-    with Client(url) as client:  # somebody at the same machine, so the same person
+    with Client(url) as client:  # another client on the same machine is the same annotator
         task = client.next_task([TaskKind.ANNOTATE]).task
         assert task is not None
         answer = client.predict(task, [Point(x=x, y=y, label=1)], multimask=True)
@@ -112,7 +112,7 @@ def test_a_box_is_drawn_by_dragging_and_candidates_are_gone_through(
     assert len(seen) == 3
     assert [step["kind"] for step in driver.steps(page)] == ["click", "candidate", "candidate"]
     areas = []
-    for key in "321123":  # the whole, a part, a part of that: as the buttons stand
+    for key in "321123":  # whole, part, subpart: the order of the buttons
         page.keyboard.press(key)
         areas.append(int(driver.current(page).sum()))
         pressed = page.locator("[data-candidate][aria-pressed=true]").inner_text()
@@ -180,14 +180,14 @@ def test_a_reload_in_the_middle_loses_nothing(site: Site, url: str, page: Page) 
     assert after[2] == before[2]
     page.keyboard.press("Control+z")  # the click on the second one
     assert (driver.steps(page), len(driver.finished(page))) == ([], 1)
-    page.keyboard.press("Control+z")  # that the first one was finished
+    page.keyboard.press("Control+z")  # for finishing the first mask
     assert driver.finished(page) == []
     assert (driver.current(page) == driver.decoded(before[0][0]["rle"])).all()
     assert page.locator("[data-candidate]").count() == 3
     for _ in range(2):
         page.keyboard.press("Control+Shift+z")
     assert (driver.current(page) == before[1]).all()
-    driver.click(page, *center_point(first), on_object=False)  # and it can be gone on with
+    driver.click(page, *center_point(first), on_object=False)  # and it can be continued
 
 
 def test_work_goes_on_while_the_server_is_away(site: Site, page: Page) -> None:
@@ -211,10 +211,10 @@ def test_work_goes_on_while_the_server_is_away(site: Site, page: Page) -> None:
 
 
 def handed_in_by_bob(site: Site, number: int) -> None:
-    """Let the lease on the nth image run out; somebody else gets the image, and hands it in."""
+    """Let the lease on the nth image expire; another annotator leases the image and submits it."""
     workspace = site.workspace
     workspace.queue.expire(utc_now() + timedelta(hours=3))
-    # no person: people who are entered end the login without a name
+    # not a person: adding a person would end the local login
     bob = workspace.catalog.annotators.get_or_create("bob", kind=AnnotatorKind.SIMULATED)
     task = workspace.queue.lease(bob.id, kinds=[TaskKind.ANNOTATE])
     assert task is not None
@@ -236,7 +236,7 @@ def test_work_on_an_image_that_somebody_else_got_goes_to_a_reviewer(
     mine = driver.decoded(driver.finished(page)[0]["rle"])
     handed_in_by_bob(site, 0)
     page.keyboard.press("b")
-    driver.drag(page, (10, 10), (60, 12))  # in progress when the page hears of it
+    driver.drag(page, (10, 10), (60, 12))  # in progress when the page detects it
     page.wait_for_selector("#lease-lost")
     assert "a reviewer sees both versions" in page.locator("#lease-lost").inner_text()
     shot(page, "annotate-lost")
@@ -248,7 +248,7 @@ def test_work_on_an_image_that_somebody_else_got_goes_to_a_reviewer(
     driver.saved(page)
     page.goto("about:blank")
     handed_in_by_bob(site, 1)
-    driver.open_task(page, url)  # what was left in this browser is sent now
+    driver.open_task(page, url)  # the work kept in this browser is sent now
     page.wait_for_selector("text=a reviewer picks from both")
     assert page.locator("#file-name").inner_text() == "2.png"
 
@@ -330,7 +330,7 @@ def test_many_masks_stay_usable(site: Site, url: str, page: Page, masks: int) ->
 
 
 def many_masks(site: Site, count: int) -> list[Mask]:
-    """So many small masks, spread over the first image."""
+    """Small masks, spread over the first image."""
     from dataclasses import replace
 
     (row,) = site.mask_rows(0, "complete", Source.PREFILL, Stage.SEMI_AUTOMATIC, limit=1)

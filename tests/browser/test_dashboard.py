@@ -84,7 +84,7 @@ def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
     page.locator("#failures button").click()
     page.reload()
     until(page, "document.querySelector('#jobs [data-state=failed]') !== null")
-    assert page.locator("#failures").is_hidden()  # told once
+    assert page.locator("#failures").is_hidden()  # reported once
 
 
 def test_the_choice_of_a_model_is_offered_until_it_is_dismissed(

@@ -1,4 +1,4 @@
-"""How the editor is handled: what a click is meant for, fingers, small windows."""
+"""Use of the editor: the meaning of clicks, touch input, small windows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_click_well_off_the_selected_mask_begins_a_new_one(
     x, y = (SIZE[1] - 8 if right else 7), (SIZE[0] - 8 if down else 7)
 
     def does(act: Callable[[], None]) -> Any:
-        """Which of the masks that are there it is taken as a fix of."""
+        """The mask that a click counts as a correction of."""
         page.evaluate(f"{editor}.select({json.dumps(chosen.mask_id)})")
         act()
         driver.until(page, current)
@@ -49,7 +49,7 @@ def test_a_click_well_off_the_selected_mask_begins_a_new_one(
         page.mouse.click(*driver.screen(page, x, y), button=button)  # type: ignore[arg-type]
 
     assert does(lambda: mouse(*center_point(site.masks_of(0)[0]))) == chosen.mask_id
-    assert does(lambda: mouse(x, y, "right")) == chosen.mask_id  # takes away, so of this one
+    assert does(lambda: mouse(x, y, "right")) == chosen.mask_id  # a negative click, so of this mask
     assert does(lambda: driver.drag(page, (x0, y0), (x1, y1))) == chosen.mask_id
     assert does(lambda: paint((x1 - 2, y1 - 2), (x1 + 2, y1 - 2))) == chosen.mask_id
     assert does(lambda: mouse(x, y)) is None
@@ -76,11 +76,11 @@ def test_fingers_click_zoom_and_move(site: Site, url: str, chromium: Browser) ->
     touch("touchEnd")
     driver.until(page, driver.ANSWERED)
     touch("touchStart", driver.screen(page, *center_point(second)))
-    driver.until(page, f"{driver.CURRENT}.trajectory.length === 2")  # held: no need to lift it
+    driver.until(page, f"{driver.CURRENT}.trajectory.length === 2")  # held: no release is needed
     touch("touchEnd")
     assert labels() == [1, 0]
 
-    page.keyboard.press("b")  # and two fingers are no stroke
+    page.keyboard.press("b")  # two fingers are not a stroke
     scale, before = page.evaluate(f"{driver.EDITOR}.viewport.scale"), driver.screen(page, 200, 150)
     touch("touchStart", (400, 300))
     touch("touchMove", (410, 300))

@@ -143,7 +143,7 @@ def test_a_fix_is_what_the_reviewer_drew_and_no_key_drops_it_unasked(
     page.mouse.up()
     page.keyboard.press("Enter")
     until(page, "document.querySelectorAll('.mask-card')[0].dataset.verdict === 'fix'")
-    assert selected(page) == ids[1]  # Enter moves on, so that the next verdict is the next mask's
+    assert selected(page) == ids[1]  # Enter selects the next mask for the next verdict
     page.keyboard.press("u")
     page.wait_for_selector("dialog[open]")
     page.keyboard.press("Enter")
@@ -162,7 +162,7 @@ def test_a_fix_is_what_the_reviewer_drew_and_no_key_drops_it_unasked(
     until(page, "document.getElementById('saved').textContent.startsWith('Saved')")
     page.reload()
     driver.settled(page)
-    page.keyboard.press("u")  # what was dropped comes back, after a reload too
+    page.keyboard.press("u")  # the discarded fix can be restored, also after a reload
     assert verdicts(page) == ["fix", "", ""]
     page.locator("#accept-rest").click()
     page.keyboard.press("Control+Enter")

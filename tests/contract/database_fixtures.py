@@ -15,13 +15,13 @@ from typing import Protocol
 
 import pytest
 
-from storage.catalog import Catalog, Dataset, NewImage, RunKind, open_catalog
+from storage.catalog import Catalog, Dataset, NewImage, RunKind
 from tests.postgres import Postgres, running_postgres
 
 
 @dataclass
 class FakeClock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test moves it."""
 
     now: datetime = field(default_factory=lambda: datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -33,7 +33,7 @@ class FakeClock:
 
 
 class DatabaseServer(Protocol):
-    """Something that makes databases: fresh and empty, or migrated to head."""
+    """Creates databases: fresh and empty, or migrated to head."""
 
     def empty(self) -> str: ...
 
@@ -41,7 +41,7 @@ class DatabaseServer(Protocol):
 
 
 class SqliteFiles:
-    """Databases that are files in a folder."""
+    """SQLite databases in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -61,7 +61,7 @@ class SqliteFiles:
 
 
 class PostgresDatabases:
-    """Databases of a running PostgreSQL."""
+    """Databases on a running PostgreSQL."""
 
     def __init__(self, server: Postgres) -> None:
         self._server = server
@@ -78,7 +78,7 @@ class PostgresDatabases:
 
 
 def _migrate(url: str) -> None:
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         catalog.migrate()
 
 
@@ -108,13 +108,13 @@ def clock_fixture() -> FakeClock:
 @pytest.fixture(name="catalog")
 def catalog_fixture(database_server: DatabaseServer, clock: FakeClock) -> Iterator[Catalog]:
     """A catalog on a fresh, migrated database, with the fake clock."""
-    with open_catalog(database_server.migrated(), clock=clock) as catalog:
+    with Catalog(database_server.migrated(), clock=clock) as catalog:
         yield catalog
 
 
 @dataclass(frozen=True)
 class World:
-    """A dataset with images and a run, for tests that need something to refer to."""
+    """A dataset with images and a run, as targets of foreign keys."""
 
     dataset: Dataset
     image_ids: list[int]
@@ -122,7 +122,7 @@ class World:
 
 
 def new_image(number: int, file_name: str | None = None) -> NewImage:
-    """An image whose content is the number."""
+    """An image whose content is derived from the number."""
     return NewImage(
         sha256=f"{number:064x}",
         key=f"images/{number}",

@@ -1,4 +1,4 @@
-"""The annotation queue gives every task to one annotator at a time, on every database."""
+"""The annotation queue leases every task to one annotator at a time, on every database."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from threading import Barrier
 
 import pytest
 
+from storage import annotation_queue
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
@@ -80,7 +81,7 @@ def take(
     kinds: Iterable[TaskKind] = (TaskKind.ANNOTATE,),
     seconds: float = 600,
 ) -> tuple[Task, str]:
-    """A task that must be there, with its lease."""
+    """Lease a task, which must exist, and return it with the lease's id."""
     task = queue.lease(annotator_id, kinds=list(kinds), seconds=seconds)
     assert task is not None
     assert task.lease_id is not None
@@ -243,7 +244,7 @@ def test_a_skipped_task_waits_behind_all_others_and_leaves_after_three_people_sk
     urgent, lease_id = take(queue, ada)
     assert queue.skip(urgent.id, lease_id) == TaskState.OPEN
     assert [take(queue, ada)[0].run_id for _ in range(2)] == ["run", "run"]
-    for person in (ada, ada, bob, ada, bob):  # ever the same two
+    for person in (ada, ada, bob, ada, bob):  # always the same two
         again, lease_id = take(queue, person)
         assert again.id == urgent.id
         assert queue.skip(again.id, lease_id) == TaskState.OPEN
@@ -254,9 +255,10 @@ def test_a_skipped_task_waits_behind_all_others_and_leaves_after_three_people_sk
 
 
 def test_requeued_are_skipped_and_quarantined_tasks_and_no_others(
-    catalog: Catalog, world: World, ada: int
+    catalog: Catalog, world: World, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = AnnotationQueue(catalog, max_skips=1)
+    monkeypatch.setattr(annotation_queue, "MAX_SKIPS", 1)
+    queue = AnnotationQueue(catalog)
     catalog.runs.start("over", RunKind.ASSISTED_MANUAL, dataset_id=world.dataset.id)
     queue.add(tasks_for(world, 1, run_id="over"))
     queue.add(tasks_for(world, 5))

@@ -1,4 +1,4 @@
-"""Backups of the catalog go from either kind of database into either kind."""
+"""Backups of the catalog can be restored from each kind of database to each kind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from storage.catalog import (
     TaskKind,
     TaskResult,
     VerdictKind,
-    open_catalog,
 )
 from storage.catalog.backup import BackupError, read_manifest, restore_backup, write_backup
 from storage.catalog.schema import migrating
@@ -61,7 +60,7 @@ def _rows(catalog: Catalog) -> dict[str, list[Any]]:
 
 
 def _live(catalog: Catalog) -> World:
-    """Some of everything, with values that are easily broken."""
+    """A catalog with rows in all tables and values that are easily corrupted."""
     world = make_world(catalog, images=1_200)
     catalog.images.add_many(world.dataset.id, [new_image(0, "Übung \u2028 'x\".jpg")])
     catalog.models.add("v1", architecture="lite", key="k", card={"note": None, "x": [0.1, 1e-300]})
@@ -90,14 +89,14 @@ def test_a_backup_restores_every_row_into_either_database(
     servers: dict[str, DatabaseServer], tmp_path: Path, source: str, target: str
 ) -> None:
     file, url = tmp_path / "catalog.backup", servers[target].empty()
-    with open_catalog(servers[source].migrated()) as old, open_catalog(url) as new:
+    with Catalog(servers[source].migrated()) as old, Catalog(url) as new:
         world = _live(old)
         manifest = write_backup(old.engine, file)
         assert read_manifest(file) == manifest
         assert manifest.tables["images"].rows == 1_200
         assert restore_backup(new.engine, file) == manifest
         assert _rows(new) == _rows(old)
-        # and it is alive: numbers go on, leases work
+        # and the database works: ids continue, leases work
         added = new.images.add_many(world.dataset.id, [new_image(5_000)])
         assert added.new == 1
         assert added.ids[0] > max(world.image_ids)
@@ -110,7 +109,7 @@ def test_a_backup_restores_every_row_into_either_database(
 def test_a_restore_revives_no_session_and_no_sign_in_link(
     servers: dict[str, DatabaseServer], tmp_path: Path, kind: str
 ) -> None:
-    with open_catalog(servers[kind].migrated()) as old, open_catalog(servers[kind].empty()) as new:
+    with Catalog(servers[kind].migrated()) as old, Catalog(servers[kind].empty()) as new:
         for name in ("ada", "bob"):
             person = old.annotators.get_or_create(name, role="reviewer")
             old.annotators.set_token(person.id, name * 10, 3600)
@@ -122,7 +121,7 @@ def test_a_restore_revives_no_session_and_no_sign_in_link(
         found = new.annotators.find("bob")
         assert found is not None
         assert found.role == "reviewer"
-        # what others are given afterwards works
+        # new rows of others work afterwards
         new.annotators.set_token(found.id, "fresh", 3600)
         assert new.annotators.take_token("fresh") == found
 
@@ -136,11 +135,11 @@ def test_a_backup_sees_one_moment_of_the_database(
 ) -> None:
     from storage.catalog import backup
 
-    with open_catalog(servers[kind].migrated()) as catalog:
+    with Catalog(servers[kind].migrated()) as catalog:
         world, write = make_world(catalog, images=3), backup._write_table
 
         def slowly(connection: Any, table: Table, archive: zipfile.ZipFile) -> Any:
-            if table.name == "datasets":  # the first one with rows; images come later
+            if table.name == "datasets":  # the first table with rows; images follow
                 catalog.images.add_many(world.dataset.id, [new_image(99)])
             return write(connection, table, archive)
 
@@ -155,8 +154,8 @@ def test_a_database_with_tables_is_refused_and_stays(
     servers: dict[str, DatabaseServer], tmp_path: Path, kind: str
 ) -> None:
     with (
-        open_catalog(servers[kind].migrated()) as old,
-        open_catalog(servers[kind].migrated()) as new,
+        Catalog(servers[kind].migrated()) as old,
+        Catalog(servers[kind].migrated()) as new,
     ):
         _live(old)
         write_backup(old.engine, tmp_path / "b")
@@ -171,7 +170,7 @@ def test_a_damaged_backup_leaves_the_database_empty(
     servers: dict[str, DatabaseServer], tmp_path: Path, kind: str
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    with open_catalog(servers["sqlite"].migrated()) as old:
+    with Catalog(servers["sqlite"].migrated()) as old:
         _live(old)
         write_backup(old.engine, whole)
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(broken, "w") as target:
@@ -180,11 +179,11 @@ def test_a_damaged_backup_leaves_the_database_empty(
             if name == "verdicts.jsonl":
                 data = data.replace(b'"accept"', b'"reject"')
             target.writestr(name, data)
-    with open_catalog(servers[kind].empty()) as new:
+    with Catalog(servers[kind].empty()) as new:
         with pytest.raises(BackupError, match="verdicts is damaged"):
             restore_backup(new.engine, broken)
         assert new.revision() is None
-        restore_backup(new.engine, whole)  # nothing stands in the way of the good one
+        restore_backup(new.engine, whole)  # a valid backup can still be restored
         assert new.datasets.all()
 
 
@@ -193,21 +192,21 @@ def test_files_that_are_no_backup_are_refused(tmp_path: Path) -> None:
     text_file.write_text("hello")
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("readme", "hello")
-    with open_catalog(f"sqlite:///{tmp_path / 'a.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'a.db'}") as catalog:
         with pytest.raises(CatalogNotMigratedError):
             write_backup(catalog.engine, short)
         catalog.migrate()
         write_backup(catalog.engine, short)
     short.write_bytes(short.read_bytes()[:-100])
     for file in (text_file, other, short):
-        with open_catalog(f"sqlite:///{tmp_path / 'new.db'}") as new:
+        with Catalog(f"sqlite:///{tmp_path / 'new.db'}") as new:
             with pytest.raises(BackupError):
                 restore_backup(new.engine, file)
     assert not (tmp_path / "new.db").exists()
 
 
 def test_a_backup_of_newer_code_is_refused(tmp_path: Path) -> None:
-    with open_catalog(f"sqlite:///{tmp_path / 'a.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'a.db'}") as catalog:
         catalog.migrate()
         write_backup(catalog.engine, tmp_path / "b")
     with zipfile.ZipFile(tmp_path / "b") as old, zipfile.ZipFile(tmp_path / "c", "w") as new:
@@ -216,7 +215,7 @@ def test_a_backup_of_newer_code_is_refused(tmp_path: Path) -> None:
             if name == "manifest.json":
                 data = json.dumps({**json.loads(data), "revision": "9999"}).encode()
             new.writestr(name, data)
-    with open_catalog(f"sqlite:///{tmp_path / 'new.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'new.db'}") as catalog:
         with pytest.raises(CatalogTooNewError, match="9999"):
             restore_backup(catalog.engine, tmp_path / "c")
 
@@ -259,7 +258,7 @@ FIRST_ROWS: list[tuple[str, dict[str, Any]]] = [
 
 
 def _first_schema(catalog: Catalog) -> None:
-    """Make the database as the first version left it."""
+    """Create the database of the first version."""
     is_sqlite = catalog.engine.dialect.name == "sqlite"
     at = FIRST_TIME.replace(tzinfo=None) if is_sqlite else FIRST_TIME
     with migrating(catalog.engine) as (connection, upgrade):
@@ -295,7 +294,7 @@ def _works(catalog: Catalog) -> None:
 def test_a_database_of_the_first_version_is_brought_forward_with_its_rows(
     servers: dict[str, DatabaseServer], kind: str
 ) -> None:
-    with open_catalog(servers[kind].empty()) as catalog:
+    with Catalog(servers[kind].empty()) as catalog:
         _first_schema(catalog)
         assert catalog.revision() == "0001"
         catalog.migrate()
@@ -306,7 +305,7 @@ def test_a_database_of_the_first_version_is_brought_forward_with_its_rows(
 def test_an_old_backup_is_brought_forward_as_it_is_restored(
     servers: dict[str, DatabaseServer], tmp_path: Path, source: str, target: str
 ) -> None:
-    with open_catalog(servers[source].empty()) as old, open_catalog(servers[target].empty()) as new:
+    with Catalog(servers[source].empty()) as old, Catalog(servers[target].empty()) as new:
         _first_schema(old)
         assert write_backup(old.engine, tmp_path / "b").revision == "0001"
         assert old.revision() == "0001"  # a backup changes nothing

@@ -1,4 +1,4 @@
-"""The catalog keeps its promises on every database."""
+"""The contract of the catalog, on every database."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ from storage.catalog import (
     TaskKind,
     VerdictKind,
     new_id,
-    open_catalog,
 )
 from storage.catalog.schema import check
 from storage.catalog.tables import Base, DatasetRow
@@ -65,7 +64,7 @@ PLAN = [
 
 
 def test_an_unmigrated_database_says_what_to_do(empty_database_url: str) -> None:
-    with open_catalog(empty_database_url) as catalog:
+    with Catalog(empty_database_url) as catalog:
         with pytest.raises(CatalogNotMigratedError, match=r"catalog\.migrate\(\)"):
             catalog.datasets.all()
         assert catalog.revision() is None
@@ -74,7 +73,7 @@ def test_an_unmigrated_database_says_what_to_do(empty_database_url: str) -> None
 
 
 def test_a_newer_database_is_refused(empty_database_url: str) -> None:
-    with open_catalog(empty_database_url) as catalog:
+    with Catalog(empty_database_url) as catalog:
         catalog.migrate()
         with catalog.session() as session:
             session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -86,7 +85,7 @@ def test_a_newer_database_is_refused(empty_database_url: str) -> None:
 
 
 def test_migrations_make_exactly_the_tables_of_the_models(empty_database_url: str) -> None:
-    with open_catalog(empty_database_url) as catalog:
+    with Catalog(empty_database_url) as catalog:
         catalog.migrate()
         with catalog.engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -97,14 +96,14 @@ def test_two_processes_may_migrate_at_once(empty_database_url: str) -> None:
     barrier = Barrier(2)
 
     def migrate() -> str:
-        with open_catalog(empty_database_url) as catalog:
+        with Catalog(empty_database_url) as catalog:
             barrier.wait()
             return catalog.migrate()
 
     with ThreadPoolExecutor(2) as pool:
         revisions = [pool.submit(migrate) for _ in range(2)]
         found = {future.result() for future in revisions}
-    with open_catalog(empty_database_url) as catalog:
+    with Catalog(empty_database_url) as catalog:
         assert found == {catalog.revision()}
 
 
@@ -122,7 +121,7 @@ def test_sqlite_writes_ahead_and_enforces_foreign_keys(catalog: Catalog) -> None
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://host/name"])
 def test_only_files_and_postgresql_make_a_catalog(url: str) -> None:
     with pytest.raises(ValueError, match="catalog"):
-        open_catalog(url)
+        Catalog(url)
 
 
 def test_a_unit_of_work_rolls_back_unless_committed(catalog: Catalog, clock: FakeClock) -> None:

@@ -24,7 +24,7 @@ SHARDS = 6
 
 @pytest.fixture
 def table(store: ObjectStore) -> MaskTable:
-    """SHARDS shards of four masks whose images lie all over: 0, 6, 12, 18; 1, 7, ..."""
+    """SHARDS shards of four masks with scattered images: 0, 6, 12, 18; 1, 7, ..."""
     made = MaskTable(store)
     for shard in range(SHARDS):
         _commit(made, shard)
@@ -55,13 +55,13 @@ def test_small_files_become_one_sorted_by_image_with_the_same_masks(
     assert _by_id(table, version) == before
     for image in (0, 7, 23):
         assert [mask.image_id for mask in table.masks(image_ids=[image])] == [image]
-    assert compact(store).rows == 0  # nothing is left to do
+    assert compact(store).rows == 0  # nothing to do
 
 
 def test_shards_stay_committed_once_and_go_on(store: ObjectStore, table: MaskTable) -> None:
     compact(store)
     assert all(table.committed("run", shard) for shard in range(SHARDS))
-    _commit(table, 3)  # a worker that was late
+    _commit(table, 3)  # a late worker
     assert len(_by_id(table)) == 24
     table.commit([a_mask(99, shard=9)], run_id="run", shard=9)
     assert len(_by_id(table)) == 25
@@ -110,7 +110,7 @@ def test_vacuum_keeps_what_a_pinned_version_reads(store: ObjectStore, table: Mas
     assert len(_files(store)) == 3 + 1
     assert _by_id(table, pinned) == before
     assert _by_id(table) == now
-    with pytest.raises(StorageError):  # nobody has pinned it
+    with pytest.raises(StorageError):  # not pinned
         _by_id(table, SHARDS)
 
 
@@ -160,7 +160,7 @@ def test_a_file_that_another_compaction_replaced_is_not_replaced_again(
 ) -> None:
     delta = compaction.open_table(store, "masks")
     assert delta is not None
-    group = compaction.files_of(delta)  # looked at before the other one commits
+    group = compaction.files_of(delta)  # read before the other process commits
     compact(store)
     files = _files(store)
     assert compaction._merge(store, "masks", group) == 0
@@ -176,7 +176,7 @@ def test_a_commit_in_between_is_noticed(
     def racing(*arguments: object) -> DeltaTable | None:
         found: DeltaTable | None = real(*arguments)  # type: ignore[arg-type]
         opened.append(found)
-        if len(opened) == 2:  # between the look and the commit
+        if len(opened) == 2:  # between reading and committing
             table.commit([a_mask(500, shard=20)], run_id="run", shard=20)
         return found
 
@@ -194,7 +194,7 @@ def test_a_compaction_in_between_is_noticed(
     def racing(*arguments: object) -> DeltaTable | None:
         found: DeltaTable | None = real(*arguments)  # type: ignore[arg-type]
         opened.append(found)
-        if len(opened) == 2:  # both have found the same files to replace
+        if len(opened) == 2:  # both replace the same files
             monkeypatch.undo()
             compact(store)
         return found

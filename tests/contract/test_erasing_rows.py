@@ -1,4 +1,4 @@
-"""Rows of what is erased go on every database, and others stay."""
+"""Erasing deletes the right rows and no others, on every database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.contract.database_fixtures import (
 
 
 def _work(catalog: Catalog, queue: AnnotationQueue) -> tuple[World, int]:
-    """Two images whose tasks are handed in by ada, with verdicts, and a shard of both."""
+    """Two images whose tasks ada has submitted, with verdicts, and a shard of both."""
     world = make_world(catalog, images=2)
     queue.add(
         [
@@ -70,7 +70,7 @@ def test_rows_of_an_image_a_person_and_a_dataset_go(catalog: Catalog) -> None:
     catalog.releases.start("r", dataset_id=world.dataset.id, table_version=1, key="releases/r")
 
     forget_images(catalog, [gone], ["r"], [])
-    forget_images(catalog, [gone], ["r"], [])  # again, harmless
+    forget_images(catalog, [gone], ["r"], [])  # repeated, without effect
     assert list(catalog.images.ids(world.dataset.id)) == [left]
     (task,) = queue.submitted("run")
     assert task.image_id == left

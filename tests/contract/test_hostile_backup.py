@@ -1,4 +1,4 @@
-"""Backups come from elsewhere: what is made up, torn or endless is refused whole."""
+"""Backups are untrusted: forged, truncated or unbounded ones are refused as a whole."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from storage.catalog import Catalog
 from storage.catalog import network_drives as drives
-from storage.catalog import open_catalog
 from storage.catalog.backup import BackupError, restore_backup, write_backup
 from storage.catalog.network_drives import NetworkDriveError, network_drive
 from tests.contract.database_fixtures import make_world
@@ -23,7 +23,7 @@ Tables = dict[str, list[Any]]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    with open_catalog(f"sqlite:///{folder / 'a.db'}") as catalog:
+    with Catalog(f"sqlite:///{folder / 'a.db'}") as catalog:
         catalog.migrate()
         make_world(catalog, images=2)
         catalog.models.add("v1", architecture="lite", key="models/v1/x")
@@ -33,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _made_up(whole: Path, target: Path, table: str, change: Callable[[list[str]], None]) -> None:
-    """A copy whose sums are right, with other lines in a table."""
+    """A copy with other lines in a table and correct sums."""
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
         manifest = json.loads(old.read("manifest.json"))
         for name in old.namelist():
@@ -63,7 +63,7 @@ def _put(column: str, value: Any, whole: Path, table: str) -> Callable[[list[str
 
 
 def _is_refused(file: Path, folder: Path) -> None:
-    with open_catalog(f"sqlite:///{folder / 'new.db'}") as catalog:
+    with Catalog(f"sqlite:///{folder / 'new.db'}") as catalog:
         with pytest.raises(BackupError):
             restore_backup(catalog.engine, file)
         assert catalog.revision() is None
@@ -163,12 +163,12 @@ def test_a_catalog_is_not_made_on_a_network_drive_and_warned_of_there(
     )
     monkeypatch.setattr(drives, "MOUNTS", mounts)
     assert network_drive(local / "catalog.db") is None
-    with open_catalog(f"sqlite:///{share / 'catalog.db'}") as catalog:
+    with Catalog(f"sqlite:///{share / 'catalog.db'}") as catalog:
         with pytest.raises(NetworkDriveError, match=kind.replace(".", r"\.")):
             catalog.migrate()
         assert not (share / "catalog.db").exists()
         mounts.write_text("")
         catalog.migrate()
         mounts.write_text(f"40 22 0:44 / {point} rw - {kind} server:/x rw\n")
-        catalog.migrate()  # it was there before: it goes on
+        catalog.migrate()  # an existing catalog keeps working
     assert "network drive" in caplog.text

@@ -1,4 +1,4 @@
-"""Keys of objects: what makes them parses them, and stored ones stay what they were."""
+"""Object keys: they parse back to their fields, and stored ones do not change."""
 
 from __future__ import annotations
 

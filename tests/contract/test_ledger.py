@@ -93,7 +93,7 @@ def test_the_latest_verdict_on_a_mask_counts_for_the_run_that_made_it(catalog: C
     say(0, "auto/1/1", VerdictKind.ACCEPT)
     say(0, "auto/1/2", VerdictKind.FIX, "review/1/fix-2")
     say(0, "no-run", VerdictKind.ACCEPT)
-    say(1, "auto/1/0", VerdictKind.ACCEPT)  # looked at again
+    say(1, "auto/1/0", VerdictKind.ACCEPT)  # reviewed again
     found = catalog.ledger.by_run()
     assert found["auto"] == RunSums(accepted=2, fixed=1)
     assert found["auto"].judged == 3
@@ -121,7 +121,7 @@ def test_leases_that_run_out_are_counted(catalog: Catalog, clock: FakeClock) -> 
     assert taken is not None
     assert (again.id, again.expiries, taken.expiries) == (first.id, 1, 1)
     assert catalog.ledger.expiries() == {"task": 1, "shard": 1}
-    queue.release(again.id, str(again.lease_id))  # given back is not run out
+    queue.release(again.id, str(again.lease_id))  # released is not expired
     catalog.shards.release("run", 0, str(taken.lease_id))
     assert catalog.shards.lease("run", "c", 10) is not None
     assert catalog.ledger.expiries() == {"task": 1, "shard": 1}

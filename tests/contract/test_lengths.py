@@ -1,4 +1,4 @@
-"""What the page, its API and the commands may send at their longest fits into every database."""
+"""The longest values that the page, its API and the commands accept fit into every database."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MASK = f"{RUN}/{LAST}/fix-{CLIENT}"
 
 
 def _limit(schema: Any) -> int:
-    """Of an annotated type."""
+    """The constraints of an annotated type."""
     field = get_args(schema)[1]
     return int(next(item.max_length for item in field.metadata if hasattr(item, "max_length")))
 
@@ -59,7 +59,9 @@ def test_no_id_that_the_api_takes_is_longer_than_its_column() -> None:
 
 def test_the_longest_of_everything_comes_back_whole(catalog: Catalog) -> None:
     world = make_world(catalog, images=1)
-    dataset = catalog.datasets.get_or_create(NAME[:150])  # longer ones are refused by name
+    dataset = catalog.datasets.get_or_create(
+        NAME[:150]
+    )  # longer ones are refused with the field's name
     person = catalog.annotators.get_or_create(NAME, role="reviewer")
     image = catalog.images.add_many(dataset.id, [new_image(7, "f" * 4_000)])
     model = catalog.models.add(

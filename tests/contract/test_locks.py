@@ -1,4 +1,4 @@
-"""Locks, signs of life of runs, and releases that were broken off, on every database."""
+"""Locks, heartbeats of runs, and interrupted releases, on every database."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_one_holds_a_lock_until_it_is_given_back_or_its_holder_falls_silent(
     assert second is not None
     with pytest.raises(LeaseLostError):
         catalog.locks.renew(first, 10)
-    catalog.locks.release(first)  # not ada's any more
+    catalog.locks.release(first)  # no longer ada's
     assert catalog.locks.take("loop/1", "ada", 10) is None
     catalog.locks.release(second)
     assert catalog.locks.take("loop/1", "ada", 10) is not None

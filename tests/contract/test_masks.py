@@ -1,4 +1,4 @@
-"""The mask table keeps its promises on every object store."""
+"""The contract of the mask table, on every object store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 def a_mask(number: int = 0, **changes: Any) -> Mask:
-    """A mask of run "run", shard 0, that differs from others by its number."""
+    """A mask of run "run", shard 0, derived from the number."""
     plain = Mask(
         mask_id=f"mask-{number:04}",
         image_id=number,
@@ -81,7 +81,7 @@ spans = st.tuples(st.integers(0, 50), st.integers(0, 50)).map(sorted)
 
 @st.composite
 def masks(draw: st.DrawFn) -> Mask:
-    """Any valid mask; floats are float32's, as the table keeps them."""
+    """Any valid mask; floats are representable in float32, as the table stores them."""
 
     def box() -> tuple[int, int, int, int]:
         (x0, x1), (y0, y1) = draw(spans), draw(spans)
@@ -442,7 +442,7 @@ def test_a_filter_skips_files_without_opening_them(
         table.commit(part, run_id="run", shard=shard)
     paths = {path: pq.ParquetFile(path) for path in (tmp_path / "masks").glob("*.parquet")}
     assert [file.num_row_groups for file in paths.values()] == [3, 3]
-    # A file that is opened now would fail: it is no Parquet any more.
+    # Opening a file now would fail: it is no longer Parquet.
     first = next(p for p, f in paths.items() if f.read_row_group(0)["image_id"][0].as_py() == 0)
     first.write_bytes(b"\0" * first.stat().st_size)
     assert len(list(table.masks(image_ids=[5000, 7999]))) == 2

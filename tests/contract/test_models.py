@@ -1,4 +1,4 @@
-"""Model versions: one is current, and what was before can be so again, on every database."""
+"""Model versions: one is current, and earlier ones can become current again, on every database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from storage.catalog import (
     ModelState,
     NotFoundError,
     StaleStateError,
-    open_catalog,
 )
 from storage.catalog.schema import MIGRATIONS
 from tests.contract.database_fixtures import (
@@ -157,7 +156,7 @@ def test_a_first_promotion_made_twice_at_once_counts_once(catalog: Catalog) -> N
 
 
 def test_a_catalog_made_before_promotions_were_kept_goes_on(empty_database_url: str) -> None:
-    with open_catalog(empty_database_url) as catalog:
+    with Catalog(empty_database_url) as catalog:
         newest = catalog.migrate()
         _add_models(catalog, "v1", "v2")
         catalog.models.promote("v1", expected_current=None)

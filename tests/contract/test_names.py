@@ -1,4 +1,4 @@
-"""One rule decides what a new dataset, release, model or annotator may be called."""
+"""One rule validates names of new datasets, releases, models and annotators."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GOOD = ["a", "Zellen (Übung) #2, 50 %", "細胞", "a.b_c-d", "ada@lab.example",
 
 
 def _makers(catalog: Catalog) -> dict[str, tuple[Callable[[str], object], str]]:
-    """By kind, what makes one, and its table."""
+    """By kind, the function that creates a row, and its table."""
     dataset = catalog.datasets.get_or_create("birds").id
     releases, models = catalog.releases, catalog.models
     return {

@@ -1,4 +1,4 @@
-"""Every object store keeps the same promises."""
+"""The contract of the object stores."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_a_hostile_key_is_refused_by_every_method(store: ObjectStore, tmp_path: 
     for key in HOSTILE_KEYS:
         for call in calls:
             if key == "a/" and call is calls[-2]:
-                continue  # a good prefix
+                continue  # a valid prefix
             with pytest.raises(ValueError, match=r"bad key|surrogates not allowed"):
                 call(key)
 

@@ -1,5 +1,5 @@
-"""What a local store has said is written outlives a power loss: a disk that keeps only what was
-synced has all of it."""
+"""Completed writes of a local store survive a power loss: they are on a disk that keeps only synced
+data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.contract.test_masks import a_mask
 
 @dataclass
 class Disk:
-    """Remembers what was synced: the content of files, the names in folders."""
+    """Records synced data: the content of files, the names in folders."""
 
     root: Path
     files: dict[int, bytes] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Disk:
             self.files[inode] = path.read_bytes()
 
     def after_power_loss(self, target: Path) -> LocalStore:
-        """The store as it is when the machine is up again."""
+        """The store after the restart of the machine."""
         self._write(self.root.stat().st_ino, target)
         return LocalStore(target / "store")
 
@@ -70,12 +70,12 @@ def _commit_many(store: LocalStore) -> None:
 
 
 def _commit_again(store: LocalStore) -> None:
-    """The first process is killed before it has synced the log; the next one finds the commit."""
+    """The first process is killed before it syncs the log; the next one finds the commit."""
     undo = pytest.MonkeyPatch()
     with undo.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         MaskTable(store).commit([a_mask(0)], run_id="run", shard=0)
-    # its data file was synced before the log named it
+    # its data file is synced before the log names it
     data = [file for file in store.root.rglob("*.parquet") if "_delta_log" not in file.parts]
     for path in (*data, store.root / "masks", store.root, store.root.parent):
         descriptor = os.open(path, os.O_RDONLY)
@@ -118,5 +118,5 @@ def test_masks_are_on_disk_before_the_log_names_them(
 
     monkeypatch.setattr(os, "fsync", watched)
     MaskTable(store).commit([a_mask(1, shard=1)], run_id="run", shard=1)
-    assert (True, False) in seen  # the data file, before
+    assert (True, False) in seen  # the data file first
     assert (True, True) not in seen

@@ -1,4 +1,4 @@
-"""What must not grow with the size of a dataset: plans are streamed, lookups read few files."""
+"""Costs that must not grow with the dataset: plans are streamed, lookups read few files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_plan_is_read_a_part_at_a_time_and_only_once(
     world = make_world(catalog, images=7)
 
     def cut() -> Iterator[list[int]]:
-        ids = list(catalog.images.ids(world.dataset.id))  # another connection, mid-way
+        ids = list(catalog.images.ids(world.dataset.id))  # another connection, half-way
         yield from (ids[start : start + 3] for start in range(0, 7, 3))
 
     assert catalog.shards.plan(world.run_id, cut()) == 3

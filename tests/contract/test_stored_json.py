@@ -1,4 +1,4 @@
-"""What catalogs hold in JSON columns since they exist is read, and written as before."""
+"""Stored JSON of all earlier versions is read, and written unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sweep looks the same things up on every database and object store."""
+"""The lookups of the sweep, on every database and object store."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def test_what_nothing_refers_to_goes_and_the_rest_stays(
 def test_what_was_prefilled_for_a_run_without_answers_goes_once_it_is_over(
     catalog: Catalog, store: ObjectStore
 ) -> None:
-    """All its images were skipped, or a late version was the same as the one handed in."""
+    """A finished run without masks: all images skipped, or a late version equal to the submitted
+    one."""
     make_world(catalog, images=1)
     store.put("prefill/run/1.parquet", b"x")
     later = datetime.now(UTC) + 2 * DAY

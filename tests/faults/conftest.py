@@ -1,4 +1,5 @@
-"""What the fault tests stand on; what each fault cost is told at the end of the test run."""
+"""Services and workspaces of the fault tests; each fault's cost is printed at the end of the test
+run."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from tests.services import running_seaweedfs
 
 
 class Report(Protocol):
-    """Notes what a fault cost: the seconds that so many runs with it took."""
+    """Records the cost of a fault: the seconds of the runs with it."""
 
     def __call__(self, fault: str, seconds: float, runs: int = 1) -> None: ...
 
@@ -27,9 +28,9 @@ class Report(Protocol):
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
     """PostgreSQL, and S3 behind a proxy."""
-    with tempfile.TemporaryDirectory(prefix="f") as name:  # short: sockets lie in it
+    with tempfile.TemporaryDirectory(prefix="f") as name:  # short, because sockets are in it
         folder = Path(name)
-        folder.chmod(0o711)  # the database's user has to get through
+        folder.chmod(0o711)  # the database's user needs access
         (folder / "pg").mkdir()
         postgres = StoppablePostgres(folder / "pg")
         with running_seaweedfs(folder / "s3") as s3:
@@ -41,7 +42,7 @@ def services() -> Iterator[Services]:
 
 @pytest.fixture(scope="session")
 def undisturbed(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """What one worker makes of the images when nothing happens."""
+    """The masks of one undisturbed worker."""
     with services.crew(tmp_path_factory.mktemp("undisturbed")) as crew:
         crew.plan("run")
         worker = crew.hire()
@@ -68,7 +69,7 @@ def crew(services: Services, tmp_path: Path) -> Iterator[Crew]:
 
 @pytest.fixture
 def report(undisturbed: Undisturbed) -> Report:
-    """Notes what a fault cost, for the end of the test run."""
+    """Records the cost of a fault, for the end of the test run."""
 
     def note(fault: str, seconds: float, runs: int = 1) -> None:
         row = {"fault": fault, "seconds": seconds, "undisturbed": runs * undisturbed.seconds}

@@ -1,4 +1,4 @@
-"""Workers of stage 3 as real processes, and what has to be true when they are through."""
+"""Workers of stage 3 as real processes, and the state that must hold after their end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Masks = Counter[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A process of `shard_worker`, and the folder of its signals."""
+    """A process of `shard_worker`, and the folder of its signal files."""
 
     process: multiprocessing.process.BaseProcess | subprocess.Popen[bytes]
     folder: Path
@@ -53,7 +53,7 @@ class Worker:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """As `kill -9` does, and wait until it is gone."""
+        """Kill the process as `kill -9` does, and wait for its end."""
         self.process.kill()
         self.exit_status()
 
@@ -63,7 +63,7 @@ class Worker:
         return self.process.is_alive()
 
     def exit_status(self, seconds: float = 120) -> int | None:
-        """Wait for its end; None where it does not come."""
+        """Wait for its end; None if it does not end in time."""
         if isinstance(self.process, subprocess.Popen):
             return self.process.wait(seconds)
         self.process.join(seconds)
@@ -82,8 +82,8 @@ class Worker:
 
 @cache
 def _forking() -> ForkServerContext:
-    """Workers come ready from a process that has loaded torch and the model once."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # a process with more threads cannot be forked
+    """Workers are forked from a process that has loaded torch and the model once."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # a process with several threads cannot be forked
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.loaded"])
     return context
@@ -102,7 +102,7 @@ class Crew:
         plan_shards(self.workspace, run_id, planned_images(self.workspace, run))
 
     def hire(self, point: str = "never", run_id: str = "run") -> Worker:
-        """A worker that is ready to start and will wait at that point."""
+        """A started worker that waits at that point."""
         folder = self._new_folder()
         arguments = (str(self.workspace.settings.root), run_id, point, folder)
         process = _forking().Process(target=work_forked, args=arguments)
@@ -112,7 +112,7 @@ class Crew:
     def hire_from_scratch(
         self, environment: Mapping[str, str] | None = None, run_id: str = "run"
     ) -> Worker:
-        """One that loads the model itself."""
+        """A worker that loads the model itself."""
         folder = self._new_folder()
         command = [sys.executable, "-m", "tests.faults.shard_worker"]
         command += [str(self.workspace.settings.root), run_id, "never", str(folder)]
@@ -134,19 +134,19 @@ class Crew:
         return self._workers[-1]
 
     def dismiss(self) -> None:
-        """End whoever is left."""
+        """Kill the remaining workers."""
         for worker in self._workers:
             worker.kill()
 
     def until_committed(self, shards: int, run_id: str = "run") -> None:
-        """Wait until so many of the run's shards are in the table."""
+        """Wait until this number of the run's shards is in the table."""
         deadline = time.monotonic() + 120
         while self.workspace.catalog.shards.totals(run_id).committed < shards:
             assert time.monotonic() < deadline, [worker.log() for worker in self._workers]
             time.sleep(0.02)
 
     def masks(self, run_id: str = "run") -> Masks:
-        """What the table has of the run."""
+        """The run's masks in the table."""
         images = self.workspace.catalog.images
         rows = list(self.workspace.masks.masks(run_id=run_id))
         found = {
@@ -158,8 +158,9 @@ class Crew:
         return Counter((found[row.image_id], row.rle.counts) for row in rows)
 
     def assert_undisturbed(self, expected: Masks, run_id: str = "run") -> None:
-        """The run's masks are exactly those, the catalog says the same, each shard was committed
-        once, and after a sweep the store has no file of masks that the table does not name."""
+        """Assert that the run has exactly these masks in the table and in the catalog, that each
+        shard was committed once, and that after a sweep the store has no file of masks that the
+        table does not name."""
         workspace = self.workspace
         shards = workspace.catalog.shards.all(run_id)
         assert {shard.state for shard in shards} == {ShardState.COMMITTED}

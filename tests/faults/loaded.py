@@ -1,4 +1,4 @@
-"""What the process that workers are forked from loads once."""
+"""Imports of the process that workers are forked from."""
 
 from tests.faults.shard_worker import shipped_segmenter
 

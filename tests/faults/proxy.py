@@ -1,4 +1,4 @@
-"""A TCP proxy before an S3 server, that misbehaves when told to."""
+"""A TCP proxy in front of an S3 server, with faults on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ERROR = (
 
 
 class Fault(Enum):
-    """What happens to a request."""
+    """The fault of a request."""
 
     NONE = "none"
     ERROR = "500"
@@ -54,16 +54,16 @@ class FaultyProxy:
 
     @property
     def faults(self) -> int:
-        """How many requests were disturbed so far."""
+        """Number of disturbed requests."""
         return int(self._shared[2])
 
     def disturb(self, fault: Fault, every: int = 1) -> None:
-        """From now on."""
+        """Set the fault of following requests."""
         with self._shared.get_lock():
             self._shared[0], self._shared[1] = FAULTS.index(fault), every
 
     def close(self) -> None:
-        """End it, and all its connections."""
+        """Stop the proxy and close its connections."""
         self._process.kill()
         self._process.join()
         self._listening.close()
@@ -139,7 +139,7 @@ class _Forwarder:
         _reset(server)
 
     def _cut_answer(self, first: bytes, client: socket.socket, server: socket.socket) -> None:
-        """The server does what it is asked, and the client learns half of its answer."""
+        """The server executes the request, and the client receives half of the answer."""
         server.sendall(first)
         answer = b""
         while True:
@@ -185,7 +185,7 @@ def _length(head: bytes) -> int:
 
 
 def _read_rest(first: bytes, client: socket.socket, length: int) -> None:
-    """Take in the body, unless the client waits to be told to send it."""
+    """Read the body, unless the client waits for permission to send it."""
     head, _, body = first.partition(b"\r\n\r\n")
     left = 0 if b"100-continue" in head.lower() else length - len(body)
     while left > 0 and (data := client.recv(READ_BYTES)):
@@ -193,6 +193,6 @@ def _read_rest(first: bytes, client: socket.socket, length: int) -> None:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Close as a crash does: with a reset."""
+    """Close with a reset, as after a crash."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

@@ -30,7 +30,7 @@ AWAY_SECONDS = 2.0
 
 
 class StoppablePostgres:
-    """A PostgreSQL of the pip package, which keeps what it has committed when it is killed."""
+    """A PostgreSQL of the pip package, which keeps committed data when it is killed."""
 
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
@@ -44,7 +44,7 @@ class StoppablePostgres:
         self.start()
 
     def start(self) -> None:
-        """Start it again, with what it had."""
+        """Restart it with its data."""
         data = self._installed.pgdata
         command = [str(self._installed.bin_path / "postgres"), "-D", str(data), "-k", str(data)]
         with self._log.open("ab") as log:
@@ -57,13 +57,13 @@ class StoppablePostgres:
             time.sleep(0.05)
 
     def stop(self, number: signal.Signals) -> None:
-        """SIGINT: an orderly end; SIGQUIT: at once, as after a crash."""
+        """SIGINT: clean shutdown; SIGQUIT: immediate, as after a crash."""
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait(30)
 
     def stop_for_good(self) -> None:
-        """At the end of the tests."""
+        """Stop it at the end of the tests."""
         if self._process is not None and self._process.poll() is None:
             self.stop(signal.SIGINT)
 
@@ -79,7 +79,7 @@ class StoppablePostgres:
 
 @dataclass(frozen=True)
 class Services:
-    """What the workspaces of these tests stand on."""
+    """The services of these tests' workspaces."""
 
     postgres: StoppablePostgres
     s3: S3Server
@@ -88,8 +88,8 @@ class Services:
 
     @contextmanager
     def crew(self, folder: Path, store: str | None = None) -> Iterator[Crew]:
-        """A workspace of its own, with the scenes as the dataset `d`; its store is S3, unless other
-        lines for `[store]` are given."""
+        """A new workspace with the scenes as the dataset `d`; its store is S3, unless other lines
+        for `[store]` are given."""
         root = folder / "ws"
         root.mkdir()
         url = self.postgres.databases.url(self.postgres.databases.create_database())
@@ -117,14 +117,14 @@ class Services:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run with nothing in its way: its masks, and how long a worker took for it."""
+    """An undisturbed run: its masks, and the time of one worker."""
 
     masks: Masks
     seconds: float
 
 
 def timed(work: Callable[[], None]) -> float:
-    """Seconds it takes."""
+    """Duration in seconds."""
     began = time.monotonic()
     work()
     return time.monotonic() - began

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.stages import fully_automatic
 from flows.workspace import workspace
-from flows.workspace.retry import patiently
+from flows.workspace.retry import retry_during_outage
 from flows.workspace.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def shipped_segmenter() -> Segmenter:
 
 
 def wait_for(path: Path) -> None:
-    """Until the file is there.
+    """Wait for the file.
 
     Raises:
         TimeoutError: it did not come.
@@ -54,7 +54,7 @@ def wait_for(path: Path) -> None:
 
 
 def work_forked(root: str, run_id: str, point: str, folder: Path) -> None:
-    """`work` in a process that has the model already, with its output in FOLDER/log."""
+    """Run `work` in a process that has loaded the model, with its output in FOLDER/log."""
     with (folder / "log").open("wb") as log:
         for output in (1, 2):
             os.dup2(log.fileno(), output)
@@ -63,7 +63,7 @@ def work_forked(root: str, run_id: str, point: str, folder: Path) -> None:
 
 
 def work(root: str, run_id: str, point: str, folder: Path) -> None:
-    """Work until the run is done."""
+    """Process shards until the run is finished."""
     workspace = open_workspace(root)
 
     def held(function: Callable[..., Any], before: str, after: str) -> Callable[..., Any]:
@@ -84,11 +84,11 @@ def work(root: str, run_id: str, point: str, folder: Path) -> None:
     fully_automatic._shard_masks = held(make, "", "masks_made")
     commit = workspace.masks.commit
     workspace.masks.commit = held(commit, "before_commit", "after_commit")  # type: ignore[method-assign]
-    patience = workspace.settings.outage_seconds
-    workspace.segmenter()  # so that no time goes by between start and the first lease
+    outage_seconds = workspace.settings.outage_seconds
+    workspace.segmenter()  # to avoid a delay between start and the first lease
     (folder / "ready").touch()
     wait_for(folder / "start")
-    while patiently(patience, lambda: workspace.catalog.shards.remaining(run_id)):
+    while retry_during_outage(outage_seconds, lambda: workspace.catalog.shards.remaining(run_id)):
         if fully_automatic.generate_shard.fn(root, run_id) is None:
             time.sleep(0.1)
 

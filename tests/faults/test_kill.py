@@ -1,4 +1,4 @@
-"""`kill -9` of `dataengine run` at random moments loses nothing and doubles nothing."""
+"""`kill -9` of `dataengine run` at random moments neither loses nor duplicates work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _start(root: Path) -> subprocess.Popen[bytes]:
 
 
 def _marks(workspace: Workspace) -> tuple[int | None, int, tuple[str, ...]]:
-    """Changes whenever the loop has done something that lasts."""
+    """Changes with every durable step of the loop."""
     loop = workspace.catalog.loops.latest(1)
     rounds = workspace.catalog.rounds.for_loop(loop.id) if loop else []
     done = workspace.queue.counts()[TaskState.SUBMITTED]
@@ -49,7 +49,7 @@ def test_killed_five_times_the_loop_does_each_image_once(tmp_path: Path) -> None
         while _marks(workspace) == before and process.poll() is None:
             assert time.monotonic() < deadline, (root / "run.log").read_text()
             time.sleep(0.1)
-        time.sleep(rng.uniform(0, 2.5))  # somewhere in what comes after a lasting step
+        time.sleep(rng.uniform(0, 2.5))  # at a random time after a durable step
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,4 +1,4 @@
-"""A worker's machine fails it: its disk is full, its clock jumps."""
+"""Faults of a worker's machine: full disk, jumping clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @contextmanager
 def small_disk(folder: Path, mib: int) -> Iterator[Path]:
-    """A file system of so many MiB at the folder."""
+    """Mount a file system of this size in MiB at the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
@@ -33,14 +33,14 @@ def small_disk(folder: Path, mib: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Leave no byte free."""
+    """Fill the file system completely."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             try:
                 while file.write(b"\0" * size):
                     continue
-            except OSError:  # no block of that size is left
+            except OSError:  # no block of that size is free
                 continue
     return filler
 
@@ -87,7 +87,7 @@ def test_a_store_that_is_full_fails_the_run_which_goes_on_once_there_is_room(
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that moves a process's clock."""
+    """Compile the library that shifts a process's clock."""
     compiler = files_of("gcc", Path("/usr/bin"), "gcc")[0]
     library = tmp_path_factory.mktemp("clock") / "clock.so"
     source = Path(__file__).with_name("clock.c")
@@ -109,7 +109,7 @@ def test_a_clock_that_is_minutes_off_and_jumps_neither_frees_nor_holds_a_lease(
         offset.write_text("+600\n")
         crew.until_committed(4)
         wrong.kill()
-        right.ends_well()  # it has waited for the dead one's lease: seconds, not minutes
+        right.ends_well()  # it waited for the dead worker's lease: seconds, not minutes
 
     seconds = timed(work)
     assert seconds < 60
@@ -141,8 +141,8 @@ def test_a_worker_whose_clock_s3_refuses_gives_its_shard_back(
 
 
 def _one_with_another_clock(crew: Crew, shim: Path, offset: Path) -> tuple[Worker, Worker]:
-    """A worker that has started, its clock off by the seconds that the file says; and one whose
-    clock is right, ready to start."""
+    """A started worker whose clock is shifted by the seconds in the file, and a waiting one with a
+    correct clock."""
     moved = {"LD_PRELOAD": str(shim), "CLOCK_OFFSET_FILE": str(offset)}
     wrong, right = crew.hire_from_scratch(moved), crew.hire()
     right.reaches("ready")

@@ -1,4 +1,5 @@
-"""Random commands, kills, outages and changed settings against a simple model of what must be true.
+"""Random commands, kills, outages and changed settings, compared with a simple model of the
+expected state.
 
 Every accepted mask is in the table once; no task has two people; no run is running without a sign
 of life, unless it waits for people or is told to be broken off; every object is referenced, or goes

@@ -1,4 +1,4 @@
-"""Stage 3 goes on through whatever happens to its workers, its database and its object store.
+"""Stage 3 survives faults of its workers, its database and its object store.
 
 After each fault the mask table is that of an undisturbed run: the same masks of the same images,
 each once, and no file that nothing refers to.
@@ -79,7 +79,7 @@ def test_s3_misbehaves(
     before = proxy.faults
 
     def outage() -> None:
-        """Every request for a while, then each third."""
+        """Disturb every request for a while, then every third."""
         proxy.disturb(fault)
         time.sleep(AWAY_SECONDS)
         proxy.disturb(fault, every=3)
@@ -96,7 +96,7 @@ def test_s3_misbehaves(
 
 
 def _worked_through(crew: Crew, outage: Callable[[], None]) -> tuple[Worker, float]:
-    """Have a worker do the run, with the outage after its first commit."""
+    """Run a worker, with the outage after its first commit."""
     worker = crew.hire()
     worker.reaches("ready")
 

@@ -1,4 +1,5 @@
-"""`dataengine generate` goes on while Prefect's server is away: the catalog says what is left."""
+"""`dataengine generate` survives an outage of Prefect's server: the catalog has the remaining
+work."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class PrefectServer:
-    """A server that can be killed and started again, with what it had."""
+    """A server that can be killed and restarted with its data."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._port = folder, free_ports(1)[0]

@@ -1,4 +1,4 @@
-"""Sixteen processes that lease from one catalog as fast as they can: nothing is given twice."""
+"""Sixteen processes lease from one catalog concurrently: nothing is leased twice."""
 
 from __future__ import annotations
 

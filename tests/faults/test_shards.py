@@ -1,4 +1,4 @@
-"""One shard, several workers, each a real process: whatever happens to them, one commit."""
+"""One shard and several workers, each a real process: under all faults there is one commit."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_two_workers_that_commit_one_shard_at_the_same_time_make_one_commit(crew
     first, second = crew.hire("before_commit"), crew.hire("before_commit")
     first.start()
     first.reaches("there")
-    first.freeze()  # its lease was good a moment ago; it will not look again
+    first.freeze()  # its lease was valid at the last check; it does not check again
     second.start()
     second.reaches("there")
     for worker in (first, second):
@@ -86,7 +86,8 @@ def test_a_worker_killed_between_commit_and_mark_has_committed(crew: Crew) -> No
 
 
 def _assert_one_commit(crew: Crew, attempts: int) -> None:
-    """The run's one shard was begun so often; its masks are those of an undisturbed run."""
+    """Assert that the run's shard had this number of attempts, and the masks of an undisturbed
+    run."""
     (shard,) = crew.workspace.catalog.shards.all("run")
     assert shard.attempts == attempts
     crew.plan("undisturbed")

@@ -55,7 +55,7 @@ def write_scenes(folder: Path, count: int) -> Path:
 
 
 def make_workspace(folder: Path) -> Workspace:
-    """A prepared workspace with settings that make everything small."""
+    """A prepared workspace with settings for small, fast runs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE_NAME).write_text(TOML)
     workspace = open_workspace(str(folder))
@@ -63,10 +63,10 @@ def make_workspace(folder: Path) -> Workspace:
     return workspace
 
 
-@pytest.fixture(scope="package")  # later tests want none, or their own
+@pytest.fixture(scope="package")  # later tests use none, or their own
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The same temporary server that the command line uses."""
-    # a folder as people name them: what becomes a URL has to be quoted
+    """The temporary server that the command line uses."""
+    # a name with special characters, which must be quoted in a URL
     with temporary_server.server(tmp_path_factory.mktemp("pre%66ect? #1 [猫] &+=;,:'")):
         yield
 

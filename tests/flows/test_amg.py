@@ -26,7 +26,7 @@ def scene(tmp_path: Path) -> Path:
 
 
 def written(folder: Path) -> list[str]:
-    """Names of what a user sees in the folder."""
+    """Names of the visible files in the folder."""
     return sorted(path.name for path in folder.glob("[!.]*"))
 
 

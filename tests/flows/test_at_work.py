@@ -1,4 +1,4 @@
-"""Whether somebody is at a run is told by its leases: a killed one stays `running` for ever."""
+"""Leases and heartbeats tell whether a process works on a run: a killed run stays `running`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.operations.compact import compact_workspace
-from flows.review.retrain_triggers import judged_since_retrain
+from flows.review.retrain_triggers import verdicts_since_retrain
 from flows.workspace.run_lock import at_work
 from storage.catalog import NewVerdict, RunKind, TaskKind, VerdictKind
 from tests.annotation.site import Site, make_site
@@ -28,7 +28,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def _begin(site: Site, kind: RunKind, silent: int) -> None:
-    """A run that was begun, and whose process was heard of so long ago."""
+    """A started run whose last heartbeat is this old."""
     shards, now = site.workspace.catalog.shards, site.workspace.catalog.now()
     site.start_run("run", kind)
     shards.plan("run", [[]])
@@ -52,7 +52,7 @@ def test_a_killed_retrain_is_due_again_for_the_verdicts_that_started_it(
     )
     catalog.verdicts.add_many([verdict])
     _begin(site, RunKind.RETRAIN, silent)
-    found = judged_since_retrain(site.workspace, catalog.datasets.get("d"))
+    found = verdicts_since_retrain(site.workspace, catalog.datasets.get("d"))
     assert found.accepted == accepted
 
 

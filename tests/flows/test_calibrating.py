@@ -1,4 +1,4 @@
-"""Thresholds of a new model version come from held-out images, where there are enough of them."""
+"""Thresholds of a new model version are calibrated on held-out images, if there are enough."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from flows.workspace.settings import FILE_NAME, WorkspaceError, load_settings
 
 
 def names(group: Any) -> list[str]:
-    """All commands, those of a group with its name before them."""
+    """All commands; those of a group have its name as prefix."""
     found = []
     for name, command in group.commands.items():
         inner = names(command) if hasattr(command, "commands") else []

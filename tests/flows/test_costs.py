@@ -1,4 +1,4 @@
-"""The cost ledger: what runs took, what accepted masks cost."""
+"""The cost ledger: costs of runs and of accepted masks."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_automatic_masks_count_by_the_share_that_reviewers_accept(site: Site) ->
     shard = catalog.shards.lease("made", "me", 60)
     assert shard is not None
     catalog.shards.commit("made", 0, str(shard.lease_id), masks=9, table_version=1, seconds=50.0)
-    assert _of(site.workspace, "made").spent.accepted_masks is None  # nobody has looked
+    assert _of(site.workspace, "made").spent.accepted_masks is None  # not reviewed
     ids = [mask.mask_id for mask in site.workspace.masks.masks(run_id="made")]
     _judge(site, ids[:2], VerdictKind.ACCEPT)
     _judge(site, ids[2:3], VerdictKind.REJECT)
@@ -97,7 +97,7 @@ def test_automatic_masks_count_by_the_share_that_reviewers_accept(site: Site) ->
     assert (made.spent.judged_masks, made.spent.accepted_masks) == (3, 6)
     assert made.spent.accepted_is_estimate
     assert cost_rows(site.workspace)[-1]["accepted_is_estimate"]
-    assert made.spent.cpu_seconds == 50.0  # the shards' time, as no processor time is known
+    assert made.spent.cpu_seconds == 50.0  # the shards' time, because the processor time is unknown
     assert _of(site.workspace, "review").spent.people_seconds == 9.0
 
 
@@ -171,7 +171,7 @@ def test_processor_time_goes_to_the_run_that_works(site: Site) -> None:
     for _ in range(2):
         with spending(workspace, "a"):
             _burn(0.1)
-            time.sleep(0.1)  # waiting is no processor time
+            time.sleep(0.1)  # waiting uses no processor time
     run = workspace.catalog.runs.get("a")
     assert 0.2 <= run.cpu_seconds < 0.35
     assert run.gpu_seconds == 0.0
@@ -237,7 +237,7 @@ def test_ingest_counts_the_bytes_it_stored_once(site: Site, tmp_path: Path) -> N
 
 
 def test_generated_masks_are_booked(site: Site) -> None:
-    """The real stage 3, on one image."""
+    """Run stage 3 on one image."""
     from flows.stages.fully_automatic import work_shard
     from flows.stages.run_context import RunContext
     from flows.workspace.progress import Silent

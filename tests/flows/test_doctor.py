@@ -1,4 +1,4 @@
-"""`dataengine doctor` finds what is wrong and says what to do."""
+"""`dataengine doctor` finds faults and gives advice."""
 
 from __future__ import annotations
 
@@ -164,10 +164,10 @@ def test_leases_that_nobody_takes_over_and_set_aside_files_are_told(site: Site) 
 def test_the_prefect_server_is_asked_for_version_and_workers(
     site: Site, prefect_server: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real server, and a worker's sign of life."""
+    """A real server, and a worker's heartbeat."""
     url = str(PREFECT_API_URL.value())
     nobodys = httpx.post(f"{url}/work_pools/", json={"name": "dataengine", "type": "process"})
-    assert nobodys.status_code == 401  # what it is told, a later worker would do
+    assert nobodys.status_code == 401  # a later worker would execute what it accepts
     client = httpx.Client(base_url=url, **login(_root(site)))
 
     def found() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is erased is nowhere any more, however often it is killed and whatever is restored."""
+"""Erased data is gone everywhere, also after kills and restored backups."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage import erasures
 from storage.catalog import (
+    Catalog,
     NewImage,
     NewVerdict,
     RunKind,
     TaskKind,
     TaskResult,
     VerdictKind,
-    open_catalog,
 )
 from storage.compaction import compact
 from storage.erasures import BusyError
@@ -51,8 +51,8 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Three images; of each a mask by a person, in two versions of the table, an answer, steps, a
-    verdict, an embedding; a release of it all."""
+    """Three images, each with a person's mask, two table versions, an answer, steps, a verdict, an
+    embedding; and a release of all."""
     site = make_site(tmp_path / "ws")
     workspace, catalog, store = site.workspace, site.workspace.catalog, site.workspace.objects
     monkeypatch.setenv("DATAENGINE_WORKSPACE", str(workspace.settings.root))
@@ -75,12 +75,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
         "d-1", dataset_id=site.dataset_id, table_version=version, key="releases/d-1"
     )
     catalog.releases.finish("d-1", {"masks": 9})
-    compact(store)  # older versions have files of their own now
+    compact(store)  # older versions now have their own files
     return site
 
 
 def _hand_in(site: Site, person_id: int, shard: int) -> None:
-    """An image's answer, steps, draft, verdict, and its masks in both tables."""
+    """Add an image's answer, steps, draft, verdict, and its masks in both tables."""
     workspace, catalog, store = site.workspace, site.workspace.catalog, site.workspace.objects
     image_id = site.image_ids[shard]
     task = workspace.queue.lease(person_id, kinds=[TaskKind.ANNOTATE], run_id="annotate")
@@ -135,7 +135,7 @@ def _run(*arguments: str) -> dict[str, Any]:
 
 
 def _everything(workspace: Workspace) -> bytes:
-    """Every byte that the workspace has, Parquet's columns as text, but for the settings."""
+    """All bytes of the workspace except its settings, with Parquet columns as text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -152,7 +152,7 @@ def _everything(workspace: Workspace) -> bytes:
 
 
 def _is_whole(site: Site, image_ids: list[int]) -> None:
-    """These images have all of theirs, others nothing."""
+    """These images have all their data, others none."""
     workspace, store = site.workspace, site.workspace.objects
     for table in (workspace.masks, workspace.truths):
         assert {mask.image_id for mask in table.masks()} == set(image_ids)
@@ -248,14 +248,14 @@ def test_nothing_is_erased_while_somebody_is_at_work_on_it(site: Site) -> None:
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """Stands for a killed process."""
 
 
 @pytest.mark.parametrize("subject", [("person", NAME), ("image", "0.png", "--dataset", "d")])
 def test_an_erasure_goes_on_wherever_it_was_killed(
     site: Site, subject: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before the first change of the store, then again before the second, and so on."""
+    """Kill the erasure before the first change of the store, then before the second, and so on."""
     left, survived = 0, 0
     real = {name: getattr(LocalStore, name) for name in ("put", "delete")}
 
@@ -303,7 +303,7 @@ def test_a_backup_older_than_the_store_is_found_out(
     file, url = tmp_path / "old.backup", f"sqlite:///{tmp_path / 'new.db'}"
     backup_catalog(site.workspace.settings.catalog_url, file)
     monkeypatch.setenv("DATAENGINE_DATABASE_URL", url)
-    _run("restore", str(file))  # of the same age: nothing is lost
+    _run("restore", str(file))  # of the same state: nothing is lost
     (tmp_path / "new.db").unlink()
     site.start_run("later", RunKind.REVIEW)
     refused = CliRunner().invoke(app, ["restore", str(file)])
@@ -311,7 +311,7 @@ def test_a_backup_older_than_the_store_is_found_out(
     assert "is newer than this catalog since" in str(refused.exception)
     assert not (tmp_path / "new.db").exists()
     _run("restore", str(file), "--beside-newer-store")
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         assert catalog.datasets.get("d").id == site.dataset_id
 
 
@@ -323,7 +323,7 @@ def test_a_catalog_put_back_by_hand_begins_nothing_and_sweeps_nothing(site: Site
         site.start_run("more", RunKind.REVIEW)
     with pytest.raises(CatalogBehindError):
         sweep_workspace(workspace, delete=True)
-    assert workspace.catalog.runs.start(  # what was begun goes on
+    assert workspace.catalog.runs.start(  # unfinished work continues
         "annotate", RunKind.ASSISTED_MANUAL, dataset_id=site.dataset_id
     )
 
@@ -338,7 +338,7 @@ def test_what_was_erased_is_erased_again_when_an_older_backup_brings_it_back(
     url = f"sqlite:///{tmp_path / 'new.db'}"
     monkeypatch.setenv("DATAENGINE_DATABASE_URL", url)
     _run("restore", str(file))
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         names = [row.name for row in catalog.annotators.all()]
         assert f"erased-{person['id'][:12]}" in names
         assert NAME not in names

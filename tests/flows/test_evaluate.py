@@ -1,4 +1,4 @@
-"""`dataengine evaluate`: what is asked for, and what comes out."""
+"""`dataengine evaluate`: options and output."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_one_set_and_several_are_scored_and_written(folder: Path, tmp_path: Path
     assert set(written["sets"]) == {"_a $b$", "[b]"}
     both = written["sets"]["[b]"]
     assert written["mean"]["miou_box"] == pytest.approx(both["miou_box"])
-    assert written["mean"]["miou_box_ci"] is None  # one image a set
+    assert written["mean"]["miou_box_ci"] is None  # one image per set
     for name in FILES[1:]:
         assert (output / name).read_bytes().startswith(b"\x89PNG")
 

@@ -1,4 +1,4 @@
-"""COCO files in the shapes that other tools write: masks reach their images, and what is no mask is
+"""COCO files in the formats of other tools: masks are matched to images, unusable annotations are
 counted."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def mask(number: Any, image_id: Any, segmentation: Any, **more: Any) -> dict[str
 
 
 def roboflow(folder: Path) -> dict[str, Any]:
-    """Beside its images, with a category that is never used, `extra` and a box without a mask."""
+    """The file is beside its images, has an unused category, `extra`, and a box without a mask."""
     names = ("IMG_1_jpg.rf.0123.jpg", "IMG_2_jpg.rf.4567.jpg")
     return {
         "info": {"description": "Exported from roboflow.com"},
@@ -47,7 +47,7 @@ def roboflow(folder: Path) -> dict[str, Any]:
 
 
 def via(folder: Path) -> dict[str, Any]:
-    """One ring without a list around it, and image ids as text in the annotations only."""
+    """One ring without an outer list, and image ids as text in the annotations only."""
     return {
         "images": [image(1, "a 1.jpg", license=0, flickr_url=""), image(2, "b.jpg", license=0)],
         "annotations": [
@@ -61,7 +61,7 @@ def via(folder: Path) -> dict[str, Any]:
 
 
 def labelme2coco(folder: Path) -> dict[str, Any]:
-    """Names from the folder above, category 0, no area."""
+    """Names relative to the parent folder, category 0, no area."""
     names = (f"{folder.name}/a.jpg", f"{folder.name}/sub/b.jpg")
     return {
         "images": [image(n, name) for n, name in enumerate(names, start=1)],
@@ -75,7 +75,7 @@ def labelme2coco(folder: Path) -> dict[str, Any]:
 
 
 def label_studio(folder: Path) -> dict[str, Any]:
-    """Names of uploads and of files below its own folder, and a rectangle without segmentation."""
+    """Names of uploads and of files in subfolders, and a rectangle without segmentation."""
     names = ("images/1/0a1b2c3d-my_photo_1.jpg", "../../label-studio/data/media/one/b.jpg")
     return {
         "images": [image(n, name) for n, name in enumerate(names)],

@@ -1,5 +1,4 @@
-"""`generate` plans over all images of a dataset, some, or those that are new, and goes on with what
-was stopped."""
+"""`generate` plans all images of a dataset, some, or new ones, and resumes stopped runs."""
 
 from __future__ import annotations
 
@@ -87,7 +86,7 @@ def test_a_shard_lost_to_another_worker_is_no_failure(
 
     monkeypatch.setattr(fully_automatic, "work_shard", lost)
     assert next_shard(workspace, "run") == 0
-    assert next_shard(workspace, "run") is None  # it is still the other one's
+    assert next_shard(workspace, "run") is None  # another worker still has it
 
 
 def test_only_the_last_run_of_the_same_command_is_gone_on_with(
@@ -103,11 +102,11 @@ def test_only_the_last_run_of_the_same_command_is_gone_on_with(
     start_generate(workspace, "a", "d", limit=None, only_new=False)
     start_generate(workspace, "few", "d", limit=2, only_new=False)
     runs.fail("few", "stopped")
-    assert (found(), found(limit=2)) == ("a", "few")  # whether it says that it failed or not
+    assert (found(), found(limit=2)) == ("a", "few")  # in both states, running and failed
     assert (found(limit=3), found(only_new=True)) == (None, None)
     start_generate(workspace, "b", "d", limit=None, only_new=False)
     runs.finish("b", {})
-    assert found() is None  # the images have masks of b now
+    assert found() is None  # the images now have masks of b
     config = {**runs.get("a").config, "points_per_side": 5}
     kind = RunKind.FULLY_AUTOMATIC
     runs.start("other settings", kind, dataset_id=1, model="lite", config=config)
@@ -119,7 +118,7 @@ def test_images_that_come_in_between_stop_and_resume_are_counted(
     workspace: Workspace, images: list[int]
 ) -> None:
     run = start_generate(workspace, "run", "d", limit=None, only_new=False)
-    assert images_since(workspace, run) == 0  # it is not planned, and will be for all
+    assert images_since(workspace, run) == 0  # it has no plan yet, and will get one for all images
     plan_shards(workspace, "run", images[:-2])
     assert images_since(workspace, run) == 2
     few = start_generate(workspace, "few", "d", limit=2, only_new=False)

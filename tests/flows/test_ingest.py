@@ -1,4 +1,5 @@
-"""Bad input: each file is handled properly or quarantined with its reason, and stops nothing."""
+"""Invalid input: each file is handled or quarantined with its reason, and does not stop the
+ingest."""
 
 from __future__ import annotations
 
@@ -87,7 +88,7 @@ def test_bad_files_are_quarantined_with_a_reason_and_good_ones_come_in(
     assert sum(status_of(workspace)["quarantine"].values()) == len(BAD)
 
     images = {image.file_name: image for image in workspace.catalog.images.page(1)}
-    names = set(GOOD) - {"plain.jpg"} | {"again.jpg"}  # the first of two equal files names it
+    names = set(GOOD) - {"plain.jpg"} | {"again.jpg"}  # the first of two equal files gives the name
     assert set(images) == names
     assert workspace.catalog.images.aliases(images["again.jpg"].id) == ["plain.jpg"]
     assert (images["rotated.jpg"].height, images["rotated.jpg"].width) == (40, 30)
@@ -165,7 +166,7 @@ def test_an_outage_of_the_store_is_waited_for(
     report = ingest_folder(workspace, "d", tmp_path / "in")
     marks = [key for key in tries if key.startswith("generations/")]
     assert (report.added, report.quarantined, len(tries) - len(marks)) == (2, 0, 2)
-    assert len(marks) == 2  # the run's, tried again
+    assert len(marks) == 2  # the run's write, retried
 
 
 def test_the_split_depends_on_the_content_alone() -> None:

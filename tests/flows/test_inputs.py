@@ -1,5 +1,5 @@
-"""Habits of users: corrected annotations, the same names twice, odd files. Nothing is lost in
-silence."""
+"""Common inputs of users: corrected annotations, repeated names, odd files. Every skip is
+reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def picture(path: Path, seed: int) -> Path:
 
 
 def coco(path: Path, masks: dict[str, list[int]]) -> Path:
-    """For each file name, squares at these places along the top edge."""
+    """For each file name, squares at these positions along the top edge."""
     images = [
         {"id": n, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
         for n, name in enumerate(masks)
@@ -153,7 +153,7 @@ def test_whatever_is_not_used_is_counted_and_named_in_the_report_and_in_status(
     ingest_folder(workspace, "d", tmp_path / "elsewhere")
     assert status_of(workspace)["passed_over"] == {"d": report.passed_over}
     ingest_folder(workspace, "d", folder)
-    assert len(status_of(workspace)["passed_over"]["d"]) == 8  # what the last one of it left out
+    assert len(status_of(workspace)["passed_over"]["d"]) == 8  # what its latest ingest skipped
 
 
 def test_odd_names_come_in_escaped_and_folders_that_cannot_be_read_are_quarantined(
@@ -189,7 +189,8 @@ def test_odd_names_come_in_escaped_and_folders_that_cannot_be_read_are_quarantin
 
 
 def exported(workspace: Workspace, folder: Path) -> dict[str, int]:
-    """A mask of its own for each image, released; the masks' places by the names in the export."""
+    """A different mask for each image, released; the masks' positions by the names in the
+    export."""
     masks = []
     for image in workspace.catalog.images.each(1):
         pixels = np.zeros(SIZE, bool)

@@ -1,4 +1,4 @@
-"""Every flow, killed after any one of its writes, ends well when it is given again."""
+"""Every flow, killed after any of its writes, finishes when it is repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from engine.training.trainer import Trainer
 from flows.data.import_model import import_model
 from flows.data.ingest import ingest_folder
 from flows.release import release
-from flows.review.review import finish_if_judged
+from flows.review.review import finish_if_submitted
 from flows.stages import fully_automatic
 from flows.stages.assisted_manual import run_assisted_manual
 from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
@@ -52,11 +52,11 @@ from tests.flows.conftest import write_scenes
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing is written any more, whoever catches this."""
+    """Stands for SIGKILL: nothing is written afterwards, even if somebody catches it."""
 
 
 class Killer:
-    """Counts what is written to the store and the catalog, and ends it after so many writes."""
+    """Counts writes to store and catalog, and ends the process after a number of them."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.left: float = float("inf")
@@ -66,7 +66,7 @@ class Killer:
 
     def _counted(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*given: Any, **more: Any) -> Any:
-            if current_thread() is not main_thread():  # a lease that is renewed
+            if current_thread() is not main_thread():  # a renewed lease
                 return write(*given, **more)
             if self.left <= 0:
                 raise Killed
@@ -108,7 +108,7 @@ def _retrained(workspace: Workspace) -> None:
 def _import(workspace: Workspace) -> None:
     try:
         import_model(workspace, shipped_path(), "mine")
-    except AlreadyExistsError:  # it was all done but for the answer
+    except AlreadyExistsError:  # only the answer was missing
         assert workspace.objects.exists(workspace.catalog.models.get("mine").key)
 
 
@@ -130,7 +130,7 @@ def _generated(workspace: Workspace) -> None:
 
 
 def _judge(workspace: Workspace) -> None:
-    finish_if_judged(workspace, "review")
+    finish_if_submitted(workspace, "review")
 
 
 def _judged(workspace: Workspace) -> None:
@@ -178,7 +178,7 @@ def _annotated(workspace: Workspace) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with masks of people's and automatic ones, and a review that is handed in."""
+    """A workspace with masks of people and automatic masks, and a submitted review."""
     site = make_site(tmp_path_factory.mktemp("killed") / "ws", images=2, size=(64, 96))
     workspace = site.workspace
     path = workspace.settings.root / "dataengine.toml"
@@ -211,7 +211,7 @@ def _hand_in(site: Site, person: int, ids: list[str]) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes long is left out; what two attempts never make alike stays so."""
+    """Replaces slow parts; data that differs between two attempts still differs."""
 
     def report(workspace: Workspace, dataset: str, summary: Any, path: Path) -> None:
         path.write_text(uuid4().hex)

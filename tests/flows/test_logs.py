@@ -1,4 +1,4 @@
-"""Logs for people and machines; and no secret in logs, tables or reports."""
+"""Logs for people and machines, without secrets; no secret in tables or reports."""
 
 from __future__ import annotations
 
@@ -175,8 +175,8 @@ def test_a_wrong_setting_does_not_show_its_value(tmp_path: Path) -> None:
 def test_no_secret_gets_into_what_is_written_of_a_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What test_secrets does with commands, for what they do not write: settings that are logged,
-    metrics, a report."""
+    """Like test_secrets, for data that commands do not write: logged settings, metrics, a
+    report."""
     monkeypatch.setenv("DATAENGINE_LOG", "json")
     monkeypatch.setenv("DATAENGINE_STORE__ACCESS_KEY", "AKIAPLANTED")
     monkeypatch.setenv("DATAENGINE_STORE__SECRET_KEY", "planted-secret-1")

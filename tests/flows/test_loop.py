@@ -1,4 +1,5 @@
-"""The whole loop, small: images in, three stages with retraining, review, release, exports."""
+"""The whole loop on a small dataset: ingest, three stages with retraining, review, release,
+exports."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ PLAN = LoopPlan(assisted_manual=1, semi_automatic=1, fully_automatic=1, images_p
 
 @pytest.fixture(scope="module")
 def told() -> list[float]:
-    """How far the retrains of `finished` said they had come."""
+    """The progress that the retrains of `finished` reported."""
     return []
 
 
@@ -37,7 +38,7 @@ def told() -> list[float]:
 def finished(
     prefect_server: None, tmp_path_factory: pytest.TempPathFactory, told: list[float]
 ) -> Workspace:
-    """A workspace whose loop has run; the tests that share it only add to it."""
+    """A workspace with a finished loop; the tests that share it only add to it."""
     folder = tmp_path_factory.mktemp("finished")
     scenes = write_scenes(folder / "scenes", 12)
     workspace = make_workspace(folder / "ws")
@@ -65,7 +66,7 @@ def test_the_loop_ends_in_a_release_that_other_tools_read(
         "fully_automatic",
     ]
     assert all(row["state"] == "done" and row["images"] == 3 for row in status["rounds"])
-    # what the table has is what the rounds say that they made
+    # the table has the masks that the rounds report
     assert status["masks"] == {row["stage"]: row["masks"] for row in status["rounds"]}
     assert all(status["masks"].values())
     assert status["tasks"]["submitted"] == 6

@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def mobile_sam(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A file like the public one, of random weights; images are 256 pixels to it, for speed."""
+    """A file like the public one with random weights; its input size is 256 pixels, for speed."""
     monkeypatch.setattr(tiny_vit, "IMAGE_SIZE", 256)
     torch.manual_seed(7)
     sam = build_sam("vit_t")

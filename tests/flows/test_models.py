@@ -50,7 +50,7 @@ def sha256(path: Path) -> str:
 
 
 def told(*arguments: str) -> Any:
-    """What a command prints with --json."""
+    """The output of a command with --json."""
     result = CliRunner().invoke(app, ["models", *arguments, "--json"])
     assert result.exit_code == 0, result.output + repr(result.exception)
     return json.loads(result.stdout)

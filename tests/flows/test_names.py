@@ -1,4 +1,4 @@
-"""A name that nothing may have is refused at every door, before anything is kept."""
+"""An invalid name is refused by every interface before anything is stored."""
 
 from __future__ import annotations
 

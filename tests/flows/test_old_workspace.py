@@ -1,4 +1,4 @@
-"""A workspace that an earlier version made opens, exports what it exported, and continues."""
+"""A workspace of an earlier version opens, exports the same masks, and continues."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ images and the release `first`. The models' weights are left out."""
 
 @pytest.fixture
 def old(tmp_path: Path) -> Workspace:
-    """A copy, its two model versions with the shipped weights."""
+    """A copy whose two model versions have the shipped weights."""
     folder = tmp_path / "ws"
     with tarfile.open(PACKED) as tar:
         tar.extractall(folder, filter="data")
@@ -52,7 +52,7 @@ def test_a_release_of_an_earlier_version_exports_the_same_masks(
     assert after["annotations"] == before["annotations"]
     assert after["categories"] == before["categories"]
     for image, known in zip(after["images"], before["images"], strict=True):
-        assert image | known == image  # today's have more
+        assert image | known == image  # current ones have more
 
 
 @pytest.mark.usefixtures("prefect_server")

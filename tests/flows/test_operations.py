@@ -24,7 +24,7 @@ from flows.stages.commit_answers import commit_answers
 from flows.stages.run_context import RunContext
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
-from storage.catalog import RunKind, TaskKind, TaskResult, open_catalog
+from storage.catalog import Catalog, RunKind, TaskKind, TaskResult
 from storage.catalog.backup import BackupError
 from storage.local_store import LocalStore
 from storage.masks import write_parquet
@@ -58,7 +58,7 @@ def _keys(workspace: Workspace, prefix: str = "") -> set[str]:
 
 
 def _answer_all(site: Site, run_id: str, kind: TaskKind) -> None:
-    """Hand in every task of the run with one mask and its trajectory."""
+    """Submit every task of the run with one mask and its trajectory."""
     workspace = site.workspace
     ada = workspace.catalog.annotators.get_or_create("ada")
     number = 0
@@ -151,7 +151,9 @@ def test_answers_go_once_their_run_is_in_the_table_and_finished(site: Site) -> N
     found = sweep_workspace(workspace, delete=True)
     assert found["kinds"] == {"annotations": {"objects": 3, "bytes": found["bytes"]}}
     assert len(list(workspace.masks.masks(run_id="annotate"))) == 3
-    assert commit_answers(workspace, _context(site, "annotate")) == figures  # and again, harmless
+    assert (
+        commit_answers(workspace, _context(site, "annotate")) == figures
+    )  # repeated, without effect
 
 
 def test_a_finished_run_without_its_masks_keeps_its_answers(site: Site) -> None:
@@ -245,12 +247,12 @@ def test_the_commands_tell_what_they_did(
     assert isinstance(refused.exception, BackupError)
     monkeypatch.setenv("DATAENGINE_DATABASE_URL", f"sqlite:///{tmp_path / 'new.db'}")
     assert _run("restore", str(file))["rows"]["tasks"] == 3
-    with open_catalog(f"sqlite:///{tmp_path / 'new.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'new.db'}") as catalog:
         assert catalog.datasets.get("d").id == site.dataset_id
 
 
 def test_a_workspace_goes_on_from_its_backup(site: Site, tmp_path: Path) -> None:
-    """What people had in hand is still theirs."""
+    """Tasks that people hold stay theirs."""
     site.annotate()
     workspace = site.workspace
     ada = workspace.catalog.annotators.get_or_create("ada")

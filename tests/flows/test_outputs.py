@@ -1,4 +1,4 @@
-"""Commands leave alone what they did not write, and say in a line what the system refused."""
+"""Commands keep files that they did not write, and report errors of the system in one line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _quiet() -> Iterator[None]:
 def dataengine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """The command with these arguments, which is to end with an error; what it says."""
+    """Run the command, which must fail; return its message."""
 
     def run(*arguments: str) -> str:
         monkeypatch.setattr("sys.argv", ["dataengine", *arguments])
@@ -85,7 +85,7 @@ def test_amg_beside_its_images_replaces_none_and_takes_none_of_its_own(
 
 @pytest.fixture
 def released(tmp_path: Path) -> tuple[Site, Release]:
-    """A site with a mask and a release that is begun."""
+    """A site with a mask and a started release."""
     site = make_site(tmp_path / "ws")
     site.annotate()
     rows = site.mask_rows(0, "annotate", Source.ANNOTATOR, Stage.ASSISTED_MANUAL, 1)

@@ -1,4 +1,4 @@
-"""Folders by any name that the system allows, wherever a path becomes a URL."""
+"""Folders with any name that the system allows, also in paths that become URLs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flows.cli.main import app
 from flows.prefect_api.temporary_server import database_of_home
 from flows.services.definitions import s3
 from flows.workspace.settings import FILE_NAME, WorkspaceError, create_workspace, load_settings
-from storage.catalog import open_catalog
+from storage.catalog import Catalog
 from storage.local_store import LocalStore
 from storage.masks import MaskTable
 from storage.objects import StorageError
@@ -67,7 +67,7 @@ def test_catalogs_and_prefects_database_have_the_path_of_their_folder(
     monkeypatch.setenv("PREFECT_HOME", str(root / ".prefect"))
     for variable in [name for name in os.environ if "DATABASE_CONNECTION_URL" in name]:
         monkeypatch.delenv(variable)
-    plain = f"sqlite+aiosqlite:///{root}/.prefect/prefect.db"  # what Prefect takes by itself
+    plain = f"sqlite+aiosqlite:///{root}/.prefect/prefect.db"  # Prefect's own choice
     url = database_of_home().get("PREFECT_SERVER_DATABASE_CONNECTION_URL", plain)
     assert make_url(url).database == str(root / ".prefect" / "prefect.db")
 
@@ -75,7 +75,7 @@ def test_catalogs_and_prefects_database_have_the_path_of_their_folder(
 def test_folders_whose_names_decode_to_each_other_have_their_own_catalogs(tmp_path: Path) -> None:
     for name in ("my ws", "my%20ws", "my%2520ws"):
         root = create_workspace(tmp_path / name)
-        with open_catalog(load_settings(root).catalog_url) as catalog:
+        with Catalog(load_settings(root).catalog_url) as catalog:
             catalog.migrate()
             assert catalog.datasets.all() == []
             catalog.datasets.get_or_create(name)

@@ -1,5 +1,4 @@
-"""The loop's plan: the button and the command mean the same, and a loop that is under way keeps its
-own."""
+"""The loop's plan: the button and the command mean the same; an unfinished loop keeps its own."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ PLANS = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Datasets with a loop under way, and `d` without."""
+    """Datasets with an unfinished loop, and `d` without."""
     found = make_site(tmp_path_factory.mktemp("plans") / "ws", images=1)
     catalog = found.workspace.catalog
     for name, plan in PLANS.items():

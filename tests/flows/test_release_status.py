@@ -1,4 +1,4 @@
-"""What a release says of each image, and what becomes of one that is broken off."""
+"""The status of each image in a release, and interrupted releases."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STATUSES = {
     "2.png": "generated",  # nothing was found
     "3.png": "generated",  # and a reviewer fixed a mask
     "4.png": "neither",
-    "5.png": "neither",  # handed in, not in the table yet
+    "5.png": "neither",  # submitted, not in the table yet
 }
 
 

@@ -1,4 +1,4 @@
-"""A score names the set it was made on, and versions are compared on one."""
+"""A score names its set, and versions are compared on one set."""
 
 from __future__ import annotations
 

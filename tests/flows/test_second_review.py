@@ -1,4 +1,5 @@
-"""Reviews ask nobody twice, and what they accept is trained on, by whatever door."""
+"""Reviews ask for each mask once, and retrains train on accepted masks, however they are
+started."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from engine.training.config import TrainConfig
 from flows.page.actions import WorkspaceActions
 from flows.review import review
 from flows.review.rescore import old_masks
-from flows.review.retrain_triggers import judged_since_retrain
+from flows.review.retrain_triggers import verdicts_since_retrain
 from flows.training.training_set import MaskSource, trained_on
 from storage.catalog import NewImage, NewVerdict, Split, TaskKind, TaskResult, VerdictKind
 from tests.annotation.site import Site, make_site
@@ -40,7 +41,7 @@ def sampled(site: Site, run_id: str, images: int, seed: int | None = None) -> se
 
 
 def judge(site: Site, run_id: str, verdicts: dict[str, VerdictKind]) -> None:
-    """Hand the run's tasks in, and enter these verdicts."""
+    """Submit the run's tasks with these verdicts."""
     catalog, queue = site.workspace.catalog, site.workspace.queue
     person = catalog.annotators.get_or_create("rita", role="reviewer")
     while task := queue.lease(person.id, kinds=[TaskKind.REVIEW], run_id=run_id):
@@ -69,7 +70,7 @@ def test_a_review_leaves_out_what_was_judged_or_waits_in_the_queue(
     site: Site, seed: int | None
 ) -> None:
     first = sampled(site, "first", 2, seed)
-    assert sampled(site, "first", 2, seed) == first  # stopped and started again
+    assert sampled(site, "first", 2, seed) == first  # stopped and restarted
     judge(site, "first", dict.fromkeys(first, VerdictKind.ACCEPT))
     second = sampled(site, "second", 1, seed)
     third = sampled(site, "third", 9, seed)
@@ -118,7 +119,7 @@ def test_what_reviewers_accept_is_trained_on_and_what_they_reject_never(
 
     told = "3 masks that people made or confirmed, accepted automatic ones among them"
     assert sources() == {"automatic": 3}
-    assert judged_since_retrain(workspace, dataset).accepted == 3
+    assert verdicts_since_retrain(workspace, dataset).accepted == 3
     assert trained_on(workspace, dataset) == f"{told}, on 2 training images"
     assert told in WorkspaceActions(workspace).plan("retrain", {"dataset": "d"}).text
     chosen = workspace.settings.train.model_copy(update={"automatic": True})
@@ -151,5 +152,5 @@ def test_masks_accepted_on_held_out_images_start_no_retrain_that_would_find_none
     review.queue_review(workspace, job, {image_id: [mask]})
     judge(site, "judged", {mask.mask_id: VerdictKind.ACCEPT})
     dataset = catalog.datasets.get("d")
-    assert judged_since_retrain(workspace, dataset).accepted == 0
+    assert verdicts_since_retrain(workspace, dataset).accepted == 0
     assert trained_on(workspace, dataset).startswith("0 masks")

@@ -1,4 +1,4 @@
-"""No secret in what commands say, in tables, in objects, in reports, or in what Prefect keeps.
+"""No secret appears in output, tables, objects, reports, or Prefect's data.
 
 Secrets are planted in a workspace on a real PostgreSQL and S3, with Prefect's logs kept by its
 server as a worker has it; then everything that was written is searched for what they share.
@@ -49,7 +49,7 @@ Found = dict[str, bytes]
 
 
 def _write_settings(root: Path, database_url: str, endpoint_url: str) -> None:
-    """As a user who keeps secrets in the file has them; one is in the environment."""
+    """Settings with secrets in the file, and one in the environment."""
     address = database_url.replace("postgres:@", f"postgres:{quote(PASSWORD, safe='')}@")
     store = ["[store]", 'uri = "s3://engine/pre"', f'endpoint_url = "{endpoint_url}"']
     store += [f'access_key = "{KEYS[0]}"', f'secret_key = "{KEYS[1]}"', 'region = "us-east-1"']
@@ -59,7 +59,7 @@ def _write_settings(root: Path, database_url: str, endpoint_url: str) -> None:
 
 
 class Commands:
-    """Runs `dataengine` in a workspace and keeps what it says."""
+    """Runs `dataengine` in a workspace and records its output."""
 
     def __init__(self, root: Path, api: str) -> None:
         self._root, self.said = root, Found()
@@ -73,7 +73,7 @@ class Commands:
         }
 
     def run(self, *arguments: str, **variables: str) -> int:
-        """Its exit code."""
+        """Run a command; return its exit code."""
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli.main", *arguments],
             cwd=self._root,
@@ -104,7 +104,7 @@ def _objects(workspace: Workspace) -> Found:
 
 
 def _files(root: Path) -> Found:
-    """All but the settings, which hold secrets by design."""
+    """All files except the settings, which contain secrets."""
     files = (path for path in root.rglob("*") if path.is_file() and path != root / FILE_NAME)
     return {f"file {path.relative_to(root)}": path.read_bytes() for path in files}
 
@@ -148,7 +148,7 @@ def _run_what_works(commands: Commands, scenes: Path) -> None:
 
 
 def _run_what_fails(commands: Commands) -> None:
-    """Inside a flow, so that Prefect is told why; and before one."""
+    """Fail inside a flow, so that Prefect gets the error; and before one."""
     assert commands.run(*GENERATE, DATAENGINE_STORE__SECRET_KEY=OTHER_SECRET) == 1
     assert commands.run(*GENERATE, DATAENGINE_STORE__URI="s3://nobodys") == 1
     nobody = f"postgresql://me:{quote(PASSWORD, safe='')}@127.0.0.1:9/x"

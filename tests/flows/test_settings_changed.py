@@ -1,4 +1,4 @@
-"""Settings that are changed between a stop and going on do not change what a run commits."""
+"""Settings that change between a stop and a restart do not change what a run commits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ELSEWHERE = {
     *("root", "database_url", "log", "device", "store", "operations", "costs", "production"),
     *("lease_seconds", "outage_seconds", "people_lease_seconds", "people_draft_seconds"),
     *("runner", "ray", "page"),
-    "held_out",  # of an ingest, whose images say themselves in which split they are
+    "held_out",  # of an ingest, whose images store their split
 }
 """Settings that say where, how fast and for how much work is done."""
 
@@ -32,7 +32,7 @@ OTHER: dict[type, Any] = {int: 1, float: 0.5, bool: True}
 
 
 def _leaves() -> dict[str, str]:
-    """Each setting that shapes work as its variable, and another value for it."""
+    """Each setting that affects results, as its variable, with another value."""
     found = {}
     now = Settings()
     for section in sorted(SHAPING):
@@ -56,7 +56,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def _reopened(site: Site) -> Site:
-    """By a process that starts now."""
+    """Open the workspace as a new process."""
     workspace = Workspace(load_settings(site.workspace.settings.root))
     return Site(workspace, site.dataset_id, site.image_ids, site.scenes)
 
@@ -127,7 +127,8 @@ def _masks(workspace: Workspace, run_id: str) -> set[tuple[int, bytes]]:
 def test_answers_are_all_committed_whatever_size_shards_have_later(
     site: Site, monkeypatch: pytest.MonkeyPatch, later: int
 ) -> None:
-    """Stopped between two shards; another size came up with "done" for masks that were not in."""
+    """A run stopped between two shards: with another size, tasks were marked as done whose masks
+    were missing."""
     workspace, context = site.workspace, _answered(site)
     commit, shards = workspace.masks.commit, list[int]()
 
@@ -149,7 +150,7 @@ def test_answers_are_all_committed_whatever_size_shards_have_later(
 
 
 def _answered(site: Site) -> RunContext:
-    """A run of stage 2 whose tasks are all handed in, with two masks each."""
+    """A run of stage 2 with all tasks submitted, with two masks each."""
     site.complete()
     person = site.workspace.catalog.annotators.get_or_create("ada")
     while task := site.workspace.queue.lease(person.id, kinds=[TaskKind.COMPLETE]):

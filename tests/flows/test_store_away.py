@@ -1,4 +1,4 @@
-"""A store that is away, or lacks what the catalog names, is an outage: nothing is set aside."""
+"""An unavailable store, or one that lacks a named object, is an outage: nothing is quarantined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage.local_store import LocalStore
 from storage.objects import StorageUnavailableError
 from tests.annotation.site import Site, make_site, served
 
-PATIENCE = "DATAENGINE_OUTAGE_SECONDS"
+OUTAGE_SECONDS = "DATAENGINE_OUTAGE_SECONDS"
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     small = {"POINTS_PER_SIDE": "3", "MIN_PREDICTED_IOU": "0.1", "MIN_STABILITY": "0.1"}
     for name, value in small.items():
         monkeypatch.setenv(f"DATAENGINE_GENERATOR__{name}", value)
-    monkeypatch.setenv(PATIENCE, "0")
+    monkeypatch.setenv(OUTAGE_SECONDS, "0")
     return make_site(tmp_path / "ws", images=2, size=(64, 96))
 
 
@@ -35,7 +35,7 @@ def _store(site: Site) -> Path:
 
 
 def _unmount(site: Site) -> None:
-    """What is left where a disk was is an empty folder."""
+    """An unmounted disk leaves an empty folder."""
     _store(site).rename(_store(site).with_name("unmounted"))
     _store(site).mkdir()
 
@@ -98,7 +98,7 @@ def test_a_shard_is_given_back_with_nothing_set_aside(
 def test_masks_do_not_go_to_the_folder_where_the_disk_was(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk goes away after the images were read."""
+    """The disk is unmounted after the images were read."""
     start_generate(site.workspace, "run", "d", limit=None, only_new=False)
     plan_shards(site.workspace, "run", site.image_ids)
 

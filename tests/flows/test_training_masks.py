@@ -1,4 +1,5 @@
-"""Which masks a retrain draws: never held-out ones, people's more often than the model's own."""
+"""The masks that a retrain draws: none of held-out images, people's more often than automatic
+ones."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def dataset(workspace: Workspace, scenes: Path) -> Dataset:
 
 
 def commit(workspace: Workspace, dataset: Dataset, source: Source, image_ids: list[int]) -> None:
-    """One mask of that source on each image."""
+    """Commit one mask of that source on each image."""
     run = f"run-{source}"
     size = {image.id: (image.height, image.width) for image in images(workspace, dataset)}
     origin = replace(imported(dataset.name, run), source=source)

@@ -1,4 +1,4 @@
-"""A catalog is backed up before it is brought forward, and settings have floors."""
+"""A catalog is backed up before its migration, and settings have minimum values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from flows.workspace.settings import FILE_NAME, load_settings
 from flows.workspace.workspace import Workspace
-from storage.catalog import open_catalog
+from storage.catalog import Catalog
 from storage.catalog.backup import read_manifest
 from storage.catalog.schema import head, migrating
 
@@ -17,7 +17,7 @@ from storage.catalog.schema import head, migrating
 def _old_workspace(root: Path, revision: str) -> Workspace:
     root.mkdir()
     (root / FILE_NAME).write_text("")
-    with open_catalog(f"sqlite:///{root / 'catalog.db'}") as catalog:
+    with Catalog(f"sqlite:///{root / 'catalog.db'}") as catalog:
         with migrating(catalog.engine) as (_, upgrade):
             upgrade(revision)
     return Workspace(load_settings(root))

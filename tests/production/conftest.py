@@ -34,7 +34,7 @@ SPRUNG = "sprung"
 
 
 def set_traps(root: Path) -> None:
-    """Put them there."""
+    """Write the images."""
     for name in TRAPS:
         sprung = f"open({str(root / SPRUNG)!r}, 'a').write({name!r})"
         (root / f"{name}.py").write_text(f"{sprung}\nraise ImportError({name!r})\n")
@@ -42,7 +42,7 @@ def set_traps(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def started() -> Iterator[Production]:
-    """A workspace whose services run, with the images of a dataset `d`, and a schedule."""
+    """A workspace with running services, the images of a dataset `d`, and a schedule."""
     with tempfile.TemporaryDirectory(prefix="up") as folder:
         root = Path(folder).resolve() / "ws"
         root.mkdir()
@@ -68,5 +68,5 @@ def production(started: Production) -> Iterator[Production]:
 
 @pytest.fixture
 def workspace(production: Production) -> Workspace:
-    """Its workspace, on its PostgreSQL and S3."""
+    """The workspace of `services`, on its PostgreSQL and S3."""
     return open_workspace(str(production.root))

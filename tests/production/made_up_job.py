@@ -1,4 +1,4 @@
-"""A job that only tests know: an entry in the registry, and its flow.
+"""A job that only tests have: an entry in the registry, and its flow.
 
 `python -m tests.production.made_up_job` adds the entry before anything reads the registry, as if it
 stood there. Then it runs the commands of a JSON list, and prints what they print, and the
@@ -20,7 +20,7 @@ NAME = "count"
 
 @flow
 def count_images(workspace: str, dataset: str, shades: int | None = None) -> None:
-    """Would count the images of so many shades."""
+    """A flow that would count images of so many shades."""
 
 
 def main() -> None:

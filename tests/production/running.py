@@ -1,4 +1,4 @@
-"""`dataengine up` as a process of its own, and what the tests ask its Prefect server."""
+"""`dataengine up` as a process of its own, and queries to its Prefect server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flows.prefect_api.client import basic, own_auth, using
 from flows.workspace.processes import python
 
 START_SECONDS = 150.0
-PATIENCE = 240.0
+TIMEOUT_SECONDS = 240.0
 
 Found = TypeVar("Found")
 
@@ -28,8 +28,8 @@ FORGOTTEN = ("PREFECT_", "DATAENGINE_")
 """Variables of the tests' own server and workspace."""
 
 
-def until(look: Callable[[], Found], what: str, seconds: float = PATIENCE) -> Found:
-    """What `look` returns, once that is true.
+def until(look: Callable[[], Found], what: str, seconds: float = TIMEOUT_SECONDS) -> Found:
+    """The first true result of `look`.
 
     Raises:
         AssertionError: it is not, within `seconds`.
@@ -42,7 +42,7 @@ def until(look: Callable[[], Found], what: str, seconds: float = PATIENCE) -> Fo
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what says which server or workspace to use."""
+    """This process's environment, without variables that select a server or workspace."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FORGOTTEN)}
     return {**kept, **ENVIRONMENT}
 
@@ -61,8 +61,8 @@ def dataengine(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def processes_of(root: Path) -> dict[int, str]:
-    """Processes that have to do with the workspace: its folder is in their command line or in their
-    environment. Those of this test are left out."""
+    """Processes whose command line or environment contains the workspace's folder, except those of
+    this test."""
     found = {}
     name = str(root).encode()
     for folder in Path("/proc").glob("[0-9]*"):
@@ -88,12 +88,12 @@ class Production:
 
     @property
     def api(self) -> str:
-        """Of Prefect."""
+        """URL of Prefect's API."""
         return f"{self.services['prefect']['url']}/api"
 
     @property
     def login(self) -> tuple[str, str] | None:
-        """User and password for it."""
+        """User and password of Prefect's API."""
         return basic(own_auth(self.root))
 
     @contextmanager
@@ -117,7 +117,7 @@ class Production:
         return found
 
     def triggered(self, deployment: str) -> list[dict[str, Any]]:
-        """Those that an automation has started, and that have ended."""
+        """The finished flow runs that an automation has started."""
         return [
             run
             for run in self.runs(deployment)
@@ -126,7 +126,7 @@ class Production:
         ]
 
     def end(self, number: signal.Signals) -> None:
-        """Send a signal, and wait until all of its processes are gone."""
+        """Send a signal, and wait until all its processes have ended."""
         self.process.send_signal(number)
         self.process.wait(timeout=60)
         until(lambda: not processes_of(self.root), f"gone after {number.name}", 40)
@@ -136,8 +136,8 @@ class Production:
 def running(
     root: Path, *arguments: str, variables: Mapping[str, str] | None = None
 ) -> Iterator[Production]:
-    """Start `dataengine up --json` in the workspace, with these environment variables too; killed
-    at the end if it still runs."""
+    """Start `dataengine up --json` in the workspace with additional environment variables; it is
+    killed at the end if it still runs."""
     out, log = root / "up.json", root / "up.log"
     with out.open("wb") as output, log.open("ab") as errors:
         process = subprocess.Popen(

@@ -1,5 +1,5 @@
-"""The registry of jobs, against a Prefect server of its own: a job that is added, and deployments
-that an earlier version has made."""
+"""The registry of jobs, with a Prefect server of its own: an added job, and deployments of an
+earlier version."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A workspace with a dataset `d`, and a Prefect server that knows nothing yet."""
+    """A workspace with a dataset `d`, and an empty Prefect server."""
     made = make_workspace(tmp_path_factory.mktemp("jobs") / "ws")
     made.catalog.datasets.get_or_create("d")
     with temporary_server.server(made.settings.root):
@@ -38,7 +38,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 
 def with_the_made_up_job(workspace: Workspace, *commands: list[str]) -> dict[str, Any]:
-    """What commands print in a process whose registry has one job more, and its button."""
+    """The output of commands in a process whose registry has an additional job, and the job's
+    button."""
     root = workspace.settings.root
     server = {
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
@@ -60,7 +61,7 @@ def with_the_made_up_job(workspace: Workspace, *commands: list[str]) -> dict[str
 
 
 def deployment(name: str) -> Any:
-    """As Prefect has it."""
+    """The deployment as Prefect stores it."""
     with get_client(sync_client=True) as client:
         return client.read_deployment_by_name(name)
 
@@ -100,7 +101,7 @@ def test_deploy_again_mends_deployments_of_the_version_before(workspace: Workspa
     deploy_all(workspace)  # the work pool
     made = {name: deployment(full_name(name, chosen)) for name in JOBS}
     with get_client(sync_client=True) as client:
-        for name, job in JOBS.items():  # as `deploy` made them before `flows` had folders
+        for name, job in JOBS.items():  # as `deploy` created them before `flows` had folders
             client.create_deployment(
                 flow_id=made[name].flow_id,
                 name=chosen.name,

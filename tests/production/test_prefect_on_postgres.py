@@ -1,6 +1,5 @@
-"""`dataengine up` with Prefect's server on Debian's PostgreSQL, as a user would have it: an address
-with a password in Prefect's own variable, and a database that `infra/postgres/prefect.sql` makes.
-"""
+"""`dataengine up` with Prefect's server on Debian's PostgreSQL, configured as a user would: a URL
+with a password in Prefect's own variable, and a database of `infra/postgres/prefect.sql`."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ class Database:
 
     @property
     def url(self) -> str:
-        """As Prefect wants it."""
+        """The URL for Prefect."""
         return f"postgresql+asyncpg://prefect:{self.password}@127.0.0.1:{self.port}/prefect"
 
     def ask(self, question: LiteralString, database: str = "prefect", user: str = SUPERUSER) -> Any:
@@ -61,7 +60,7 @@ class Database:
         return row[0]
 
     def answers(self) -> bool:
-        """Whether it is up."""
+        """Whether the server answers."""
         try:
             return bool(self.ask("SELECT 1", "postgres"))
         except psycopg.OperationalError:
@@ -86,7 +85,7 @@ def running_cluster() -> Iterator[Database]:
         word.write_text(database.password)
         if user:
             shutil.chown(folder, user, user)
-            word.chmod(0o644)  # in a folder that only that user can enter
+            word.chmod(0o644)  # in a folder that only that user can access
         subprocess.run(
             [
                 *(folder_of_programs / "initdb", f"--pgdata={data}", f"--username={SUPERUSER}"),
@@ -101,7 +100,7 @@ def running_cluster() -> Iterator[Database]:
         places = [f"-D{data}", f"-k{folder}", "-h127.0.0.1", f"-p{database.port}"]
         with log.open("wb") as output:
             server = subprocess.Popen(
-                [folder_of_programs / "postgres", *places, "-F"],  # no syncing
+                [folder_of_programs / "postgres", *places, "-F"],  # without fsync
                 cwd=folder,
                 user=user,
                 group=user,
@@ -118,7 +117,7 @@ def running_cluster() -> Iterator[Database]:
 
 
 def make_databases(database: Database, folder: Path) -> None:
-    """As compose does, by the files that it mounts."""
+    """Create roles and databases as compose does, by the files that it mounts."""
     address = f"host=127.0.0.1 port={database.port} user={SUPERUSER} dbname=postgres"
     (folder / "password").write_text(database.password)
     secret = {"PGPASSWORD": database.password, "PASSWORD_FILE": str(folder / "password")}

@@ -1,4 +1,4 @@
-"""Stage 3 on a real Ray cluster of two nodes, each with a core and a GPU that is only claimed."""
+"""Stage 3 on a real Ray cluster of two nodes, each with a core and a declared GPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Shard, ShardState
 from tests.flows.conftest import TOML, write_scenes
-from tests.production.running import PATIENCE
+from tests.production.running import TIMEOUT_SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -32,14 +32,14 @@ NODE: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80_
 
 @pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A temporary one, for these tests alone."""
+    """A temporary Prefect server for these tests."""
     with temporary_server.server(tmp_path_factory.mktemp("prefect")):
         yield
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """Its address."""
+    """The cluster's address."""
     # Without its memory monitor, which would end processes on a busy machine.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
     from ray.cluster_utils import Cluster
@@ -53,7 +53,8 @@ def cluster() -> Iterator[str]:
 
 
 def _workspace(folder: Path, scenes: Path, address: str | None, more: str = "") -> Workspace:
-    """With the scenes ingested; on Ray where there is an address; `more` settings."""
+    """A workspace with the ingested scenes; on Ray if there is an address; `more`: further
+    settings."""
     folder.mkdir()
     toml = more + TOML
     if address is not None:
@@ -71,19 +72,20 @@ def _shards(workspace: Workspace) -> list[Shard]:
 
 
 def _contents(workspace: Workspace) -> set[tuple[Any, ...]]:
-    """What was found on which image, whoever found it."""
+    """The masks of each image, without their worker."""
     names = {image.id: image.file_name for image in workspace.catalog.images.each(1)}
     return {(names[mask.image_id], mask.rle.counts) for mask in workspace.masks.masks()}
 
 
 def _owner(shard: Shard) -> int:
-    """The process that has leased it."""
+    """The process that leases the shard."""
     return int(str(shard.lease_owner).rpartition(":")[2])
 
 
 def _freeze_then_kill_the_first(workspace: Workspace, seen: list[int]) -> None:
-    """A worker is frozen while it holds a shard, and killed once another one has had a shard."""
-    deadline = time.monotonic() + PATIENCE
+    """A worker is frozen while it holds a shard, and killed after another worker has leased a
+    shard."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline and len(seen) < 2:
         for shard in _shards(workspace):
             if shard.state == ShardState.OPEN or _owner(shard) in seen:
@@ -96,7 +98,7 @@ def _freeze_then_kill_the_first(workspace: Workspace, seen: list[int]) -> None:
 
 
 def _is_frozen_with(workspace: Workspace, shard: Shard) -> bool:
-    """Whether the shard's worker, now stopped, holds it still; one that does not continues."""
+    """Whether the shard's worker, now stopped, still holds it; otherwise the worker continues."""
     worker = _owner(shard)
     os.kill(worker, signal.SIGSTOP)
     while Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "T":
@@ -124,13 +126,13 @@ def test_two_nodes_make_what_one_process_makes_though_a_worker_is_killed(
     alone = generate(str(here.settings.root), "run-1", "d")
     assert (figures["images"], figures["masks"]) == (alone["images"], alone["masks"])
     assert _contents(there) == _contents(here)
-    assert sum(there.masks.counts().values()) == figures["masks"]  # none is there twice
+    assert sum(there.masks.counts().values()) == figures["masks"]  # no duplicates
 
     shards = _shards(there)
     assert [shard.state for shard in shards] == [ShardState.COMMITTED] * 6
     assert max(shard.attempts for shard in shards) == 2
     assert len(seen) == 2
-    # a process works on shard after shard, with the model it has loaded, though it claims a GPU
+    # a process keeps its model for several shards, although it claims a GPU
     assert len({_owner(shard) for shard in shards}) <= 3
 
 

@@ -1,4 +1,4 @@
-"""Deployments, schedules and what triggers them: what needs no services."""
+"""Deployments, schedules and triggers: the parts that need no services."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ YAML = Path(__file__).parents[2] / "infra" / "prefect.yaml"
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A prepared workspace, entered, and no Prefect server anywhere."""
+    """A prepared workspace as the current folder, without a Prefect server."""
     workspace = make_workspace(tmp_path / "ws")
     monkeypatch.chdir(workspace.settings.root)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -52,7 +52,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def failure(*arguments: str) -> Exception:
-    """What a command fails with."""
+    """The error message of a command."""
     result = CliRunner().invoke(main.app, list(arguments))
     assert isinstance(result.exception, Exception)
     return result.exception
@@ -211,7 +211,7 @@ def test_of_two_that_would_train_one_does(empty: Workspace) -> None:
             assert is_to_train
             raise KeyError
 
-    for _ in range(2):  # a failure gives it back at once
+    for _ in range(2):  # a failure releases it at once
         with pytest.raises(KeyError):
             fail()
     with exclusive_run(empty, "r") as is_to_train:
@@ -221,7 +221,7 @@ def test_of_two_that_would_train_one_does(empty: Workspace) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process is gone, or waits for its parent to notice that it is."""
+    """Whether a process has ended, or is a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -245,7 +245,7 @@ def test_a_guard_left_alone_ends_its_service_and_what_that_started(tmp_path: Pat
     pid = int(told.read_text())
     began = time.monotonic()
     assert guard.stdin is not None
-    guard.stdin.close()  # what the operating system does when its parent is gone
+    guard.stdin.close()  # what the operating system does when the parent has ended
     assert guard.wait(timeout=120) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 10
     until(lambda: has_ended(pid), "the child's end")
@@ -278,7 +278,7 @@ def test_masks_that_the_new_model_does_not_see_go_to_review(tmp_path: Path) -> N
         y, x = (int(axis.mean()) for axis in mask.nonzero())
         for index in range(2):
             shape = mask.copy()
-            if index:  # a frame around the image: nothing that any model answers
+            if index:  # a frame around the image, which no model predicts
                 shape[:], shape[:2], shape[-2:] = False, True, True
             rle = encode(shape)
             row = site.mask_rows(number, "old", Source.AUTOMATIC, Stage.FULLY_AUTOMATIC, limit=1)[0]
@@ -319,7 +319,7 @@ def test_a_runs_log_says_how_far_it_has_come_from_any_thread(
     monkeypatch.setattr(prefect_flows, "LOG_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "run")
     log = prefect_flows.RunLog()
-    monkeypatch.setattr(prefect_flows, "get_run_logger", None)  # a thread without a run has none
+    monkeypatch.setattr(prefect_flows, "get_run_logger", None)  # a thread without a run has no id
     with log.track("generate", 4, "image") as advance, ThreadPoolExecutor(1) as pool:
         advance(1)
         with log.track("shard 3", 2, "image") as inner, log.track("x", 9, "byte") as other:

@@ -1,5 +1,5 @@
-"""`dataengine up`: real PostgreSQL, SeaweedFS, Prefect, worker and page, what they start by
-themselves, and what is left when they end. The tests follow one another in this order."""
+"""`dataengine up`: real PostgreSQL, SeaweedFS, Prefect, worker and page, the jobs that they
+trigger, and the state after their end. The tests run in this order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flows.deploy.prefect_flows import advance_loop
 from flows.loop.data_engine import data_engine
 from flows.page.actions import WorkspaceActions
 from flows.prefect_api import events
-from flows.review.retrain_triggers import judged_since_retrain
+from flows.review.retrain_triggers import verdicts_since_retrain
 from flows.review.review import queue_review, sample_masks, start_review
 from flows.stages.fully_automatic import generate
 from flows.workspace.settings import SERVICES_FILE
@@ -44,8 +44,8 @@ PEOPLES = PlannedRound(stage=Stage.ASSISTED_MANUAL, images=2, annotator="people"
 
 
 def hand_in(production: Production, kind: TaskKind, verdicts: list[VerdictKind]) -> None:
-    """Answer all tasks of a kind at the page: with the mask of one click, or these verdicts in
-    turn."""
+    """Answer all tasks of a kind at the page: with the mask of one click, or with these verdicts in
+    order."""
     left = list(verdicts)
     with Client(production.page) as somebody:
         while task := somebody.next_task([kind]).task:
@@ -149,7 +149,7 @@ def test_accepted_and_rejected_masks_start_one_retrain(
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     retrains = workspace.catalog.runs.all(dataset_id=dataset.id, kind=RunKind.RETRAIN)
     assert len(retrains) == 1
-    assert judged_since_retrain(workspace, dataset).accepted == 0
+    assert verdicts_since_retrain(workspace, dataset).accepted == 0
 
 
 def test_a_promoted_model_has_old_masks_compared(
@@ -159,7 +159,7 @@ def test_a_promoted_model_has_old_masks_compared(
     versions = {model.version for model in workspace.catalog.models.all()} - {"lite"}
     before = workspace.current_model().version
     (version,) = versions
-    if before == version:  # by the retrain, which told of it then
+    if before == version:  # by the event of the retrain
         _promote(workspace, "lite")
     _promote(workspace, version)
 
@@ -234,7 +234,7 @@ def test_a_cron_schedule_has_made_masks(production: Production, workspace: Works
 
 
 def test_a_module_in_the_workspace_was_imported_by_no_process(production: Production) -> None:
-    """Not by a service, nor by what a worker or a button has started."""
+    """Neither services nor flow runs of a worker or a button are left."""
     assert (production.root / "prefect.py").exists()
     assert not (production.root / SPRUNG).exists()
 

@@ -1,4 +1,4 @@
-"""The wheel works away from the checkout: nothing that it runs needs the sources beside it."""
+"""The wheel works without the checkout."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ LINK = re.compile(r"""(?:src=|href=|from |import )["']([^"':#$]+)["']""")
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment that has the wheel, and a folder to work in."""
+    """An environment with the wheel, and a folder to work in."""
 
     python: Path
     folder: Path
 
     def run(self, *command: str, folder: str = "") -> str:
-        """What a program of the environment prints.
+        """The output of a program of the environment.
 
         Raises:
             AssertionError: it failed.
@@ -89,7 +89,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 @pytest.fixture(scope="module")
 def generated(installed: Installed) -> dict[str, Any]:
-    """What `generate` says of two images, in the workspace `ws`."""
+    """The result of `generate` for two images in the workspace `ws`."""
     photos = installed.folder / "photos"
     photos.mkdir()
     for number in range(2):
@@ -145,7 +145,7 @@ def test_masks_are_generated_in_a_new_workspace(generated: dict[str, Any]) -> No
 def test_the_page_loads_with_all_its_scripts_and_styles(page: str) -> None:
     with httpx.Client(base_url=page, follow_redirects=True, timeout=30) as client:
         urls = [urljoin(page, name) for name in ("annotate", "review", "dashboard", "sign-in")]
-        for url in urls:  # and all that is found on the way
+        for url in urls:  # and everything that was loaded
             answer = client.get(url)
             assert answer.status_code == 200, url
             found = (urljoin(url, link) for link in LINK.findall(answer.text))

@@ -1,4 +1,5 @@
-"""Looks locked packages up in a copy of an advisory database, where no server can be asked.
+"""Looks up locked packages in a copy of an advisory database, for machines without access to a
+server.
 
     python -m tests.security.advisories requirements.lock FOLDER-OR-ZIP
 
@@ -41,7 +42,7 @@ class Finding:
 
 
 def records_of(source: Path) -> Iterator[dict[str, Any]]:
-    """Every advisory of the copy that holds and is about packages of PyPI."""
+    """Every valid advisory of the copy about packages of PyPI."""
     for name, text in _texts(source):
         loaded = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
         if isinstance(loaded, dict) and "affected" in loaded and not loaded.get("withdrawn"):
@@ -68,7 +69,7 @@ def locked_in(lock: Path) -> dict[str, str]:
 
 
 def findings_in(record: dict[str, Any], locked: dict[str, str]) -> Iterator[Finding]:
-    """What an advisory says of the locked packages."""
+    """The findings of an advisory about the locked packages."""
     for affected in record["affected"]:
         package = affected.get("package", {})
         name = canonicalize_name(package.get("name", ""))
@@ -88,7 +89,7 @@ def _events(affected: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _in_a_range(affected: dict[str, Any], version: Version) -> bool:
-    """Whether the last thing that happened up to this version made it vulnerable."""
+    """Whether the last event up to this version made it vulnerable."""
     turns = []
     for event in _events(affected):
         ((kind, text),) = event.items()
@@ -96,7 +97,7 @@ def _in_a_range(affected: dict[str, Any], version: Version) -> bool:
             at = Version(str(text))
         except InvalidVersion:  # older than PEP 440; the record's list of versions has it
             continue
-        # A fixed version is sound itself, the last affected one is not.
+        # A fixed version is not vulnerable, the last affected one is.
         turns.append((at, kind == "last_affected", kind == "introduced"))
     past = [turn for turn in sorted(turns) if turn[:2] <= (version, False)]
     return bool(past) and past[-1][2]

@@ -1,5 +1,5 @@
-"""A page that people are entered at, one that nobody is, one `dataengine up`, and ways to ask them
-from outside."""
+"""A page with annotators, one without, one `dataengine up`, and clients that send requests from
+outside."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.production.running import Production, running
 
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A workspace with two datasets, `d` and `secret`, an image of each waiting."""
+    """A workspace with two datasets, `d` and `secret`, each with an image in the queue."""
     site = make_site(tmp_path_factory.mktemp("security") / "ws", images=1)
     secret = site.workspace.catalog.datasets.get_or_create("secret")
     assert secret.id != site.dataset_id
@@ -35,28 +35,27 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture(scope="package")
 def url(site: Site) -> Iterator[str]:
-    """Its page; everybody signs in."""
+    """Its page, with sign-in."""
     with served(site.workspace) as address:
         yield address
 
 
 @pytest.fixture(scope="package")
 def local_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page of a workspace without images and people; whoever is at this machine is let in."""
+    """The page of a workspace without images and annotators; local users need no sign-in."""
     with served(empty_workspace(tmp_path_factory.mktemp("local")), local=True) as address:
         yield address
 
 
 def empty_workspace(folder: Path) -> Workspace:
-    """Nothing but a catalog."""
+    """A workspace with a catalog only."""
     workspace = open_workspace(str(create_workspace(folder)))
     workspace.catalog.migrate()
     return workspace
 
 
 def raw(url: str, head: str, body: bytes = b"", *, seconds: float = 5.0) -> tuple[int, str]:
-    """Status and rest of the answer to a request as it stands, which may be unfinished. Lines of
-    the head end as one likes.
+    """Status and rest of the answer to a raw request, which may be incomplete.
 
     Raises:
         TimeoutError: no answer within the time.
@@ -72,8 +71,7 @@ Ask = Callable[..., httpx.Response]
 
 
 def asker(site: Site, proxies: list[str], peer: str) -> Ask:
-    """Asks a fresh app from an address. For its limits no time goes by, however slow the machine
-    is."""
+    """A client of a new app at a given address. Its rate limits use a stopped clock."""
     workspace, settings = site.workspace, site.workspace.settings
     workspace.catalog.annotators.get_or_create("somebody")
     page = settings.page.model_validate({"trusted_proxies": proxies})
@@ -95,7 +93,7 @@ def asker(site: Site, proxies: list[str], peer: str) -> Ask:
 
 @pytest.fixture(scope="session")
 def attacked() -> Iterator[Production]:
-    """Its services run. The folder above it is for its user only, and is not to be opened."""
+    """A workspace with running services, in a folder that only its user can access."""
     with tempfile.TemporaryDirectory(prefix="up") as folder:
         Path(folder).chmod(0o700)
         root = Path(folder).resolve() / "ws"

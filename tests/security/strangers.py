@@ -1,4 +1,4 @@
-"""What somebody else on the machine sees of a running `dataengine up`, and can try."""
+"""The view of another user of the machine on a running `dataengine up`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ METHODS = ("GET", "PUT", "POST", "DELETE")
 
 
 def open_ports(root: Path) -> dict[int, tuple[str, str]]:
-    """By port: the address, in the hexadecimal of Linux, and the command of every process of the
-    workspace that listens."""
+    """By port: the address, as hexadecimal digits of Linux, and the command of each listening
+    process of the workspace."""
     found = {}
     for pid, command in processes_of(root).items():
         held = _sockets(pid)
@@ -33,19 +33,19 @@ def open_ports(root: Path) -> dict[int, tuple[str, str]]:
 
 
 def _sockets(pid: int) -> set[str]:
-    """The numbers of a process's sockets."""
+    """The inode numbers of a process's sockets."""
     links = set()
     for handle in Path(f"/proc/{pid}/fd").iterdir():
         try:
             links.add(str(handle.readlink()))
-        except OSError:  # closed since
+        except OSError:  # closed meanwhile
             continue
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
 
 
 def knocks(port: int, certificates: Path) -> Iterator[httpx.Response]:
-    """Every answer to requests without a key, over HTTP, TLS, and TLS with a certificate that is
-    made just as the servers' own."""
+    """All answers to requests without a key, over HTTP, TLS, and TLS with a forged certificate like
+    the servers' own."""
     write_security(certificates, "127.0.0.1")
     certified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     certified.check_hostname, certified.verify_mode = False, ssl.CERT_NONE

@@ -1,4 +1,5 @@
-"""`make audit` without a network: a copy of an advisory database, and a word on what is missing."""
+"""`make audit` without a network: a copy of an advisory database, and the message if it is
+missing."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ LOCK = "Some_Package==2.1\nother==1.0rc1\n"
 
 
 def record(*events: dict[str, str], name: str = "some-package", **more: Any) -> dict[str, Any]:
-    """An advisory, as OSV has it."""
+    """An advisory in the OSV schema."""
     ranges = [{"type": "ECOSYSTEM", "events": list(events)}]
     affected = {"package": {"ecosystem": "PyPI", "name": name}, "ranges": ranges}
     return {"id": "PYSEC-1", "modified": "2026-01-02T03:04:05Z", "affected": [affected], **more}

@@ -1,4 +1,4 @@
-"""Who is taken to be at this machine, and what a proxy in front changes."""
+"""Which callers count as local, and the effect of a proxy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_nobody_is_local_through_a_proxy_or_from_another_sites_page(local_url: s
         assert status(local_url, Origin=origin) == 401, origin
     for site in ("cross-site", "same-site"):
         assert status(local_url, **{"Sec-Fetch-Site": site}) == 403, site
-    # nginx as it comes: HTTP/1.0, our own name as Host, no header of its own
+    # nginx's defaults: HTTP/1.0, our own name as Host, no proxy headers
     assert raw(local_url, "GET /api/me HTTP/1.0\nHost: 127.0.0.1\n")[0] == 401
     assert raw(local_url, "GET /api/me HTTP/1.1\nHost: 127.0.0.1\n")[0] == 200
     two = "GET /api/me HTTP/1.1\nHost: 127.0.0.1\nOrigin: http://127.0.0.1\nOrigin: http://evil\n"
@@ -72,7 +72,7 @@ def test_another_user_of_the_machine_is_not_local(local_url: str, host: str) -> 
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         os.seteuid(user)
         try:
-            connection = socket.socket(family)  # belongs to whoever makes it
+            connection = socket.socket(family)  # belongs to the user who creates it
         finally:
             os.seteuid(0)
         with connection:
@@ -106,7 +106,7 @@ def test_people_who_are_entered_end_the_local_login_of_a_running_server(
             assert next(lines).startswith("event:")
             workspace.catalog.annotators.get_or_create("ada")
             assert status(url) == 401
-            list(lines)  # the events end too
+            list(lines)  # the event stream ends too
     make_app(workspace, "127.0.0.1", ["annotate.example.org"])
 
 
@@ -143,7 +143,7 @@ def test_only_a_trusted_proxy_says_that_it_was_asked_over_tls(
         ("203.0.113.9", "203.0.113.10", False),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("2001:db8::1", "2001:db8::ffff", True),  # one customer's network
-        ("6.6.6.6, 203.0.113.9", "7.7.7.7, 203.0.113.9", True),  # made-up addresses before ours
+        ("6.6.6.6, 203.0.113.9", "7.7.7.7, 203.0.113.9", True),  # forged addresses before ours
     ],
 )
 def test_guesses_are_counted_by_the_address_behind_the_proxy(

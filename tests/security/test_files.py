@@ -1,4 +1,4 @@
-"""What a workspace writes is its user's alone, from the first byte."""
+"""Files of a workspace are private to its user from the first byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from engine.core.records import Source, Stage
 from flows.cli.main import main
 from flows.workspace.permissions import for_people, private_files
-from storage.catalog import backup, open_catalog
+from storage.catalog import Catalog, backup
 from storage.catalog.backup import write_backup
 from tests.annotation.site import make_site
 
@@ -29,7 +29,7 @@ def _as_most_users_have_it() -> Iterator[None]:
 
 
 def open_to_others(folder: Path) -> list[str]:
-    """What others may read, write or enter."""
+    """Paths that others may read, write or enter."""
     found = [path for path in [folder, *folder.rglob("*")] if path.stat().st_mode & 0o077]
     return [f"{path}: {stat.filemode(path.stat().st_mode)}" for path in found]
 
@@ -86,7 +86,7 @@ def test_a_backup_is_private_before_it_has_a_byte(
         return write(connection, table, archive)
 
     monkeypatch.setattr(backup, "_write_table", look)
-    with open_catalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
         catalog.migrate()
         (tmp_path / "there").mkdir()
         write_backup(catalog.engine, tmp_path / "there" / "catalog.backup")

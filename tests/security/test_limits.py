@@ -1,4 +1,4 @@
-"""One person cannot take what is everybody's: rates, sizes of pictures, room for drafts."""
+"""One annotator cannot exhaust shared resources: rates, sizes of pictures, space for drafts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_what_an_annotator_reads_is_rated(site: Site) -> None:
     mallory, ada, burst = signed_in("mallory"), signed_in("ada"), int(PICTURES.burst)
     assert [pixels(mallory) for _ in range(burst + 1)] == [404] * burst + [429]
     assert ask("GET", "/api/me", cookies=mallory).status_code == 200
-    assert pixels(ada) == 404  # nobody else has to wait
+    assert pixels(ada) == 404  # no other annotator has to wait
 
 
 def test_pictures_are_made_in_few_sizes() -> None:
@@ -60,6 +60,6 @@ def test_an_annotators_drafts_have_a_quota(
         assert (refused.value.status, refused.value.error) == (413, "draft_quota")
         kept = client.task(task.id).draft
         assert kept is not None
-        assert (kept.version, len(kept.data["x"])) == (1, 900)  # the one before stays
+        assert (kept.version, len(kept.data["x"])) == (1, 900)  # the previous draft is kept
         client.save_draft(task, 2, {"x": "b"})
         client.release(task)

@@ -1,4 +1,4 @@
-"""Whoever belongs to some datasets sees nothing of the others; whoever is removed sees nothing."""
+"""An annotator with a list of datasets sees no others; a removed annotator sees nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRET = "secret"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Dataset `secret` has an image that comes first in the queue, `d` has three."""
+    """Dataset `secret` has an image at the head of the queue, `d` has three."""
     site = make_site(tmp_path_factory.mktemp("rights") / "ws")
     catalog = site.workspace.catalog
     secret = catalog.datasets.get_or_create(SECRET)
@@ -59,7 +59,7 @@ def secret_image(site: Site) -> int:
 
 
 def limit(site: Site, name: str, *datasets: str, lift: bool = False) -> Annotator:
-    """Let somebody see these datasets only, or all."""
+    """Restrict an annotator to these datasets, or allow all."""
     catalog = site.workspace.catalog
     person = catalog.annotators.get_or_create(name)
     ids = [catalog.datasets.get(one).id for one in datasets]
@@ -69,7 +69,7 @@ def limit(site: Site, name: str, *datasets: str, lift: bool = False) -> Annotato
 
 @contextmanager
 def signed_in(site: Site, url: str, name: str, role: str, *datasets: str) -> Iterator[Client]:
-    """Somebody with datasets; their task goes back at the end."""
+    """A client of an annotator with datasets; its task is released at the end."""
     with site.client(url, name, role) as client:
         person = limit(site, name, *datasets)
         yield client
@@ -100,7 +100,7 @@ def test_an_annotator_gets_tasks_of_their_datasets_only(site: Site, url: str) ->
         assert ada.next_task([TaskKind.ANNOTATE]).task is None
     with signed_in(site, url, "ada", "annotator", "d") as ada:
         limit(site, "ada", lift=True)
-        assert taken(ada).dataset == SECRET  # as for everybody who has no list
+        assert taken(ada).dataset == SECRET  # as for annotators without a list
 
 
 @pytest.mark.parametrize("name", [SECRET, "nowhere", "Secret", " "])
@@ -232,23 +232,23 @@ def test_a_browser_has_so_many_streams_and_no_more(
                 assert list(third) == []
         end = time.monotonic() + 20
         is_let_in = False
-        while not is_let_in:  # the server notices that the others are gone
+        while not is_let_in:  # the server detects the closed connections
             assert time.monotonic() < end, "closed streams still count"
             with listening(url, ada) as fourth:
                 is_let_in = next(fourth, None) is not None
 
 
-# files of an earlier time
+# files of an earlier version
 
 
 def test_an_older_workspace_opens_and_everybody_sees_all(tmp_path: Path) -> None:
     from alembic import command
     from alembic.config import Config
 
-    from storage.catalog import open_catalog
+    from storage.catalog import Catalog
     from storage.catalog.schema import MIGRATIONS
 
-    with open_catalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
+    with Catalog(f"sqlite:///{tmp_path / 'catalog.db'}") as catalog:
         catalog.migrate()
         catalog.annotators.get_or_create("ada")
         with catalog.engine.execution_options(writes=True).begin() as connection:

@@ -1,4 +1,4 @@
-"""Every route with everybody: what the app has is compared with what is meant."""
+"""Every route with every role: the app's rights are compared with the declared ones."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ LADDER = ("annotator", "reviewer", "admin")
 
 
 def routes() -> dict[KEY, GuardedRoute]:
-    """The interface's routes as they are."""
+    """The routes of the app."""
     found: dict[KEY, GuardedRoute] = {}
     for route in router.routes:
         assert isinstance(route, GuardedRoute), f"{route} has no rule"
@@ -75,7 +75,7 @@ def routes() -> dict[KEY, GuardedRoute]:
 
 @pytest.fixture(scope="module")
 def people(site: Site, url: str) -> Iterator[dict[str, Client]]:
-    """One of each kind, signed in."""
+    """One signed-in client per role."""
     catalog = site.workspace.catalog
     with ExitStack() as stack:
         found = {}
@@ -89,7 +89,7 @@ def people(site: Site, url: str) -> Iterator[dict[str, Client]]:
 
 
 def answer_to(url: str, key: KEY, who: Client | None) -> httpx.Response:
-    """What is answered to an empty request of somebody, who is signed in anew to sign out."""
+    """The status of an empty request of a client, which signs in anew to sign out."""
     method, path = key
     path = f"{url}/api{path}".replace("{task_id}", str(2**40)).replace("{image_id}", str(2**40))
     headers = {"X-CSRF-Token": who._csrf} if who else {}
@@ -125,10 +125,10 @@ def test_every_route_lets_in_whom_it_is_for(
 ) -> None:
     for key, (role, _, _) in RULES.items():
         if key == ("POST", "/sign-out") and who is not None:
-            continue  # it would: the others come later
+            continue  # it would: the other routes follow
         answer = answer_to(url, key, people[who] if who else None)
         if role is None:
-            expected = 422  # no token was sent
+            expected = 422  # without a token
         elif who is None:
             expected = 401
         else:
@@ -138,7 +138,7 @@ def test_every_route_lets_in_whom_it_is_for(
             expected = 403 if is_low or is_partial else 0
         if expected:
             assert answer.status_code == expected, (key, answer.status_code)
-        else:  # let in: there is no such thing, or the request is no good, but it was looked at
+        else:  # admitted: the object is missing or the request invalid, but it was processed
             assert answer.status_code in (200, 404, 422), (key, answer.status_code, answer.text)
         assert b"secret" not in getattr(answer, "_content", b"") or who in ("reviewer", "admin")
 
@@ -163,7 +163,7 @@ def test_nobody_gets_a_body_read_before_they_are_let_in(
     assert raw(url, unsent + cookie)[0] == 403, "without the CSRF token"
     signed = f"{cookie}X-CSRF-Token: {admin._csrf}\n"
     assert raw(url, too_large + signed)[0] == 413
-    with pytest.raises(TimeoutError):  # that is: it waits for the body
+    with pytest.raises(TimeoutError):  # it waits for the body
         raw(url, unsent + signed, seconds=0.1)
     assert raw(url, f"{unsent}{signed}Sec-Fetch-Site: cross-site\n")[0] == 403
 

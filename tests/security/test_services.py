@@ -1,5 +1,5 @@
-"""Attacks on the real servers of `dataengine up`, from outside: by another user of the machine, who
-reaches every port, and by a web page in the browser of the one who works here."""
+"""Attacks on the real servers of `dataengine up` from outside: by another user of the machine, who
+reaches every port, and by a web page in the browser of the workspace's user."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_no_port_of_the_object_store_gives_takes_or_removes_anything_without_a_k
     assert len(ports) >= 10  # master, volume, filer, admin, and gRPC of each, and S3 with its own
     assert set(ports.values()) == {LOOPBACK}
     answers = [answer for port in ports for answer in knocks(port, tmp_path)]
-    status = f"{attacked.services['s3']['url']}/status"  # says that it is there, no more
+    status = f"{attacked.services['s3']['url']}/status"  # reveals only that it is there
     assert {str(answer.url) for answer in answers if answer.status_code < 400} <= {status}
-    # Any page may read that, and S3's refusals where there is no object.
+    # Any page may read it, and S3's errors for missing objects.
     told = [answer for answer in answers if "access-control-allow-origin" in answer.headers]
     assert {answer.url.port for answer in told} <= {httpx.URL(status).port}
     objects = [answer for answer in told if answer.url.path == "/dataengine/kept"]
@@ -143,7 +143,7 @@ def test_prefects_sockets_want_the_login_and_refuse_other_pages(
 
 
 def first_word(url: str, origin: str | None, token: str | None) -> str | bytes:
-    """What a socket of Prefect's answers to a greeting."""
+    """The answer of a WebSocket of Prefect to a greeting."""
     page = None if origin is None else Origin(origin)
     with connect(url, origin=page, subprotocols=[Subprotocol("prefect")]) as opened:
         opened.send(json.dumps({"type": "auth", "token": token}))
@@ -166,7 +166,8 @@ def test_keys_and_logins_are_in_files_of_the_user_and_in_no_command_line(
 
 
 def test_the_folders_above_a_workspace_stay_closed(attacked: Production) -> None:
-    """As root too, where PostgreSQL runs as a user who may not pass them, in no group of root's."""
+    """Also as root, where PostgreSQL runs as a user without access to the folders above, and in
+    none of root's groups."""
     assert stat.S_IMODE(attacked.root.parent.stat().st_mode) == 0o700
     data = attacked.root / SERVICES / "postgres" / "base"
     is_roots = (data.stat().st_uid == 0, data.stat().st_gid == 0)
@@ -175,7 +176,7 @@ def test_the_folders_above_a_workspace_stay_closed(attacked: Production) -> None
 
 
 def test_a_port_that_was_told_to_nobody_is_found(attacked: Production) -> None:
-    """So the look at open ports sees all of them."""
+    """The scan of open ports therefore sees all of them."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert server.getsockname()[1] not in open_ports(attacked.root)
     assert httpx.URL(attacked.page).port in open_ports(attacked.root)

@@ -1,4 +1,5 @@
-"""COCO in and out: round trips, foreign files with every fault, and pycocotools as judge."""
+"""COCO import and export: round trips, faulty files of other tools, and comparison with
+pycocotools."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ PIXELS = rectangle(4, 5, 12, 15, SIZE)
 
 
 def dataset_of(*annotations: Any, tmp_path: Path, images: Any = None) -> CocoDataset:
-    """A file of one 20 x 30 image a.jpg with these annotations, read."""
+    """Read a file with one 20 x 30 image a.jpg and these annotations."""
     if images is None:
         images = [{"id": 1, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]}]
     numbered = [{"id": n, "image_id": 1, **a} for n, a in enumerate(annotations, start=1)]
@@ -82,7 +83,7 @@ def only_problem(segmentation: Any, tmp_path: Path, **fields: Any) -> str:
     "segmentation",
     [
         [SQUARE],
-        SQUARE,  # some tools leave out the outer list
+        SQUARE,  # some tools omit the outer list
         rle.encode(PIXELS).as_json(),
         {"size": list(SIZE), "counts": run_lengths(rle.encode(PIXELS)).tolist()},
     ],
@@ -95,7 +96,7 @@ def test_every_kind_of_segmentation_gives_the_same_mask(segmentation: Any, tmp_p
 
 def test_several_polygons_of_one_annotation_are_one_mask(tmp_path: Path) -> None:
     other = [20, 15, 25, 15, 25, 18, 20, 18]
-    no_area = [1, 1, 2, 2]  # COCO's own files hold such: two corners
+    no_area = [1, 1, 2, 2]  # COCO's own files have such: two corners
     data = dataset_of({"segmentation": [SQUARE, other, no_area]}, tmp_path=tmp_path)
     masks, problems = data.masks_for("a.jpg", SIZE)
     assert problems == []
@@ -238,7 +239,7 @@ def test_made_up_counts_never_reach_pycocotools_unless_they_fit(counts: str) -> 
     assert rle.decode(found).shape == (4, 5)
 
 
-# --- which image is meant ---
+# --- matching images ---
 
 
 def images_named(*names: str) -> list[dict[str, Any]]:
@@ -311,7 +312,7 @@ def test_images_without_a_file_are_missing_and_files_without_an_image_have_no_ma
     assert data.masks_for("extra.jpg", SIZE) == ([], [])
 
 
-# --- files that are wrong as a whole, or beside the images ---
+# --- invalid files, and annotations without an image ---
 
 
 def test_annotations_of_unknown_images_are_problems_of_the_file(tmp_path: Path) -> None:

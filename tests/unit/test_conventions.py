@@ -1,4 +1,4 @@
-"""What COCO leaves to the tool that writes it: crowds, numbers as text, turned pictures."""
+"""Conventions of tools that COCO leaves open: crowds, numbers as text, rotated images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from storage.formats.frames import Frame
 from storage.formats.images import inspect_image, read_image
 
 SIZE = (40, 30)
-BOX = (4, 6, 16, 38)  # below row 30, so that it tells an upright picture from a turned one
+BOX = (4, 6, 16, 38)  # below row 30, which distinguishes upright and rotated images
 SMALL = (4, 6, 16, 18)
 CVAT = {"iscrowd": 1, "attributes": {"occluded": False}}
 
@@ -112,11 +112,12 @@ def test_two_images_of_one_name_are_told_apart_by_content_and_size_or_not_at_all
     assert area((20, 10)) == 6
     assert area((40, 30)) == "2 annotated images are named a.jpg: which is meant?"
     assert "another image of this name" in str(area((40, 30), "f" * 64))
-    assert data.missing() == ["a.jpg"]  # the middle one, whose content never came
+    assert data.missing() == ["a.jpg"]  # the middle one, whose content was not ingested
 
 
 def turned(orientation: int, folder: Path) -> tuple[Picture, np.ndarray]:
-    """What is known of a JPEG with this orientation, and its stored pixels of an upright BOX."""
+    """Size and orientation of a JPEG with this orientation, and the stored pixels of an upright
+    BOX."""
     up = Image.fromarray(filled(BOX).astype(np.uint8) * 255)
     back = {6: 8, 8: 6}.get(orientation, orientation)
     exif = Image.Exif()
@@ -144,7 +145,7 @@ def test_masks_of_stored_pixels_lie_on_their_objects_however_exif_turns_them(
         chosen = read(tmp_path, {"segmentation": segmentation}, image=size, frame=Frame.STORED)
         found = chosen.find("a.jpg", picture)
         np.testing.assert_array_equal(rle.decode(found.masks[0]), filled(BOX))
-        if orientation >= 5:  # sizes and coordinates of the file tell it themselves
+        if orientation >= 5:  # determined by sizes and coordinates of the file
             found = read(tmp_path, {"segmentation": segmentation}, image=size).find(
                 "a.jpg", picture
             )

@@ -1,5 +1,5 @@
-"""Pictures of more than 8 bits or more than three bands: what is colour, what is alpha, what is
-stretched, inverted, refused; and the limits of the libraries below."""
+"""Images of more than 8 bits or more than three bands: colour, alpha, stretching, inversion,
+refusals; and the limits of the libraries."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tiff(values: np.ndarray, **options: Any) -> bytes:
 
 
 def bands(number: int, dtype: str = "uint16") -> np.ndarray:
-    """The colours, then other bands, in numbers that use a small part of the type's range."""
+    """The colours, then other bands, in a small part of the type's range."""
     factor = {"uint8": 1, "uint32": 16_000_000, "float16": 0.5}.get(dtype, 12)
     values = np.concatenate([COLOURS, OTHERS], axis=2)[..., :number].astype(float)
     return np.asarray((values * factor).astype(dtype))
@@ -61,14 +61,14 @@ def refusal(data: bytes, **limits: int) -> str:
 
 
 def difference(data: bytes, expected: np.ndarray) -> float:
-    """Mean difference of levels; the sizes are those that `inspect_image` says."""
+    """Mean difference of levels; asserts the sizes of `inspect_image`."""
     info, image = inspect_image(data), read_image(data)
     assert image.shape == (info.height, info.width, 3)
     wanted = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, axis=2)
     return float(np.abs(image.astype(int) - wanted).mean())
 
 
-# --- what is colour ---
+# --- colour ---
 
 UNSAID = "unspecified"
 
@@ -166,11 +166,11 @@ def test_deep_jpeg_2000_is_stretched_and_its_fourth_band_no_alpha() -> None:
         assert difference(coded.tobytes(), COLOURS) < 1
 
 
-# --- what is alpha ---
+# --- alpha ---
 
 
 def rgba(dtype: type, opaque: int) -> np.ndarray:
-    """Hidden on the left, where the numbers mean nothing, opaque on the right."""
+    """Transparent on the left, with meaningless values; opaque on the right."""
     alpha = np.where(X < 48, 0, opaque)[..., None]
     colours = COLOURS.astype(int) * (opaque // 255)
     colours[:, :48] = opaque
@@ -233,7 +233,7 @@ def test_a_transparent_value_of_a_deep_grey_png_is_white() -> None:
     assert (image[:, 1] < 5).all()
 
 
-# --- what is stretched, what is inverted ---
+# --- stretching and inversion ---
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32"])
@@ -263,7 +263,7 @@ def test_numbers_below_zero_are_numbers() -> None:
     assert difference(tiff(small, photometric="rgb"), COLOURS) < 2
 
 
-# --- what is refused ---
+# --- refusals ---
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_whatever_bytes_are_damaged_only_bad_image_errors_come_out(
     check_damaged(raw, data)
 
 
-# --- limits of the libraries below ---
+# --- limits of the libraries ---
 
 
 def test_a_png_with_a_long_text_is_read() -> None:
@@ -354,7 +354,7 @@ def test_sides_beyond_a_formats_library_are_refused_by_name(
     assert most in reason
 
 
-# --- nearly one colour ---
+# --- almost uniform images ---
 
 
 def test_a_picture_that_is_nearly_one_colour_is_told_from_one_that_is_dark() -> None:

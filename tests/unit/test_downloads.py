@@ -1,5 +1,4 @@
-"""Downloads end with the right file or with an error that says what to do, and go on where they
-stopped."""
+"""Downloads end with the right file or an error with advice, and resume."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ def partial(path: Path) -> Path:
 
 
 def get(server: FileServer, path: Path, **options: object) -> list[tuple[int, int | None]]:
-    """Fetch, and what it told."""
+    """Download, and return the reported progress."""
     told: list[tuple[int, int | None]] = []
     fetch(
         server.url,

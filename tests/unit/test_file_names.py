@@ -1,4 +1,4 @@
-"""Whose annotations a file gets: names as tools write them, against names on a disk."""
+"""Matching annotations to files: names as tools write them, and names on disk."""
 
 from __future__ import annotations
 

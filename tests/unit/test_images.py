@@ -1,4 +1,4 @@
-"""What comes in as a file: good, odd and broken, all made here with Pillow."""
+"""Image files: valid, unusual and damaged ones, all generated with Pillow."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def reason(data: bytes, **limits: int) -> str:
     return caught.value.reason
 
 
-# --- files that are no usable image ---
+# --- unusable files ---
 
 
 def test_an_empty_file_is_named_as_such() -> None:
@@ -106,7 +106,7 @@ def test_a_damaged_png_is_found() -> None:
 
 
 def check_damaged(raw: bytearray, data: st.DataObject) -> None:
-    """Change some bytes of a file: it is refused, or read as it says it is."""
+    """A file with changed bytes is refused, or read with the reported size."""
     for _ in range(data.draw(st.integers(1, 8))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -146,7 +146,7 @@ def png_bomb(side: int) -> bytes:
 def test_a_pixel_bomb_is_refused_from_its_header_in_little_time_and_memory() -> None:
     bomb = png_bomb(20_000)
     assert len(bomb) < 1_000_000
-    assert inspect_image(png_bomb(50)).width == 50  # it is a real PNG; and Pillow is loaded now
+    assert inspect_image(png_bomb(50)).width == 50  # a valid PNG; and Pillow is loaded now
     peak_before = peak_resident_bytes()
     tracemalloc.start()
     start = time.perf_counter()
@@ -157,7 +157,7 @@ def test_a_pixel_bomb_is_refused_from_its_header_in_little_time_and_memory() -> 
     tracemalloc.stop()
     assert seconds < 0.1
     assert peak_python < 3_000_000
-    assert peak_resident_bytes() - peak_before < 20_000_000  # decoded it would be 400 MB
+    assert peak_resident_bytes() - peak_before < 20_000_000  # 400 MB decoded
 
 
 def peak_resident_bytes() -> int:
@@ -200,7 +200,7 @@ def test_a_colour_mode_that_cannot_be_converted_is_unsupported() -> None:
     assert reason(saved(lab, "TIFF")) == "TIFF with the colour mode LAB is not supported"
 
 
-# --- what good files look like ---
+# --- valid files ---
 
 
 @pytest.mark.parametrize(

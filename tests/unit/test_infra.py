@@ -83,7 +83,7 @@ CONTAINERS = {
 
 
 def _variables() -> Iterator[tuple[str, str, str]]:
-    """Where, name, and value of every environment variable; `_FILE` taken off."""
+    """Place, name and value of every environment variable; without `_FILE`."""
     for service, item in COMPOSE["services"].items():
         for name, value in item.get("environment", {}).items():
             yield f"compose/{service}", name.removesuffix("_FILE"), str(value)
@@ -102,7 +102,7 @@ def _dockerfile() -> str:
 
 
 def _commands() -> Iterator[tuple[str, list[str]]]:
-    """Where, and the words of every command that one of our images runs."""
+    """Place and arguments of every command that one of our images runs."""
     for service, item in COMPOSE["services"].items():
         if item["image"].startswith("open-data-engine"):
             yield from _parts(f"compose/{service}", item["command"])
@@ -179,7 +179,7 @@ def test_a_command_and_its_options_exist(
         group: Any = typer.main.get_command(cli)
         context: Any = group.context_class(group, info_name="dataengine")
         name, command, rest = group.resolve_command(context, words[1:])
-        command.make_context(name, list(rest), parent=context)  # or says what is wrong
+        command.make_context(name, list(rest), parent=context)  # or reports the fault
     elif words[0] == "prefect":
         assert words[1:3] == ["worker", "start"]
         options = [word for word in words if word.startswith("--")]
@@ -469,7 +469,7 @@ def test_the_network_policies_are_about_pods_and_ports_that_exist() -> None:
 
 
 def test_whoever_may_be_reached_may_be_asked_by_the_same_pods() -> None:
-    """What comes in at one end has to go out at the other."""
+    """Allowed ingress has a matching egress."""
     policies = {item["metadata"]["name"]: item["spec"] for item in _of_kind("NetworkPolicy")}
     (askers,) = policies["to-prefect"]["podSelector"]["matchExpressions"]
     (asked,) = policies["prefect"]["ingress"][0]["from"][0]["podSelector"]["matchExpressions"]
@@ -517,7 +517,7 @@ def _probes(name: str) -> dict[str, Document]:
 
 
 def _page(folder: Path, words: list[str]) -> FastAPI:
-    """The page's app as this command starts it."""
+    """The page's app as started by this command."""
     (folder / FILE_NAME).touch()
     workspace = open_workspace(str(folder))
     workspace.prepare()
@@ -527,7 +527,7 @@ def _page(folder: Path, words: list[str]) -> FastAPI:
 
 
 def _status(app: FastAPI, path: str, headers: dict[str, str]) -> int:
-    """What it answers to another machine; by its address, where no Host is named."""
+    """The app's status for another machine; by its address if no Host is given."""
 
     async def ask() -> int:
         transport = httpx.ASGITransport(app, client=("10.1.2.4", 50_000))
@@ -564,7 +564,7 @@ def test_prometheus_is_let_in_by_the_name_it_asks_for_and_with_the_token(
 
 
 def _scraped_in_compose() -> tuple[str, list[str]]:
-    """What Prometheus asks, and the command of the page, which has the same token."""
+    """The requests of Prometheus, and the command of the page with the same token."""
     asker = COMPOSE["services"]["prometheus"]
     mounts = dict(mount.split(":")[:2] for mount in asker["volumes"])
     (file,) = [path for path, at in mounts.items() if at == "/etc/prometheus/prometheus.yml"]
@@ -580,7 +580,7 @@ def _scraped_in_compose() -> tuple[str, list[str]]:
 
 
 def _scraped_in_kubernetes() -> tuple[str, list[str]]:
-    """The same; the file's comment says what to ask, from a namespace that is let in."""
+    """The same; the file's comment names the request, from an admitted namespace."""
     told = (INFRA / "monitoring" / "prometheus-compose.yml").read_text()
     (service,) = [item for item in _of_kind("Service") if item["metadata"]["name"] == "page"]
     (kustomization,) = (item for item in DOCUMENTS if item["kind"] == "Kustomization")

@@ -1,4 +1,4 @@
-"""Files written into a user's folder replace only what we wrote there."""
+"""Commands replace only files in a user's folder that they wrote."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_is_in_the_way_stays_whatever_it_is(tmp_path: Path, kind: str) -> N
 
 
 def test_names_that_are_made_up_never_meet(tmp_path: Path) -> None:
-    """Neither among each other, nor with files that are there, nor over several runs."""
+    """Names collide neither with each other, nor with existing files, nor over several runs."""
     (tmp_path / "a-3.png").write_bytes(THEIRS)
     sources = ["a-2.png", "a.png", "a.jpg", "sub/a.png", f"{'x' * 251}.png", f"{'x' * 251}.jpg"]
     endings = (".json", ".png")
@@ -69,7 +69,7 @@ def test_names_that_are_made_up_never_meet(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_killed_leaves_files_that_are_still_ours(tmp_path: Path) -> None:
-    """The list is written before the file, so either of two contents may be there."""
+    """The list is written before the file, so either of two contents may exist."""
     folder = OutputFolder(tmp_path)
     folder.write("a.json", "old")
 
@@ -102,7 +102,7 @@ def test_our_pictures_are_nobodys_input_also_in_a_copy_of_the_folder(tmp_path: P
     assert [path.name for path in found] == ["photo.png"] * 2
     assert told == [(LIST, OURS), ("overlay.png", OURS)] * 2
     assert written_by_us([ours, tmp_path / "here" / "photo.png"]) == {ours}
-    ours.write_bytes(picture)  # now a picture of theirs has the name
+    ours.write_bytes(picture)  # now a picture of the user has the name
     assert ours in list_images(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Images as the page gets them."""
+"""Images that the page requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress on a terminal: bars, and pieces of work inside others."""
+"""Progress on a terminal: bars, and nested pieces of work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule of promotion, on scores whose gain is known beforehand."""
+"""The rule of promotion, on scores with a known gain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MASKS = 2
 
 
 def held_out(means: Sequence[float]) -> HeldOut:
-    """Scores with these mean IoU by image, the same for each figure that is compared."""
+    """Scores with these mean IoUs by image, the same for each compared figure."""
     totals = np.repeat(np.array([means]).T * MASKS, len(COMPARED), axis=1)
     by_image = ByImage(COMPARED, totals, np.full_like(totals, MASKS))
     return HeldOut({**by_image.means(), "masks": MASKS * len(means)}, by_image)

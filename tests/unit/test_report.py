@@ -1,4 +1,4 @@
-"""The report is one HTML file that stands alone, and what comes from outside stays text."""
+"""The report is one self-contained HTML file, and external text is escaped."""
 
 from __future__ import annotations
 

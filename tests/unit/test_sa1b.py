@@ -1,4 +1,4 @@
-"""SA-1B's JSON: its exact fields, round trips, and what a reader is told about a bad file."""
+"""SA-1B's JSON: its exact fields, round trips, and error messages for invalid files."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     path.write_text("old")
     with pytest.raises(ValueError, match="size"):
         write_sa1b(path, 1, "a.jpg", 9, 9, [scored()])
-    with pytest.raises(TypeError):  # no JSON: found only while it is written
+    with pytest.raises(TypeError):  # not JSON: detected during writing
         write_sa1b(path, 1, b"a.jpg", *SIZE, [])  # type: ignore[arg-type]
     assert [file.name for file in tmp_path.iterdir()] == ["sa_1.json"]
     assert path.read_text() == "old"

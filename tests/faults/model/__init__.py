@@ -1,1 +1,1 @@
-"""The model-based test: random commands, kills and outages against what has to be true."""
+"""The model-based test: random commands, kills and outages, checked against an expected state."""

@@ -1,4 +1,4 @@
-"""How a command is given: something may happen to it, and then it was carried out or not."""
+"""Runs a command, which a fault may interrupt; then it was carried out or not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WHICH = st.integers(0, 7)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: with a value, cut short, or refused."""
+    """The outcome of a command: a value, an interruption, or a refusal."""
 
     value: Any = None
     is_cut: bool = False
@@ -50,7 +50,7 @@ class Outcome:
 
 
 class Commands(RuleBasedStateMachine):
-    """What all commands need."""
+    """State that all commands need."""
 
     def __init__(self, world: World, faults: Faults) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ class Commands(RuleBasedStateMachine):
         """Nothing was found to be wrong so far."""
 
     def next_number(self) -> int:
-        """Another one each time."""
+        """A fresh number at each call."""
         self.number += 1
         return self.number
 
     def do(self, fault: Fault, call: Callable[[], Any], *refusals: type[Exception]) -> Outcome:
-        """Give a command. After a kill, a new process has opened the workspace.
+        """Run a command. After a kill, the workspace is opened as by a new process.
 
         Args:
             refusals: errors by which it may say that it has done nothing.

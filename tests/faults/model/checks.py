@@ -1,4 +1,4 @@
-"""What has to be true of a workspace, read from its tables, its log and its folder of objects."""
+"""Invariants of a workspace, read from its tables, its log and its folder of objects."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def rows(world: World, table: type[RowT]) -> list[RowT]:
 
 
 def finished(world: World) -> set[str]:
-    """Ids of the runs that are over and well."""
+    """Ids of the finished runs."""
     return {run.id for run in rows(world, RunRow) if run.state == RunState.FINISHED}
 
 
 def check_people(world: World, truth: Truth) -> None:
-    """Whoever was told that a task is theirs has it, until the time they were told."""
+    """An annotator who was told that a task is theirs holds it until the announced expiry."""
     tasks = {task.id: task for task in rows(world, TaskRow)}
     for task_id, held in truth.holder.items():
         if task_id in truth.doubtful or truth.answers.get(task_id):
@@ -63,7 +63,7 @@ def check_people(world: World, truth: Truth) -> None:
 
 
 def check_runs(world: World) -> None:
-    """A running run has somebody at it, waits for people, or is told to be broken off."""
+    """A running run has a process, waits for people, or is reported as stale."""
     since = world.clock.now - timedelta(seconds=world.workspace.settings.outage_seconds)
     tasks, told = rows(world, TaskRow), {run.id for run in stale_runs.find(world.workspace).runs}
     leased = {
@@ -81,7 +81,7 @@ def check_runs(world: World) -> None:
 
 
 def check_references(world: World) -> None:
-    """What the catalog names is in the store."""
+    """Objects that the catalog names are in the store."""
     there = {info.key for info in world.workspace.objects.list()}
     named = {image.key for image in rows(world, ImageRow)}
     named |= {model.key for model in rows(world, ModelRow)}
@@ -100,7 +100,7 @@ def check_references(world: World) -> None:
 
 
 def check_nothing_left(world: World) -> None:
-    """After a sweep, the store has nothing that nothing refers to."""
+    """After a sweep, the store has no unreferenced object."""
     over, runs = finished(world), {run.id for run in rows(world, RunRow)}
     images = {str(image.id) for image in rows(world, ImageRow)}
     models = {model.key for model in rows(world, ModelRow)}
@@ -135,7 +135,7 @@ def _in_log(world: World, table: str) -> set[str]:
 
 
 def check_table(world: World, truth: Truth) -> list[Mask]:
-    """No mask is in the table twice, and none that nobody handed in; the masks."""
+    """No mask is in the table twice or without a submission. Returns the masks."""
     masks = list(world.workspace.masks.masks())
     counts = Counter(mask.mask_id for mask in masks)
     assert not masks or counts.most_common(1)[0][1] == 1, "a mask is in the table twice"
@@ -152,7 +152,7 @@ def check_table(world: World, truth: Truth) -> list[Mask]:
 
 
 def check_accepted(world: World, truth: Truth, masks: list[Mask]) -> None:
-    """What was handed in to runs that are over is in the table, whole."""
+    """All submissions of finished runs are in the table."""
     found: dict[tuple[str, int], set[str]] = {}
     for mask in masks:
         found.setdefault((mask.run_id, mask.image_id), set()).add(mask.mask_id)
@@ -178,8 +178,8 @@ def _check_verdicts(world: World, task: TaskRow, possible: list[dict[str, str]])
 
 
 def check_export(world: World, truth: Truth, release: Release, path: Path) -> None:
-    """A file of a release has people's masks that no reviewer has seen, and none that all say is
-    rejected, or that another one supersedes."""
+    """An export has people's masks without verdicts, and no mask that all verdicts reject or that
+    another mask supersedes."""
     content = json.loads(path.read_text())
     there = {(a["image_id"], a["segmentation"]["counts"]) for a in content["annotations"]}
     masks = list(world.workspace.masks.masks(version=release.table_version))
@@ -201,7 +201,7 @@ def _named(mask: Mask) -> tuple[int, str]:
 
 
 def _rejected(world: World, truth: Truth) -> set[str]:
-    """Masks that were rejected by everybody who judged them, in reviews that are over."""
+    """Masks with only reject verdicts, in finished reviews."""
     over = finished(world)
     tasks = {task.id for task in rows(world, TaskRow) if task.run_id in over}
     found = {
@@ -214,7 +214,7 @@ def _rejected(world: World, truth: Truth) -> set[str]:
 
 
 def check_ground_truth(world: World, truth: Truth, images: dict[int, int]) -> None:
-    """Images that were said to be in are there, each with annotations that came with it.
+    """Ingested images are in the catalog, each with annotations that were ingested with it.
 
     Args:
         images: ids in the catalog of the images that there are.

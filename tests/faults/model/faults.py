@@ -23,12 +23,14 @@ STORE, CATALOG = "store", "catalog"
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing is written any more, whoever catches this."""
+    """Stands for SIGKILL: nothing is written afterwards, even if somebody catches it."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one command.
+    """The fault of one command. `kill`: it ends after this number of writes. Otherwise `service` is
+    unavailable from its call number `first` on, for `calls` calls; `is_late`: these calls were
+    carried out, and their answers were lost.
 
     `kill`: it ends after so many writes. Or `service` is away from its call number `first` on, for
     `calls` calls; `is_late`: these were carried out, and their answers got lost.
@@ -45,7 +47,7 @@ NO_FAULT = Fault()
 
 
 class Faults:
-    """What is to happen, and the counting of calls. One for a whole test, as it patches classes."""
+    """The chosen fault, and counters of calls. One per test, because it patches classes."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._fault, self._writes, self._calls, self._is_dead = NO_FAULT, 0, 0, False
@@ -64,7 +66,7 @@ class Faults:
 
     @contextmanager
     def during(self, fault: Fault) -> Iterator[None]:
-        """Let it happen to what the body calls."""
+        """Inject the fault into the calls of the body."""
         self._fault, self._writes, self._calls, self._is_dead = fault, 0, 0, False
         try:
             yield
@@ -84,7 +86,7 @@ class Faults:
         service = CATALOG if owner in (Session, Sessions) else STORE
 
         def call(*given: Any, **more: Any) -> Any:
-            if current_thread() is not main_thread():  # a lease that is renewed
+            if current_thread() is not main_thread():  # a renewed lease
                 return original(*given, **more)
             if is_write and self._is_dead:
                 raise Killed

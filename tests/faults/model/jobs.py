@@ -1,4 +1,4 @@
-"""What commands and workers do: ingest, rounds, stage 3, reviews, releases, upkeep, erasing."""
+"""Commands and workers: ingest, rounds, stage 3, reviews, releases, maintenance, erasures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flows.stages import fully_automatic
 from flows.stages.fully_automatic import next_shard, plan_shards, planned_images, start_generate
 from flows.stages.rounds import NoImagesError
 from flows.workspace import progress
-from flows.workspace.run_lock import BusyError, guarded
+from flows.workspace.run_lock import BusyError, tracked_run
 from storage import erasures
 from storage.catalog import (
     PEOPLE,
@@ -58,7 +58,7 @@ class Jobs(Commands):
         """Shards that slow workers have taken."""
 
     def images(self) -> dict[int, int]:
-        """Ids of the images that the catalog has, by their number."""
+        """Ids of the images in the catalog, by their number."""
         known = {digest_of(n): n for folder in FOLDERS for n in folder}
         images = self.world.catalog.images.each(self.world.dataset_id)
         return {known[image.sha256]: image.id for image in images}
@@ -70,7 +70,7 @@ class Jobs(Commands):
         replace=st.booleans(),
     )
     def ingest(self, fault: Fault, folder: int, variant: str | None, replace: bool) -> None:
-        """Images that are new or not, with annotations that are others than before or not."""
+        """Ingest new or known images, with new or known annotations."""
         path = self.world.folders / f"folder-{folder}"
         coco = None if variant is None else path.with_name(f"{path.name}-{variant}.json")
         outcome = self.do(
@@ -89,7 +89,7 @@ class Jobs(Commands):
 
     @rule(fault=FAULTS, what=st.sampled_from(["run", "advance", "advance", "review", "new loop"]))
     def go_on(self, fault: Fault, what: str) -> None:
-        """The next step, up to where people are needed."""
+        """The loop's next step, until it waits for people."""
         if what == "advance":
             self._advance(fault)
         elif what == "review":
@@ -111,7 +111,7 @@ class Jobs(Commands):
     @precondition(lambda self: len(self._stage_3()) < 2)
     @rule(fault=FAULTS)
     def plan_stage_3(self, fault: Fault) -> None:
-        """A run that workers may take shards of."""
+        """Plan a run whose shards workers can lease."""
         run_id = f"generate-{self.next_number()}"
 
         def plan(world: World = self.world) -> None:
@@ -121,7 +121,7 @@ class Jobs(Commands):
         self.do(fault, plan)
 
     def _stage_3(self, which: int | None = None) -> list[str]:
-        """Runs of stage 3 that are not over, or one of them."""
+        """Unfinished runs of stage 3, or one of them."""
         runs = self.world.catalog.runs.all(kind=RunKind.FULLY_AUTOMATIC, unfinished=True)
         ids = sorted(run.id for run in runs if run.id.startswith("generate-"))
         return ids if which is None or not ids else [ids[which % len(ids)]]
@@ -129,7 +129,7 @@ class Jobs(Commands):
     @precondition(lambda self: self._stage_3())
     @rule(fault=FAULTS, which=WHICH, whole=st.booleans())
     def generate(self, fault: Fault, which: int, whole: bool) -> None:
-        """A worker makes one shard, or the command all of a run that are left."""
+        """A worker processes one shard, or a command all remaining ones."""
         (run_id,) = self._stage_3(which)
         if whole:
             self._generate(fault, run_id)
@@ -139,7 +139,7 @@ class Jobs(Commands):
     @precondition(lambda self: self._stage_3())
     @rule(which=WHICH)
     def take_a_shard(self, which: int) -> None:
-        """A worker begins, and is slow."""
+        """A slow worker leases a shard."""
         world = self.world
         for run_id in self._stage_3(which):
             seconds = world.workspace.settings.lease_seconds
@@ -149,7 +149,7 @@ class Jobs(Commands):
     @precondition(lambda self: self.leased)
     @rule(fault=FAULTS, which=WHICH)
     def come_back_with_a_shard(self, fault: Fault, which: int) -> None:
-        """The slow worker goes on; another one may have its shard by now."""
+        """The slow worker continues; another worker may have its shard meanwhile."""
         shard = self.leased.pop(which % len(self.leased))
 
         def work(workspace: Any = self.world.workspace) -> None:
@@ -164,19 +164,19 @@ class Jobs(Commands):
         self.do(fault, lambda: whole(root, run_id, DATASET))
 
     def _ask_for_a_review(self, fault: Fault) -> None:
-        """As `dataengine review`, killed while it waits for people."""
+        """Runs `dataengine review`, killed while it waits for people."""
         number = self.next_number()
 
         def ask(workspace: Any = self.world.workspace) -> None:
             job = start_review(workspace, DATASET, f"review-{number}")
-            with guarded(workspace, job.run_id):
+            with tracked_run(workspace, job.run_id):
                 queue_sample(workspace, job, 2, number, with_truth=False)
 
         self.do(fault, ask)
 
     @rule(fault=FAULTS, which=st.integers(0, 1), export=st.booleans())
     def release(self, fault: Fault, which: int, export: bool) -> None:
-        """Make a release, and look at what is exported of it."""
+        """Make a release, and check its export."""
         name = f"{DATASET}-{which}"
         whole, root = release.fn, str(self.world.root)
         self.do(fault, lambda: whole(root, DATASET, name), NothingToReleaseError)
@@ -194,7 +194,7 @@ class Jobs(Commands):
 
     @rule(fault=FAULTS, what=st.sampled_from(["sweep", "compact", "requeue"]))
     def keep_well(self, fault: Fault, what: str) -> None:
-        """Upkeep."""
+        """Sweep and compaction."""
         workspace = self.world.workspace
         if what == "sweep":
             self._sweep(fault)
@@ -209,7 +209,7 @@ class Jobs(Commands):
 
     @rule(fault=FAULTS, which=WHICH)
     def erase_an_image(self, fault: Fault, which: int) -> None:
-        """Cut short, it is finished at once, as its command says."""
+        """An erasure; an interrupted one is finished at once, as its command advises."""
         world, images = self.world, self.images()
         if not images:
             return
@@ -218,7 +218,7 @@ class Jobs(Commands):
         found = erasures.of_images(world.catalog, row, [images[number]])
         if self.do(fault, lambda: erase(world.workspace, found), InUseError).is_cut:
             erase_pending(world.workspace)
-        world.open()  # page and workers are started again
+        world.open()  # page and workers restart
         if number not in self.images():
             self.truth.ingested.discard(number)
             self.truth.annotations.pop(number, None)
@@ -226,6 +226,6 @@ class Jobs(Commands):
 
     @rule(seconds=st.sampled_from([5.0, 40.0, 100.0, 10_000.0]), size=st.integers(1, 3))
     def let_time_pass(self, seconds: float, size: int) -> None:
-        """Settings are changed meanwhile."""
+        """Change settings between commands."""
         self.world.clock.advance(seconds)
         self.world.set_shard_images(size)

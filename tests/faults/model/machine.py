@@ -1,4 +1,5 @@
-"""All commands in any order, what has to be true after each, and that everything ends well."""
+"""All commands in random order, the invariants after each, and the end, at which all work
+finishes."""
 
 from __future__ import annotations
 
@@ -22,17 +23,17 @@ TURNS = 30
 
 
 class Machine(Peoples, Jobs):
-    """The state machine that hypothesis drives."""
+    """The state machine for hypothesis."""
 
     @initialize(fault=FAULTS, variant=st.sampled_from([None, *VARIANTS]))
     def begin(self, fault: Fault, variant: str | None) -> None:
-        """There are some images, and a round of them."""
+        """Ingest images, and start a round of them."""
         self.ingest(fault, 0, variant, False)
         self._run_loop(NO_FAULT, new=False)
 
     @invariant()
     def holds(self) -> None:
-        """What is true at any moment."""
+        """Invariants at any time."""
         self.is_sound = False
         checks.check_people(self.world, self.truth)
         checks.check_runs(self.world)
@@ -42,7 +43,7 @@ class Machine(Peoples, Jobs):
         self.is_sound = True
 
     def teardown(self) -> None:
-        """Nothing happens any more: what was begun ends, and nothing is left over."""
+        """Without further faults, all started work finishes, and nothing is left over."""
         try:
             if self.is_sound:
                 self.world.open()
@@ -66,13 +67,13 @@ class Machine(Peoples, Jobs):
         raise AssertionError("it goes on and on")
 
     def _states(self) -> set[tuple[str, str]]:
-        """Of all runs and tasks."""
+        """Finish all runs and tasks."""
         found = {(run.id, str(run.state)) for run in checks.rows(self.world, RunRow)}
         tasks = checks.rows(self.world, TaskRow)
         return found | {(str(task.id), str(task.state)) for task in tasks}
 
     def _work_all_off(self) -> bool:
-        """Whether there was a task for anybody."""
+        """Whether any annotator got a task."""
         found = False
         for person, role in PEOPLE.items():
             while self._take(NO_FAULT, person, sorted(KINDS[role])):
@@ -88,7 +89,7 @@ class Machine(Peoples, Jobs):
         assert held.is_over, f"{held.person} cannot hand in task {held.task_id}"
 
     def _check_end(self) -> None:
-        """Every run is over, and every version that came late was judged."""
+        """Every run is finished, and every late version was reviewed."""
         for run in checks.rows(self.world, RunRow):
             assert run.state != RunState.RUNNING, f"{run.kind} {run.id} runs for ever"
         over = checks.finished(self.world)

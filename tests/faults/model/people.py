@@ -1,4 +1,4 @@
-"""What people do at the page: take tasks, keep drafts, hand in, come too late, judge."""
+"""Annotators at the page: lease tasks, save drafts, submit, submit late, review."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Peoples(Commands):
         said: list[VerdictKind],
         is_so: bool,
     ) -> None:
-        """What a person does at the page, where they can.
+        """One action of an annotator at the page, if possible.
 
         Args:
             action: also of several ones on end, of which the last one may be disturbed.
@@ -88,7 +88,7 @@ class Peoples(Commands):
             self._hand_in(fault, _of(given, which), len(set(said)) - 1, reject=is_so)
 
     def held_by(self, person: str) -> Holding:
-        """The task that a person was given last, and has still."""
+        """The annotator's latest task, if still held."""
         return next(
             held
             for held in reversed(self.truth.given)
@@ -108,11 +108,11 @@ class Peoples(Commands):
         return view is not None
 
     def given(self, person: str) -> list[Holding]:
-        """What a person was given and has not handed in, the latest last; also what they lost."""
+        """The annotator's unsubmitted tasks, the latest last, including lost ones."""
         return [held for held in self.truth.given if held.person == person and not held.is_over]
 
     def lost(self, person: str) -> list[Holding]:
-        """What went to somebody else, and whose late version is not kept yet."""
+        """Tasks that went to somebody else and whose late version is not stored yet."""
         return [
             held
             for held in self.given(person)
@@ -123,7 +123,7 @@ class Peoples(Commands):
         ]
 
     def _show_life(self, fault: Fault, held: Holding, *, draws: bool) -> None:
-        """The page says that it is there, or keeps a draft."""
+        """The page sends a heartbeat, or saves a draft."""
         world, given = self.world, self._proof(held)
         if draws:
             draft = Draft(version=self.next_number(), data={"masks": []})
@@ -138,7 +138,7 @@ class Peoples(Commands):
         self._check_refusal(outcome, held)
 
     def _proof(self, held: Holding) -> tuple[Annotator, int, str]:
-        """Who they are, and what they hold."""
+        """An annotator and their tasks."""
         return self.world.people[held.person], held.task_id, held.view.lease_id
 
     def _give_back(self, fault: Fault, held: Holding, *, skip: bool) -> None:
@@ -157,7 +157,7 @@ class Peoples(Commands):
         self._note(outcome, held, answer)
 
     def _submission(self, held: Holding, count: int, *, reject: bool) -> tuple[Submission, Answer]:
-        """So many new masks, and the pre-filled ones without the first."""
+        """A submission with new masks, and without the first pre-filled one."""
         view = held.view
         masks = [self._new_mask() for _ in range(count)]
         there = [mask.mask_id for mask in view.masks]
@@ -185,14 +185,14 @@ class Peoples(Commands):
         self._check_refusal(outcome, held)
 
     def _check_refusal(self, outcome: Outcome, held: Holding) -> None:
-        """Who has a task is not turned away."""
+        """The holder of a task is not refused."""
         error: Any = outcome.refused
         if error is not None:
             assert error.status in LOST, error
             assert not self.truth.must_be_taken(held), f"{held.person} is turned away: {error}"
 
     def _hand_in_late(self, fault: Fault, held: Holding, count: int) -> None:
-        """What one has done on a task that went to somebody else."""
+        """Submit work on a task that went to somebody else."""
         given, _ = self._submission(held, count, reject=False)
         who, service = self.world.people[held.person], self.world.service.submissions
         outcome = self.do(fault, lambda: service.keep_late(who, held.task_id, given))
@@ -219,5 +219,5 @@ class Peoples(Commands):
 
 
 def _of(found: list[Holding], which: int) -> Holding:
-    """One of them, the latest by default."""
+    """One of the tasks, by default the latest."""
     return found[-1 - which % len(found)]

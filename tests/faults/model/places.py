@@ -1,4 +1,4 @@
-"""Where the workspaces of a test lie: on a folder and SQLite, or on PostgreSQL and S3."""
+"""Storage of a test's workspaces: a folder and SQLite, or PostgreSQL and S3."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from storage.catalog import Catalog, open_catalog, sqlite_url
+from storage.catalog import Catalog, sqlite_url
 from storage.local_store import LocalStore
 from storage.objects import ObjectStore
 from storage.s3_store import S3Store
@@ -18,7 +18,7 @@ MODEL_KEY = "models/lite/weights.safetensors"
 
 def _migrated(url: str) -> None:
     """A catalog with a model, as `Workspace.prepare` leaves it."""
-    with open_catalog(url) as catalog:
+    with Catalog(url) as catalog:
         catalog.migrate()
         _add_model(catalog)
 
@@ -33,7 +33,7 @@ def _stored(store: ObjectStore) -> None:
 
 
 class OnThisMachine:
-    """A folder and an SQLite file in the workspace, as `dataengine init` has them."""
+    """A folder and an SQLite file in the workspace, as `dataengine init` creates them."""
 
     def __init__(self, folder: Path) -> None:
         self._template = folder / "template.db"
@@ -46,14 +46,14 @@ class OnThisMachine:
 
 
 class OnServers:
-    """A database of a PostgreSQL and a prefix of an S3 for each workspace."""
+    """A database on PostgreSQL and a prefix on S3 for each workspace."""
 
     def __init__(self, databases: PostgresDatabases, s3: S3Server) -> None:
         self._databases, self._s3 = databases, s3
 
     def lay(self, root: Path) -> str:
         url, prefix, s3 = self._databases.migrated(), uuid4().hex, self._s3
-        with open_catalog(url) as catalog:
+        with Catalog(url) as catalog:
             _add_model(catalog)
         keys = s3.access_key, s3.secret_key
         _stored(S3Store(s3.bucket, prefix, s3.endpoint_url, s3.region, *keys))

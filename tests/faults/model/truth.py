@@ -1,4 +1,5 @@
-"""What must be true, in plain sets and dicts: who was told what, and which answers were taken."""
+"""The expected state, in plain sets and dicts: leases that were promised, and answers that were
+accepted."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from engine.core.rle import RLE
 
 @dataclass
 class Holding:
-    """A task that a person was given, as their page knows it."""
+    """A task that an annotator leased, as their page knows it."""
 
     person: str
     run_id: str
@@ -26,13 +27,13 @@ class Holding:
         return self.view.id
 
     def is_good(self, now: datetime) -> bool:
-        """Whether nobody else may have the task."""
+        """Whether the lease is exclusive."""
         return not self.is_over and self.until > now
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was handed in for a task: ids of the masks that belong in the table, and verdicts."""
+    """The submission of a task: ids of the masks that belong in the table, and verdicts."""
 
     lease_id: str
     mask_ids: frozenset[str]
@@ -41,7 +42,7 @@ class Answer:
 
 @dataclass
 class Truth:
-    """The model. Where a command was cut short, several things may be so."""
+    """The model. After an interrupted command, several states are possible."""
 
     holder: dict[int, Holding] = field(default_factory=dict)
     """By task who was told last that it is theirs."""
@@ -63,7 +64,7 @@ class Truth:
     """Images that were said to be in."""
 
     def took(self, holding: Holding, now: datetime) -> None:
-        """Somebody was told that a task is theirs.
+        """Record that an annotator was told that a task is theirs.
 
         Raises:
             AssertionError: it is somebody else's.
@@ -80,11 +81,11 @@ class Truth:
         self.doubtful.discard(task_id)
 
     def may_be_taken(self, now: datetime) -> None:
-        """Somebody tried to take a task and was not told whether they have one."""
+        """Record that an annotator tried to lease a task and got no answer."""
         self.doubtful |= {task for task, held in self.holder.items() if not held.is_good(now)}
 
     def taken(self, holding: Holding, answer: Answer, *, was_known: bool) -> None:
-        """Somebody was told that their answer is in.
+        """Record that an annotator was told that their answer is stored.
 
         Raises:
             AssertionError: somebody else has the task, or another answer of it is in.
@@ -103,7 +104,7 @@ class Truth:
         holding.is_over = True
 
     def must_be_taken(self, holding: Holding) -> bool:
-        """Whether an answer of this holder cannot be refused."""
+        """Whether the server must accept an answer of this holder."""
         task_id = holding.task_id
         return (
             self.holder[task_id] is holding
@@ -113,13 +114,13 @@ class Truth:
         )
 
     def possible(self, task_id: int) -> list[Answer]:
-        """The answers that a task may have."""
+        """The possible answers of a task."""
         if task_id in self.final:
             return [self.final[task_id]]
         return self.answers.get(task_id, [])
 
     def forget(self, image_id: int) -> None:
-        """An image was erased; its tasks' numbers may be given again."""
+        """Record that an image was erased; the ids of its tasks can be reused."""
         gone = {task for task, held in self.holder.items() if held.view.image.id == image_id}
         for task_id in gone:
             for kept in (self.holder, self.answers, self.final):
@@ -129,7 +130,7 @@ class Truth:
         self.given = [held for held in self.given if held.task_id not in gone]
 
     def verdicts_on(self, mask_id: str) -> list[str]:
-        """All that may have been said of a mask."""
+        """All possible verdicts on a mask."""
         return [
             answer.verdicts[mask_id]
             for task_id in self.answers.keys() | self.final.keys()

@@ -1,5 +1,4 @@
-"""The real thing: a workspace on a store and a database, with a clock that is moved by hand, images
-that are small, and a model that takes no time."""
+"""A real workspace on a store and a database, with a fake clock, small images, and a fake model."""
 
 from __future__ import annotations
 
@@ -61,7 +60,7 @@ rescore_images = 0
 
 
 def square(number: int) -> RLE:
-    """One of many small masks, no two of which overlap."""
+    """One of many small disjoint masks."""
     mask = np.zeros(SIZE, bool)
     row, column = divmod(number % 192, 16)
     mask[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = True
@@ -69,18 +68,18 @@ def square(number: int) -> RLE:
 
 
 def truth_of(image: int, variant: str) -> frozenset[RLE]:
-    """The masks that an image's annotations have."""
+    """The masks of an image's annotations."""
     first = 2 * image + (100 if variant == "b" else 0)
     return frozenset(square(first + n) for n in range(2 if variant == "b" else 1))
 
 
 def pixels_of(image: int) -> np.ndarray:
-    """RGB uint8 (H, W, 3), another one for each image."""
+    """RGB uint8 (H, W, 3), different for each image."""
     return np.random.default_rng(image).integers(0, 255, (*SIZE, 3), np.uint8)
 
 
 def write_folders(root: Path) -> None:
-    """Files to ingest: a folder of images each, and annotations beside it."""
+    """Files to ingest: one folder per image, with annotations beside it."""
     for number, images in enumerate(FOLDERS):
         folder = root / f"folder-{number}"
         folder.mkdir(parents=True)
@@ -107,7 +106,7 @@ def _coco(images: tuple[int, ...], variant: str) -> dict[str, Any]:
 
 
 class FakeGenerator:
-    """Three masks an image, one of which is not sure."""
+    """Three masks per image, one of which is not confident."""
 
     segmenter = SimpleNamespace(thresholds=SimpleNamespace(confident_iou=0.9))
 
@@ -124,7 +123,7 @@ class FakeGenerator:
 
 @dataclass
 class Clock:
-    """The catalog's time; who sleeps moves it."""
+    """The catalog's clock; sleeping advances it."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -136,15 +135,16 @@ class Clock:
 
 
 class Place(Protocol):
-    """Where workspaces are made: on a folder and SQLite, or on servers."""
+    """Storage of new workspaces: a folder and SQLite, or servers."""
 
     def lay(self, root: Path) -> str:
-        """Make a fresh workspace's store and database; the lines of its settings about them."""
+        """Create the store and database of a new workspace; returns the lines of its settings for
+        them."""
         ...
 
 
 class World:
-    """One workspace. `open` is what a process does that starts."""
+    """One workspace. `open` stands for a new process."""
 
     def __init__(self, place: Place, root: Path, folders: Path) -> None:
         self.root, self.folders, self.clock = root, folders, Clock()
@@ -164,18 +164,18 @@ class World:
         return self.workspace.catalog
 
     def set_shard_images(self, size: int) -> None:
-        """Change a setting that shapes work; processes that start from now on have it."""
+        """Change a setting that affects results; processes that start later use it."""
         (self.root / FILE_NAME).write_text(f"shard_images = {size}\n{STEADY}{self._lines}")
         self.open()
 
     def open(self) -> None:
-        """As a new process: nothing is known but what store and catalog have."""
+        """Open the workspace as a new process, which knows only store and catalog."""
         self.close()
         open_workspace.cache_clear()
         opened = self.workspace = open_workspace(str(self.root))
         opened.catalog.now = self.clock
         opened.queue = AnnotationQueue(opened.catalog)
-        # Nobody else writes at this moment: what nothing names may go at once.
+        # No other process writes now, so unreferenced objects can be deleted at once.
         at_once = OperationsSettings.model_construct(orphan_days=-0.01, vacuum_days=0.0)
         opened.settings = opened.settings.model_copy(update={"operations": at_once})
         self.service = AnnotationService(
@@ -196,7 +196,7 @@ class World:
 
 
 class _Embeddings:
-    """In place of `EmbeddingCache`: reads the image and stores an embedding, as that does."""
+    """Replaces `EmbeddingCache`: reads the image and stores an embedding."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -212,7 +212,7 @@ class _Embeddings:
 
 
 def make_quick(patch: pytest.MonkeyPatch) -> Callable[[World], None]:
-    """Leave out what takes time and is not tested here: models, Prefect, reports, waiting.
+    """Replace slow parts that are not under test: models, Prefect, reports, waiting.
 
     Returns:
         What says whose clock those who wait move.

@@ -79,7 +79,7 @@ function stacked(parts) {
     parts
       .filter(([value]) => value > 0)
       .map(([value, style]) => {
-        const part = el("div", { class: `part-${style}` });
+        const part = el("div", { class: `key-${style}` });
         part.style.width = `${(100 * value) / total}%`;
         return part;
       }),

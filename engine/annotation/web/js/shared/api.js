@@ -1,7 +1,7 @@
 // Every request to the server goes through here: one place for the CSRF token, errors and sign-in.
 
-const PATIENCE_MS = 30_000; // for requests that are answered at once
-const LONG_PATIENCE_MS = 180_000; // for requests that upload files or run the model
+const TIMEOUT_MS = 30_000; // for requests that are answered at once
+const LONG_TIMEOUT_MS = 180_000; // for requests that upload files or run the model
 
 /** A refused or failed request. `status` is 0 where no answer came (`error` "offline" or "timeout"). */
 export class ApiError extends Error {
@@ -30,8 +30,8 @@ async function csrf() {
   return (await (me ?? fetchMe())).csrf;
 }
 
-/** @typedef {{token?: string, signal?: AbortSignal, patience?: number, keepalive?: boolean}} Options
- * `patience`: milliseconds until the request is given up. */
+/** @typedef {{token?: string, signal?: AbortSignal, timeoutMs?: number, keepalive?: boolean}} Options
+ * `timeoutMs`: milliseconds until the request is given up. */
 
 /** A request that changes something. If the CSRF token belongs to an earlier session, it is renewed and
  * the request repeated once.
@@ -56,7 +56,7 @@ async function send(method, path, body, options = {}) {
  * @param {unknown} [body]
  * @param {Options} [options]
  * @returns {Promise<any>} the answer's JSON */
-async function call(method, path, body, { token, signal, patience = PATIENCE_MS, keepalive } = {}) {
+async function call(method, path, body, { token, signal, timeoutMs = TIMEOUT_MS, keepalive } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (token) headers["X-CSRF-Token"] = token;
@@ -69,7 +69,7 @@ async function call(method, path, body, { token, signal, patience = PATIENCE_MS,
       credentials: "same-origin",
       cache: "no-store",
       keepalive: Boolean(keepalive),
-      signal: withTimeout(signal, patience),
+      signal: withTimeout(signal, timeoutMs),
     });
     return await answerOf(response);
   } catch (problem) {
@@ -81,8 +81,8 @@ async function call(method, path, body, { token, signal, patience = PATIENCE_MS,
   }
 }
 
-function withTimeout(signal, patience) {
-  const timeout = AbortSignal.timeout(patience);
+function withTimeout(signal, timeoutMs) {
+  const timeout = AbortSignal.timeout(timeoutMs);
   if (!signal) return timeout;
   return AbortSignal.any ? AbortSignal.any([signal, timeout]) : signal;
 }
@@ -111,7 +111,7 @@ function goToSignIn() {
 
 const task = (id) => `/api/tasks/${encodeURIComponent(id)}`;
 const action = (name) => `/api/actions/${encodeURIComponent(name)}`;
-const long = { patience: LONG_PATIENCE_MS };
+const long = { timeoutMs: LONG_TIMEOUT_MS };
 
 export const api = {
   me: () => me ?? fetchMe(),

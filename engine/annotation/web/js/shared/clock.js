@@ -1,7 +1,7 @@
 // Measures the time spent on each mask and on the whole task, and logs events. Time counts only while the
 // tab is visible and the last input is less than half a minute ago.
 
-const PATIENCE_MS = 30_000;
+const MAX_IDLE_MS = 30_000;
 const MAX_EVENTS = 2_000; // of one mask, as the server allows
 const MAX_PATH = 20_000;
 
@@ -27,7 +27,7 @@ export class WorkLog {
 
   tick() {
     const now = this.now();
-    const until = Math.min(now, this.#lastInput + PATIENCE_MS);
+    const until = Math.min(now, this.#lastInput + MAX_IDLE_MS);
     const seconds = this.isHidden() ? 0 : Math.max(0, until - this.#lastTick) / 1_000;
     this.#lastTick = now;
     this.total += seconds;

@@ -1,4 +1,4 @@
-"""Jobs wait out what can end by itself, for as long as they are told."""
+"""Jobs retry during outages, for as long as the settings say."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from flows.workspace import retry
-from flows.workspace.retry import OutageError, kept_alive, patiently
+from flows.workspace.retry import OutageError, lease_heartbeat, retry_during_outage
 from storage.catalog import CatalogUnavailableError, LeaseLostError
 from storage.objects import StorageError, StorageUnavailableError
 
 
 class Clock:
-    """Time that passes only while somebody sleeps or works."""
+    """A clock that advances only while somebody sleeps or works."""
 
     def __init__(self) -> None:
         self.now, self.slept = 0.0, list[float]()
@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def fails(errors: list[Exception | None], work: Callable[[], None] = lambda: None) -> int:
-    """For a call: raises the errors in turn, then returns how many were left."""
+    """Raises the errors in turn, then returns the number of remaining ones."""
     work()
     if errors and (error := errors.pop(0)) is not None:
         raise error
@@ -48,14 +48,14 @@ def test_a_call_is_made_again_until_it_is_answered(clock: Clock) -> None:
         CatalogUnavailableError("away"),
         StorageUnavailableError("busy"),
     ]
-    assert patiently(60, lambda: fails(errors)) == 0
+    assert retry_during_outage(60, lambda: fails(errors)) == 0
     assert clock.slept == [0.5, 1.0, 2.0]
 
 
 def test_an_outage_that_lasts_ends_the_call_with_its_reason(clock: Clock) -> None:
     errors: list[Exception | None] = [StorageUnavailableError("busy")] * 99
     with pytest.raises(OutageError, match="after 20 s: busy"):
-        patiently(20, lambda: fails(errors))
+        retry_during_outage(20, lambda: fails(errors))
     assert clock.now == pytest.approx(20)
     assert len(errors) > 90
 
@@ -63,7 +63,7 @@ def test_an_outage_that_lasts_ends_the_call_with_its_reason(clock: Clock) -> Non
 def test_none_is_waited_for_where_the_settings_say_so(clock: Clock) -> None:
     errors: list[Exception | None] = [CatalogUnavailableError("away")]
     with pytest.raises(OutageError):
-        patiently(0, lambda: fails(errors))
+        retry_during_outage(0, lambda: fails(errors))
     assert clock.slept == []
 
 
@@ -73,14 +73,14 @@ def test_an_outage_that_ended_is_forgotten(clock: Clock) -> None:
     def hours() -> None:
         clock.now += 3600
 
-    assert patiently(60, lambda: fails(errors, hours)) == 0
+    assert retry_during_outage(60, lambda: fails(errors, hours)) == 0
     assert clock.slept == [0.5] * 8
 
 
 @pytest.mark.parametrize("error", [StorageError("denied"), LeaseLostError("lost"), KeyError("x")])
 def test_what_does_not_end_by_itself_is_not_waited_for(clock: Clock, error: Exception) -> None:
     with pytest.raises(type(error)):
-        patiently(60, lambda: fails([error]))
+        retry_during_outage(60, lambda: fails([error]))
     assert clock.slept == []
 
 
@@ -91,7 +91,7 @@ def test_a_lease_is_renewed_again_after_an_outage_but_not_after_it_was_lost() ->
         LeaseLostError("lost"),
         None,
     ]
-    with kept_alive(lambda: fails(errors), 0.03):
+    with lease_heartbeat(lambda: fails(errors), 0.03):
         end = time.monotonic() + 0.4
         while time.monotonic() < end and len(errors) > 1:
             time.sleep(0.01)

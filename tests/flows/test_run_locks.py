@@ -1,5 +1,5 @@
-"""Steps that race: whoever takes them, at the page, at the terminal or by a trigger, each is taken
-once and none fails."""
+"""Concurrent steps, started at the page, in the terminal or by a trigger: each runs once and none
+fails."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from flows.deploy import prefect_flows
 from flows.loop import advance, data_engine
 from flows.release import release
 from flows.review import rescore, review
-from flows.stages import assisted_manual, fully_automatic, semi_automatic
+from flows.stages import annotation_round, assisted_manual, fully_automatic, semi_automatic
 from flows.stages.rounds import context_of, open_round
 from flows.stages.run_context import RunContext
 from flows.training import retrain
 from flows.training.scores import HeldOut
 from flows.workspace import progress, run_lock
-from flows.workspace.run_lock import BusyError, guarded, loop_turn, turn
+from flows.workspace.run_lock import BusyError, loop_lock, named_lock, tracked_run
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     Dataset,
@@ -51,12 +51,12 @@ PLAN = [
 
 
 class PeopleNeededError(KeyboardInterrupt):
-    """Instead of waiting for them."""
+    """Replaces waiting for people."""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    found = make_site(tmp_path_factory.mktemp("turns") / "ws")
+    found = make_site(tmp_path_factory.mktemp("locks") / "ws")
     found.workspace.settings = found.workspace.settings.model_copy(
         update={
             "production": found.workspace.settings.production.model_copy(
@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture
 def _plain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flows without Prefect and without a model; what writes is as it is."""
+    """Flows without Prefect and without a model; all writes are real."""
     monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.02)
     stages = {
         Stage.ASSISTED_MANUAL: assisted_manual.assisted_manual.fn,
@@ -90,7 +90,7 @@ def _plain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         semi_automatic, "write_parquet", lambda masks: write_parquet(masks) + b"%d" % time_ns()
     )
-    for module in (assisted_manual, semi_automatic, review, rescore):
+    for module in (annotation_round, review, rescore):
         monkeypatch.setattr(module, "make_embeddings", lambda *_: None)
     for module in (data_engine, review):
         monkeypatch.setattr(module, "wait_for_people", people_needed)
@@ -126,11 +126,11 @@ def train(workspace: Workspace, dataset: Dataset, version: str, parent: Any, *_:
 
 
 def drained(site: Site, name: str) -> Dataset:
-    """A dataset whose first round people have handed in, with automatic masks of an older model,
+    """A dataset whose first round people have submitted, with automatic masks of an older model,
     one of them accepted in a review."""
     workspace, catalog = site.workspace, site.workspace.catalog
     for info in list(workspace.objects.list("masks/")):
-        workspace.objects.delete(info.key)  # a long log takes long to read
+        workspace.objects.delete(info.key)  # a long log is slow to read
     dataset = catalog.datasets.get_or_create(name)
     known = catalog.images.get_many(site.image_ids)
     rows = [
@@ -251,7 +251,7 @@ def test_any_two_steps_at_once_are_each_taken_once(site: Site) -> None:
         dataset = drained(site, f"{first}-{second}")
         errors = raced(workspace, dataset, [STEPS[first][0], STEPS[second][1]])
         assert not errors, (first, second, errors)
-        advance.advance_dataset(workspace, dataset)  # what one left to the other
+        advance.advance_dataset(workspace, dataset)  # the work that one process left to the other
         loop = catalog.loops.latest(dataset.id)
         assert loop is not None
         one, two = catalog.rounds.for_loop(loop.id)
@@ -269,7 +269,7 @@ def test_any_two_steps_at_once_are_each_taken_once(site: Site) -> None:
             for name in names
         ]
         assert len(asked) == len(set(asked)), (first, second)
-        assert catalog.locks.holder(loop_turn(dataset.id)) is None
+        assert catalog.locks.holder(loop_lock(dataset.id)) is None
 
 
 def test_a_step_that_can_wait_is_left_to_the_process_that_is_at_it(site: Site) -> None:
@@ -278,22 +278,22 @@ def test_a_step_that_can_wait_is_left_to_the_process_that_is_at_it(site: Site) -
 
     def other() -> None:
         try:
-            with turn(workspace, "loop/99", wait=False):
+            with named_lock(workspace, "loop/99", wait=False):
                 raise AssertionError("both had it")
         except BusyError as error:
             told.append(error)
 
-    with turn(workspace, "loop/99"), turn(workspace, "loop/99", wait=False):
+    with named_lock(workspace, "loop/99"), named_lock(workspace, "loop/99", wait=False):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
     assert str(told[0]) == f"process {run_lock.owner()} runs this step"
-    with turn(workspace, "loop/99", wait=False):
+    with named_lock(workspace, "loop/99", wait=False):
         pass
 
 
 def end_with(workspace: Workspace, run_id: str, error: BaseException) -> None:
-    with guarded(workspace, run_id):
+    with tracked_run(workspace, run_id):
         raise error
 
 

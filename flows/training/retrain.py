@@ -16,12 +16,11 @@ from pathlib import Path
 from prefect import flow
 
 from engine.sam import ModelCard, Segmenter, save_checkpoint
-from engine.sam.segmenter import half_is_faster
-from engine.training.config import TrainConfig
 from engine.training.trainer import Progress, Trainer
 from flows.prefect_api import events
 from flows.training.calibrate import CALIBRATED, calibrated, calibration_images
 from flows.training.promotion import PromotionRecord, RetrainResult, verdict
+from flows.training.recipe import train_config
 from flows.training.scores import HeldOut, held_out
 from flows.training.training_set import MaskSource
 from flows.workspace import costs, progress
@@ -102,10 +101,7 @@ def _train_and_compare(
         RunKind.RETRAIN,
         dataset_id=dataset.id,
         model=parent.version,
-        config={
-            **train_config(workspace).as_dict(),
-            "settings": workspace.settings.shaping(),
-        },
+        config={"settings": workspace.settings.shaping()},
         code_version=code_version(),
     )
     workspace = workspace.as_started(run)
@@ -119,27 +115,6 @@ def _train_and_compare(
         return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
 
 
-def train_config(workspace: Workspace) -> TrainConfig:
-    """Return the configuration of a training, from the workspace's settings."""
-    chosen = workspace.settings.train
-    exact = chosen.precision == "float32" or (
-        chosen.precision == "auto" and not half_is_faster(workspace.device())
-    )
-    return TrainConfig(
-        precision="float32" if exact else "bfloat16",
-        frozen_encoder=chosen.frozen_encoder,
-        steps=chosen.steps,
-        images_per_step=chosen.images_per_step,
-        masks_per_image=chosen.masks_per_image,
-        refinements=chosen.refinements,
-        learning_rate=chosen.learning_rate,
-        replay=chosen.replay,
-        mask_loss="balanced",
-        frozen_stages=3,
-        ema_decay=0.97,
-    )
-
-
 def _train(
     workspace: Workspace,
     dataset: Dataset,
@@ -150,16 +125,16 @@ def _train(
 ) -> None:
     """Train, write the checkpoint, add it as a candidate."""
     sam, thresholds = workspace.load_model(parent.version)
-    config = replace(train_config(workspace), image_size=sam.image_encoder.img_size)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
     resume, log, drawn = (folder / f"{run.id}.{end}" for end in ("pt", "csv", "version"))
     table_version = workspace.masks.version()
     if resume.exists() and drawn.exists():  # resume with the masks of the start
         table_version = int(drawn.read_text())
-    source = MaskSource(workspace, dataset, table_version, newest_run, config)
+    source = MaskSource(workspace, dataset, table_version, newest_run)
     drawn.write_text(str(table_version))
-    trainer = Trainer(sam, config, source.draw)
+    config = replace(train_config(workspace, source.data), image_size=sam.image_encoder.img_size)
+    trainer = Trainer(sam, config, source.draw, source.checked())
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
         report = _progress_reporter(workspace, run.id, config.steps, advance)
         trainer.run(on_step=report, checkpoint=resume, every_seconds=30, log=log)

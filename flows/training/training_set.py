@@ -17,9 +17,9 @@ from engine.core import rle as rle_codec
 from engine.core.records import PEOPLES, Source
 from engine.core.rle import RLE
 from engine.simulation.scenes import generate_scene
-from engine.training.config import TrainConfig
 from engine.training.samples import Example
 from engine.training.trainer import NoMasksError
+from flows.training.recipe import TrainingData
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, Image, Split
 
@@ -89,6 +89,22 @@ def trained_on(workspace: Workspace, dataset: Dataset) -> str:
     )
 
 
+CHECKED_SHARE, MOST_CHECKED = 0.1, 16
+"""Share and largest number of training images for early stopping."""
+
+LEAST_IMAGES = 20
+"""With fewer training images, all are trained on."""
+
+
+def _checked(image_ids: list[int]) -> list[int]:
+    """Draw the training images for early stopping, the same at every call."""
+    if len(image_ids) < LEAST_IMAGES:
+        return []
+    count = min(MOST_CHECKED, round(CHECKED_SHARE * len(image_ids)))
+    drawn = np.random.default_rng(0).permutation(len(image_ids))[:count]
+    return [image_ids[index] for index in sorted(drawn)]
+
+
 class MaskSource:
     """Draws training examples from one version of the mask table by `TrainingRule`, images with
     confirmed masks and those of the newest run more often, mixed with generated scenes."""
@@ -99,9 +115,8 @@ class MaskSource:
         dataset: Dataset,
         table_version: int | None,
         newest_run: str | None,
-        config: TrainConfig,
     ) -> None:
-        self._workspace, self._config = workspace, config
+        self._workspace = workspace
         self._rles: dict[int, list[RLE]] = {}
         self._sources: Counter[str] = Counter()
         newest: set[int] = set()
@@ -121,7 +136,8 @@ class MaskSource:
                     newest.add(mask.image_id)
         rows = workspace.catalog.images.get_many(sorted(self._rles))
         self._images: dict[int, Image] = {row.id: row for row in rows}
-        self._all = sorted(self._images)
+        self._checked = _checked(sorted(self._images))
+        self._all = sorted(self._images.keys() - set(self._checked))
         self._newest = [image_id for image_id in self._all if image_id in newest]
         weights = np.where(
             [image_id in confirmed for image_id in self._all],
@@ -139,15 +155,27 @@ class MaskSource:
     def counts(self) -> dict[str, Any]:
         """Return counts of images, and of masks per source, for the card."""
         return {
-            "images": len(self._all),
+            "images": len(self._images),
+            "early_stopping_images": len(self._checked),
             "newest_images": len(self._newest),
             "masks": dict(self._sources),
-            "replay": self._config.replay,
+            "replay": self._workspace.settings.train.replay,
         }
+
+    @property
+    def data(self) -> TrainingData:
+        """The numbers by which a training is configured."""
+        return TrainingData(
+            images=len(self._all), masks=self._sources.total(), checked=len(self._checked)
+        )
+
+    def checked(self) -> list[Example]:
+        """Return the examples for early stopping, which `draw` leaves out."""
+        return [self._load(image_id) for image_id in self._checked]
 
     def draw(self, rng: np.random.Generator) -> Example:
         """Draw one example, as an `ExampleSource` does."""
-        if rng.random() < self._config.replay:
+        if rng.random() < self._workspace.settings.train.replay:
             seed = int(rng.integers(1_000_000))
             scene = generate_scene(seed)
             rles = rle_codec.encode_batch(np.stack(scene.masks)) if scene.masks else []

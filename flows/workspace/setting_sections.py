@@ -73,15 +73,17 @@ class AnnotatorSettings(Section):
 class TrainSettings(Section):
     """A retrain inside the loop."""
 
-    steps: int = Field(default=150, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; by default chosen by the number of training images."""
     images_per_step: int = Field(default=4, ge=1)
     masks_per_image: int = Field(default=8, ge=1)
     refinements: int = Field(default=2, ge=0)
     learning_rate: float = Field(default=3e-4, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the mask decoder; auto: bfloat16 if the processor is faster with it."""
-    frozen_encoder: bool = False
-    """Train the decoder alone, on embeddings computed once: faster, but learns less."""
+    frozen_encoder: bool | None = None
+    """Train the decoder alone, on embeddings computed once: faster, but learns less; by default
+    with few masks."""
     replay: float = Field(default=0.2, ge=0, le=1)
     """Share of training images that are generated scenes."""
     new_share: float = Field(default=0.6, ge=0, le=1)

@@ -234,7 +234,7 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 # max_objects = 40         # objects annotated per image
 
 [train]
-# steps = 150
+# steps = 150             # default: by the number of training images
 # learning_rate = 3e-4
 # promotion_confidence = 0.95   # confidence of a gain; 0: any gain promotes
 

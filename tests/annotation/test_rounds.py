@@ -13,7 +13,6 @@ from flows.loop.data_engine import LoopPlan
 from flows.stages import task_runner
 from flows.stages.assisted_manual import run_assisted_manual
 from flows.stages.rounds import open_round
-from flows.training.retrain import train_config
 from flows.training.scores import held_out_scores
 from flows.training.training_set import MaskSource
 from flows.workspace.workspace import Workspace
@@ -130,7 +129,7 @@ def collect(site: Site, row: Round, url: str) -> None:
 def _source(workspace: Workspace) -> MaskSource:
     dataset = workspace.catalog.datasets.get("d")
     version = workspace.masks.version()
-    return MaskSource(workspace, dataset, version, None, train_config(workspace))
+    return MaskSource(workspace, dataset, version, None)
 
 
 def test_a_client_sees_the_round_its_task_belongs_to(site: Site) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from engine.core.records import Source, Stage
-from engine.training.config import TrainConfig
 from flows.page.actions import WorkspaceActions
 from flows.review import review
 from flows.review.rescore import old_masks
@@ -114,7 +113,7 @@ def test_what_reviewers_accept_is_trained_on_and_what_they_reject_never(
 
     def sources() -> dict[str, int]:
         version = workspace.masks.version()
-        found = MaskSource(workspace, dataset, version, None, TrainConfig()).counts()
+        found = MaskSource(workspace, dataset, version, None).counts()
         return dict(found["masks"])
 
     told = "3 masks that people made or confirmed, accepted automatic ones among them"

@@ -27,7 +27,7 @@ from PIL import Image
 
 from engine.core.rle import RLE, decode, encode
 from engine.training.regions import MAX_LEAVES, Regions, find_regions, trunk_features
-from engine.training.samples import Example
+from engine.training.samples import Example, resize_mask
 from engine.training.trunk import fresh_trunk, imagenet_weights
 
 SIDE = 480
@@ -88,15 +88,6 @@ class _PackedImage:
     members_RL: np.ndarray
 
 
-def shrink_mask(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a bool mask to (h, w): cells at least half covered are set. Nearest neighbour would
-    shift the mask by half a pixel against the image."""
-    covered = cv2.resize(
-        mask_HW.astype(np.uint8) * 255, (size[1], size[0]), interpolation=cv2.INTER_AREA
-    )
-    return np.asarray(covered > 127)
-
-
 _trunk: Any = None
 """The trunk of this worker process."""
 
@@ -112,7 +103,7 @@ def _pack_image(task: _Task) -> _PackedImage:
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     if scale < 1:
         image = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    masks = [shrink_mask(decode(rle), size) for rle in example.rles]
+    masks = [resize_mask(decode(rle), (size[1], size[0])) for rle in example.rles]
     masks = [mask for mask in masks if mask.sum() >= MIN_PIXELS]
     pixels = io.BytesIO()
     Image.fromarray(image).save(pixels, "WEBP", quality=QUALITY, method=6)

@@ -183,12 +183,24 @@ def make_view(example: Example, config: TrainConfig, rng: np.random.Generator) -
     kept, every = [], []
     for rle in example.rles:
         cut = decode(rle)[y : y + crop_h, x : x + crop_w].view(np.uint8)
-        mask = _flip(cv2.resize(cut, out, interpolation=cv2.INTER_NEAREST), flips)
+        mask = _flip(resize_mask(cut, out).view(np.uint8), flips)
         every.append(mask)
         if config.min_pixels <= mask.sum() <= config.max_area * mask.size:
             kept.append(mask)
     background = _background(every, (image.shape[0], image.shape[1]))
     return View(_recolour(image, rng), kept, background, example.name)
+
+
+def resize_mask(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a mask, bool or uint8 0/1 (H, W), to (w, h): bool, true for pixels at least half
+    covered. Nearest neighbour would shift the mask by half a pixel against the image."""
+    shrinks = size[0] < mask_HW.shape[1]
+    covered = cv2.resize(
+        mask_HW.view(np.uint8) * 255,
+        size,
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+    )
+    return np.asarray(covered > 127)
 
 
 def _flip(array: np.ndarray, flips: tuple[bool, bool, bool]) -> np.ndarray:

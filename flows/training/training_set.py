@@ -17,7 +17,7 @@ from engine.core import rle as rle_codec
 from engine.core.records import PEOPLES, Source
 from engine.core.rle import RLE
 from engine.simulation.scenes import generate_scene
-from engine.training.samples import Example
+from engine.training.samples import Example, resize_mask
 from engine.training.trainer import NoMasksError
 from flows.training.recipe import TrainingData
 from flows.workspace.workspace import Workspace
@@ -193,9 +193,6 @@ class MaskSource:
         if scale >= 1:
             return Example(pixels, rles, row.file_name)
         size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-        small = [
-            cv2.resize(rle_codec.decode(r).view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-            for r in rles
-        ]
+        small = [rle_codec.encode(resize_mask(rle_codec.decode(rle), size)) for rle in rles]
         shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        return Example(shrunk, [rle_codec.encode(m.astype(bool)) for m in small], row.file_name)
+        return Example(shrunk, small, row.file_name)

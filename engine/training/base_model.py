@@ -4,9 +4,12 @@
     make base-model DATA="photos/a photos/b"             # COCO-style folders as well (docs/lite.md)
     python -m engine.training.base_model --photos photos.npz --device cuda --seconds 480
 
+    python -m engine.training.base_model --average scenes.safetensors photos.safetensors
+
 A stopped training resumes. Photographs are read from a file of `flows.cli.pack_photos`; scenes are
 those of `engine.simulation.scenes` with seeds from 0 on. `--only train` writes the weights,
-`--only finish` calibrates and scores them, which needs no GPU.
+`--only finish` calibrates and scores them, which needs no GPU. `--average` trains nothing: it
+writes and finishes the mean of checkpoints that were trained from one another.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -66,7 +69,7 @@ RECIPE = TrainConfig(
 FROZEN_SHARE = 0.06
 """The trunk is frozen for this first share of the training, while the decoder adapts to it."""
 
-SCENE_SHARE = 0.2
+SCENE_SHARE = 0.35
 """Share of views of generated scenes, if there are photographs."""
 
 
@@ -157,6 +160,38 @@ def trained_card(given: argparse.Namespace, record: dict[str, Any]) -> ModelCard
     )
 
 
+def average(paths: Sequence[Path], out: Path) -> None:
+    """Write the mean of the weights of `lite` checkpoints, with the cards of all.
+
+    On data like that of neither, the mean of a model and one trained further from it is often
+    better than both (Wortsman et al., 2022, "Model soups" and "Robust fine-tuning").
+
+    Raises:
+        CheckpointError: a file is not a checkpoint of `lite`.
+    """
+    sam = build_sam("lite")
+    mean = {name: torch.zeros_like(value) for name, value in sam.state_dict().items()}
+    cards = []
+    for path in paths:
+        part, card = load_checkpoint(path, "cpu")
+        if card.architecture != "lite":
+            raise CheckpointError(f"{path} is a {card.architecture}, expected a lite")
+        for name, value in part.state_dict().items():
+            mean[name] += value / len(paths)
+        cards.append(card)
+    sam.load_state_dict(mean)
+    card = ModelCard(
+        version=SHIPPED,
+        architecture="lite",
+        data={"mean_of": [part.data for part in cards]},
+        config={"mean_of": [part.config for part in cards]},
+        seconds=sum(part.seconds for part in cards),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(sam, card, out)
+
+
 def finish(path: Path, out: Path) -> ModelCard:
     """Calibrate a checkpoint, score it on held-out scenes, and write it to `out` with its card."""
     sam, card = load_checkpoint(path, "cpu")
@@ -176,7 +211,7 @@ def finish(path: Path, out: Path) -> ModelCard:
     return card
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Train and finish; return 0, or 2 after printing an error."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -185,6 +220,9 @@ def main() -> int:
     parser.add_argument("--start", type=Path, help="checkpoint to start from")
     parser.add_argument(
         "--imagenet-trunk", action="store_true", help="replace its trunk by ImageNet's"
+    )
+    parser.add_argument(
+        "--average", type=Path, nargs="+", metavar="FILE", help="finish the mean of checkpoints"
     )
     parser.add_argument("--folder", type=Path, default=Path(".cache"), help="for checkpoints")
     parser.add_argument("--out", type=Path, default=shipped_path(), help="checkpoint to write")
@@ -198,11 +236,13 @@ def main() -> int:
     parser.add_argument("--decoder-only", action="store_true", help="freeze the encoder")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2, help="processes that load and plan")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     keep_freed_memory()
     trained = given.folder / "trained.safetensors"
     try:
-        if given.only != "finish":
+        if given.average:
+            average(given.average, trained)
+        elif given.only != "finish":
             sam, record = train(given)
             save_checkpoint(sam, trained_card(given, record), trained)
         if given.only != "train":

@@ -51,7 +51,7 @@ class ViewConfig:
     prompts: int = 4
     tile_share: float = 0.5
     tile_range: tuple[float, float] = (1.4, 10.0)
-    zoom: tuple[float, float] = (0.6, 2.0)
+    zoom: tuple[float, float] = (0.4, 2.0)
     pastes: int = 3
     paste_share: float = 0.4
     paste_range: tuple[float, float] = (0.07, 0.6)

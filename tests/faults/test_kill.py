@@ -18,7 +18,7 @@ from flows.workspace.workspace import Workspace
 from storage.catalog import LoopState, RoundState, TaskState
 from tests.flows.conftest import make_workspace, write_scenes
 
-KILLS = 5
+KILLS = 3
 RUN = ["run", "--dataset", "d", "--rounds", "1,1,1", "--images-per-round", "4"]
 
 
@@ -38,7 +38,7 @@ def _marks(workspace: Workspace) -> tuple[int | None, int, tuple[str, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_five_times_the_loop_does_each_image_once(tmp_path: Path) -> None:
+def test_killed_three_times_the_loop_does_each_image_once(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "scenes", 20)
     workspace = make_workspace(tmp_path / "ws")
     ingest_folder(workspace, "d", scenes, scenes / "instances.json")

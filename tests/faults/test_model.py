@@ -34,7 +34,7 @@ from tests.services import running_seaweedfs
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
 ASKED = os.environ.get("DATAENGINE_MODEL_TEST", "")
-SEQUENCES = int(ASKED) if ASKED.isdecimal() else 400 if ASKED else 20
+SEQUENCES = int(ASKED) if ASKED.isdecimal() else 400 if ASKED else 10
 STEPS = 40
 
 

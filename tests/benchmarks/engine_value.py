@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 import time
@@ -191,9 +192,7 @@ class Arm:
                 retrain=self.name == "loop",
             )
         ] * self.size.rounds
-        root = self.workspace.settings.root
-        with temporary_server.server(root):
-            data_engine(str(root), DATASET, plan)
+        data_engine(str(self.workspace.settings.root), DATASET, plan)
         dataset = self.workspace.catalog.datasets.get(DATASET)
         loop = self.workspace.catalog.loops.latest(dataset.id)
         assert loop is not None
@@ -220,8 +219,7 @@ class Arm:
         first = workspace.current_model().version
         masks = max(1, int(seconds / MANUAL_SECONDS))
         self._commit_true_masks(run_id, masks)
-        with temporary_server.server(workspace.settings.root):
-            result = run_retrain(workspace, dataset, version, run_id)
+        result = run_retrain(workspace, dataset, version, run_id)
         return {
             "seconds_per_mask": MANUAL_SECONDS,
             "masks_per_hour": 3600 / MANUAL_SECONDS,
@@ -351,11 +349,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     size = SHORT if given.short else Size()
     folder = given.folder or Path(".cache") / ("engine_value" + "-short" * given.short)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary_server.configure(folder.resolve())
+    logging.getLogger("prefect").setLevel(logging.CRITICAL)
     try:
-        domains = {
-            name: run_domain(name, given.data, size, folder.resolve() / name)
-            for name in given.domain or DOMAINS
-        }
+        with temporary_server.server(folder.resolve()):
+            domains = {
+                name: run_domain(name, given.data, size, folder.resolve() / name)
+                for name in given.domain or DOMAINS
+            }
     except (NoDataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -368,8 +370,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print(domains: dict[str, dict[str, list[dict[str, Any]]]], console: Console) -> None:
     table = Table(title="What the loop is worth")
-    for name in ("domain, arm", "round", "clicks", "seconds", "promoted", *SCORES, "AP", "AR@1000"):
-        table.add_column(name, justify="left" if name == "domain, arm" else "right")
+    table.add_column("domain, arm", no_wrap=True)
+    for name in (
+        "round",
+        "clicks",
+        "s a mask",
+        "promoted",
+        "1 click",
+        "3 clicks",
+        "box",
+        "AP",
+        "AR",
+    ):
+        table.add_column(name, justify="right")
     for domain, arms in domains.items():
         for arm, rows in arms.items():
             for number, row in enumerate(rows, 1):

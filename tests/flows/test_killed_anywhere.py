@@ -238,7 +238,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def annotate(self: SimulatedAnnotator, viewer: Any, truths: Any) -> list[AnnotatedMask]:
         return [AnnotatedMask(truths[0], 1.0, 1, 0, 1.0, (1.0, 1.0), 0.9)]
 
-    loaded = load_checkpoint(shipped_path())
+    sam, card = load_checkpoint(shipped_path(), "cpu")
     scenes = [generate_scene(31_000_000 + number, (64, 96)) for number in range(2)]
     monkeypatch.setattr(release, "write_report", report)
     monkeypatch.setattr(Trainer, "run", train)
@@ -247,9 +247,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = load_segmenter("lite")
     monkeypatch.setattr(Workspace, "segmenter", lambda self, version=None: segmenter)
     monkeypatch.setattr(scores, "_score_held_out", made_up)
-    monkeypatch.setattr(retrain, "load_checkpoint", lambda path, device: loaded)
+    monkeypatch.setattr(Workspace, "load_model", lambda self, version: (sam, card.thresholds))
     monkeypatch.setattr(retrain, "save_checkpoint", save)
-    monkeypatch.setattr(retrain, "calibrated", lambda w, s, d, parent: (parent, {}, ""))
+    monkeypatch.setattr(
+        retrain, "calibrated", lambda workspace, segmenter, images: (card.thresholds, {}, "")
+    )
     monkeypatch.setattr(fully_automatic, "_shard_masks", masks)
 
 

@@ -286,14 +286,9 @@ def score(segmenter: Segmenter, images: Sequence[EvaluationImage]) -> dict[str, 
     }
 
 
-def run_domain(domain: str, data: Path, size: Size, folder: Path) -> dict[str, Any]:
-    """Run or resume the arms of a domain; return their rows by arm.
-
-    Raises:
-        NoDataError: the domain has too few annotated images.
-    """
+def run_domain(domain: str, size: Size, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Run or resume the arms of a domain, whose images are prepared; return their rows by arm."""
     images = folder / "images"
-    prepare_images(data, domain, size, images)
     reported = folder_images(
         images / "reported" / "images", images / "reported" / "instances.json", None
     )
@@ -349,18 +344,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     size = SHORT if given.short else Size()
     folder = given.folder or Path(".cache") / ("engine_value" + "-short" * given.short)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary_server.configure(folder.resolve())
-    logging.getLogger("prefect").setLevel(logging.CRITICAL)
+    names = given.domain or list(DOMAINS)
     try:
-        with temporary_server.server(folder.resolve()):
-            domains = {
-                name: run_domain(name, given.data, size, folder.resolve() / name)
-                for name in given.domain or DOMAINS
-            }
+        for name in names:
+            prepare_images(given.data, name, size, folder / name / "images")
     except (NoDataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    temporary_server.configure(folder.resolve())
+    logging.getLogger("prefect").setLevel(logging.CRITICAL)
+    with temporary_server.server(folder.resolve()):
+        domains = {name: run_domain(name, size, folder.resolve() / name) for name in names}
     summary = {"size": asdict(size), **summarize(domains)}
     _print(domains, Console(stderr=given.json))
     if given.json:

@@ -113,8 +113,7 @@ class Mask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Where masks come from: what all masks of one run that one hand made on one model have in
-    common. The fields are those of Mask."""
+    """The fields of Mask that are equal for all masks of one run, source, annotator and model."""
 
     dataset: str
     stage: Stage

@@ -73,8 +73,8 @@ class _DepthwiseConv(torch.autograd.Function):
 def _input_gradient(
     grad_BCHW: torch.Tensor, size: torch.Size, weight: torch.Tensor, stride: int, padding: int
 ) -> torch.Tensor:
-    """The gradient of an input of `size`: a convolution with the turned kernel, of which oneDNN's
-    forward kernels are fast at any stride, after zeros between the gradients of a strided one."""
+    """Return the gradient of an input of `size`: the convolution of the output's gradient with the
+    rotated kernel. The gradient of a strided convolution is first spaced by zeros."""
     spread = grad_BCHW
     if stride > 1:
         rows, columns = ((n - 1) * stride + 1 for n in grad_BCHW.shape[2:])
@@ -82,9 +82,9 @@ def _input_gradient(
             (*size[:2], rows, columns), dtype=weight.dtype, memory_format=torch.channels_last
         ).zero_()
         spread[:, :, ::stride, ::stride] = grad_BCHW
-    turned = weight.flip(2, 3)
+    rotated = weight.flip(2, 3)
     reach = weight.shape[-1] - 1 - padding
-    found = F.conv2d(spread, turned, padding=reach, groups=len(weight))
+    found = F.conv2d(spread, rotated, padding=reach, groups=len(weight))
     below, right = size[2] - found.shape[2], size[3] - found.shape[3]
     return F.pad(found, (0, right, 0, below)) if below or right else found
 
@@ -96,6 +96,7 @@ def _weight_gradient(
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> torch.Tensor:
+    """Return the gradient of the kernels, (C, 1, K, K)."""
     kind = x.dtype if weight.shape[-1] == FAST_KERNEL else torch.float32
     values = (value.to(kind, memory_format=torch.channels_last) for value in (grad, x, weight))
     found: torch.Tensor = torch.ops.aten.convolution_backward(

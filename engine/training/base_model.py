@@ -163,8 +163,8 @@ def trained_card(given: argparse.Namespace, record: dict[str, Any]) -> ModelCard
 def average(paths: Sequence[Path], out: Path) -> None:
     """Write the mean of the weights of `lite` checkpoints, with the cards of all.
 
-    On data like that of neither, the mean of a model and one trained further from it is often
-    better than both (Wortsman et al., 2022, "Model soups" and "Robust fine-tuning").
+    On images unlike the training images of either, the mean of a model and one trained further
+    from it is often better than both (Wortsman et al., 2022, "Model soups").
 
     Raises:
         CheckpointError: a file is not a checkpoint of `lite`.

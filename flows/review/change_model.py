@@ -1,8 +1,8 @@
 """Changes the current model, with what follows from it.
 
 Before a version becomes current, its thresholds are calibrated where held-out images have masks.
-Afterwards old automatic masks are compared with it, here or by a worker. Embeddings follow by
-themselves: those of a run's model are made when its tasks are queued, and open tasks keep theirs.
+Afterwards old automatic masks are compared with it, here or by a worker. Embeddings need no step:
+those of a run's model are made when its tasks are queued, and open tasks keep theirs.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class TrainingData:
 
 
 def train_config(workspace: Workspace, data: TrainingData) -> TrainConfig:
-    """Return the configuration of a retrain on this data (docs/training.md has the experiments)."""
+    """Return the configuration of a retrain on this data (docs/training.md, "In a workspace")."""
     chosen = workspace.settings.train
     exact = chosen.precision == "float32" or (
         chosen.precision == "auto" and not half_is_faster(workspace.device())

@@ -8,7 +8,7 @@ which this could change the result; the generator decodes them again in float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,6 +67,87 @@ class Candidate:
     def draw(self) -> MaskWindow:
         """Return the mask on its own box, in pixels of the image."""
         return place_mask(self.frame.draw(self.window) > 0, self.window, self.crop)
+
+
+def average_candidates(
+    found: Sequence[Candidate], kept: np.ndarray, min_iou: float, offset: float
+) -> list[Candidate]:
+    """Average the logits of each kept candidate with those of similar candidates.
+
+    Points on one object give masks that differ in detail; their mean, weighted by predicted IoU, is
+    nearer to the object than the mask with the highest score (docs/generation.md).
+
+    Args:
+        found: N candidates of one crop.
+        kept: indices of the candidates to return.
+        min_iou: candidates of at least this mask IoU with a kept one are similar to it.
+        offset: of the stability score, a logit.
+
+    Returns:
+        The kept candidates with their new masks, boxes and stability scores, in the order of
+        `kept`. Predicted IoU and point are those of the kept candidate.
+    """
+    boxes = np.array([candidate.box_xyxy for candidate in found], np.float64).reshape(-1, 4)
+    near = iou_matrix(boxes[kept], boxes) > 0
+    averaged = []
+    for index, row in zip(kept.tolist(), near, strict=True):
+        best = found[index]
+        similar = [
+            found[other]
+            for other in np.flatnonzero(row).tolist()
+            if other == index or best.window.iou(found[other].window) >= min_iou
+        ]
+        averaged.append(_with_logits(best, _mean_window(similar), offset) or best)
+    return averaged
+
+
+def _mean_window(similar: Sequence[Candidate]) -> LogitWindow:
+    """Return the mean of the candidates' logits, weighted by predicted IoU, on the window that
+    contains all of theirs. Outside its own window, a candidate has its lowest logit."""
+    windows = [candidate.window for candidate in similar]
+    rows, columns = _union([w.rows for w in windows]), _union([w.columns for w in windows])
+    total = np.zeros((rows[1] - rows[0], columns[1] - columns[0]), np.float32)
+    weights = np.array([max(candidate.predicted_iou, 1e-6) for candidate in similar])
+    for window, weight in zip(windows, weights / weights.sum(), strict=True):
+        lowest = float(window.logits.min())
+        top, left = window.rows[0] - rows[0], window.columns[0] - columns[0]
+        height, width = window.logits.shape
+        total += weight * lowest
+        total[top : top + height, left : left + width] += weight * (window.logits - lowest)
+    return LogitWindow(
+        total,
+        rows,
+        columns,
+        _union([w.frame_rows for w in windows]),
+        _union([w.frame_columns for w in windows]),
+    )
+
+
+def _union(ranges: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return min(first for first, _ in ranges), max(end for _, end in ranges)
+
+
+def _with_logits(candidate: Candidate, window: LogitWindow, offset: float) -> Candidate | None:
+    """Return the candidate with other logits, or None if these have no pixel above 0."""
+    drawn = candidate.frame.draw(window)
+    mask = drawn > 0
+    if not mask.any():
+        return None
+    return replace(
+        candidate,
+        window=window,
+        box_xyxy=place_mask(mask, window, candidate.crop).box_xyxy,
+        stability=stability_score(drawn, offset),
+    )
+
+
+def stability_score(logits_HW: np.ndarray, offset: float) -> float:
+    """Return the IoU of the masks thresholded at +offset and -offset, in [0, 1]; 0 if empty.
+
+    One mask contains the other, so the IoU is the ratio of their areas (SAM paper, appendix B).
+    """
+    outer = int(np.count_nonzero(logits_HW > -offset))
+    return int(np.count_nonzero(logits_HW > offset)) / outer if outer else 0.0
 
 
 def place_mask(mask_HW: np.ndarray, window: LogitWindow, crop: Crop) -> MaskWindow:

@@ -69,6 +69,10 @@ class GeneratorConfig:
     """Masks whose largest component is below this share of their area are dropped, such as dots of
     a texture; 0 keeps all."""
 
+    average_iou: float = 0.5
+    """Logits of a kept mask are averaged with those of its crop's candidates of at least this mask
+    IoU with it; 1 averages nothing."""
+
     max_mask_iou: float = 0.7
     """Of two masks with a higher mask IoU, the one with the lower mean of predicted IoU and
     stability is dropped; 1 keeps both."""
@@ -106,6 +110,7 @@ class GeneratorConfig:
             "min_piece",
             "min_hole",
             "min_whole",
+            "average_iou",
             "max_mask_iou",
             "max_inside",
         ):
@@ -132,7 +137,13 @@ class GeneratorConfig:
 
 
 _AS_PUBLISHED = GeneratorConfig(
-    min_area=0, min_piece=0.0, min_hole=0.0, min_whole=0.0, max_mask_iou=1.0, max_inside=1.0
+    min_area=0,
+    min_piece=0.0,
+    min_hole=0.0,
+    min_whole=0.0,
+    average_iou=1.0,
+    max_mask_iou=1.0,
+    max_inside=1.0,
 )
 
 PRESETS = {

@@ -21,7 +21,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from engine.automatic.candidates import Candidate, FilterThresholds, find_uncertain, place_mask
+from engine.automatic.candidates import (
+    Candidate,
+    FilterThresholds,
+    average_candidates,
+    find_uncertain,
+    place_mask,
+    stability_score,
+)
 from engine.automatic.config import GeneratorConfig
 from engine.automatic.crops import Crop, make_crops, touches_crop_edge
 from engine.automatic.duplicates import remove_duplicates
@@ -221,8 +228,12 @@ class MaskGenerator:
         return boxes, nms(boxes, scores, self.config.max_box_iou)
 
     def _keep_best(self, found: Sequence[Candidate]) -> list[Candidate]:
-        """Return the candidates that NMS keeps, highest predicted IoU first."""
-        return [found[index] for index in self._suppress(found)[1]] if found else []
+        """Return the candidates that NMS keeps, with averaged masks, highest predicted IoU first."""
+        config = self.config
+        kept = self._suppress(found)[1] if found else np.array([], np.int64)
+        if config.average_iou == 1:
+            return [found[index] for index in kept]
+        return average_candidates(found, kept, config.average_iou, config.stability_offset)
 
     def _nms_boxes(self, boxes_N4: np.ndarray) -> np.ndarray:
         """Return half-open boxes, or boxes that end at their last pixel, as segment_anything's."""
@@ -314,12 +325,3 @@ def _encode(candidate: Candidate, drawn: MaskWindow, size: tuple[int, int]) -> G
         point_xy=candidate.point_xy,
         crop_xyxy=candidate.crop.box_xyxy,
     )
-
-
-def stability_score(logits_HW: np.ndarray, offset: float) -> float:
-    """Return the IoU of the masks thresholded at +offset and -offset, in [0, 1]; 0 if empty.
-
-    One mask contains the other, so the IoU is the ratio of their areas (SAM paper, appendix B).
-    """
-    outer = int(np.count_nonzero(logits_HW > -offset))
-    return int(np.count_nonzero(logits_HW > offset)) / outer if outer else 0.0

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from engine.automatic import GeneratorConfig, MaskGenerator, preset
-from engine.automatic.candidates import FilterThresholds
+from engine.automatic.candidates import FilterThresholds, stability_score
 from engine.automatic.config import PRESETS
 from engine.automatic.crops import Crop, make_crops, touches_crop_edge
-from engine.automatic.generator import stability_score
+
 from engine.automatic.regions import remove_small_regions
 from engine.automatic.windows import Frame, LogitWindow, MaskWindow, finite
 from engine.core.rle import decode as decode_rle
@@ -477,6 +477,25 @@ def test_every_object_is_kept_once_and_whole(
     found = generated(preset(name), *answers)
     assert len(found) == len(kept)
     assert all(np.array_equal(mask, wanted) for mask, wanted in zip(found, kept, strict=True))
+
+
+def test_similar_candidates_are_averaged_into_one_mask() -> None:
+    bites = [(8, 8, 16, 16), (32, 8, 40, 16), (8, 32, 16, 40)]  # each candidate lacks another corner
+    answers = [
+        (WHOLE_THING & ~rectangles(bite), score)
+        for bite, score in zip(bites, (0.9, 0.8, 0.7), strict=True)
+    ]
+    (averaged,) = generated(preset("default"), *answers, (FRAGMENT, 0.6))
+    assert np.array_equal(averaged, WHOLE_THING)
+    (best,) = generated(preset("default", average_iou=1.0), *answers)
+    assert np.array_equal(best, answers[0][0])
+
+
+def test_the_average_covers_what_lies_outside_the_best_candidates_window() -> None:
+    wide, narrow = rectangles((8, 8, 60, 40)), rectangles((8, 8, 36, 40))
+    answers = [(narrow, 0.9), (wide, 0.8), (wide, 0.8)]
+    (averaged,) = generated(preset("default"), *answers)
+    assert np.array_equal(averaged, wide)
 
 
 @pytest.mark.parametrize("name", ["reference", "sa1b"])

@@ -7,6 +7,9 @@ from typing import Any
 
 from engine.sam.checkpoint import Thresholds
 
+LARGE_INPUT = 1024
+"""Side of SAM's input in pixels. A model with a smaller input finds small objects in crops."""
+
 SAM_OVERLAP = 512 / 1500
 """Overlap of neighbouring crops of segment_anything, of an image's short side."""
 
@@ -37,14 +40,15 @@ class GeneratorConfig:
     max_box_iou: float = 0.7
     """NMS within a crop drops the lower score of two masks whose boxes have a higher IoU."""
 
-    crop_layers: int = 0
-    """Layers of crops in addition to the whole image: layer i has 2^i x 2^i crops."""
+    crop_layers: int | None = None
+    """Layers of crops in addition to the whole image: layer i has 2^i x 2^i crops. None chooses by
+    the model: 1 if the side of its input is below LARGE_INPUT, else 0."""
 
     crop_overlap: float = SAM_OVERLAP
     """Overlap of neighbouring crops of the first layer as a share of the image's short side; each
     further layer halves it."""
 
-    crop_points_divisor: int = 1
+    crop_points_divisor: int = 2
     """Points along a side of a crop of layer i: `points_per_side` / this^i."""
 
     max_crop_box_iou: float = 0.7
@@ -120,8 +124,9 @@ class GeneratorConfig:
         if not 0 <= self.crop_overlap < 1:
             raise ValueError(f"crop_overlap must lie in [0, 1), got {self.crop_overlap}")
         for name in ("crop_layers", "min_area", "min_region"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
 
     def with_thresholds(self, thresholds: Thresholds) -> tuple[float, float]:
         """Return (min_predicted_iou, min_stability), with the card's values in place of None."""
@@ -131,12 +136,21 @@ class GeneratorConfig:
             thresholds.min_stability if stable is None else stable,
         )
 
+    def layers_of_crops(self, side: int) -> int:
+        """Return `crop_layers`, with the choice for a model's input of `side` pixels in place of
+        None."""
+        if self.crop_layers is not None:
+            return self.crop_layers
+        return 1 if side < LARGE_INPUT else 0
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a run's row."""
         return asdict(self)
 
 
 _AS_PUBLISHED = GeneratorConfig(
+    crop_layers=0,
+    crop_points_divisor=1,
     min_area=0,
     min_piece=0.0,
     min_hole=0.0,
@@ -152,8 +166,8 @@ PRESETS = {
     "sa1b": replace(_AS_PUBLISHED, crop_layers=2, crop_points_divisor=2, min_region=100),
     "fast": GeneratorConfig(half=True),
 }
-"""`default`: a grid over the image; duplicates, fragments, specks and masks of the whole image are
-removed. `reference`: the defaults of segment_anything's generator. `sa1b`: the settings of SA-1B
+"""`default`: a grid over the image, and over 2 x 2 crops for a model with a small input; similar
+candidates are averaged; duplicates, fragments, specks and masks of the whole image are removed. `reference`: the defaults of segment_anything's generator. `sa1b`: the settings of SA-1B
 (SAM paper, appendix B). `fast`: `default` in bfloat16. All take score thresholds from the model's
 card."""
 

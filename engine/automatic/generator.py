@@ -90,6 +90,7 @@ class MaskGenerator:
         self.config = config or GeneratorConfig()
         if self.config.compile:
             segmenter.compile()
+        self.crop_layers = self.config.layers_of_crops(segmenter.side)
         self.thresholds = FilterThresholds(*self.config.with_thresholds(segmenter.thresholds))
 
     def generate(self, image_HWC: np.ndarray) -> list[GeneratedMask]:
@@ -101,7 +102,7 @@ class MaskGenerator:
         """
         size = (int(image_HWC.shape[0]), int(image_HWC.shape[1]))
         found: list[Candidate] = []
-        crops = make_crops(size, self.config.crop_layers, self.config.crop_overlap)
+        crops = make_crops(size, self.crop_layers, self.config.crop_overlap)
         step = self.segmenter.images_at_once
         for start in range(0, len(crops), step):
             group = crops[start : start + step]
@@ -109,7 +110,7 @@ class MaskGenerator:
             embedded = self.segmenter.embed_many(cut, half=self.config.half)
             for crop, embedding in zip(group, embedded, strict=True):
                 found += self._process_crop(embedding, crop, size)
-        if self.config.crop_layers:
+        if self.crop_layers:
             smallest_first = np.array([-np.prod(c.crop.size, dtype=np.float64) for c in found])
             boxes = self._nms_boxes(np.array([c.box_xyxy for c in found]).reshape(-1, 4))
             kept = nms(boxes, smallest_first, self.config.max_crop_box_iou)

@@ -53,6 +53,7 @@ class GeneratorSettings(Section):
     min_piece: float | None = Field(default=None, ge=0, le=1)
     min_hole: float | None = Field(default=None, ge=0, le=1)
     min_whole: float | None = Field(default=None, ge=0, le=1)
+    average_iou: float | None = Field(default=None, ge=0, le=1)
     max_mask_iou: float | None = Field(default=None, ge=0, le=1)
     max_inside: float | None = Field(default=None, ge=0, le=1)
     compile: bool | None = None

@@ -25,6 +25,7 @@ shard_images = 2
 lease_seconds = 3.0
 [generator]
 points_per_side = 4
+crop_layers = 0
 min_predicted_iou = 0.2
 min_stability = 0.2
 [annotator]

@@ -29,6 +29,7 @@ CHECKOUT = Path(__file__).parents[2]
 TOML = """
 [generator]
 points_per_side = 4
+crop_layers = 0
 min_predicted_iou = 0.2
 min_stability = 0.2
 """

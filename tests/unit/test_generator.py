@@ -70,6 +70,15 @@ def test_thresholds_left_open_come_from_the_models_card() -> None:
     assert given.thresholds == FilterThresholds(0.0, 0.9)
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "layers"),
+    [("default", 384, 1), ("fast", 384, 1), ("default", 1024, 0), ("reference", 384, 0)],
+)
+def test_a_model_with_a_small_input_gets_crops(name: str, side: int, layers: int) -> None:
+    assert preset(name).layers_of_crops(side) == layers
+    assert preset(name, crop_layers=2).layers_of_crops(side) == 2
+
+
 # crops
 
 
@@ -252,7 +261,7 @@ IMAGE = np.zeros((20, 40, 3), np.uint8)
 
 def test_the_generator_keeps_good_masks_once_and_best_first() -> None:
     model = Striped()
-    config = GeneratorConfig(points_per_side=4, min_area=16, max_area=0.9)
+    config = GeneratorConfig(points_per_side=4, crop_layers=0, min_area=16, max_area=0.9)
     found = MaskGenerator(model, config).generate(IMAGE)
     assert model.asked == 16
     columns = [5, 15, 25, 35]  # four points prompt each stripe; the whole image is too large
@@ -278,7 +287,9 @@ def test_several_threads_find_the_same_in_the_same_order() -> None:
 
 
 def test_the_generators_limits_apply() -> None:
-    base = GeneratorConfig(points_per_side=2, max_area=1.0, min_area=0, max_inside=1.0)
+    base = GeneratorConfig(
+        points_per_side=2, crop_layers=0, max_area=1.0, min_area=0, max_inside=1.0
+    )
 
     def areas(config: GeneratorConfig) -> set[int]:
         return {mask.area for mask in MaskGenerator(Striped(), config).generate(IMAGE)}
@@ -325,7 +336,7 @@ class Rough(Striped):
 
 
 def test_in_half_precision_the_same_masks_are_kept() -> None:
-    config = GeneratorConfig(points_per_side=4)
+    config = GeneratorConfig(points_per_side=4, crop_layers=0)
     exact = MaskGenerator(Rough(), config).generate(IMAGE)
     assert [mask.area for mask in exact] == [100] * 4  # the narrower of each pair
     model = Rough()

@@ -51,8 +51,9 @@ class GeneratorConfig:
     crop_points_divisor: int = 2
     """Points along a side of a crop of layer i: `points_per_side` / this^i."""
 
-    max_crop_box_iou: float = 0.7
-    """`max_box_iou` between masks of different crops: the mask of the smaller crop is kept."""
+    max_crop_box_iou: float = 1.0
+    """`max_box_iou` between masks of different crops: the mask of the smaller crop is kept,
+    whatever its score; 1 keeps both, for `max_mask_iou` to choose by score."""
 
     max_area: float = 0.95
     """Masks that cover more than this share of the image are dropped."""
@@ -151,6 +152,7 @@ class GeneratorConfig:
 _AS_PUBLISHED = GeneratorConfig(
     crop_layers=0,
     crop_points_divisor=1,
+    max_crop_box_iou=0.7,
     min_area=0,
     min_piece=0.0,
     min_hole=0.0,

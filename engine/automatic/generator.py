@@ -94,8 +94,8 @@ class MaskGenerator:
         self.thresholds = FilterThresholds(*self.config.with_thresholds(segmenter.thresholds))
 
     def generate(self, image_HWC: np.ndarray) -> list[GeneratedMask]:
-        """Return all masks of an RGB uint8 image (H, W, 3), highest predicted IoU first; with
-        crops, masks of the smallest crops first.
+        """Return all masks of an RGB uint8 image (H, W, 3), highest predicted IoU first; if
+        crops have their own NMS (`max_crop_box_iou` below 1), masks of the smallest crops first.
 
         Raises:
             ValueError: the array is not such an image.
@@ -110,11 +110,13 @@ class MaskGenerator:
             embedded = self.segmenter.embed_many(cut, half=self.config.half)
             for crop, embedding in zip(group, embedded, strict=True):
                 found += self._process_crop(embedding, crop, size)
-        if self.crop_layers:
+        if self.crop_layers and self.config.max_crop_box_iou < 1:
             smallest_first = np.array([-np.prod(c.crop.size, dtype=np.float64) for c in found])
             boxes = self._nms_boxes(np.array([c.box_xyxy for c in found]).reshape(-1, 4))
             kept = nms(boxes, smallest_first, self.config.max_crop_box_iou)
             found = [found[index] for index in kept]
+        elif self.crop_layers:
+            found.sort(key=lambda candidate: -candidate.predicted_iou)
         return self._finalize(found, size)
 
     def _process_crop(
@@ -286,7 +288,7 @@ class MaskGenerator:
             ranks = np.array([not changed for _, _, changed in drawn], np.float64)
         else:
             ranks = -np.arange(len(drawn), dtype=np.float64)
-        limit = max(config.max_box_iou, config.max_crop_box_iou)
+        limit = max(config.max_box_iou, config.max_crop_box_iou if self.crop_layers else 0.0)
         return [drawn[index] for index in nms(self._nms_boxes(boxes), ranks, limit)]
 
 

@@ -51,6 +51,10 @@ HELD_OUT_FIRST_SEED = 10_000_000
 CALIBRATION_FIRST_SEED = 5_000_000
 """First seed of the scenes on which thresholds are calibrated."""
 
+PHOTO_THRESHOLDS = Thresholds(min_predicted_iou=0.4, min_stability=0.8)
+"""Lower limits of the calibrated thresholds: on scenes, whose scores are higher, lower ones suffice
+that let three masks of four pass on photographs which match no object (docs/LOG.md, 2026-11-27)."""
+
 IMAGES = 64
 """Images per step on a GPU."""
 
@@ -196,7 +200,13 @@ def finish(path: Path, out: Path) -> ModelCard:
     """Calibrate a checkpoint, score it on held-out scenes, and write it to `out` with its card."""
     sam, card = load_checkpoint(path, "cpu")
     bare = Segmenter(sam, version=SHIPPED, thresholds=Thresholds())
-    thresholds, kept = calibrate(bare, scene_images(CALIBRATION_FIRST_SEED, 30))
+    found, kept = calibrate(bare, scene_images(CALIBRATION_FIRST_SEED, 30))
+    least = PHOTO_THRESHOLDS
+    thresholds = replace(
+        found,
+        min_predicted_iou=max(found.min_predicted_iou, least.min_predicted_iou),
+        min_stability=max(found.min_stability, least.min_stability),
+    )
     held_out = scene_images(HELD_OUT_FIRST_SEED, 60)
     scores = evaluate_clicks(bare, held_out, zoom=False).summary()
     card = replace(
@@ -204,7 +214,8 @@ def finish(path: Path, out: Path) -> ModelCard:
         thresholds=thresholds,
         scores={"held_out_scenes": scores, "automatic_on_calibration_scenes": kept},
         code_version=version("open-data-engine"),
-        note="Thresholds were found on generated scenes that were not trained on.",
+        note="Thresholds were found on generated scenes that were not trained on, and are at least "
+        "those found on photographs (docs/LOG.md, 2026-11-27).",
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(sam, card, out)

@@ -23,9 +23,10 @@ points_per_side = 16
 [annotator]
 max_objects = 20
 [train]
-steps = 60
+steps = 40
 images_per_step = 4
-refinements = 3
+masks_per_image = 6
+refinements = 2
 learning_rate = 3e-4
 replay = 0.1
 evaluation_images = 18

@@ -25,7 +25,6 @@ max_objects = 20
 [train]
 steps = 40
 images_per_step = 4
-masks_per_image = 6
 refinements = 2
 learning_rate = 3e-4
 replay = 0.1

@@ -77,7 +77,7 @@ class TrainSettings(Section):
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; by default chosen by the number of training images."""
     images_per_step: int = Field(default=4, ge=1)
-    masks_per_image: int = Field(default=8, ge=1)
+    masks_per_image: int = Field(default=4, ge=1)
     refinements: int = Field(default=2, ge=0)
     learning_rate: float = Field(default=3e-4, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

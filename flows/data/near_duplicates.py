@@ -23,6 +23,8 @@ from storage.objects import ObjectNotFoundError
 
 CANDIDATES = 32
 """Images with the closest hashes that are compared with a new one."""
+FIRST_ROOM = 1_000
+"""Room for hashes that a new dataset has."""
 KEPT = 50_000
 """Thumbnails of 3 KB that are kept in memory; others are made again when they are needed."""
 
@@ -108,12 +110,14 @@ class NearDuplicates:
         self._keep(place, seen_HWC)
         self._ids.append(0)
         self._new[place] = row
-        self._hashes = np.append(self._hashes, np.uint64(bits))
+        if place == len(self._hashes):  # twice the room, so that a million are not copied each time
+            self._hashes = np.append(self._hashes, np.zeros(max(place, FIRST_ROOM), np.uint64))
+        self._hashes[place] = bits
         return row
 
     def _near(self, bits: int, seen_HWC: np.ndarray) -> list[int]:
         """Places of the images that show the same, the closest hash first."""
-        apart = bits_apart(self._hashes, bits)
+        apart = bits_apart(self._hashes[: len(self._ids)], bits)
         close = np.flatnonzero(apart <= MAX_BITS)
         close = close[np.argsort(apart[close], kind="stable")][:CANDIDATES]
         return [

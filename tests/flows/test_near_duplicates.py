@@ -146,6 +146,8 @@ def test_a_near_duplicate_is_not_annotated_twice(workspace: Workspace, folder: P
     rows = round_rows(workspace, first.loop_id)
     assert [row["near_duplicates_skipped"] for row in rows[:2]] == [2, 2]
     assert "2 near-duplicates are skipped, because a similar image" in rows[1]["chosen"]
+    (loop,) = WorkspaceReports(workspace).overview()["loops"]
+    assert loop["rounds"][1]["chosen"] == rows[1]["chosen"]
     automatic = open_round(workspace, automatic)
     assert names_in(workspace, automatic) == set(by_name(workspace))  # the model makes all masks
 

@@ -307,11 +307,12 @@ class Overview(_Schema):
     """The figures of the dashboard; each part has rows of a table."""
 
     datasets: list[dict[str, Any]]
-    """name, images, train, held_out, annotated (images that people submitted), to_annotate (the
-    others), masks (in the mask table), masks_handed_in (submitted, but not in the table before
-    their round ends), masks_per_image."""
+    """name, images, train, held_out, near_duplicates, annotated (images that people submitted),
+    to_annotate (the others), masks (in the mask table), masks_handed_in (submitted, but not in the
+    table before their round ends), masks_per_image."""
     loops: list[dict[str, Any]]
-    """dataset, state, rounds: stage, round, state, images, masks, clicks_per_mask, ..., tasks."""
+    """dataset, state, rounds: stage, round, state, images, chosen (why these), masks,
+    clicks_per_mask, ..., tasks."""
     queue: dict[str, dict[str, int]]
     """By kind: open, leased, submitted, skipped, and the oldest open task's age in seconds."""
     annotators: list[dict[str, Any]]

@@ -18,7 +18,7 @@ from flows.cli.commands import (
     in_workspace,
     print_json,
 )
-from flows.cli.tables import print_left_out
+from flows.cli.tables import print_left_out, print_near_duplicates
 from flows.workspace.console import console
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -85,4 +85,5 @@ def ingest(
         f"{report['added']} images added, {report['known']} already known, "
         f"{report['quarantined']} quarantined, {report['masks']} ground-truth masks{replaced}"
     )
+    print_near_duplicates(report["near_duplicates"], report["near_pairs"])
     print_left_out(report["passed_over"], report["problems"])

@@ -46,6 +46,14 @@ def run(
     images_per_round: Annotated[
         int | None, typer.Option(min=1, help="Images per round (default 60).")
     ] = None,
+    choice: Annotated[
+        str | None,
+        typer.Option(
+            help="Which images are annotated: random (in order of ingest; the default, or the "
+            "setting), disagreement (least certain automatic masks), diversity (least like the "
+            "annotated ones), mix (half of each)."
+        ),
+    ] = None,
     new: Annotated[bool, typer.Option(help="Start a new loop if this plan is finished.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,7 +66,12 @@ def run(
         plan.check_annotator(annotator or "simulated")
     with _errors_of_option("--rounds"):
         plan.parse_rounds(rounds or "2,1")
-    given = plan.PlanOptions(rounds=rounds, images_per_round=images_per_round, annotator=annotator)
+    if choice is not None:
+        with _errors_of_option("--choice"):
+            plan.check_choice(choice)
+    given = plan.PlanOptions(
+        rounds=rounds, images_per_round=images_per_round, annotator=annotator, choice=choice
+    )
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.loop.data_engine import data_engine
 

@@ -57,6 +57,8 @@ def status(as_json: JsonOption = False) -> None:
     unused = [row for rows in found["passed_over"].values() for row in rows]
     counts = ", ".join(f"{row['count']} {row['what']}" for row in unused)
     table.add_row("not used", Text(counts or "none"))
+    near = sum(row["near_duplicates"] for row in found["datasets"].values())
+    table.add_row("near-duplicates", f"{near} images, not annotated twice" if near else "none")
     table.add_row("datasets", ", ".join(found["datasets"]) or "none")
     table.add_row("releases", ", ".join(row["name"] for row in found["releases"]) or "none")
     console.print(table)

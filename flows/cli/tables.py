@@ -81,6 +81,16 @@ def print_checks(checks: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def print_near_duplicates(number: int, pairs: Sequence[dict[str, str]]) -> None:
+    """Print how many images nearly repeat another one (in brackets), and the first of them; nothing
+    if none do."""
+    if number:
+        named = ", ".join(f"{pair['name']} ({pair['other']})" for pair in pairs)
+        more = ", ..." if number > len(pairs) else ""
+        what = "near-duplicate is" if number == 1 else "near-duplicates are"
+        _print_warning(f"{number} {what} not annotated twice: {named}{more}")
+
+
 def print_left_out(passed_over: Sequence[dict[str, Any]], problems: Sequence[str]) -> None:
     """Print what was not used, one line per kind, and the first problems."""
     for row in passed_over:

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 from prefect import flow
 
 from engine.core import rle as rle_codec
 from engine.core.batches import batches
 from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import RLE
-from flows.data.inputs import NOT_NAMED, Input, scan_folder
+from flows.data.inputs import NAMED, NOT_NAMED, Input, scan_folder
+from flows.data.near_duplicates import NearDuplicates
 from flows.workspace import costs, progress
 from flows.workspace.retry import retry_during_outage
 from flows.workspace.run_lock import tracked_run
@@ -34,7 +36,7 @@ from storage.formats.coco import CocoDataset
 from storage.formats.coco_annotations import Conventions, Crowds, Picture
 from storage.formats.folders import as_text
 from storage.formats.frames import Frame
-from storage.formats.images import FLAT, BadImageError, inspect_image
+from storage.formats.images import FLAT, BadImageError, ImageInfo, inspect_image
 
 PAGES = "files with further pages or frames (the first is used)"
 KEPT = "images that have other annotations already (--replace-annotations takes the new ones)"
@@ -58,6 +60,10 @@ class IngestReport:
     """Images whose annotations of an earlier ingest were replaced."""
     bytes: int = 0
     """Bytes of the usable image files."""
+    near_duplicates: int = 0
+    """Images that nearly repeat another one of the dataset; found by this ingest."""
+    near_pairs: list[dict[str, str]] = field(default_factory=list)
+    """`name` and `other` of the first of them."""
     problems: list[str] = field(default_factory=list)
     passed_over: list[dict[str, Any]] = field(default_factory=list)
 
@@ -173,6 +179,7 @@ class _Ingest:
         self.run_id, self.held_out, self.found = run_id, held_out, found
         self.report = IngestReport(files=len(found.files))
         self.outage_seconds = workspace.settings.outage_seconds
+        self.near = NearDuplicates(workspace, dataset_id)
         self.named: dict[int, list[_Named]] = {}
         """Image id -> its files; empty without annotations."""
 
@@ -184,6 +191,8 @@ class _Ingest:
         with progress.current().track("ingest", len(self.found.files), "image") as advance:
             for group in batches(files, BATCH):
                 self._add_images(group, advance)
+        self.report.near_duplicates = len(self.near.found)
+        self.report.near_pairs = [asdict(pair) for pair in self.near.found[:NAMED]]
 
     def annotations(self, truth: CocoDataset, *, replace: bool) -> None:
         """Add the annotations of these images."""
@@ -201,15 +210,18 @@ class _Ingest:
     def _add_images(self, group: Sequence[tuple[Path, str]], advance: Callable[..., None]) -> None:
         rows: list[NewImage] = []
         pictures: list[Picture] = []
+        thumbnails: list[np.ndarray | None] = []
         for path, name in group:
             try:
-                row, picture = self._store(path, name)
+                row, info = self._store(path, name)
             except (BadImageError, OSError) as error:
                 self._quarantine(name, _reason(error))
             else:
                 rows.append(row)
-                pictures.append(picture)
+                pictures.append(Picture((info.height, info.width), info.orientation))
+                thumbnails.append(info.thumbnail_HWC)
             advance()
+        rows = self.near.place(rows, thumbnails)
         images = self.workspace.catalog.images
         added = retry_during_outage(
             self.outage_seconds, lambda: images.add_many(self.dataset_id, rows)
@@ -225,7 +237,7 @@ class _Ingest:
         self.report.quarantined += 1
         self.report.problems.append(f"{name}: quarantined, {reason}")
 
-    def _store(self, path: Path, name: str) -> tuple[NewImage, Picture]:
+    def _store(self, path: Path, name: str) -> tuple[NewImage, ImageInfo]:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadImageError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
         data = path.read_bytes()
@@ -247,7 +259,7 @@ class _Ingest:
             split=split_of(digest, self.held_out),
             run_id=self.run_id,
         )
-        return row, Picture((info.height, info.width), info.orientation)
+        return row, info
 
     def _find_masks(self, truth: CocoDataset, image_id: int) -> list[RLE] | None:
         """Return the distinct masks that the COCO file has for an image under all its names; None
@@ -327,5 +339,6 @@ def imported(dataset: str, run_id: str, shard: int = 0) -> Provenance:
 
 
 def split_of(sha256: str, held_out: float) -> Split:
-    """Return the split, from the content alone, so that it never changes."""
+    """Return the split, from the content alone, so that it never changes. Only near-duplicates get
+    that of the image they repeat."""
     return Split.HELD_OUT if int(sha256[:8], 16) / 0x1_0000_0000 < held_out else Split.TRAIN

@@ -27,6 +27,7 @@ from flows.workspace.run_lock import loop_lock, named_lock, tracked_run
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     PEOPLE,
+    RANDOM,
     SIMULATED,
     Loop,
     LoopState,
@@ -57,6 +58,8 @@ class LoopPlan:
 
     annotator: str = SIMULATED
     """Annotators of stages 1 and 2: `simulated`, or `people` at the annotation page."""
+    choice: str = RANDOM
+    """How the images of stages 1 and 2 are chosen."""
 
     def __post_init__(self) -> None:
         if min(self.assisted_manual, self.semi_automatic, self.fully_automatic) < 0:
@@ -78,6 +81,7 @@ class LoopPlan:
                 images=self.images_per_round,
                 retrain=True,
                 annotator=self.annotator,
+                choice=self.choice,
             )
             for stage in annotated
         ] + [automatic] * self.fully_automatic

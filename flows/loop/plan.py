@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 STAGES = ("assisted_manual", "semi_automatic", "fully_automatic")
 ANNOTATORS = ("simulated", "people")
+IN_WORDS = {
+    "random": "",
+    "disagreement": ", those with the least certain automatic masks first",
+    "diversity": ", those that look least like the annotated ones first",
+    "mix": ", half of them with the least certain automatic masks, half unlike the annotated ones",
+}
+"""How images are chosen, as part of a sentence."""
 MAX_ROUNDS = 1_000
 """Maximum rounds of one loop."""
 
@@ -32,6 +39,8 @@ class PlanOptions:
     rounds: str | None = None
     images_per_round: int | None = None
     annotator: str | None = None
+    choice: str | None = None
+    """How images are chosen; the default is the workspace's setting."""
 
 
 DEFAULTS = PlanOptions(rounds="2,1,1", images_per_round=60, annotator="simulated")
@@ -63,6 +72,16 @@ def check_annotator(name: str) -> None:
         raise BadPlanError(f"the annotator must be {' or '.join(ANNOTATORS)}, got {name!r}")
 
 
+def check_choice(name: str) -> None:
+    """Raises:
+    BadPlanError: the name is not one of the catalog's CHOICES.
+    """
+    from storage.catalog import CHOICES
+
+    if name not in CHOICES:
+        raise BadPlanError(f"the choice must be {', '.join(CHOICES[:-1])} or mix, got {name!r}")
+
+
 def unfinished_loop(workspace: Workspace, dataset: str) -> Loop | None:
     """Return the dataset's unfinished loop, or None.
 
@@ -84,6 +103,7 @@ def options_of(plan: Sequence[PlannedRound]) -> PlanOptions:
         rounds=",".join(map(str, numbers)),
         images_per_round=plan[0].images,
         annotator="people" if by_people else "simulated",
+        choice=plan[0].choice,
     )
 
 
@@ -102,10 +122,13 @@ def loop_plan(workspace: Workspace, dataset: str, given: PlanOptions) -> list[Pl
         given = replace(given, rounds=",".join(map(str, parse_rounds(given.rounds))))
     if given.annotator is not None:
         check_annotator(given.annotator)
+    if given.choice is not None:
+        check_choice(given.choice)
     chosen = {name: value for name, value in asdict(given).items() if value is not None}
     loop = unfinished_loop(workspace, dataset)
     if loop is None:
-        options = replace(DEFAULTS, **chosen)
+        defaults = replace(DEFAULTS, choice=workspace.settings.rounds.choice)
+        options = replace(defaults, **chosen)
         first, second, third = parse_rounds(str(options.rounds))
         return LoopPlan(
             assisted_manual=first,
@@ -113,6 +136,7 @@ def loop_plan(workspace: Workspace, dataset: str, given: PlanOptions) -> list[Pl
             fully_automatic=third,
             images_per_round=int(options.images_per_round or 1),
             annotator=str(options.annotator),
+            choice=str(options.choice),
         ).rounds()
     known = options_of(loop.plan)
     if replace(known, **chosen) != known:
@@ -129,5 +153,5 @@ def describe_plan(options: PlanOptions) -> str:
     who = "people" if options.annotator == "people" else "the simulated annotator"
     return (
         f"{options.rounds} rounds of stages 1, 2, 3 with at most {options.images_per_round} images "
-        f"per round, annotated by {who}"
+        f"per round{IN_WORDS[options.choice or 'random']}, annotated by {who}"
     )

@@ -94,6 +94,7 @@ def _dataset_rows(workspace: Workspace, datasets: list[Dataset]) -> list[dict[st
                 "images": count,
                 "train": count - held_out,
                 "held_out": held_out,
+                "near_duplicates": images.count_near_duplicates(row.id),
                 "annotated": work.images,
                 "to_annotate": max(0, count - work.images),
                 "masks": made,

@@ -24,6 +24,7 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
         names[row.name] = {
             "images": catalog.images.count(row.id),
             "held_out": catalog.images.count(row.id, split=Split.HELD_OUT),
+            "near_duplicates": catalog.images.count_near_duplicates(row.id),
         }
         loop = catalog.loops.latest(row.id)
         if loop is not None:
@@ -69,6 +70,8 @@ def round_rows(workspace: Workspace, loop_id: int) -> list[dict[str, Any]]:
                 "round": row.number,
                 "state": str(row.state),
                 "images": figures.get("images"),
+                "chosen": figures.get("chosen"),
+                "near_duplicates_skipped": figures.get("near_duplicates_skipped"),
                 "masks": figures.get("masks"),
                 "masks_per_image": figures.get("masks_per_image"),
                 "prefilled_kept": figures.get("prefilled_kept"),

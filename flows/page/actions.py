@@ -20,6 +20,7 @@ from flows.loop.plan import (
     BadPlanError,
     PlanOptions,
     check_annotator,
+    check_choice,
     describe_plan,
     loop_plan,
     options_of,
@@ -54,7 +55,12 @@ def _dataset(workspace: Workspace) -> str:
 def _loop_fields(workspace: Workspace, dataset: str) -> Fields:
     """The fields of the unfinished loop, else of a new one for people."""
     loop = unfinished_loop(workspace, dataset) if dataset else None
-    options = PlanOptions(rounds="2,1,1", images_per_round=20, annotator="people")
+    options = PlanOptions(
+        rounds="2,1,1",
+        images_per_round=20,
+        annotator="people",
+        choice=workspace.settings.rounds.choice,
+    )
     plan = asdict(options_of(loop.plan) if loop else options)
     return {"dataset": dataset, **plan, "new": False}
 
@@ -83,6 +89,7 @@ ACTIONS: dict[str, Form] = {
         arguments=lambda f: [
             *("run", "--dataset", f["dataset"], "--rounds", str(f["rounds"])),
             *("--images-per-round", str(f["images_per_round"]), "--annotator", f["annotator"]),
+            *("--choice", f["choice"]),
             *(["--new"] if f["new"] else []),
         ],
     ),
@@ -235,9 +242,9 @@ def _converted(name: str, value: Any, default: Any) -> Any:
             raise invalid(f"{name} must be at least 1, got {number}")
         return number
     text = str(value or "").strip()
-    if name == "annotator":
+    if name in ("annotator", "choice"):
         try:
-            check_annotator(text)
+            (check_annotator if name == "annotator" else check_choice)(text)
         except BadPlanError as error:
             raise invalid(str(error)) from error
     # it would be taken for an option, or cannot be an argument of a process

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from engine.core.errors import DataEngineError
 from engine.core.records import Stage
+from flows.stages.choice import choose_images
 from flows.stages.run_context import RunContext
+from flows.workspace import progress
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import (
-    PEOPLE,
     PlannedRound,
     Round,
     RoundState,
     RunKind,
-    Split,
     StaleStateError,
     new_id,
 )
-
-HELD_OUT_SHARE = 0.2
-"""Share of held-out images in people's rounds, while held-out images without truth are left."""
 
 
 class NoImagesError(DataEngineError):
@@ -36,12 +31,7 @@ def open_round(workspace: Workspace, row: Round) -> Round:
         NoImagesError: no unused image is left for it.
     """
     if row.state == RoundState.PLANNED:
-        chosen = choose_images(workspace, row)
-        if not chosen:
-            raise NoImagesError(
-                f"no unused image is left for {row.stage} round {row.number} of the loop"
-            )
-        workspace.catalog.rounds.assign_images(row.id, chosen)
+        _assign_images(workspace, row)
         try:
             row = workspace.catalog.rounds.advance(
                 row.id,
@@ -67,35 +57,20 @@ def open_round(workspace: Workspace, row: Round) -> Round:
     return row
 
 
-def choose_images(workspace: Workspace, row: Round) -> list[int]:
-    """Return a round's images: the assigned ones, else unused ones of the training split in order
-    of ingest. With simulated annotators, stages 1 and 2 take images with ground truth only. People
-    also get some held-out images without truth: models are compared on their masks, and never
-    trained on them. Stage 3 takes any image, unused ones first."""
-    assigned = workspace.catalog.rounds.image_ids(row.id)
-    if assigned:
-        return assigned
-    plan = planned(workspace, row)
-    count = plan.images
-    images, automatic = workspace.catalog.images, row.stage == Stage.FULLY_AUTOMATIC
-    fresh = images.unused_ids_in_loop(
-        row.dataset_id, row.loop_id, limit=count if automatic else None
-    )
-    if automatic:
-        taken = set(fresh)
-        known = images.ids(row.dataset_id, split=Split.TRAIN)
-        others = (image_id for image_id in known if image_id not in taken)
-        return fresh + list(islice(others, count - len(fresh)))
-    dataset = workspace.catalog.datasets.get_by_id(row.dataset_id).name
-    with_truth = workspace.images_with_truth(dataset)
-    if plan.annotator != PEOPLE:
-        return [image_id for image_id in fresh if image_id in with_truth][:count]
-    held_out = workspace.catalog.images.unused_in_loop(
-        row.dataset_id, row.loop_id, limit=count, split=Split.HELD_OUT
-    )
-    unknown = [image.id for image in held_out if image.id not in with_truth]
-    share = min(len(unknown), count - 1, max(1, round(count * HELD_OUT_SHARE)))
-    return sorted(fresh[: count - share] + unknown[:share])
+def _assign_images(workspace: Workspace, row: Round) -> None:
+    """Choose the round's images, unless that was done before."""
+    if workspace.catalog.rounds.image_ids(row.id):
+        return
+    chosen = choose_images(workspace, row, planned(workspace, row))
+    if not chosen.image_ids:
+        raise NoImagesError(
+            f"no unused image is left for {row.stage} round {row.number} of the loop"
+            f"{chosen.skipped_text}"
+        )
+    why = f"{len(chosen.image_ids)} images: {chosen.why}{chosen.skipped_text}"
+    progress.current().say(why)
+    metrics = {"chosen": why, "near_duplicates_skipped": chosen.skipped}
+    workspace.catalog.rounds.assign_images(row.id, chosen.image_ids, metrics)
 
 
 def planned(workspace: Workspace, row: Round) -> PlannedRound:

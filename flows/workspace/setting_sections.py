@@ -71,6 +71,14 @@ class AnnotatorSettings(Section):
     """Objects annotated per image."""
 
 
+class RoundSettings(Section):
+    """Rounds of annotation."""
+
+    choice: Literal["random", "disagreement", "diversity", "mix"] = "random"
+    """How a new loop's images are chosen: in order of ingest; those whose automatic masks have the
+    lowest scores; those that look least like the annotated ones; half by each of the latter two."""
+
+
 class TrainSettings(Section):
     """A retrain inside the loop."""
 

@@ -36,6 +36,7 @@ from flows.workspace.setting_sections import (
     PageSettings,
     ProductionSettings,
     RaySettings,
+    RoundSettings,
     Section,
     StoreSettings,
     TrainSettings,
@@ -106,6 +107,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     generator: GeneratorSettings = GeneratorSettings()
     annotator: AnnotatorSettings = AnnotatorSettings()
+    rounds: RoundSettings = RoundSettings()
     train: TrainSettings = TrainSettings()
     operations: OperationsSettings = OperationsSettings()
     page: PageSettings = PageSettings()
@@ -232,6 +234,9 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 [annotator]
 # max_clicks = 8
 # max_objects = 40         # objects annotated per image
+
+[rounds]
+# choice = "random"        # images of a round: random, disagreement, diversity, mix
 
 [train]
 # steps = 150             # default: by the number of training images

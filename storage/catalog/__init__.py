@@ -21,7 +21,17 @@ from storage.catalog.errors import (
 )
 from storage.catalog.images import Image, NewImage
 from storage.catalog.locks import Lock
-from storage.catalog.loops import PEOPLE, SIMULATED, Loop, PlannedRound
+from storage.catalog.loops import (
+    CHOICES,
+    DISAGREEMENT,
+    DIVERSITY,
+    MIX,
+    PEOPLE,
+    RANDOM,
+    SIMULATED,
+    Loop,
+    PlannedRound,
+)
 from storage.catalog.models import Model
 from storage.catalog.names import check_name
 from storage.catalog.releases import Release
@@ -47,7 +57,12 @@ from storage.catalog.tasks import AnnotatorWork, NewTask, Task, TaskResult, Task
 from storage.catalog.verdicts import NewVerdict, Verdict
 
 __all__ = [
+    "CHOICES",
+    "DISAGREEMENT",
+    "DIVERSITY",
+    "MIX",
     "PEOPLE",
+    "RANDOM",
     "SIMULATED",
     "AlreadyExistsError",
     "Annotator",

@@ -4,7 +4,7 @@ ingested."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +42,9 @@ class NewImage:
         file_name: the user's name of the file.
         height: in pixels, like `width`.
         run_id: of the ingest that adds it.
+        perceptual_hash: 16 hex digits; None if it has none.
+        colours: its mean colours, uint8 as hex digits (`engine.core.near_duplicates`).
+        near_sha256: of the image of the dataset that it nearly repeats.
     """
 
     sha256: str
@@ -51,6 +54,9 @@ class NewImage:
     width: int
     split: Split = Split.TRAIN
     run_id: str | None = None
+    perceptual_hash: str | None = None
+    colours: str | None = None
+    near_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.sha256) != 64:
@@ -74,6 +80,10 @@ class Image:
     created_at: datetime
     run_id: str | None
     """Of the ingest that added it; None if older than this column."""
+    perceptual_hash: str | None = None
+    """None if it is nearly one colour, or older than this column: then another ingest adds it."""
+    near_image_id: int | None = None
+    """The first image that this one nearly repeats; None if it repeats none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +100,8 @@ class Images(Repository):
 
     def add_many(self, dataset_id: int, rows: Sequence[NewImage]) -> AddedImages:
         """Add images, once per content: adding the same bytes again keeps the first row and stores
-        another file name as an alias. Pass about a thousand rows at a time.
+        another file name as an alias, and the perceptual hash where it is missing. Pass about a
+        thousand rows at a time.
 
         Raises:
             ConstraintError: no such dataset.
@@ -99,8 +110,9 @@ class Images(Repository):
         first = {row.sha256: row for row in reversed(rows)}
         in_order = [first[sha256] for sha256 in sorted(first)]  # no deadlock between two ingests
         with self._sessions.session() as session:
-            new = insert_new(session, ImageRow, [asdict(row) | common for row in in_order])
+            new = insert_new(session, ImageRow, [_plain(row) | common for row in in_order])
             known = self._by_sha256(session, dataset_id, list(first))
+            self._set_looks(session, dataset_id, list(first.values()), known)
             aliases = {
                 (known[row.sha256].id, row.file_name)
                 for row in rows
@@ -113,6 +125,24 @@ class Images(Repository):
             )
             session.commit()
             return AddedImages(ids=[known[row.sha256].id for row in rows], new=len(new))
+
+    def _set_looks(
+        self,
+        session: Session,
+        dataset_id: int,
+        rows: Sequence[NewImage],
+        known: dict[str, ImageRow],
+    ) -> None:
+        wanted = {row.near_sha256 for row in rows if row.near_sha256 is not None}
+        near = self._by_sha256(session, dataset_id, sorted(wanted))
+        for row in rows:
+            stored = known[row.sha256]
+            if row.perceptual_hash is None or stored.perceptual_hash is not None:
+                continue
+            stored.perceptual_hash, stored.colours = row.perceptual_hash, row.colours
+            if row.near_sha256 in near:
+                other = near[row.near_sha256]
+                stored.near_image_id = other.near_image_id or other.id
 
     @staticmethod
     def _by_sha256(session: Session, dataset_id: int, sha256s: list[str]) -> dict[str, ImageRow]:
@@ -147,6 +177,47 @@ class Images(Repository):
         if missing:
             raise NotFoundError(f"no image with id {missing[0]} ({len(missing)} missing)")
         return [found[image_id] for image_id in image_ids]
+
+    def find_by_sha256(self, dataset_id: int, sha256s: Sequence[str]) -> dict[str, Image]:
+        """The dataset's images with these contents, by their SHA-256."""
+        with self._sessions.reading() as session:
+            found = self._by_sha256(session, dataset_id, list(sha256s))
+            return {sha256: to_record(Image, row) for sha256, row in found.items()}
+
+    def hashes(self, dataset_id: int) -> Iterator[tuple[int, str, int | None]]:
+        """Id, perceptual hash and `near_image_id` of each image with a hash, by id; read in
+        pages."""
+        found = (ImageRow.id, ImageRow.perceptual_hash, ImageRow.near_image_id)
+        has = ImageRow.perceptual_hash.is_not(None)
+        for row in self._rows(select(*found).where(ImageRow.dataset_id == dataset_id, has)):
+            yield row[0], row[1], row[2]
+
+    def near_duplicates(self, dataset_id: int) -> dict[int, int]:
+        """The near-duplicates of a dataset, and the first image that each nearly repeats."""
+        found = (ImageRow.id, ImageRow.near_image_id)
+        has = ImageRow.near_image_id.is_not(None)
+        rows = self._rows(select(*found).where(ImageRow.dataset_id == dataset_id, has))
+        return {row[0]: row[1] for row in rows}
+
+    def colours(self, dataset_id: int) -> Iterator[tuple[int, str]]:
+        """Id and mean colours, as hex digits, of each image that has them, by id."""
+        has = ImageRow.colours.is_not(None)
+        query = select(ImageRow.id, ImageRow.colours).where(ImageRow.dataset_id == dataset_id, has)
+        for row in self._rows(query):
+            yield row[0], row[1]
+
+    def _rows(self, query: Select[*tuple[Any, ...]]) -> Iterator[Any]:
+        """The rows of a query whose first column is the id, in pages; no transaction stays open
+        between them."""
+        after = 0
+        while True:
+            part = query.where(ImageRow.id > after).order_by(ImageRow.id).limit(ID_PAGE)
+            with self._sessions.reading() as session:
+                page = session.execute(part).all()
+            yield from page
+            if len(page) < ID_PAGE:
+                return
+            after = page[-1][0]
 
     def find_by_name(self, dataset_id: int, file_name: str) -> Image | None:
         """The newest image ingested under this name, or None. An image's own name takes precedence
@@ -235,25 +306,28 @@ class Images(Repository):
             query = query.where(ImageRow.split == split)
         return self._sessions.value(query) or 0
 
-    def unused_in_loop(
-        self, dataset_id: int, loop_id: int, *, limit: int, split: Split = Split.TRAIN
-    ) -> list[Image]:
-        """The first images by id that are assigned to no round of this loop
-        (`rounds.assign_images`), so each round takes fresh ones."""
-        query = _unused(select(ImageRow), dataset_id, loop_id, split).limit(limit)
-        return self._sessions.records(Image, query)
+    def count_near_duplicates(self, dataset_id: int) -> int:
+        """The number of the dataset's images that nearly repeat another."""
+        query = select(func.count()).select_from(ImageRow).where(ImageRow.dataset_id == dataset_id)
+        return self._sessions.value(query.where(ImageRow.near_image_id.is_not(None))) or 0
 
-    def unused_ids_in_loop(self, dataset_id: int, loop_id: int, *, limit: int | None) -> list[int]:
-        """The ids of such training images; of all of them without a limit."""
-        query = _unused(select(ImageRow.id), dataset_id, loop_id, Split.TRAIN).limit(limit)
-        return self._sessions.values(query)
+    def unused_ids_in_loop(
+        self, dataset_id: int, loop_id: int, *, limit: int | None, split: Split = Split.TRAIN
+    ) -> list[int]:
+        """The ids of the first images, or of all without a limit, that are assigned to no round of
+        this loop (`rounds.assign_images`), so each round takes fresh ones."""
+        used = (
+            select(RoundImageRow.image_id)
+            .join(RoundRow, RoundRow.id == RoundImageRow.round_id)
+            .where(RoundRow.loop_id == loop_id, RoundImageRow.image_id == ImageRow.id)
+        )
+        wanted = (ImageRow.dataset_id == dataset_id, ImageRow.split == split, ~used.exists())
+        query = select(ImageRow.id).where(*wanted).order_by(ImageRow.id)
+        return self._sessions.values(query.limit(limit))
 
 
-def _unused(query: Select[Any], dataset_id: int, loop_id: int, split: Split) -> Select[Any]:
-    used = (
-        select(RoundImageRow.image_id)
-        .join(RoundRow, RoundRow.id == RoundImageRow.round_id)
-        .where(RoundRow.loop_id == loop_id, RoundImageRow.image_id == ImageRow.id)
-    )
-    wanted = (ImageRow.dataset_id == dataset_id, ImageRow.split == split, ~used.exists())
-    return query.where(*wanted).order_by(ImageRow.id)
+def _plain(row: NewImage) -> dict[str, Any]:
+    """The columns of a new row, without what other rows decide (`_set_looks`)."""
+    values = asdict(replace(row, perceptual_hash=None, colours=None))
+    del values["near_sha256"]
+    return values

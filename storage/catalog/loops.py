@@ -25,6 +25,11 @@ SIMULATED = "simulated"
 PEOPLE = "people"
 """Annotator of a round whose tasks go to the annotation page."""
 
+RANDOM, DISAGREEMENT, DIVERSITY, MIX = "random", "disagreement", "diversity", "mix"
+CHOICES = (RANDOM, DISAGREEMENT, DIVERSITY, MIX)
+"""How a round's images are chosen: in order of ingest; those whose automatic masks have the lowest
+scores; those that look least like the annotated ones; half by each of the latter two."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRound:
@@ -41,19 +46,26 @@ class PlannedRound:
     """Whether the round ends in a retrain."""
     annotator: str = SIMULATED
     """`simulated` or `people`."""
+    choice: str = RANDOM
+    """How the images are chosen: one of `CHOICES`."""
 
     def __post_init__(self) -> None:
         if self.stage not in LOOP_STAGES:
             raise ValueError(f"a round's stage is {', '.join(LOOP_STAGES)}, got {self.stage!r}")
+        if self.choice not in CHOICES:
+            raise ValueError(f"images are chosen by {', '.join(CHOICES)}, got {self.choice!r}")
 
     def to_json(self) -> dict[str, Any]:
-        """The stored form; it names the annotator only if people annotate."""
+        """The stored form; it names the annotator only if people annotate, and the choice only if
+        it is not in order of ingest."""
+        choice = {} if self.choice == RANDOM else {"choice": self.choice}
         people = {"annotator": PEOPLE} if self.annotator == PEOPLE else {}
         return {
             "stage": str(self.stage),
             "images": self.images,
             "retrain": self.retrain,
             **people,
+            **choice,
         }
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from engine.core.records import Stage
 from storage.catalog.errors import NotFoundError, StaleStateError
-from storage.catalog.sessions import Repository, count_changed, to_record
+from storage.catalog.sessions import Repository, count_changed, insert_new, to_record
 from storage.catalog.states import RoundState
 from storage.catalog.tables import RoundImageRow, RoundRow
 
@@ -117,8 +117,13 @@ class Rounds(Repository):
             session.commit()
             return to_record(Round, row)
 
-    def assign_images(self, round_id: int, image_ids: Sequence[int]) -> int:
+    def assign_images(
+        self, round_id: int, image_ids: Sequence[int], metrics: Mapping[str, Any] | None = None
+    ) -> int:
         """Assign images to the round; repeating it changes nothing.
+
+        Args:
+            metrics: added to the round's.
 
         Returns:
             The number of newly assigned images.
@@ -127,7 +132,12 @@ class Rounds(Repository):
             ConstraintError: no such round or image.
         """
         rows = [{"round_id": round_id, "image_id": image_id} for image_id in sorted(image_ids)]
-        return self._sessions.insert(RoundImageRow, rows)
+        with self._sessions.session() as session:
+            new = insert_new(session, RoundImageRow, rows)
+            if metrics and (row := session.get(RoundRow, round_id)) is not None:
+                row.metrics = {**row.metrics, **metrics}
+            session.commit()
+            return len(new)
 
     def image_ids(self, round_id: int) -> list[int]:
         """The ids of the round's images, ascending."""

@@ -74,6 +74,9 @@ class ImageRow(Base):
     split: Mapped[Split]
     created_at: Mapped[datetime]
     run_id: Mapped[str | None] = mapped_column(RUN_ID)
+    perceptual_hash: Mapped[str | None] = mapped_column(String(16))
+    colours: Mapped[str | None] = mapped_column(String(96))
+    near_image_id: Mapped[int | None] = mapped_column(BIG_ID)
 
 
 class ImageAliasRow(Base):

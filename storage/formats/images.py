@@ -20,12 +20,13 @@ H = height, W = width, C = channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
+from engine.core.near_duplicates import SIDE
 from storage.formats.decoding import EXTENSIONS, MAX_SIDES, BadImageError, count_pages, decode
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "inspect_image",
     "is_flat",
     "read_image",
+    "thumbnail",
     "write_jpeg",
     "write_png",
 ]
@@ -68,7 +70,7 @@ class ImageInfo:
     """Facts about an image file. `height` and `width` are pixels after EXIF rotation, `format` is
     Pillow's name ("JPEG"), `extension` the usual one with its dot (".jpg"), `orientation` EXIF's,
     1 to 8; `pages` counts pages or frames, of which the first is read; `is_flat` is the result of
-    the function of that name."""
+    the function of that name; `thumbnail_HWC` is what `engine.core.near_duplicates` works on."""
 
     height: int
     width: int
@@ -77,6 +79,7 @@ class ImageInfo:
     orientation: int = 1
     pages: int = 1
     is_flat: bool = False
+    thumbnail_HWC: np.ndarray | None = field(default=None, compare=False)
 
 
 def inspect_image(
@@ -93,7 +96,7 @@ def inspect_image(
     width, height = decoded.image.size
     if decoded.orientation >= 5:
         height, width = width, height
-    kind = decoded.format
+    kind, seen = decoded.format, _on_white(decoded.image)
     return ImageInfo(
         height,
         width,
@@ -101,7 +104,8 @@ def inspect_image(
         EXTENSIONS[kind],
         orientation=decoded.stored_orientation,
         pages=count_pages(data, kind),
-        is_flat=_is_flat(_on_white(decoded.image)),
+        is_flat=_is_flat(seen),
+        thumbnail_HWC=np.array(_upright(_small(seen), decoded.orientation)),
     )
 
 
@@ -114,10 +118,13 @@ def read_image(
         BadImageError: as `inspect_image`.
     """
     decoded = decode(data, max_pixels, min_side)
-    image = _on_white(decoded.image)
-    if decoded.orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[decoded.orientation])
-    return np.array(image)
+    return np.array(_upright(_on_white(decoded.image), decoded.orientation))
+
+
+def thumbnail(image_HWC: np.ndarray) -> np.ndarray:
+    """The thumbnail of RGB uint8 (H, W, 3) that `inspect_image` finds in the file, uint8 (32, 32,
+    3)."""
+    return np.array(_small(Image.fromarray(image_HWC)))
 
 
 def is_flat(image_HWC: np.ndarray) -> bool:
@@ -146,6 +153,14 @@ def write_png(image_HWC: np.ndarray) -> bytes:
         ValueError: another array.
     """
     return _write(image_HWC, "PNG")
+
+
+def _small(image: Image.Image) -> Image.Image:
+    return image.resize((SIDE, SIDE), Image.Resampling.BOX)
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _on_white(image: Image.Image) -> Image.Image:

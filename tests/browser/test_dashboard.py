@@ -6,7 +6,9 @@ import pytest
 from playwright.sync_api import Page
 
 from engine.annotation.client import Client
-from storage.catalog import TaskKind
+from flows.loop.data_engine import LoopPlan
+from flows.stages.rounds import open_round
+from storage.catalog import NewImage, TaskKind
 from tests.annotation.site import Site, served
 from tests.annotation.test_tasks import new_mask
 from tests.browser.conftest import Shot
@@ -104,6 +106,36 @@ def test_the_choice_of_a_model_is_offered_until_it_is_dismissed(
     page.evaluate("localStorage.clear()")
     page.reload()
     notice.wait_for(state="visible")  # it was the dismissal that hid it
+
+
+def test_the_dashboard_says_why_images_were_chosen_and_how_many_repeat_others(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    catalog = site.workspace.catalog
+    seen = catalog.images.get(site.image_ids[0])
+    repeat = NewImage(
+        sha256="0" * 64,
+        key=seen.key,
+        file_name="repeat.png",
+        height=seen.height,
+        width=seen.width,
+        perceptual_hash="0f" * 8,
+        near_sha256=seen.sha256,
+    )
+    catalog.images.add_many(site.dataset_id, [repeat])
+    plan = LoopPlan(images_per_round=9, annotator="people", choice="diversity").rounds()
+    loop = catalog.loops.start_or_resume(site.dataset_id, plan)
+    open_round(site.workspace, catalog.rounds.for_loop(loop.id)[0])
+    page.goto(f"{url}/dashboard")
+    until(page, "document.querySelector('.chosen') !== null")
+    told = page.locator(".loop").inner_text()
+    assert "1 near-duplicate, not annotated twice" in told
+    assert "3 images: those that look least like the annotated images" in told
+    assert "1 near-duplicate is skipped" in told
+    shot(page, "dashboard-chosen")
+    page.locator("[data-action=round]").click()
+    until(page, "!document.getElementById('confirm').disabled")
+    assert page.locator("#field-choice").input_value() == "diversity"
 
 
 def test_reviewers_are_not_offered_models(site: Site, page: Page) -> None:

@@ -26,6 +26,7 @@ from storage.catalog import (
     LoopConflictError,
     LoopState,
     ModelState,
+    NewImage,
     NewTask,
     NewVerdict,
     NotFoundError,
@@ -273,14 +274,37 @@ def test_a_round_advances_only_from_the_state_it_is_in(catalog: Catalog) -> None
         catalog.rounds.advance(one.id, RoundState.TRAINED, opened)
 
 
+def test_a_near_duplicate_belongs_to_the_first_image_even_if_both_come_at_once(
+    catalog: Catalog,
+) -> None:
+    dataset = catalog.datasets.get_or_create("birds")
+    (old,) = catalog.images.add_many(dataset.id, [new_image(0)]).ids
+
+    def seen(number: int, near: int | None) -> NewImage:
+        other = None if near is None else new_image(near).sha256
+        row = replace(new_image(number), near_sha256=other)
+        return replace(row, perceptual_hash="0f" * 8, colours="ff" * 48)
+
+    ids = catalog.images.add_many(dataset.id, [seen(2, near=1), seen(1, near=None)]).ids
+    (last,) = catalog.images.add_many(dataset.id, [seen(3, near=2)]).ids
+    assert catalog.images.near_duplicates(dataset.id) == {ids[0]: ids[1], last: ids[1]}
+    assert catalog.images.count_near_duplicates(dataset.id) == 2
+    # an image without a hash gets one later, and others keep theirs
+    changed = replace(seen(1, near=None), perceptual_hash="00" * 8)
+    assert catalog.images.add_many(dataset.id, [seen(0, near=1), changed]).new == 0
+    known = [(old, ids[1]), (ids[1], None), (ids[0], ids[1]), (last, ids[1])]
+    found = [(one, "0f" * 8, near) for one, near in sorted(known)]
+    assert list(catalog.images.hashes(dataset.id)) == found
+    assert [one for one, _ in catalog.images.colours(dataset.id)] == sorted([old, *ids, last])
+
+
 def test_each_round_of_a_loop_takes_fresh_images(catalog: Catalog) -> None:
     world = make_world(catalog, images=5)
     loop = catalog.loops.start_or_resume(world.dataset.id, PLAN)
     first, second, _ = catalog.rounds.for_loop(loop.id)
 
     def unused() -> list[int]:
-        images = catalog.images.unused_in_loop(world.dataset.id, loop.id, limit=2)
-        return [image.id for image in images]
+        return catalog.images.unused_ids_in_loop(world.dataset.id, loop.id, limit=2)
 
     assert unused() == world.image_ids[:2]
     assert catalog.rounds.assign_images(first.id, unused()) == 2

@@ -52,7 +52,6 @@ def test_unused_ids_are_those_of_the_unused_images(catalog: Catalog) -> None:
     images, dataset = catalog.images, world.dataset.id
     assert images.unused_ids_in_loop(dataset, loop.id, limit=None) == rest
     assert images.unused_ids_in_loop(dataset, loop.id, limit=2) == rest[:2]
-    assert [row.id for row in images.unused_in_loop(dataset, loop.id, limit=9)] == rest
 
 
 def test_a_plan_is_read_a_part_at_a_time_and_only_once(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.core.records import Stage
-from storage.catalog import PEOPLE, PlannedRound, TaskResult, TaskVerdict, VerdictKind
+from storage.catalog import MIX, PEOPLE, PlannedRound, TaskResult, TaskVerdict, VerdictKind
 
 VERDICTS = [
     ["made/1/0", "accept", 1.5, None, None],
@@ -74,6 +74,10 @@ def test_a_stored_result_is_read_and_written_as_it_was(
         (
             {"stage": "semi_automatic", "images": 20, "retrain": True, "annotator": "people"},
             PlannedRound(stage=Stage.SEMI_AUTOMATIC, images=20, retrain=True, annotator=PEOPLE),
+        ),
+        (
+            {"stage": "assisted_manual", "images": 9, "retrain": False, "choice": "mix"},
+            PlannedRound(stage=Stage.ASSISTED_MANUAL, images=9, choice=MIX),
         ),
         (
             {"stage": "fully_automatic", "images": 500, "retrain": False},

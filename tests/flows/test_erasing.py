@@ -233,7 +233,9 @@ def test_an_erased_dataset_leaves_other_datasets_and_shared_pixels(site: Site) -
     assert _keys(store, "images/") == [first.key]
     for prefix in ("annotations/", "trajectories/", "embeddings/", "evaluations/", "releases/"):
         assert _keys(store, prefix) == []
-    assert _run("status")["datasets"] == {"other": {"images": 1, "held_out": 0}}
+    assert _run("status")["datasets"] == {
+        "other": {"images": 1, "held_out": 0, "near_duplicates": 0}
+    }
 
 
 def test_nothing_is_erased_while_somebody_is_at_work_on_it(site: Site) -> None:

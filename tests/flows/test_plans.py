@@ -24,6 +24,7 @@ PLANS = {
         assisted_manual=1, fully_automatic=0, images_per_round=3, annotator="people"
     ),
     "simulated": LoopPlan(assisted_manual=0, semi_automatic=2, images_per_round=7),
+    "chosen": LoopPlan(assisted_manual=1, choice="diversity"),
     "automatic": LoopPlan(assisted_manual=0, semi_automatic=0, fully_automatic=2),
 }
 
@@ -97,6 +98,7 @@ def test_without_a_loop_the_command_has_its_defaults(
         ({"rounds": "0,0,0"}, "at least one round"),
         ({"rounds": "1,1,9999999999"}, "at most 1000 rounds"),
         ({"annotator": "bob"}, "people or simulated|simulated or people"),
+        ({"choice": "best"}, "random, disagreement, diversity or mix"),
     ],
 )
 def test_a_plan_that_cannot_be_understood_is_refused_at_both_doors(
@@ -114,7 +116,8 @@ def test_a_plan_that_cannot_be_understood_is_refused_at_both_doors(
 
 
 @pytest.mark.parametrize(
-    "values", [{"rounds": "2,2"}, {"images_per_round": 4}, {"annotator": "simulated"}]
+    "values",
+    [{"rounds": "2,2"}, {"images_per_round": 4}, {"annotator": "simulated"}, {"choice": "mix"}],
 )
 def test_a_plan_that_contradicts_the_loop_under_way_is_refused_in_words(
     site: Site, started: list[list[PlannedRound]], values: dict[str, Any]

@@ -25,6 +25,7 @@ ELSEWHERE = {
     *("lease_seconds", "outage_seconds", "people_lease_seconds", "people_draft_seconds"),
     *("runner", "ray", "page"),
     "held_out",  # of an ingest, whose images store their split
+    "rounds",  # of a loop, whose plan stores the choice
 }
 """Settings that say where, how fast and for how much work is done."""
 

@@ -23,7 +23,7 @@ def _old_workspace(root: Path, revision: str) -> Workspace:
     return Workspace(load_settings(root))
 
 
-@pytest.mark.parametrize("revision", ["0001", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0004", "0009"])
 def test_an_older_catalog_is_backed_up_before_it_is_brought_forward(
     tmp_path: Path, revision: str
 ) -> None:

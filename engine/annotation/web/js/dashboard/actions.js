@@ -5,7 +5,7 @@ import { el, openDialog, toast } from "../shared/dom.js";
 import { duration, secondsBetween, words } from "../shared/format.js";
 
 const PLAN_MS = 300;
-const CHOICES = { annotator: ["people", "simulated"] }; // fields with words to choose from
+const CHOICES = { annotator: ["people", "simulated"], choice: ["random", "disagreement", "diversity", "mix"] }; // fields with words to choose from
 const STATE_BADGES = { running: "badge-accent", done: "badge-good", failed: "badge-bad", stopped: "badge-warn" };
 const A_DAY_MS = 86_400_000;
 const SEEN = "dataengine.failuresSeen"; // when the notice of failures was last dismissed

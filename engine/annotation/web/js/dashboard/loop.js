@@ -44,6 +44,7 @@ function panel(dataset, loop, isAdmin) {
     `${count(dataset.annotated)} annotated by people`,
     `${count(dataset.to_annotate)} still to annotate`,
     `${count(dataset.held_out)} held out`,
+    dataset.near_duplicates && nearDuplicates(dataset.near_duplicates),
     `${count(dataset.masks)} masks`,
     dataset.masks_handed_in && `${count(dataset.masks_handed_in)} more submitted, added to the table when their round ends`,
     dataset.masks && `${decimal(dataset.masks_per_image)} per image`,
@@ -63,6 +64,11 @@ function panel(dataset, loop, isAdmin) {
     steps,
     el("p", { class: "next" }, el("strong", {}, "Next: "), nextStep(dataset, loop, isAdmin)),
   );
+}
+
+/** Images that repeat others: the stages with people leave them out. */
+function nearDuplicates(number) {
+  return number === 1 ? "1 near-duplicate, not annotated twice" : `${count(number)} near-duplicates, not annotated twice`;
 }
 
 /** The whole loop in grey, for a dataset without rounds. */
@@ -113,6 +119,7 @@ function roundStep(row, isCurrent) {
     gates(row),
     tasksBar(row),
     figures(row),
+    row.chosen ? el("span", { class: "muted small chosen" }, row.chosen) : null,
   );
 }
 

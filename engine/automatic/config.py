@@ -169,9 +169,9 @@ PRESETS = {
     "fast": GeneratorConfig(half=True),
 }
 """`default`: a grid over the image, and over 2 x 2 crops for a model with a small input; similar
-candidates are averaged; duplicates, fragments, specks and masks of the whole image are removed. `reference`: the defaults of segment_anything's generator. `sa1b`: the settings of SA-1B
-(SAM paper, appendix B). `fast`: `default` in bfloat16. All take score thresholds from the model's
-card."""
+candidates are averaged; duplicates, fragments, specks and masks of the whole image are removed.
+`reference`: the defaults of segment_anything's generator. `sa1b`: the settings of SA-1B (SAM paper,
+appendix B). `fast`: `default` in bfloat16. All take score thresholds from the model's card."""
 
 
 def preset(name: str, **changes: Any) -> GeneratorConfig:

@@ -231,7 +231,7 @@ class MaskGenerator:
         return boxes, nms(boxes, scores, self.config.max_box_iou)
 
     def _keep_best(self, found: Sequence[Candidate]) -> list[Candidate]:
-        """Return the candidates that NMS keeps, with averaged masks, highest predicted IoU first."""
+        """Return the candidates that NMS keeps, averaged, highest predicted IoU first."""
         config = self.config
         kept = self._suppress(found)[1] if found else np.array([], np.int64)
         if config.average_iou == 1:

@@ -18,7 +18,6 @@ from engine.automatic import GeneratorConfig, MaskGenerator, preset
 from engine.automatic.candidates import FilterThresholds, stability_score
 from engine.automatic.config import PRESETS
 from engine.automatic.crops import Crop, make_crops, touches_crop_edge
-
 from engine.automatic.regions import remove_small_regions
 from engine.automatic.windows import Frame, LogitWindow, MaskWindow, finite
 from engine.core.rle import decode as decode_rle
@@ -491,7 +490,8 @@ def test_every_object_is_kept_once_and_whole(
 
 
 def test_similar_candidates_are_averaged_into_one_mask() -> None:
-    bites = [(8, 8, 16, 16), (32, 8, 40, 16), (8, 32, 16, 40)]  # each candidate lacks another corner
+    # each candidate lacks another corner
+    bites = [(8, 8, 16, 16), (32, 8, 40, 16), (8, 32, 16, 40)]
     answers = [
         (WHOLE_THING & ~rectangles(bite), score)
         for bite, score in zip(bites, (0.9, 0.8, 0.7), strict=True)

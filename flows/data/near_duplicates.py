@@ -17,7 +17,7 @@ from engine.core.near_duplicates import (
 )
 from flows.workspace.retry import retry_during_outage
 from flows.workspace.workspace import Workspace
-from storage.catalog import Image, NewImage
+from storage.catalog import Image, NewImage, NotFoundError
 from storage.formats.images import BadImageError, read_image, thumbnail
 from storage.objects import ObjectNotFoundError
 
@@ -127,16 +127,21 @@ class NearDuplicates:
             and shows_the_same(seen_HWC, other)
         ]
 
-    def _image(self, place: int) -> Image | NewImage:
+    def _image(self, place: int) -> Image | NewImage | None:
+        """None if it was erased meanwhile."""
         if place in self._new:
             return self._new[place]
         images, image_id = self._workspace.catalog.images, self._ids[place]
-        return retry_during_outage(self._outage_seconds, lambda: images.get(image_id))
+        try:
+            return retry_during_outage(self._outage_seconds, lambda: images.get(image_id))
+        except NotFoundError:
+            return None
 
     def _thumbnail(self, place: int) -> np.ndarray | None:
         """None if the stored image is lost or damaged: then nothing is compared with it."""
         if place not in self._thumbnails:
-            self._keep(place, self._read(self._image(place)))
+            image = self._image(place)
+            self._keep(place, None if image is None else self._read(image))
         return self._thumbnails[place]
 
     def _read(self, image: Image | NewImage) -> np.ndarray | None:

@@ -91,7 +91,8 @@ class _Repeats:
 
     def __init__(self, workspace: Workspace, row: Round) -> None:
         catalog = workspace.catalog
-        self._near = catalog.images.near_duplicates(row.dataset_id)
+        skips = workspace.settings.rounds.skip_near_duplicates
+        self._near = catalog.images.near_duplicates(row.dataset_id) if skips else {}
         self.annotated = catalog.images.annotated_ids(row.dataset_id, before=utc_now())
         rounds = catalog.rounds.for_loop(row.loop_id)
         by_people = [one.id for one in rounds if one.stage != Stage.FULLY_AUTOMATIC]

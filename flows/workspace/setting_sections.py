@@ -77,6 +77,9 @@ class RoundSettings(Section):
     choice: Literal["random", "disagreement", "diversity", "mix"] = "random"
     """How a new loop's images are chosen: in order of ingest; those whose automatic masks have the
     lowest scores; those that look least like the annotated ones; half by each of the latter two."""
+    skip_near_duplicates: bool = True
+    """Leave out images that nearly repeat an annotated one. A series by a fixed camera of things
+    that are small in the image can look repeated without being so."""
 
 
 class TrainSettings(Section):

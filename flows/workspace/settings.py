@@ -237,6 +237,7 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 
 [rounds]
 # choice = "random"        # images of a round: random, disagreement, diversity, mix
+# skip_near_duplicates = true
 
 [train]
 # steps = 150             # default: by the number of training images

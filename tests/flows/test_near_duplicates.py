@@ -20,7 +20,8 @@ from flows.operations.dashboard import WorkspaceReports
 from flows.operations.status import round_rows, status_of
 from flows.stages.rounds import NoImagesError, context_of, open_round
 from flows.workspace import progress
-from flows.workspace.workspace import Workspace
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Round, Split, TaskKind, TaskResult
 from storage.catalog.erasing import forget_images
 from storage.catalog.tables import ImageRow
@@ -150,6 +151,16 @@ def test_a_near_duplicate_is_not_annotated_twice(workspace: Workspace, folder: P
     assert loop["rounds"][1]["chosen"] == rows[1]["chosen"]
     automatic = open_round(workspace, automatic)
     assert names_in(workspace, automatic) == set(by_name(workspace))  # the model makes all masks
+
+
+def test_a_setting_has_near_duplicates_annotated_too(workspace: Workspace, folder: Path) -> None:
+    settings = workspace.settings.root / FILE_NAME
+    settings.write_text(settings.read_text() + "[rounds]\nskip_near_duplicates = false\n")
+    again = open_workspace(str(workspace.settings.root))
+    ingested(again, folder)
+    first, _, _ = opened(again, images=9)
+    assert names_in(again, first) == set(by_name(again))
+    again.catalog.close()
 
 
 def test_a_round_whose_images_are_all_near_duplicates_says_so(

@@ -13,6 +13,7 @@ from rich.markup import escape
 from engine.core.errors import DataEngineError
 from flows.cli import (
     amg,
+    audit,
     erase,
     evaluate,
     images,
@@ -38,7 +39,7 @@ app = typer.Typer(
     help="The open data engine: images in, masks and a better model out.",
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
-for group in (setup, images, loop, page, evaluate, amg, releases, production, upkeep):
+for group in (setup, images, loop, page, evaluate, audit, amg, releases, production, upkeep):
     app.add_typer(group.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from engine.core.batches import batches
 from storage import layout
 from storage.catalog.database import Catalog
-from storage.catalog.states import RunState, TaskState
+from storage.catalog.states import RunKind, RunState, TaskState
 from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskRow
 from storage.catalog.tasks import TaskResult
 from storage.compaction import known_files
@@ -197,8 +197,11 @@ class _Rows:
 
 
 def pinned_versions(catalog: Catalog) -> set[int]:
-    """Versions of the mask table that releases and model versions were made from; they must stay
-    readable."""
+    """Versions of the mask table that releases and model versions were made from, and that
+    unfinished audits draw from; they must stay readable."""
+    drawn_from = RunRow.config["audit"]["table_version"].as_integer()
+    unfinished = (RunRow.kind == RunKind.REVIEW, RunRow.state != RunState.FINISHED)
+    audited = catalog.values(select(drawn_from).where(*unfinished))
     trained_on = catalog.values(select(ModelRow.table_version))
     released = catalog.values(select(ReleaseRow.table_version))
-    return {version for version in (*released, *trained_on) if version is not None}
+    return {version for version in (*released, *trained_on, *audited) if version is not None}

@@ -5,7 +5,13 @@ Flows and torch are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import os
 import sys
+
+# Read by OpenMP when torch is imported, here and in processes that this one starts. Threads that
+# wait for each other by spinning take 2 to 3 times as long beside one busy process; sleeping costs
+# a sixth on a quiet machine (docs/LOG.md, 2026-11-27).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 from rich.markup import escape
@@ -13,6 +19,7 @@ from rich.markup import escape
 from engine.core.errors import DataEngineError
 from flows.cli import (
     amg,
+    audit,
     erase,
     evaluate,
     images,
@@ -38,7 +45,7 @@ app = typer.Typer(
     help="The open data engine: images in, masks and a better model out.",
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
-for group in (setup, images, loop, page, evaluate, amg, releases, production, upkeep):
+for group in (setup, images, loop, page, evaluate, audit, amg, releases, production, upkeep):
     app.add_typer(group.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)

@@ -44,6 +44,7 @@ from storage.catalog import (
     Release,
     ReleaseState,
     RunKind,
+    RunState,
     VerdictKind,
     new_id,
 )
@@ -55,6 +56,8 @@ REPEATED_IOU = 0.7
 """IoU with an earlier mask from which an automatic mask is a repeat."""
 
 PAGE = 200
+RUNS = 10_000
+"""Latest review runs that are searched for an audit."""
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
 FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
 """Files of a release in the object store."""
@@ -149,8 +152,8 @@ def _tar(folder: Path, path: Path) -> None:
 
 
 def _summary(workspace: Workspace, dataset: Dataset, name: str) -> dict[str, Any]:
-    """Return the report's summary: the rounds of the last loop, if any, and the share of accepted
-    masks in review."""
+    """Return the report's summary: the rounds of the last loop, if any, the share of accepted
+    masks in review, and the latest audit."""
     loop = workspace.catalog.loops.latest(dataset.id)
     verdicts = workspace.catalog.verdicts.counts(dataset.id)
     judged = sum(verdicts.values())
@@ -158,8 +161,17 @@ def _summary(workspace: Workspace, dataset: Dataset, name: str) -> dict[str, Any
     return {
         "rounds": round_rows(workspace, loop.id) if loop else [],
         "review": {"accepted_share": accepted},
+        "audit": latest_audit(workspace, dataset.id),
         "release": name,
     }
+
+
+def latest_audit(workspace: Workspace, dataset_id: int) -> dict[str, Any] | None:
+    """Return the result of the dataset's latest finished audit (docs/quality.md), or None."""
+    runs = workspace.catalog.runs.all(
+        dataset_id=dataset_id, kind=RunKind.REVIEW, state=RunState.FINISHED, limit=RUNS
+    )
+    return next((run.metrics for run in runs if "audit" in run.config), None)
 
 
 def _card(
@@ -172,6 +184,7 @@ def _card(
         "table_version": begun.table_version,
         **counts,
         "verdicts": {str(kind): count for kind, count in verdicts.items()},
+        "audit": latest_audit(workspace, dataset.id),
         "models": sorted(counts["models"]),
         "rule": "people's masks, then automatic ones that were not rejected and overlap no mask "
         f"already in by {REPEATED_IOU} or more",

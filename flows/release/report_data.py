@@ -11,7 +11,7 @@ from engine.core.overlay import draw_masks
 from engine.core.records import Mask, Source, Stage
 from flows.release.report_html import Picture, Report, RoundRow, render_report
 from flows.workspace.workspace import Workspace
-from storage.catalog import AnnotatorKind, Image
+from storage.catalog import PEOPLE, AnnotatorKind, Image
 
 PICTURES_PER_GROUP = 4
 
@@ -22,8 +22,8 @@ def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], pa
     Args:
         workspace: the workspace.
         dataset: name of the dataset.
-        summary: `rounds` as `round_rows` returns them; optional `final`, `review`, `release`,
-            `seconds`.
+        summary: `rounds` as `round_rows` returns them; optional `final`, `review`, `audit`,
+            `release`, `seconds`.
         path: the file to write.
     """
     counts = workspace.masks.counts(("stage",), dataset=dataset)
@@ -67,6 +67,8 @@ def _facts(
     verdicts = summary.get("review") or {}
     if verdicts.get("accepted_share") is not None:
         facts.append(("accepted in review", f"{verdicts['accepted_share']:.0%}"))
+    if audit := summary.get("audit"):
+        facts.append((f"IoU from {audit['at_iou']:g}, audited", _audited(audit, audit["at_iou"])))
     if summary.get("release"):
         facts.append(("release", summary["release"]))
     if summary.get("seconds"):
@@ -108,7 +110,30 @@ def _notes(summary: dict[str, Any]) -> list[str]:
             f"After the last retrain, model {final['model']} reaches held-out mIoU "
             f"{final['miou_1_click']:.3f} at 1 click and {final['miou_3_clicks']:.3f} at 3 clicks."
         )
+    if audit := summary.get("audit"):
+        notes.append(_audit_note(audit))
     return notes
+
+
+def _audit_note(audit: dict[str, Any]) -> str:
+    """Return a sentence on an audit's result, beside the figures of SAM's paper."""
+    reached = []
+    for level in audit["shares"]:
+        known = audit["paper"].get(level)
+        paper = "" if known is None else f" (SAM's paper on SA-1B: {known:.0%})"
+        reached.append(f"IoU {level} in {_audited(audit, level)}{paper}")
+    who = "people" if audit["annotator"] == PEOPLE else "simulated annotators"
+    return (
+        f"Audit of {audit['judged']:,} of {audit['masks']:,} automatic masks, corrected by {who}: "
+        f"mask and corrected mask reach {' and '.join(reached)}. Intervals: "
+        f"{audit['confidence']:.0%}."
+    )
+
+
+def _audited(audit: dict[str, Any], level: float | str) -> str:
+    """Return an audited share with its interval, in percent."""
+    share = audit["shares"][str(level)]
+    return f"{share['estimate']:.1%} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
 
 
 def _pictures(workspace: Workspace, dataset: str) -> Iterable[Picture]:

@@ -75,7 +75,11 @@ def review(
             wait_for_people(opened, context, TaskKind.REVIEW)
         else:
             answer_tasks(
-                opened, context, TaskKind.REVIEW, sorted(chosen), _reviewer(opened, context)
+                opened,
+                context,
+                TaskKind.REVIEW,
+                sorted(chosen),
+                simulated_reviewer(opened, context),
             )
         figures = finish_review(opened, context).to_json()
         opened.catalog.runs.finish(context.run_id, figures)
@@ -172,9 +176,19 @@ def queue_review(workspace: Workspace, context: RunContext, sample: dict[int, li
     workspace.queue.add(tasks)
 
 
-def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
+def simulated_reviewer(
+    workspace: Workspace, context: RunContext, *, is_exact: bool = False
+) -> AnswerTask:
+    """Return the simulated reviewer of a run, who judges and fixes by ground truth.
+
+    Args:
+        is_exact: fix each mask that is not yet as a finished mask (`finish_iou`), instead of
+            accepting masks that are good enough (`accept_iou`).
+    """
     annotator = simulated_annotator(workspace, context.model)
     drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
+    config = annotator.config
+    accept_iou = config.finish_iou if is_exact else config.accept_iou
 
     def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
         ids = set(task.payload["mask_ids"])
@@ -187,8 +201,8 @@ def _reviewer(workspace: Workspace, context: RunContext) -> AnswerTask:
         viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
         overlaps = iou_matrix([mask.rle for mask in given], truths)
         for mask, row in zip(given, overlaps, strict=True):
-            kind, seconds, fixed = VerdictKind.REJECT, annotator.config.cost.glance, None
-            if row.max(initial=0) >= annotator.config.accept_iou:
+            kind, seconds, fixed = VerdictKind.REJECT, config.cost.glance, None
+            if row.max(initial=0) >= accept_iou:
                 kind = VerdictKind.ACCEPT
             elif row.max(initial=0) >= FIXABLE_IOU:
                 made = annotator.annotate(viewer, [decode(truths[int(row.argmax())])])

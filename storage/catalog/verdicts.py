@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import aliased
 
 from storage.catalog.sessions import Repository
-from storage.catalog.states import Split, TaskKind, TaskState, VerdictKind
-from storage.catalog.tables import ImageRow, TaskRow, VerdictRow
+from storage.catalog.states import RunState, Split, TaskKind, TaskState, VerdictKind
+from storage.catalog.tables import ImageRow, RunRow, TaskRow, VerdictRow
 
 ROWS = 500
 """Tasks read at once."""
@@ -81,16 +81,17 @@ class Verdicts(Repository):
 
     def asked_mask_ids(self, dataset_id: int) -> set[str]:
         """Masks with a verdict or in the review queue."""
-        query = select(TaskRow.payload).where(
-            TaskRow.dataset_id == dataset_id,
-            TaskRow.kind == TaskKind.REVIEW,
-            TaskRow.state != TaskState.SKIPPED,
-        )
+        query = select(TaskRow.payload).where(*_in_review(dataset_id))
         judged = _latest(dataset_id, VerdictRow.mask_id)
         with self._sessions.reading() as session:
             queued = session.scalars(query.execution_options(yield_per=ROWS))
-            found = {str(name) for row in queued for name in row.get("mask_ids", [])}
-            return found.union(session.scalars(judged))
+            return _named(queued).union(session.scalars(judged))
+
+    def waiting_mask_ids(self, dataset_id: int) -> set[str]:
+        """Masks in the review tasks of unfinished runs, without skipped tasks."""
+        query = select(TaskRow.payload).join(RunRow, RunRow.id == TaskRow.run_id)
+        query = query.where(*_in_review(dataset_id), RunRow.state != RunState.FINISHED)
+        return _named(self._sessions.values(query))
 
     def rejected_mask_ids(self, dataset_id: int) -> set[str]:
         """Masks whose latest verdict is reject. Fixed masks are in `fixes`."""
@@ -136,6 +137,20 @@ class Verdicts(Repository):
             query = query.join(ImageRow, ImageRow.id == TaskRow.image_id)
             query = query.where(ImageRow.split == split)
         return set(self._sessions.values(query))
+
+
+def _in_review(dataset_id: int) -> tuple[ColumnElement[bool], ...]:
+    """Conditions for a dataset's review tasks, except skipped ones."""
+    return (
+        TaskRow.dataset_id == dataset_id,
+        TaskRow.kind == TaskKind.REVIEW,
+        TaskRow.state != TaskState.SKIPPED,
+    )
+
+
+def _named(payloads: Iterable[dict[str, Any]]) -> set[str]:
+    """The masks that the payloads of review tasks name."""
+    return {str(name) for payload in payloads for name in payload.get("mask_ids", [])}
 
 
 def _latest(dataset_id: int, *columns: Any) -> Select[Any]:

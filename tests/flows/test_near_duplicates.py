@@ -153,14 +153,15 @@ def test_a_near_duplicate_is_not_annotated_twice(workspace: Workspace, folder: P
     assert names_in(workspace, automatic) == set(by_name(workspace))  # the model makes all masks
 
 
-def test_a_setting_has_near_duplicates_annotated_too(workspace: Workspace, folder: Path) -> None:
-    settings = workspace.settings.root / FILE_NAME
-    settings.write_text(settings.read_text() + "[rounds]\nskip_near_duplicates = false\n")
-    again = open_workspace(str(workspace.settings.root))
-    ingested(again, folder)
-    first, _, _ = opened(again, images=9)
-    assert names_in(again, first) == set(by_name(again))
-    again.catalog.close()
+def test_a_setting_has_near_duplicates_annotated_too(tmp_path: Path, folder: Path) -> None:
+    root = tmp_path / "all"
+    root.mkdir()
+    (root / FILE_NAME).write_text("[rounds]\nskip_near_duplicates = false\n")
+    workspace = open_workspace(str(root))
+    workspace.prepare()
+    ingested(workspace, folder)
+    first, _, _ = opened(workspace, images=9)
+    assert names_in(workspace, first) == set(by_name(workspace))
 
 
 def test_a_round_whose_images_are_all_near_duplicates_says_so(

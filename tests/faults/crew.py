@@ -23,7 +23,7 @@ from flows.workspace.workspace import Workspace
 from storage.catalog import ShardState
 from storage.compaction import known_files
 from storage.sweep import sweep
-from tests.faults.shard_worker import wait_for, work_forked
+from tests.faults.shard_worker import WAIT_SECONDS, wait_for, work_forked
 
 Masks = Counter[tuple[str, bytes]]
 """How often the table has a mask: its image's SHA-256 and its outline."""
@@ -47,7 +47,20 @@ class Worker:
         wait_for(self.folder / name)
 
     def freeze(self) -> None:
+        """Stop every thread: on a busy machine some run on for a while after the signal."""
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self._is_stopped():
+            assert time.monotonic() < deadline, "the worker does not stop"
+            time.sleep(0.005)
+
+    def _is_stopped(self) -> bool:
+        try:
+            threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+            states = {file.read_text().rpartition(")")[2].split()[0] for file in threads}
+        except (FileNotFoundError, ProcessLookupError):  # a thread has just ended
+            return False
+        return states == {"T"}
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)

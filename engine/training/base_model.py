@@ -52,8 +52,8 @@ CALIBRATION_FIRST_SEED = 5_000_000
 """First seed of the scenes on which thresholds are calibrated."""
 
 PHOTO_THRESHOLDS = Thresholds(min_predicted_iou=0.4, min_stability=0.8)
-"""Lower limits of the calibrated thresholds: on scenes, whose scores are higher, lower ones suffice
-that let three masks of four pass on photographs which match no object (docs/LOG.md, 2026-11-27)."""
+"""Lower limits of the calibrated thresholds, found on photographs (docs/LOG.md, 2026-11-27). Scores
+on scenes are higher, so that thresholds calibrated on scenes alone are too low for photographs."""
 
 IMAGES = 64
 """Images per step on a GPU."""

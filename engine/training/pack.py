@@ -4,8 +4,9 @@ Images are shrunk to SIDE pixels and stored as WebP, masks as run lengths, and t
 `engine.training.regions` as a map of leaves and a table of each region's leaves. `RULES` describes
 the sets behind the shipped model (docs/lite.md); other sets get the default rule.
 
-A file's arrays, N images, T masks, R regions: sizes_N2 (H, W), set_N; image_T, counts (bytes end to
-end) with count_start_T1; pixels and pixel_start_N1; leaves (PNG) and leaf_start_N1; image_R,
+A file's arrays, N images, T masks, P proposals of a model, R regions: sizes_N2 (H, W), set_N;
+image_T, counts (bytes end to end) with count_start_T1; image_P, proposals and proposal_start_P1;
+pixels and pixel_start_N1; leaves (PNG) and leaf_start_N1; image_R,
 members_RL (bits over MAX_LEAVES); names (JSON: set names and rules).
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -33,8 +34,20 @@ from engine.training.trunk import fresh_trunk, imagenet_weights
 SIDE = 480
 """Longer side of a stored image in pixels."""
 
+Propose = Callable[[np.ndarray], list[np.ndarray]]
+"""Returns masks, bool (H, W), of an RGB uint8 image (H, W, 3)."""
+
+MakePropose = Callable[[], Propose]
+
 QUALITY = 76
 """Quality of WebP; 1,244 photographs take about 30 MB."""
+
+WORSE_COPY = 0.6
+"""A proposal with a higher IoU with a known mask is a copy of it."""
+
+CONTAINED = 0.85
+"""A mask with at least this share of its area in another is a part of it; with at most the rest,
+outside."""
 
 MIN_PIXELS = 20
 """Masks of fewer pixels at SIDE are dropped."""
@@ -84,12 +97,16 @@ class _PackedImage:
     size: tuple[int, int]
     pixels: bytes
     masks: list[RLE]
+    proposals: list[RLE]
     leaves: bytes
     members_RL: np.ndarray
 
 
 _trunk: Any = None
 """The trunk of this worker process."""
+
+_propose: Propose | None = None
+"""The function of this worker process that finds proposals."""
 
 _Task = tuple[int, Example, bool]
 """Number of the set, an annotated image, and the set's `has_regions`."""
@@ -115,8 +132,24 @@ def _pack_image(task: _Task) -> _PackedImage:
         picture = io.BytesIO()
         Image.fromarray(found.leaves_HW).save(picture, "PNG", optimize=True)
         leaves = picture.getvalue()
-    rles = [encode(mask) for mask in masks]
-    return _PackedImage(number, size, pixels.getvalue(), rles, leaves, members)
+    found_masks = _propose(image) if has_regions and _propose else []
+    proposals = [mask for mask in found_masks if fits_known(mask, masks)]
+    rles, proposed = ([encode(mask) for mask in some] for some in (masks, proposals))
+    return _PackedImage(number, size, pixels.getvalue(), rles, proposed, leaves, members)
+
+
+def fits_known(mask_HW: np.ndarray, known: Sequence[np.ndarray]) -> bool:
+    """Return whether a mask is no worse copy of a known mask and crosses none: each known mask lies
+    outside, contains it as a part, or is a part of it."""
+    area = max(int(mask_HW.sum()), 1)
+    for other in known:
+        overlap = int((mask_HW & other).sum())
+        of_mask, of_other = overlap / area, overlap / max(int(other.sum()), 1)
+        if overlap / (area + other.sum() - overlap) > WORSE_COPY:
+            return False
+        if max(of_mask, of_other) > 1 - CONTAINED and max(of_mask, of_other) < CONTAINED:
+            return False
+    return True
 
 
 def _drop_known(regions: Regions, masks: Sequence[np.ndarray]) -> Regions:
@@ -131,21 +164,26 @@ def _drop_known(regions: Regions, masks: Sequence[np.ndarray]) -> Regions:
     return Regions(leaves, regions.members_RN[keep])
 
 
-def _init_worker(weights: dict[str, torch.Tensor]) -> None:
-    global _trunk
+def _init_worker(weights: dict[str, torch.Tensor], make_propose: MakePropose | None) -> None:
+    global _trunk, _propose
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _trunk = fresh_trunk(weights)
+    _propose = make_propose() if make_propose else None
 
 
 def _pack_images(
-    tasks: Iterator[_Task], weights: dict[str, torch.Tensor], workers: int
+    tasks: Iterator[_Task],
+    weights: dict[str, torch.Tensor],
+    workers: int,
+    make_propose: MakePropose | None,
 ) -> Iterator[_PackedImage]:
+    given = (weights, make_propose)
     if not workers:
-        _init_worker(weights)
+        _init_worker(*given)
         yield from map(_pack_image, tasks)
         return
-    with ProcessPoolExecutor(workers, initializer=_init_worker, initargs=(weights,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_init_worker, initargs=given) as pool:
         while batch := list(islice(tasks, 8 * workers)):  # bounds the images in memory
             yield from pool.map(_pack_image, batch)
 
@@ -155,6 +193,7 @@ def pack(
     out: Path,
     *,
     workers: int = 2,
+    make_propose: MakePropose | None = None,
 ) -> None:
     """Write several sets to one file, atomically.
 
@@ -162,6 +201,8 @@ def pack(
         sets: annotated images by the set's name.
         out: file to write.
         workers: processes that find regions; 0 for this process.
+        make_propose: called once in each process; its result finds further masks, of which those
+            that fit the known masks are stored. It must be picklable.
 
     Raises:
         ValueError: the sets have no images.
@@ -174,7 +215,7 @@ def pack(
         for number, (name, examples) in enumerate(sets.items())
         for example in examples
     )
-    found = list(_pack_images(tasks, imagenet_weights(), workers))
+    found = list(_pack_images(tasks, imagenet_weights(), workers, make_propose))
     if not found:
         raise ValueError(f"expected annotated images, found none in {', '.join(sets)}")
     partial = out.with_name(f".{out.name}.partial.npz")
@@ -193,6 +234,9 @@ def _write(out: Path, found: list[_PackedImage], names: dict[str, Any]) -> None:
     pixels, pixel_start = concatenate([item.pixels for item in found])
     leaves, leaf_start = concatenate([item.leaves for item in found])
     counts, count_start = concatenate([rle.counts for item in found for rle in item.masks])
+    proposals, proposal_start = concatenate(
+        [rle.counts for item in found for rle in item.proposals]
+    )
     np.savez(
         out,
         sizes_N2=np.array([item.size for item in found], np.int32),
@@ -204,6 +248,9 @@ def _write(out: Path, found: list[_PackedImage], names: dict[str, Any]) -> None:
         counts=counts,
         count_start_T1=count_start,
         image_T=np.repeat(np.arange(len(found)), [len(item.masks) for item in found]),
+        proposals=proposals,
+        proposal_start_P1=proposal_start,
+        image_P=np.repeat(np.arange(len(found)), [len(item.proposals) for item in found]),
         image_R=np.repeat(np.arange(len(found)), [len(item.members_RL) for item in found]),
         members_RL=np.packbits(np.concatenate([item.members_RL for item in found]), axis=1),
         names=np.frombuffer(json.dumps(names).encode(), np.uint8),

@@ -2,7 +2,8 @@
 
 Every image lies at the top left of a square canvas of `SIDE` pixels; masks are bits on the same
 canvas. N images, M masks, S = SIDE, C = S / COARSE. The masks of an image
-are a slice of the M: annotated or exact masks first, then regions; the last mask of a complete
+are a slice of the M: annotated or exact masks first, then regions and the
+proposals of a model; the last mask of a complete
 image is the union of its objects.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +100,12 @@ def _build_image(
     regions: list[np.ndarray],
     rule: SetRule,
     set_name: str,
+    proposals: Sequence[np.ndarray] = (),
 ) -> _PoolImage:
     size = (image.shape[0], image.shape[1])
     canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
     canvas[: size[0], : size[1]] = image
-    masks = [*objects, *regions]
+    masks = [*objects, *regions, *proposals]
     if rule.is_complete:
         covered = np.zeros(size, bool)
         for mask in objects:
@@ -112,8 +114,14 @@ def _build_image(
     stacked = _stack_on_canvas(masks, size)
     area = (len(masks), SIDE // COARSE, COARSE, SIDE // COARSE, COARSE)
     coarse = stacked.reshape(area).mean(axis=(2, 4), dtype=np.float32) >= 0.5
-    ends = len(objects), len(objects) + len(regions)
-    weights = _mask_weights(ends[0], _region_weights(coarse[ends[0] : ends[1]], coarse[: ends[0]]))
+    first, second, end = np.cumsum([len(objects), len(regions), len(proposals)])
+    of_regions, of_proposals = (
+        _region_weights(coarse[part], coarse[:first])
+        for part in (slice(first, second), slice(second, end))
+    )
+    if of_regions.any():  # the two kinds are drawn equally often
+        of_proposals *= of_regions.sum() / max(float(of_proposals.sum()), 1e-9)
+    weights = _mask_weights(len(objects), np.concatenate([of_regions, of_proposals]))
     if rule.is_complete:
         weights = np.append(weights, np.float32(0))
     return _PoolImage(
@@ -149,6 +157,7 @@ class _StoredImage:
     pixels: bytes
     size: tuple[int, int]
     counts: list[bytes]
+    proposals: list[bytes]
     leaves: bytes
     members: np.ndarray
     set_name: str
@@ -168,7 +177,8 @@ def _load_photo(stored: _StoredImage) -> _PoolImage:
         ]
         members = np.unique(np.concatenate([stored.members, alone]), axis=0)
         regions = [row[leaves] for row in members]
-    return _build_image(image, objects, regions, stored.rule, stored.set_name)
+    proposals = [decode(RLE(stored.size, counts)) for counts in stored.proposals]
+    return _build_image(image, objects, regions, stored.rule, stored.set_name, proposals)
 
 
 def _read_pack(path: Path) -> Iterator[_StoredImage]:
@@ -176,12 +186,17 @@ def _read_pack(path: Path) -> Iterator[_StoredImage]:
         content = {name: file[name] for name in file.files}
     rules, names = _rules(path), set_names(path)
     members = np.unpackbits(content["members_RL"], axis=1).astype(bool)
-    objects = np.searchsorted(content["image_T"], np.arange(len(content["set_N"]) + 1))
-    regions = np.searchsorted(content["image_R"], np.arange(len(content["set_N"]) + 1))
+    images = np.arange(len(content["set_N"]) + 1)
+    objects, proposals, regions = (
+        np.searchsorted(content[name], images) for name in ("image_T", "image_P", "image_R")
+    )
 
     def part(name: str, start: str, index: int) -> bytes:
         begin, end = content[start][index : index + 2]
         return bytes(content[name][begin:end].tobytes())
+
+    def run_lengths(name: str, start: str, ends: np.ndarray) -> list[bytes]:
+        return [part(name, start, row) for row in range(ends[0], ends[1])]
 
     for index, number in enumerate(content["set_N"].tolist()):
         rows = slice(regions[index], regions[index + 1])
@@ -189,10 +204,8 @@ def _read_pack(path: Path) -> Iterator[_StoredImage]:
         yield _StoredImage(
             part("pixels", "pixel_start_N1", index),
             (height, width),
-            [
-                part("counts", "count_start_T1", t)
-                for t in range(objects[index], objects[index + 1])
-            ],
+            run_lengths("counts", "count_start_T1", objects[index : index + 2]),
+            run_lengths("proposals", "proposal_start_P1", proposals[index : index + 2]),
             part("leaves", "leaf_start_N1", index),
             members[rows],
             names[number],

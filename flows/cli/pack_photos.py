@@ -1,9 +1,11 @@
 """Packs folders of annotated photographs into one file for training the base model.
 
     python -m flows.cli.pack_photos photos/a photos/b --out photos.npz
+    python -m flows.cli.pack_photos photos/a --out photos.npz --model lite    # seconds per image
 
 Each folder holds `images/` and `instances.json`, read as `ingest` and `evaluate` read them
-(docs/inputs.md): what is not used is counted and listed.
+(docs/inputs.md): what is not used is counted and listed. With a model, its confident
+automatic masks that fit the annotated ones are packed too.
 """
 
 from __future__ import annotations
@@ -11,10 +13,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
-from engine.training.pack import pack
+import numpy as np
+
+from engine.automatic import MaskGenerator, preset
+from engine.core.rle import decode
+from engine.sam import load_segmenter
+from engine.sam.checkpoint import CheckpointError
+from engine.training.pack import Propose, pack
 from engine.training.photo_pool import set_names
 from engine.training.samples import Example
 from flows.cli.tables import print_left_out
@@ -25,6 +35,18 @@ from flows.workspace.console import console
 from storage.formats.coco import BadAnnotationsError
 
 Sets = dict[str, Input]
+
+PROPOSALS: dict[str, Any] = {
+    "points_per_side": 20,
+    "crop_layers": 0,
+    "min_predicted_iou": 0.45,
+    "min_stability": 0.85,
+    "min_area": 60,
+}
+"""Changes of the preset `fast` for proposals: fewer, and more confident ones."""
+
+LARGEST_PROPOSAL = 0.5
+"""Proposals above this share of the image are dropped."""
 
 
 def read_folders(folders: Sequence[Path]) -> Sets:
@@ -43,8 +65,28 @@ def read_folders(folders: Sequence[Path]) -> Sets:
     }
 
 
-def pack_folders(sets: Sets, out: Path, *, workers: int = 2) -> dict[str, LeftOut]:
-    """Write the file; returns what was left out of each set.
+@dataclass(frozen=True, slots=True)
+class Proposer:
+    """Makes a function that finds confident automatic masks with a model (`lite` or a file)."""
+
+    model: str
+
+    def __call__(self) -> Propose:
+        """Load the model, and return the function."""
+        generator = MaskGenerator(load_segmenter(self.model), preset("fast", **PROPOSALS))
+
+        def propose(image_HWC: np.ndarray) -> list[np.ndarray]:
+            masks = [decode(mask.rle) for mask in generator.generate(image_HWC)]
+            return [mask for mask in masks if mask.mean() < LARGEST_PROPOSAL]
+
+        return propose
+
+
+def pack_folders(
+    sets: Sets, out: Path, *, workers: int = 2, model: str | None = None
+) -> dict[str, LeftOut]:
+    """Write the file, with proposals of a model if one is given; returns what was left out of each
+    set.
 
     Raises:
         ValueError: no image is left.
@@ -61,7 +103,7 @@ def pack_folders(sets: Sets, out: Path, *, workers: int = 2) -> dict[str, LeftOu
     total = sum(len(found.files) for found in sets.values())
     with progress.current().track("pack", total, "image") as advance:
         chosen = {name: examples(name, found, advance) for name, found in sets.items()}
-        pack(chosen, out, workers=workers)
+        pack(chosen, out, workers=workers, make_propose=Proposer(model) if model else None)
     return left_out
 
 
@@ -79,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes")
+    parser.add_argument("--model", help="adds automatic masks of `lite` or of a checkpoint file")
     given = parser.parse_args(arguments)
     progress.use(progress.on(console))
     try:
@@ -88,8 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{given.out} already holds these sets; delete it to pack them again")
                 return 0
             raise ValueError(f"{given.out} holds something else: delete it, or choose another name")
-        left_out = pack_folders(sets, given.out, workers=given.workers)
-    except (BadAnnotationsError, ValueError, OSError) as error:
+        if given.model:
+            load_segmenter(given.model)  # a bad file is named here, not in the processes
+        left_out = pack_folders(sets, given.out, workers=given.workers, model=given.model)
+    except (BadAnnotationsError, CheckpointError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for found in left_out.values():

@@ -75,3 +75,34 @@ def test_a_folder_without_coco_instances_is_refused_by_name(
     assert main([str(folder), "--out", str(tmp_path / "photos.npz")]) == 2
     assert "instances.json" in capsys.readouterr().err
     assert not (tmp_path / "photos.npz").exists()
+
+
+def test_confident_masks_of_a_model_are_added_where_nothing_is_annotated(tmp_path: Path) -> None:
+    folder = shelf(tmp_path / "shelf")
+    pixels = np.full((240, 320, 3), 200, np.uint8)
+    for x in (80, 240):
+        cv2.circle(pixels, (x, 120), 40, (160, 30, 30), -1)
+    (folder / "images" / "a.png").write_bytes(write_png(pixels))
+    left = {"segmentation": [[40, 80, 120, 80, 120, 160, 40, 160]], "category_id": 1}
+    image = {"id": 0, "file_name": "a.png", "height": 240, "width": 320}
+    content = {"images": [image], "annotations": [{"id": 0, "image_id": 0, **left}]}
+    (folder / "instances.json").write_text(json.dumps({**content, "categories": []}))
+    out = tmp_path / "photos.npz"
+    given = [str(folder), "--out", str(out), "--workers", "0"]
+    assert main([*given, "--model", "lite"]) == 0
+    pool = load_pool(out, [], scene_share=0.0, workers=1)
+    with np.load(out) as file:
+        assert len(file["image_P"]) >= 1
+    drawn = pool.box_M4[pool.weight_M > 0]
+    assert any(np.abs(box - [200, 80, 280, 160]).max() <= 8 for box in drawn)  # the other disc
+    assert pool.objects_N.tolist() == [1]
+
+
+def test_a_model_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "photos.npz"
+    given = [str(shelf(tmp_path / "shelf")), "--out", str(out), "--model", str(tmp_path / "no.pt")]
+    assert main(given) == 2
+    assert "no.pt" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,7 +1,9 @@
-"""`dataengine audit`: how many automatic masks are good enough, by people's corrections."""
+"""`dataengine audit`: how many automatic masks are good enough, by people's corrections;
+`dataengine calibrate`: score thresholds from that."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -80,6 +82,55 @@ def audit(
         print_json(result)
     else:
         print_audit(result)
+
+
+@app.command(
+    rich_help_panel=QUALITY,
+    epilog=example(
+        "dataengine calibrate --dataset photos --precision 0.9",
+        "dataengine calibrate --dataset photos --precision 0.95 --at-iou 0.75 --dry-run --json",
+    ),
+)
+def calibrate(
+    precision: Annotated[
+        float, typer.Option(help="Share of the masks that are to be good enough.")
+    ],
+    dataset: DatasetOption = "default",
+    at_iou: Annotated[
+        float | None,
+        typer.Option(help="IoU from which a mask is good enough; by default the audit's."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set the current model's score thresholds for a precision, from the dataset's latest audit.
+
+    Of all thresholds with that precision on the judged masks it takes those that keep the most
+    masks. They can only become stricter; existing masks stay (docs/quality.md).
+    """
+    with in_workspace(as_json) as workspace:
+        from flows.review.audit_thresholds import thresholds_from_audit, use_thresholds
+
+        change = thresholds_from_audit(workspace, dataset, precision, at_iou)
+        if not dry_run:
+            use_thresholds(workspace, change)
+    if as_json:
+        print_json({**change.to_json(), "dry_run": dry_run})
+        return
+    title = f"precision at IoU {change.at_iou:g}, by audit {change.audit[:8]}"
+    table = Table(title=title, header_style="bold")
+    names = ("thresholds", "predicted IoU above", "stability from", "masks kept", "judged")
+    for name in (*names, "precision"):
+        table.add_column(name, justify="left" if name == "thresholds" else "right")
+    for name, row in (("before", change.before), ("after", change.after)):
+        limits = row.thresholds
+        scores = (f"{limits.min_predicted_iou:.2f}", f"{limits.min_stability:.2f}")
+        share = _cell(asdict(row.precision))
+        table.add_row(name, *scores, f"{row.kept:.1%}", str(row.judged), share)
+    console.print(table)
+    done = "would get" if dry_run else "has"
+    told = f"{escape(change.version)} {done} these thresholds for new automatic masks"
+    console.print(f"{told}; existing masks stay", soft_wrap=True)
 
 
 def print_audit(result: dict[str, Any]) -> None:

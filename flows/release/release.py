@@ -33,6 +33,7 @@ from flows.release.image_names import ImageNames
 from flows.release.image_status import Status, image_statuses
 from flows.release.report_data import write_report
 from flows.workspace import costs, progress
+from flows.workspace.audits import latest_audit
 from flows.workspace.run_lock import named_lock, reason_of, release_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
@@ -44,7 +45,6 @@ from storage.catalog import (
     Release,
     ReleaseState,
     RunKind,
-    RunState,
     VerdictKind,
     new_id,
 )
@@ -56,8 +56,6 @@ REPEATED_IOU = 0.7
 """IoU with an earlier mask from which an automatic mask is a repeat."""
 
 PAGE = 200
-RUNS = 10_000
-"""Latest review runs that are searched for an audit."""
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
 FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
 """Files of a release in the object store."""
@@ -161,17 +159,15 @@ def _summary(workspace: Workspace, dataset: Dataset, name: str) -> dict[str, Any
     return {
         "rounds": round_rows(workspace, loop.id) if loop else [],
         "review": {"accepted_share": accepted},
-        "audit": latest_audit(workspace, dataset.id),
+        "audit": _audit(workspace, dataset.id),
         "release": name,
     }
 
 
-def latest_audit(workspace: Workspace, dataset_id: int) -> dict[str, Any] | None:
+def _audit(workspace: Workspace, dataset_id: int) -> dict[str, Any] | None:
     """Return the result of the dataset's latest finished audit (docs/quality.md), or None."""
-    runs = workspace.catalog.runs.all(
-        dataset_id=dataset_id, kind=RunKind.REVIEW, state=RunState.FINISHED, limit=RUNS
-    )
-    return next((run.metrics for run in runs if "audit" in run.config), None)
+    run = latest_audit(workspace, dataset_id)
+    return None if run is None else run.metrics
 
 
 def _card(
@@ -184,7 +180,7 @@ def _card(
         "table_version": begun.table_version,
         **counts,
         "verdicts": {str(kind): count for kind, count in verdicts.items()},
-        "audit": latest_audit(workspace, dataset.id),
+        "audit": _audit(workspace, dataset.id),
         "models": sorted(counts["models"]),
         "rule": "people's masks, then automatic ones that were not rejected and overlap no mask "
         f"already in by {REPEATED_IOU} or more",

@@ -69,6 +69,29 @@ class _Progress:
         return Counts(self.frame.count(good), self.frame.count(self.ious), sizes)
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedMasks:
+    """The masks of an audit: the frame, the IoU of each judged mask with its corrected version, and
+    masks that are not counted (gone, or nobody could judge them)."""
+
+    frame: Frame
+    ious: dict[str, float]
+    left_out: set[str]
+
+
+def judged_masks(workspace: Workspace, run: Run) -> JudgedMasks:
+    """Return the masks of an audit as they are judged so far.
+
+    Raises:
+        AuditError: none is judged.
+    """
+    done, ids = _begun(workspace, run)
+    for look_id in ids:
+        if _images(workspace, look_id):
+            _collect(done, look_id)
+    return JudgedMasks(done.frame, done.ious, done.gone() | done.unanswered)
+
+
 @flow(name="audit")
 def audit(workspace: str, run_id: str) -> dict[str, Any]:
     """Prefect flow: ask for masks look by look until the audit decides; return its result. The run
@@ -91,10 +114,7 @@ def audit(workspace: str, run_id: str) -> dict[str, Any]:
 def _look_until_decided(workspace: Workspace, run: Run) -> dict[str, Any]:
     plan = run.config["audit"]
     asked, planned = plan["asked"], plan["looks"]
-    dataset = workspace.catalog.datasets.get_by_id(run.dataset_id)
-    ids = [_look_id(run, number) for number in range(len(planned))]
-    ours = {name for look_id in ids for name in _asked(_images(workspace, look_id))}
-    done = _Progress(workspace, run, frame_of(workspace, dataset, run.id, plan), ours)
+    done, ids = _begun(workspace, run)
     levels = sorted({asked["at_iou"], *statistics.PAPER}, reverse=True)
     errors = statistics.error_at_looks(planned, asked["confidence"])
     for look_id, total, alpha in zip(ids, planned, errors, strict=True):
@@ -109,6 +129,15 @@ def _look_until_decided(workspace: Workspace, run: Run) -> dict[str, Any]:
         if decision != Decision.CONTINUE:
             break
     return _result(done, decision, alpha)
+
+
+def _begun(workspace: Workspace, run: Run) -> tuple[_Progress, list[str]]:
+    """An audit without its answers, and the ids of its looks."""
+    plan = run.config["audit"]
+    dataset = workspace.catalog.datasets.get_by_id(run.dataset_id)
+    ids = [_look_id(run, number) for number in range(len(plan["looks"]))]
+    ours = {name for look_id in ids for name in _asked(_images(workspace, look_id))}
+    return _Progress(workspace, run, frame_of(workspace, dataset, run.id, plan), ours), ids
 
 
 def _look_id(run: Run, number: int) -> str:

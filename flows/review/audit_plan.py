@@ -9,6 +9,7 @@ from engine.core.errors import DataEngineError
 from engine.core.records import Stage
 from engine.evaluation.audit import looks
 from flows.review.audit_frame import Frame, read_frame
+from flows.workspace.audits import RUNS
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import (
     PEOPLE,
@@ -19,9 +20,6 @@ from storage.catalog import (
     RunKind,
     new_id,
 )
-
-RUNS = 10_000
-"""Latest review runs that are searched for an audit."""
 
 
 class AuditError(DataEngineError):

@@ -23,6 +23,9 @@ MIN_MASKS = 40
 CALIBRATED = "automatic_on_held_out"
 """Name of the calibration's scores on a card."""
 
+CALIBRATED_BY_AUDIT = "automatic_by_audit"
+"""Name of the scores if the thresholds follow from an audit (docs/quality.md)."""
+
 
 def calibration_images(workspace: Workspace, datasets: Sequence[str]) -> list[EvaluationImage]:
     """Return held-out images of the datasets with their masks; none if there are too few."""
@@ -72,7 +75,7 @@ def calibrate_version(workspace: Workspace, version: str) -> str:
         NotFoundError: no such version.
     """
     card = workspace.catalog.models.get(version).card
-    if CALIBRATED in card.get("scores", {}):
+    if {CALIBRATED, CALIBRATED_BY_AUDIT} & set(card.get("scores", {})):
         return str(card.get("note") or "Thresholds were calibrated before.")
     names = [row.name for row in workspace.catalog.datasets.all()]
     if not (images := calibration_images(workspace, names)):

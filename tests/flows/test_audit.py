@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from flows.cli.main import app
 from flows.data.ingest import ingest_folder
 from flows.release.release import REPORT_FILE, release
 from flows.review import audit as audit_module
-from flows.review import review
+from flows.review import audit_thresholds, review
 from flows.review.audit import audit
 from flows.review.audit_plan import AuditError, AuditOptions, start_audit
 from flows.stages.run_context import RunContext
@@ -220,3 +221,58 @@ def test_an_audit_that_nobody_could_answer_gets_a_message_that_says_what_to_do(
     people.set_datasets(eve.id, [1])
     begun = start_audit(made, "d", AuditOptions())
     assert start_audit(made, "d", AuditOptions()).id == begun.id
+
+
+def calibrated(*options: str) -> Any:
+    command = ["calibrate", "--dataset", "d", "--precision", "0.95", *options]
+    return CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_thresholds_follow_from_an_audit_for_a_stated_precision(
+    made: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_thresholds, "MIN_JUDGED", 5)
+    masks = automatic(made)
+    exact = sum(mask.predicted_iou == pytest.approx(0.9) for mask in masks) / len(masks)
+    audited(made, limit=1000, target=exact)
+    before = made.segmenter("lite").thresholds
+    with pytest.raises(AuditError, match="min_predicted_iou and min_stability under"):
+        calibrated()  # the settings' own thresholds would win over the card's
+    fixed = {"min_predicted_iou": None, "min_stability": None}
+    generator = made.settings.generator.model_copy(update=fixed)
+    free = Workspace(made.settings.model_copy(update={"generator": generator}))
+
+    shown = json.loads(calibrated("--dry-run", "--json").stdout)
+    assert made.catalog.models.get("lite").card["thresholds"] == asdict(before)
+    audit_thresholds.use_thresholds(free, audit_thresholds.thresholds_from_audit(free, "d", 0.95))
+    limits = made.catalog.models.get("lite").card["thresholds"]
+    assert shown["after"]["thresholds"] == limits
+    assert 0.5 <= limits["min_predicted_iou"] < 0.9
+    assert limits["confident_iou"] >= limits["min_predicted_iou"]
+    assert limits["min_stability"] == before.min_stability
+    assert shown["after"]["kept"] == pytest.approx(exact)
+    assert shown["after"]["precision"]["estimate"] == 1
+    assert shown["before"]["kept"] == 1
+    assert shown["before"]["precision"]["estimate"] == pytest.approx(exact)
+    assert Workspace(made.settings).segmenter("lite").thresholds.min_predicted_iou >= 0.5
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_thresholds_that_cannot_follow_from_an_audit_are_refused(
+    made: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = made.catalog.models.get("lite").card
+    with pytest.raises(AuditError, match="no finished audit"):
+        calibrated()
+    audited(made, limit=1000, target=0.5, confidence=0.999)
+    masks = automatic(made)
+    monkeypatch.setattr(audit_thresholds, "MIN_JUDGED", len(masks) + 1)
+    with pytest.raises(AuditError, match=f"judged {len(masks)} masks"):
+        calibrated()
+    monkeypatch.setattr(audit_thresholds, "MIN_JUDGED", len(masks))  # no stricter pair has as many
+    with pytest.raises(AuditError, match=r"no thresholds give a precision of 0\.95"):
+        calibrated()
+    with pytest.raises(AuditError, match="at_iou must be above 0"):
+        calibrated("--at-iou", "75")
+    assert made.catalog.models.get("lite").card == kept

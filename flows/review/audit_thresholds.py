@@ -175,10 +175,11 @@ class _Measure:
         ):
             for row in batch.to_pylist():
                 place = frame.rows.get(row["mask_id"])
-                if place is not None and row["model"] == version and row["predicted_iou"] is not None:
-                    self.predicted_N[place] = row["predicted_iou"]
-                    if row["stability_score"] is not None:
-                        self.stability_N[place] = row["stability_score"]
+                if place is None or row["model"] != version or row["predicted_iou"] is None:
+                    continue
+                self.predicted_N[place] = row["predicted_iou"]
+                if row["stability_score"] is not None:
+                    self.stability_N[place] = row["stability_score"]
         self.stratum_N, self.strata = frame.stratum_N, len(frame.names)
         ious = [judged.ious.get(name, math.nan) for name in frame.mask_ids]
         self.iou_N = np.array(ious, np.float64)

@@ -38,6 +38,7 @@ Propose = Callable[[np.ndarray], list[np.ndarray]]
 """Returns masks, bool (H, W), of an RGB uint8 image (H, W, 3)."""
 
 MakePropose = Callable[[], Propose]
+"""Loads what finds masks, and returns the function."""
 
 QUALITY = 76
 """Quality of WebP; 1,244 photographs take about 30 MB."""

@@ -184,6 +184,9 @@ def _load_photo(stored: _StoredImage) -> _PoolImage:
 def _read_pack(path: Path) -> Iterator[_StoredImage]:
     with np.load(path) as file:
         content = {name: file[name] for name in file.files}
+    if "image_P" not in content:  # packed before files had proposals
+        none = np.zeros(0, np.int64)
+        content |= {"image_P": none, "proposals": none, "proposal_start_P1": none}
     rules, names = _rules(path), set_names(path)
     members = np.unpackbits(content["members_RL"], axis=1).astype(bool)
     images = np.arange(len(content["set_N"]) + 1)

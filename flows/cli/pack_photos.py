@@ -128,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sets = read_folders(given.folders)
         if given.out.exists():
             if _sets_in(given.out) == list(sets):
-                print(f"{given.out} already holds these sets; delete it to pack them again")
+                print(
+                    f"{given.out} already holds these sets; delete it to pack them again, or with --model"
+                )
                 return 0
             raise ValueError(f"{given.out} holds something else: delete it, or choose another name")
         if given.model:

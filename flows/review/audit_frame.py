@@ -35,12 +35,17 @@ class Frame:
         mask_ids: N ids, in the random order of drawing.
         image_N: int, their images.
         stratum_N: int, their strata.
+        predicted_iou_N, stability_N: float, their scores, NaN where unknown.
+        models: of the N masks; None where unknown.
     """
 
     names: list[str]
     mask_ids: list[str]
     image_N: np.ndarray
     stratum_N: np.ndarray
+    predicted_iou_N: np.ndarray
+    stability_N: np.ndarray
+    models: list[str | None]
     rows: dict[str, int]
     """The row of each mask in the other fields."""
 
@@ -81,7 +86,7 @@ def read_frame(
     Args:
         images: only masks of these images; None: of all.
     """
-    columns = ["mask_id", "image_id", "area", "predicted_iou", "model"]
+    columns = ["mask_id", "image_id", "area", "predicted_iou", "stability_score", "model"]
     batches = list(
         workspace.masks.scan(
             dataset=dataset,
@@ -94,19 +99,31 @@ def read_frame(
         )
     )
     if not batches:
-        return Frame([], [], np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+        none, no_score = np.zeros(0, np.int64), np.zeros(0)
+        return Frame([], [], none, none, no_score, no_score, [], {})
     table = pa.Table.from_batches(batches).sort_by("mask_id")
     order = np.random.default_rng(seed).permutation(len(table))
     table = table.take(pa.array(order))
-    names, stratum_N = _strata(table)
+    predicted, stability = (
+        table.column(name).to_numpy().astype(np.float64)
+        for name in ("predicted_iou", "stability_score")
+    )
+    names, stratum_N = _strata(table, predicted)
     mask_ids = table.column("mask_id").to_pylist()
-    rows = {name: row for row, name in enumerate(mask_ids)}
-    return Frame(names, mask_ids, table.column("image_id").to_numpy(), stratum_N, rows)
+    return Frame(
+        names,
+        mask_ids,
+        table.column("image_id").to_numpy(),
+        stratum_N,
+        predicted,
+        stability,
+        table.column("model").to_pylist(),
+        {name: row for row, name in enumerate(mask_ids)},
+    )
 
 
-def _strata(table: pa.Table) -> tuple[list[str], np.ndarray]:
+def _strata(table: pa.Table, scores: np.ndarray) -> tuple[list[str], np.ndarray]:
     """The strata's names, and the number of each mask's stratum."""
-    scores = table.column("predicted_iou").to_numpy().astype(np.float64)
     known = scores[~np.isnan(scores)]
     cuts = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else np.zeros(2)
     bands = np.where(np.isnan(scores), 3, np.digitize(scores, cuts))

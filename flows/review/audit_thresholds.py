@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.core.records import Source, Stage
 from engine.evaluation.audit import Counts, Share, share_of
 from engine.evaluation.calibration import PREDICTED_STEPS, STABILITY_STEPS
 from engine.sam import Thresholds
-from flows.review.audit import JudgedMasks, judged_masks
+from flows.review.audit import judged_masks
 from flows.review.audit_plan import AuditError
 from flows.training.calibrate import CALIBRATED_BY_AUDIT
 from flows.workspace.audits import latest_audit
@@ -97,8 +96,8 @@ def thresholds_from_audit(
             f"{version}, and {MIN_JUDGED} are needed; make masks with it (`dataengine generate "
             f"--dataset {dataset}`) and audit again"
         )
-    tried = [measure.with_thresholds(one) for one in _stricter(before.thresholds)]
-    tried = [before, *(one for one in tried if one.judged >= MIN_JUDGED)]
+    tried = [measure.with_thresholds(one) for one in _pairs_from(before.thresholds)]
+    tried = [one for one in tried if one.judged >= MIN_JUDGED]
     good = [one for one in tried if one.precision.estimate >= precision]
     if not good:
         best = max(tried, key=lambda one: one.precision.estimate)
@@ -143,8 +142,8 @@ def use_thresholds(workspace: Workspace, change: ThresholdChange) -> None:
     workspace.segmenter(change.version).thresholds = change.after.thresholds
 
 
-def _stricter(current: Thresholds) -> list[Thresholds]:
-    """Return thresholds that are at least as strict, in steps."""
+def _pairs_from(current: Thresholds) -> list[Thresholds]:
+    """Return these thresholds and stricter ones, in steps."""
     return [
         replace(
             current,
@@ -152,8 +151,8 @@ def _stricter(current: Thresholds) -> list[Thresholds]:
             min_stability=stability,
             confident_iou=max(current.confident_iou, predicted),
         )
-        for predicted in (current.min_predicted_iou, *PREDICTED_STEPS)
-        for stability in (current.min_stability, *STABILITY_STEPS)
+        for predicted in sorted({current.min_predicted_iou, *PREDICTED_STEPS})
+        for stability in sorted({current.min_stability, *STABILITY_STEPS})
         if predicted >= current.min_predicted_iou and stability >= current.min_stability
     ]
 
@@ -162,31 +161,21 @@ class _Measure:
     """Measures thresholds on the masks of an audit that one model version made."""
 
     def __init__(self, workspace: Workspace, run: Run, version: str, level: float) -> None:
-        judged: JudgedMasks = judged_masks(workspace, run)
-        frame, asked = judged.frame, run.config["audit"]["asked"]
-        count = len(frame.mask_ids)
-        self.predicted_N, self.stability_N = np.full(count, math.nan), np.full(count, math.nan)
-        for batch in workspace.masks.scan(
-            dataset=run.metrics["dataset"],
-            stage=Stage(asked["stage"]),
-            source=Source.AUTOMATIC,
-            version=run.config["audit"]["table_version"],
-            columns=["mask_id", "predicted_iou", "stability_score", "model"],
-        ):
-            for row in batch.to_pylist():
-                place = frame.rows.get(row["mask_id"])
-                if place is None or row["model"] != version or row["predicted_iou"] is None:
-                    continue
-                self.predicted_N[place] = row["predicted_iou"]
-                if row["stability_score"] is not None:
-                    self.stability_N[place] = row["stability_score"]
+        judged = judged_masks(workspace, run)
+        frame = judged.frame
+        self.predicted_N, self.stability_N = frame.predicted_iou_N, frame.stability_N
         self.stratum_N, self.strata = frame.stratum_N, len(frame.names)
         ious = [judged.ious.get(name, math.nan) for name in frame.mask_ids]
         self.iou_N = np.array(ious, np.float64)
         self.level = level
-        self.alpha = 1 - float(asked["confidence"])
-        known = ~np.isnan(self.predicted_N)
-        self.counted_N = known & ~np.isin(frame.mask_ids, list(judged.left_out))
+        self.alpha = 1 - float(run.config["audit"]["asked"]["confidence"])
+        self.counted_N = np.array(
+            [
+                model == version and name not in judged.left_out
+                for model, name in zip(frame.models, frame.mask_ids, strict=True)
+            ],
+            bool,
+        )
 
     def with_thresholds(self, thresholds: Thresholds) -> AuditedThresholds:
         """Measure. Masks without a stability score pass every threshold on it."""

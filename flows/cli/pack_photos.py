@@ -128,9 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sets = read_folders(given.folders)
         if given.out.exists():
             if _sets_in(given.out) == list(sets):
-                print(
-                    f"{given.out} already holds these sets; delete it to pack them again, or with --model"
-                )
+                told = "already holds these sets; delete it to pack them again, or with --model"
+                print(f"{given.out} {told}")
                 return 0
             raise ValueError(f"{given.out} holds something else: delete it, or choose another name")
         if given.model:

@@ -19,8 +19,10 @@ DATA holds the COCO-style folders of DOMAINS, `images` beside `instances.json`. 
 folder is divided by SEED. A stopped run resumes, if `--folder` is the same.
 
 The last line of `--json` is one JSON object: `clicks_fall` (by how much of the first round's clicks
-per mask the last round's are fewer, by domain), `beats_manual` and `beats_no_retraining` (whether
-the loop's AP is higher, by domain), and all figures under `domains`.
+per mask the last round's are fewer, by domain), `clicks_saved` (by how much of the last round's
+clicks per mask without retraining the loop's are fewer: the same images, so that easier ones do not
+count), `beats_manual` and `beats_no_retraining` (whether the loop's AP is higher, by domain), and all
+figures under `domains`.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from engine.core.rle import RLE, area
 from engine.evaluation.clicks import EvaluationImage, evaluate_clicks
 from engine.evaluation.proposals import evaluate_proposals
 from engine.sam import Segmenter
+from engine.sam.checkpoint import SHIPPED
 from flows.data.ingest import ingest_folder
 from flows.loop.data_engine import data_engine
 from flows.operations.status import round_rows
@@ -73,14 +76,6 @@ MASKS_PER_IMAGE = 12
 POINTS_PER_SIDE = 24
 """Of the automatic masks that are scored."""
 
-DOMAINS = {
-    "nuclei": ("nuclei/train", "nuclei/val"),
-    "rocks": ("eval/rocks", None),
-    "aerial_houses": ("eval/aerial_houses", None),
-    "photographs": ("bsds500/train", "bsds500/val"),
-}
-"""Folder of each domain for its workspaces, and the one for reporting."""
-
 ARMS = ("loop", "no_retraining", "manual")
 SCORES = ("miou_1_click", "miou_3_clicks", "miou_box")
 
@@ -91,13 +86,24 @@ class Size:
     images for reporting, and optimiser steps of a retrain, None for the default."""
 
     rounds: int = 4
-    images: int = 25
-    held_out: int = 32
-    reported: int = 40
+    images: int = 20
+    held_out: int = 24
+    reported: int = 16
     steps: int | None = None
 
 
-SHORT = Size(rounds=4, images=6, held_out=12, reported=12, steps=20)
+FEW_IMAGES = Size(images=5, held_out=7, reported=7)
+"""Of a domain with 34 to 36 images in all."""
+
+SHORT = Size(images=5, held_out=7, reported=7, steps=20)
+
+DOMAINS = {
+    "nuclei": ("nuclei/train", "nuclei/val", Size()),
+    "rocks": ("eval/rocks", None, FEW_IMAGES),
+    "aerial_houses": ("eval/aerial_houses", None, FEW_IMAGES),
+    "photographs": ("bsds500/train", "bsds500/val", Size()),
+}
+"""Folder of each domain for its workspaces, the one for reporting, and the size of a whole run."""
 
 TOML = """# A workspace of tests.benchmarks.engine_value.
 [annotator]
@@ -121,7 +127,7 @@ def prepare_images(data: Path, domain: str, size: Size, folder: Path) -> None:
     """
     if (folder / "complete").exists():
         return
-    ours, reporting = DOMAINS[domain]
+    ours, reporting, _ = DOMAINS[domain]
     wanted = {"pool": size.rounds * size.images, "held_out": size.held_out}
     if reporting is None:
         wanted["reported"] = size.reported
@@ -253,8 +259,9 @@ class Arm:
         workspace.catalog.runs.finish(run.id, {"masks": min(count, len(rows))})
 
     def score(self, version: str, reported: Sequence[EvaluationImage]) -> dict[str, Any]:
-        """Return click, box and automatic scores of a version; kept below the arm's folder."""
-        kept = self.folder / f"{self.name}-{version}.json"
+        """Return click, box and automatic scores of a version; kept below the domain's folder."""
+        first = version == SHIPPED
+        kept = self.folder / (f"{version}.json" if first else f"{self.name}-{version}.json")
         if not kept.exists():
             kept.write_text(json.dumps(score(self.workspace.segmenter(version), reported)))
         found: dict[str, Any] = json.loads(kept.read_text())
@@ -311,15 +318,17 @@ def run_domain(domain: str, size: Size, folder: Path) -> dict[str, list[dict[str
 
 def summarize(domains: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, Any]:
     """Return the figures that the module's docstring names, from the rows of all domains."""
-    falls, manual, untrained = {}, {}, {}
+    falls, saved, manual, untrained = {}, {}, {}, {}
     for name, arms in domains.items():
         rows = arms["loop"]
         falls[name] = 1 - rows[-1]["clicks_per_mask"] / rows[0]["clicks_per_mask"]
+        saved[name] = 1 - rows[-1]["clicks_per_mask"] / arms["no_retraining"][-1]["clicks_per_mask"]
         ap = {arm: arms[arm][-1]["after"]["ap"] for arm in ARMS}
         manual[name] = ap["loop"] > ap["manual"]
         untrained[name] = ap["loop"] > ap["no_retraining"]
     return {
         "clicks_fall": falls,
+        "clicks_saved": saved,
         "beats_manual": manual,
         "beats_no_retraining": untrained,
         "domains": domains,
@@ -342,11 +351,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(arguments)
     keep_freed_memory()
-    size = SHORT if given.short else Size()
     folder = given.folder or Path(".cache") / ("engine_value" + "-short" * given.short)
     names = given.domain or list(DOMAINS)
+    sizes = {name: SHORT if given.short else DOMAINS[name][2] for name in names}
     try:
-        for name in names:
+        for name, size in sizes.items():
             prepare_images(given.data, name, size, folder / name / "images")
     except (NoDataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -354,8 +363,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     temporary_server.configure(folder.resolve())
     logging.getLogger("prefect").setLevel(logging.CRITICAL)
     with temporary_server.server(folder.resolve()):
-        domains = {name: run_domain(name, size, folder.resolve() / name) for name in names}
-    summary = {"size": asdict(size), **summarize(domains)}
+        domains = {
+            name: run_domain(name, size, folder.resolve() / name) for name, size in sizes.items()
+        }
+    summary = {
+        "sizes": {name: asdict(size) for name, size in sizes.items()},
+        **summarize(domains),
+    }
     _print(domains, Console(stderr=given.json))
     if given.json:
         print(json.dumps(summary))

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session
 
 from storage.catalog.database import Catalog
 from storage.catalog.errors import LeaseLostError, TaskNotFoundError
@@ -67,8 +68,8 @@ class AnnotationQueue(TaskQueries):
         dataset_ids: Collection[int] | None = None,
         run_id: str | None = None,
     ) -> Task | None:
-        """Lease the first task in the queue's order to one annotator. A task whose lease they let
-        expire comes before others: they may have begun it.
+        """Lease the first task in the queue's order to one annotator. Tasks that are reserved for
+        them, and those whose lease they let expire, come before others.
 
         Args:
             seconds: duration of the lease.
@@ -84,8 +85,10 @@ class AnnotationQueue(TaskQueries):
         if not kinds or seconds <= 0:
             raise ValueError(f"a lease needs kinds and a time, got {kinds} and {seconds} s")
         self.expire()
+        reserved = TaskRow.reserved_for == annotator_id
         free = [
             TaskRow.state == TaskState.OPEN,
+            or_(TaskRow.reserved_for.is_(None), reserved),
             TaskRow.kind.in_(kinds),
             *of_work(run_id=run_id),
             *of_datasets(dataset_ids),
@@ -93,9 +96,10 @@ class AnnotationQueue(TaskQueries):
         first = select(TaskRow.id).where(*free).limit(1).with_for_update(skip_locked=True)
         first = first.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
         mine = first.where(TaskRow.annotator_id == annotator_id)
+        choices = (first.where(reserved), mine, first)
         now = self._clock()
         with self._sessions.session() as session:
-            while (task_id := session.scalar(mine) or session.scalar(first)) is not None:
+            while (task_id := _first_of(session, choices)) is not None:
                 taken = update(TaskRow).where(*free, TaskRow.id == task_id)
                 leased = count_changed(
                     session,
@@ -273,6 +277,11 @@ class AnnotationQueue(TaskQueries):
                 )
                 session.commit()
             return len(freed)
+
+
+def _first_of(session: Session, choices: Sequence[Select[int]]) -> int | None:
+    """The first id that one of the queries finds, in their order."""
+    return next((found for query in choices if (found := session.scalar(query))), None)
 
 
 _NO_LEASE: dict[str, Any] = {"lease_id": None, "annotator_id": None, "lease_expires_at": None}

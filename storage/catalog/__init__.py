@@ -42,6 +42,7 @@ from storage.catalog.shards import Shard, ShardTotals
 from storage.catalog.states import (
     AnnotatorKind,
     LoopState,
+    ModelKind,
     ModelState,
     ReleaseState,
     RoundState,
@@ -84,6 +85,7 @@ __all__ = [
     "LoopConflictError",
     "LoopState",
     "Model",
+    "ModelKind",
     "ModelState",
     "NewImage",
     "NewTask",

@@ -98,6 +98,8 @@ def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: s
             .where(mine, TaskRow.state.in_([TaskState.LEASED, TaskState.OPEN]))
             .values(**freed, lease_expires_at=None)
         )
+        reserved = update(TaskRow).where(TaskRow.reserved_for == annotator_id)
+        session.execute(reserved.values(reserved_for=None))
         for table in (SignInRow, DraftRow):
             session.execute(delete(table).where(table.annotator_id == annotator_id))
         session.execute(

@@ -1,4 +1,4 @@
-"""Model versions: immutable checkpoints with a card. At most one is current."""
+"""Model versions: immutable checkpoints with a card. At most one of each kind is current."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from storage.catalog.errors import (
 )
 from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Repository, count_changed, insert_new, to_record
-from storage.catalog.states import ModelState
+from storage.catalog.states import ModelKind, ModelState
 from storage.catalog.tables import ModelRow, PromotionRow
 
 
@@ -36,6 +36,7 @@ class Model:
     parent: str | None
     architecture: str
     key: str
+    kind: ModelKind
     state: ModelState
     table_version: int | None
     card: dict[str, Any]
@@ -51,6 +52,7 @@ class Models(Repository):
         *,
         architecture: str,
         key: str,
+        kind: ModelKind = ModelKind.SEGMENTER,
         parent: str | None = None,
         table_version: int | None = None,
         card: dict[str, Any] | None = None,
@@ -67,6 +69,7 @@ class Models(Repository):
             "parent": parent,
             "architecture": architecture,
             "key": key,
+            "kind": kind,
             "state": ModelState.CANDIDATE,
             "table_version": table_version,
             "card": card or {},
@@ -116,14 +119,14 @@ class Models(Repository):
             row.card = {**row.card, "scores": {**known, "sets": {**sets, name: dict(scores)}}}
             session.commit()
 
-    def current(self) -> Model | None:
-        """The promoted model; None before the first promotion."""
-        query = select(ModelRow).where(ModelRow.state == ModelState.CURRENT)
+    def current(self, kind: ModelKind = ModelKind.SEGMENTER) -> Model | None:
+        """The promoted model of a kind; None before the first promotion."""
+        query = select(ModelRow).where(ModelRow.kind == kind, ModelRow.state == ModelState.CURRENT)
         return self._sessions.first(Model, query)
 
     def promote(self, version: str, *, expected_current: str | None) -> Model:
-        """Make a version current and retire the previous one. Promoting the current version again
-        changes nothing, so a resumed caller may repeat it.
+        """Make a version current and retire the previous one of its kind. Promoting the current
+        version again changes nothing, so a resumed caller may repeat it.
 
         Args:
             expected_current: the version that the decision compared with; None for no model yet.
@@ -150,8 +153,8 @@ class Models(Repository):
             raise StaleStateError(f"another model than {expected_current!r} is current") from error
 
     def roll_back(self, *, expected_current: str) -> Model:
-        """Make the previously current version current again, and retire the present one. Repeated
-        calls go further back.
+        """Make the previously current version of the same kind current again, and retire the
+        present one. Repeated calls go further back.
 
         Args:
             expected_current: the version to retire.
@@ -163,9 +166,11 @@ class Models(Repository):
             NotFoundError: no version was current before.
             StaleStateError: another version is current; decide again.
         """
+        kind = select(ModelRow.kind).where(ModelRow.version == expected_current)
         query = (
             select(PromotionRow)
-            .where(PromotionRow.undone_at.is_(None))
+            .join(ModelRow, ModelRow.version == PromotionRow.version)
+            .where(PromotionRow.undone_at.is_(None), ModelRow.kind == kind.scalar_subquery())
             .order_by(PromotionRow.id.desc())
             .limit(2)
         )
@@ -180,9 +185,10 @@ class Models(Repository):
             session.commit()
             return to_record(Model, row)
 
-    def all(self) -> list[Model]:
-        """All model versions, newest first."""
-        query = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.version)
+    def all(self, kind: ModelKind = ModelKind.SEGMENTER) -> list[Model]:
+        """All versions of a kind, newest first."""
+        query = select(ModelRow).where(ModelRow.kind == kind)
+        query = query.order_by(ModelRow.created_at.desc(), ModelRow.version)
         return self._sessions.records(Model, query)
 
 

@@ -21,6 +21,17 @@ class ModelState(StrEnum):
     RETIRED = "retired"
 
 
+class ModelKind(StrEnum):
+    """What a model does; each kind has a current version of its own."""
+
+    SEGMENTER = "segmenter"
+    """Answers prompts with masks."""
+    DETECTOR = "detector"
+    """Finds boxes of objects in an image embedding."""
+    VERIFIER = "verifier"
+    """Gives the probability that a reviewer accepts a mask."""
+
+
 class LoopState(StrEnum):
     """A dataset has at most one running loop."""
 

@@ -20,6 +20,7 @@ from storage.catalog.states import (
     AnnotatorKind,
     ErasureKind,
     LoopState,
+    ModelKind,
     ModelState,
     ReleaseState,
     RoundState,
@@ -107,6 +108,7 @@ class ModelRow(Base):
     __table_args__ = (
         Index(
             "uq_models_one_current",
+            "kind",
             "state",
             unique=True,
             sqlite_where=text("state = 'current'"),
@@ -118,6 +120,7 @@ class ModelRow(Base):
     parent: Mapped[str | None] = mapped_column(String(200))
     architecture: Mapped[str] = mapped_column(String(64))
     key: Mapped[str]
+    kind: Mapped[ModelKind] = mapped_column(server_default=ModelKind.SEGMENTER.value)
     state: Mapped[ModelState]
     table_version: Mapped[int | None] = mapped_column(BigInteger)
     card: Mapped[dict[str, Any]]
@@ -286,6 +289,8 @@ class TaskRow(Base):
         Index(None, "state", "lease_expires_at"),
         Index(None, "annotator_id", "state", "submitted_at"),
         Index(None, "image_id"),
+        Index(None, "copy_of"),
+        Index(None, "reserved_for", "state"),
     )
 
     id: Mapped[int] = mapped_column(BIG_ID, primary_key=True)
@@ -294,6 +299,8 @@ class TaskRow(Base):
     kind: Mapped[TaskKind]
     round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"))
     run_id: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("runs.id"))
+    copy_of: Mapped[int | None] = mapped_column(BIG_ID)
+    reserved_for: Mapped[int | None]
     state: Mapped[TaskState]
     priority: Mapped[int]
     skips: Mapped[int]

@@ -101,6 +101,10 @@ class NewTask:
     round_id: int | None = None
     priority: int = 0
     """Higher comes first."""
+    copy_of: int | None = None
+    """Id of the task of whose image this is another annotator's copy, in a run of its own."""
+    reserved_for: int | None = None
+    """Id of the only annotator who may take it."""
     payload: dict[str, Any] = field(default_factory=dict)
 
 
@@ -114,6 +118,8 @@ class Task:
     kind: TaskKind
     round_id: int | None
     run_id: str | None
+    copy_of: int | None
+    reserved_for: int | None
     state: TaskState
     priority: int
     skips: int

@@ -19,10 +19,10 @@ DATA holds the COCO-style folders of DOMAINS, `images` beside `instances.json`. 
 folder is divided by SEED. A stopped run resumes, if `--folder` is the same.
 
 The last line of `--json` is one JSON object: `clicks_fall` (by how much of the first round's clicks
-per mask the last round's are fewer, by domain), `clicks_saved` (by how much of the last round's
-clicks per mask without retraining the loop's are fewer: the same images, so that easier ones do not
-count), `beats_manual` and `beats_no_retraining` (whether the loop's AP is higher, by domain), and all
-figures under `domains`.
+per mask the last round's are fewer, by domain), `clicks_saved` (by how much the loop's clicks per
+mask of the last round are fewer than those without retraining, on the same images), `beats_manual`
+and `beats_no_retraining` (whether the loop's AP is higher, by domain), and all figures under
+`domains`.
 """
 
 from __future__ import annotations

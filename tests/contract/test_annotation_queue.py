@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC
 from threading import Barrier
 
@@ -112,6 +113,20 @@ def test_the_highest_priority_comes_first_and_then_the_first_in(
         *(("run", image_id) for image_id in world.image_ids[:2]),
     ]
     assert queue.lease(ada, kinds=[TaskKind.ANNOTATE]) is None
+
+
+def test_a_reserved_task_comes_first_to_its_annotator_and_to_nobody_else(
+    queue: AnnotationQueue, world: World, ada: int, bob: int
+) -> None:
+    common, kept = tasks_for(world, 2)
+    queue.add([common, replace(kept, reserved_for=bob)])
+    assert take(queue, ada)[0].image_id == common.image_id
+    assert queue.lease(ada, kinds=[TaskKind.ANNOTATE]) is None
+    task, lease = take(queue, bob)
+    assert task.image_id == kept.image_id
+    queue.release(task.id, lease)
+    assert queue.lease(ada, kinds=[TaskKind.ANNOTATE]) is None
+    assert take(queue, bob)[0].id == task.id
 
 
 def test_a_lease_is_limited_to_what_was_asked_for(

@@ -14,6 +14,7 @@ from storage.catalog import (
     AlreadyExistsError,
     Catalog,
     Model,
+    ModelKind,
     ModelState,
     NotFoundError,
     StaleStateError,
@@ -41,6 +42,26 @@ def test_promotion_retires_the_model_that_was_current(catalog: Catalog) -> None:
     assert catalog.models.promote("v2", expected_current="v1") == promoted
     assert catalog.models.get("v1").state == ModelState.RETIRED
     assert catalog.models.current() == promoted
+
+
+def test_each_kind_of_model_has_a_current_version_and_a_history_of_its_own(
+    catalog: Catalog,
+) -> None:
+    _add_models(catalog, "v1", "v2")
+    for version in ("d1", "d2"):
+        catalog.models.add(
+            version, architecture="retina", key=f"models/{version}", kind=ModelKind.DETECTOR
+        )
+    catalog.models.promote("v1", expected_current=None)
+    catalog.models.promote("d1", expected_current=None)
+    catalog.models.promote("v2", expected_current="v1")
+    catalog.models.promote("d2", expected_current="d1")
+    assert catalog.models.current() == catalog.models.get("v2")
+    assert catalog.models.current(ModelKind.DETECTOR) == catalog.models.get("d2")
+    assert {model.version for model in catalog.models.all()} == {"v1", "v2"}
+    assert catalog.models.roll_back(expected_current="v2").version == "v1"
+    assert catalog.models.current(ModelKind.DETECTOR) == catalog.models.get("d2")
+    assert catalog.models.roll_back(expected_current="d2").version == "d1"
 
 
 @pytest.mark.parametrize("expected", [None, "v2"])

@@ -14,7 +14,7 @@ from engine.evaluation.bootstrap import ByImage
 from flows.operations.dashboard import WorkspaceReports
 from flows.training import scores
 from flows.training.compared_scores import SCENES, UNNAMED, compared_set, score_row
-from storage.catalog import Model, ModelState
+from storage.catalog import Model, ModelKind, ModelState
 from tests.annotation.site import make_site
 
 
@@ -24,6 +24,7 @@ def model(version: str, state: ModelState, **scores: Any) -> Model:
         parent=None,
         architecture="lite",
         key=version,
+        kind=ModelKind.SEGMENTER,
         state=state,
         table_version=None,
         card={"scores": scores},

@@ -74,5 +74,6 @@ def test_the_loop_is_compared_by_its_last_round() -> None:
         }
     )
     assert found["clicks_fall"]["rocks"] == pytest.approx(0.4)
+    assert found["clicks_saved"]["rocks"] == pytest.approx(0.4)
     assert found["beats_manual"] == {"rocks": False}
     assert found["beats_no_retraining"] == {"rocks": True}

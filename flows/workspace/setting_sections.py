@@ -82,6 +82,24 @@ class RoundSettings(Section):
     that are small in the image can look repeated without being so."""
 
 
+class QualitySettings(Section):
+    """Gold tasks, and which of people's masks are reviewed (docs/quality.md)."""
+
+    gold_first: int = Field(default=0, ge=0)
+    """An annotator's first tasks on a dataset that are gold."""
+    gold_share: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of gold tasks among the later ones."""
+    gold_threshold: float = Field(default=0.95, gt=0, lt=1)
+    """Score of gold tasks that is expected of everybody: the share of objects found."""
+    feedback: bool = False
+    """After a gold task the page says what was missed."""
+    review_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of an annotator's images that `review --rules` sends to review while their score is
+    not known to lie above or below the threshold."""
+    review_share_good: float = Field(default=0.05, ge=0, le=1)
+    """The same if it lies above. If it lies below, all are sent."""
+
+
 class TrainSettings(Section):
     """A retrain inside the loop."""
 

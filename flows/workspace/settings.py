@@ -35,6 +35,7 @@ from flows.workspace.setting_sections import (
     OperationsSettings,
     PageSettings,
     ProductionSettings,
+    QualitySettings,
     RaySettings,
     RoundSettings,
     Section,
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     annotator: AnnotatorSettings = AnnotatorSettings()
     rounds: RoundSettings = RoundSettings()
+    quality: QualitySettings = QualitySettings()
     train: TrainSettings = TrainSettings()
     operations: OperationsSettings = OperationsSettings()
     page: PageSettings = PageSettings()
@@ -238,6 +240,14 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 [rounds]
 # choice = "random"        # images of a round: random, disagreement, diversity, mix
 # skip_near_duplicates = true
+
+[quality]                  # of people's work: docs/quality.md
+# gold_first = 0           # first tasks of an annotator that are gold: their true masks are known
+# gold_share = 0.0         # share of gold among the later ones
+# gold_threshold = 0.95    # share of the true objects that everybody is to find
+# feedback = false         # after a gold task the page says what was missed
+# review_share = 0.2       # share of people's images that `review --rules` sends to review
+# review_share_good = 0.05 # the same for annotators above the threshold
 
 [train]
 # steps = 150             # default: by the number of training images

@@ -24,6 +24,7 @@ ELSEWHERE = {
     *("root", "database_url", "log", "device", "store", "operations", "costs", "production"),
     *("lease_seconds", "outage_seconds", "people_lease_seconds", "people_draft_seconds"),
     *("runner", "ray", "page"),
+    "quality",  # who is asked, and what is reviewed
     "held_out",  # of an ingest, whose images store their split
     "rounds",  # of a loop, whose plan stores the choice
 }

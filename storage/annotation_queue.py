@@ -12,15 +12,16 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from storage.catalog.database import Catalog
 from storage.catalog.errors import LeaseLostError, TaskNotFoundError
-from storage.catalog.sessions import Clock, count_changed, new_id
+from storage.catalog.sessions import Clock, count_changed, insert_new, new_id
 from storage.catalog.states import RunState, TaskKind, TaskState
 from storage.catalog.tables import RunRow, TaskRow
 from storage.catalog.tasks import (
+    GOLD,
     NewTask,
     Task,
     TaskQueries,
@@ -85,18 +86,12 @@ class AnnotationQueue(TaskQueries):
         if not kinds or seconds <= 0:
             raise ValueError(f"a lease needs kinds and a time, got {kinds} and {seconds} s")
         self.expire()
-        reserved = TaskRow.reserved_for == annotator_id
         free = [
-            TaskRow.state == TaskState.OPEN,
-            or_(TaskRow.reserved_for.is_(None), reserved),
-            TaskRow.kind.in_(kinds),
+            *_free_for(annotator_id, kinds),
             *of_work(run_id=run_id),
             *of_datasets(dataset_ids),
         ]
-        first = select(TaskRow.id).where(*free).limit(1).with_for_update(skip_locked=True)
-        first = first.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
-        mine = first.where(TaskRow.annotator_id == annotator_id)
-        choices = (first.where(reserved), mine, first)
+        choices = _in_order(annotator_id, free)
         now = self._clock()
         with self._sessions.session() as session:
             while (task_id := _first_of(session, choices)) is not None:
@@ -117,6 +112,45 @@ class AnnotationQueue(TaskQueries):
                     session.commit()
                     return task
         return None
+
+    def next_fresh(
+        self,
+        annotator_id: int,
+        *,
+        kinds: Collection[TaskKind],
+        dataset_ids: Collection[int] | None = None,
+    ) -> Task | None:
+        """The task that `lease` would give the annotator, if `exchange` takes it, else None."""
+        self.expire()
+        free = [*_free_for(annotator_id, kinds), *of_datasets(dataset_ids)]
+        with self._sessions.session() as session:
+            task_id = _first_of(session, _in_order(annotator_id, free))
+            fresh = select(TaskRow).where(TaskRow.id == task_id, *_fresh())
+            row = None if task_id is None else session.scalar(fresh)
+            return None if row is None else task_of(row)
+
+    def exchange(self, task_id: int, other: NewTask) -> bool:
+        """Put another task in the place of an open one, under its id; the open one gets a new id.
+        Only a task that nobody has ever taken, is reserved or copied can be exchanged.
+
+        Returns:
+            Whether it was exchanged.
+
+        Raises:
+            ConstraintError: the other task's run has one of its kind on its image already.
+        """
+        instead = update(TaskRow).where(TaskRow.id == task_id, *_fresh())
+        with self._sessions.session() as session:
+            row = session.get(TaskRow, task_id, with_for_update=True)
+            if row is None:
+                return False
+            names = [column.name for column in TaskRow.__table__.columns if column.name != "id"]
+            moved = {name: getattr(row, name) for name in names}
+            if not count_changed(session, instead.values(**asdict(other))):
+                return False
+            insert_new(session, TaskRow, [moved])
+            session.commit()
+            return True
 
     def renew(self, task_id: int, lease_id: str, seconds: float = 600) -> datetime:
         """Renew the lease for this many seconds from now.
@@ -172,7 +206,7 @@ class AnnotationQueue(TaskQueries):
 
     def skip(self, task_id: int, lease_id: str) -> TaskState:
         """Send a task to the back of the queue, behind all with fewer skips. Once MAX_SKIPS
-        different annotators have skipped it, it leaves the queue.
+        different annotators have skipped it, it leaves the queue; a gold task at once.
 
         Returns:
             `open`, or `skipped` if it has left the queue.
@@ -183,7 +217,7 @@ class AnnotationQueue(TaskQueries):
         """
         task = self.get(task_id)  # while the lease holds, nobody else skips it
         people = sorted({*(task.skipped_by or ()), task.annotator_id or 0})
-        over = len(people) >= MAX_SKIPS
+        over = len(people) >= MAX_SKIPS or GOLD in task.payload
         state = TaskState.SKIPPED if over else TaskState.OPEN
         values = {"state": state, "skips": TaskRow.skips + 1, "skipped_by": people}
         self._change(task_id, lease_id, values | _NO_LEASE)
@@ -277,6 +311,38 @@ class AnnotationQueue(TaskQueries):
                 )
                 session.commit()
             return len(freed)
+
+
+def _free_for(annotator_id: int, kinds: Collection[TaskKind]) -> list[ColumnElement[bool]]:
+    """Conditions for the open tasks that the annotator may take."""
+    reserved_for = TaskRow.reserved_for
+    return [
+        TaskRow.state == TaskState.OPEN,
+        or_(reserved_for.is_(None), reserved_for == annotator_id),
+        TaskRow.kind.in_(kinds),
+    ]
+
+
+def _in_order(annotator_id: int, free: Sequence[ColumnElement[bool]]) -> list[Select[int]]:
+    """Queries for the first free task, in the order of a lease: of those reserved for the
+    annotator, of those whose lease they let expire, of all."""
+    first = select(TaskRow.id).where(*free).limit(1).with_for_update(skip_locked=True)
+    first = first.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
+    mine = first.where(TaskRow.annotator_id == annotator_id)
+    return [first.where(TaskRow.reserved_for == annotator_id), mine, first]
+
+
+def _fresh() -> list[ColumnElement[bool]]:
+    """Conditions for open tasks that nothing refers to: never taken, reserved or copied."""
+    copy = aliased(TaskRow)
+    copied = select(copy.id).where(copy.copy_of == TaskRow.id)
+    return [
+        TaskRow.state == TaskState.OPEN,
+        TaskRow.attempts == 0,
+        TaskRow.reserved_for.is_(None),
+        TaskRow.copy_of.is_(None),
+        ~copied.exists(),
+    ]
 
 
 def _first_of(session: Session, choices: Sequence[Select[int]]) -> int | None:

@@ -108,6 +108,9 @@ def _live_state(service: AnnotationService, actions: Actions, sight: Sight) -> d
     # ages change by themselves and are not events
     events = {"queue": {kind: {**row, "oldest_seconds": 0} for kind, row in queue.items()}}
     if not sight.dashboard:
+        if service.gold.rules.is_on:  # a gold task is not counted before it is taken
+            counts = events["queue"].items()
+            events = {"queue": {kind: {"open": min(row["open"], 1)} for kind, row in counts}}
         return events
     jobs = {f"job:{job.id}": job.model_dump(mode="json") for job in actions.jobs()}
     summary = service.catalog.summary()

@@ -38,3 +38,8 @@ def lease_lost(task_id: int) -> RefusedError:
         f"task {task_id} is no longer yours: it was submitted, skipped, or its lease expired. "
         "Take the next one.",
     )
+
+
+def not_late(task_id: int) -> RefusedError:
+    """Nobody else has taken the task: there is no other version."""
+    return RefusedError(409, "not_late", f"nobody else has task {task_id}")

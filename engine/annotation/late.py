@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from engine.annotation import answers
 from engine.annotation.answers import TaskContext
-from engine.annotation.errors import RefusedError
+from engine.annotation.errors import not_late
 from engine.annotation.schemas import Submission, Submitted
 from engine.core.records import Mask
 from storage import layout
@@ -67,7 +67,7 @@ class LateWork:
             RefusedError: nobody else has the task, or a mask is wrong.
         """
         if task.annotator_id == annotator.id:
-            raise RefusedError(409, "not_late", f"nobody else has task {task.id}")
+            raise not_late(task.id)
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"late/{task.id}/{annotator.id}").hex
         origin = replace(context.provenance, run_id=run_id, annotator=annotator.name)
         mine = replace(context, provenance=origin)

@@ -246,11 +246,13 @@ class Judgement(Lease):
 
 
 class Submitted(_Schema):
-    """What was stored. `was_known`: the same submission was stored before."""
+    """What was stored. `was_known`: the same submission was stored before. `feedback`: on a task
+    whose true masks are known, what was missed, if annotators are told."""
 
     task_id: int
     masks: int
     was_known: bool
+    feedback: str | None = None
 
 
 class Guidelines(_Schema):
@@ -317,7 +319,8 @@ class Overview(_Schema):
     """By kind: open, leased, submitted, skipped, and the oldest open task's age in seconds."""
     annotators: list[dict[str, Any]]
     """name, role, tasks, reviews, masks, seconds_per_mask, masks_per_hour, last_seen; agreement:
-    of the masks that another reviewer also judged, the share with the same verdict."""
+    of the masks that another reviewer also judged, the share with the same verdict; gold: tasks,
+    score, low, high, judgement (below, above, undecided) of gold tasks, or None."""
     models: list[dict[str, Any]]
     """version, state, parent, created_at, note; miou_1_click, miou_3_clicks: on the set that
     versions are compared on; scored_on: that set, or another one with other_miou_1_click."""
@@ -335,3 +338,5 @@ class Overview(_Schema):
     people_seconds, simulated_seconds, bytes, images, masks, judged_masks, accepted_masks,
     accepted_is_estimate (some masks are not judged: extrapolated from those that are), cost,
     cost_per_accepted_mask (None if no mask is accepted)."""
+    advice: list[str] = []
+    """What the person in charge should do about gold tasks; sentences, commands in backticks."""

@@ -4,12 +4,13 @@ answered. Independent of HTTP."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from engine.annotation.access import sight_of
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
+from engine.annotation.gold import GoldRules, GoldTasks
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter
 from engine.annotation.schemas import (
@@ -22,6 +23,7 @@ from engine.annotation.schemas import (
 from engine.annotation.submissions import Submissions
 from engine.annotation.task_access import TaskAccess
 from engine.annotation.task_views import TaskViews
+from engine.core.rle import RLE
 from storage import layout
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
@@ -61,19 +63,26 @@ class AnnotationService:
         lease_seconds: float = 120,
         draft_seconds: float = 7200,
         on_drained: Callable[[str], None] = lambda run_id: None,
+        gold_rules: GoldRules | None = None,
+        truths_of: Callable[[int], Sequence[RLE]] = lambda image_id: (),
     ) -> None:
         """
         Args:
             lease_seconds: how long a task stays with a page that sends no heartbeat.
             draft_seconds: the same for a task with a draft.
             on_drained: called with the id of a run after its last task was submitted.
+            gold_rules: when tasks are gold; never by default.
+            truths_of: returns the true masks of a gold image by its id.
         """
         self.catalog, self.queue, self.objects = catalog, queue, objects
         self.embeddings, self.pictures = embeddings, pictures
         self.prompter = Prompter(embeddings)
         self.access = TaskAccess(catalog, queue)
-        self.views = TaskViews(catalog, queue, objects, masks)
-        self.submissions = Submissions(catalog, queue, objects, masks, self.views, on_drained)
+        self.gold = GoldTasks(catalog, queue, objects, gold_rules or GoldRules(), truths_of)
+        self.views = TaskViews(catalog, queue, objects, masks, self.gold)
+        self.submissions = Submissions(
+            catalog, queue, objects, masks, self.views, self.gold, on_drained
+        )
         self.lease_seconds = lease_seconds
         self.draft_seconds = max(draft_seconds, lease_seconds)
 
@@ -93,6 +102,7 @@ class AnnotationService:
         if task is not None and not sight_of(annotator).includes(task.dataset_id):
             task = None
         while task is None:
+            self.gold.offer(annotator, kinds, dataset_ids)
             task = self.queue.lease(
                 annotator.id, kinds=kinds, seconds=self.lease_seconds, dataset_ids=dataset_ids
             )

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engine.annotation import answers
-from engine.annotation.errors import invalid, lease_lost
+from engine.annotation.errors import invalid, lease_lost, not_late
+from engine.annotation.gold import GoldTasks
 from engine.annotation.late import LateWork
 from engine.annotation.schemas import Judgement, Submission, Submitted
 from engine.annotation.task_access import TaskAccess
@@ -16,6 +17,7 @@ from engine.core.records import Mask
 from storage import layout
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
+    GOLD,
     Annotator,
     Catalog,
     LeaseLostError,
@@ -44,6 +46,7 @@ class Submissions:
         objects: ObjectStore,
         masks: MaskTable,
         views: TaskViews,
+        gold: GoldTasks,
         on_drained: Callable[[str], None],
     ) -> None:
         """
@@ -51,7 +54,7 @@ class Submissions:
             on_drained: called with the id of a run after its last task was submitted.
         """
         self._catalog, self._queue, self._objects = catalog, queue, objects
-        self._views, self._on_drained = views, on_drained
+        self._views, self._gold, self._on_drained = views, gold, on_drained
         self._access = TaskAccess(catalog, queue)
         self._late = LateWork(catalog, queue, objects, masks)
 
@@ -86,6 +89,8 @@ class Submissions:
         task = self._access.seen_task(annotator, task_id)
         if task.kind == TaskKind.REVIEW:
             raise invalid(f"task {task_id} is of kind {task.kind}")
+        if GOLD in task.payload:
+            raise not_late(task_id)
         self._access.check_kinds(annotator, [task.kind])
         kept = _confirmed(self._views.initial_masks(task), given, annotator.name)
         found = self._late.keep(task, self._views.context(task), annotator, given, kept)
@@ -170,7 +175,7 @@ class Submissions:
         except LeaseLostError as error:
             now = self._access.task(task.id)
             if (now.state, now.lease_id) == (TaskState.SUBMITTED, task.lease_id):
-                return _known(now)  # the same submission, sent twice at once
+                return self._known(now)  # the same submission, sent twice at once
             raise lease_lost(task.id) from error
         self._catalog.drafts.drop(task.id)
         ids = {"run_id": task.run_id, "task_id": task.id, "annotator_id": annotator.id}
@@ -179,25 +184,32 @@ class Submissions:
             "submit", f"task {task.id}", annotator_id=annotator.id, masks=len(masks)
         )
         self.close(submitted)
-        return Submitted(task_id=task.id, masks=len(masks), was_known=False)
+        feedback = self._gold.feedback(submitted)
+        return Submitted(task_id=task.id, masks=len(masks), was_known=False, feedback=feedback)
 
     def _repeat(self, task: Task) -> Submitted:
         """Answer a repeated submission. A kill may have interrupted the steps after the first one,
         so they are repeated."""
         self._catalog.drafts.drop(task.id)
         self.close(task)
-        return _known(task)
+        return self._known(task)
 
     def close(self, task: Task) -> None:
-        """Queue late versions of a finished task, and report its run if that was its last task."""
+        """Queue late versions of a finished task, and report its run if that was its last task;
+        score a gold task."""
+        if GOLD in task.payload:
+            self._gold.score(task)
+            return
         if task.kind != TaskKind.REVIEW:
             self._late.queue_reviews(task)
         if not self._queue.pending(str(task.run_id)):
             self._on_drained(str(task.run_id))
 
-
-def _known(task: Task) -> Submitted:
-    return Submitted(task_id=task.id, masks=task.result.masks, was_known=True)
+    def _known(self, task: Task) -> Submitted:
+        feedback = self._gold.feedback(task)
+        return Submitted(
+            task_id=task.id, masks=task.result.masks, was_known=True, feedback=feedback
+        )
 
 
 def _confirmed(initial: Sequence[Mask], given: Submission, annotator: str) -> list[Mask]:

@@ -86,13 +86,14 @@ class TaskAccess:
             raise not_found(str(error)) from error
 
     def seen_task(self, annotator: Annotator, task_id: int) -> Task:
-        """The task, if the annotator sees its dataset.
+        """The task, if the annotator sees its dataset and it is not reserved for another one.
 
         Raises:
             RefusedError: no such task that they see.
         """
         task = self.task(task_id)
-        if not sight_of(annotator).includes(task.dataset_id):
+        is_others = task.reserved_for not in (None, annotator.id)
+        if is_others or not sight_of(annotator).includes(task.dataset_id):
             raise not_found(f"no task with id {task_id}")
         return task
 

@@ -8,11 +8,12 @@ from cachetools import LRUCache
 
 from engine.annotation.access import sight_of
 from engine.annotation.answers import TaskContext
+from engine.annotation.gold import GoldTasks
 from engine.annotation.prompting import rle_view
 from engine.annotation.schemas import Draft, ImageView, MaskView, TaskView
 from engine.core.records import Mask, Provenance, Source, Stage
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Annotator, Catalog, Image, RunKind, Task, TaskKind, TaskState
+from storage.catalog import GOLD, Annotator, Catalog, Image, RunKind, Task, TaskKind, TaskState
 from storage.masks import MaskTable, read_parquet
 from storage.objects import ObjectStore, named_by_catalog
 
@@ -24,23 +25,31 @@ class TaskViews:
     """One per server. Thread-safe."""
 
     def __init__(
-        self, catalog: Catalog, queue: AnnotationQueue, objects: ObjectStore, masks: MaskTable
+        self,
+        catalog: Catalog,
+        queue: AnnotationQueue,
+        objects: ObjectStore,
+        masks: MaskTable,
+        gold: GoldTasks,
     ) -> None:
         self._catalog, self._queue, self._objects, self._masks = catalog, queue, objects, masks
+        self._gold = gold
         self._lock = threading.Lock()
         self._contexts: LRUCache[tuple[int, int | None], TaskContext] = LRUCache(REMEMBERED)
 
     def context(self, task: Task) -> TaskContext:
-        """What all masks of the task share; the annotator is the task's holder."""
+        """What all masks of the task share; the annotator is the task's holder. A gold task has
+        the stage, round and model of the task in whose place it is."""
         key = (task.id, task.annotator_id)
         with self._lock:
             found = self._contexts.get(key)
         if found is not None:
             return found
-        run = self._catalog.runs.get(str(task.run_id))
+        like = {"run": task.run_id, "round": task.round_id} | task.payload.get(GOLD, {})
+        run = self._catalog.runs.get(str(like["run"]))
         image = self._catalog.images.get(task.image_id)
         is_review = run.kind == RunKind.REVIEW
-        row = None if task.round_id is None else self._catalog.rounds.get(task.round_id)
+        row = None if like["round"] is None else self._catalog.rounds.get(int(like["round"]))
         found = TaskContext(
             task_id=task.id,
             image_id=task.image_id,
@@ -51,7 +60,7 @@ class TaskViews:
                     run.config.get("stage", Stage.FULLY_AUTOMATIC) if is_review else run.kind
                 ),
                 round=0 if row is None else row.number,
-                run_id=run.id,
+                run_id=str(task.run_id),
                 model=str(run.model),
                 source=Source.ANNOTATOR,
                 annotator=self._annotator_name(task),
@@ -85,6 +94,7 @@ class TaskViews:
         image = self._catalog.images.get(task.image_id)
         draft = self._catalog.drafts.get(task.id, annotator.id)
         counts = self._queue.by_kind(dataset_ids=sight_of(annotator).datasets)
+        waiting = counts[task.kind][str(TaskState.OPEN)]
         return TaskView(
             id=task.id,
             kind=task.kind,
@@ -97,7 +107,7 @@ class TaskViews:
             model=context.model,
             masks=[_mask_view(mask) for mask in self.initial_masks(task)],
             draft=None if draft is None else Draft(version=draft.version, data=draft.data),
-            waiting=counts[task.kind][str(TaskState.OPEN)],
+            waiting=waiting + self._gold.ahead(annotator, task, waiting),
             note=task.payload.get("note"),
         )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.core.records import Source, Stage
 from flows.cli.commands import (
     LOOP,
     MODELS,
@@ -168,25 +169,65 @@ def retrain(
         console.print(f"{result.version}: {result.reason}; current is {result.model}")
 
 
-@app.command(rich_help_panel=LOOP, epilog=example("dataengine review --dataset nuclei --images 20"))
+@app.command(
+    rich_help_panel=LOOP,
+    epilog=example(
+        "dataengine review --dataset nuclei --images 20",
+        "dataengine review --dataset photos --annotator people --score 0.7-0.9 --size small",
+        "dataengine review --dataset photos --annotator people --rules",
+    ),
+)
 def review(
     dataset: DatasetOption = "default",
-    images: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 20,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images to sample (default 20; with --rules all)."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sample; random by default.")] = None,
     annotator: Annotated[
         str, typer.Option(help="simulated, from ground truth; or people, at `dataengine annotate`.")
     ] = "simulated",
+    source: Annotated[
+        Source | None, typer.Option(help="How the masks were made (default: automatic).")
+    ] = None,
+    stage: Annotated[Stage | None, typer.Option(help="Stage that made them.")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Name of the annotator who made or kept them.")
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="Band of their predicted IoU, e.g. 0.7-0.9.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="small (below 32² pixels), medium (below 96²) or large.")
+    ] = None,
+    rules: Annotated[
+        bool,
+        typer.Option("--rules", help="People's masks, by their scores in gold tasks."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a sample of automatic masks to the review queue, and wait until it is reviewed."""
+    """Send a sample of masks, by default automatic ones, to the review queue, and wait until it is
+    reviewed.
+
+    --rules takes people's masks: all of annotators whose gold score lies below the threshold, and
+    the shares in [quality] of others (docs/quality.md). Repeated, it adds only what is new.
+    """
     with _errors_of_option("--annotator"):
         plan.check_annotator(annotator)
+    only = {"source": source, "stage": stage, "by": by, "score": score, "size": size}
+    given = {name: str(value) for name, value in only.items() if value is not None}
+    from flows.review.wanted import Wanted, check_wanted
+
+    wanted = Wanted.parse(**given, rules=rules)  # before anything is started
     waits = "the tasks stay queued; `dataengine advance` enters the verdicts once all are given"
     stopped = waits if annotator == "people" else None
     with in_workspace(as_json, orchestrated=True, after_stop=stopped) as workspace:
         from flows.review.review import review as flow
 
-        figures = flow(str(workspace.settings.root), dataset, images, None, seed, annotator)
+        check_wanted(workspace, dataset, wanted)
+        root = str(workspace.settings.root)
+        figures = flow(root, dataset, images, None, seed, annotator, given, rules)
+    which = "mask that fits" if given or rules else "automatic mask"
     if as_json:
         print_json(figures)
     else:
@@ -194,7 +235,7 @@ def review(
             f"{figures['judged']} masks reviewed: {figures['accept']} accepted, "
             f"{figures['fix']} fixed, {figures['reject']} rejected"
             if figures["judged"]
-            else "every automatic mask has been sent to a reviewer already"
+            else f"every {which} has been sent to a reviewer already"
         )
 
 

@@ -12,6 +12,7 @@ from flows.data.import_model import open_choices
 from flows.operations.status import round_rows
 from flows.training.compared_scores import compared_set, score_row
 from flows.workspace.costs import cost_rows
+from flows.workspace.gold import advice, standing_row, standings
 from flows.workspace.workspace import Workspace
 from storage.catalog import (
     Annotator,
@@ -76,6 +77,7 @@ class WorkspaceReports:
                 for item in catalog.releases.all(row.id)
             ],
             "costs": cost_rows(workspace),
+            "advice": advice(workspace),
         }
 
 
@@ -132,6 +134,7 @@ def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """One row per annotator, with the work that they have submitted."""
     done = workspace.queue.by_annotator()
     agreement = workspace.catalog.verdicts.agreement()
+    gold, threshold = standings(workspace), workspace.settings.quality.gold_threshold
     names = {row.id: row.name for row in workspace.catalog.datasets.all()}
     rows = []
     for person in workspace.catalog.annotators.all():
@@ -150,6 +153,7 @@ def annotator_rows(workspace: Workspace) -> list[dict[str, Any]]:
                 "masks_per_hour": 3600 * masks / seconds if seconds else None,
                 "last_seen": work.last_seen,
                 "agreement": agreement.get(person.id),
+                "gold": standing_row(gold[person.id], threshold) if person.id in gold else None,
             }
         )
     return rows

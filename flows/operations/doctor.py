@@ -14,6 +14,7 @@ import numpy as np
 
 from flows.operations import stale_runs
 from flows.prefect_api import version_check
+from flows.workspace import gold
 from flows.workspace.logs import masked, secrets_of
 from flows.workspace.settings import WorkspaceError, load_settings
 from flows.workspace.workspace import Workspace
@@ -238,6 +239,14 @@ def _runs(workspace: Workspace) -> CheckResult:
     return CheckResult("all running runs have a process, or wait for people")
 
 
+def _gold(workspace: Workspace) -> CheckResult:
+    found = gold.advice(workspace)
+    if found:
+        return CheckResult("; ".join(found), 'docs/quality.md, "Gold tasks"', "look")
+    rules = workspace.settings.quality
+    return CheckResult("on" if rules.gold_first or rules.gold_share else "off")
+
+
 def _quarantine(workspace: Workspace) -> CheckResult:
     found = workspace.catalog.ledger.quarantined()
     if not found:
@@ -271,5 +280,6 @@ CHECKS: tuple[tuple[str, Check, str], ...] = (
     ("versions", _versions, "reinstall the package"),
     ("leases", _leases, "check the catalog first"),
     ("runs", _runs, "check the catalog first"),
+    ("gold tasks", _gold, "check the catalog first"),
     ("quarantine", _quarantine, "check the catalog first"),
 )

@@ -65,12 +65,21 @@ def make_service(workspace: Workspace) -> AnnotationService:
     """The annotation service of the workspace."""
     from engine.annotation.decoder import BatchedDecoder
     from engine.annotation.embeddings import EmbeddingCache
+    from engine.annotation.gold import GoldRules
     from engine.annotation.pictures import Pictures
     from engine.annotation.service import AnnotationService
+    from flows.workspace.gold import known_masks
     from storage.catalog import RunKind
+
+    quality = workspace.settings.quality
 
     def pixels_of(image_id: int) -> Any:
         return workspace.pixels(workspace.catalog.images.get(image_id))
+
+    def truths_of(image_id: int) -> Any:
+        image = workspace.catalog.images.get(image_id)
+        dataset = workspace.catalog.datasets.get_by_id(image.dataset_id).name
+        return known_masks(workspace, dataset, [image_id]).get(image_id, [])
 
     @lru_cache(maxsize=4)
     def decoder_of(version: str) -> BatchedDecoder:
@@ -99,4 +108,8 @@ def make_service(workspace: Workspace) -> AnnotationService:
         lease_seconds=workspace.settings.people_lease_seconds,
         draft_seconds=workspace.settings.people_draft_seconds,
         on_drained=finish,
+        gold_rules=GoldRules(
+            first=quality.gold_first, share=quality.gold_share, feedback=quality.feedback
+        ),
+        truths_of=truths_of,
     )

@@ -1,4 +1,4 @@
-"""Review: queues a sample of automatic masks for verdicts.
+"""Review: queues a sample of masks for verdicts, of automatic ones by default.
 
 A mask is accepted, rejected or fixed. A fix is a new mask that supersedes the old one.
 """
@@ -17,6 +17,7 @@ from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.tiles import TiledPredictor
 from flows.review.retrain_triggers import emit_due_events
+from flows.review.wanted import AUTOMATIC, Wanted, masks_by_rules
 from flows.stages.commit_answers import commit_answers
 from flows.stages.embeddings import make_embeddings
 from flows.stages.run_context import RunContext, context_without_round
@@ -45,8 +46,11 @@ from storage.catalog import (
     new_id,
 )
 
+SAMPLE_IMAGES = 20
+"""Images of a sample by default."""
+
 MASKS_PER_IMAGE = 12
-"""Maximum number of masks in a review task."""
+"""Maximum number of masks in a review task, except by the rules."""
 
 FIXABLE_IOU = 0.5
 """Minimum IoU at which the simulated reviewer fixes a mask instead of rejecting it."""
@@ -59,18 +63,23 @@ IMAGES_AT_ONCE = 256
 def review(
     workspace: str,
     dataset: str,
-    images: int,
+    images: int | None = None,
     run_id: str | None = None,
     seed: int | None = None,
     annotator: str = SIMULATED,
+    only: dict[str, str] | None = None,
+    rules: bool = False,
 ) -> dict[str, Any]:
     """Prefect flow: queue a sample, and collect verdicts of the simulated annotator or of `people`.
-    The simulated annotator gets images with ground truth only."""
+    The simulated annotator gets images with ground truth only. `only`: arguments of
+    `Wanted.parse`. `rules`: people's masks by the rules, of all images unless a number is given."""
     opened = open_workspace(workspace)
-    context = start_review(opened, dataset, run_id or new_id())
+    wanted = Wanted.parse(**(only or {}), rules=rules)
+    context = start_review(opened, dataset, run_id or new_id(), wanted)
     opened = opened.as_started(opened.catalog.runs.get(context.run_id))
+    with_truth = annotator == SIMULATED
     with tracked_run(opened, context.run_id):
-        chosen = queue_sample(opened, context, images, seed, with_truth=annotator == SIMULATED)
+        chosen = queue_sample(opened, context, images, seed, wanted, with_truth=with_truth)
         if annotator == PEOPLE:
             wait_for_people(opened, context, TaskKind.REVIEW)
         else:
@@ -87,10 +96,19 @@ def review(
 
 
 def queue_sample(
-    workspace: Workspace, context: RunContext, images: int, seed: int | None, *, with_truth: bool
+    workspace: Workspace,
+    context: RunContext,
+    images: int | None,
+    seed: int | None,
+    wanted: Wanted = AUTOMATIC,
+    *,
+    with_truth: bool,
 ) -> dict[int, int]:
     """Draw a sample (`sample_masks`) and queue it, once per run; without a seed, each run draws
     another one.
+
+    Args:
+        images: the most images; None: SAMPLE_IMAGES, or all with rules.
 
     Returns:
         Image id -> number of its masks to judge.
@@ -98,7 +116,9 @@ def queue_sample(
     with named_lock(workspace, review_lock(context.dataset_id)):
         if not workspace.catalog.verdicts.asked_in_run(context.run_id):
             chosen = list(context.run_id.encode()) if seed is None else seed
-            sample = sample_masks(workspace, context.dataset, images, chosen, with_truth=with_truth)
+            sample = sample_masks(
+                workspace, context.dataset, images, chosen, wanted, with_truth=with_truth
+            )
             if not with_truth:  # people do not wait for the model
                 make_embeddings(workspace, context, sorted(sample))
             queue_review(workspace, context, sample)
@@ -106,7 +126,9 @@ def queue_sample(
     return {image_id: len(names) for image_id, names in asked.items()}
 
 
-def start_review(workspace: Workspace, dataset: str, run_id: str) -> RunContext:
+def start_review(
+    workspace: Workspace, dataset: str, run_id: str, wanted: Wanted = AUTOMATIC
+) -> RunContext:
     """Start a review run, unless it exists; return its context."""
     row = workspace.catalog.datasets.get(dataset)
     model = workspace.current_model().version
@@ -115,7 +137,7 @@ def start_review(workspace: Workspace, dataset: str, run_id: str) -> RunContext:
         RunKind.REVIEW,
         dataset_id=row.id,
         model=model,
-        config={"settings": workspace.settings.shaping()},
+        config={"settings": workspace.settings.shaping(), **wanted.to_config()},
         code_version=code_version(),
     )
     return context_without_round(workspace, run)
@@ -124,19 +146,28 @@ def start_review(workspace: Workspace, dataset: str, run_id: str) -> RunContext:
 def sample_masks(
     workspace: Workspace,
     dataset: str,
-    images: int,
+    images: int | None,
     seed: int | list[int],
+    wanted: Wanted = AUTOMATIC,
     *,
     with_truth: bool = True,
 ) -> dict[int, list[Mask]]:
-    """Return automatic masks of random images that no review task contains, by image, at most
-    MASKS_PER_IMAGE of each; `with_truth`: images with ground truth only."""
+    """Return masks of random images that no review task contains, by image, at most
+    MASKS_PER_IMAGE of each; by the rules, all that they name. `with_truth`: images with ground
+    truth only."""
     row = workspace.catalog.datasets.get(dataset)
-    counts = workspace.masks.counts(("image_id",), dataset=dataset, source=Source.AUTOMATIC)
+    truth = workspace.images_with_truth(dataset) if with_truth else None
+    if wanted.rules:
+        return masks_by_rules(workspace, row, wanted, images=images, within=truth)
+    counts = workspace.masks.counts(
+        ("image_id",), dataset=dataset, source=wanted.source, stage=wanted.stage
+    )
     known = {int(str(key[0])) for key in counts}
-    if with_truth:
-        known &= workspace.images_with_truth(dataset)
-    return draw_masks(workspace, row, known, images, seed)
+    if truth is not None:
+        known &= truth
+    return draw_masks(
+        workspace, row, known, images or SAMPLE_IMAGES, seed, wanted.suits, wanted.source
+    )
 
 
 def draw_masks(
@@ -146,9 +177,10 @@ def draw_masks(
     images: int,
     seed: int | list[int],
     suits: Callable[[Mask], bool] = lambda mask: True,
+    source: Source | None = Source.AUTOMATIC,
 ) -> dict[int, list[Mask]]:
-    """Draw images that have automatic masks that suit and that no review task contains; return such
-    masks by image, at most MASKS_PER_IMAGE of each."""
+    """Draw images that have masks that suit and that no review task contains; return such masks by
+    image, at most MASKS_PER_IMAGE of each. `source`: of the masks; None: any."""
     rng = np.random.default_rng(seed)
     asked = workspace.catalog.verdicts.asked_mask_ids(dataset.id)
     order = rng.permutation(sorted(image_ids)).tolist()
@@ -158,7 +190,7 @@ def draw_masks(
             break
         found: dict[int, list[Mask]] = {}
         for mask in workspace.masks.masks(
-            dataset=dataset.name, source=Source.AUTOMATIC, image_ids=part, current_only=True
+            dataset=dataset.name, source=source, image_ids=part, current_only=True
         ):
             if mask.mask_id not in asked and suits(mask):
                 found.setdefault(mask.image_id, []).append(mask)

@@ -22,6 +22,7 @@ from flows.stages.fully_automatic import mask_generator
 from flows.stages.run_context import RunContext
 from flows.stages.task_runner import AnswerTask, TaskAnswer, result_of, simulated_annotator
 from flows.workspace import costs, progress
+from flows.workspace.gold import gold_for_people
 from flows.workspace.workspace import Workspace, open_workspace
 from storage import layout
 from storage.catalog import SIMULATED, Image, Round, Task, TaskKind
@@ -46,15 +47,18 @@ def run_semi_automatic(
 
 
 def _prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) -> None:
-    """Store each image's confident masks, and queue the image with them."""
+    """Store each image's confident masks, and queue the image with them. Gold images get masks
+    too, as their tasks must look like the others."""
+    gold = set(gold_for_people(workspace, context.dataset_id, context.annotator)) - set(image_ids)
+    every = [*image_ids, *sorted(gold)]
     generator = mask_generator(workspace, context.model)
     origin = context.provenance(Source.PREFILL)
     least = generator.segmenter.thresholds.confident_iou
     with (
         costs.spending(workspace, context.run_id),
-        progress.current().track("pre-fill", len(image_ids), "image") as advance,
+        progress.current().track("pre-fill", len(every), "image") as advance,
     ):
-        for image in workspace.catalog.images.get_many(image_ids):
+        for image in workspace.catalog.images.get_many(every):
             key = layout.PREFILL.key(run=context.run_id, name=image.id)
             if not workspace.objects.exists(key):
                 try:
@@ -65,7 +69,8 @@ def _prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) ->
                 masks = [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
                 with contextlib.suppress(ObjectExistsError):  # another process was faster
                     workspace.objects.put(key, write_parquet(masks))
-            workspace.queue.add([context.task(TaskKind.COMPLETE, image.id, prefill=key)])
+            if image.id not in gold:
+                workspace.queue.add([context.task(TaskKind.COMPLETE, image.id, prefill=key)])
             advance()
 
 

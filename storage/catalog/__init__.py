@@ -19,6 +19,7 @@ from storage.catalog.errors import (
     StaleStateError,
     TaskNotFoundError,
 )
+from storage.catalog.gold import NewGoldScore, StoredGoldScore
 from storage.catalog.images import Image, NewImage
 from storage.catalog.locks import Lock
 from storage.catalog.loops import (
@@ -54,13 +55,14 @@ from storage.catalog.states import (
     TaskState,
     VerdictKind,
 )
-from storage.catalog.tasks import AnnotatorWork, NewTask, Task, TaskResult, TaskVerdict
+from storage.catalog.tasks import GOLD, AnnotatorWork, NewTask, Task, TaskResult, TaskVerdict
 from storage.catalog.verdicts import NewVerdict, Verdict
 
 __all__ = [
     "CHOICES",
     "DISAGREEMENT",
     "DIVERSITY",
+    "GOLD",
     "MIX",
     "PEOPLE",
     "RANDOM",
@@ -87,6 +89,7 @@ __all__ = [
     "Model",
     "ModelKind",
     "ModelState",
+    "NewGoldScore",
     "NewImage",
     "NewTask",
     "NewVerdict",
@@ -105,6 +108,7 @@ __all__ = [
     "ShardTotals",
     "Split",
     "StaleStateError",
+    "StoredGoldScore",
     "Task",
     "TaskKind",
     "TaskNotFoundError",

@@ -12,6 +12,7 @@ from storage.catalog.annotators import Annotators
 from storage.catalog.audit import AuditLog
 from storage.catalog.datasets import Datasets
 from storage.catalog.drafts import Drafts
+from storage.catalog.gold import Gold
 from storage.catalog.images import Images
 from storage.catalog.ledger import Ledger
 from storage.catalog.locks import Locks
@@ -79,6 +80,7 @@ class Catalog(Sessions):
         self.audit = AuditLog(self)
         self.verdicts = Verdicts(self)
         self.releases = Releases(self)
+        self.gold = Gold(self)
         self.ledger = Ledger(self)
 
     def __enter__(self) -> Catalog:

@@ -18,6 +18,8 @@ from storage.catalog.tables import (
     AuditRow,
     DatasetRow,
     DraftRow,
+    GoldImageRow,
+    GoldScoreRow,
     ImageAliasRow,
     ImageRow,
     LoopRow,
@@ -31,6 +33,7 @@ from storage.catalog.tables import (
     TaskRow,
     VerdictRow,
 )
+from storage.catalog.tasks import not_gold
 
 BATCH = 500
 """Ids in one statement."""
@@ -56,7 +59,7 @@ def forget_images(
             _delete_tasks(session, tasks)
             late = RunRow.config["late_of"].as_integer()  # a late version of a deleted task
             session.execute(delete(RunRow).where(late.in_(tasks)))
-            for table in (ImageAliasRow, RoundImageRow, QuarantineRow):
+            for table in (ImageAliasRow, RoundImageRow, QuarantineRow, GoldImageRow):
                 session.execute(delete(table).where(table.image_id.in_(ids)))
             session.execute(delete(ImageRow).where(ImageRow.id.in_(ids)))
         for names in batches(words, BATCH):
@@ -74,7 +77,7 @@ def forget_dataset(sessions: Sessions, dataset_id: int, name: str) -> None:
     with sessions.session() as session:
         _delete_tasks(session, select(TaskRow.id).where(TaskRow.dataset_id == dataset_id))
         session.execute(delete(ShardRow).where(ShardRow.run_id.in_(runs)))
-        for table in (ImageAliasRow, RoundImageRow):
+        for table in (ImageAliasRow, RoundImageRow, GoldImageRow):
             session.execute(delete(table).where(table.image_id.in_(images)))
         for owned in (QuarantineRow, RunRow, RoundRow, LoopRow, ImageRow, ReleaseRow):
             session.execute(delete(owned).where(owned.dataset_id == dataset_id))
@@ -99,7 +102,9 @@ def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: s
             .values(**freed, lease_expires_at=None)
         )
         reserved = update(TaskRow).where(TaskRow.reserved_for == annotator_id)
-        session.execute(reserved.values(reserved_for=None))
+        waiting = reserved.where(~not_gold(), TaskRow.state == TaskState.OPEN)
+        session.execute(waiting.values(state=TaskState.SKIPPED))
+        session.execute(reserved.where(not_gold()).values(reserved_for=None))
         for table in (SignInRow, DraftRow):
             session.execute(delete(table).where(table.annotator_id == annotator_id))
         session.execute(
@@ -145,7 +150,7 @@ def shrink(engine: Engine) -> None:
 
 
 def _delete_tasks(session: Session, tasks: Any) -> None:
-    for table in (DraftRow, VerdictRow):
+    for table in (DraftRow, VerdictRow, GoldScoreRow):
         session.execute(delete(table).where(table.task_id.in_(tasks)))
     session.execute(delete(TaskRow).where(TaskRow.id.in_(tasks)))
 

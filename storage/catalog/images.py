@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from engine.core.batches import batches
 from storage.catalog.errors import NotFoundError
 from storage.catalog.sessions import Repository, insert_new, to_record
-from storage.catalog.states import Split, TaskKind, TaskState
+from storage.catalog.states import RunKind, Split, TaskKind, TaskState
 from storage.catalog.tables import (
     ImageAliasRow,
     ImageRow,
@@ -296,6 +296,7 @@ class Images(Repository):
             TaskRow.state == TaskState.SUBMITTED,
             TaskRow.result["quarantined"].as_string().is_(None),
             RunRow.finished_at <= before,
+            RunRow.kind != RunKind.GOLD,
         )
         return set(self._sessions.values(query))
 

@@ -31,7 +31,7 @@ from storage.catalog.tables import (
     TaskRow,
     VerdictRow,
 )
-from storage.catalog.tasks import submitted_masks
+from storage.catalog.tasks import not_gold, submitted_masks
 
 
 @dataclass(slots=True)
@@ -99,6 +99,7 @@ class Ledger(Repository):
             )
             .outerjoin(RunRow, RunRow.id == TaskRow.run_id)
             .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind != TaskKind.REVIEW)
+            .where(not_gold())
             .group_by(TaskRow.dataset_id)
         )
         with self._sessions.reading() as session:

@@ -59,6 +59,8 @@ class RunKind(StrEnum):
     REVIEW = "review"
     RELEASE = "release"
     INGEST = "ingest"
+    GOLD = "gold"
+    """An annotator's gold tasks on a dataset; their masks are scored and never committed."""
 
 
 class RunState(StrEnum):

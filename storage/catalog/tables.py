@@ -354,6 +354,40 @@ class VerdictRow(Base):
     created_at: Mapped[datetime]
 
 
+class GoldImageRow(Base):
+    """An image whose true masks are known, for gold tasks."""
+
+    __tablename__ = "gold_images"
+    __table_args__ = (Index(None, "dataset_id"),)
+
+    image_id: Mapped[int] = mapped_column(
+        BIG_ID, ForeignKey("images.id"), primary_key=True, autoincrement=False
+    )
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    created_at: Mapped[datetime]
+
+
+class GoldScoreRow(Base):
+    """How well the answer to a gold task matches the true masks."""
+
+    __tablename__ = "gold_scores"
+    __table_args__ = (Index(None, "annotator_id", "created_at"),)
+
+    task_id: Mapped[int] = mapped_column(
+        BIG_ID, ForeignKey("tasks.id"), primary_key=True, autoincrement=False
+    )
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    image_id: Mapped[int] = mapped_column(BIG_ID)
+    truths: Mapped[int]
+    found_50: Mapped[int]
+    found_75: Mapped[int]
+    extra: Mapped[int]
+    iou: Mapped[float | None]
+    boundary_f: Mapped[float | None]
+    created_at: Mapped[datetime]
+
+
 class ReleaseRow(Base):
     __tablename__ = "releases"
     __table_args__ = (Index(None, "dataset_id", "state", "created_at"),)

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, or_, select
+from sqlalchemy.orm import aliased
 
 from storage.catalog.errors import TaskNotFoundError
 from storage.catalog.sessions import Clock, Repository, Sessions
-from storage.catalog.states import TaskKind, TaskState, VerdictKind
-from storage.catalog.tables import TaskRow
+from storage.catalog.states import RunKind, TaskKind, TaskState, VerdictKind
+from storage.catalog.tables import RunRow, TaskRow
+
+GOLD = "gold"
+"""In the payload of a gold task: the run and round of the task in whose place it is."""
 
 PAGE = 500
 """Tasks read at once by `submitted`."""
@@ -167,6 +171,13 @@ def submitted_masks() -> ColumnElement[int]:
     return func.coalesce(made.as_integer(), 0) + func.coalesce(kept.as_integer(), 0)
 
 
+def not_gold() -> ColumnElement[bool]:
+    """The condition that a task is no gold task; gold tasks count as nobody's work."""
+    run = aliased(RunRow)
+    gold = select(run.id).where(run.id == TaskRow.run_id, run.kind == RunKind.GOLD)
+    return ~gold.exists()
+
+
 class TaskQueries(Repository):
     """Queries on the annotation queue that change nothing."""
 
@@ -209,8 +220,10 @@ class TaskQueries(Repository):
         return self._tasks(query.order_by(*order).limit(limit))
 
     def latest(self, limit: int, *, kinds: Collection[TaskKind]) -> list[Task]:
-        """The last submitted tasks of these kinds, newest first."""
-        query = select(TaskRow).where(TaskRow.state == TaskState.SUBMITTED, TaskRow.kind.in_(kinds))
+        """The last submitted tasks of these kinds, newest first, without gold tasks."""
+        query = select(TaskRow).where(
+            TaskRow.state == TaskState.SUBMITTED, TaskRow.kind.in_(kinds), not_gold()
+        )
         order = (TaskRow.submitted_at.desc(), TaskRow.id.desc())
         return self._tasks(query.order_by(*order).limit(limit))
 
@@ -266,15 +279,16 @@ class TaskQueries(Repository):
         return found
 
     def by_annotator(self) -> dict[int, AnnotatorWork]:
-        """The work of the annotators who have submitted tasks, by id."""
+        """The work of the annotators who have submitted tasks, by id; gold tasks count as seen."""
         is_review = TaskRow.kind == TaskKind.REVIEW
+        is_other = or_(is_review, ~not_gold())
         seconds = TaskRow.result["seconds"].as_float()
         query = (
             select(
                 TaskRow.annotator_id,
-                func.sum(case((is_review, 0), else_=1)),
-                func.sum(case((is_review, 0), else_=submitted_masks())),
-                func.coalesce(func.sum(case((is_review, 0.0), else_=seconds)), 0.0),
+                func.sum(case((is_other, 0), else_=1)),
+                func.sum(case((is_other, 0), else_=submitted_masks())),
+                func.coalesce(func.sum(case((is_other, 0.0), else_=seconds)), 0.0),
                 func.sum(case((is_review, 1), else_=0)),
                 func.max(TaskRow.submitted_at),
             )

@@ -44,7 +44,7 @@ def truths_of(folder: Path, limit: int) -> list[list[RLE]]:
         BadAnnotationsError: the annotations cannot be read.
     """
     coco = read_coco(folder / "instances.json")
-    found = []
+    found: list[list[RLE]] = []
     for image in sorted(coco.images, key=lambda image: image.file_name):
         if image.size is None or len(found) == limit:
             continue
@@ -81,7 +81,8 @@ def first_alarm(
 ) -> int | None:
     """The number of gold tasks after which a person's score is below the threshold, or None."""
     order = np.concatenate([rng.permutation(len(bank)) for _ in range(TASKS // len(bank) + 1)])
-    given = [bank[image][rng.integers(len(bank[image]))] for image in order[:TASKS]]
+    images = order[:TASKS].tolist()
+    given = [bank[image][int(rng.integers(len(bank[image])))] for image in images]
     for tasks in LOOKS:
         now = standing(given[:tasks])
         if now is not None and now.judge(threshold) == Judgement.BELOW:

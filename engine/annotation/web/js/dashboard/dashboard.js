@@ -108,13 +108,13 @@ class Dashboard {
   }
 
   show() {
-    const { datasets, loops, annotators, models, runs, releases, costs, history } = this.overview;
+    const { datasets, loops, annotators, models, runs, releases, costs, history, advice } = this.overview;
     const minute = Math.floor(Date.now() / 60_000); // "5 min ago" is outdated after a minute
     this.part("loops", { datasets, loops }, () => loopPanels(this.overview, this.isAdmin));
     this.showQueue();
     this.part("charts", { history, models }, () => chartsOf(history, models));
     this.part("models", { models, minute }, () => modelsTable(models));
-    this.part("annotators", { annotators, minute }, () => annotatorsTable(annotators));
+    this.part("annotators", { annotators, advice, minute }, () => annotatorsTable(annotators, advice));
     this.part("runs", { runs, minute }, () => runsTable(runs));
     if (this.isAdmin) offerModels($("model-choice"), this.overview.model_choices);
     this.part("releases", { releases, minute }, () => releasesTable(releases));

@@ -112,7 +112,7 @@ function section(title, rows, columns, empty, command = null) {
   return [el("h2", {}, title), ...content.filter(Boolean)];
 }
 
-export function annotatorsTable(rows) {
+export function annotatorsTable(rows, advice = []) {
   const columns = [
     ["Name", (row) => row.name],
     ["Role", (row) => (row.kind === "simulated" ? "simulated" : row.role)],
@@ -121,15 +121,38 @@ export function annotatorsTable(rows) {
     ["s / mask", (row) => decimal(row.seconds_per_mask), true],
     ["Masks / h", (row) => count(row.masks_per_hour), true],
     ["Agreement", agreement, true],
+    ["Gold", gold, true],
     ["Last seen", (row) => ago(row.last_seen)],
   ];
-  return section(
+  const table = section(
     "Annotators",
     rows,
     columns,
     "No annotators yet. This command makes a sign-in link:",
     "dataengine annotators add NAME --role annotator",
   );
+  return [...table, ...advice.map((text) => el("p", { class: "advice" }, withCommands(text)))];
+}
+
+/** A sentence with its commands, which are in backticks, as code. */
+function withCommands(text) {
+  return text.split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));
+}
+
+const GOLD_STYLES = { below: "bad", above: "good" };
+const GOLD_TITLES = {
+  below: "Too few, by the whole interval: their masks should be reviewed",
+  above: "Enough, by the whole interval",
+  undecided: "Not known yet: the interval contains the expected share",
+};
+
+/** The share of objects found in gold tasks, and its interval. */
+function gold(row) {
+  if (!row.gold) return null;
+  const { tasks, score: share, low, high, judgement } = row.gold;
+  const title = `${GOLD_TITLES[judgement] ?? ""}. Share of the known objects found in ${tasks} gold tasks, and its interval.`;
+  const ends = `${score(low)} – ${score(high)}`;
+  return el("span", { class: GOLD_STYLES[judgement] ?? null, title }, score(share), el("div", { class: "muted small" }, ends));
 }
 
 /** Agreement with other reviewers; a low one is highlighted. */

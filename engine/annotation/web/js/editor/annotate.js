@@ -189,11 +189,33 @@ class Page {
     const submission = editor.submission();
     const isEmpty = submission.masks.length === 0 && editor.session.prefilled.length === 0;
     if (isEmpty && !(await ask("No masks yet", "Does this image really have nothing to mask?", "Submit without masks"))) return;
-    const done = await this.handIn(() => api.submit(this.task.id, { lease_id: this.task.lease_id, ...submission }));
+    let feedback = null;
+    const done = await this.handIn(async () => {
+      ({ feedback } = await api.submit(this.task.id, { lease_id: this.task.lease_id, ...submission }));
+    });
     if (!done) return;
     const count = submission.masks.length;
-    toast(count === 1 ? "Submitted, with 1 new mask." : `Submitted, with ${count} new masks.`, "good");
+    if (feedback) await this.tell(feedback);
+    else toast(count === 1 ? "Submitted, with 1 new mask." : `Submitted, with ${count} new masks.`, "good");
     await this.next();
+  }
+
+  /** Shows what was missed in a task whose true masks are known; resolves when it was read. */
+  tell(feedback) {
+    return new Promise((resolve) => {
+      const dialog = openDialog(
+        "This image was a check",
+        el("p", {}, feedback),
+        el("p", { class: "muted" }, "Its masks were known before. Such images come now and then, and look like all others."),
+        el(
+          "div",
+          { class: "dialog-actions" },
+          el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: () => dialog.close() }, "OK"),
+        ),
+      );
+      dialog.id = "feedback";
+      dialog.addEventListener("close", () => resolve());
+    });
   }
 
   /** Finishes the mask in progress, once the model has answered; false if it could not be finished. */

@@ -20,6 +20,7 @@ from storage.catalog import (
     Dataset,
     Model,
     Run,
+    RunKind,
     RunState,
     Split,
     Task,
@@ -61,7 +62,7 @@ class WorkspaceReports:
             "annotators": annotator_rows(workspace),
             "models": [_model_row(model, compared) for model in models],
             "model_choices": [asdict(choice) for choice in open_choices(models)],
-            "runs": [_run_row(workspace, run) for run in catalog.runs.all(limit=RUNS)],
+            "runs": [_run_row(workspace, run) for run in _latest_runs(workspace)],
             "history": history(workspace.queue.latest(HISTORY_TASKS, kinds=MAKING)),
             "verdicts": dict(verdicts),
             "releases": [
@@ -175,6 +176,12 @@ def _model_row(model: Model, compared: str | None) -> dict[str, Any]:
         **score_row(model, compared),
         "note": model.card.get("note", ""),
     }
+
+
+def _latest_runs(workspace: Workspace) -> list[Run]:
+    """The latest runs, without those of gold tasks, which are one per annotator."""
+    runs = workspace.catalog.runs.all(limit=10 * RUNS)
+    return [run for run in runs if run.kind != RunKind.GOLD][:RUNS]
 
 
 def _run_row(workspace: Workspace, run: Run) -> dict[str, Any]:

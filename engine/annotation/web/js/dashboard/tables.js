@@ -151,7 +151,7 @@ function gold(row) {
   if (!row.gold) return null;
   const { tasks, score: share, low, high, judgement } = row.gold;
   const title = `${GOLD_TITLES[judgement] ?? ""}. Share of the known objects found in ${tasks} gold tasks, and its interval.`;
-  const ends = `${score(low)} – ${score(high)}`;
+  const ends = low === 0 && high === 1 ? "too few yet" : `${score(low)} – ${score(high)}`;
   return el("span", { class: GOLD_STYLES[judgement] ?? null, title }, score(share), el("div", { class: "muted small" }, ends));
 }
 

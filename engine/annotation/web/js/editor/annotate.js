@@ -202,6 +202,8 @@ class Page {
 
   /** Shows what was missed in a task whose true masks are known; resolves when it was read. */
   tell(feedback) {
+    this.keeper.stop(); // the task is no longer held
+    this.showStatus("saved");
     return new Promise((resolve) => {
       const dialog = openDialog(
         "This image was a check",

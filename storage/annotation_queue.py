@@ -12,14 +12,14 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from storage.catalog.database import Catalog
 from storage.catalog.errors import LeaseLostError, TaskNotFoundError
 from storage.catalog.sessions import Clock, count_changed, new_id
 from storage.catalog.states import RunState, TaskKind, TaskState
-from storage.catalog.tables import RunRow, TaskRow
+from storage.catalog.tables import AnnotatorRow, RunRow, TaskRow
 from storage.catalog.tasks import (
     NewTask,
     Task,
@@ -69,7 +69,8 @@ class AnnotationQueue(TaskQueries):
         run_id: str | None = None,
     ) -> Task | None:
         """Lease the first task in the queue's order to one annotator. Tasks that are reserved for
-        them, and those whose lease they let expire, come before others.
+        them, and those whose lease they let expire, come before others. Nobody gets a second copy
+        of an image.
 
         Args:
             seconds: duration of the lease.
@@ -92,6 +93,7 @@ class AnnotationQueue(TaskQueries):
             TaskRow.kind.in_(kinds),
             *of_work(run_id=run_id),
             *of_datasets(dataset_ids),
+            _no_other_copy(annotator_id),
         ]
         first = select(TaskRow.id).where(*free).limit(1).with_for_update(skip_locked=True)
         first = first.order_by(TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
@@ -99,6 +101,9 @@ class AnnotationQueue(TaskQueries):
         choices = (first.where(reserved), mine, first)
         now = self._clock()
         with self._sessions.session() as session:
+            # one lease of an annotator at a time: two must not get two copies of an image
+            mine_only = select(AnnotatorRow.id).where(AnnotatorRow.id == annotator_id)
+            session.scalar(mine_only.with_for_update(key_share=True))
             while (task_id := _first_of(session, choices)) is not None:
                 taken = update(TaskRow).where(*free, TaskRow.id == task_id)
                 leased = count_changed(
@@ -198,6 +203,20 @@ class AnnotationQueue(TaskQueries):
         """
         self._change(task_id, lease_id, {"state": TaskState.OPEN} | _NO_LEASE)
 
+    def unreserve_returns(
+        self, *, annotator_id: int | None = None, run_id: str | None = None
+    ) -> int:
+        """Let everybody take the open tasks of returned images that are reserved for one annotator,
+        or those of a run; returns their number."""
+        statement = update(TaskRow).where(
+            TaskRow.state == TaskState.OPEN,
+            TaskRow.payload["return_of"].as_integer().is_not(None),
+            TaskRow.reserved_for.is_not(None),
+            *of_work(run_id=run_id),
+            *([] if annotator_id is None else [TaskRow.reserved_for == annotator_id]),
+        )
+        return self._sessions.change(statement.values(reserved_for=None))
+
     def requeue(self, dataset_id: int) -> int:
         """Reopen tasks that left the queue without a result: those skipped by too many annotators,
         and those whose image was quarantined. Finished runs stay as they are.
@@ -277,6 +296,16 @@ class AnnotationQueue(TaskQueries):
                 )
                 session.commit()
             return len(freed)
+
+
+def _no_other_copy(annotator_id: int) -> ColumnElement[bool]:
+    """Whether the annotator has no other task of the same group of copies."""
+    other = aliased(TaskRow)
+    same = or_(
+        other.copy_of == TaskRow.id, other.id == TaskRow.copy_of, other.copy_of == TaskRow.copy_of
+    )
+    mine = select(other.id).where(same, other.id != TaskRow.id)
+    return ~mine.where(other.annotator_id == annotator_id).exists()
 
 
 def _first_of(session: Session, choices: Sequence[Select[int]]) -> int | None:

@@ -82,6 +82,17 @@ class RoundSettings(Section):
     that are small in the image can look repeated without being so."""
 
 
+class QualitySettings(Section):
+    """Rules on the annotation queue that measure and raise the quality of people's masks."""
+
+    consensus_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of a round's images in stages 1 and 2 that several people annotate; 0: none."""
+    consensus_people: int = Field(default=3, ge=1, le=20)
+    """How many people annotate each of these images; 1: no image has copies."""
+    consensus_agreement: float = Field(default=0.8, ge=0, le=1)
+    """An image on which they agree less goes to a reviewer."""
+
+
 class TrainSettings(Section):
     """A retrain inside the loop."""
 

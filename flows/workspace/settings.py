@@ -35,6 +35,7 @@ from flows.workspace.setting_sections import (
     OperationsSettings,
     PageSettings,
     ProductionSettings,
+    QualitySettings,
     RaySettings,
     RoundSettings,
     Section,
@@ -55,7 +56,7 @@ class WorkspaceError(DataEngineError):
     """There is no usable workspace; the message says what to do."""
 
 
-SHAPING = {"generator", "annotator", "train", "max_pixels", "shard_images"}
+SHAPING = {"generator", "annotator", "quality", "train", "max_pixels", "shard_images"}
 """Settings that change a run's results, unlike those of where and how fast it works."""
 
 
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     annotator: AnnotatorSettings = AnnotatorSettings()
     rounds: RoundSettings = RoundSettings()
+    quality: QualitySettings = QualitySettings()
     train: TrainSettings = TrainSettings()
     operations: OperationsSettings = OperationsSettings()
     page: PageSettings = PageSettings()
@@ -238,6 +240,10 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 [rounds]
 # choice = "random"        # images of a round: random, disagreement, diversity, mix
 # skip_near_duplicates = true
+
+[quality]
+# consensus_share = 0.1    # share of a round's images that several people annotate; default: none
+# consensus_people = 3
 
 [train]
 # steps = 150             # default: by the number of training images

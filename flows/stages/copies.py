@@ -97,10 +97,8 @@ def people_for(workspace: Workspace, dataset_id: int) -> list[int]:
 
 def too_few(workspace: Workspace, dataset_id: int) -> str | None:
     """How many fewer people there are than a consensus asks for, as text; None: enough."""
-    wanted, found = (
-        workspace.settings.quality.consensus_people,
-        len(people_for(workspace, dataset_id)),
-    )
+    wanted = workspace.settings.quality.consensus_people
+    found = len(people_for(workspace, dataset_id))
     if found >= wanted:
         return None
     people = "nobody" if not found else "1 person" if found == 1 else f"{found} people"

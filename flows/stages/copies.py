@@ -116,8 +116,8 @@ def pending(workspace: Workspace, run_id: str) -> int:
         gone = copies.withdraw(run_id, people_for(workspace, dataset_id))
         if gone:
             progress.current().say(
-                f"{gone} answers for a consensus are left out: everybody who can sign in has "
-                "answered these images already"
+                f"consensus: answers that are missing are left out ({gone}), as everybody who can "
+                "sign in has answered these images"
             )
         left -= gone
     return left

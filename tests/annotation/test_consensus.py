@@ -179,6 +179,6 @@ def test_with_fewer_people_there_is_the_consensus_of_those_who_are_there(
     answer_all(ada, shifted(0))
     answer_all(bob, shifted(2))
     assert run_assisted_manual(site.workspace, row, wait=False) is not None
-    assert any("1 answers for a consensus are left out" in text for text in told)
+    assert any("answers that are missing are left out (1)" in text for text in told)
     (merged,) = site.workspace.masks.masks(image_ids=[shared_image(site, row)])
     assert merged.area == 30 * 28

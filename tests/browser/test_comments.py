@@ -78,6 +78,7 @@ def test_a_reviewer_pins_a_comment_and_the_annotator_answers_and_corrects(
         spot = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 3)
         rita.mouse.click(*spot)
         rita.locator(".thread-text").fill(TEXT)
+        shot(rita, "comment-writing")
         rita.locator(".thread-form .button").click()
         until(rita, f"{LAST} !== undefined")
         assert rita.locator(".comment-text").text_content() == TEXT
@@ -92,6 +93,14 @@ def test_a_reviewer_pins_a_comment_and_the_annotator_answers_and_corrects(
         assert comment.x is not None
         assert comment.y is not None
 
+        with signed_in(chromium, site, url, "bob", "annotator", "dark") as bob:
+            asked: list[str] = []
+            bob.on("request", lambda request: asked.append(request.url))
+            bob.goto(f"{url}/annotate")
+            bob.wait_for_selector('body[data-state="empty"]')
+            bob.wait_for_timeout(3_000)
+            again = sum(address.endswith("/tasks/next") for address in asked)
+            assert again <= 3, "a task for somebody else is open, and the page does not hurry"
         driver.open_task(ada, url)
         ada.wait_for_selector(".thread .comment")
         there = driver.screen(ada, comment.x - 0.5, comment.y - 0.5)

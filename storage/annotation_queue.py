@@ -19,7 +19,7 @@ from storage.catalog.database import Catalog
 from storage.catalog.errors import LeaseLostError, TaskNotFoundError
 from storage.catalog.sessions import Clock, count_changed, insert_new, new_id
 from storage.catalog.states import RunState, TaskKind, TaskState
-from storage.catalog.tables import RunRow, TaskRow
+from storage.catalog.tables import AnnotatorRow, RunRow, TaskRow
 from storage.catalog.tasks import (
     GOLD,
     NewTask,
@@ -70,7 +70,8 @@ class AnnotationQueue(TaskQueries):
         run_id: str | None = None,
     ) -> Task | None:
         """Lease the first task in the queue's order to one annotator. Tasks that are reserved for
-        them, and those whose lease they let expire, come before others.
+        them, and those whose lease they let expire, come before others. Nobody gets a second copy
+        of an image.
 
         Args:
             seconds: duration of the lease.
@@ -94,6 +95,9 @@ class AnnotationQueue(TaskQueries):
         choices = _in_order(annotator_id, free)
         now = self._clock()
         with self._sessions.session() as session:
+            # one lease of an annotator at a time: two must not get two copies of an image
+            mine_only = select(AnnotatorRow.id).where(AnnotatorRow.id == annotator_id)
+            session.scalar(mine_only.with_for_update(key_share=True))
             while (task_id := _first_of(session, choices)) is not None:
                 taken = update(TaskRow).where(*free, TaskRow.id == task_id)
                 leased = count_changed(
@@ -232,6 +236,20 @@ class AnnotationQueue(TaskQueries):
         """
         self._change(task_id, lease_id, {"state": TaskState.OPEN} | _NO_LEASE)
 
+    def unreserve_returns(
+        self, *, annotator_id: int | None = None, run_id: str | None = None
+    ) -> int:
+        """Let everybody take the open tasks of returned images that are reserved for one annotator,
+        or those of a run; returns their number."""
+        statement = update(TaskRow).where(
+            TaskRow.state == TaskState.OPEN,
+            TaskRow.payload["return_of"].as_integer().is_not(None),
+            TaskRow.reserved_for.is_not(None),
+            *of_work(run_id=run_id),
+            *([] if annotator_id is None else [TaskRow.reserved_for == annotator_id]),
+        )
+        return self._sessions.change(statement.values(reserved_for=None))
+
     def requeue(self, dataset_id: int) -> int:
         """Reopen tasks that left the queue without a result: those skipped by too many annotators,
         and those whose image was quarantined. Finished runs stay as they are.
@@ -320,6 +338,7 @@ def _free_for(annotator_id: int, kinds: Collection[TaskKind]) -> list[ColumnElem
         TaskRow.state == TaskState.OPEN,
         or_(reserved_for.is_(None), reserved_for == annotator_id),
         TaskRow.kind.in_(kinds),
+        _no_other_copy(annotator_id),
     ]
 
 
@@ -343,6 +362,16 @@ def _fresh() -> list[ColumnElement[bool]]:
         TaskRow.copy_of.is_(None),
         ~copied.exists(),
     ]
+
+
+def _no_other_copy(annotator_id: int) -> ColumnElement[bool]:
+    """Whether the annotator has no other task of the same group of copies."""
+    other = aliased(TaskRow)
+    same = or_(
+        other.copy_of == TaskRow.id, other.id == TaskRow.copy_of, other.copy_of == TaskRow.copy_of
+    )
+    mine = select(other.id).where(same, other.id != TaskRow.id)
+    return ~mine.where(other.annotator_id == annotator_id).exists()
 
 
 def _first_of(session: Session, choices: Sequence[Select[int]]) -> int | None:

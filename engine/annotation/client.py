@@ -20,6 +20,7 @@ from engine.annotation.schemas import (
     ActionPlan,
     ActionView,
     Box,
+    CommentView,
     Draft,
     Former,
     JobView,
@@ -177,6 +178,20 @@ class Client:
             "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
         }
         return self._call(Submitted, "POST", f"/api/tasks/{task.id}/judge", body)
+
+    def give_back(self, task: TaskView) -> Submitted:
+        """Return the image of a `review` task to the annotator who made its masks."""
+        body = {"lease_id": task.lease_id}
+        return self._call(Submitted, "POST", f"/api/tasks/{task.id}/return", body)
+
+    def comment(self, task: TaskView, text: str, **place: float | str) -> CommentView:
+        """Comment on the image of a held task; `place`: x and y, mask_id."""
+        body = {"lease_id": task.lease_id, "text": text, **place}
+        return self._call(CommentView, "POST", f"/api/tasks/{task.id}/comments", body)
+
+    def comments(self, image_id: int) -> list[CommentView]:
+        """The comments on an image, oldest first."""
+        return self._list(CommentView, f"/api/images/{image_id}/comments")
 
     def pixels(self, image_id: int, side: int | None = None) -> bytes:
         """An image as JPEG, its longer side at most `side` pixels."""

@@ -24,6 +24,8 @@ from engine.annotation.schemas import (
     ActionIn,
     ActionPlan,
     ActionView,
+    CommentIn,
+    CommentView,
     Draft,
     DraftIn,
     Guidelines,
@@ -225,6 +227,29 @@ def late(task_id: TaskId, given: Submission, visitor: Changer, service: Service)
 def judge(task_id: TaskId, given: Judgement, visitor: Changer, service: Service) -> Submitted:
     """Submit a `review` task."""
     return service.submissions.judge(visitor.annotator, task_id, given)
+
+
+@router.post("/tasks/{task_id}/return")
+@admits("reviewer", SUBMISSIONS, max_body=WORDS)
+def give_back(task_id: TaskId, given: Lease, visitor: Changer, service: Service) -> Submitted:
+    """Return the image of a `review` task to the annotator who made its masks."""
+    return service.submissions.give_back(visitor.annotator, task_id, given.lease_id)
+
+
+@router.post("/tasks/{task_id}/comments")
+@admits("annotator", CHANGES, max_body=WORDS)
+def comment(task_id: TaskId, given: CommentIn, visitor: Changer, service: Service) -> CommentView:
+    """Comment on the image of a task that the annotator holds."""
+    return service.threads.add(visitor.annotator, task_id, given)
+
+
+@router.get("/images/{image_id}/comments")
+@admits("annotator", READS)
+def comments(
+    image_id: Annotated[int, Path(ge=1, lt=2**63)], visitor: Someone, service: Service
+) -> list[CommentView]:
+    """The comments on an image, oldest first."""
+    return service.threads.of_image(visitor.annotator, image_id)
 
 
 @router.get("/images/{image_id}/pixels", response_class=Response)

@@ -29,6 +29,9 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 """Text without control characters, which PostgreSQL cannot store."""
 
+PROSE = r"^[^\x00-\x08\x0b-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x08\x0b-\x1f\x7f]*$"
+"""Text with line breaks and tabs but no other control characters; not only of spaces."""
+
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
@@ -116,10 +119,18 @@ class DraftIn(Lease):
     draft: Draft
 
 
+class CandidateSet(_Schema):
+    """One of several sets of masks of an image, in a review where people disagree: a person's, or
+    the merged ones (`name` None)."""
+
+    name: str | None
+    mask_ids: list[str]
+
+
 class TaskView(_Schema):
     """A task the annotator holds, with all that the page needs. `waiting`: open tasks of its kind.
     `masks`: pre-filled ones (`complete`), those to judge (`review`). `note`: shown to the
-    annotator."""
+    annotator. `candidates`: where people disagree, the sets that `masks` consist of."""
 
     id: int
     kind: TaskKind
@@ -134,6 +145,7 @@ class TaskView(_Schema):
     draft: Draft | None
     waiting: int
     note: str | None = None
+    candidates: list[CandidateSet] = []
 
 
 class NextTaskView(_Schema):
@@ -245,6 +257,32 @@ class Judgement(Lease):
     verdicts: Annotated[list[NewVerdict], Field(min_length=1, max_length=MAX_MASKS)]
 
 
+class CommentIn(Lease):
+    """A comment on the image of a held task. x and y: its place; an answer has none. `mask_id`: the
+    mask of the task that it is about."""
+
+    text: Annotated[str, Field(min_length=1, max_length=2_000, pattern=PROSE)]
+    x: Coordinate | None = None
+    y: Coordinate | None = None
+    mask_id: Id | None = None
+
+
+class CommentView(_Schema):
+    """A comment in an image's thread. `task_id`: the task in which it was written. `resolved_at`:
+    when a reviewer judged the image after it came back."""
+
+    id: int
+    task_id: int
+    mask_id: str | None
+    x: float | None
+    y: float | None
+    author: str
+    is_mine: bool
+    text: str
+    created_at: datetime
+    resolved_at: datetime | None
+
+
 class Submitted(_Schema):
     """What was stored. `was_known`: the same submission was stored before. `feedback`: on a task
     whose true masks are known, what was missed, if annotators are told."""
@@ -333,6 +371,9 @@ class Overview(_Schema):
     """By hour: at, tasks, masks, seconds_per_mask, masks_per_image."""
     verdicts: dict[str, int]
     releases: list[dict[str, Any]]
+    consensus: list[dict[str, Any]] = []
+    """By round: dataset, stage, round, images that several people annotated, f1 and iou (mean
+    agreement), reviewed (images on which they disagree)."""
     costs: list[dict[str, Any]] = []
     """By stage and model, the last row (stage `total`) over all: runs, cpu_seconds, gpu_seconds,
     people_seconds, simulated_seconds, bytes, images, masks, judged_masks, accepted_masks,

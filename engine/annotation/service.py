@@ -23,6 +23,7 @@ from engine.annotation.schemas import (
 from engine.annotation.submissions import Submissions
 from engine.annotation.task_access import TaskAccess
 from engine.annotation.task_views import TaskViews
+from engine.annotation.threads import Threads
 from engine.core.rle import RLE
 from storage import layout
 from storage.annotation_queue import AnnotationQueue
@@ -83,6 +84,7 @@ class AnnotationService:
         self.submissions = Submissions(
             catalog, queue, objects, masks, self.views, self.gold, on_drained
         )
+        self.threads = Threads(catalog, queue)
         self.lease_seconds = lease_seconds
         self.draft_seconds = max(draft_seconds, lease_seconds)
 
@@ -106,6 +108,8 @@ class AnnotationService:
             task = self.queue.lease(
                 annotator.id, kinds=kinds, seconds=self.lease_seconds, dataset_ids=dataset_ids
             )
+            if task is None and self.submissions.returns.free_absent():
+                continue
             if task is None:
                 return NextTaskView(task=None, waiting=0)
             if not self._is_ready(task):
@@ -145,10 +149,13 @@ class AnnotationService:
         Raises:
             RefusedError: the lease is lost.
         """
-        self.access.held(annotator, task_id, lease_id)
+        task = self.access.held(annotator, task_id, lease_id)
         try:
             if skip:
-                if self.queue.skip(task_id, lease_id) == TaskState.SKIPPED:  # for good
+                state = self.queue.skip(task_id, lease_id)
+                if "return_of" in task.payload:
+                    self.queue.unreserve_returns(run_id=str(task.run_id))
+                if state == TaskState.SKIPPED:  # for good
                     self.submissions.close(self.access.task(task_id))
             else:
                 self.queue.release(task_id, lease_id)

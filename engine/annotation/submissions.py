@@ -10,6 +10,7 @@ from engine.annotation import answers
 from engine.annotation.errors import invalid, lease_lost, not_late
 from engine.annotation.gold import GoldTasks
 from engine.annotation.late import LateWork
+from engine.annotation.returns import Returns
 from engine.annotation.schemas import Judgement, Submission, Submitted
 from engine.annotation.task_access import TaskAccess
 from engine.annotation.task_views import TaskViews
@@ -35,6 +36,8 @@ from storage.trajectories import TrajectoryStep, write_trajectories
 
 log = logging.getLogger(__name__)
 
+REJECT = VerdictKind.REJECT
+
 
 class Submissions:
     """One per server. Thread-safe."""
@@ -57,6 +60,7 @@ class Submissions:
         self._views, self._gold, self._on_drained = views, gold, on_drained
         self._access = TaskAccess(catalog, queue)
         self._late = LateWork(catalog, queue, objects, masks)
+        self.returns = Returns(catalog, queue, objects, masks)
 
     def submit(self, annotator: Annotator, task_id: int, given: Submission) -> Submitted:
         """Submit an `annotate` or `complete` task. Repeating a submission changes nothing.
@@ -70,13 +74,18 @@ class Submissions:
         context = self._views.context(task)
         initial = self._views.initial_masks(task)
         kept = _confirmed(initial, given, annotator.name)
+        is_returned = "return_of" in task.payload  # its masks are in the table already
         made, steps = [], []
         for place, mask in enumerate(given.masks):
-            row = answers.drawn_mask(context, mask, f"{place:04d}-{mask.client_id}")
+            name, old = f"{place:04d}-{mask.client_id}", mask.replaces if is_returned else None
+            row = answers.drawn_mask(context, mask, name, supersedes=old)
             made.append(row)
             steps += answers.steps_of(context, row.mask_id, mask)
         result = answers.result_of(given.masks, given.seconds)
-        if task.kind == TaskKind.COMPLETE:
+        if is_returned:
+            gone = [TaskVerdict(mask_id=old, verdict=REJECT, seconds=0.0) for old in given.rejected]
+            kept, result = [], replace(result, verdicts=tuple(gone))
+        elif task.kind == TaskKind.COMPLETE:
             result = replace(result, prefilled=len(initial), prefilled_kept=len(kept))
         return self._store(task, [*kept, *made], steps, result, annotator)
 
@@ -89,7 +98,7 @@ class Submissions:
         task = self._access.seen_task(annotator, task_id)
         if task.kind == TaskKind.REVIEW:
             raise invalid(f"task {task_id} is of kind {task.kind}")
-        if GOLD in task.payload:
+        if GOLD in task.payload or "return_of" in task.payload or task.copy_of is not None:
             raise not_late(task_id)
         self._access.check_kinds(annotator, [task.kind])
         kept = _confirmed(self._views.initial_masks(task), given, annotator.name)
@@ -139,8 +148,26 @@ class Submissions:
             initial = self._views.initial_masks(task)
             rows += [m for m in initial if m.mask_id in taken and m.run_id == task.run_id]
         result = answers.result_of(fixes, sum(verdict.seconds for verdict in given.verdicts))
+        if "candidates" in task.payload:  # what is not picked never becomes a mask to be judged
+            verdicts = [v for v in verdicts if v.verdict != VerdictKind.REJECT]
         result = replace(result, verdicts=tuple(verdicts))
-        return self._store(task, rows, steps, result, annotator)
+        done = self._store(task, rows, steps, result, annotator)
+        if "return_of" in task.payload:
+            self._catalog.comments.resolve(task.image_id)
+        return done
+
+    def give_back(self, annotator: Annotator, task_id: int, lease_id: str) -> Submitted:
+        """End a `review` task without verdicts: its image goes to the annotator who made the masks,
+        who reads the comments, and then comes back.
+
+        Raises:
+            RefusedError: the lease is lost, the task of another kind, or there is no comment.
+        """
+        task = self._check_lease(annotator, task_id, lease_id, review=True)
+        if task.state == TaskState.SUBMITTED:
+            return self._repeat(task)
+        self.returns.check(annotator, task)
+        return self._store(task, [], [], TaskResult(returned=True), annotator)
 
     def _check_lease(
         self, annotator: Annotator, task_id: int, lease_id: str, *, review: bool
@@ -195,13 +222,15 @@ class Submissions:
         return self._known(task)
 
     def close(self, task: Task) -> None:
-        """Queue late versions of a finished task, and report its run if that was its last task;
-        score a gold task."""
+        """Queue what follows a finished task, a review of its late versions or a correction, and
+        report its run if that was its last task; score a gold task."""
         if GOLD in task.payload:
             self._gold.score(task)
             return
         if task.kind != TaskKind.REVIEW:
             self._late.queue_reviews(task)
+        elif task.result.returned:
+            self.returns.queue(task)
         if not self._queue.pending(str(task.run_id)):
             self._on_drained(str(task.run_id))
 

@@ -10,7 +10,7 @@ from engine.annotation.access import sight_of
 from engine.annotation.answers import TaskContext
 from engine.annotation.gold import GoldTasks
 from engine.annotation.prompting import rle_view
-from engine.annotation.schemas import Draft, ImageView, MaskView, TaskView
+from engine.annotation.schemas import CandidateSet, Draft, ImageView, MaskView, TaskView
 from engine.core.records import Mask, Provenance, Source, Stage
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import GOLD, Annotator, Catalog, Image, RunKind, Task, TaskKind, TaskState
@@ -71,9 +71,7 @@ class TaskViews:
         return found
 
     def _annotator_name(self, task: Task) -> str:
-        if task.annotator_id is None:
-            return ""
-        return self._catalog.annotators.get(task.annotator_id).name
+        return self._name(task.annotator_id) or ""
 
     def initial_masks(self, task: Task) -> list[Mask]:
         """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
@@ -109,7 +107,14 @@ class TaskViews:
             draft=None if draft is None else Draft(version=draft.version, data=draft.data),
             waiting=waiting + self._gold.ahead(annotator, task, waiting),
             note=task.payload.get("note"),
+            candidates=[
+                CandidateSet(name=self._name(one["annotator"]), mask_ids=one["mask_ids"])
+                for one in task.payload.get("candidates", [])
+            ],
         )
+
+    def _name(self, annotator_id: int | None) -> str | None:
+        return None if annotator_id is None else self._catalog.annotators.get(annotator_id).name
 
 
 def _image_view(image: Image) -> ImageView:

@@ -61,6 +61,10 @@ def status(as_json: JsonOption = False) -> None:
     table.add_row("near-duplicates", f"{near} images, not annotated twice" if near else "none")
     table.add_row("datasets", ", ".join(found["datasets"]) or "none")
     table.add_row("releases", ", ".join(row["name"] for row in found["releases"]) or "none")
+    for row in found["consensus"]:
+        agreed = f"F1 {row['f1']:.2f}, IoU {row['iou']:.2f}, {row['reviewed']} to a reviewer"
+        what = f"{row['images']} images by several people: {agreed}"
+        table.add_row(f"{row['dataset']}, {row['stage']} {row['round']}", what)
     console.print(table)
     if found["rounds"]:
         print_rounds(found["rounds"])

@@ -16,6 +16,7 @@ from flows.prefect_api import events
 from flows.review.rescore import RescoreFigures, rescore_dataset
 from flows.review.retrain_triggers import due_events, verdicts_since_retrain
 from flows.review.review import finish_if_submitted
+from flows.stages import copies
 from flows.training.retrain import retrain
 from flows.workspace import progress
 from flows.workspace.run_lock import BusyError, loop_lock, named_lock
@@ -143,13 +144,12 @@ def _waits_for_people(workspace: Workspace, loop: Loop) -> bool:
             continue
         if row.state != RoundState.OPENED or loop.plan[row.position].annotator != PEOPLE:
             return False
-        workspace.queue.expire()
         queued = sum(workspace.queue.counts(run_id=str(row.run_id)).values())
         images = len(workspace.catalog.rounds.image_ids(row.id))
-        return queued >= images and workspace.queue.pending(str(row.run_id)) > 0
+        return queued >= images and copies.pending(workspace, str(row.run_id)) > 0
     return False
 
 
 def _tasks_left(workspace: Workspace, loop: Loop) -> int:
     rounds = workspace.catalog.rounds.for_loop(loop.id)
-    return sum(workspace.queue.pending(row.run_id) for row in rounds if row.run_id)
+    return sum(copies.pending(workspace, row.run_id) for row in rounds if row.run_id)

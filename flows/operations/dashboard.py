@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.annotation.access import sight_of
 from flows.data.import_model import open_choices
+from flows.operations.agreement import agreement_rows
 from flows.operations.status import round_rows
 from flows.training.compared_scores import compared_set, score_row
 from flows.workspace.costs import cost_rows
@@ -77,6 +78,7 @@ class WorkspaceReports:
                 for row in datasets
                 for item in catalog.releases.all(row.id)
             ],
+            "consensus": agreement_rows(workspace),
             "costs": cost_rows(workspace),
             "advice": advice(workspace),
         }

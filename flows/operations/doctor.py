@@ -14,6 +14,7 @@ import numpy as np
 
 from flows.operations import stale_runs
 from flows.prefect_api import version_check
+from flows.stages import copies
 from flows.workspace import gold
 from flows.workspace.logs import masked, secrets_of
 from flows.workspace.settings import WorkspaceError, load_settings
@@ -104,6 +105,15 @@ def _sqlite(workspace: Workspace) -> CheckResult:
         return CheckResult("SQLite, on a local disk")
     do = "`dataengine backup`, a database_url on a local disk or PostgreSQL, `dataengine restore`"
     return CheckResult(f"SQLite on a network drive ({kind}) can lose data", do, "look")
+
+
+def _consensus(workspace: Workspace) -> CheckResult:
+    if not workspace.settings.quality.consensus_share:
+        return CheckResult("off")
+    for row in workspace.catalog.datasets.all():
+        if few := copies.too_few(workspace, row.id):
+            return CheckResult(f"{row.name}: {few}", copies.ADVICE, "look")
+    return CheckResult("enough people can answer")
 
 
 def _generation(workspace: Workspace) -> CheckResult:
@@ -282,4 +292,5 @@ CHECKS: tuple[tuple[str, Check, str], ...] = (
     ("runs", _runs, "check the catalog first"),
     ("gold tasks", _gold, "check the catalog first"),
     ("quarantine", _quarantine, "check the catalog first"),
+    ("consensus", _consensus, "check the catalog first"),
 )

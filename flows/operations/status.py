@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.data.inputs import passed_over_in
+from flows.operations.agreement import agreement_rows
 from flows.workspace.costs import ledger
 from flows.workspace.workspace import Workspace
 from storage.catalog import Split
@@ -54,6 +55,7 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
         "releases": releases,
         "quarantine": quarantine,
         "passed_over": passed_over,
+        "consensus": agreement_rows(workspace),
         "costs": ledger(workspace).as_dict(),
     }
 

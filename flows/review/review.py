@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
+from engine.annotation.returns import Returns
 from engine.core.batches import batches
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.tiles import TiledPredictor
 from flows.review.retrain_triggers import emit_due_events
+from flows.review.returned import queue_second_review
 from flows.review.wanted import AUTOMATIC, Wanted, masks_by_rules
 from flows.stages.commit_answers import commit_answers
 from flows.stages.embeddings import make_embeddings
@@ -258,8 +260,9 @@ def simulated_reviewer(
 
 
 def finish_if_submitted(workspace: Workspace, run_id: str) -> None:
-    """Finish a review whose tasks are all submitted; does nothing for other runs. If the flow that
-    queued it still runs, it does the same; each step takes effect once."""
+    """Finish a review whose tasks are all submitted, or send a corrected image back to its
+    reviewer; does nothing for other runs. If the flow that queued it still runs, it does the same;
+    each step takes effect once."""
     run = workspace.catalog.runs.get(run_id)
     counts = workspace.queue.counts(run_id=run_id)
     if run.kind != RunKind.REVIEW or not any(counts.values()) or workspace.queue.pending(run_id):
@@ -268,7 +271,8 @@ def finish_if_submitted(workspace: Workspace, run_id: str) -> None:
         workspace, workspace.catalog.datasets.get_by_id(run.dataset_id).name, run_id
     )
     with tracked_run(workspace, run_id):
-        workspace.catalog.runs.finish(run_id, finish_review(workspace, context).to_json())
+        if not queue_second_review(workspace, context, run):
+            workspace.catalog.runs.finish(run_id, finish_review(workspace, context).to_json())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -291,7 +295,10 @@ def finish_review(workspace: Workspace, context: RunContext) -> ReviewFigures:
     commit_answers(workspace, context)
     person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
     counts = dict.fromkeys(VerdictKind, 0)
+    returns = Returns(workspace.catalog, workspace.queue, workspace.objects, workspace.masks)
     for task in workspace.queue.submitted(context.run_id):
+        if task.result.returned:
+            returns.queue(task)  # unless the page did
         rows = [
             NewVerdict(
                 task_id=task.id, annotator_id=task.annotator_id or person.id, **asdict(verdict)

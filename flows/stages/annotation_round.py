@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flows.stages.commit_answers import AnnotationFigures, commit_answers
+from flows.stages.consensus import finish_copies, reach_consensus
+from flows.stages.copies import answer_copies, pending, queue_copies
 from flows.stages.embeddings import make_embeddings
 from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext
 from flows.stages.task_runner import AnswerTask, answer_tasks, wait_for_people
 from flows.workspace.workspace import Workspace
-from storage.catalog import PEOPLE, Round, TaskKind
+from storage.catalog import PEOPLE, SIMULATED, Round, TaskKind
 
 
 def run_annotation_round(
@@ -18,7 +20,7 @@ def run_annotation_round(
     row: Round,
     kind: TaskKind,
     queue: Callable[[Workspace, RunContext, list[int]], None],
-    annotator: Callable[[Workspace, RunContext], AnswerTask],
+    annotator: Callable[[Workspace, RunContext, str], AnswerTask],
     *,
     wait: bool,
 ) -> AnnotationFigures | None:
@@ -29,7 +31,7 @@ def run_annotation_round(
     Args:
         kind: of the round's tasks.
         queue: queues these images of the run.
-        annotator: returns the simulated annotator of the run.
+        annotator: returns the simulated annotator of this name.
         wait: wait for people.
 
     Returns:
@@ -41,9 +43,14 @@ def run_annotation_round(
     if context.annotator == PEOPLE:
         make_embeddings(workspace, context, image_ids)
     queue(workspace, context, image_ids)
+    queue_copies(workspace, context, kind, image_ids)
     if context.annotator == PEOPLE:
-        if not wait_for_people(workspace, context, kind, wait=wait):
+        if not wait_for_people(workspace, context, kind, wait=wait, pending=pending):
             return None
     else:
-        answer_tasks(workspace, context, kind, image_ids, annotator(workspace, context))
-    return commit_answers(workspace, context)
+        answer_tasks(workspace, context, kind, image_ids, annotator(workspace, context, SIMULATED))
+        answer_copies(workspace, context, kind, annotator)
+    merged = reach_consensus(workspace, context)
+    figures = commit_answers(workspace, context, merged)
+    finish_copies(workspace, context)
+    return figures

@@ -15,7 +15,7 @@ from flows.stages.commit_answers import AnnotationFigures
 from flows.stages.run_context import RunContext
 from flows.stages.task_runner import AnswerTask, TaskAnswer, result_of, simulated_annotator
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.catalog import SIMULATED, Image, Round, Task, TaskKind
+from storage.catalog import Image, Round, Task, TaskKind
 
 
 @flow(name="assisted-manual")
@@ -37,9 +37,9 @@ def _queue(workspace: Workspace, context: RunContext, image_ids: list[int]) -> N
     workspace.queue.add([context.task(TaskKind.ANNOTATE, image_id) for image_id in image_ids])
 
 
-def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
+def _annotator(workspace: Workspace, context: RunContext, name: str) -> AnswerTask:
     annotator = simulated_annotator(workspace, context.model)
-    drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
+    drawn = context.provenance(Source.ANNOTATOR, annotator=name)
 
     def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
         viewer = TiledPredictor(annotator.segmenter, pixels_HWC)

@@ -5,7 +5,7 @@ It runs when no task of a run is left: shard by shard, each exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -44,27 +44,42 @@ class AnnotationFigures:
         return asdict(self)
 
 
-def commit_answers(workspace: Workspace, context: RunContext) -> AnnotationFigures:
-    """Commit all submitted answers of the run to the mask table; return the round's figures."""
+def commit_answers(
+    workspace: Workspace, context: RunContext, merged: Mapping[int, list[Mask]] | None = None
+) -> AnnotationFigures:
+    """Commit all submitted answers of the run to the mask table; return the round's figures.
+
+    Args:
+        merged: masks to commit instead of the answers to the tasks with these ids.
+    """
+    merged = merged or {}
     workspace.queue.assign_shards(context.run_id, workspace.settings.shard_images)
     tasks = list(workspace.queue.submitted(context.run_id))
     with progress.current().track("commit masks", len(tasks), "image") as advance:
         by_shard = sorted(tasks, key=lambda task: (task.shard or 0, task.id))
         for shard, members in groupby(by_shard, key=lambda task: task.shard or 0):
             group = list(members)
-            answers = _answers(workspace, context, shard, group)  # not read if already committed
+            # not read if already committed
+            answers = _answers(workspace, context, shard, group, merged)
             workspace.masks.commit(answers, run_id=context.run_id, shard=shard)
             advance(len(group))
-    return _figures(tasks)
+    return _figures(tasks, {key: len(masks) for key, masks in merged.items()})
 
 
 def _answers(
-    workspace: Workspace, context: RunContext, shard: int, tasks: Sequence[Task]
+    workspace: Workspace,
+    context: RunContext,
+    shard: int,
+    tasks: Sequence[Task],
+    merged: Mapping[int, list[Mask]],
 ) -> Iterator[Mask]:
     """Yield the masks of a shard's answers, after writing their trajectories as one object."""
     _keep_trajectories(workspace, context, shard, tasks)
     for task in tasks:
-        for mask in read_parquet(_object_of(workspace, str(task.result_key))):
+        found = merged.get(task.id)
+        if found is None:
+            found = read_parquet(_object_of(workspace, str(task.result_key)))
+        for mask in found:
             yield replace(mask, shard=shard)
 
 
@@ -85,9 +100,10 @@ def _keep_trajectories(
         workspace.objects.put(layout.STEPS.key(run=context.run_id, shard=shard), data)
 
 
-def _figures(tasks: Sequence[Task]) -> AnnotationFigures:
+def _figures(tasks: Sequence[Task], merged: Mapping[int, int]) -> AnnotationFigures:
+    """The figures of a round; `merged`: the number of merged masks, by task."""
     results = [task.result for task in tasks]
-    images, masks = len(tasks), sum(result.masks for result in results)
+    images, masks = len(tasks), sum(merged.get(task.id, task.result.masks) for task in tasks)
     made, clicks = sum(r.made for r in results), sum(r.clicks for r in results)
     return AnnotationFigures(
         images=images,

@@ -13,7 +13,7 @@ import numpy as np
 from prefect import flow
 
 from engine.core.metrics import match
-from engine.core.records import Mask, Source
+from engine.core.records import Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.sam.tiles import TiledPredictor
 from flows.stages.annotation_round import run_annotation_round
@@ -25,7 +25,7 @@ from flows.workspace import costs, progress
 from flows.workspace.gold import gold_for_people
 from flows.workspace.workspace import Workspace, open_workspace
 from storage import layout
-from storage.catalog import SIMULATED, Image, Round, Task, TaskKind
+from storage.catalog import Image, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectExistsError, named_by_catalog
@@ -74,9 +74,9 @@ def _prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) ->
             advance()
 
 
-def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
+def _annotator(workspace: Workspace, context: RunContext, name: str) -> AnswerTask:
     annotator = simulated_annotator(workspace, context.model)
-    drawn = context.provenance(Source.ANNOTATOR, annotator=SIMULATED)
+    drawn = context.provenance(Source.ANNOTATOR, annotator=name)
 
     def answer(task: Task, image: Image, pixels_HWC: np.ndarray, truths: list[RLE]) -> TaskAnswer:
         """Keep correct masks, drop wrong ones, add the most prominent missing ones."""
@@ -85,7 +85,7 @@ def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
             given = read_parquet(workspace.objects.get(task.payload["prefill"]))
         overlap = iou_matrix([mask.rle for mask in given], truths)
         pairs = match(overlap, config.accept_iou)
-        kept = [_confirmed(given[index]) for index, _ in pairs]
+        kept = [replace(given[index], annotator=name) for index, _ in pairs]
         found = {truth for _, truth in pairs}
         missing = [decode(rle) for index, rle in enumerate(truths) if index not in found]
         viewer = TiledPredictor(annotator.segmenter, pixels_HWC)
@@ -101,8 +101,3 @@ def _annotator(workspace: Workspace, context: RunContext) -> AnswerTask:
         return TaskAnswer([*kept, *made], result)
 
     return answer
-
-
-def _confirmed(mask: Mask) -> Mask:
-    """Return a pre-filled mask as kept by the annotator."""
-    return replace(mask, annotator=SIMULATED)

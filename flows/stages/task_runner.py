@@ -76,13 +76,15 @@ def answer_tasks(
     kind: TaskKind,
     image_ids: Collection[int],
     answer: AnswerTask,
+    name: str = SIMULATED,
 ) -> None:
-    """Lease and answer the run's tasks one by one, until none is left.
+    """Lease and answer the run's tasks one by one, as the simulated annotator of this name, until
+    none is left.
 
     Waits for tasks that other workers lease: they are free again when the lease expires.
     """
     seconds = workspace.settings.lease_seconds
-    person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
+    person = workspace.catalog.annotators.get_or_create(name, kind=AnnotatorKind.SIMULATED)
     truths = workspace.truths_of(list(image_ids))
     total = len(image_ids)
     what = f"{context.stage} round {context.round}" if context.round else str(kind)
@@ -107,21 +109,35 @@ def answer_tasks(
                     events.round_drained(workspace, context.round_id)
 
 
+def pending_tasks(workspace: Workspace, run_id: str) -> int:
+    """Return the number of the run's open and leased tasks, after freeing expired leases."""
+    workspace.queue.expire()
+    return workspace.queue.pending(run_id)
+
+
 def wait_for_people(
-    workspace: Workspace, context: RunContext, kind: TaskKind, *, wait: bool = True
+    workspace: Workspace,
+    context: RunContext,
+    kind: TaskKind,
+    *,
+    wait: bool = True,
+    pending: Callable[[Workspace, str], int] = pending_tasks,
 ) -> bool:
     """Wait until people have answered all tasks of the run at the annotation page; without
     `wait`, only check.
 
     It holds no lock or lease: the flow can be stopped and restarted at any time.
 
+    Args:
+        pending: returns the number of tasks of the run with this id that wait.
+
     Returns:
         Whether all are answered.
     """
     if not wait:
-        return not workspace.queue.pending(context.run_id)
+        return not pending(workspace, context.run_id)
     counts = workspace.queue.counts(run_id=context.run_id)
-    total = sum(counts.values())
+    total = max(sum(counts.values()), pending(workspace, context.run_id))
     progress.current().say(
         f"{total} images wait for people: start `dataengine annotate` in this workspace"
     )
@@ -130,19 +146,12 @@ def wait_for_people(
     with progress.current().track(what, total, "image") as advance:
         left = total
         while left:
-            pending = retry_during_outage(
-                outage_seconds, lambda: _pending(workspace, context.run_id)
-            )
-            advance(left - pending)
-            left = pending
+            now = retry_during_outage(outage_seconds, lambda: pending(workspace, context.run_id))
+            advance(left - now)
+            left = now
             if left:
                 time.sleep(LOOK_SECONDS)
     return True
-
-
-def _pending(workspace: Workspace, run_id: str) -> int:
-    workspace.queue.expire()
-    return workspace.queue.pending(run_id)
 
 
 def _answer_task(

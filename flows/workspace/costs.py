@@ -208,6 +208,8 @@ def _spent(
 
 def _made(run: Run, sums: RunSums) -> tuple[int, int]:
     """Images and masks that a run has processed so far."""
+    if "copy_of" in run.config:  # its answers are merged into masks of the run that it copies
+        return 0, 0
     if run.kind in PEOPLES:
         return sums.tasks, sums.task_masks
     if run.kind == RunKind.FULLY_AUTOMATIC:

@@ -83,7 +83,8 @@ class RoundSettings(Section):
 
 
 class QualitySettings(Section):
-    """Gold tasks, and which of people's masks are reviewed (docs/quality.md)."""
+    """Rules on the annotation queue that measure and raise the quality of people's masks
+    (docs/quality.md)."""
 
     gold_first: int = Field(default=0, ge=0)
     """An annotator's first tasks on a dataset that are gold."""
@@ -98,6 +99,12 @@ class QualitySettings(Section):
     not known to lie above or below the threshold."""
     review_share_good: float = Field(default=0.05, ge=0, le=1)
     """The same if it lies above. If it lies below, all are sent."""
+    consensus_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of a round's images in stages 1 and 2 that several people annotate; 0: none."""
+    consensus_people: int = Field(default=3, ge=1, le=20)
+    """How many people annotate each of these images; 1: no image has copies."""
+    consensus_agreement: float = Field(default=0.8, ge=0, le=1)
+    """An image on which they agree less goes to a reviewer."""
 
 
 class TrainSettings(Section):

@@ -56,7 +56,7 @@ class WorkspaceError(DataEngineError):
     """There is no usable workspace; the message says what to do."""
 
 
-SHAPING = {"generator", "annotator", "train", "max_pixels", "shard_images"}
+SHAPING = {"generator", "annotator", "quality", "train", "max_pixels", "shard_images"}
 """Settings that change a run's results, unlike those of where and how fast it works."""
 
 
@@ -248,6 +248,8 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 # feedback = false         # after a gold task the page says what was missed
 # review_share = 0.2       # share of people's images that `review --rules` sends to review
 # review_share_good = 0.05 # the same for annotators above the threshold
+# consensus_share = 0.1    # share of a round's images that several people annotate; default: none
+# consensus_people = 3
 
 [train]
 # steps = 150             # default: by the number of training images

@@ -1,6 +1,7 @@
 """The catalog: small rows, states, and who did what when, in SQLite or PostgreSQL."""
 
 from storage.catalog.annotators import Annotator
+from storage.catalog.comments import Comment, NewComment
 from storage.catalog.database import Catalog
 from storage.catalog.datasets import Dataset
 from storage.catalog.errors import (
@@ -77,6 +78,7 @@ __all__ = [
     "CatalogNotMigratedError",
     "CatalogTooNewError",
     "CatalogUnavailableError",
+    "Comment",
     "ConstraintError",
     "Dataset",
     "DatasetNotFoundError",
@@ -89,6 +91,7 @@ __all__ = [
     "Model",
     "ModelKind",
     "ModelState",
+    "NewComment",
     "NewGoldScore",
     "NewImage",
     "NewTask",

@@ -12,8 +12,8 @@ from sqlalchemy import or_, select, update
 from storage.catalog.errors import NotFoundError
 from storage.catalog.names import check_new_name
 from storage.catalog.sessions import Repository, insert_new, to_record
-from storage.catalog.states import AnnotatorKind
-from storage.catalog.tables import AnnotatorRow
+from storage.catalog.states import AnnotatorKind, ErasureKind
+from storage.catalog.tables import AnnotatorRow, ErasureRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +123,14 @@ class Annotators(Repository):
         """Whether the catalog has a person other than the one of this name."""
         query = select(AnnotatorRow.id).where(
             AnnotatorRow.kind == AnnotatorKind.PERSON, AnnotatorRow.name != besides
+        )
+        return self._sessions.value(query.limit(1)) is not None
+
+    def is_erased(self, annotator_id: int) -> bool:
+        """Whether the annotator's name was erased."""
+        query = select(ErasureRow.id).where(
+            ErasureRow.kind == ErasureKind.PERSON,
+            ErasureRow.target["annotator"].as_integer() == annotator_id,
         )
         return self._sessions.value(query.limit(1)) is not None
 

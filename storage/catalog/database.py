@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from storage.catalog.annotators import Annotators
 from storage.catalog.audit import AuditLog
+from storage.catalog.comments import Comments
+from storage.catalog.consensus import Consensus
 from storage.catalog.datasets import Datasets
 from storage.catalog.drafts import Drafts
 from storage.catalog.gold import Gold
@@ -79,6 +81,8 @@ class Catalog(Sessions):
         self.drafts = Drafts(self)
         self.audit = AuditLog(self)
         self.verdicts = Verdicts(self)
+        self.comments = Comments(self)
+        self.consensus = Consensus(self)
         self.releases = Releases(self)
         self.gold = Gold(self)
         self.ledger = Ledger(self)

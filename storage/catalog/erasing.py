@@ -34,6 +34,7 @@ from storage.catalog.tables import (
     VerdictRow,
 )
 from storage.catalog.tasks import not_gold
+from storage.catalog.thread_tables import CommentRow, ConsensusRow
 
 BATCH = 500
 """Ids in one statement."""
@@ -41,6 +42,7 @@ _FREE_TEXT: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (AuditRow, ("subject", "detail")),
     (RunRow, ("config", "metrics", "error")),
     (VerdictRow, ("reason",)),
+    (CommentRow, ("text",)),
 )
 """Columns of free text that may contain names."""
 
@@ -57,8 +59,9 @@ def forget_images(
         for ids in batches(sorted(image_ids), BATCH):
             tasks = list(session.scalars(select(TaskRow.id).where(TaskRow.image_id.in_(ids))))
             _delete_tasks(session, tasks)
-            late = RunRow.config["late_of"].as_integer()  # a late version of a deleted task
-            session.execute(delete(RunRow).where(late.in_(tasks)))
+            for owner in ("late_of", "return_of"):  # late versions and returns of deleted tasks
+                owned = RunRow.config[owner].as_integer()
+                session.execute(delete(RunRow).where(owned.in_(tasks)))
             for table in (ImageAliasRow, RoundImageRow, QuarantineRow, GoldImageRow):
                 session.execute(delete(table).where(table.image_id.in_(ids)))
             session.execute(delete(ImageRow).where(ImageRow.id.in_(ids)))
@@ -150,7 +153,7 @@ def shrink(engine: Engine) -> None:
 
 
 def _delete_tasks(session: Session, tasks: Any) -> None:
-    for table in (DraftRow, VerdictRow, GoldScoreRow):
+    for table in (DraftRow, VerdictRow, GoldScoreRow, CommentRow, ConsensusRow):
         session.execute(delete(table).where(table.task_id.in_(tasks)))
     session.execute(delete(TaskRow).where(TaskRow.id.in_(tasks)))
 

@@ -49,6 +49,12 @@ class SignIns(Repository):
         with self._sessions.reading() as session:
             return {hash_: to_record(Annotator, row) for hash_, row in session.execute(query)}
 
+    def has(self, annotator_id: int) -> bool:
+        """Whether the annotator is signed in somewhere."""
+        now = self._sessions.now()
+        mine = (SignInRow.annotator_id == annotator_id, SignInRow.expires_at > now)
+        return self._sessions.value(select(SignInRow.token_hash).where(*mine).limit(1)) is not None
+
     def end(self, token_hash: str) -> None:
         """Sign out; does nothing if the sign-in does not exist."""
         self._delete(SignInRow.token_hash == token_hash)

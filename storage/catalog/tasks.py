@@ -48,7 +48,9 @@ class TaskResult:
     prefilled_kept: int | None = None
     """The number of them that the annotator kept."""
     verdicts: tuple[TaskVerdict, ...] = ()
-    """Of a `review` task."""
+    """Of a `review` task; of a returned one, the masks that the annotator rejected."""
+    returned: bool | None = None
+    """Whether a `review` task was returned to the annotator instead of judged."""
     trajectories: str | None = None
     """Key of the object with the trajectories of the masks."""
     quarantined: str | None = None
@@ -238,6 +240,40 @@ class TaskQueries(Repository):
             if len(page) < PAGE:
                 return
             last = page[-1].id
+
+    def of_run(self, run_id: str, *, image_ids: Collection[int] | None = None) -> list[Task]:
+        """The tasks of a run, by id: on these images, or all of a run that has few."""
+        query = select(TaskRow).where(TaskRow.run_id == run_id)
+        if image_ids is not None:
+            query = query.where(TaskRow.image_id.in_(image_ids))
+        return self._tasks(query.order_by(TaskRow.id))
+
+    def has_worked(self, annotator_id: int, image_id: int) -> bool:
+        """Whether the annotator has submitted a task on the image, or holds one."""
+        query = select(TaskRow.id).where(
+            TaskRow.image_id == image_id,
+            TaskRow.annotator_id == annotator_id,
+            TaskRow.state.in_([TaskState.LEASED, TaskState.SUBMITTED]),
+        )
+        return self._sessions.value(query.limit(1)) is not None
+
+    def worked_since(self, annotator_id: int, since: datetime) -> bool:
+        """Whether the annotator has submitted a task since then."""
+        query = select(TaskRow.id).where(
+            TaskRow.annotator_id == annotator_id,
+            TaskRow.state == TaskState.SUBMITTED,
+            TaskRow.submitted_at > since,
+        )
+        return self._sessions.value(query.limit(1)) is not None
+
+    def reserved_returns(self) -> set[int]:
+        """Ids of the annotators for whom open tasks of returned images are reserved."""
+        query = select(TaskRow.reserved_for).where(
+            TaskRow.state == TaskState.OPEN,
+            TaskRow.reserved_for.is_not(None),
+            TaskRow.payload["return_of"].as_integer().is_not(None),
+        )
+        return {int(found) for found in self._sessions.values(query.distinct()) if found}
 
     def counts(
         self,

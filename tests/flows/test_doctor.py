@@ -33,7 +33,17 @@ from tests.annotation.site import Site, make_site
 from tests.contract.test_masks import a_mask
 
 ALL = {"settings", "catalog", "object store", "mask table", "current model", "prefect"}
-ALL |= {"catalog's disk", "generation", "disk", "clock", "versions", "leases", "runs", "quarantine"}
+ALL |= {
+    "catalog's disk",
+    "generation",
+    "disk",
+    "clock",
+    "versions",
+    "leases",
+    "runs",
+    "quarantine",
+    "consensus",
+}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-// Queue, annotators, models, runs, releases and costs.
+// Queue, annotators, models, runs, releases, agreement and costs.
 
 import { el } from "../shared/dom.js";
 import { ago, count, dateTime, decimal, duration, percent, score, secondsBetween, words } from "../shared/format.js";
@@ -260,6 +260,19 @@ export function releasesTable(rows) {
     columns,
     "No releases yet. A release pins a version of the masks, for export as COCO or SA-1B.",
   );
+}
+
+/** How far people agree on the images that several of them annotated, by round. */
+export function consensusTable(rows) {
+  const columns = [
+    ["Dataset", (row) => row.dataset],
+    ["Round", (row) => `${words(row.stage)} ${row.round}`],
+    ["Images", (row) => count(row.images), true],
+    ["Same objects (F1)", (row) => score(row.f1), true],
+    ["Same outlines (IoU)", (row) => score(row.iou), true],
+    ["To a reviewer", (row) => count(row.reviewed), true],
+  ];
+  return section("Agreement of several people", rows, columns, "");
 }
 
 /** An estimate, marked as one, unless all masks were judged. */

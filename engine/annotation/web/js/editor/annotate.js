@@ -8,6 +8,7 @@ import { mountHeader } from "../shared/header.js";
 import { Keys } from "./keys.js";
 import { sendKept, sendLate } from "./late.js";
 import { Banner } from "../shared/banner.js";
+import { Thread } from "../shared/thread.js";
 
 const KINDS = ["complete", "annotate"];
 const LOOK_AGAIN_MS = 30_000; // for events about new tasks that did not arrive
@@ -28,6 +29,7 @@ class Page {
     this.banner = new Banner(byId("banner"));
     this.editor = null;
     this.keeper = null;
+    this.thread = null;
     this.pending = new Set(); // reasons why the page is busy
   }
 
@@ -102,15 +104,34 @@ class Page {
       onBusy: (isBusy) => this.mark("prompt", isBusy),
       onTrouble: (problem) => this.trouble(problem),
       onContact: () => keeper.setOffline(false),
+      onView: () => this.thread?.layOut(),
     });
     globalThis.dataengine = {
       editor: this.editor,
       frameTimes: () => this.editor?.frameTimes() ?? [],
       frameIntervals: () => this.editor?.frameIntervals() ?? [],
     };
+    void this.openThread(task);
     this.showStatus(draft ? "saved" : "new");
     keeper.start();
     this.ready(this.editor);
+  }
+
+  /** The comments on the image, above its masks; nothing if there are none. */
+  async openThread(task) {
+    const { editor } = this;
+    const { viewport, parts } = editor;
+    const thread = new Thread({
+      toScreen: (x, y) => viewport.fromImage(x, y),
+      show: (x, y) => viewport.reveal([x, y, x + 1, y + 1]),
+    });
+    await thread.open(task);
+    if (this.editor !== editor || !thread.comments.length) return;
+    this.thread = thread;
+    if (task.note) thread.list.before(el("p", { class: "thread-note" }, task.note));
+    parts.side.prepend(thread.root);
+    parts.stage.append(thread.pins);
+    thread.layOut();
   }
 
   async ready(editor) {
@@ -139,7 +160,8 @@ class Page {
   close() {
     this.keeper?.stop();
     this.editor?.destroy();
-    this.editor = this.keeper = null;
+    this.thread?.close();
+    this.editor = this.keeper = this.thread = null;
     this.pending.clear();
     byId("toolbar").hidden = byId("editor").hidden = true;
   }
@@ -156,6 +178,13 @@ class Page {
       true,
     );
     let isOver = false;
+    // tasks that are open but for others would otherwise be asked for without end
+    const isNews = (counts) => {
+      const text = JSON.stringify(counts);
+      const isOther = text !== this.lastCounts;
+      this.lastCounts = text;
+      return isOther && KINDS.some((kind) => counts[kind]?.open > 0);
+    };
     const look = () => {
       if (isOver) return;
       isOver = true;
@@ -163,7 +192,7 @@ class Page {
       clearInterval(timer);
       void this.next();
     };
-    const stop = events({ queue: (counts) => KINDS.some((kind) => counts[kind]?.open > 0) && look() });
+    const stop = events({ queue: (counts) => isNews(counts) && look() });
     const timer = setInterval(look, LOOK_AGAIN_MS);
   }
 
@@ -189,6 +218,12 @@ class Page {
     const submission = editor.submission();
     const isEmpty = submission.masks.length === 0 && editor.session.prefilled.length === 0;
     if (isEmpty && !(await ask("No masks yet", "Does this image really have nothing to mask?", "Submit without masks"))) return;
+    try {
+      await this.thread?.flush();
+    } catch (problem) {
+      this.trouble(problem, true);
+      return;
+    }
     let feedback = null;
     const done = await this.handIn(async () => {
       ({ feedback } = await api.submit(this.task.id, { lease_id: this.task.lease_id, ...submission }));

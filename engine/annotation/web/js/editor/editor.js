@@ -13,6 +13,7 @@
 // `onChange(draft)` the draft's content has changed; the draft is passed in "fix" only.
 // `onBusy(is)` the model was asked about a click / has answered. `onTrouble(error)`: a request failed;
 //              temporary failures are tried again by the editor. `onContact()`: one succeeded.
+// `onView()`   a frame was drawn: the image may have moved.
 // `onDone(newMask)`  fix: the finished mask, a NewMask that `replaces` the given one. `onCancel()`: cancelled.
 //
 // Returned: masks(), current(), draft(), submission(), toScreen(x, y), run(action),
@@ -263,6 +264,7 @@ class Editor {
       cursor: this.prompts.cursor,
     });
     this.parts.zoom.textContent = `${Math.round(viewport.scale * 100)} %`;
+    this.options.onView?.();
   }
 
   #tick() {

@@ -6,6 +6,7 @@ import { nextShow } from "./single.js";
 const HOLD_MS = 250;
 const INPUTS = ["pointermove", "pointerdown", "keydown", "wheel"];
 const REPEATED = ["left", "right", "up", "down", "zoomIn", "zoomOut"]; // while their key is held
+const ONE = ["accept", "reject", "fix"]; // mask, which is in sight first
 const BUTTONS = {
   submit: "submit",
   skip: "skip",
@@ -48,6 +49,7 @@ export class Controls {
     const rows = (count) => () => review.move(single.isOpen ? count : count * grid.columns);
     return {
       look: () => this.look(),
+      comment: () => review.comments.startPinning(),
       back: () => this.back(),
       show: () => review.setShow(nextShow(review.show)),
       left: () => review.move(-1),
@@ -75,12 +77,14 @@ export class Controls {
   back() {
     const { review } = this;
     if (review.judging.isAskingReason) review.judging.undo();
+    else if (review.single.onPlace) review.comments.stopPinning();
     else if (review.single.isOpen) review.closeSingle();
   }
 
   run(command) {
     if (!this.review.isReady) return;
-    if (command.startsWith("reason:")) this.review.judging.giveReason(Number(command.slice(7)));
+    if (this.review.candidates.isOpen && ONE.includes(command)) this.review.candidates.setOpen(false);
+    else if (command.startsWith("reason:")) this.review.judging.giveReason(Number(command.slice(7)));
     else this.commands[command]?.();
   }
 

@@ -9,6 +9,7 @@ const COMMANDS = {
   r: "reject",
   f: "fix",
   u: "undo",
+  c: "comment",
   x: "show",
   v: "look",
   Enter: "look",
@@ -39,6 +40,7 @@ const HELP = [
   ["X", "switch between outline, image only and mask only"],
   ["Y", "show the mask before its fix (while held, or until the next short press)"],
   ["0 + -", "whole image or mask, zoom in, zoom out; the wheel zooms, dragging pans"],
+  ["C", "comment: then click the place on the image"],
   ["Ctrl Enter", "submit and open the next image"],
   ["Ctrl Space", "skip: to the back of the queue"],
 ];

@@ -4,6 +4,7 @@ import { Mask, forEachPiece } from "../shared/rle.js";
 
 export const OUTLINE = "#35e0ff";
 export const BEFORE = "#ffb347";
+const SEVERAL = [OUTLINE, "#ffb347", "#7cf29a", "#ff8ad8"];
 const HALO = "rgb(0 0 0 / 70%)";
 const TINT = "40"; // hex alpha of the fill
 const KEPT = 150; // decoded masks that are kept
@@ -114,9 +115,26 @@ export function drawMask(canvas, picture, size, rle, view, show, colour = OUTLIN
     context.drawImage(stencil, crop.x, crop.y);
     return;
   }
+  drawOverlay(context, { crop, trace, stencil }, Math.max(2, canvas.width / 400), scale, colour);
+}
+
+/** Draw several masks over the whole image, in changing colours. */
+export function drawMasks(canvas, picture, size, masks) {
+  const context = canvas.getContext("2d");
+  const scale = canvas.width / size.width;
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.imageSmoothingQuality = "medium";
+  context.drawImage(picture, 0, 0, size.width, size.height);
+  for (const [index, { rle }] of masks.entries()) {
+    drawOverlay(context, artOf(rle), 1.5 * devicePixelRatio, scale, SEVERAL[index % SEVERAL.length]);
+  }
+}
+
+/** `pixels`: width of the outline on the canvas. */
+function drawOverlay(context, { crop, trace, stencil }, pixels, scale, colour) {
   context.imageSmoothingEnabled = scale < 1;
   context.drawImage(tinted(stencil, colour + TINT), crop.x, crop.y);
-  const line = Math.max(2, canvas.width / 400) / scale;
+  const line = pixels / scale;
   context.lineCap = "square"; // fills the corners, and is much faster than a round one
   for (const [style, width] of [
     [HALO, line * 2.2],

@@ -5,6 +5,8 @@ import { WorkLog } from "../shared/clock.js";
 import { byId, toast } from "../shared/dom.js";
 import { mountHeader } from "../shared/header.js";
 import { Banner } from "../shared/banner.js";
+import { Candidates } from "./candidates.js";
+import { Comments } from "./comments.js";
 import { Controls } from "./controls.js";
 import { fixMask } from "./fix.js";
 import { Grid } from "./grid.js";
@@ -38,6 +40,8 @@ export class Review {
     this.banner = new Banner(byId("banner"));
     this.grid = new Grid(byId("grid"), { select: (index) => this.select(index), open: (index) => this.look(index) });
     this.single = new Single({ show: (show) => this.setShow(show) });
+    this.comments = new Comments(this);
+    this.candidates = new Candidates(this);
     this.controls = new Controls(this);
     events({ queue: (counts) => this.onQueue(counts) });
   }
@@ -96,6 +100,7 @@ export class Review {
     this.takeSeconds(); // loading time does not count
     this.setState("ready");
     if (draft?.fixing) this.fix(draft.fixing);
+    void this.comments.open(task);
   }
 
   showTask(draft) {
@@ -106,9 +111,11 @@ export class Review {
     task.masks.forEach((mask, index) => this.grid.setVerdict(index, this.verdicts.get(mask.mask_id)));
     this.setShow("overlay");
     this.select(Math.min(draft?.cursor ?? 0, task.masks.length - 1));
+    this.candidates.open(task);
     if (draft?.single) this.look(this.index);
     view.showTally(this.verdicts.tally());
-    byId("grid").focus({ preventScroll: true });
+    this.candidates.showVerdicts();
+    if (!this.candidates.isOpen) byId("grid").focus({ preventScroll: true });
   }
 
   showEmpty(title, text) {
@@ -124,6 +131,7 @@ export class Review {
     this.clock.turnTo(null);
     this.judging.closeReasons();
     this.closeEditor?.();
+    this.comments.close();
     this.task = null;
     this.banner.clear();
   }
@@ -148,13 +156,14 @@ export class Review {
     }
   }
 
-  submit() {
+  async submit() {
     const left = this.verdicts.left().length;
     if (left) {
       if (this.verdicts.get(this.idOf(this.index))) this.goLeft();
       return toast(left === 1 ? "One mask has no verdict yet." : `${left} masks have no verdict yet.`);
     }
     this.keep();
+    if (!(await this.comments.send())) return null;
     const { id, lease_id } = this.task;
     const body = { lease_id, verdicts: this.verdicts.toJudgement() };
     return this.finish(() => api.judge(id, body), "Sent. Thank you!", { isJudged: true });
@@ -230,6 +239,7 @@ export class Review {
       this.grid.redraw(index);
     }
     view.showTally(this.verdicts.tally());
+    this.candidates.showVerdicts();
     this.showSingle();
     this.keep();
   }
@@ -303,6 +313,7 @@ export class Review {
   look(index) {
     this.select(index);
     this.settleTime();
+    if (this.candidates.isOpen) this.candidates.setOpen(false);
     byId("grid").hidden = true;
     this.single.root.hidden = false;
     this.single.index = null; // makes the view start afresh

@@ -30,6 +30,8 @@ export class Single {
   index = null;
   view = null; // the visible part of the image: {x, y, scale}
   frame = 0;
+  /** @type {((x: number, y: number) => void) | null} takes the place of the next click */
+  onPlace = null;
 
   constructor(on) {
     this.root = byId("single");
@@ -142,6 +144,7 @@ export class Single {
       if (!this.isOpen) return;
       const colour = this.isBefore ? BEFORE : OUTLINE;
       drawMask(this.canvas, this.picture, this.task.image, this.rle, this.view, this.show, colour);
+      this.on.drawn?.();
     });
   }
 
@@ -152,6 +155,23 @@ export class Single {
     // the pixel under the pointer stays in place
     this.view = { scale, x: view.x + x / view.scale - x / scale, y: view.y + y / view.scale - y / scale };
     this.draw();
+  }
+
+  /** Moves a place of the image to the middle. */
+  center(x, y) {
+    const { scale } = this.view;
+    this.view = { scale, x: x - this.canvas.width / 2 / scale, y: y - this.canvas.height / 2 / scale };
+    this.draw();
+  }
+
+  /** The place in the image of a pointer event; null outside.
+   * @returns {[x: number, y: number] | null} */
+  placeOf(event) {
+    const corner = this.canvas.getBoundingClientRect();
+    const step = devicePixelRatio / this.view.scale;
+    const [x, y] = [this.view.x + (event.clientX - corner.left) * step, this.view.y + (event.clientY - corner.top) * step];
+    const { width, height } = this.task.image;
+    return x >= 0 && y >= 0 && x < width && y < height ? [x, y] : null;
   }
 
   pinch({ x, y, dx, dy, factor }) {
@@ -174,6 +194,10 @@ export class Single {
       },
       { passive: false },
     );
+    canvas.addEventListener("click", (event) => {
+      const place = this.onPlace && this.placeOf(event);
+      if (place) this.onPlace(...place);
+    });
     canvas.addEventListener("pointerdown", (event) => {
       fingers.down(event);
       from = { x: event.clientX, y: event.clientY, view: this.view };

@@ -24,9 +24,16 @@ export class Verdicts {
    * @param {string[]} ids
    * @param {Entry} entry */
   set(ids, entry) {
+    this.setEach(ids, () => entry);
+  }
+
+  /** The same with a verdict for each.
+   * @param {string[]} ids
+   * @param {(id: string) => Entry} entryOf */
+  setEach(ids, entryOf) {
     if (!ids.length) return;
     this.steps.push(ids.map((id) => [id, this.get(id)]));
-    for (const id of ids) this.entries.set(id, entry);
+    for (const id of ids) this.entries.set(id, entryOf(id));
     for (const id of ids) this.addSeconds(id, this.pending / ids.length);
     this.pending = 0;
   }

@@ -21,7 +21,7 @@ export async function loadPicture(image) {
 /** Shows or hides the parts of the page that belong to a task. */
 export function showParts(isTask) {
   for (const id of ["toolbar", "grid", "commands"]) byId(id).hidden = !isTask;
-  if (!isTask) for (const id of ["single", "fix", "reasons", "task-note"]) byId(id).hidden = true;
+  if (!isTask) for (const id of ["single", "fix", "reasons", "task-note", "candidates"]) byId(id).hidden = true;
   if (isTask) byId("empty").hidden = true;
 }
 

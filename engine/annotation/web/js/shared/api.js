@@ -138,6 +138,11 @@ export const api = {
   late: (id, body) => send("POST", `${task(id)}/late`, body, long),
   judge: (id, body) => send("POST", `${task(id)}/judge`, body, long),
 
+  giveBack: (id, leaseId) => send("POST", `${task(id)}/return`, { lease_id: leaseId }, long),
+  /** `body`: a CommentIn. */
+  comment: (id, body) => send("POST", `${task(id)}/comments`, body),
+  comments: (imageId) => call("GET", `/api/images/${encodeURIComponent(imageId)}/comments`),
+
   guidelines: () => call("GET", "/api/guidelines"),
   overview: () => call("GET", "/api/overview"),
   /** The fields of the actions have the values that suit the dataset, the first one by default. */

@@ -59,6 +59,7 @@ class RunKind(StrEnum):
     REVIEW = "review"
     RELEASE = "release"
     INGEST = "ingest"
+    TRAIN_VERIFIER = "train_verifier"
 
 
 class RunState(StrEnum):
@@ -82,6 +83,8 @@ class AnnotatorKind(StrEnum):
 
     PERSON = "person"
     SIMULATED = "simulated"
+    MODEL = "model"
+    """A verifier; its verdicts count where no other annotator has judged the mask."""
 
 
 class TaskKind(StrEnum):

@@ -31,8 +31,9 @@ from flows.cli import (
     schedules,
     setup,
     upkeep,
+    verifier,
 )
-from flows.cli.commands import LOOP, MODELS, PRODUCTION, UPKEEP
+from flows.cli.commands import LOOP, MODELS, PRODUCTION, QUALITY, UPKEEP
 from flows.workspace.console import errors
 from flows.workspace.logs import masked
 from flows.workspace.permissions import private_files
@@ -48,6 +49,7 @@ app = typer.Typer(
 for group in (setup, images, loop, page, evaluate, audit, amg, releases, production, upkeep):
     app.add_typer(group.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
+app.add_typer(verifier.app, name="verifier", rich_help_panel=QUALITY)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=PRODUCTION)
 app.add_typer(erase.app, name="erase", rich_help_panel=UPKEEP)

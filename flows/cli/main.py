@@ -32,6 +32,7 @@ from flows.cli import (
     schedules,
     setup,
     upkeep,
+    verifier,
 )
 from flows.cli.commands import LOOP, MODELS, PRODUCTION, QUALITY, UPKEEP
 from flows.workspace.console import errors
@@ -50,6 +51,7 @@ for group in (setup, images, loop, page, evaluate, audit, amg, releases, product
     app.add_typer(group.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)
+app.add_typer(verifier.app, name="verifier", rich_help_panel=QUALITY)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=PRODUCTION)
 app.add_typer(erase.app, name="erase", rich_help_panel=UPKEEP)

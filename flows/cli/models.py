@@ -11,6 +11,7 @@ from rich.table import Table
 
 from flows.cli.commands import RESUMES, JsonOption, example, in_workspace, number, print_json
 from flows.workspace.console import console
+from storage.catalog.states import ModelKind
 
 if TYPE_CHECKING:
     from flows.review.change_model import ModelChange
@@ -21,6 +22,7 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="A model version.")]
 NameOption = Annotated[str | None, typer.Option(help="Name of the new version.")]
+KindOption = Annotated[ModelKind, typer.Option(help="What the model does.")]
 PromoteOption = Annotated[bool, typer.Option("--promote", help="Make it the current version.")]
 
 
@@ -28,19 +30,21 @@ PromoteOption = Annotated[bool, typer.Option("--promote", help="Make it the curr
     invoke_without_command=True,
     epilog=example("dataengine models", "dataengine models pull mobile_sam --promote"),
 )
-def models(context: typer.Context, as_json: JsonOption = False) -> None:
+def models(
+    context: typer.Context, kind: KindOption = ModelKind.SEGMENTER, as_json: JsonOption = False
+) -> None:
     """List model versions; show, promote, roll back, import or pull one."""
     if context.invoked_subcommand is None:
-        list_models(as_json)
+        list_models(kind, as_json)
 
 
 @app.command("list", epilog=example("dataengine models list --json"))
-def list_models(as_json: JsonOption = False) -> None:
-    """List model versions, the newest first."""
+def list_models(kind: KindOption = ModelKind.SEGMENTER, as_json: JsonOption = False) -> None:
+    """List the model versions of a kind, the newest first."""
     with in_workspace(as_json) as workspace:
         from flows.training.compared_scores import compared_set
 
-        found = workspace.catalog.models.all()
+        found = workspace.catalog.models.all(kind)
         compared = compared_set(found)
         rows = [_row(model, compared) for model in found]
     if as_json:
@@ -116,8 +120,10 @@ def _tell(change: ModelChange, as_json: bool) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-@app.command(epilog=example("dataengine models rollback"))
-def rollback(as_json: JsonOption = False) -> None:
+@app.command(
+    epilog=example("dataengine models rollback", "dataengine models rollback --kind verifier")
+)
+def rollback(kind: KindOption = ModelKind.SEGMENTER, as_json: JsonOption = False) -> None:
     """Make the version current that was current before. Repeat to go further back.
 
     Old automatic masks are compared with it, as after `promote`.
@@ -127,7 +133,9 @@ def rollback(as_json: JsonOption = False) -> None:
         from flows.deploy.start import is_deployed
         from flows.review import change_model
 
-        change = change_model.roll_back(workspace, has_worker=is_deployed(workspace, "rescore"))
+        change = change_model.roll_back(
+            workspace, kind, has_worker=is_deployed(workspace, "rescore")
+        )
     _tell(change, as_json)
 
 

@@ -60,6 +60,15 @@ def _describe_retrain(workspace: Workspace, dataset: Dataset, fields: Fields) ->
     )
 
 
+def _describe_verifier(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    verdicts = len(workspace.catalog.verdicts.of_people(dataset.id))
+    return (
+        f"train a verifier on the {verdicts} masks of {dataset.name} that people have judged; it "
+        "becomes current only if it is significantly better than the current one, or than the "
+        "scores of the masks alone"
+    )
+
+
 def _of_dataset(workspace: Workspace, dataset: str) -> Fields:
     return {"dataset": dataset}
 
@@ -87,6 +96,22 @@ REVIEW = Form(
         f"random images of {d.name}, to the review queue"
     ),
     arguments=lambda f: ["review", *option_arguments(f, "dataset", "images", "annotator")],
+)
+TRAIN_VERIFIER = Form(
+    title="Train the verifier",
+    defaults=_of_dataset,
+    describe=_describe_verifier,
+    arguments=lambda f: ["verifier", "train", *option_arguments(f, "dataset")],
+)
+ROUTE = Form(
+    title="Let the verifier judge",
+    defaults=lambda w, d: {"dataset": d, "precision": 0.95},
+    describe=lambda w, d, f: (
+        f"accept or reject the automatic masks of {d.name} that the current verifier is sure of, "
+        f"so that {f['precision']:.0%} of its verdicts are right, and send the rest to review; "
+        "masks that people have judged or will judge stay theirs"
+    ),
+    arguments=lambda f: ["verifier", "route", *option_arguments(f, "dataset", "precision")],
 )
 RELEASE = Form(
     title="Make a release",

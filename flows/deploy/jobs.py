@@ -31,8 +31,8 @@ class JobOption:
 
     name: str
     help: str
-    kind: type[int] | type[str] = int
-    default: int | str | None = None
+    kind: type[int] | type[float] | type[str] = int
+    default: int | float | str | None = None
     """The value in a schedule that does not set it."""
     in_schedules: bool = True
     """Whether a schedule may set it."""
@@ -129,6 +129,32 @@ _DEFINITIONS = (
             help="Queue a sample of automatic masks for people to review.", example="0 7 * * 1"
         ),
         form=job_forms.REVIEW,
+    ),
+    JobDefinition(
+        name="verifier-train",
+        entrypoint=f"{_FLOWS}.train_verifier_of_dataset",
+        schedule=ScheduleCommand(
+            help="Train a verifier on people's verdicts; promote it if it is better.",
+            example="0 5 * * 1",
+        ),
+        form=job_forms.TRAIN_VERIFIER,
+    ),
+    JobDefinition(
+        name="verifier-route",
+        entrypoint=f"{_FLOWS}.route_masks_of_dataset",
+        options=(
+            JobOption(
+                name="precision",
+                help="share of sure masks that is right.",
+                kind=float,
+                default=0.95,
+            ),
+        ),
+        schedule=ScheduleCommand(
+            help="Let the verifier judge the automatic masks that it is sure of.",
+            example="0 6 * * *",
+        ),
+        form=job_forms.ROUTE,
     ),
     JobDefinition(
         name="release",

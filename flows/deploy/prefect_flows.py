@@ -21,6 +21,8 @@ from flows.operations import sweep
 from flows.release.release import NothingToReleaseError, release
 from flows.review.rescore import rescore_dataset
 from flows.review.review import finish_review, queue_sample, start_review
+from flows.review.verifier_routing import RouteOptions, route_dataset
+from flows.review.verifier_training import run_training
 from flows.stages.fully_automatic import RUNS, generate, images_without_masks
 from flows.training.retrain import retrain
 from flows.workspace import progress
@@ -96,6 +98,21 @@ def review_sample(workspace: str, dataset: str, images: int = 20) -> dict[str, A
             if not queued:
                 found.catalog.runs.finish(job.run_id, finish_review(found, job).to_json())
         return {"images": len(queued), "masks": sum(queued.values())}
+
+
+@flow
+def train_verifier_of_dataset(workspace: str, dataset: str) -> dict[str, Any]:
+    """Prefect flow around `run_training`: train a verifier on people's verdicts."""
+    with opened(workspace) as found:
+        return run_training(found, found.catalog.datasets.get(dataset), _run_id()).to_json()
+
+
+@flow
+def route_masks_of_dataset(workspace: str, dataset: str, precision: float = 0.95) -> dict[str, Any]:
+    """Prefect flow around `route_dataset`: the verifier judges the masks that it is sure of."""
+    with opened(workspace) as found:
+        options = RouteOptions(precision=precision)
+        return route_dataset(found, found.catalog.datasets.get(dataset), options)
 
 
 @flow

@@ -14,11 +14,15 @@ def concerned(workspace: Workspace, erasure: Erasure) -> dict[str, Any]:
     """What an erasure affects: `kind`, `name`, `images`, `masks`, `runs`, `releases` (withdrawn, or
     deleted with their dataset), and `models`, which were trained on versions of the mask table that
     lose rows, and are kept."""
+    from storage.catalog.states import ModelKind
     from storage.erasing import count_rows
 
     work = erasure.work
     trained = [
-        model.version for model in workspace.catalog.models.all() if model.table_version is not None
+        model.version
+        for kind in ModelKind
+        for model in workspace.catalog.models.all(kind)
+        if model.table_version is not None
     ]
     return {
         "kind": str(erasure.kind),

@@ -231,6 +231,11 @@ def _converted(name: str, value: Any, default: Any) -> Any:
     """The value in the type of the default; a default of None stands for an optional integer."""
     if isinstance(default, bool):
         return value is True or str(value).lower() in ("true", "yes", "on", "1")
+    if isinstance(default, float):
+        try:
+            return float(str(value))
+        except ValueError as error:
+            raise invalid(f"{name} is a number, got {value!r}") from error
     if isinstance(default, int) or default is None:
         if value in (None, ""):
             return default

@@ -15,6 +15,7 @@ from flows.prefect_api import events
 from flows.review.rescore import RescoreFigures, rescore_dataset
 from flows.training.calibrate import calibrate_version
 from flows.workspace.workspace import Workspace
+from storage.catalog import ModelKind, NotFoundError
 
 RUNS = 10_000
 """Latest unfinished runs whose tasks are counted."""
@@ -51,22 +52,45 @@ def promote(workspace: Workspace, version: str, *, has_worker: bool) -> ModelCha
         NotFoundError: no such version.
         StaleStateError: another version became current meanwhile.
     """
+    kind = workspace.catalog.models.get(version).kind
+    if kind != ModelKind.SEGMENTER:
+        current = workspace.catalog.models.current(kind)
+        before = None if current is None else current.version
+        workspace.catalog.models.promote(version, expected_current=before)
+        return _of_other_kind(version, before)
     thresholds = calibrate_version(workspace, version)
     before = workspace.current_model().version
     workspace.catalog.models.promote(version, expected_current=before)
     return _follow(workspace, version, before, thresholds, has_worker)
 
 
-def roll_back(workspace: Workspace, *, has_worker: bool) -> ModelChange:
-    """Make the version current that was current before.
+def roll_back(
+    workspace: Workspace, kind: ModelKind = ModelKind.SEGMENTER, *, has_worker: bool
+) -> ModelChange:
+    """Make the version of a kind current that was current before.
 
     Raises:
         NotFoundError: no version was.
         StaleStateError: another version became current meanwhile.
     """
-    before = workspace.current_model().version
-    now = workspace.catalog.models.roll_back(expected_current=before)
-    return _follow(workspace, now.version, before, None, has_worker)
+    current = workspace.catalog.models.current(kind)
+    if current is None:
+        raise NotFoundError(f"no {kind} is current")
+    now = workspace.catalog.models.roll_back(expected_current=current.version)
+    if kind != ModelKind.SEGMENTER:
+        return _of_other_kind(now.version, current.version)
+    return _follow(workspace, now.version, current.version, None, has_worker)
+
+
+def _of_other_kind(version: str, before: str | None) -> ModelChange:
+    """Return the change to a version that makes no masks, from which nothing else follows."""
+    return ModelChange(
+        current=version,
+        replaced=before if before != version else None,
+        thresholds=None,
+        compared=[],
+        open_tasks={},
+    )
 
 
 def _follow(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flows.prefect_api import events
 from flows.workspace.run_lock import at_work
-from storage.catalog import RunKind, RunState, Split, VerdictKind
+from storage.catalog import AnnotatorKind, RunKind, RunState, Split, VerdictKind
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
@@ -27,7 +27,7 @@ def _has_trained(workspace: Workspace, run: Run) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerdictCounts:
-    """Verdicts on a dataset since its last retrain began."""
+    """Verdicts on a dataset since its last retrain began, without those of models."""
 
     accepted: int
     """Masks whose latest verdict is accept, on training images."""
@@ -73,7 +73,10 @@ def verdicts_since_retrain(workspace: Workspace, dataset: Dataset) -> VerdictCou
         if run.finished_at is None or run.finished_at >= since:
             verdicts += workspace.catalog.verdicts.for_run(run.id)
     verdicts.sort(key=lambda verdict: verdict.id)
-    fresh = [verdict for verdict in verdicts if verdict.created_at >= since]
+    people = {
+        row.id for row in workspace.catalog.annotators.all() if row.kind != AnnotatorKind.MODEL
+    }
+    fresh = [v for v in verdicts if v.created_at >= since and v.annotator_id in people]
     last = {verdict.mask_id: verdict.verdict for verdict in fresh}
     accepted = workspace.catalog.verdicts.accepted_mask_ids(dataset.id, split=Split.TRAIN)
     in_a_row = 0

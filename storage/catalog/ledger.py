@@ -32,6 +32,7 @@ from storage.catalog.tables import (
     VerdictRow,
 )
 from storage.catalog.tasks import not_gold, submitted_masks
+from storage.catalog.verdicts import latest_verdict
 
 
 @dataclass(slots=True)
@@ -234,7 +235,7 @@ def _add_verdicts(session: Session, found: SumsByRun) -> None:
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     place: Any = (func.instr if is_sqlite else func.strpos)(VerdictRow.mask_id, "/")
     run_id = func.substr(VerdictRow.mask_id, 1, place - 1).label("run_id")
-    latest = select(func.max(VerdictRow.id)).group_by(VerdictRow.mask_id)
+    latest = select(latest_verdict()).group_by(VerdictRow.mask_id)
     query = (
         select(run_id, VerdictRow.verdict, func.count())
         .where(VerdictRow.id.in_(latest), place > 1)

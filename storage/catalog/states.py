@@ -61,6 +61,7 @@ class RunKind(StrEnum):
     INGEST = "ingest"
     GOLD = "gold"
     """An annotator's gold tasks on a dataset; their masks are scored and never committed."""
+    TRAIN_VERIFIER = "train_verifier"
 
 
 class RunState(StrEnum):
@@ -84,6 +85,8 @@ class AnnotatorKind(StrEnum):
 
     PERSON = "person"
     SIMULATED = "simulated"
+    MODEL = "model"
+    """A verifier; its verdicts count where no other annotator has judged the mask."""
 
 
 class TaskKind(StrEnum):

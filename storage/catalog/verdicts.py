@@ -1,18 +1,26 @@
-"""Verdicts of reviewers on masks. A mask's latest verdict counts."""
+"""Verdicts of reviewers on masks. A mask's latest verdict counts; one by a model counts only if
+nobody else has judged the mask."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, or_, select
 from sqlalchemy.orm import aliased
 
 from storage.catalog.sessions import Repository
-from storage.catalog.states import RunState, Split, TaskKind, TaskState, VerdictKind
-from storage.catalog.tables import ImageRow, RunRow, TaskRow, VerdictRow
+from storage.catalog.states import (
+    AnnotatorKind,
+    RunState,
+    Split,
+    TaskKind,
+    TaskState,
+    VerdictKind,
+)
+from storage.catalog.tables import AnnotatorRow, ImageRow, RunRow, TaskRow, VerdictRow
 
 ROWS = 500
 """Tasks read at once."""
@@ -79,13 +87,27 @@ class Verdicts(Repository):
         """Masks whose latest verdict is accept, on the images of one split or all."""
         return self._mask_ids(dataset_id, VerdictKind.ACCEPT, split)
 
-    def asked_mask_ids(self, dataset_id: int) -> set[str]:
-        """Masks with a verdict or in the review queue."""
-        query = select(TaskRow.payload).where(*_in_review(dataset_id))
-        judged = _latest(dataset_id, VerdictRow.mask_id)
+    def asked_mask_ids(self, dataset_id: int, *, besides: Collection[int] = ()) -> set[str]:
+        """Masks with a verdict or in the review queue, except by or for the annotators with the ids
+        `besides`."""
+        for_others = or_(TaskRow.reserved_for.is_(None), TaskRow.reserved_for.not_in(besides))
+        query = select(TaskRow.payload).where(*_in_review(dataset_id), for_others)
+        judged = select(VerdictRow.mask_id).join(TaskRow, TaskRow.id == VerdictRow.task_id)
+        judged = judged.where(
+            TaskRow.dataset_id == dataset_id, VerdictRow.annotator_id.not_in(besides)
+        )
         with self._sessions.reading() as session:
             queued = session.scalars(query.execution_options(yield_per=ROWS))
             return _named(queued).union(session.scalars(judged))
+
+    def of_people(self, dataset_id: int) -> list[Verdict]:
+        """Each mask's latest verdict by another annotator than a model, oldest first."""
+        latest = select(func.max(VerdictRow.id)).join(TaskRow, TaskRow.id == VerdictRow.task_id)
+        latest = latest.where(
+            TaskRow.dataset_id == dataset_id, VerdictRow.annotator_id.not_in(_MODELS)
+        )
+        query = select(VerdictRow).where(VerdictRow.id.in_(latest.group_by(VerdictRow.mask_id)))
+        return self._sessions.records(Verdict, query.order_by(VerdictRow.id))
 
     def waiting_mask_ids(self, dataset_id: int) -> set[str]:
         """Masks in the review tasks of unfinished runs, without skipped tasks."""
@@ -104,13 +126,17 @@ class Verdicts(Repository):
 
     def agreement(self) -> dict[int, float]:
         """For each reviewer: of the masks that another reviewer also judged, the share with the
-        same verdict, 0 to 1. Reviewers without such masks are left out."""
+        same verdict, 0 to 1. Reviewers without such masks, and models, are left out."""
         other = aliased(VerdictRow)
         same = case((VerdictRow.verdict == other.verdict, 1.0), else_=0.0)
         query = (
             select(VerdictRow.annotator_id, func.avg(same))
             .join(other, other.mask_id == VerdictRow.mask_id)
-            .where(other.annotator_id != VerdictRow.annotator_id)
+            .where(
+                other.annotator_id != VerdictRow.annotator_id,
+                other.annotator_id.not_in(_MODELS),
+                VerdictRow.annotator_id.not_in(_MODELS),
+            )
             .group_by(VerdictRow.annotator_id)
         )
         return {key: float(value) for key, value in self._sessions.pairs(query).items()}
@@ -139,6 +165,15 @@ class Verdicts(Repository):
         return set(self._sessions.values(query))
 
 
+_MODELS = select(AnnotatorRow.id).where(AnnotatorRow.kind == AnnotatorKind.MODEL)
+
+
+def latest_verdict() -> ColumnElement[int]:
+    """In a query grouped by mask: the id of the verdict that counts."""
+    by_people = case((VerdictRow.annotator_id.in_(_MODELS), None), else_=VerdictRow.id)
+    return func.coalesce(func.max(by_people), func.max(VerdictRow.id))
+
+
 def _in_review(dataset_id: int) -> tuple[ColumnElement[bool], ...]:
     """Conditions for a dataset's review tasks, except skipped ones."""
     return (
@@ -156,7 +191,7 @@ def _named(payloads: Iterable[dict[str, Any]]) -> set[str]:
 def _latest(dataset_id: int, *columns: Any) -> Select[Any]:
     """A query for these columns of each mask's latest verdict."""
     latest = (
-        select(func.max(VerdictRow.id))
+        select(latest_verdict())
         .join(TaskRow, TaskRow.id == VerdictRow.task_id)
         .where(TaskRow.dataset_id == dataset_id)
         .group_by(VerdictRow.mask_id)

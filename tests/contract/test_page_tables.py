@@ -9,6 +9,7 @@ import pytest
 
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
+    AnnotatorKind,
     Catalog,
     ConstraintError,
     NewTask,
@@ -207,3 +208,42 @@ def test_reviewers_agree_where_they_said_the_same_of_a_mask(
     say(2, eve, f=no)
     agreed = catalog.verdicts.agreement()
     assert agreed == {ada: pytest.approx(2 / 3), bob: pytest.approx(2 / 3)}
+
+
+def test_a_models_verdict_counts_only_where_nobody_else_has_judged(
+    catalog: Catalog, queue: AnnotationQueue
+) -> None:
+    ada = catalog.annotators.get_or_create("ada").id
+    one, two = (
+        catalog.annotators.get_or_create(name, kind=AnnotatorKind.MODEL).id for name in ("v1", "v2")
+    )
+    tasks = queue.upcoming(kinds=[TaskKind.ANNOTATE], limit=3)
+    dataset = tasks[0].dataset_id
+
+    def say(task: int, who: int, **verdicts: VerdictKind) -> None:
+        catalog.verdicts.add_many(
+            [
+                NewVerdict(
+                    mask_id=f"run/1/{mask}",
+                    task_id=tasks[task].id,
+                    verdict=verdict,
+                    annotator_id=who,
+                    seconds=0,
+                )
+                for mask, verdict in verdicts.items()
+            ]
+        )
+
+    yes, no = VerdictKind.ACCEPT, VerdictKind.REJECT
+    say(0, one, a=yes, b=yes, c=yes)
+    say(1, ada, a=no, d=no)
+    say(2, two, a=yes, b=no, d=yes)
+    assert catalog.verdicts.accepted_mask_ids(dataset) == {"run/1/c"}
+    assert catalog.verdicts.rejected_mask_ids(dataset) == {"run/1/a", "run/1/b", "run/1/d"}
+    assert catalog.verdicts.counts(dataset) == {yes: 1, no: 3, VerdictKind.FIX: 0}
+    assert [row.mask_id for row in catalog.verdicts.of_people(dataset)] == ["run/1/a", "run/1/d"]
+    assert catalog.verdicts.asked_mask_ids(dataset, besides=[one, two]) == {"run/1/a", "run/1/d"}
+    assert len(catalog.verdicts.asked_mask_ids(dataset, besides=[two])) == 4
+    assert catalog.verdicts.agreement() == {}
+    found = catalog.ledger.by_run()["run"]
+    assert (found.accepted, found.rejected) == (1, 3)

@@ -115,7 +115,7 @@ function section(title, rows, columns, empty, command = null) {
 export function annotatorsTable(rows, advice = []) {
   const columns = [
     ["Name", (row) => row.name],
-    ["Role", (row) => (row.kind === "simulated" ? "simulated" : row.role)],
+    ["Role", (row) => (row.kind === "person" ? row.role : row.kind)],
     ["Images", (row) => count(row.tasks), true],
     ["Masks", (row) => count(row.masks), true],
     ["s / mask", (row) => decimal(row.seconds_per_mask), true],

@@ -1,0 +1,1 @@
+"""The verifier: learns from reviewers' verdicts which automatic masks they would accept."""

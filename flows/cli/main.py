@@ -20,6 +20,7 @@ from engine.core.errors import DataEngineError
 from flows.cli import (
     amg,
     audit,
+    detector,
     erase,
     evaluate,
     images,
@@ -49,6 +50,7 @@ for group in (setup, images, loop, page, evaluate, audit, amg, releases, product
     app.add_typer(group.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)
+app.add_typer(detector.app, name="detector", rich_help_panel=MODELS)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=PRODUCTION)
 app.add_typer(erase.app, name="erase", rich_help_panel=UPKEEP)
 

@@ -82,6 +82,17 @@ class RoundSettings(Section):
     that are small in the image can look repeated without being so."""
 
 
+class PrefillSettings(Section):
+    """The masks that stage 2 begins with."""
+
+    source: Literal["generator", "detector", "union"] = "generator"
+    """The automatic generator's confident masks, those of a detector that is trained on people's
+    masks, or both without repeats. With the latter two a retrain trains the detector too."""
+    precision: float = Field(default=0.9, gt=0, lt=1)
+    """Share of the detector's pre-filled masks that are right, by which its least confidence is
+    found on held-out images."""
+
+
 class TrainSettings(Section):
     """A retrain inside the loop."""
 

@@ -34,6 +34,7 @@ from flows.workspace.setting_sections import (
     GeneratorSettings,
     OperationsSettings,
     PageSettings,
+    PrefillSettings,
     ProductionSettings,
     RaySettings,
     RoundSettings,
@@ -55,7 +56,7 @@ class WorkspaceError(DataEngineError):
     """There is no usable workspace; the message says what to do."""
 
 
-SHAPING = {"generator", "annotator", "train", "max_pixels", "shard_images"}
+SHAPING = {"generator", "annotator", "prefill", "train", "max_pixels", "shard_images"}
 """Settings that change a run's results, unlike those of where and how fast it works."""
 
 
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     annotator: AnnotatorSettings = AnnotatorSettings()
     rounds: RoundSettings = RoundSettings()
+    prefill: PrefillSettings = PrefillSettings()
     train: TrainSettings = TrainSettings()
     operations: OperationsSettings = OperationsSettings()
     page: PageSettings = PageSettings()

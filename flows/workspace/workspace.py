@@ -24,7 +24,7 @@ from flows.workspace.retry import retry_during_outage
 from flows.workspace.settings import Settings, load_settings
 from storage import generations, layout
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Catalog, Image, Model, Run, schema, utc_now
+from storage.catalog import Catalog, Image, Model, ModelKind, Run, schema, utc_now
 from storage.catalog.backup import write_backup
 from storage.formats.images import read_image
 from storage.keys import check_key
@@ -115,7 +115,9 @@ class Workspace:
             self.add_model(shipped_path(), card.as_dict())
         self.catalog.models.promote(card.version, expected_current=None)
 
-    def add_model(self, path: Path, card: dict[str, Any]) -> None:
+    def add_model(
+        self, path: Path, card: dict[str, Any], kind: ModelKind = ModelKind.SEGMENTER
+    ) -> None:
         """Store a checkpoint, object first, and add it as a candidate. The key has the content's
         hash, so that the object of an interrupted attempt is not used for it."""
         with path.open("rb") as file:
@@ -126,6 +128,7 @@ class Workspace:
             card["version"],
             architecture=card["architecture"],
             key=key,
+            kind=kind,
             parent=card["parent"],
             table_version=card["table_version"],
             card=card,

@@ -36,8 +36,9 @@ class DetectedMask:
 
     @property
     def confidence(self) -> float:
-        """What orders and selects the masks: high only if detector and segmenter agree."""
-        return float((self.box_score * self.predicted_iou) ** 0.5)
+        """What orders and selects the masks. Predicted IoU orders them better than the box's score
+        or both (docs/LOG.md, 2026-11-27)."""
+        return self.predicted_iou
 
     def as_mask(self, provenance: Provenance, image_id: int, number: int) -> Mask:
         """The record of the image's detected mask of this number."""

@@ -18,7 +18,7 @@ from engine.sam.segmenter import half_is_faster
 class DetectorConfig:
     """How a detector is trained; the values are from docs/LOG.md, 2026-11-27."""
 
-    steps: int = 400
+    steps: int = 200
     images_per_step: int = 8
     learning_rate: float = 2e-3
     warmup_steps: int = 20

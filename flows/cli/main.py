@@ -20,6 +20,7 @@ from engine.core.errors import DataEngineError
 from flows.cli import (
     amg,
     audit,
+    detector,
     erase,
     evaluate,
     gold,
@@ -53,6 +54,7 @@ app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)
 app.add_typer(verifier.app, name="verifier", rich_help_panel=QUALITY)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)
+app.add_typer(detector.app, name="detector", rich_help_panel=MODELS)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=PRODUCTION)
 app.add_typer(erase.app, name="erase", rich_help_panel=UPKEEP)
 

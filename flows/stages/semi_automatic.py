@@ -1,26 +1,35 @@
 """Stage 2: confident masks are pre-filled, annotators add the rest (SAM paper, section 4).
 
-The pre-filled masks are the automatic generator's most confident ones.
+The pre-filled masks are the automatic generator's most confident ones, those of the current
+detector, or both (`[prefill] source`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from prefect import flow
 
+from engine.automatic import MaskGenerator
 from engine.core.metrics import match
 from engine.core.records import Source
 from engine.core.rle import RLE, decode, iou_matrix
+from engine.detector import Detector
+from engine.detector.masks import detect_masks
+from engine.detector.prefill import ScoredMask, keep_distinct
+from engine.sam import Segmenter
 from engine.sam.tiles import TiledPredictor
 from flows.stages.annotation_round import run_annotation_round
 from flows.stages.commit_answers import AnnotationFigures
 from flows.stages.fully_automatic import mask_generator
 from flows.stages.run_context import RunContext
 from flows.stages.task_runner import AnswerTask, TaskAnswer, result_of, simulated_annotator
+from flows.training.detector import load_detector
 from flows.workspace import costs, progress
 from flows.workspace.gold import gold_for_people
 from flows.workspace.workspace import Workspace, open_workspace
@@ -29,6 +38,8 @@ from storage.catalog import Image, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectExistsError, named_by_catalog
+
+log = logging.getLogger(__name__)
 
 
 @flow(name="semi-automatic")
@@ -51,9 +62,7 @@ def _prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) ->
     too, as their tasks must look like the others."""
     gold = set(gold_for_people(workspace, context.dataset_id, context.annotator)) - set(image_ids)
     every = [*image_ids, *sorted(gold)]
-    generator = mask_generator(workspace, context.model)
-    origin = context.provenance(Source.PREFILL)
-    least = generator.segmenter.thresholds.confident_iou
+    find = _finder(workspace, context)
     with (
         costs.spending(workspace, context.run_id),
         progress.current().track("pre-fill", len(every), "image") as advance,
@@ -62,16 +71,63 @@ def _prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) ->
             key = layout.PREFILL.key(run=context.run_id, name=image.id)
             if not workspace.objects.exists(key):
                 try:
-                    found = generator.generate(workspace.pixels(image))
+                    masks = find(image)
                 except BadImageError:
-                    found = []  # the worker that leases the task quarantines the image
-                sure = [mask for mask in found if mask.predicted_iou >= least]
-                masks = [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
+                    masks = []  # the worker that leases the task quarantines the image
                 with contextlib.suppress(ObjectExistsError):  # another process was faster
                     workspace.objects.put(key, write_parquet(masks))
             if image.id not in gold:
                 workspace.queue.add([context.task(TaskKind.COMPLETE, image.id, prefill=key)])
             advance()
+
+
+def _finder(workspace: Workspace, context: RunContext) -> Callable[[Image], list[Mask]]:
+    """Return the function that makes an image's pre-filled masks."""
+    source = workspace.settings.prefill.source
+    generator = mask_generator(workspace, context.model)
+    detector = None if source == "generator" else load_detector(workspace, context.model)
+    if detector is None:
+        if source != "generator":
+            log.warning(
+                "no detector reads the embeddings of %s: the generator's confident masks pre-fill "
+                "the images; `dataengine retrain` or `dataengine detector train` trains one",
+                context.model,
+            )
+        return lambda image: _confident(workspace, generator, context, image)
+    if source == "detector":
+        return lambda image: _detected(workspace, generator.segmenter, detector, context, image)
+
+    def both(image: Image) -> list[Mask]:
+        masks = _confident(workspace, generator, context, image)
+        masks += _detected(workspace, generator.segmenter, detector, context, image)
+        kept = keep_distinct([ScoredMask(m.rle, m.predicted_iou or 0.0) for m in masks])
+        return [masks[index] for index in kept]
+
+    return both
+
+
+def _confident(
+    workspace: Workspace, generator: MaskGenerator, context: RunContext, image: Image
+) -> list[Mask]:
+    least = generator.segmenter.thresholds.confident_iou
+    found = generator.generate(workspace.pixels(image))
+    sure = [mask for mask in found if mask.predicted_iou >= least]
+    origin = context.provenance(Source.PREFILL)
+    return [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
+
+
+def _detected(
+    workspace: Workspace,
+    segmenter: Segmenter,
+    detector: Detector,
+    context: RunContext,
+    image: Image,
+) -> list[Mask]:
+    pixels = workspace.pixels(image)
+    found = detect_masks(segmenter, detector, pixels, segmenter.embed(pixels))
+    sure = [mask for mask in found if mask.confidence >= detector.card.confident]
+    origin = context.provenance(Source.PREFILL)
+    return [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
 
 
 def _annotator(workspace: Workspace, context: RunContext, name: str) -> AnswerTask:

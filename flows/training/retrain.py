@@ -19,6 +19,7 @@ from engine.sam import ModelCard, Segmenter, save_checkpoint
 from engine.training.trainer import Progress, Trainer
 from flows.prefect_api import events
 from flows.training.calibrate import CALIBRATED, calibrated, calibration_images
+from flows.training.detector import run_detector_training
 from flows.training.promotion import PromotionRecord, RetrainResult, verdict
 from flows.training.recipe import train_config
 from flows.training.scores import HeldOut, held_out
@@ -61,7 +62,7 @@ def run_retrain(
     workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
 ) -> RetrainResult:
     """Train `version` from the current model on the dataset's masks (`TrainingRule`), in a turn
-    of the dataset's loop.
+    of the dataset's loop; then, if detectors pre-fill stage 2, a detector `VERSION-detector`.
 
     Safe to repeat, and to call from several processes: one trains, a stopped training resumes from
     its checkpoint, and an existing version is only compared.
@@ -77,7 +78,10 @@ def run_retrain(
         BadNameError: the version's name is invalid.
     """
     with named_lock(workspace, loop_lock(dataset.id)):
-        return _train_and_compare(workspace, dataset, version, newest_run)
+        result = _train_and_compare(workspace, dataset, version, newest_run)
+        if workspace.settings.prefill.source != "generator":
+            run_detector_training(workspace, dataset, f"{version}-detector")
+        return result
 
 
 def retrain_run_id(dataset_id: int, version: str) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -161,6 +162,11 @@ class MaskSource:
             "masks": dict(self._sources),
             "replay": self._workspace.settings.train.replay,
         }
+
+    @property
+    def masks(self) -> Mapping[int, Sequence[RLE]]:
+        """The masks by image id, those for early stopping among them."""
+        return self._rles
 
     @property
     def data(self) -> TrainingData:

@@ -107,6 +107,17 @@ class QualitySettings(Section):
     """An image on which they agree less goes to a reviewer."""
 
 
+class PrefillSettings(Section):
+    """The masks that stage 2 begins with."""
+
+    source: Literal["generator", "detector", "union"] = "generator"
+    """The automatic generator's confident masks, those of a detector that is trained on people's
+    masks, or both without repeats. With the latter two a retrain trains the detector too."""
+    precision: float = Field(default=0.9, gt=0, lt=1)
+    """Share of the detector's pre-filled masks that are right, by which its least confidence is
+    found on held-out images."""
+
+
 class TrainSettings(Section):
     """A retrain inside the loop."""
 

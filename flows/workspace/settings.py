@@ -34,6 +34,7 @@ from flows.workspace.setting_sections import (
     GeneratorSettings,
     OperationsSettings,
     PageSettings,
+    PrefillSettings,
     ProductionSettings,
     QualitySettings,
     RaySettings,
@@ -56,7 +57,7 @@ class WorkspaceError(DataEngineError):
     """There is no usable workspace; the message says what to do."""
 
 
-SHAPING = {"generator", "annotator", "quality", "train", "max_pixels", "shard_images"}
+SHAPING = {"generator", "annotator", "prefill", "quality", "train", "max_pixels", "shard_images"}
 """Settings that change a run's results, unlike those of where and how fast it works."""
 
 
@@ -110,6 +111,7 @@ class Settings(BaseSettings):
     annotator: AnnotatorSettings = AnnotatorSettings()
     rounds: RoundSettings = RoundSettings()
     quality: QualitySettings = QualitySettings()
+    prefill: PrefillSettings = PrefillSettings()
     train: TrainSettings = TrainSettings()
     operations: OperationsSettings = OperationsSettings()
     page: PageSettings = PageSettings()
@@ -240,6 +242,10 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 [rounds]
 # choice = "random"        # images of a round: random, disagreement, diversity, mix
 # skip_near_duplicates = true
+
+[prefill]                  # masks that stage 2 begins with
+# source = "generator"     # or detector, union: docs/annotating.md
+# precision = 0.9          # of the detector's masks
 
 [quality]                  # of people's work: docs/quality.md
 # gold_first = 0           # first tasks of an annotator that are gold: their true masks are known

@@ -185,9 +185,9 @@ class Models(Repository):
             session.commit()
             return to_record(Model, row)
 
-    def all(self, kind: ModelKind = ModelKind.SEGMENTER) -> list[Model]:
-        """All versions of a kind, newest first."""
-        query = select(ModelRow).where(ModelRow.kind == kind)
+    def all(self, kind: ModelKind | None = ModelKind.SEGMENTER) -> list[Model]:
+        """All versions of a kind, or of every kind (None), newest first."""
+        query = select(ModelRow) if kind is None else select(ModelRow).where(ModelRow.kind == kind)
         query = query.order_by(ModelRow.created_at.desc(), ModelRow.version)
         return self._sessions.records(Model, query)
 

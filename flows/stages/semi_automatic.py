@@ -17,7 +17,7 @@ from prefect import flow
 
 from engine.automatic import MaskGenerator
 from engine.core.metrics import match
-from engine.core.records import Source
+from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
 from engine.detector import Detector
 from engine.detector.masks import detect_masks

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from engine.annotation.access import sight_of
 from engine.annotation.errors import invalid
 from engine.annotation.presence import is_away
-from engine.annotation.task_views import TaskViews
+from engine.annotation.task_views import initial_masks
 from engine.core.records import Mask
 from storage import layout
 from storage.annotation_queue import AnnotationQueue
@@ -29,7 +29,7 @@ class Returns:
         self, catalog: Catalog, queue: AnnotationQueue, objects: ObjectStore, masks: MaskTable
     ) -> None:
         self._catalog, self._queue, self._objects = catalog, queue, objects
-        self._views = TaskViews(catalog, queue, objects, masks)
+        self._masks = masks
 
     def check(self, annotator: Annotator, task: Task) -> None:
         """Check that a reviewer can return the image of this review task.
@@ -50,7 +50,7 @@ class Returns:
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"return/{task.id}").hex
         if self._queue.of_run(run_id):
             return
-        masks = self._views.initial_masks(task)
+        masks = initial_masks(self._objects, self._masks, task)
         maker = self._maker(task, masks)
         stage = {"stage": str(masks[0].stage)} if masks else {}
         names = [mask.mask_id for mask in masks]

@@ -21,6 +21,20 @@ REMEMBERED = 512
 """Tasks whose context is kept in memory."""
 
 
+def initial_masks(objects: ObjectStore, table: MaskTable, task: Task) -> list[Mask]:
+    """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
+    versions has its own masks, some of which are not in the table."""
+    if "prefill" in task.payload:
+        with named_by_catalog():
+            return read_parquet(objects.get(str(task.payload["prefill"])))
+    if task.kind == TaskKind.REVIEW:
+        ids = list(task.payload["mask_ids"])
+        found = table.masks(image_ids=[task.image_id], mask_ids=ids)
+        by_id = {mask.mask_id: mask for mask in found}
+        return [by_id[mask_id] for mask_id in ids if mask_id in by_id]
+    return []
+
+
 class TaskViews:
     """One per server. Thread-safe."""
 
@@ -74,17 +88,8 @@ class TaskViews:
         return self._name(task.annotator_id) or ""
 
     def initial_masks(self, task: Task) -> list[Mask]:
-        """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
-        versions has its own masks, some of which are not in the table."""
-        if "prefill" in task.payload:
-            with named_by_catalog():
-                return read_parquet(self._objects.get(str(task.payload["prefill"])))
-        if task.kind == TaskKind.REVIEW:
-            ids = list(task.payload["mask_ids"])
-            found = self._masks.masks(image_ids=[task.image_id], mask_ids=ids)
-            by_id = {mask.mask_id: mask for mask in found}
-            return [by_id[mask_id] for mask_id in ids if mask_id in by_id]
-        return []
+        """The task's masks before anybody has worked on it (`initial_masks`)."""
+        return initial_masks(self._objects, self._masks, task)
 
     def view(self, task: Task, annotator: Annotator) -> TaskView:
         """The task as its holder sees it."""

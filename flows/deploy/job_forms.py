@@ -69,6 +69,22 @@ def _describe_verifier(workspace: Workspace, dataset: Dataset, fields: Fields) -
     )
 
 
+def _describe_route(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    from flows.review.verifier_routing import RouteOptions
+    from storage.catalog import ModelKind
+
+    options = RouteOptions(precision=fields["precision"])
+    current = workspace.catalog.models.current(ModelKind.VERIFIER)
+    version = "the verifier (none is current yet: train one first)"
+    if current is not None:
+        version = current.version
+    return (
+        f"accept or reject the automatic masks of {dataset.name} that {version} is sure of, so "
+        f"that {options.precision:.0%} of its verdicts are right, and send the rest to review; "
+        "masks that people have judged or will judge stay theirs"
+    )
+
+
 def _of_dataset(workspace: Workspace, dataset: str) -> Fields:
     return {"dataset": dataset}
 
@@ -106,11 +122,7 @@ TRAIN_VERIFIER = Form(
 ROUTE = Form(
     title="Let the verifier judge",
     defaults=lambda w, d: {"dataset": d, "precision": 0.95},
-    describe=lambda w, d, f: (
-        f"accept or reject the automatic masks of {d.name} that the current verifier is sure of, "
-        f"so that {f['precision']:.0%} of its verdicts are right, and send the rest to review; "
-        "masks that people have judged or will judge stay theirs"
-    ),
+    describe=_describe_route,
     arguments=lambda f: ["verifier", "route", *option_arguments(f, "dataset", "precision")],
 )
 RELEASE = Form(

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from engine.annotation.actions import Values
 from engine.annotation.errors import RefusedError, invalid, not_found
 from engine.annotation.schemas import ActionPlan, ActionView, JobView
+from engine.core.errors import DataEngineError
 from flows.deploy.job_forms import Fields, Form, option_arguments
 from flows.deploy.jobs import JOBS
 from flows.deploy.start import is_deployed
@@ -137,7 +138,10 @@ class WorkspaceActions:
             raise invalid(f"{error}; add images with `dataengine ingest` first") from error
         except BadNameError as error:
             raise invalid(str(error)) from error
-        text = action.describe(self._workspace, dataset, fields)
+        try:
+            text = action.describe(self._workspace, dataset, fields)
+        except DataEngineError as error:
+            raise invalid(str(error)) from error
         return ActionPlan(
             text=text[0].upper() + text[1:] + ".",
             command=command_line(self._arguments(name, fields)),

@@ -120,6 +120,7 @@ def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
 ) -> None:
     plans = {action.name: adam.plan(action.name) for action in adam.actions()}
     names = {"round", "retrain", "generate", "review", "advance", "rescore", "release"}
+    names |= {"verifier-train", "verifier-route"}
     assert set(plans) == set(ACTIONS) == names
     assert plans["generate"].command == "dataengine generate --only-new --dataset d"
     assert "3 of the 3 images of d that no such run has processed" in plans["generate"].text
@@ -140,6 +141,8 @@ def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
         ("generate", {"limit": -1}, "at least 1"),
         ("generate", {"limit": "many"}, "whole number"),
         ("generate", {"colour": "red"}, "no field"),
+        ("verifier-route", {"precision": 2}, "95 percent is 0.95"),
+        ("verifier-route", {"precision": "much"}, "a number"),
         ("release", {"name": "--help"}, "cannot be"),
         ("format-disk", {}, "No action"),
     ],

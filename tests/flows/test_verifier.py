@@ -13,11 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.annotation.embeddings import embedding_key, make_embedding
+from engine.annotation.errors import RefusedError
 from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import decode, encode
 from engine.verifier.learning import TooFewVerdictsError
 from flows.cli.main import app
 from flows.data.ingest import ingest_folder
+from flows.page.actions import WorkspaceActions
 from flows.review.review import finish_review, queue_review, start_review
 from flows.review.verifier_routing import RouteError, RouteOptions, route_dataset
 from flows.review.verifier_training import NoVerifierError, run_training
@@ -273,3 +275,19 @@ def test_a_verifier_that_nothing_reaches_leaves_the_catalog_as_it_was(made: Work
         route(made, precision=0.9999)
     assert made.catalog.verdicts.asked_mask_ids(1) == asked
     assert made.catalog.models.current(ModelKind.VERIFIER) is not None
+
+
+def test_the_dashboards_buttons_say_what_the_verifier_will_do(made: Workspace) -> None:
+    actions = WorkspaceActions(made)
+    assert "none is current yet" in actions.plan("verifier-route", {"dataset": "d"}).text
+    judge_most(made)
+    plan = actions.plan("verifier-train", {"dataset": "d"})
+    assert f"{len(made.catalog.verdicts.of_people(1))} masks of d" in plan.text
+    assert plan.command == "dataengine verifier train --dataset d"
+    train(made)
+    plan = actions.plan("verifier-route", {"dataset": "d", "precision": 0.9})
+    assert "so that 90% of its verdicts are right" in plan.text
+    assert plan.command == "dataengine verifier route --dataset d --precision 0.9"
+    for wrong in (2, "much"):
+        with pytest.raises(RefusedError, match="precision"):
+            actions.plan("verifier-route", {"dataset": "d", "precision": wrong})

@@ -53,6 +53,9 @@ def test_a_reviewer_sees_the_masks_of_each_person_side_by_side_and_takes_the_mer
         titles = dark.evaluate(f"{SETS}.map((set) => set.querySelector('h2').textContent)")
         assert titles == ["ada", "bob", "cleo", "Merged"]
         shots(dark, shot, "candidates")
+        assert not dark.locator("#accept-rest").is_visible(), "the sets repeat each other"
+        dark.keyboard.press("Shift+A")
+        assert dark.locator(".mask-card[data-verdict=accept]").count() == 0
         dark.locator(".candidate-set").nth(0).locator("button").click()
         until(dark, f"{SETS}[0].dataset.picked === 'true'")
         dark.locator("#sides").click()  # one by one

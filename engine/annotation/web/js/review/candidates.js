@@ -22,6 +22,7 @@ export class Candidates {
   open(task) {
     this.sets = (task.candidates ?? []).map((set) => ({ ...set, masks: task.masks.filter((mask) => set.mask_ids.includes(mask.mask_id)) }));
     byId("sides").hidden = !this.sets.length;
+    byId("accept-rest").hidden = this.sets.length > 0; // the sets repeat each other
     this.cards = this.sets.map((set, index) => this.#card(set, index));
     this.root.replaceChildren(...this.cards);
     this.setOpen(this.sets.length > 0);

@@ -53,7 +53,7 @@ export class Judging {
     const { review } = this;
     const { verdicts } = review;
     const ids = verdicts.left();
-    if (!ids.length) return;
+    if (!ids.length || review.candidates.sets.length) return;
     review.settleTime();
     verdicts.set(ids, { verdict: "accept", reason: null, fix: null });
     review.refresh(ids.map((id) => verdicts.ids.indexOf(id)));

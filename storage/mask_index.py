@@ -77,7 +77,7 @@ class MaskIndex:
         rows = np.repeat(first - (ends - numbers), numbers) + np.arange(numbers.sum())
         found = pc.index_in(mask_ids, value_set=self.mask_ids.take(pa.array(rows)))
         places = found.fill_null(len(rows)).to_numpy()
-        return np.append(rows, -1)[places]
+        return np.asarray(np.append(rows, -1)[places])
 
 
 def read_index(
@@ -140,7 +140,7 @@ class _Coder:
         found = column.dictionary_encode()
         known = [self._code(value) for value in found.dictionary.to_pylist()]
         places = found.indices.fill_null(len(known)).to_numpy()
-        return np.array([*known, -1], np.int32)[places]
+        return np.asarray(np.array([*known, -1], np.int32)[places])
 
     def _code(self, value: str | int) -> int:
         if value not in self._codes:

@@ -34,18 +34,18 @@ ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Rle(_Schema):
+class Rle(Schema):
     """One mask. `size` must be the image's."""
 
     size: tuple[int, int]
     counts: Annotated[str, Field(max_length=MAX_COUNTS)]
 
 
-class Me(_Schema):
+class Me(Schema):
     """The visitor. `csrf` goes into the header X-CSRF-Token of every request but GET. `is_local`:
     admitted without a sign-in, by a server for this machine only."""
 
@@ -55,32 +55,32 @@ class Me(_Schema):
     is_local: bool
 
 
-class SignIn(_Schema):
+class SignIn(Schema):
     """The token of a one-time link."""
 
     token: Annotated[str, Field(min_length=16, max_length=200)]
 
 
-class NextTask(_Schema):
+class NextTask(Schema):
     """Kinds of task to take; a task already held comes first."""
 
     kinds: Annotated[list[TaskKind], Field(min_length=1, max_length=3)]
     dataset: Id | None = None
 
 
-class Lease(_Schema):
+class Lease(Schema):
     """Proof that the task is held."""
 
     lease_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class LeaseTime(_Schema):
+class LeaseTime(Schema):
     """When the lease on a task expires."""
 
     expires_at: datetime
 
 
-class ImageView(_Schema):
+class ImageView(Schema):
     """An image; its pixels are at `/api/images/{id}/pixels`."""
 
     id: int
@@ -89,7 +89,7 @@ class ImageView(_Schema):
     file_name: str
 
 
-class MaskView(_Schema):
+class MaskView(Schema):
     """An existing mask: pre-filled, or under review."""
 
     mask_id: str
@@ -102,7 +102,7 @@ class MaskView(_Schema):
     annotator: str | None
 
 
-class Draft(_Schema):
+class Draft(Schema):
     """Unfinished work, as the page stores it. A write whose version is not above the stored one is
     refused: another tab has written since."""
 
@@ -116,7 +116,7 @@ class DraftIn(Lease):
     draft: Draft
 
 
-class TaskView(_Schema):
+class TaskView(Schema):
     """A task the annotator holds, with all that the page needs. `waiting`: open tasks of its kind.
     `masks`: pre-filled ones (`complete`), those to judge (`review`). `note`: shown to the
     annotator."""
@@ -136,14 +136,14 @@ class TaskView(_Schema):
     note: str | None = None
 
 
-class NextTaskView(_Schema):
+class NextTaskView(Schema):
     """The task that was taken; None if none is free. `waiting`: open tasks."""
 
     task: TaskView | None
     waiting: int
 
 
-class Point(_Schema):
+class Point(Schema):
     """A click: label 1 on the object, 0 on the background."""
 
     x: Coordinate
@@ -151,7 +151,7 @@ class Point(_Schema):
     label: Literal[0, 1]
 
 
-class Former(_Schema):
+class Former(Schema):
     """An earlier prediction to correct: its token, and the candidate's index."""
 
     token: Annotated[str, Field(max_length=64)]
@@ -169,7 +169,7 @@ class PredictIn(Lease):
     multimask: bool = False
 
 
-class Candidate(_Schema):
+class Candidate(Schema):
     """One mask that the model predicts."""
 
     rle: Rle
@@ -178,7 +178,7 @@ class Candidate(_Schema):
     predicted_iou: float
 
 
-class Prediction(_Schema):
+class Prediction(Schema):
     """Candidates: whole, part and subpart with `multimask`, in the model's order; else one. `token`
     refers to them in the next prompt; after a restart of the server it is unknown, and the next
     prompt is answered without the earlier prediction."""
@@ -190,7 +190,7 @@ class Prediction(_Schema):
     milliseconds: float
 
 
-class Event(_Schema):
+class Event(Schema):
     """One step in drawing a mask. `at`: seconds since the mask was begun.
 
     click: x, y, label. box: box_xyxy. brush and erase: radius and path. candidate: the chosen
@@ -208,7 +208,7 @@ class Event(_Schema):
     predicted_iou: Share | None = None
 
 
-class NewMask(_Schema):
+class NewMask(Schema):
     """A mask that an annotator drew. `client_id`: the page's name for it, unique within the task.
     `replaces`: the id of the pre-filled or reviewed mask that it fixes."""
 
@@ -229,7 +229,7 @@ class Submission(Lease):
     seconds: Seconds
 
 
-class NewVerdict(_Schema):
+class NewVerdict(Schema):
     """A reviewer's verdict on one mask; a fix has the better mask, a reject may have a reason."""
 
     mask_id: Id
@@ -245,7 +245,7 @@ class Judgement(Lease):
     verdicts: Annotated[list[NewVerdict], Field(min_length=1, max_length=MAX_MASKS)]
 
 
-class Submitted(_Schema):
+class Submitted(Schema):
     """What was stored. `was_known`: the same submission was stored before."""
 
     task_id: int
@@ -253,21 +253,21 @@ class Submitted(_Schema):
     was_known: bool
 
 
-class Guidelines(_Schema):
+class Guidelines(Schema):
     """The guidelines for annotators, as Markdown and as HTML that is safe to show."""
 
     markdown: str
     html: str
 
 
-class Problem(_Schema):
+class Problem(Schema):
     """Why a request was refused. `error` is a word for programs, `message` is for people."""
 
     error: str
     message: str
 
 
-class ActionView(_Schema):
+class ActionView(Schema):
     """An action an admin can start. `fields`: default values by name."""
 
     name: str
@@ -275,20 +275,20 @@ class ActionView(_Schema):
     fields: dict[str, Any]
 
 
-class ActionIn(_Schema):
+class ActionIn(Schema):
     """Values for an action's fields; omitted ones take their default."""
 
     values: dict[str, str | int | float | bool | None] = {}
 
 
-class ActionPlan(_Schema):
+class ActionPlan(Schema):
     """What an action will do, as a sentence, and the equivalent command."""
 
     text: str
     command: str
 
 
-class JobView(_Schema):
+class JobView(Schema):
     """An action that was started."""
 
     id: str
@@ -303,7 +303,7 @@ class JobView(_Schema):
     """The last lines of its log."""
 
 
-class Overview(_Schema):
+class Overview(Schema):
     """The figures of the dashboard; each part has rows of a table."""
 
     datasets: list[dict[str, Any]]

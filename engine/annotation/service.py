@@ -8,6 +8,9 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from engine.annotation.access import sight_of
+from engine.annotation.browse import Browse
+from engine.annotation.browse_commands import BrowseCommands
+from engine.annotation.browse_history import MaskHistories
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.pictures import Pictures
@@ -74,6 +77,9 @@ class AnnotationService:
         self.access = TaskAccess(catalog, queue)
         self.views = TaskViews(catalog, queue, objects, masks)
         self.submissions = Submissions(catalog, queue, objects, masks, self.views, on_drained)
+        self.browse = Browse(catalog, masks)
+        self.histories = MaskHistories(catalog, masks, objects)
+        self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.lease_seconds = lease_seconds
         self.draft_seconds = max(draft_seconds, lease_seconds)
 

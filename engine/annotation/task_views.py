@@ -12,7 +12,7 @@ from engine.annotation.prompting import rle_view
 from engine.annotation.schemas import Draft, ImageView, MaskView, TaskView
 from engine.core.records import Mask, Provenance, Source, Stage
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Annotator, Catalog, Image, RunKind, Task, TaskKind, TaskState
+from storage.catalog import Annotator, Catalog, Image, RunKind, Task, TaskState
 from storage.masks import MaskTable, read_parquet
 from storage.objects import ObjectStore, named_by_catalog
 
@@ -67,12 +67,12 @@ class TaskViews:
         return self._catalog.annotators.get(task.annotator_id).name
 
     def initial_masks(self, task: Task) -> list[Mask]:
-        """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
-        versions has its own masks, some of which are not in the table."""
+        """Pre-filled masks of a `complete` task, those to judge of a `review` task. Masks named by
+        `mask_ids` are in the table, unless a review of two versions has them with its own."""
         if "prefill" in task.payload:
             with named_by_catalog():
                 return read_parquet(self._objects.get(str(task.payload["prefill"])))
-        if task.kind == TaskKind.REVIEW:
+        if "mask_ids" in task.payload:
             ids = list(task.payload["mask_ids"])
             found = self._masks.masks(image_ids=[task.image_id], mask_ids=ids)
             by_id = {mask.mask_id: mask for mask in found}
@@ -91,7 +91,7 @@ class TaskViews:
             dataset=context.provenance.dataset,
             stage=context.provenance.stage,
             round=context.provenance.round or None,
-            image=_image_view(image),
+            image=image_view(image),
             lease_id=str(task.lease_id),
             expires_at=task.lease_expires_at or task.created_at,
             model=context.model,
@@ -102,7 +102,8 @@ class TaskViews:
         )
 
 
-def _image_view(image: Image) -> ImageView:
+def image_view(image: Image) -> ImageView:
+    """The image as the page shows it."""
     return ImageView(id=image.id, width=image.width, height=image.height, file_name=image.file_name)
 
 

@@ -226,6 +226,15 @@ class TaskQueries(Repository):
                 return
             last = page[-1].id
 
+    def waiting_images(self, dataset_id: int, *, kinds: Collection[TaskKind]) -> set[int]:
+        """The images of the dataset's open and leased tasks of these kinds."""
+        query = select(TaskRow.image_id).where(
+            TaskRow.dataset_id == dataset_id,
+            TaskRow.state.in_((TaskState.OPEN, TaskState.LEASED)),
+            TaskRow.kind.in_(kinds),
+        )
+        return set(self._sessions.values(query))
+
     def counts(
         self,
         *,

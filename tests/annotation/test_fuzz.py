@@ -28,7 +28,10 @@ OPEN = {("POST", "/api/sign-in")}
 
 ENDLESS = "/api/events"
 FOR_ADMINS = ("/api/actions",)
-FOR_REVIEWERS = ("/api/overview", "/api/jobs", "/api/tasks/{task_id}/judge", *FOR_ADMINS)
+FOR_REVIEWERS = (
+    *("/api/overview", "/api/jobs", "/api/tasks/{task_id}/judge", "/api/browse"),
+    *FOR_ADMINS,
+)
 
 
 @pytest.fixture(scope="module")

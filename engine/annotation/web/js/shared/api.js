@@ -149,6 +149,14 @@ export const api = {
   job: (id) => call("GET", `/api/jobs/${encodeURIComponent(id)}`),
   stopJob: (id) => send("POST", `/api/jobs/${encodeURIComponent(id)}/stop`, {}),
 
+  browseDatasets: () => call("GET", "/api/browse/datasets"),
+  /** `what`: masks, images, figures or outlines; `params`: URLSearchParams. */
+  browse: (what, params, /** @type {Options} */ { signal } = {}) => call("GET", `/api/browse/${what}?${params}`, undefined, { signal }),
+  imageHistory: (id) => call("GET", `/api/browse/images/${encodeURIComponent(id)}`),
+  /** `command`: review, annotate or reject; `chosen`: a ChosenMasks or ChosenImages. */
+  browseCommand: (command, chosen) => send("POST", `/api/browse/${command}`, chosen, long),
+  thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
+
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */
   imageUrl: (id, side) => {
     const path = `/api/images/${encodeURIComponent(id)}/pixels`;

@@ -57,7 +57,7 @@ class MaskHistories:
             split=image.split,
             near_image_id=image.near_image_id,
             masks=[
-                _history(mask, later[mask.mask_id], steps[mask.mask_id], verdicts[mask.mask_id])
+                history_of(mask, later[mask.mask_id], steps[mask.mask_id], verdicts[mask.mask_id])
                 for mask in masks
             ],
         )
@@ -90,9 +90,10 @@ class MaskHistories:
         return found
 
 
-def _history(
+def history_of(
     mask: Mask, later: list[str], steps: list[Step], verdicts: list[JudgedBy]
 ) -> MaskHistory:
+    """A mask, the ids of masks that supersede it, its steps and its verdicts."""
     same = MaskHistory.model_fields.keys() - {"rle", "superseded_by", "steps", "verdicts"}
     return MaskHistory(
         rle=rle_view(mask.rle),

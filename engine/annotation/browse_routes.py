@@ -10,6 +10,7 @@ from engine.annotation.access import Rate, sight_of
 from engine.annotation.admission import GuardedRoute, admits
 from engine.annotation.browse_schemas import (
     MAX_OUTLINES,
+    MAX_PAGE,
     BrowsedDataset,
     ChosenImages,
     ChosenMasks,
@@ -20,11 +21,12 @@ from engine.annotation.browse_schemas import (
     ImagePage,
     MaskPage,
     Outlines,
+    OwnWork,
     PageOf,
     Queued,
 )
 from engine.annotation.errors import not_found
-from engine.annotation.routes import CHANGES, Changer, Service, Someone
+from engine.annotation.routes import CHANGES, Changer, Service, Someone, TaskId
 from engine.annotation.schemas import Id
 from engine.annotation.service import AnnotationService
 from storage.catalog import Annotator, Dataset
@@ -106,7 +108,7 @@ def image(image_id: ImageOfPath, visitor: Someone, service: Service) -> ImageHis
 
 
 @router.get("/images/{image_id}/thumbnail", response_class=Response)
-@admits("reviewer", THUMBNAILS)
+@admits("annotator", THUMBNAILS)
 def thumbnail(
     image_id: ImageOfPath,
     visitor: Someone,
@@ -141,3 +143,29 @@ def reject(given: ChosenMasks, visitor: Changer, service: Service) -> Queued:
     """Delete masks: reject verdicts, so that releases and trainings leave them out."""
     dataset = _dataset(service, visitor.annotator, given.dataset)
     return service.commands.reject(visitor.annotator, dataset, given)
+
+
+@router.get("/finished")
+@admits("annotator", PAGES)
+def finished(
+    visitor: Someone,
+    service: Service,
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 60,
+) -> OwnWork:
+    """The tasks that the visitor has submitted, the latest first."""
+    return service.finished.page(visitor.annotator, offset, limit)
+
+
+@router.get("/finished/{task_id}")
+@admits("annotator", PAGES)
+def finished_task(task_id: TaskId, visitor: Someone, service: Service) -> ImageHistory:
+    """The masks that the visitor submitted for a task."""
+    return service.finished.history(visitor.annotator, task_id)
+
+
+@router.post("/finished/{task_id}/reopen", status_code=204)
+@admits("annotator", CHANGES)
+def reopen(task_id: TaskId, visitor: Changer, service: Service) -> None:
+    """Take a submitted task again; the next task is this one, with what was submitted."""
+    service.finished.reopen(visitor.annotator, task_id)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from engine.annotation.schemas import Id, ImageView, Rle, Schema
 from engine.core.records import Source, Stage
-from storage.catalog import VerdictKind
+from storage.catalog import TaskKind, VerdictKind
 
 MAX_PAGE = 200
 """Masks or images of one page."""
@@ -221,6 +221,27 @@ class ImageHistory(Schema):
     split: str
     near_image_id: int | None
     masks: list[MaskHistory]
+
+
+class OwnTask(Schema):
+    """A task that the visitor has submitted. `can_reopen`: its round is open, and others of its run
+    are not submitted yet."""
+
+    task_id: int
+    image: ImageView
+    dataset: str
+    kind: TaskKind
+    masks: int
+    seconds: float
+    submitted_at: datetime
+    can_reopen: bool
+
+
+class OwnWork(Schema):
+    """A page of the visitor's submitted tasks, the latest first; `total`: all of them."""
+
+    total: int
+    tasks: list[OwnTask]
 
 
 class ChosenMasks(Schema):

@@ -119,7 +119,7 @@ class DraftIn(Lease):
 class TaskView(Schema):
     """A task the annotator holds, with all that the page needs. `waiting`: open tasks of its kind.
     `masks`: pre-filled ones (`complete`), those to judge (`review`). `note`: shown to the
-    annotator."""
+    annotator. `former`: what they submitted before they reopened it."""
 
     id: int
     kind: TaskKind
@@ -134,6 +134,7 @@ class TaskView(Schema):
     draft: Draft | None
     waiting: int
     note: str | None = None
+    former: FormerWork | None = None
 
 
 class NextTaskView(Schema):
@@ -218,6 +219,14 @@ class NewMask(Schema):
     trajectory: Annotated[list[Event], Field(max_length=MAX_EVENTS)]
     predicted_iou: Share | None = None
     replaces: Id | None = None
+
+
+class FormerWork(Schema):
+    """What was submitted for a task: as in `Submission`, without the lease."""
+
+    masks: list[NewMask]
+    rejected: list[str]
+    seconds: float
 
 
 class Submission(Lease):

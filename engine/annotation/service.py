@@ -13,6 +13,7 @@ from engine.annotation.browse_commands import BrowseCommands
 from engine.annotation.browse_history import MaskHistories
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
+from engine.annotation.own_work import FinishedWork
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter
 from engine.annotation.schemas import (
@@ -80,6 +81,7 @@ class AnnotationService:
         self.browse = Browse(catalog, masks)
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
+        self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)
         self.lease_seconds = lease_seconds
         self.draft_seconds = max(draft_seconds, lease_seconds)
 
@@ -143,11 +145,9 @@ class AnnotationService:
         """
         self.access.held(annotator, task_id, lease_id)
         try:
-            if skip:
-                if self.queue.skip(task_id, lease_id) == TaskState.SKIPPED:  # for good
-                    self.submissions.close(self.access.task(task_id))
-            else:
-                self.queue.release(task_id, lease_id)
+            state = (self.queue.skip if skip else self.queue.release)(task_id, lease_id)
+            if state != TaskState.OPEN:  # skipped for good, or submitted as before
+                self.submissions.close(self.access.task(task_id))
         except LeaseLostError as error:
             raise lease_lost(task_id) from error
 

@@ -8,6 +8,7 @@ from cachetools import LRUCache
 
 from engine.annotation.access import sight_of
 from engine.annotation.answers import TaskContext
+from engine.annotation.former import former_work
 from engine.annotation.prompting import rle_view
 from engine.annotation.schemas import Draft, ImageView, MaskView, TaskView
 from engine.core.records import Mask, Provenance, Source, Stage
@@ -84,6 +85,8 @@ class TaskViews:
         context = self.context(task)
         image = self._catalog.images.get(task.image_id)
         draft = self._catalog.drafts.get(task.id, annotator.id)
+        initial = self.initial_masks(task)
+        ids = [mask.mask_id for mask in initial]
         counts = self._queue.by_kind(dataset_ids=sight_of(annotator).datasets)
         return TaskView(
             id=task.id,
@@ -95,10 +98,11 @@ class TaskViews:
             lease_id=str(task.lease_id),
             expires_at=task.lease_expires_at or task.created_at,
             model=context.model,
-            masks=[_mask_view(mask) for mask in self.initial_masks(task)],
+            masks=[_mask_view(mask) for mask in initial],
             draft=None if draft is None else Draft(version=draft.version, data=draft.data),
             waiting=counts[task.kind][str(TaskState.OPEN)],
             note=task.payload.get("note"),
+            former=former_work(self._objects, self._masks, task, ids),
         )
 
 

@@ -621,3 +621,72 @@ def test_a_dataset_of_others_is_as_one_that_is_not_there(shared: Site, reviewer:
             assert refusal(lambda: send(rob, path, **chosen)).status == 404  # noqa: B023
         own = {"dataset": SECRET, "image_ids": shared.image_ids[:1]}
         assert refusal(lambda: send(rob, "annotate", **own)).status == 404
+
+
+# own work
+
+
+def submitted(client: Client, *masks: NewMask) -> TaskView:
+    task = taken(client)
+    client.submit(task, list(masks), rejected=[m.mask_id for m in task.masks[2:]], seconds=7.5)
+    return task
+
+
+def test_an_annotator_sees_their_own_finished_work_only(
+    site: Site, url: str, ada: Client, bob: Client
+) -> None:
+    site.annotate()
+    mine, other = submitted(ada, new_mask()), submitted(ada)
+    theirs = submitted(bob, new_mask())
+    found = ada._send("GET", "/api/browse/finished").json()
+    assert [task["task_id"] for task in found["tasks"]] == [other.id, mine.id]
+    assert (found["total"], found["tasks"][1]["masks"], found["tasks"][1]["seconds"]) == (2, 1, 7.5)
+    page = ada._send("GET", "/api/browse/finished?offset=1&limit=1").json()
+    assert [task["task_id"] for task in page["tasks"]] == [mine.id]
+    work = ada._send("GET", f"/api/browse/finished/{mine.id}").json()
+    (mask,) = work["masks"]
+    assert [step["kind"] for step in mask["steps"]] == ["click", "brush"]
+    assert (
+        ada._send("GET", f"/api/browse/images/{mine.image.id}/thumbnail").content[:2] == b"\xff\xd8"
+    )
+    for path in (f"finished/{theirs.id}", f"images/{theirs.image.id}/thumbnail"):
+        assert refusal(lambda: ada._send("GET", f"/api/browse/{path}")).status == 404  # noqa: B023
+    reopen = f"/api/browse/finished/{theirs.id}/reopen"
+    assert refusal(lambda: ada._send("POST", reopen)).status == 404
+    person = site.workspace.catalog.annotators.find("ada")
+    assert person is not None
+    site.workspace.catalog.annotators.set_datasets(person.id, [])
+    assert ada._send("GET", "/api/browse/finished").json() == {"total": 0, "tasks": []}
+    for path in (f"finished/{mine.id}", f"images/{mine.image.id}/thumbnail"):
+        assert refusal(lambda: ada._send("GET", f"/api/browse/{path}")).status == 404  # noqa: B023
+
+
+def test_a_task_is_reopened_with_what_was_submitted_until_its_round_is_complete(
+    site: Site, ada: Client, bob: Client
+) -> None:
+    site.complete()
+    task = submitted(ada, new_mask("extra"), new_mask("fixed", square(9), replaces="complete/1/0"))
+    assert ada._send("GET", "/api/browse/finished").json()["tasks"][0]["can_reopen"]
+    ada._send("POST", f"/api/browse/finished/{task.id}/reopen")
+    again = taken(ada)
+    assert again.id == task.id
+    assert again.lease_id != task.lease_id
+    former = again.former
+    assert former is not None
+    assert [mask.client_id for mask in former.masks] == ["extra", "fixed"]
+    assert former.masks[0].rle == new_mask().rle
+    assert [event.kind for event in former.masks[0].trajectory] == ["click", "brush"]
+    assert former.masks[0].trajectory[1].path == [(30.0, 10.0), (35.0, 12.0)]
+    assert former.rejected == [task.masks[0].mask_id, task.masks[2].mask_id]
+    assert former.seconds == 7.5
+    ada.submit(again, former.masks[:1], rejected=former.rejected, seconds=9)
+    result = site.workspace.queue.get(task.id)
+    assert (result.state, result.result.made, result.result.seconds) == ("submitted", 1, 9.0)
+    ada._send("POST", f"/api/browse/finished/{task.id}/reopen")
+    ada.release(taken(ada))
+    assert site.workspace.queue.get(task.id).state == TaskState.SUBMITTED
+    for _ in site.image_ids[1:]:
+        submitted(bob)
+    found = refusal(lambda: ada._send("POST", f"/api/browse/finished/{task.id}/reopen"))
+    assert (found.status, found.error) == (409, "complete")
+    assert not ada._send("GET", "/api/browse/finished").json()["tasks"][0]["can_reopen"]

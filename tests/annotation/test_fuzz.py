@@ -29,7 +29,11 @@ OPEN = {("POST", "/api/sign-in")}
 ENDLESS = "/api/events"
 FOR_ADMINS = ("/api/actions",)
 FOR_REVIEWERS = (
-    *("/api/overview", "/api/jobs", "/api/tasks/{task_id}/judge", "/api/browse"),
+    *("/api/overview", "/api/jobs", "/api/tasks/{task_id}/judge"),
+    *(
+        f"/api/browse/{what}"
+        for what in ("datasets", "masks", "figures", "outlines", "re", "annotate")
+    ),
     *FOR_ADMINS,
 )
 

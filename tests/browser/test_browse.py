@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page
 
+from engine.core.clicks import center_point
 from engine.core.records import Mask, Source, Stage
 from storage.catalog import RunKind, TaskKind
 from tests.annotation.site import Site
@@ -168,3 +170,46 @@ def test_masks_are_deleted_and_images_sent_to_annotators_by_key(
     tasks = site.workspace.queue.upcoming(kinds=[TaskKind.COMPLETE], limit=9)
     assert sorted(task.image_id for task in tasks) == site.image_ids
     assert not {name for task in tasks for name in task.payload["mask_ids"]} & set(made[:2])
+
+
+def kinds(mask: dict[str, Any]) -> list[str]:
+    """The kinds of the steps by which a mask was made."""
+    return [event["kind"] for event in mask["trajectory"]]
+
+
+def test_an_annotator_opens_submitted_work_again(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    for mask in site.masks_of(0)[:2]:
+        driver.click(page, *center_point(mask))
+        page.keyboard.press("Enter")
+    before = driver.finished(page)
+    page.keyboard.press("Control+Enter")
+    until(page, "document.getElementById('file-name').textContent === '1.png'")
+    page.goto(f"{url}/browse?show=finished")
+    driver.settled(page)
+    until(page, DRAWN)
+    shot(page, "browse-finished")
+    page.locator(".card").click()
+    page.wait_for_selector(".detail .histories")
+    page.wait_for_timeout(300)
+    shot(page, "browse-finished-image")
+    page.locator("#reopen").click()
+    page.wait_for_url("**/annotate")
+    driver.settled(page)
+    assert page.locator("#file-name").inner_text() == "0.png"
+    after = driver.finished(page)
+    assert [mask["rle"] for mask in after] == [mask["rle"] for mask in before]
+    kinds, again = (
+        [[e["kind"] for e in m["trajectory"]] for m in masks] for masks in (before, after)
+    )
+    assert kinds == again
+    third = site.masks_of(0)[2]
+    driver.click(page, *center_point(third))
+    page.keyboard.press("Enter")
+    page.keyboard.press("Control+Enter")
+    until(page, "document.getElementById('file-name').textContent === '1.png'")
+    (task,) = site.workspace.queue.submitted("annotate")
+    assert task.result.made == 3

@@ -13,14 +13,15 @@ import { VirtualGrid } from "./virtual_grid.js";
 const MAX_CHOSEN = 500; // of one command
 const PAGE = 200;
 const SORTS = { image: "Image", predicted_iou: "Predicted IoU", stability_score: "Stability", area: "Area", created_at: "Time" };
-const SHOWS = { masks: "Masks", images: "Images" };
+const SHOWS = { masks: "Masks", images: "Images", finished: "My work" };
 const MARKS = { accept: "✓", reject: "✕", fix: "✎" };
 
 class BrowsePage {
-  constructor() {
+  constructor(me) {
+    this.isReviewer = me.role !== "annotator";
     this.version = null; // of the mask table, of the list that is shown
     this.chosen = new Map(); // mask id, or image id in the list of images -> image id
-    this.view = new View((isSameList) => (isSameList ? this.showImage() : this.showList()));
+    this.view = new View(this.isReviewer ? "masks" : "finished", (isSameList) => (isSameList ? this.showImage() : this.showList()));
     this.filters = new FilterPanel(this.view);
     this.grid = new VirtualGrid(byId("grid"), {
       load: (offset, limit, signal) => this.load(offset, limit, signal),
@@ -32,8 +33,9 @@ class BrowsePage {
       failed: (problem) => toast(problem.message, "bad"),
     });
     this.detail = new Detail(byId("detail"), {
-      close: () => this.view.set({ image: null, mask: null }),
-      isOfMasks: () => this.view.show !== "images",
+      close: () => this.view.set({ image: null, mask: null, task: null }),
+      isOfMasks: () => this.view.show === "masks",
+      reopen: (taskId) => this.reopen(taskId),
       isChosen: (id) => this.chosen.has(id),
       choose: (item, isChosen) => this.choose(item, isChosen),
     });
@@ -47,9 +49,10 @@ class BrowsePage {
     });
     byId("show").replaceChildren(
       ...Object.entries(SHOWS).map(([name, title]) =>
-        el("button", { class: "button", type: "button", "data-show": name, onclick: () => this.view.set({ show: name === "masks" ? null : name }) }, title),
+        el("button", { class: "button", type: "button", "data-show": name, onclick: () => this.view.set({ show: name === "masks" ? null : name, image: null, mask: null, task: null }) }, title),
       ),
     );
+    byId("show").hidden = !this.isReviewer;
     byId("sort").replaceChildren(...Object.entries(SORTS).map(([value, title]) => el("option", { value }, title)));
     byId("sort").addEventListener("change", (event) => this.view.set({ sort: event.target.value === "image" ? null : event.target.value }));
     byId("direction").addEventListener("click", () => {
@@ -62,10 +65,11 @@ class BrowsePage {
   }
 
   async start() {
+    if (!this.isReviewer) return this.showList();
     const datasets = await api.browseDatasets();
-    if (!datasets.length) return this.showEmpty("No dataset", "Add images with `dataengine ingest`, and they are shown here.");
+    if (!datasets.length && this.view.show !== "finished") return this.showEmpty("No dataset", "Add images with `dataengine ingest`, and they are shown here.");
     byId("dataset").replaceChildren(...datasets.map(({ name, images }) => el("option", { value: name }, `${name} (${count(images)} images)`)));
-    if (this.view.dataset) this.showList();
+    if (this.view.dataset || !datasets.length) this.showList();
     else this.view.set({ dataset: datasets[0].name }, { isReplaced: true });
   }
 
@@ -77,12 +81,13 @@ class BrowsePage {
     this.fillToolbar();
     document.body.dataset.state = "loading";
     this.showImage();
-    await Promise.all([this.grid.show(), this.showFigures()]);
+    await Promise.all([this.grid.show(), this.view.show === "finished" ? null : this.showFigures()]);
     document.body.dataset.state = "ready";
   }
 
   fillToolbar() {
     const { params, show } = this.view;
+    document.body.dataset.show = show;
     byId("dataset").value = this.view.dataset;
     byId("sort").value = params.get("sort") ?? "image";
     const isDescending = params.get("descending") === "true";
@@ -109,6 +114,10 @@ class BrowsePage {
   }
 
   async load(offset, limit, signal) {
+    if (this.view.show === "finished") {
+      const { total, tasks } = await api.finished(offset, limit, { signal });
+      return { total, items: tasks };
+    }
     const query = this.view.listQuery();
     query.set("offset", String(offset));
     query.set("limit", String(limit));
@@ -120,11 +129,12 @@ class BrowsePage {
   }
 
   onLoaded(total) {
-    const what = this.view.show === "images" ? "image" : "mask";
+    const what = this.view.show === "masks" ? "mask" : "image";
     byId("total").textContent = `${count(total)} ${what}${total === 1 ? "" : "s"}`;
     byId("all").disabled = total === 0 || total > MAX_CHOSEN;
     byId("all").title = total > MAX_CHOSEN ? `At most ${MAX_CHOSEN} can be selected: set filters` : "";
     if (total) byId("empty").hidden = true;
+    else if (this.view.show === "finished") this.showEmpty("Nothing submitted yet", "The images that you have annotated will be here.");
     else if (this.view.isFiltered) this.showEmpty("Nothing passes the filters", "Remove some of them.");
     else this.showEmpty("No masks yet", "Make some with `dataengine generate`, or annotate images; the images are under Images.");
   }
@@ -137,9 +147,10 @@ class BrowsePage {
 
   /** Opens or closes the image of the address. */
   showImage() {
-    const { image, params } = this.view;
-    byId("grid").inert = image !== null;
-    if (image !== null) this.detail.open(image, params.get("mask"));
+    const { image, task, params } = this.view;
+    const isOpen = image !== null || task !== null;
+    byId("grid").inert = isOpen;
+    if (isOpen) this.detail.open({ imageId: image, taskId: task, maskId: params.get("mask") });
     else {
       if (!byId("detail").hidden) byId("grid").focus();
       this.detail.close();
@@ -147,7 +158,17 @@ class BrowsePage {
   }
 
   openItem(item) {
+    if (item.task_id) return this.view.set({ task: item.task_id });
     this.view.set({ image: (item.image ?? item).id, mask: item.mask_id ?? null });
+  }
+
+  async reopen(taskId) {
+    try {
+      await api.reopen(taskId);
+      location.assign("/annotate");
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
   }
 
   card(item) {
@@ -161,7 +182,7 @@ class BrowsePage {
       onclick: (event) => event.stopPropagation(),
       onchange: (event) => this.choose(item, event.target.checked),
     });
-    const text = item.mask_id ? [item.annotator ?? item.source, score(item.predicted_iou)] : [item.file_name, `${count(item.masks)} ${item.masks === 1 ? "mask" : "masks"}`];
+    const text = item.mask_id ? [item.annotator ?? item.source, score(item.predicted_iou)] : [image.file_name, `${count(item.masks)} ${item.masks === 1 ? "mask" : "masks"}`];
     const card = el(
       "div",
       {
@@ -176,8 +197,9 @@ class BrowsePage {
         onclick: () => this.openItem(item),
       },
       el("canvas"),
-      el("label", { class: "pick", onclick: (event) => event.stopPropagation() }, box),
+      !item.task_id && el("label", { class: "pick", onclick: (event) => event.stopPropagation() }, box),
       item.verdict in MARKS && el("span", { class: "mark", title: item.verdict }, MARKS[item.verdict]),
+      item.can_reopen && el("span", { class: "badge near", title: "Its round is not complete: you can open it again" }, "open round"),
       item.is_near_duplicate && el("span", { class: "badge near" }, "near-duplicate"),
       el("div", { class: "caption" }, el("span", {}, text[0]), el("span", {}, text[1])),
     );
@@ -185,6 +207,7 @@ class BrowsePage {
   }
 
   choose(item, isChosen) {
+    if (item.task_id) return;
     const key = keyOf(item);
     if (isChosen && this.chosen.size >= MAX_CHOSEN) toast(`At most ${MAX_CHOSEN} can be selected.`, "bad");
     else if (isChosen) this.chosen.set(key, (item.image ?? item).id);
@@ -209,7 +232,8 @@ class BrowsePage {
     for (const card of this.grid.cards.values()) {
       const isChosen = this.chosen.has(card.dataset.key);
       card.setAttribute("aria-selected", String(isChosen));
-      card.querySelector("input").checked = isChosen;
+      const box = card.querySelector("input");
+      if (box) box.checked = isChosen;
     }
     this.detail.refreshChoice();
     const number = this.chosen.size;
@@ -270,7 +294,7 @@ class BrowsePage {
   }
 }
 
-const keyOf = (item) => String(item.mask_id ?? item.id);
+const keyOf = (item) => String(item.mask_id ?? item.task_id ?? item.id);
 
 function told(command, { tasks, chosen, left_out: left }) {
   const images = `${count(tasks)} ${tasks === 1 ? "image" : "images"}`;
@@ -286,7 +310,7 @@ function told(command, { tasks, chosen, left_out: left }) {
 async function start() {
   const me = await mountHeader("browse");
   if (!me) return;
-  const page = new BrowsePage();
+  const page = new BrowsePage(me);
   Object.assign(window, { dataengine: { browse: page } });
   try {
     await page.start();

@@ -12,28 +12,33 @@ const VERDICTS = { accept: ["badge-good", "accepted"], reject: ["badge-bad", "re
 const SOURCES = { annotator: "Drawn", prefill: "Pre-filled by the model", automatic: "Made by the model", imported: "Imported" };
 
 export class Detail {
-  /** `on.close()`, `on.isChosen(mask_id)`, `on.choose(item, isChosen)`; `on.isOfMasks()`: masks can be chosen. */
+  /** `on.close()`, `on.isChosen(mask_id)`, `on.choose(item, isChosen)`; `on.isOfMasks()`: masks can be chosen;
+   * `on.reopen(taskId)`. */
   constructor(root, on) {
     this.root = root;
     this.on = on;
-    this.image = null;
+    this.image = this.picture = null;
+    this.key = ""; // of what is shown or loaded
+    this.taskId = null;
     root.addEventListener("keydown", (event) => {
       if (event.key === "Escape") on.close();
     });
     new ResizeObserver(() => this.draw()).observe(root);
   }
 
-  /** Shows an image; `maskId` is marked. */
-  async open(imageId, maskId) {
+  /** Shows an image, or the work on the task `taskId`; `maskId` is marked. */
+  async open({ imageId, taskId, maskId }) {
     this.root.hidden = false;
     this.marked = maskId;
-    if (this.image?.image.id === imageId && this.picture) return this.draw();
+    const key = taskId ? `task ${taskId}` : `image ${imageId}`;
+    if (this.key === key && this.picture) return this.draw();
     this.image = this.picture = null;
+    Object.assign(this, { key, taskId });
     this.root.replaceChildren(el("p", { class: "muted loading" }, "Loading …"));
     try {
-      const found = await api.imageHistory(imageId);
+      const found = await (taskId ? api.finishedTask(taskId) : api.imageHistory(imageId));
       const picture = await loadPicture(found.image);
-      if (this.root.hidden) return;
+      if (this.root.hidden || this.key !== key) return;
       this.image = found;
       this.picture = picture;
       this.fill();
@@ -49,7 +54,8 @@ export class Detail {
 
   head(title) {
     const close = el("button", { class: "button", type: "button", id: "close-detail", onclick: () => this.on.close() }, "Back to the grid");
-    return el("div", { class: "detail-head" }, el("h2", { title }, title), close);
+    const again = this.taskId && el("button", { class: "button button-primary", type: "button", id: "reopen", onclick: () => this.on.reopen(this.taskId) }, "Open it again");
+    return el("div", { class: "detail-head" }, el("h2", { title }, title), el("span", { class: "spacer" }), again, close);
   }
 
   fill() {
@@ -213,5 +219,5 @@ function steps(mask) {
     const place = x === null ? "" : ` at (${Math.round(x)}, ${Math.round(y)})${label === 0 ? ", background" : ""}`;
     return `${decimal(at)} s: ${words(kind).toLowerCase()}${place}`;
   };
-  return el("details", {}, el("summary", {}, `${mask.steps.length} steps`), el("ol", { class: "events" }, mask.steps.map((step) => el("li", {}, text(step)))));
+  return el("details", {}, el("summary", {}, `${mask.steps.length} ${mask.steps.length === 1 ? "step" : "steps"}`), el("ol", { class: "events" }, mask.steps.map((step) => el("li", {}, text(step)))));
 }

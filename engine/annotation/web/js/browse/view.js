@@ -1,12 +1,14 @@
 // What is shown: the query of the page's address, so that a link shows the same again.
 
 /** Parts of the address that the server's queries do not have. */
-const OF_PAGE = ["show", "image", "mask"];
+const OF_PAGE = ["show", "image", "mask", "task"];
 const OF_ORDER = ["sort", "descending"];
 
 export class View {
-  /** `changed(isSameList)`: called after each change; the list stays if only an image is opened. */
-  constructor(changed) {
+  /** `usual`: what is shown if the address does not say; `changed(isSameList)`: called after each
+   * change; the list stays if only an image is opened. */
+  constructor(usual, changed) {
+    this.usual = usual;
     this.changed = changed;
     this.params = new URLSearchParams(location.search);
     addEventListener("popstate", () => {
@@ -21,11 +23,16 @@ export class View {
   }
 
   get show() {
-    return this.params.get("show") ?? "masks";
+    return this.params.get("show") ?? this.usual;
   }
 
   get image() {
     return Number(this.params.get("image")) || null;
+  }
+
+  /** The own submitted task that is open, or null. */
+  get task() {
+    return Number(this.params.get("task")) || null;
   }
 
   /** Sets parameters: `{stage: ["a", "b"], sort: null}`; null or an empty list removes one. */

@@ -155,6 +155,11 @@ export const api = {
   imageHistory: (id) => call("GET", `/api/browse/images/${encodeURIComponent(id)}`),
   /** `command`: review, annotate or reject; `chosen`: a ChosenMasks or ChosenImages. */
   browseCommand: (command, chosen) => send("POST", `/api/browse/${command}`, chosen, long),
+  /** The visitor's own submitted tasks, and the masks of one. */
+  finished: (offset, limit, /** @type {Options} */ { signal } = {}) =>
+    call("GET", `/api/browse/finished?offset=${offset}&limit=${limit}`, undefined, { signal }),
+  finishedTask: (id) => call("GET", `/api/browse/finished/${encodeURIComponent(id)}`),
+  reopen: (id) => send("POST", `/api/browse/finished/${encodeURIComponent(id)}/reopen`),
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
 
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -24,6 +25,7 @@ Number = Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)]
 RoundNumber = Annotated[int, Field(ge=0, lt=2**31)]
 ImageId = Annotated[int, Field(ge=1, lt=2**63)]
 Version = Annotated[int, Field(ge=0, lt=2**63)]
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 Which = Literal["without", "with", "only"]
 Judged = Literal["none", "accept", "reject", "fix"]
 Order = Literal["image", "predicted_iou", "stability_score", "area", "created_at"]
@@ -31,9 +33,9 @@ Order = Literal["image", "predicted_iou", "stability_score", "area", "created_at
 
 def _as_time(given: object) -> object:
     """Refuse numbers, which pydantic would take for seconds since 1970."""
-    if (isinstance(given, str) and not given[:1].isdigit()) or str(given).isdigit():
-        raise ValueError("expected a date like 2026-01-31, or with a time")
-    return given
+    if isinstance(given, datetime) or (isinstance(given, str) and DATE.match(given)):
+        return given
+    raise ValueError("expected a date like 2026-01-31, or with a time")
 
 
 Time = Annotated[datetime, BeforeValidator(_as_time)]

@@ -6,7 +6,7 @@ import { boxOfRle, drawMask, viewAround } from "../review/mask_art.js";
 const KEPT = 400; // thumbnails and outlines
 const OUTLINES = 12; // of one request
 const RETRY_MS = 1_500; // the server limits requests per second
-const TRIES = 5;
+const TRIES = 3;
 const SIDES = [256, 512, 1024];
 
 const thumbnails = new Map(); // address -> promise of a picture, in order of use

@@ -16,16 +16,17 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from storage.catalog.database import Catalog
-from storage.catalog.errors import LeaseLostError, TaskNotFoundError
+from storage.catalog.errors import LeaseLostError, StaleStateError, TaskNotFoundError
 from storage.catalog.sessions import Clock, count_changed, insert_new, new_id
-from storage.catalog.states import RunState, TaskKind, TaskState
-from storage.catalog.tables import AnnotatorRow, RunRow, TaskRow
+from storage.catalog.states import RoundState, RunState, TaskKind, TaskState
+from storage.catalog.tables import AnnotatorRow, RoundRow, RunRow, TaskRow
 from storage.catalog.tasks import (
     GOLD,
     NewTask,
     Task,
     TaskQueries,
     TaskResult,
+    not_gold,
     of_datasets,
     of_work,
     task_of,
@@ -208,18 +209,65 @@ class AnnotationQueue(TaskQueries):
             return task
         return self.get(task_id)
 
+    def reopen(self, task_id: int, annotator_id: int, seconds: float = 600) -> Task:
+        """Lease a submitted task again to the annotator who submitted it. It keeps its result: if
+        it is released, skipped, or its lease expires, it is submitted as before.
+
+        Only while other tasks of its run are open or leased, so that nobody commits the run's
+        answers, and while its round, if any, is open. Gold tasks, copies, and tasks with copies are
+        not reopened.
+
+        Raises:
+            StaleStateError: it cannot be reopened.
+        """
+        now = self._clock()
+        run = select(TaskRow.run_id).where(TaskRow.id == task_id).scalar_subquery()
+        others = select(TaskRow.id).where(
+            TaskRow.run_id == run,
+            TaskRow.id != task_id,
+            TaskRow.state.in_((TaskState.OPEN, TaskState.LEASED)),
+        )
+        opened = select(RoundRow.id).where(RoundRow.state == RoundState.OPENED)
+        mine = update(TaskRow).where(
+            TaskRow.id == task_id,
+            TaskRow.annotator_id == annotator_id,
+            TaskRow.state == TaskState.SUBMITTED,
+            TaskRow.kind != TaskKind.REVIEW,
+            TaskRow.shard.is_(None),
+            TaskRow.result["quarantined"].as_string().is_(None),
+            not_gold(),
+            *_no_copies(),
+            or_(TaskRow.round_id.is_(None), TaskRow.round_id.in_(opened)),
+        )
+        with self._sessions.session() as session:
+            # The lock keeps that one from being submitted before this task counts as leased.
+            other = session.scalar(others.order_by(TaskRow.id.desc()).limit(1).with_for_update())
+            values = {
+                "state": TaskState.LEASED,
+                "lease_id": new_id(),
+                "lease_expires_at": now + timedelta(seconds=seconds),
+                "leased_at": now,
+            }
+            if other is None or not count_changed(session, mine.values(**values)):
+                raise StaleStateError(f"task {task_id} cannot be reopened")
+            task = task_of(session.get_one(TaskRow, task_id))
+            session.commit()
+            return task
+
     def skip(self, task_id: int, lease_id: str) -> TaskState:
         """Send a task to the back of the queue, behind all with fewer skips. Once MAX_SKIPS
         different annotators have skipped it, it leaves the queue; a gold task at once.
 
         Returns:
-            `open`, or `skipped` if it has left the queue.
+            `open`; `skipped` if it has left the queue; `submitted` if it was reopened.
 
         Raises:
             LeaseLostError: somebody else has the task, or it was submitted.
             TaskNotFoundError: no such task.
         """
         task = self.get(task_id)  # while the lease holds, nobody else skips it
+        if task.result_key is not None:
+            return self.release(task_id, lease_id)
         people = sorted({*(task.skipped_by or ()), task.annotator_id or 0})
         over = len(people) >= MAX_SKIPS or GOLD in task.payload
         state = TaskState.SKIPPED if over else TaskState.OPEN
@@ -227,14 +275,20 @@ class AnnotationQueue(TaskQueries):
         self._change(task_id, lease_id, values | _NO_LEASE)
         return state
 
-    def release(self, task_id: int, lease_id: str) -> None:
+    def release(self, task_id: int, lease_id: str) -> TaskState:
         """Return a task to its place in the queue.
+
+        Returns:
+            `open`, or `submitted` if it was reopened.
 
         Raises:
             LeaseLostError: somebody else has the task, or it was submitted.
             TaskNotFoundError: no such task.
         """
-        self._change(task_id, lease_id, {"state": TaskState.OPEN} | _NO_LEASE)
+        is_reopened = self.get(task_id).result_key is not None
+        values = _AS_BEFORE if is_reopened else {"state": TaskState.OPEN} | _NO_LEASE
+        self._change(task_id, lease_id, values)
+        return TaskState.SUBMITTED if is_reopened else TaskState.OPEN
 
     def unreserve_returns(
         self, *, annotator_id: int | None = None, run_id: str | None = None
@@ -323,6 +377,8 @@ class AnnotationQueue(TaskQueries):
             freed = session.scalars(ids.with_for_update(skip_locked=True)).all()
             if freed:
                 statement = update(TaskRow).where(*expired, TaskRow.id.in_(freed))
+                reopened = statement.where(TaskRow.result_key.is_not(None))
+                count_changed(session, reopened.values(**_AS_BEFORE))
                 count_changed(
                     session,
                     statement.values(state=TaskState.OPEN, expiries=TaskRow.expiries + 1),
@@ -353,14 +409,20 @@ def _in_order(annotator_id: int, free: Sequence[ColumnElement[bool]]) -> list[Se
 
 def _fresh() -> list[ColumnElement[bool]]:
     """Conditions for open tasks that nothing refers to: never taken, reserved or copied."""
-    copy = aliased(TaskRow)
-    copied = select(copy.id).where(copy.copy_of == TaskRow.id)
     return [
         TaskRow.state == TaskState.OPEN,
         TaskRow.attempts == 0,
         TaskRow.reserved_for.is_(None),
+        *_no_copies(),
+    ]
+
+
+def _no_copies() -> list[ColumnElement[bool]]:
+    """Conditions for tasks that neither are copies nor have any."""
+    copy = aliased(TaskRow)
+    return [
         TaskRow.copy_of.is_(None),
-        ~copied.exists(),
+        ~select(copy.id).where(copy.copy_of == TaskRow.id).exists(),
     ]
 
 
@@ -379,4 +441,6 @@ def _first_of(session: Session, choices: Sequence[Select[int]]) -> int | None:
     return next((found for query in choices if (found := session.scalar(query))), None)
 
 
+_AS_BEFORE = {"state": TaskState.SUBMITTED, "lease_id": None, "lease_expires_at": None}
+"""Of a reopened task that is given back."""
 _NO_LEASE: dict[str, Any] = {"lease_id": None, "annotator_id": None, "lease_expires_at": None}

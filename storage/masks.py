@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,9 +19,10 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from engine.core.records import Mask, Source, Stage
+from engine.core.records import Mask
 from storage import layout
 from storage.mask_files import STATISTICS, sync_log, version_of, write_file
+from storage.mask_filters import Filters, Where
 from storage.mask_rows import (
     MAX_INT32,
     SCHEMA,
@@ -57,20 +57,6 @@ REFUSALS = ("privileges", "NoSuchBucket", "RequestTimeTooSkewed", "os error 28",
 
 class MaskVersionNotFoundError(StorageError):
     """The mask table has no such version: the caller's version number is of another table."""
-
-
-class Filters(TypedDict, total=False):
-    """Which masks to read; all given filters must hold, None means any."""
-
-    dataset: str | None
-    stage: Stage | None
-    source: Source | None
-    run_id: str | None
-    round: int | None
-    image_ids: Collection[int] | None
-    min_predicted_iou: float | None
-    """At least this, compared as float32; masks without a predicted IoU are left out."""
-    mask_ids: Collection[str] | None
 
 
 class MaskTable:
@@ -160,6 +146,7 @@ class MaskTable:
         current_only: bool = False,
         columns: Sequence[str] | None = None,
         batch_size: int = 8192,
+        since: int | None = None,
         **only: Unpack[Filters],
     ) -> Iterator[pa.RecordBatch]:
         """Stream the rows of one version, by default the newest at the time of the call.
@@ -172,6 +159,7 @@ class MaskTable:
             current_only: skip masks that another mask of that version supersedes.
             columns: names of SCHEMA's columns to read; all by default.
             batch_size: maximum rows per batch.
+            since: skip the files of this earlier version (`appends_to`).
             only: see Filters.
 
         Raises:
@@ -183,13 +171,17 @@ class MaskTable:
             raise ValueError(f"unknown columns {sorted(unknown)}, expected some of {SCHEMA.names}")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
-        wanted = _Where(**only)
+        wanted = Where(**only)
         where = wanted.expression()
         table = self._open(version)
         if table is None:
             return iter(())
         with delta_errors(self.uri):
             found = _dataset(table, wanted.files())
+            if since is not None:
+                known = self._file_names(since)
+                new = [one for one in found.get_fragments() if _name(one.path) not in known]
+                found = ds.FileSystemDataset(new, SCHEMA, found.format, found.filesystem)
             if current_only:
                 where &= ~pc.field("mask_id").isin(_superseded(table))
         return self._batches(found, names, where, batch_size)
@@ -227,6 +219,19 @@ class MaskTable:
             for key, number in zip(values, grouped.column("count_all").to_pylist(), strict=True):
                 found[key] += number
         return dict(found)
+
+    def appends_to(self, earlier: int, version: int) -> bool:
+        """Whether a version has all files of an earlier one, so that `scan` with `since` reads what
+        was added. A compaction or an erasure replaces files.
+
+        Raises:
+            MaskVersionNotFoundError: no such version.
+        """
+        return self._file_names(earlier) <= self._file_names(version)
+
+    def _file_names(self, version: int) -> frozenset[str]:
+        table = self._open(version)
+        return frozenset() if table is None else frozenset(map(_name, table.file_uris()))
 
     def _open(self, version: int | None = None) -> DeltaTable | None:
         if version is not None and version < 0:
@@ -281,56 +286,6 @@ class MaskTable:
                     yield batch
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Where:
-    """Filters as one Arrow expression."""
-
-    dataset: str | None = None
-    stage: Stage | None = None
-    source: Source | None = None
-    run_id: str | None = None
-    round: int | None = None
-    image_ids: Collection[int] | None = None
-    min_predicted_iou: float | None = None
-    mask_ids: Collection[str] | None = None
-
-    def expression(self) -> pc.Expression:
-        where = pc.scalar(True)
-        for name in ("dataset", "stage", "source", "run_id", "round"):
-            value = getattr(self, name)
-            if value is not None:
-                plain = value if isinstance(value, int) else str(value)
-                where &= pc.field(name) == pa.scalar(plain, SCHEMA.field(name).type)
-        for name, values in (("image_id", self.image_ids), ("mask_id", self.mask_ids)):
-            if values is not None:
-                where &= _one_of(name, values)
-        if self.min_predicted_iou is not None:
-            least = pa.scalar(self.min_predicted_iou, pa.float32())
-            where &= pc.field("predicted_iou") >= least
-        return where
-
-    def files(self) -> list[tuple[str, str, Any]] | None:
-        """Conditions on the log's statistics of a file, which skip most files. Rows are still
-        filtered."""
-        found: list[tuple[str, str, Any]] = []
-        for name in ("dataset", "run_id"):
-            if (value := getattr(self, name)) is not None:
-                found.append((name, "=", str(value)))
-        for name, values in (("image_id", self.image_ids), ("mask_id", self.mask_ids)):
-            if values is not None and len(values):
-                found += [(name, ">=", min(values)), (name, "<=", max(values))]
-        return found or None
-
-
-def _one_of(name: str, values: Collection[Any]) -> pc.Expression:
-    wanted = pa.array(sorted(set(values)), SCHEMA.field(name).type)
-    if not len(wanted):
-        return pc.scalar(False)
-    # Statistics skip files by a range, not by a set.
-    column = pc.field(name)
-    return (column >= wanted[0]) & (column <= wanted[-1]) & column.isin(wanted)
-
-
 def _dataset(
     table: DeltaTable, files: list[tuple[str, str, Any]] | str | None = None
 ) -> ds.FileSystemDataset:
@@ -338,6 +293,11 @@ def _dataset(
     found = table.to_pyarrow_dataset(schema=SCHEMA, file_pruning_predicate=files)
     fragments = sorted(found.get_fragments(), key=lambda fragment: fragment.path)
     return ds.FileSystemDataset(fragments, SCHEMA, found.format, found.filesystem)
+
+
+def _name(path: str) -> str:
+    """The name of a data file, which is unique in its table."""
+    return path.rpartition("/")[2]
 
 
 def _superseded(table: DeltaTable) -> pa.Array:

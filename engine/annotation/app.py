@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from engine.annotation import routes
+from engine.annotation import browse_routes, routes
 from engine.annotation.access import COOKIE, Access, RateLimits, Sight
 from engine.annotation.actions import Actions, Reports
 from engine.annotation.admission import LARGE_AT_ONCE
@@ -44,6 +44,7 @@ HTTP = {
 PAGES = {
     "/annotate": "annotate.html",
     "/review": "review.html",
+    "/browse": "browse.html",
     "/dashboard": "dashboard.html",
     "/sign-in": "sign_in.html",
 }
@@ -94,6 +95,7 @@ def create_app(
     state.large = asyncio.Semaphore(LARGE_AT_ONCE)
     state.live = Live(lambda sight: _live_state(service, actions, sight), access.find_active)
     app.include_router(routes.router, prefix="/api")
+    app.include_router(browse_routes.router, prefix="/api/browse")
     add_metrics(app, collectors, metrics_token)
     _add_pages(app)
     _add_error_handlers(app)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from engine.annotation import answers
 from engine.annotation.answers import TaskContext
 from engine.annotation.errors import not_late
+from engine.annotation.former import submitted_masks
 from engine.annotation.schemas import Submission, Submitted
 from engine.core.records import Mask
 from storage import layout
@@ -32,7 +33,7 @@ from storage.catalog import (
     new_id,
 )
 from storage.masks import MaskTable, read_parquet, write_parquet
-from storage.objects import ObjectNotFoundError, ObjectStore
+from storage.objects import ObjectStore
 
 OVER = (TaskState.SUBMITTED, TaskState.SKIPPED)
 """States of a finished task."""
@@ -110,7 +111,7 @@ class LateWork:
             self._queue_review(task, run)
 
     def _queue_review(self, task: Task, run: Run) -> None:
-        theirs = self._submitted(task)
+        theirs = submitted_masks(self._objects, self._masks, task)
         known = {(mask.rle.counts, mask.rle.size) for mask in theirs}
         late = [
             mask
@@ -135,16 +136,6 @@ class LateWork:
             payload=payload,
         )
         self._queue.add([review])
-
-    def _submitted(self, task: Task) -> list[Mask]:
-        """The masks of the submitted version; after the end of its round, from the table."""
-        if task.result_key is None:
-            return []
-        try:
-            return read_parquet(self._objects.get(task.result_key))
-        except ObjectNotFoundError:
-            ids = [task.image_id]
-            return list(self._masks.masks(image_ids=ids, run_id=str(task.run_id)))
 
 
 def _note(theirs: Sequence[Mask], late: Sequence[Mask]) -> str:

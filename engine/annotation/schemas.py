@@ -37,18 +37,18 @@ ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Rle(_Schema):
+class Rle(Schema):
     """One mask. `size` must be the image's."""
 
     size: tuple[int, int]
     counts: Annotated[str, Field(max_length=MAX_COUNTS)]
 
 
-class Me(_Schema):
+class Me(Schema):
     """The visitor. `csrf` goes into the header X-CSRF-Token of every request but GET. `is_local`:
     admitted without a sign-in, by a server for this machine only."""
 
@@ -58,32 +58,32 @@ class Me(_Schema):
     is_local: bool
 
 
-class SignIn(_Schema):
+class SignIn(Schema):
     """The token of a one-time link."""
 
     token: Annotated[str, Field(min_length=16, max_length=200)]
 
 
-class NextTask(_Schema):
+class NextTask(Schema):
     """Kinds of task to take; a task already held comes first."""
 
     kinds: Annotated[list[TaskKind], Field(min_length=1, max_length=3)]
     dataset: Id | None = None
 
 
-class Lease(_Schema):
+class Lease(Schema):
     """Proof that the task is held."""
 
     lease_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class LeaseTime(_Schema):
+class LeaseTime(Schema):
     """When the lease on a task expires."""
 
     expires_at: datetime
 
 
-class ImageView(_Schema):
+class ImageView(Schema):
     """An image; its pixels are at `/api/images/{id}/pixels`."""
 
     id: int
@@ -92,7 +92,7 @@ class ImageView(_Schema):
     file_name: str
 
 
-class MaskView(_Schema):
+class MaskView(Schema):
     """An existing mask: pre-filled, or under review."""
 
     mask_id: str
@@ -105,7 +105,7 @@ class MaskView(_Schema):
     annotator: str | None
 
 
-class Draft(_Schema):
+class Draft(Schema):
     """Unfinished work, as the page stores it. A write whose version is not above the stored one is
     refused: another tab has written since."""
 
@@ -119,7 +119,7 @@ class DraftIn(Lease):
     draft: Draft
 
 
-class CandidateSet(_Schema):
+class CandidateSet(Schema):
     """One of several sets of masks of an image, in a review where people disagree: a person's, or
     the merged ones (`name` None)."""
 
@@ -127,10 +127,11 @@ class CandidateSet(_Schema):
     mask_ids: list[str]
 
 
-class TaskView(_Schema):
+class TaskView(Schema):
     """A task the annotator holds, with all that the page needs. `waiting`: open tasks of its kind.
     `masks`: pre-filled ones (`complete`), those to judge (`review`). `note`: shown to the
-    annotator. `candidates`: where people disagree, the sets that `masks` consist of."""
+    annotator. `candidates`: where people disagree, the sets that `masks` consist of. `former`:
+    what they submitted before they reopened it."""
 
     id: int
     kind: TaskKind
@@ -146,16 +147,17 @@ class TaskView(_Schema):
     waiting: int
     note: str | None = None
     candidates: list[CandidateSet] = []
+    former: FormerWork | None = None
 
 
-class NextTaskView(_Schema):
+class NextTaskView(Schema):
     """The task that was taken; None if none is free. `waiting`: open tasks."""
 
     task: TaskView | None
     waiting: int
 
 
-class Point(_Schema):
+class Point(Schema):
     """A click: label 1 on the object, 0 on the background."""
 
     x: Coordinate
@@ -163,7 +165,7 @@ class Point(_Schema):
     label: Literal[0, 1]
 
 
-class Former(_Schema):
+class Former(Schema):
     """An earlier prediction to correct: its token, and the candidate's index."""
 
     token: Annotated[str, Field(max_length=64)]
@@ -181,7 +183,7 @@ class PredictIn(Lease):
     multimask: bool = False
 
 
-class Candidate(_Schema):
+class Candidate(Schema):
     """One mask that the model predicts."""
 
     rle: Rle
@@ -190,7 +192,7 @@ class Candidate(_Schema):
     predicted_iou: float
 
 
-class Prediction(_Schema):
+class Prediction(Schema):
     """Candidates: whole, part and subpart with `multimask`, in the model's order; else one. `token`
     refers to them in the next prompt; after a restart of the server it is unknown, and the next
     prompt is answered without the earlier prediction."""
@@ -202,7 +204,7 @@ class Prediction(_Schema):
     milliseconds: float
 
 
-class Event(_Schema):
+class Event(Schema):
     """One step in drawing a mask. `at`: seconds since the mask was begun.
 
     click: x, y, label. box: box_xyxy. brush and erase: radius and path. candidate: the chosen
@@ -220,7 +222,7 @@ class Event(_Schema):
     predicted_iou: Share | None = None
 
 
-class NewMask(_Schema):
+class NewMask(Schema):
     """A mask that an annotator drew. `client_id`: the page's name for it, unique within the task.
     `replaces`: the id of the pre-filled or reviewed mask that it fixes."""
 
@@ -232,6 +234,14 @@ class NewMask(_Schema):
     replaces: Id | None = None
 
 
+class FormerWork(Schema):
+    """What was submitted for a task: as in `Submission`, without the lease."""
+
+    masks: list[NewMask]
+    rejected: list[str]
+    seconds: float
+
+
 class Submission(Lease):
     """A finished `annotate` or `complete` task: the masks in z-order, lowest first, the rejected
     pre-filled ones, and the annotator's total time. Other pre-filled masks are kept."""
@@ -241,7 +251,7 @@ class Submission(Lease):
     seconds: Seconds
 
 
-class NewVerdict(_Schema):
+class NewVerdict(Schema):
     """A reviewer's verdict on one mask; a fix has the better mask, a reject may have a reason."""
 
     mask_id: Id
@@ -267,7 +277,7 @@ class CommentIn(Lease):
     mask_id: Id | None = None
 
 
-class CommentView(_Schema):
+class CommentView(Schema):
     """A comment in an image's thread. `task_id`: the task in which it was written. `resolved_at`:
     when a reviewer judged the image after it came back."""
 
@@ -283,7 +293,7 @@ class CommentView(_Schema):
     resolved_at: datetime | None
 
 
-class Submitted(_Schema):
+class Submitted(Schema):
     """What was stored. `was_known`: the same submission was stored before. `feedback`: on a task
     whose true masks are known, what was missed, if annotators are told."""
 
@@ -293,21 +303,21 @@ class Submitted(_Schema):
     feedback: str | None = None
 
 
-class Guidelines(_Schema):
+class Guidelines(Schema):
     """The guidelines for annotators, as Markdown and as HTML that is safe to show."""
 
     markdown: str
     html: str
 
 
-class Problem(_Schema):
+class Problem(Schema):
     """Why a request was refused. `error` is a word for programs, `message` is for people."""
 
     error: str
     message: str
 
 
-class ActionView(_Schema):
+class ActionView(Schema):
     """An action an admin can start. `fields`: default values by name."""
 
     name: str
@@ -315,20 +325,20 @@ class ActionView(_Schema):
     fields: dict[str, Any]
 
 
-class ActionIn(_Schema):
+class ActionIn(Schema):
     """Values for an action's fields; omitted ones take their default."""
 
     values: dict[str, str | int | float | bool | None] = {}
 
 
-class ActionPlan(_Schema):
+class ActionPlan(Schema):
     """What an action will do, as a sentence, and the equivalent command."""
 
     text: str
     command: str
 
 
-class JobView(_Schema):
+class JobView(Schema):
     """An action that was started."""
 
     id: str
@@ -343,7 +353,7 @@ class JobView(_Schema):
     """The last lines of its log."""
 
 
-class Overview(_Schema):
+class Overview(Schema):
     """The figures of the dashboard; each part has rows of a table."""
 
     datasets: list[dict[str, Any]]

@@ -8,9 +8,13 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from engine.annotation.access import sight_of
+from engine.annotation.browse import Browse
+from engine.annotation.browse_commands import BrowseCommands
+from engine.annotation.browse_history import MaskHistories
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
+from engine.annotation.own_work import FinishedWork
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter
 from engine.annotation.schemas import (
@@ -85,6 +89,10 @@ class AnnotationService:
             catalog, queue, objects, masks, self.views, self.gold, on_drained
         )
         self.threads = Threads(catalog, queue)
+        self.browse = Browse(catalog, masks)
+        self.histories = MaskHistories(catalog, masks, objects)
+        self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
+        self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)
         self.lease_seconds = lease_seconds
         self.draft_seconds = max(draft_seconds, lease_seconds)
 
@@ -151,14 +159,11 @@ class AnnotationService:
         """
         task = self.access.held(annotator, task_id, lease_id)
         try:
-            if skip:
-                state = self.queue.skip(task_id, lease_id)
-                if "return_of" in task.payload:
-                    self.queue.unreserve_returns(run_id=str(task.run_id))
-                if state == TaskState.SKIPPED:  # for good
-                    self.submissions.close(self.access.task(task_id))
-            else:
-                self.queue.release(task_id, lease_id)
+            state = (self.queue.skip if skip else self.queue.release)(task_id, lease_id)
+            if skip and "return_of" in task.payload:
+                self.queue.unreserve_returns(run_id=str(task.run_id))
+            if state != TaskState.OPEN:  # skipped for good, or submitted as before
+                self.submissions.close(self.access.task(task_id))
         except LeaseLostError as error:
             raise lease_lost(task_id) from error
 

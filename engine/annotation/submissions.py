@@ -74,19 +74,19 @@ class Submissions:
         context = self._views.context(task)
         initial = self._views.initial_masks(task)
         kept = _confirmed(initial, given, annotator.name)
-        is_returned = "return_of" in task.payload  # its masks are in the table already
+        in_table = "mask_ids" in task.payload
         made, steps = [], []
         for place, mask in enumerate(given.masks):
-            name, old = f"{place:04d}-{mask.client_id}", mask.replaces if is_returned else None
+            old = mask.replaces if in_table else None
+            name = f"{place:04d}-{mask.client_id}"
             row = answers.drawn_mask(context, mask, name, supersedes=old)
             made.append(row)
             steps += answers.steps_of(context, row.mask_id, mask)
         result = answers.result_of(given.masks, given.seconds)
-        if is_returned:
-            gone = [TaskVerdict(mask_id=old, verdict=REJECT, seconds=0.0) for old in given.rejected]
-            kept, result = [], replace(result, verdicts=tuple(gone))
-        elif task.kind == TaskKind.COMPLETE:
+        if task.kind == TaskKind.COMPLETE:
             result = replace(result, prefilled=len(initial), prefilled_kept=len(kept))
+        if in_table:  # kept ones stay as they are there
+            kept, result = [], replace(result, verdicts=_verdicts(given, made))
         return self._store(task, [*kept, *made], steps, result, annotator)
 
     def keep_late(self, annotator: Annotator, task_id: int, given: Submission) -> Submitted:
@@ -102,6 +102,8 @@ class Submissions:
             raise not_late(task_id)
         self._access.check_kinds(annotator, [task.kind])
         kept = _confirmed(self._views.initial_masks(task), given, annotator.name)
+        if "mask_ids" in task.payload:
+            kept = []  # they stay in the table
         found = self._late.keep(task, self._views.context(task), annotator, given, kept)
         self._catalog.audit.add(
             "late", f"task {task.id}", annotator_id=annotator.id, masks=found.masks
@@ -239,6 +241,26 @@ class Submissions:
         return Submitted(
             task_id=task.id, masks=task.result.masks, was_known=True, feedback=feedback
         )
+
+
+def _verdicts(given: Submission, made: Sequence[Mask]) -> tuple[TaskVerdict, ...]:
+    """What a submission says about masks of the table: some are rejected, some are fixed by masks
+    that were drawn."""
+    rejected = [
+        TaskVerdict(mask_id=mask_id, verdict=VerdictKind.REJECT, seconds=0.0)
+        for mask_id in given.rejected
+    ]
+    fixed = [
+        TaskVerdict(
+            mask_id=mask.supersedes,
+            verdict=VerdictKind.FIX,
+            seconds=mask.seconds,
+            fixed_mask_id=mask.mask_id,
+        )
+        for mask in made
+        if mask.supersedes is not None
+    ]
+    return (*rejected, *fixed)
 
 
 def _confirmed(initial: Sequence[Mask], given: Submission, annotator: str) -> list[Mask]:

@@ -33,12 +33,17 @@ class TaskAccess:
         self._catalog, self._queue = catalog, queue
 
     def may_see(self, annotator: Annotator, image_id: int) -> bool:
-        """Whether the annotator is a reviewer of its dataset, or holds a task on the image."""
+        """Whether the annotator is a reviewer of its dataset, or holds or has submitted a task on
+        the image."""
         if annotator.role not in ("reviewer", "admin"):
+            sight = sight_of(annotator)
             held = self._queue.held(annotator.id, kinds=set(TaskKind))
-            if held is None or held.image_id != image_id:
-                return False
-            return sight_of(annotator).includes(held.dataset_id)
+            if held is not None and held.image_id == image_id:
+                return sight.includes(held.dataset_id)
+            finished, _ = self._queue.finished_by(
+                annotator.id, dataset_ids=sight.datasets, image_id=image_id, limit=1
+            )
+            return finished > 0
         try:
             return sight_of(annotator).includes(self._catalog.images.get(image_id).dataset_id)
         except NotFoundError:
@@ -94,6 +99,18 @@ class TaskAccess:
         task = self.task(task_id)
         is_others = task.reserved_for not in (None, annotator.id)
         if is_others or not sight_of(annotator).includes(task.dataset_id):
+            raise not_found(f"no task with id {task_id}")
+        return task
+
+    def finished(self, annotator: Annotator, task_id: int) -> Task:
+        """The task, if the annotator has submitted it.
+
+        Raises:
+            RefusedError: no such task that they have submitted.
+        """
+        task = self.seen_task(annotator, task_id)
+        mine = (task.annotator_id, task.state) == (annotator.id, TaskState.SUBMITTED)
+        if not mine or task.kind == TaskKind.REVIEW:
             raise not_found(f"no task with id {task_id}")
         return task
 

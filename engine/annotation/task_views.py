@@ -8,12 +8,13 @@ from cachetools import LRUCache
 
 from engine.annotation.access import sight_of
 from engine.annotation.answers import TaskContext
+from engine.annotation.former import former_work
 from engine.annotation.gold import GoldTasks
 from engine.annotation.prompting import rle_view
 from engine.annotation.schemas import CandidateSet, Draft, ImageView, MaskView, TaskView
 from engine.core.records import Mask, Provenance, Source, Stage
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import GOLD, Annotator, Catalog, Image, RunKind, Task, TaskKind, TaskState
+from storage.catalog import GOLD, Annotator, Catalog, Image, RunKind, Task, TaskState
 from storage.masks import MaskTable, read_parquet
 from storage.objects import ObjectStore, named_by_catalog
 
@@ -22,12 +23,12 @@ REMEMBERED = 512
 
 
 def initial_masks(objects: ObjectStore, table: MaskTable, task: Task) -> list[Mask]:
-    """Pre-filled masks of a `complete` task, those to judge of a `review` task. A review of two
-    versions has its own masks, some of which are not in the table."""
+    """Pre-filled masks of a `complete` task, those to judge of a `review` task. Masks named by
+    `mask_ids` are in the table, unless a review of two versions has them with its own."""
     if "prefill" in task.payload:
         with named_by_catalog():
             return read_parquet(objects.get(str(task.payload["prefill"])))
-    if task.kind == TaskKind.REVIEW:
+    if "mask_ids" in task.payload:
         ids = list(task.payload["mask_ids"])
         found = table.masks(image_ids=[task.image_id], mask_ids=ids)
         by_id = {mask.mask_id: mask for mask in found}
@@ -96,6 +97,8 @@ class TaskViews:
         context = self.context(task)
         image = self._catalog.images.get(task.image_id)
         draft = self._catalog.drafts.get(task.id, annotator.id)
+        initial = self.initial_masks(task)
+        ids = [mask.mask_id for mask in initial]
         counts = self._queue.by_kind(dataset_ids=sight_of(annotator).datasets)
         waiting = counts[task.kind][str(TaskState.OPEN)]
         return TaskView(
@@ -104,11 +107,11 @@ class TaskViews:
             dataset=context.provenance.dataset,
             stage=context.provenance.stage,
             round=context.provenance.round or None,
-            image=_image_view(image),
+            image=image_view(image),
             lease_id=str(task.lease_id),
             expires_at=task.lease_expires_at or task.created_at,
             model=context.model,
-            masks=[_mask_view(mask) for mask in self.initial_masks(task)],
+            masks=[_mask_view(mask) for mask in initial],
             draft=None if draft is None else Draft(version=draft.version, data=draft.data),
             waiting=waiting + self._gold.ahead(annotator, task, waiting),
             note=task.payload.get("note"),
@@ -116,13 +119,15 @@ class TaskViews:
                 CandidateSet(name=self._name(one["annotator"]), mask_ids=one["mask_ids"])
                 for one in task.payload.get("candidates", [])
             ],
+            former=former_work(self._objects, self._masks, task, ids),
         )
 
     def _name(self, annotator_id: int | None) -> str | None:
         return None if annotator_id is None else self._catalog.annotators.get(annotator_id).name
 
 
-def _image_view(image: Image) -> ImageView:
+def image_view(image: Image) -> ImageView:
+    """The image as the page shows it."""
     return ImageView(id=image.id, width=image.width, height=image.height, file_name=image.file_name)
 
 

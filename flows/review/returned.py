@@ -9,7 +9,7 @@ from engine.annotation.presence import is_away
 from flows.stages.commit_answers import commit_answers
 from flows.stages.run_context import RunContext
 from flows.workspace.workspace import Workspace
-from storage.catalog import NewTask, Run, Task, TaskKind
+from storage.catalog import NewTask, Run, Task, TaskKind, VerdictKind
 from storage.masks import read_parquet
 from storage.objects import named_by_catalog
 
@@ -53,7 +53,8 @@ def _masks_left(workspace: Workspace, correction: Task) -> list[str]:
     with named_by_catalog():
         made = read_parquet(workspace.objects.get(correction.result_key))
     fixes = {mask.supersedes: mask.mask_id for mask in made if mask.supersedes}
-    gone = {verdict.mask_id for verdict in correction.result.verdicts}
+    verdicts = correction.result.verdicts
+    gone = {one.mask_id for one in verdicts if one.verdict == VerdictKind.REJECT}
     left = [fixes.get(name, name) for name in names if name not in gone]
     return left + [mask.mask_id for mask in made if not mask.supersedes]
 

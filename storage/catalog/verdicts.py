@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, case, func, or_, select
 from sqlalchemy.orm import aliased
@@ -62,6 +62,15 @@ class Verdict:
     created_at: datetime
 
 
+class PlacedVerdict(NamedTuple):
+    """A verdict and the image of its mask."""
+
+    id: int
+    image_id: int
+    mask_id: str
+    verdict: VerdictKind
+
+
 class Verdicts(Repository):
     """Reached as `catalog.verdicts`."""
 
@@ -81,6 +90,27 @@ class Verdicts(Repository):
         """The verdicts in the tasks of a review run, oldest first."""
         query = select(VerdictRow).join(TaskRow, TaskRow.id == VerdictRow.task_id)
         query = query.where(TaskRow.run_id == run_id).order_by(VerdictRow.id)
+        return self._sessions.records(Verdict, query)
+
+    def latest_id(self) -> int:
+        """The id of the newest verdict of all datasets; 0 without verdicts."""
+        return self._sessions.value(select(func.max(VerdictRow.id))) or 0
+
+    def after(self, dataset_id: int, verdict_id: int) -> list[PlacedVerdict]:
+        """The dataset's verdicts with higher ids, in order of id."""
+        query = (
+            select(VerdictRow.id, TaskRow.image_id, VerdictRow.mask_id, VerdictRow.verdict)
+            .join(TaskRow, TaskRow.id == VerdictRow.task_id)
+            .where(TaskRow.dataset_id == dataset_id, VerdictRow.id > verdict_id)
+            .order_by(VerdictRow.id)
+        )
+        with self._sessions.reading() as session:
+            return [PlacedVerdict(*row) for row in session.execute(query)]
+
+    def on_image(self, image_id: int) -> list[Verdict]:
+        """The verdicts on an image's masks, oldest first."""
+        query = select(VerdictRow).join(TaskRow, TaskRow.id == VerdictRow.task_id)
+        query = query.where(TaskRow.image_id == image_id).order_by(VerdictRow.id)
         return self._sessions.records(Verdict, query)
 
     def accepted_mask_ids(self, dataset_id: int, *, split: Split | None = None) -> set[str]:

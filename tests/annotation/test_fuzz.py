@@ -28,7 +28,14 @@ OPEN = {("POST", "/api/sign-in")}
 
 ENDLESS = "/api/events"
 FOR_ADMINS = ("/api/actions",)
-FOR_REVIEWERS = ("/api/overview", "/api/jobs", "/api/tasks/{task_id}/judge", *FOR_ADMINS)
+FOR_REVIEWERS = (
+    *("/api/overview", "/api/jobs", "/api/tasks/{task_id}/judge"),
+    *(
+        f"/api/browse/{what}"
+        for what in ("datasets", "masks", "figures", "outlines", "re", "annotate")
+    ),
+    *FOR_ADMINS,
+)
 
 
 @pytest.fixture(scope="module")

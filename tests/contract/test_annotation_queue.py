@@ -18,6 +18,7 @@ from storage.catalog import (
     LeaseLostError,
     NewTask,
     RunKind,
+    StaleStateError,
     Task,
     TaskKind,
     TaskNotFoundError,
@@ -360,3 +361,83 @@ def test_the_times_of_a_task_come_back_in_utc(
         assert time is not None
         assert time.tzinfo is UTC
     assert task.leased_at == clock()
+
+
+def test_a_submitted_task_is_reopened_by_its_annotator_while_others_are_open(
+    world: World, queue: AnnotationQueue, ada: int, bob: int, clock: FakeClock
+) -> None:
+    queue.add(tasks_for(world, 3))
+    task = take(queue, ada)[0]
+    queue.submit(task.id, str(task.lease_id), "annotations/a", TaskResult(made=2))
+    for task_id, person in ((task.id, bob), (task.id + 1, ada), (2**40, ada)):
+        with pytest.raises(StaleStateError):
+            queue.reopen(task_id, person)
+    again = queue.reopen(task.id, ada, 60)
+    assert (again.state, again.annotator_id, again.result.made) == (TaskState.LEASED, ada, 2)
+    with pytest.raises(LeaseLostError):
+        queue.submit(task.id, str(task.lease_id), "annotations/b")
+    with pytest.raises(StaleStateError):
+        queue.reopen(task.id, ada)
+    queue.submit(task.id, str(again.lease_id), "annotations/b", TaskResult(made=3))
+    assert queue.get(task.id).result_key == "annotations/b"
+    for give_back in (queue.release, queue.skip):
+        again = queue.reopen(task.id, ada, 60)
+        assert give_back(task.id, str(again.lease_id)) == TaskState.SUBMITTED
+    again = queue.reopen(task.id, ada, 60)
+    clock.advance(61)
+    assert queue.expire() == 1
+    found = queue.get(task.id)
+    assert (found.state, found.result_key, found.result.made, found.annotator_id) == (
+        TaskState.SUBMITTED,
+        "annotations/b",
+        3,
+        ada,
+    )
+    with pytest.raises(LeaseLostError):
+        queue.submit(task.id, str(again.lease_id), "annotations/c")
+    assert queue.finished_by(ada)[0] == 1
+    for _ in range(2):
+        other = take(queue, bob)[0]
+        queue.submit(other.id, str(other.lease_id), "annotations/d")
+    with pytest.raises(StaleStateError):  # nothing is left: the answers may be committed now
+        queue.reopen(task.id, ada)
+
+
+def test_a_task_of_a_committed_shard_stays_submitted(
+    world: World, queue: AnnotationQueue, ada: int
+) -> None:
+    queue.add(tasks_for(world, 2))
+    task = take(queue, ada)[0]
+    queue.submit(task.id, str(task.lease_id), "annotations/a")
+    queue.assign_shards(str(task.run_id), 10)
+    with pytest.raises(StaleStateError):
+        queue.reopen(task.id, ada)
+
+
+@pytest.mark.slow
+def test_nobody_reopens_a_task_while_the_last_one_is_submitted(
+    world: World, queue: AnnotationQueue, ada: int, bob: int
+) -> None:
+    """Either the run has a task left, or none was reopened."""
+    queue.add(tasks_for(world, 2))
+    mine = take(queue, ada)[0]
+    queue.submit(mine.id, str(mine.lease_id), "annotations/a")
+    last = take(queue, bob)[0]
+    barrier = Barrier(2)
+
+    def submit() -> int:
+        barrier.wait()
+        queue.submit(last.id, str(last.lease_id), "annotations/b")
+        return queue.pending(str(last.run_id))
+
+    def reopen() -> bool:
+        barrier.wait()
+        try:
+            queue.reopen(mine.id, ada)
+            return True
+        except StaleStateError:
+            return False
+
+    with ThreadPoolExecutor(2) as pool:
+        submitted, reopened = pool.submit(submit), pool.submit(reopen)
+        assert (submitted.result() > 0) == reopened.result()

@@ -14,7 +14,8 @@ from storage.catalog import Catalog, PlannedRound, RunKind, Split
 from storage.catalog.images import ID_PAGE
 from storage.catalog.shards import PLAN_ROWS
 from storage.local_store import LocalStore
-from storage.masks import MaskTable, _dataset, _superseded, _Where
+from storage.mask_filters import Where
+from storage.masks import MaskTable, _dataset, _superseded
 from tests.contract.database_fixtures import (
     FakeClock,
     catalog_fixture,  # noqa: F401 - a fixture
@@ -131,7 +132,7 @@ def test_masks_of_one_image_are_looked_for_in_the_file_that_can_have_them(
     assert opened is not None
 
     def files(**only: Any) -> int:
-        return len(_dataset(opened, _Where(**only).files()).files)
+        return len(_dataset(opened, Where(**only).files()).files)
 
     assert files() == 5
     assert files(image_ids=[5]) == 1

@@ -143,3 +143,19 @@ test("what a draft hands in includes the mask that was in progress", () => {
   const { masks } = Session.submissionOf(JSON.parse(JSON.stringify(one.toDraft())));
   assert.deepEqual(masks.map(({ rle }) => rle), [left.toRle(), right.toRle()]);
 });
+
+test("work that was submitted is the draft of its reopened task, and submitting it again changes nothing", () => {
+  const first = session({ prefilled: [right] });
+  make(first, left);
+  first.remove("p0");
+  const former = first.submission();
+  const draft = Session.draftOf({ former, image: { width: SIZE[0], height: SIZE[1] } });
+  const again = session({ prefilled: [right] });
+  again.fromDraft(JSON.parse(JSON.stringify(draft)));
+  const masks = former.masks.map((mask) => ({ ...mask, predicted_iou: null }));
+  assert.deepEqual(again.submission(), { ...former, masks });
+  again.restore("p0");
+  make(again, right);
+  assert.equal(again.submission().masks.length, 2);
+  assert.equal(Session.draftOf({ former: null, image: null }), null);
+});

@@ -8,8 +8,10 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+from engine.annotation import browse_routes
 from engine.annotation.access import COOKIE
 from engine.annotation.admission import GuardedRoute
+from engine.annotation.browse_routes import CHOSEN
 from engine.annotation.client import Client
 from engine.annotation.routes import MAX_BODY, PROMPT, WORDS, router
 from flows.page.make_app import make_app
@@ -45,13 +47,26 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("GET", "/jobs/{job_id}"): ("reviewer", "read", 0),
     ("POST", "/jobs/{job_id}/stop"): ("admin", "change", 0),
     ("GET", "/events"): ("annotator", "read", 0),
+    ("GET", "/browse/datasets"): ("reviewer", "browse", 0),
+    ("GET", "/browse/masks"): ("reviewer", "browse", 0),
+    ("GET", "/browse/images"): ("reviewer", "browse", 0),
+    ("GET", "/browse/figures"): ("reviewer", "browse", 0),
+    ("GET", "/browse/outlines"): ("reviewer", "browse", 0),
+    ("GET", "/browse/images/{image_id}"): ("reviewer", "browse", 0),
+    ("GET", "/browse/images/{image_id}/thumbnail"): ("annotator", "thumbnail", 0),
+    ("GET", "/browse/finished"): ("annotator", "browse", 0),
+    ("GET", "/browse/finished/{task_id}"): ("annotator", "browse", 0),
+    ("POST", "/browse/finished/{task_id}/reopen"): ("annotator", "change", 0),
+    ("POST", "/browse/review"): ("reviewer", "change", CHOSEN),
+    ("POST", "/browse/annotate"): ("reviewer", "change", CHOSEN),
+    ("POST", "/browse/reject"): ("reviewer", "change", CHOSEN),
 }
 """Role, what is counted, largest body."""
 
 ALL_DATASETS = {("GET", "/overview"), ("GET", "/jobs"), ("GET", "/jobs/{job_id}")}
 
 BESIDES = {
-    *("/", "/annotate", "/review", "/dashboard", "/sign-in", "/static", "/favicon.ico"),
+    *("/", "/annotate", "/review", "/browse", "/dashboard", "/sign-in", "/static", "/favicon.ico"),
     *("/api/openapi.json", "/metrics"),
 }
 """What is there beside the interface: pages that say nothing, and metrics, which have a guard."""
@@ -69,10 +84,11 @@ LADDER = ("annotator", "reviewer", "admin")
 def routes() -> dict[KEY, GuardedRoute]:
     """The routes of the app."""
     found: dict[KEY, GuardedRoute] = {}
-    for route in router.routes:
-        assert isinstance(route, GuardedRoute), f"{route} has no rule"
-        (method,) = sorted(route.methods or ())
-        found[method, route.path] = route
+    for prefix, routes in (("", router.routes), ("/browse", browse_routes.router.routes)):
+        for route in routes:
+            assert isinstance(route, GuardedRoute), f"{route} has no rule"
+            (method,) = sorted(route.methods or ())
+            found[method, f"{prefix}{route.path}"] = route
     return found
 
 

@@ -54,6 +54,7 @@ function panel(dataset, loop, isAdmin) {
     { class: "panel-head" },
     el("h2", {}, dataset.name),
     el("span", { class: "muted" }, facts.join(" · ")),
+    el("a", { href: `/browse?${new URLSearchParams({ dataset: dataset.name })}` }, "Browse"),
   );
   const rounds = loop?.rounds ?? [];
   const steps = rounds.length ? stepper(rounds) : sketch();

@@ -3,6 +3,7 @@
 import { api, events } from "../shared/api.js";
 import { Autosave } from "./autosave.js";
 import { ask, byId, el, openDialog, toast } from "../shared/dom.js";
+import { Session } from "./session.js";
 import { mountEditor } from "./editor.js";
 import { mountHeader } from "../shared/header.js";
 import { Keys } from "./keys.js";
@@ -88,7 +89,7 @@ class Page {
       conflict: () => this.conflict(),
     });
     this.keeper = keeper;
-    const draft = keeper.restore();
+    const draft = keeper.restore() ?? Session.draftOf(task);
     byId("toolbar").hidden = byId("editor").hidden = false;
     byId("empty").hidden = true;
     this.showFacts(task);

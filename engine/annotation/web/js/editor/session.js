@@ -277,6 +277,18 @@ export class Session {
     return session.submission();
   }
 
+  /** A draft of what was submitted before the task was reopened; null if it was not. */
+  static draftOf({ former, image }) {
+    if (!former) return null;
+    const masks = former.masks.map(({ client_id: id, rle, replaces, seconds, trajectory }, at) => ({
+      ...{ id, number: at + 1, replaces, base: rle.counts, points: [], box: null, former: null, candidate: 0 },
+      log: { seconds, trajectory },
+    }));
+    const { rejected, seconds } = former;
+    const size = [image.width, image.height];
+    return { format: FORMAT, stamp: newId(), size, number: masks.length, masks, current: null, rejected, seconds };
+  }
+
   toDraft() {
     const { masks, rejected, current } = this.state;
     const saved = (work, isFinished) => ({ ...workToJson(work, isFinished), log: this.log.report(work.id) });

@@ -154,6 +154,19 @@ export const api = {
   job: (id) => call("GET", `/api/jobs/${encodeURIComponent(id)}`),
   stopJob: (id) => send("POST", `/api/jobs/${encodeURIComponent(id)}/stop`, {}),
 
+  browseDatasets: () => call("GET", "/api/browse/datasets"),
+  /** `what`: masks, images, figures or outlines; `params`: URLSearchParams. */
+  browse: (what, params, /** @type {Options} */ { signal } = {}) => call("GET", `/api/browse/${what}?${params}`, undefined, { signal }),
+  imageHistory: (id) => call("GET", `/api/browse/images/${encodeURIComponent(id)}`),
+  /** `command`: review, annotate or reject; `chosen`: a ChosenMasks or ChosenImages. */
+  browseCommand: (command, chosen) => send("POST", `/api/browse/${command}`, chosen, long),
+  /** The visitor's own submitted tasks, and the masks of one. */
+  finished: (offset, limit, /** @type {Options} */ { signal } = {}) =>
+    call("GET", `/api/browse/finished?offset=${offset}&limit=${limit}`, undefined, { signal }),
+  finishedTask: (id) => call("GET", `/api/browse/finished/${encodeURIComponent(id)}`),
+  reopen: (id) => send("POST", `/api/browse/finished/${encodeURIComponent(id)}/reopen`),
+  thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
+
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */
   imageUrl: (id, side) => {
     const path = `/api/images/${encodeURIComponent(id)}/pixels`;

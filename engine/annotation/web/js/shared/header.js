@@ -6,6 +6,7 @@ import { el, toast } from "./dom.js";
 const PAGES = [
   { name: "annotate", title: "Annotate", roles: ["annotator", "reviewer", "admin"] },
   { name: "review", title: "Review", roles: ["reviewer", "admin"] },
+  { name: "browse", title: "Browse", roles: ["annotator", "reviewer", "admin"] },
   { name: "dashboard", title: "Dashboard", roles: ["reviewer", "admin"] },
 ];
 

@@ -1,0 +1,171 @@
+"""The HTTP interface of the page Browse; see `routes`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from engine.annotation.access import Rate, sight_of
+from engine.annotation.admission import GuardedRoute, admits
+from engine.annotation.browse_schemas import (
+    MAX_OUTLINES,
+    MAX_PAGE,
+    BrowsedDataset,
+    ChosenImages,
+    ChosenMasks,
+    Figures,
+    Filters,
+    ImageHistory,
+    ImageId,
+    ImagePage,
+    MaskPage,
+    Outlines,
+    OwnWork,
+    PageOf,
+    Queued,
+)
+from engine.annotation.errors import not_found
+from engine.annotation.routes import CHANGES, Changer, Service, Someone, TaskId
+from engine.annotation.schemas import Id
+from engine.annotation.service import AnnotationService
+from storage.catalog import Annotator, Dataset
+
+PAGES = Rate(burst=80, a_second=20, name="browse")
+THUMBNAILS = Rate(burst=300, a_second=60, name="thumbnail")
+CHOSEN = 256 << 10
+"""Bytes of the ids of chosen masks or images."""
+
+router = APIRouter(route_class=GuardedRoute)
+ImageOfPath = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+def _dataset(service: AnnotationService, annotator: Annotator, name: str) -> Dataset:
+    """The dataset of that name.
+
+    Raises:
+        RefusedError: the annotator sees no such dataset.
+    """
+    service.access.datasets(annotator, name)
+    return service.catalog.datasets.get(name)
+
+
+@router.get("/datasets")
+@admits("reviewer", PAGES)
+def datasets(visitor: Someone, service: Service) -> list[BrowsedDataset]:
+    """The datasets that the visitor sees."""
+    sight = sight_of(visitor.annotator)
+    found = [one for one in service.catalog.datasets.all() if sight.includes(one.id)]
+    images = service.catalog.images
+    return [BrowsedDataset(name=one.name, images=images.count(one.id)) for one in found]
+
+
+@router.get("/masks")
+@admits("reviewer", PAGES)
+def masks(asked: Annotated[PageOf, Query()], visitor: Someone, service: Service) -> MaskPage:
+    """A page of a dataset's masks."""
+    dataset = _dataset(service, visitor.annotator, asked.dataset)
+    return service.browse.masks(dataset.id, asked)
+
+
+@router.get("/images")
+@admits("reviewer", PAGES)
+def images(asked: Annotated[PageOf, Query()], visitor: Someone, service: Service) -> ImagePage:
+    """A page of a dataset's images."""
+    dataset = _dataset(service, visitor.annotator, asked.dataset)
+    return service.browse.images(dataset.id, asked)
+
+
+@router.get("/figures")
+@admits("reviewer", PAGES)
+def figures(asked: Annotated[Filters, Query()], visitor: Someone, service: Service) -> Figures:
+    """Counts and histograms of a dataset's masks."""
+    dataset = _dataset(service, visitor.annotator, asked.dataset)
+    return service.browse.figures(dataset.id, asked)
+
+
+@router.get("/outlines")
+@admits("reviewer", PAGES)
+def outlines(
+    visitor: Someone,
+    service: Service,
+    dataset: Id,
+    image_id: Annotated[list[ImageId], Query(min_length=1, max_length=MAX_OUTLINES)],
+    mask_id: Annotated[list[Id], Query(min_length=1, max_length=MAX_OUTLINES)],
+) -> Outlines:
+    """The shapes of these masks on these images."""
+    found = _dataset(service, visitor.annotator, dataset)
+    return Outlines(outlines=service.histories.outlines(found, image_id, mask_id))
+
+
+@router.get("/images/{image_id}")
+@admits("reviewer", PAGES)
+def image(image_id: ImageOfPath, visitor: Someone, service: Service) -> ImageHistory:
+    """An image with all its masks and their history."""
+    if not service.access.may_see(visitor.annotator, image_id):
+        raise not_found(f"you have no image {image_id}")
+    return service.histories.of_image(image_id)
+
+
+@router.get("/images/{image_id}/thumbnail", response_class=Response)
+@admits("annotator", THUMBNAILS)
+def thumbnail(
+    image_id: ImageOfPath,
+    visitor: Someone,
+    service: Service,
+    side: Annotated[int, Query(ge=32, le=1024)] = 256,
+) -> Response:
+    """An image as JPEG, as by `/api/images/{image_id}/pixels`, for a grid of many."""
+    data = service.picture(visitor.annotator, image_id, side)
+    headers = {"Cache-Control": "private, max-age=86400, immutable"}
+    return Response(data, media_type="image/jpeg", headers=headers)
+
+
+@router.post("/review")
+@admits("reviewer", CHANGES, max_body=CHOSEN)
+def review(given: ChosenMasks, visitor: Changer, service: Service) -> Queued:
+    """Queue masks for review."""
+    dataset = _dataset(service, visitor.annotator, given.dataset)
+    return service.commands.review(visitor.annotator, dataset, given)
+
+
+@router.post("/annotate")
+@admits("reviewer", CHANGES, max_body=CHOSEN)
+def annotate(given: ChosenImages, visitor: Changer, service: Service) -> Queued:
+    """Queue images for annotators, with their masks pre-filled."""
+    dataset = _dataset(service, visitor.annotator, given.dataset)
+    return service.commands.annotate(visitor.annotator, dataset, given.image_ids)
+
+
+@router.post("/reject")
+@admits("reviewer", CHANGES, max_body=CHOSEN)
+def reject(given: ChosenMasks, visitor: Changer, service: Service) -> Queued:
+    """Delete masks: reject verdicts, so that releases and trainings leave them out."""
+    dataset = _dataset(service, visitor.annotator, given.dataset)
+    return service.commands.reject(visitor.annotator, dataset, given)
+
+
+@router.get("/finished")
+@admits("annotator", PAGES)
+def finished(
+    visitor: Someone,
+    service: Service,
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 60,
+) -> OwnWork:
+    """The tasks that the visitor has submitted, the latest first."""
+    return service.finished.page(visitor.annotator, offset, limit)
+
+
+@router.get("/finished/{task_id}")
+@admits("annotator", PAGES)
+def finished_task(task_id: TaskId, visitor: Someone, service: Service) -> ImageHistory:
+    """The masks that the visitor submitted for a task."""
+    return service.finished.history(visitor.annotator, task_id)
+
+
+@router.post("/finished/{task_id}/reopen", status_code=204)
+@admits("annotator", CHANGES)
+def reopen(task_id: TaskId, visitor: Changer, service: Service) -> None:
+    """Take a submitted task again; the next task is this one, with what was submitted."""
+    service.finished.reopen(visitor.annotator, task_id)

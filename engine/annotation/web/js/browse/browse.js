@@ -1,0 +1,322 @@
+// Browse: all masks and images of a dataset by filters; what is chosen is sent to people or deleted.
+
+import { api } from "../shared/api.js";
+import { ask, byId, el, toast } from "../shared/dom.js";
+import { count, score } from "../shared/format.js";
+import { mountHeader } from "../shared/header.js";
+import { Detail } from "./detail.js";
+import { FilterPanel } from "./filters.js";
+import { drawCards } from "./pictures.js";
+import { View } from "./view.js";
+import { VirtualGrid } from "./virtual_grid.js";
+
+const MAX_CHOSEN = 500; // of one command
+const PAGE = 200;
+const SORTS = { image: "Image", predicted_iou: "Predicted IoU", stability_score: "Stability", area: "Area", created_at: "Time" };
+const SHOWS = { masks: "Masks", images: "Images", finished: "My work" };
+const MARKS = { accept: "✓", reject: "✕", fix: "✎" };
+
+class BrowsePage {
+  constructor(me) {
+    this.isReviewer = me.role !== "annotator";
+    this.version = null; // of the mask table, of the list that is shown
+    this.chosen = new Map(); // mask id, or image id in the list of images -> image id
+    this.view = new View(this.isReviewer ? "masks" : "finished", (isSameList) => (isSameList ? this.showImage() : this.showList()));
+    this.filters = new FilterPanel(this.view);
+    this.grid = new VirtualGrid(byId("grid"), {
+      load: (offset, limit, signal) => this.load(offset, limit, signal),
+      card: (item) => this.card(item),
+      seen: (cards) => drawCards(this.view.dataset, cards),
+      open: (item) => this.openItem(item),
+      toggle: (item) => this.choose(item, !this.chosen.has(keyOf(item))),
+      loaded: (total) => this.onLoaded(total),
+      failed: (problem) => toast(problem.message, "bad"),
+    });
+    this.detail = new Detail(byId("detail"), {
+      close: () => this.view.set({ image: null, mask: null, task: null }),
+      isOfMasks: () => this.view.show === "masks",
+      reopen: (taskId) => this.reopen(taskId),
+      isChosen: (id) => this.chosen.has(id),
+      choose: (item, isChosen) => this.choose(item, isChosen),
+    });
+    this.listen();
+  }
+
+  listen() {
+    byId("dataset").addEventListener("change", (event) => {
+      this.view.params = new URLSearchParams();
+      this.view.set({ dataset: event.target.value });
+    });
+    byId("show").replaceChildren(
+      ...Object.entries(SHOWS).map(([name, title]) =>
+        el("button", { class: "button", type: "button", "data-show": name, onclick: () => this.view.set({ show: name === "masks" ? null : name, image: null, mask: null, task: null }) }, title),
+      ),
+    );
+    byId("show").hidden = !this.isReviewer;
+    byId("sort").replaceChildren(...Object.entries(SORTS).map(([value, title]) => el("option", { value }, title)));
+    byId("sort").addEventListener("change", (event) => this.view.set({ sort: event.target.value === "image" ? null : event.target.value }));
+    byId("direction").addEventListener("click", () => {
+      const isDescending = this.view.params.get("descending") === "true";
+      this.view.set({ descending: isDescending ? null : "true" });
+    });
+    byId("all").addEventListener("click", () => this.chooseAll());
+    byId("link").addEventListener("click", () => this.copyLink());
+    if (matchMedia("(max-width: 50rem)").matches) byId("filters").open = false;
+  }
+
+  async start() {
+    if (!this.isReviewer) return this.showList();
+    const datasets = await api.browseDatasets();
+    if (!datasets.length && this.view.show !== "finished") return this.showEmpty("No dataset", "Add images with `dataengine ingest`, and they are shown here.");
+    byId("dataset").replaceChildren(...datasets.map(({ name, images }) => el("option", { value: name }, `${name} (${count(images)} images)`)));
+    if (this.view.dataset || !datasets.length) this.showList();
+    else this.view.set({ dataset: datasets[0].name }, { isReplaced: true });
+  }
+
+  /** Shows the list of the view anew. */
+  async showList() {
+    this.version = null;
+    this.chosen.clear();
+    this.showChosen();
+    this.fillToolbar();
+    document.body.dataset.state = "loading";
+    this.showImage();
+    await Promise.all([this.grid.show(), this.view.show === "finished" ? null : this.showFigures()]);
+    document.body.dataset.state = "ready";
+  }
+
+  fillToolbar() {
+    const { params, show } = this.view;
+    document.body.dataset.show = show;
+    byId("dataset").value = this.view.dataset;
+    byId("sort").value = params.get("sort") ?? "image";
+    const isDescending = params.get("descending") === "true";
+    byId("direction").textContent = isDescending ? "↓" : "↑";
+    byId("direction").title = isDescending ? "Highest first" : "Lowest first";
+    byId("direction").setAttribute("aria-label", byId("direction").title);
+    for (const button of byId("show").children) button.setAttribute("aria-pressed", String(button.dataset.show === show));
+    byId("grid").setAttribute("aria-label", SHOWS[show] ?? SHOWS.masks);
+    this.filters.fillWhich();
+    const version = params.get("version");
+    byId("pinned").hidden = version === null;
+    const latest = el("button", { class: "button", type: "button", onclick: () => this.view.set({ version: null }) }, "Show the newest");
+    byId("pinned").replaceChildren(`This link shows the masks as of version ${version} of the mask table.`, latest);
+  }
+
+  async showFigures() {
+    const asked = String(this.view.figuresQuery());
+    try {
+      const figures = await api.browse("figures", this.view.figuresQuery());
+      if (asked === String(this.view.figuresQuery())) this.filters.fill(figures);
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+  }
+
+  async load(offset, limit, signal) {
+    if (this.view.show === "finished") {
+      const { total, tasks } = await api.finished(offset, limit, { signal });
+      return { total, items: tasks };
+    }
+    const query = this.view.listQuery();
+    query.set("offset", String(offset));
+    query.set("limit", String(limit));
+    if (this.version !== null) query.set("version", String(this.version));
+    const kind = this.view.show === "images" ? "images" : "masks";
+    const page = await api.browse(kind, query, { signal });
+    if (offset === 0) this.version = page.version;
+    return { total: page.total, items: page[kind] };
+  }
+
+  onLoaded(total) {
+    const what = this.view.show === "masks" ? "mask" : "image";
+    byId("total").textContent = `${count(total)} ${what}${total === 1 ? "" : "s"}`;
+    byId("all").disabled = total === 0 || total > MAX_CHOSEN;
+    byId("all").title = total > MAX_CHOSEN ? `At most ${MAX_CHOSEN} can be selected: set filters` : "";
+    if (total) byId("empty").hidden = true;
+    else if (this.view.show === "finished") this.showEmpty("Nothing submitted yet", "The images that you have annotated will be here.");
+    else if (this.view.isFiltered) this.showEmpty("Nothing passes the filters", "Remove some of them.");
+    else this.showEmpty("No masks yet", "Make some with `dataengine generate`, or annotate images; the images are under Images.");
+  }
+
+  showEmpty(title, text) {
+    byId("empty").replaceChildren(el("h2", {}, title), el("p", {}, text));
+    byId("empty").hidden = false;
+    document.body.dataset.state = "ready";
+  }
+
+  /** Opens or closes the image of the address. */
+  showImage() {
+    const { image, task, params } = this.view;
+    const isOpen = image !== null || task !== null;
+    byId("grid").inert = isOpen;
+    if (isOpen) this.detail.open({ imageId: image, taskId: task, maskId: params.get("mask") });
+    else {
+      if (!byId("detail").hidden) byId("grid").focus();
+      this.detail.close();
+    }
+  }
+
+  openItem(item) {
+    if (item.task_id) return this.view.set({ task: item.task_id });
+    this.view.set({ image: (item.image ?? item).id, mask: item.mask_id ?? null });
+  }
+
+  async reopen(taskId) {
+    try {
+      await api.reopen(taskId);
+      location.assign("/annotate");
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+  }
+
+  card(item) {
+    const image = item.image ?? item;
+    const key = keyOf(item);
+    const box = el("input", {
+      type: "checkbox",
+      tabindex: -1,
+      "aria-label": "Select",
+      checked: this.chosen.has(key),
+      onclick: (event) => event.stopPropagation(),
+      onchange: (event) => this.choose(item, event.target.checked),
+    });
+    const text = item.mask_id ? [item.annotator ?? item.source, score(item.predicted_iou)] : [image.file_name, `${count(item.masks)} ${item.masks === 1 ? "mask" : "masks"}`];
+    const card = el(
+      "div",
+      {
+        class: "card",
+        role: "option",
+        "aria-selected": String(this.chosen.has(key)),
+        "aria-label": `${image.file_name}, ${text.join(", ")}`,
+        "data-key": key,
+        "data-verdict": item.verdict ?? "",
+        "data-old": Boolean(item.is_superseded),
+        title: [image.file_name, item.model, item.stage].filter(Boolean).join(" · "),
+        onclick: () => this.openItem(item),
+      },
+      el("canvas"),
+      !item.task_id && el("label", { class: "pick", onclick: (event) => event.stopPropagation() }, box),
+      item.verdict in MARKS && el("span", { class: "mark", title: item.verdict }, MARKS[item.verdict]),
+      item.can_reopen && el("span", { class: "badge near", title: "Its round is not complete: you can open it again" }, "open round"),
+      item.is_near_duplicate && el("span", { class: "badge near" }, "near-duplicate"),
+      el("div", { class: "caption" }, el("span", {}, text[0]), el("span", {}, text[1])),
+    );
+    return Object.assign(card, { item });
+  }
+
+  choose(item, isChosen) {
+    if (item.task_id) return;
+    const key = keyOf(item);
+    if (isChosen && this.chosen.size >= MAX_CHOSEN) toast(`At most ${MAX_CHOSEN} can be selected.`, "bad");
+    else if (isChosen) this.chosen.set(key, (item.image ?? item).id);
+    else this.chosen.delete(key);
+    this.showChosen();
+  }
+
+  async chooseAll() {
+    try {
+      for (let offset = 0; ; offset += PAGE) {
+        const { total, items } = await this.load(offset, PAGE, undefined);
+        for (const item of items) if (!item.is_superseded) this.chosen.set(keyOf(item), (item.image ?? item).id);
+        if (offset + PAGE >= total) break;
+      }
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+    this.showChosen();
+  }
+
+  showChosen() {
+    for (const card of this.grid.cards.values()) {
+      const isChosen = this.chosen.has(card.dataset.key);
+      card.setAttribute("aria-selected", String(isChosen));
+      const box = card.querySelector("input");
+      if (box) box.checked = isChosen;
+    }
+    this.detail.refreshChoice();
+    const number = this.chosen.size;
+    byId("commands").hidden = number === 0;
+    const isOfImages = this.view.show === "images";
+    const what = `${isOfImages ? "image" : "mask"}${number === 1 ? "" : "s"}`;
+    const button = (style, command, title, text) =>
+      el("button", { class: `button ${style}`, type: "button", "data-command": command, title, onclick: () => this.run(command) }, text);
+    byId("commands").replaceChildren(
+      el("strong", {}, `${count(number)} ${what} selected`),
+      el("button", { class: "button button-quiet", type: "button", onclick: () => (this.chosen.clear(), this.showChosen()) }, "Clear"),
+      el("span", { class: "spacer" }),
+      button("button-primary", "review", "A reviewer accepts, rejects or fixes each mask", isOfImages ? "Send their masks to review" : "Send to review"),
+      button("", "annotate", "Annotators correct the masks and add missing ones", isOfImages ? "Send to annotators" : "Send their images to annotators"),
+      button("button-danger", "reject", "Releases and trainings leave them out", isOfImages ? "Delete their masks" : "Delete"),
+    );
+  }
+
+  async run(command) {
+    const number = this.chosen.size;
+    const isOfImages = this.view.show === "images";
+    if (command === "reject") {
+      const what = isOfImages ? `all masks of ${count(number)} ${number === 1 ? "image" : "images"}` : `${count(number)} ${number === 1 ? "mask" : "masks"}`;
+      const text = "They get the verdict “reject” by you: releases and trainings leave them out. They stay in the mask table, where their history can be seen.";
+      if (!(await ask(`Delete ${what}?`, text, "Delete", { isLoss: true }))) return;
+    }
+    const images = [...new Set(this.chosen.values())];
+    const isByImage = isOfImages || command === "annotate";
+    const chosen = isByImage ? { image_ids: images } : { mask_ids: [...this.chosen.keys()] };
+    for (const button of byId("commands").querySelectorAll("button")) button.disabled = true;
+    try {
+      const done = await api.browseCommand(command, { dataset: this.view.dataset, ...chosen });
+      toast(told(command, done), "good", 6);
+      const rejected = new Set(command === "reject" && !isOfImages ? this.chosen.keys() : []);
+      this.chosen.clear();
+      for (const card of this.grid.cards.values()) if (rejected.has(card.dataset.key)) this.markRejected(card);
+      if (!byId("detail").hidden) this.view.set({ image: null, mask: null });
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+    this.showChosen();
+  }
+
+  markRejected(card) {
+    card.item.verdict = card.dataset.verdict = "reject";
+    card.querySelector(".mark")?.remove();
+    card.append(el("span", { class: "mark", title: "reject" }, MARKS.reject));
+  }
+
+  async copyLink() {
+    const address = this.view.link(this.version);
+    try {
+      await navigator.clipboard.writeText(address);
+      toast("The link is copied. It shows these filters, this order and this version of the masks.", "good");
+    } catch {
+      await ask("Copy this link", address, "Done", { back: "Close" });
+    }
+  }
+}
+
+const keyOf = (item) => String(item.mask_id ?? item.task_id ?? item.id);
+
+function told(command, { tasks, chosen, left_out: left }) {
+  const images = `${count(tasks)} ${tasks === 1 ? "image" : "images"}`;
+  const masks = `${count(chosen)} ${chosen === 1 ? "mask" : "masks"}`;
+  const first = {
+    review: `${masks} on ${images} ${chosen === 1 ? "waits" : "wait"} for review.`,
+    annotate: `${images} ${tasks === 1 ? "waits" : "wait"} for annotators.`,
+    reject: `${masks} deleted.`,
+  }[command];
+  return left ? `${first} ${count(left)} left out: superseded, rejected, or waiting already.` : first;
+}
+
+async function start() {
+  const me = await mountHeader("browse");
+  if (!me) return;
+  const page = new BrowsePage(me);
+  Object.assign(window, { dataengine: { browse: page } });
+  try {
+    await page.start();
+  } catch (problem) {
+    page.showEmpty("The datasets cannot be read", problem.message);
+  }
+}
+
+start();

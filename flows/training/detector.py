@@ -96,7 +96,7 @@ def run_detector_training(workspace: Workspace, dataset: Dataset, version: str) 
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"detector/{dataset.id}/{version}").hex
         run = workspace.catalog.runs.start(
             run_id,
-            RunKind.RETRAIN,
+            RunKind.TRAIN_DETECTOR,
             dataset_id=dataset.id,
             model=segmenter.version,
             config={"settings": workspace.settings.shaping(), "detector": version},

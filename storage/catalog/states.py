@@ -62,6 +62,7 @@ class RunKind(StrEnum):
     GOLD = "gold"
     """An annotator's gold tasks on a dataset; their masks are scored and never committed."""
     TRAIN_VERIFIER = "train_verifier"
+    TRAIN_DETECTOR = "train_detector"
 
 
 class RunState(StrEnum):

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.engine_value --data DATA --json           # hours on two cores
     python -m tests.benchmarks.engine_value --data DATA --short --json   # within 30 minutes
+    python -m tests.benchmarks.engine_value --data DATA --quality        # tests.benchmarks.quality
 
 For each domain, three arms take the same images in the same order, each in its own workspace:
 
@@ -60,6 +61,7 @@ from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import PlannedRound, RunKind, Split
 from tests.benchmarks.base_model import folder_images
+from tests.benchmarks.quality import PartError, run_quality
 
 GOOD_IOU = 0.85
 """Annotators stop clicking at this IoU."""
@@ -75,6 +77,8 @@ MASKS_PER_IMAGE = 12
 
 POINTS_PER_SIDE = 24
 """Of the automatic masks that are scored."""
+
+QUALITY_FOLDER = Path(".cache/quality")
 
 ARMS = ("loop", "no_retraining", "manual")
 SCORES = ("miou_1_click", "miou_3_clicks", "miou_box")
@@ -346,11 +350,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--domain", action="append", choices=DOMAINS, help="default: all")
     parser.add_argument("--short", action="store_true", help="a smaller run, within 30 minutes")
     parser.add_argument(
+        "--quality", action="store_true", help="what people's and the model's work is checked by"
+    )
+    parser.add_argument(
         "--folder", type=Path, help="for workspaces; default .cache/engine_value or, short, -short"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(arguments)
     keep_freed_memory()
+    if given.quality:
+        try:
+            print(json.dumps(run_quality(given.data, given.folder or QUALITY_FOLDER)))
+        except PartError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        return 0
     folder = given.folder or Path(".cache") / ("engine_value" + "-short" * given.short)
     names = given.domain or list(DOMAINS)
     sizes = {name: SHORT if given.short else DOMAINS[name][2] for name in names}

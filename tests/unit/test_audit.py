@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import hypergeom
 
 from engine.evaluation.audit import (
-    Counts,
     Decision,
     Share,
     allocate,
@@ -16,56 +15,17 @@ from engine.evaluation.audit import (
     looks,
     share_of,
 )
-
-ALPHA = 0.05
-DIFFERENT = ([1500, 2500, 6000], [0.35, 0.95, 0.998])
-LIKE_SA1B = ([1000, 3000, 6000], [0.5, 0.9, 0.995])
-ALIKE = ([3000, 3000, 4000], [0.94, 0.94, 0.94])
-MANY = (
-    [300, 400, 500, 600, 800, 1000, 1400, 2000, 3000],
-    [0.5, 0.6, 0.7, 0.8, 0.9, 0.93, 0.95, 0.98, 0.99],
+from tests.benchmarks.quality_audit import (
+    ALIKE,
+    ALPHA,
+    DIFFERENT,
+    LIKE_SA1B,
+    MANY,
+    PERFECT,
+    counts,
+    simple_sample,
+    simulated,
 )
-PERFECT = ([3000, 7000], [1.0, 1.0])
-
-
-def counts(*columns: list[int]) -> Counts:
-    return Counts(*(np.array(column) for column in columns))
-
-
-def simulated(
-    strata: tuple[list[int], list[float]], target: float, limit: int, seed: int
-) -> tuple[bool, int, float, Decision]:
-    """One audit of a made-up population: whether its interval has the true share, the number of
-    judged masks, the interval's width, and the decision."""
-    rng = np.random.default_rng(seed)
-    sizes = np.array(strata[0])
-    good = np.rint(sizes * np.array(strata[1])).astype(int)
-    truth = good.sum() / sizes.sum()
-    drawn = [
-        rng.permutation(np.arange(size) < hits) for size, hits in zip(sizes, good, strict=True)
-    ]
-    planned = looks(limit)
-    now, share = Counts(0 * sizes, 0 * sizes, sizes), Share(0.0, 0.0, 1.0)
-    for total, alpha in zip(planned, error_at_looks(planned, 1 - ALPHA), strict=True):
-        judged = allocate(total, now)
-        hits = [masks[:count].sum() for masks, count in zip(drawn, judged, strict=True)]
-        now = Counts(np.array(hits), judged, sizes)
-        share = share_of(now, alpha).narrowed(share)
-        decision = decide(share, target, is_last=total == planned[-1])
-        if decision != Decision.CONTINUE:
-            break
-    is_covered = share.low - 1e-12 <= truth <= share.high + 1e-12
-    return is_covered, int(judged.sum()), share.high - share.low, decision
-
-
-def simple_sample(share: float, masks: int, width: float) -> int:
-    """The size of a simple random sample, judged at once, whose interval has this width."""
-    low, high = 2, masks
-    while low < high:
-        middle = (low + high) // 2
-        found = share_of(counts([round(share * middle)], [middle], [masks]), ALPHA)
-        low, high = (low, middle) if found.high - found.low <= width else (middle + 1, high)
-    return low
 
 
 @pytest.mark.parametrize("strata", [DIFFERENT, LIKE_SA1B, ALIKE, MANY, PERFECT])

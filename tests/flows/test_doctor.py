@@ -34,6 +34,7 @@ from tests.contract.test_masks import a_mask
 
 ALL = {"settings", "catalog", "object store", "mask table", "current model", "prefect"}
 ALL |= {"catalog's disk", "generation", "disk", "clock", "versions", "leases", "runs", "quarantine"}
+ALL |= {"gold tasks"}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from flows.stages.embeddings import make_embeddings
 from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext
 from flows.stages.task_runner import AnswerTask, answer_tasks, wait_for_people
+from flows.workspace.gold import gold_for_people
 from flows.workspace.workspace import Workspace
 from storage.catalog import PEOPLE, SIMULATED, Round, TaskKind
 
@@ -41,7 +42,8 @@ def run_annotation_round(
     workspace = workspace.as_started(workspace.catalog.runs.get(context.run_id))
     image_ids = workspace.catalog.rounds.image_ids(row.id)
     if context.annotator == PEOPLE:
-        make_embeddings(workspace, context, image_ids)
+        gold = gold_for_people(workspace, context.dataset_id, context.annotator)
+        make_embeddings(workspace, context, sorted({*image_ids, *gold}))
     queue(workspace, context, image_ids)
     queue_copies(workspace, context, kind, image_ids)
     if context.annotator == PEOPLE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -65,8 +66,9 @@ def advice(workspace: Workspace, dataset: str | None = None) -> list[str]:
         count, wanted = len(workspace.catalog.gold.image_ids(row.id)), max(1, rules.gold_first)
         if count < wanted and workspace.catalog.images.count(row.id):
             found.append(
-                f"{row.name} has {count} gold images, gold_first asks for {rules.gold_first}: "
-                f"`dataengine gold add --dataset {row.name} --from-truth {wanted - count}`"
+                f"{row.name} has {count} gold images, {wanted} or more are needed: "
+                f"`dataengine gold add --dataset {shlex.quote(row.name)} "
+                f"--from-truth {wanted - count}`"
             )
     blamed = [
         workspace.catalog.annotators.get(person).name

@@ -90,7 +90,7 @@ class QualitySettings(Section):
     """An annotator's first tasks on a dataset that are gold."""
     gold_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of gold tasks among the later ones."""
-    gold_threshold: float = Field(default=0.95, gt=0, lt=1)
+    gold_threshold: float = Field(default=0.96, gt=0, lt=1)
     """Score of gold tasks that is expected of everybody: the share of objects found."""
     feedback: bool = False
     """After a gold task the page says what was missed."""

@@ -250,7 +250,7 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 [quality]                  # of people's work: docs/quality.md
 # gold_first = 0           # first tasks of an annotator that are gold: their true masks are known
 # gold_share = 0.0         # share of gold among the later ones
-# gold_threshold = 0.95    # share of the true objects that everybody is to find
+# gold_threshold = 0.96    # share of the true objects that everybody is to find
 # feedback = false         # after a gold task the page says what was missed
 # review_share = 0.2       # share of people's images that `review --rules` sends to review
 # review_share_good = 0.05 # the same for annotators above the threshold

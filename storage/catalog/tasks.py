@@ -328,8 +328,8 @@ class TaskQueries(Repository):
         self, *, dataset_ids: Collection[int] | None = None
     ) -> dict[TaskKind, dict[str, int]]:
         """By kind, the number of tasks by state, and the age in seconds of the oldest open one
-        (`oldest_seconds`, 0 if there is none); of these datasets or all."""
-        within = of_datasets(dataset_ids)
+        (`oldest_seconds`, 0 if there is none); of these datasets or all, without gold tasks."""
+        within = [*of_datasets(dataset_ids), not_gold()]
         counted = select(TaskRow.kind, TaskRow.state, func.count()).where(*within)
         oldest = select(TaskRow.kind, func.min(TaskRow.created_at)).where(*within)
         oldest = oldest.where(TaskRow.state == TaskState.OPEN).group_by(TaskRow.kind)

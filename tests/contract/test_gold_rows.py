@@ -74,6 +74,7 @@ def test_an_exchanged_task_keeps_its_id_and_the_other_one_is_done_later(
     assert other.id != first.id
     with pytest.raises(ConstraintError):
         queue.exchange(other.id, gold_task(world, 3, bob))
+    assert queue.by_kind()[TaskKind.ANNOTATE]["open"] == 3  # nobody else could take the fourth
     got = queue.lease(ada, kinds=KINDS)
     assert got is not None
     assert (got.id, got.image_id, got.run_id) == (first.id, world.image_ids[3], "gold")

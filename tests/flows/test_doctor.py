@@ -33,17 +33,8 @@ from tests.annotation.site import Site, make_site
 from tests.contract.test_masks import a_mask
 
 ALL = {"settings", "catalog", "object store", "mask table", "current model", "prefect"}
-ALL |= {
-    "catalog's disk",
-    "generation",
-    "disk",
-    "clock",
-    "versions",
-    "leases",
-    "runs",
-    "quarantine",
-    "consensus",
-}
+ALL |= {"catalog's disk", "generation", "disk", "clock", "versions", "leases", "runs", "quarantine"}
+ALL |= {"gold tasks", "consensus"}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from flows.operations.doctor import check_workspace
 from flows.review import review
 from flows.review.wanted import Wanted, check_wanted
 from flows.stages.rounds import open_round
+from flows.stages.semi_automatic import run_semi_automatic
 from flows.workspace import progress
 from storage.catalog import (
     GOLD,
@@ -33,11 +34,13 @@ from storage.catalog import (
 from tests.annotation.site import Site, make_site
 
 IMAGES = 10
+KINDS = [TaskKind.COMPLETE]
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("DATAENGINE_QUALITY__GOLD_FIRST", "2")
+    monkeypatch.setenv("DATAENGINE_GENERATOR__POINTS_PER_SIDE", "2")
     found = make_site(tmp_path / "ws", images=IMAGES, size=(96, 128))
     monkeypatch.chdir(tmp_path / "ws")
     monkeypatch.setattr(review, "make_embeddings", lambda *_: None)
@@ -166,14 +169,14 @@ def test_images_and_from_truth_exclude_each_other(site: Site) -> None:
 
 
 def test_doctor_dashboard_and_commands_say_that_gold_images_are_missing(site: Site) -> None:
-    said = "d has 0 gold images, gold_first asks for 2: `dataengine gold add --dataset d"
+    said = "d has 0 gold images, 2 or more are needed: `dataengine gold add --dataset d"
     rows = {row["name"]: row for row in check_workspace(site.workspace.settings.root)}
     assert rows["gold tasks"]["level"] == "look"
     assert said in rows["gold tasks"]["detail"]
     assert said in WorkspaceReports(site.workspace).overview()["advice"][0]
     assert said in asked("gold", "list", "--dataset", "d")["advice"][0]
     with_truth(site, 1, 2)
-    assert "gold_first" not in invoke("gold", "add", "--dataset", "d", "--from-truth", "2").output
+    assert "are needed" not in invoke("gold", "add", "--dataset", "d", "--from-truth", "2").output
     assert WorkspaceReports(site.workspace).overview()["advice"] == []
 
 
@@ -187,14 +190,14 @@ def test_scores_say_who_is_below_and_who_above(site: Site) -> None:
     judged = {name: row["judgement"] for name, row in found.items()}
     assert judged == {"ada": "above", "bob": "below", "cat": "undecided"}
     bob = found["bob"]
-    assert bob["low"] < bob["score"] == 0.8 < bob["high"] < 0.95
+    assert bob["low"] < bob["score"] == 0.8 < bob["high"] < 0.96
     assert [row["high"] for row in bob["history"]][:5] == [1, 1, 1, 1, bob["history"][4]["high"]]
     assert len(bob["history"]) == 12
     overview = WorkspaceReports(site.workspace).overview()
     shown = {row["name"]: row["gold"] for row in overview["annotators"]}
     assert shown["bob"]["judgement"] == "below"
     assert any(line.startswith("bob: ") and "--rules" in line for line in overview["advice"])
-    assert "below 0.95" in invoke("gold", "scores").stdout
+    assert "below 0.96" in invoke("gold", "scores").stdout
 
 
 def test_people_are_not_given_gold_images_as_work(site: Site) -> None:
@@ -205,6 +208,22 @@ def test_people_are_not_given_gold_images_as_work(site: Site) -> None:
     row = open_round(site.workspace, site.workspace.catalog.rounds.for_loop(loop.id)[0])
     given = site.workspace.catalog.rounds.image_ids(row.id)
     assert set(given) == set(site.image_ids) - {site.image_ids[1], site.image_ids[2]}
+
+
+def test_gold_images_are_prepared_like_the_images_of_the_round(site: Site) -> None:
+    with_truth(site, 1, 2)
+    asked("gold", "add", "--dataset", "d", "--from-truth", "2")
+    plan = PlannedRound(stage=Stage.SEMI_AUTOMATIC, images=2, annotator="people")
+    loop = site.workspace.catalog.loops.start_or_resume(site.dataset_id, [plan])
+    row = open_round(site.workspace, site.workspace.catalog.rounds.for_loop(loop.id)[0])
+    assert run_semi_automatic(site.workspace, row, wait=False) is None
+    queued = {task.image_id for task in site.workspace.queue.upcoming(kinds=KINDS, limit=9)}
+    assert len(queued) == 2
+    prepared = queued | {site.image_ids[1], site.image_ids[2]}
+    for image_id in prepared:
+        assert site.workspace.objects.exists(f"prefill/{row.run_id}/{image_id}.parquet")
+        assert site.workspace.objects.exists(f"embeddings/lite/{image_id}.safetensors")
+    assert queued & {site.image_ids[1], site.image_ids[2]} == set()
 
 
 # which masks are reviewed

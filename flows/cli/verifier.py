@@ -24,6 +24,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Train a model on people's verdicts, and let it judge the masks that it is sure of.",
+    epilog=example(
+        "dataengine verifier train --dataset photos",
+        "dataengine verifier route --dataset photos --precision 0.95",
+    ),
 )
 
 

@@ -24,6 +24,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Train a model on people's verdicts, and let it judge the masks that it is sure of.",
+    epilog=example(
+        "dataengine verifier train --dataset photos",
+        "dataengine verifier route --dataset photos --precision 0.95",
+    ),
 )
 
 
@@ -41,7 +45,12 @@ def train(dataset: DatasetOption = "default", as_json: JsonOption = False) -> No
         result = train_verifier(str(workspace.settings.root), dataset)
     if as_json:
         print_json(result)
-        return
+    else:
+        print_training(result)
+
+
+def print_training(result: dict[str, Any]) -> None:
+    """Print the scores of a trained verifier and of what it was compared with."""
     title = f"{result['verdicts']} verdicts on {result['images']} images"
     table = Table("", title=title, header_style="bold")
     for name in ("log loss", "AUC", "calibration error"):
@@ -89,10 +98,11 @@ def route(
     if as_json:
         print_json({**result, "dry_run": dry_run})
     else:
-        _print_route(result, dry_run)
+        print_route(result, dry_run=dry_run)
 
 
-def _print_route(result: dict[str, Any], dry_run: bool) -> None:
+def print_route(result: dict[str, Any], *, dry_run: bool) -> None:
+    """Print where the masks went, or would go."""
     table = Table(title=f"{result['dataset']} by {result['verifier']}", header_style="bold")
     for name in ("", "masks", "probability", "right among judged masks", "at least", "judged"):
         table.add_column(name, justify="right" if name else "left")

@@ -197,7 +197,9 @@ class _Routing:
             kept = known.config["route"]["thresholds"]
             sides = {name: Side(**kept[name]) for name in ("accept", "reject")}
             route = Route(precision=options.precision, **sides)
-            return _Routing(workspace, dataset, verifier, options, route, known.id)
+            found = _Routing(workspace, dataset, verifier, options, route, known.id)
+            found._start(known.id, {})  # a failed run is running again
+            return found
         route = find_route(workspace, dataset, verifier, options.precision)
         found = _Routing(workspace, dataset, verifier, options, route, new_id())
         if not dry_run:

@@ -18,6 +18,7 @@ from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import decode, encode
 from engine.verifier.learning import TooFewVerdictsError
 from flows.cli.main import app
+from flows.cli.verifier import print_route, print_training
 from flows.data.ingest import ingest_folder
 from flows.page.actions import WorkspaceActions
 from flows.review.review import finish_review, queue_review, start_review
@@ -150,7 +151,7 @@ def route(workspace: Workspace, *, dry_run: bool = False, precision: float = 0.8
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_trained_verifier_judges_what_it_is_sure_of_and_people_get_the_rest(
-    made: Workspace,
+    made: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = judge_most(made)
     result = command("verifier", "train", "--dataset", "d")
@@ -174,6 +175,11 @@ def test_a_trained_verifier_judges_what_it_is_sure_of_and_people_get_the_rest(
     asked = made.catalog.verdicts.waiting_mask_ids(1)
     assert len(asked) == done["asked"]
     assert accepted | rejected | asked == ids_of(made, others)
+    print_training(result)
+    print_route(planned, dry_run=True)
+    told = capsys.readouterr().out
+    assert f"{result['version']} is current: better" in told
+    assert f"{done['saved']:.0%} of the masks would need no person" in told
     assert route(made)["saved"] is None  # nothing is left to route
 
 
@@ -224,12 +230,15 @@ def test_a_stopped_routing_continues_and_judges_no_mask_twice(
         calls.append(given)
         if len(calls) == 2:
             raise KeyboardInterrupt
+        if len(calls) == 3:
+            raise OSError("disk full")
         return put(*given)
 
     monkeypatch.setattr(made.queue, "submit", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        route(made)
-    made.queue.expire(made.catalog.now().replace(year=2100))
+    for error in (KeyboardInterrupt, OSError):
+        with pytest.raises(error):
+            route(made)
+        made.queue.expire(made.catalog.now().replace(year=2100))
     done = route(made)
     for name in ("passed", "dropped", "asked"):
         assert done[name] == planned[name]

@@ -16,17 +16,16 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from storage.catalog.database import Catalog
-from storage.catalog.errors import LeaseLostError, StaleStateError, TaskNotFoundError
+from storage.catalog.errors import LeaseLostError, TaskNotFoundError
 from storage.catalog.sessions import Clock, count_changed, insert_new, new_id
-from storage.catalog.states import RoundState, RunState, TaskKind, TaskState
-from storage.catalog.tables import AnnotatorRow, RoundRow, RunRow, TaskRow
+from storage.catalog.states import RunState, TaskKind, TaskState
+from storage.catalog.tables import AnnotatorRow, RunRow, TaskRow
 from storage.catalog.tasks import (
     GOLD,
     NewTask,
     Task,
     TaskQueries,
     TaskResult,
-    not_gold,
     of_datasets,
     of_work,
     task_of,
@@ -209,51 +208,6 @@ class AnnotationQueue(TaskQueries):
             return task
         return self.get(task_id)
 
-    def reopen(self, task_id: int, annotator_id: int, seconds: float = 600) -> Task:
-        """Lease a submitted task again to the annotator who submitted it. It keeps its result: if
-        it is released, skipped, or its lease expires, it is submitted as before.
-
-        Only while other tasks of its run are open or leased, so that nobody commits the run's
-        answers, and while its round, if any, is open. Gold tasks, copies, and tasks with copies are
-        not reopened.
-
-        Raises:
-            StaleStateError: it cannot be reopened.
-        """
-        now = self._clock()
-        run = select(TaskRow.run_id).where(TaskRow.id == task_id).scalar_subquery()
-        others = select(TaskRow.id).where(
-            TaskRow.run_id == run,
-            TaskRow.id != task_id,
-            TaskRow.state.in_((TaskState.OPEN, TaskState.LEASED)),
-        )
-        opened = select(RoundRow.id).where(RoundRow.state == RoundState.OPENED)
-        mine = update(TaskRow).where(
-            TaskRow.id == task_id,
-            TaskRow.annotator_id == annotator_id,
-            TaskRow.state == TaskState.SUBMITTED,
-            TaskRow.kind != TaskKind.REVIEW,
-            TaskRow.shard.is_(None),
-            TaskRow.result["quarantined"].as_string().is_(None),
-            not_gold(),
-            *_no_copies(),
-            or_(TaskRow.round_id.is_(None), TaskRow.round_id.in_(opened)),
-        )
-        with self._sessions.session() as session:
-            # The lock keeps that one from being submitted before this task counts as leased.
-            other = session.scalar(others.order_by(TaskRow.id.desc()).limit(1).with_for_update())
-            values = {
-                "state": TaskState.LEASED,
-                "lease_id": new_id(),
-                "lease_expires_at": now + timedelta(seconds=seconds),
-                "leased_at": now,
-            }
-            if other is None or not count_changed(session, mine.values(**values)):
-                raise StaleStateError(f"task {task_id} cannot be reopened")
-            task = task_of(session.get_one(TaskRow, task_id))
-            session.commit()
-            return task
-
     def skip(self, task_id: int, lease_id: str) -> TaskState:
         """Send a task to the back of the queue, behind all with fewer skips. Once MAX_SKIPS
         different annotators have skipped it, it leaves the queue; a gold task at once.
@@ -409,20 +363,14 @@ def _in_order(annotator_id: int, free: Sequence[ColumnElement[bool]]) -> list[Se
 
 def _fresh() -> list[ColumnElement[bool]]:
     """Conditions for open tasks that nothing refers to: never taken, reserved or copied."""
+    copy = aliased(TaskRow)
+    copied = select(copy.id).where(copy.copy_of == TaskRow.id)
     return [
         TaskRow.state == TaskState.OPEN,
         TaskRow.attempts == 0,
         TaskRow.reserved_for.is_(None),
-        *_no_copies(),
-    ]
-
-
-def _no_copies() -> list[ColumnElement[bool]]:
-    """Conditions for tasks that neither are copies nor have any."""
-    copy = aliased(TaskRow)
-    return [
         TaskRow.copy_of.is_(None),
-        ~select(copy.id).where(copy.copy_of == TaskRow.id).exists(),
+        ~copied.exists(),
     ]
 
 

@@ -13,11 +13,10 @@ from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Annotator,
     Catalog,
-    RoundState,
-    RunState,
     StaleStateError,
     Task,
 )
+from storage.finished_tasks import FinishedTasks
 from storage.masks import MaskTable
 from storage.objects import ObjectStore
 
@@ -37,19 +36,18 @@ class FinishedWork:
         Args:
             lease_seconds: how long a reopened task stays with a page that sends no heartbeat.
         """
-        self._catalog, self._queue = catalog, queue
+        self._catalog, self._tasks = catalog, FinishedTasks(catalog, catalog.now)
         self._objects, self._masks = objects, masks
         self._access, self._lease_seconds = TaskAccess(catalog, queue), lease_seconds
 
     def page(self, annotator: Annotator, offset: int, limit: int) -> OwnWork:
         """A page of the tasks that the annotator has submitted, of datasets that they see."""
-        total, tasks = self._queue.finished_by(
+        total, tasks = self._tasks.page(
             annotator.id, dataset_ids=sight_of(annotator).datasets, offset=offset, limit=limit
         )
         images = self._catalog.images.get_many([task.image_id for task in tasks])
         names = {one.id: one.name for one in self._catalog.datasets.all()}
-        runs = {str(task.run_id) for task in tasks if task.shard is None}
-        unfinished = {run_id for run_id in runs if self._is_unfinished(run_id)}
+        again = self._tasks.reopenable(annotator.id, [task.id for task in tasks])
         return OwnWork(
             total=total,
             tasks=[
@@ -61,20 +59,11 @@ class FinishedWork:
                     masks=task.result.masks,
                     seconds=task.result.seconds,
                     submitted_at=task.submitted_at or task.created_at,
-                    can_reopen=task.shard is None and str(task.run_id) in unfinished,
+                    can_reopen=task.id in again,
                 )
                 for task, image in zip(tasks, images, strict=True)
             ],
         )
-
-    def _is_unfinished(self, run_id: str) -> bool:
-        """Whether tasks of the run can be reopened, see `AnnotationQueue.reopen`."""
-        run = self._catalog.runs.get(run_id)
-        if run.state == RunState.FINISHED or not self._queue.pending(run_id):
-            return False
-        if run.round_id is None:
-            return True
-        return self._catalog.rounds.get(run.round_id).state == RoundState.OPENED
 
     def history(self, annotator: Annotator, task_id: int) -> ImageHistory:
         """The masks that the annotator submitted for a task, without verdicts.
@@ -104,13 +93,13 @@ class FinishedWork:
         """
         task = self._access.finished(annotator, task_id)
         try:
-            reopened = self._queue.reopen(task.id, annotator.id, self._lease_seconds)
+            reopened = self._tasks.reopen(task.id, annotator.id, self._lease_seconds)
         except StaleStateError as error:
             raise RefusedError(
                 409,
                 "complete",
-                "all images of this round are submitted, so its masks are being stored; ask a "
-                "reviewer to send the image to annotators again",
+                "this image cannot be opened again: its round is complete, or others work on the "
+                "same image; ask a reviewer to send it to annotators",
             ) from error
         self._catalog.audit.add("reopen", f"task {task.id}", annotator_id=annotator.id)
         return reopened

@@ -35,15 +35,9 @@ class TaskAccess:
     def may_see(self, annotator: Annotator, image_id: int) -> bool:
         """Whether the annotator is a reviewer of its dataset, or holds or has submitted a task on
         the image."""
-        if annotator.role not in ("reviewer", "admin"):
-            sight = sight_of(annotator)
-            held = self._queue.held(annotator.id, kinds=set(TaskKind))
-            if held is not None and held.image_id == image_id:
-                return sight.includes(held.dataset_id)
-            finished, _ = self._queue.finished_by(
-                annotator.id, dataset_ids=sight.datasets, image_id=image_id, limit=1
-            )
-            return finished > 0
+        is_reviewer = annotator.role in ("reviewer", "admin")
+        if not is_reviewer and not self._queue.has_worked(annotator.id, image_id):
+            return False
         try:
             return sight_of(annotator).includes(self._catalog.images.get(image_id).dataset_id)
         except NotFoundError:

@@ -229,30 +229,6 @@ class TaskQueries(Repository):
         order = (TaskRow.submitted_at.desc(), TaskRow.id.desc())
         return self._tasks(query.order_by(*order).limit(limit))
 
-    def finished_by(
-        self,
-        annotator_id: int,
-        *,
-        dataset_ids: Collection[int] | None = None,
-        image_id: int | None = None,
-        offset: int = 0,
-        limit: int = 60,
-    ) -> tuple[int, list[Task]]:
-        """How many tasks of stages 1 and 2 an annotator has submitted, of these datasets or all, on
-        this image or any; and a page of them, the latest first. Unreadable images are left out."""
-        mine = (
-            TaskRow.annotator_id == annotator_id,
-            TaskRow.state == TaskState.SUBMITTED,
-            TaskRow.kind != TaskKind.REVIEW,
-            TaskRow.result["quarantined"].as_string().is_(None),
-            *of_datasets(dataset_ids),
-            *([] if image_id is None else [TaskRow.image_id == image_id]),
-        )
-        order = (TaskRow.submitted_at.desc(), TaskRow.id.desc())
-        page = select(TaskRow).where(*mine).order_by(*order).offset(offset).limit(limit)
-        total = self._sessions.value(select(func.count()).select_from(TaskRow).where(*mine)) or 0
-        return total, self._tasks(page)
-
     def submitted(self, run_id: str) -> Iterator[Task]:
         """The run's submitted tasks by id. No transaction stays open between pages."""
         query = select(TaskRow).where(
@@ -264,6 +240,15 @@ class TaskQueries(Repository):
             if len(page) < PAGE:
                 return
             last = page[-1].id
+
+    def waiting_images(self, dataset_id: int, *, kinds: Collection[TaskKind]) -> set[int]:
+        """The images of the dataset's open and leased tasks of these kinds."""
+        query = select(TaskRow.image_id).where(
+            TaskRow.dataset_id == dataset_id,
+            TaskRow.state.in_((TaskState.OPEN, TaskState.LEASED)),
+            TaskRow.kind.in_(kinds),
+        )
+        return set(self._sessions.values(query))
 
     def of_run(self, run_id: str, *, image_ids: Collection[int] | None = None) -> list[Task]:
         """The tasks of a run, by id: on these images, or all of a run that has few."""
@@ -298,15 +283,6 @@ class TaskQueries(Repository):
             TaskRow.payload["return_of"].as_integer().is_not(None),
         )
         return {int(found) for found in self._sessions.values(query.distinct()) if found}
-
-    def waiting_images(self, dataset_id: int, *, kinds: Collection[TaskKind]) -> set[int]:
-        """The images of the dataset's open and leased tasks of these kinds."""
-        query = select(TaskRow.image_id).where(
-            TaskRow.dataset_id == dataset_id,
-            TaskRow.state.in_((TaskState.OPEN, TaskState.LEASED)),
-            TaskRow.kind.in_(kinds),
-        )
-        return set(self._sessions.values(query))
 
     def counts(
         self,

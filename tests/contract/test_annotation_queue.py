@@ -26,6 +26,7 @@ from storage.catalog import (
     TaskState,
     tasks,
 )
+from storage.finished_tasks import FinishedTasks
 from tests.contract.database_fixtures import (
     FakeClock,
     World,
@@ -44,6 +45,11 @@ def world(catalog: Catalog) -> World:
 @pytest.fixture
 def queue(catalog: Catalog, clock: FakeClock) -> AnnotationQueue:
     return AnnotationQueue(catalog, clock=clock)
+
+
+@pytest.fixture
+def finished(catalog: Catalog, clock: FakeClock) -> FinishedTasks:
+    return FinishedTasks(catalog, clock)
 
 
 @pytest.fixture
@@ -364,26 +370,33 @@ def test_the_times_of_a_task_come_back_in_utc(
 
 
 def test_a_submitted_task_is_reopened_by_its_annotator_while_others_are_open(
-    world: World, queue: AnnotationQueue, ada: int, bob: int, clock: FakeClock
+    world: World,
+    queue: AnnotationQueue,
+    finished: FinishedTasks,
+    ada: int,
+    bob: int,
+    clock: FakeClock,
 ) -> None:
     queue.add(tasks_for(world, 3))
     task = take(queue, ada)[0]
     queue.submit(task.id, str(task.lease_id), "annotations/a", TaskResult(made=2))
+    assert finished.reopenable(ada, [task.id, task.id + 1]) == {task.id}
+    assert finished.reopenable(bob, [task.id]) == set()
     for task_id, person in ((task.id, bob), (task.id + 1, ada), (2**40, ada)):
         with pytest.raises(StaleStateError):
-            queue.reopen(task_id, person)
-    again = queue.reopen(task.id, ada, 60)
+            finished.reopen(task_id, person)
+    again = finished.reopen(task.id, ada, 60)
     assert (again.state, again.annotator_id, again.result.made) == (TaskState.LEASED, ada, 2)
     with pytest.raises(LeaseLostError):
         queue.submit(task.id, str(task.lease_id), "annotations/b")
     with pytest.raises(StaleStateError):
-        queue.reopen(task.id, ada)
+        finished.reopen(task.id, ada)
     queue.submit(task.id, str(again.lease_id), "annotations/b", TaskResult(made=3))
     assert queue.get(task.id).result_key == "annotations/b"
     for give_back in (queue.release, queue.skip):
-        again = queue.reopen(task.id, ada, 60)
+        again = finished.reopen(task.id, ada, 60)
         assert give_back(task.id, str(again.lease_id)) == TaskState.SUBMITTED
-    again = queue.reopen(task.id, ada, 60)
+    again = finished.reopen(task.id, ada, 60)
     clock.advance(61)
     assert queue.expire() == 1
     found = queue.get(task.id)
@@ -395,28 +408,29 @@ def test_a_submitted_task_is_reopened_by_its_annotator_while_others_are_open(
     )
     with pytest.raises(LeaseLostError):
         queue.submit(task.id, str(again.lease_id), "annotations/c")
-    assert queue.finished_by(ada)[0] == 1
+    assert finished.page(ada)[0] == 1
     for _ in range(2):
         other = take(queue, bob)[0]
         queue.submit(other.id, str(other.lease_id), "annotations/d")
+    assert finished.reopenable(ada, [task.id]) == set()
     with pytest.raises(StaleStateError):  # nothing is left: the answers may be committed now
-        queue.reopen(task.id, ada)
+        finished.reopen(task.id, ada)
 
 
 def test_a_task_of_a_committed_shard_stays_submitted(
-    world: World, queue: AnnotationQueue, ada: int
+    world: World, queue: AnnotationQueue, finished: FinishedTasks, ada: int
 ) -> None:
     queue.add(tasks_for(world, 2))
     task = take(queue, ada)[0]
     queue.submit(task.id, str(task.lease_id), "annotations/a")
     queue.assign_shards(str(task.run_id), 10)
     with pytest.raises(StaleStateError):
-        queue.reopen(task.id, ada)
+        finished.reopen(task.id, ada)
 
 
 @pytest.mark.slow
 def test_nobody_reopens_a_task_while_the_last_one_is_submitted(
-    world: World, queue: AnnotationQueue, ada: int, bob: int
+    world: World, queue: AnnotationQueue, finished: FinishedTasks, ada: int, bob: int
 ) -> None:
     """Either the run has a task left, or none was reopened."""
     queue.add(tasks_for(world, 2))
@@ -433,7 +447,7 @@ def test_nobody_reopens_a_task_while_the_last_one_is_submitted(
     def reopen() -> bool:
         barrier.wait()
         try:
-            queue.reopen(mine.id, ada)
+            finished.reopen(mine.id, ada)
             return True
         except StaleStateError:
             return False
@@ -441,3 +455,18 @@ def test_nobody_reopens_a_task_while_the_last_one_is_submitted(
     with ThreadPoolExecutor(2) as pool:
         submitted, reopened = pool.submit(submit), pool.submit(reopen)
         assert (submitted.result() > 0) == reopened.result()
+
+
+def test_a_task_that_several_people_answer_is_not_reopened(
+    catalog: Catalog, world: World, queue: AnnotationQueue, finished: FinishedTasks, ada: int
+) -> None:
+    queue.add(tasks_for(world, 2))
+    task, lease_id = take(queue, ada)
+    queue.submit(task.id, lease_id, "annotations/a")
+    assert finished.reopenable(ada, [task.id]) == {task.id}
+    catalog.runs.start("copies", RunKind.ASSISTED_MANUAL, dataset_id=world.dataset.id)
+    (one,) = tasks_for(world, 1, run_id="copies")
+    queue.add([replace(one, copy_of=task.id)])
+    assert finished.reopenable(ada, [task.id]) == set()
+    with pytest.raises(StaleStateError):
+        finished.reopen(task.id, ada)

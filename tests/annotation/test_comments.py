@@ -247,7 +247,7 @@ def test_a_return_needs_a_comment_and_masks_of_one_version(
     rita.give_back(task)
     assert rita.give_back(task).was_known
     mine = taken(ada, COMPLETE)
-    assert refused(rita.late, mine, [], seconds=1.0).error == "not_late"
+    assert refused(ada.late, mine, [], seconds=1.0).error == "not_late"
 
 
 def test_comments_are_erased_with_images_and_names_and_backed_up(

@@ -13,7 +13,7 @@ from flows.workspace.console import console
 app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True)
 
 
-@app.callback()
+@app.callback(epilog=example("dataengine detector train --dataset photos"))
 def detector() -> None:
     """Train the detector whose masks pre-fill images in stage 2."""
 

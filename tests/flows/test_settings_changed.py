@@ -24,7 +24,6 @@ ELSEWHERE = {
     *("root", "database_url", "log", "device", "store", "operations", "costs", "production"),
     *("lease_seconds", "outage_seconds", "people_lease_seconds", "people_draft_seconds"),
     *("runner", "ray", "page"),
-    "quality",  # who is asked, and what is reviewed
     "held_out",  # of an ingest, whose images store their split
     "rounds",  # of a loop, whose plan stores the choice
 }
@@ -41,7 +40,11 @@ def _leaves() -> dict[str, str]:
         value = getattr(now, section)
         values = dict(value) if isinstance(value, BaseModel) else {"": value}
         for name, held in values.items():
-            words = {"preset": "fast", "precision": "float32"} if isinstance(held, str) else {}
+            words = (
+                {"preset": "fast", "precision": "float32", "source": "union"}
+                if isinstance(held, str)
+                else {}
+            )
             other = words.get(name, OTHER.get(type(held), 1))
             key = f"{section}__{name}".strip("_").upper()
             found[f"DATAENGINE_{key}"] = str(other)

@@ -77,7 +77,7 @@ def test_a_job_that_is_added_is_a_command_a_deployment_and_a_button(workspace: W
         ["start", *given, "--no-follow"],
     )
     start, schedules, schedule, started = found["printed"]
-    assert f"|sweep|{NAME}>" in start
+    assert f"|{NAME}>" in start
     assert f"{NAME}: shades to tell apart." in start
     assert "Count the images by their shade." in schedules
     row = json.loads(schedule)

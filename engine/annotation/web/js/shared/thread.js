@@ -4,7 +4,6 @@ import { api } from "./api.js";
 import { byId, el, toast } from "./dom.js";
 
 const MAX_LENGTH = 2_000;
-const STYLES = "/static/css/thread.css";
 
 /** `view.toScreen(x, y)` returns the place of an image point in CSS pixels of the pins' parent,
  * `view.show(x, y)` moves the picture there, `view.changed()` is called after the thread has changed.
@@ -16,7 +15,6 @@ export class Thread {
   place = null; // of the comment that is being written: {x, y, mask_id}
 
   constructor(view, title = "Comments") {
-    if (!document.querySelector(`link[href="${STYLES}"]`)) document.head.append(el("link", { rel: "stylesheet", href: STYLES }));
     this.view = view;
     this.pins = el("div", { class: "pins" });
     this.list = el("ol", { class: "thread-list" });

@@ -45,7 +45,7 @@ def with_the_made_up_job(workspace: Workspace, *commands: list[str]) -> dict[str
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
         "PREFECT_API_AUTH_STRING": auth_string(root),
         "PYTHONPATH": str(REPOSITORY),
-        "COLUMNS": "200",
+        "COLUMNS": "300",
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.production.made_up_job", json.dumps(commands)],

@@ -36,8 +36,6 @@ from storage.trajectories import TrajectoryStep, write_trajectories
 
 log = logging.getLogger(__name__)
 
-REJECT = VerdictKind.REJECT
-
 
 class Submissions:
     """One per server. Thread-safe."""

@@ -15,13 +15,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from engine.core.errors import DataEngineError
 from engine.detector.network import CELL, build_network
 from engine.sam.segmenter import Embedding
 
 ARCHITECTURE = "fcos"
 
 
-class DetectorError(Exception):
+class DetectorError(DataEngineError):
     """A detector's file cannot be read, or an embedding is of another model."""
 
 
@@ -47,10 +48,6 @@ class DetectorCard:
     code_version: str = ""
     created_at: str = ""
     note: str = ""
-
-    @property
-    def architecture(self) -> str:
-        return ARCHITECTURE
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -10,17 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.automatic.candidates import stability_score
-from engine.automatic.duplicates import remove_duplicates
 from engine.core.records import Mask, Prompt, Provenance
 from engine.core.rle import RLE, encode
 from engine.detector.detector import Detector
+from engine.detector.prefill import ScoredMask, keep_distinct
 from engine.sam.segmenter import Embedding, Segmenter
 from engine.sam.tiles import PromptRequest, TiledPredictor
 
 BOXES_AT_ONCE = 32
-
-MAX_IOU, MAX_INSIDE = 0.7, 1.0
-"""Limits of `remove_duplicates`; parts of larger objects stay."""
 
 STABILITY_OFFSET = 1.0
 
@@ -82,6 +79,5 @@ def detect_masks(
                         stability_score=stability_score(logits, STABILITY_OFFSET),
                     )
                 )
-    confidences = np.array([mask.confidence for mask in masks])
-    kept = remove_duplicates([mask.rle for mask in masks], confidences, MAX_IOU, MAX_INSIDE)
+    kept = keep_distinct([ScoredMask(mask.rle, mask.confidence) for mask in masks])
     return sorted((masks[index] for index in kept), key=lambda mask: -mask.confidence)

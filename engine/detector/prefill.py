@@ -18,7 +18,7 @@ LEAST_MASKS = 10
 """With fewer masks above a confidence, their precision says nothing."""
 
 JOIN_IOU = 0.7
-"""Above this IoU, masks of two sources are the same object."""
+"""Above this IoU, two masks are of the same object; parts of larger objects stay."""
 
 
 @dataclass(frozen=True, slots=True)

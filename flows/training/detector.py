@@ -53,8 +53,8 @@ FAST_SIDE = 512
 seconds an image on a CPU, and the stored embeddings must do."""
 
 
-class NoDetectorDataError(DataEngineError):
-    """There is nothing to train or score a detector on; the message says what to do."""
+class NameTakenError(DataEngineError):
+    """The name belongs to a model of another kind: choose another one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +88,7 @@ def run_detector_training(workspace: Workspace, dataset: Dataset, version: str) 
 
     Raises:
         NoMasksError: the dataset has no masks to train on.
-        NoDetectorDataError: the version's name belongs to a model of another kind.
+        NameTakenError: the version's name belongs to a model of another kind.
         BadNameError: the version's name is invalid.
     """
     with named_lock(workspace, loop_lock(dataset.id)):
@@ -108,7 +108,7 @@ def run_detector_training(workspace: Workspace, dataset: Dataset, version: str) 
                 check_name("model", version)
                 _train(workspace, dataset, version, segmenter)
             elif known[version].kind != ModelKind.DETECTOR:
-                raise NoDetectorDataError(f"{version!r} is no detector: choose another name")
+                raise NameTakenError(f"{version!r} is no detector: choose another name")
             result = _compare(workspace, version)
             workspace.catalog.runs.finish(run.id, result.to_json())
     log.info("detector trained: %s", result.reason, extra={"run_id": run_id, "model": version})

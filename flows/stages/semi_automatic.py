@@ -86,48 +86,47 @@ def _finder(workspace: Workspace, context: RunContext) -> Callable[[Image], list
     source = workspace.settings.prefill.source
     generator = mask_generator(workspace, context.model)
     detector = None if source == "generator" else load_detector(workspace, context.model)
-    if detector is None:
-        if source != "generator":
-            log.warning(
-                "no detector reads the embeddings of %s: the generator's confident masks pre-fill "
-                "the images; `dataengine retrain` or `dataengine detector train` trains one",
-                context.model,
-            )
-        return lambda image: _confident(workspace, generator, context, image)
-    if source == "detector":
-        return lambda image: _detected(workspace, generator.segmenter, detector, context, image)
+    if detector is None and source != "generator":
+        log.warning(
+            "no detector reads the embeddings of %s: the generator's confident masks pre-fill "
+            "the images; `dataengine retrain` or `dataengine detector train` trains one",
+            context.model,
+        )
 
-    def both(image: Image) -> list[Mask]:
-        masks = _confident(workspace, generator, context, image)
-        masks += _detected(workspace, generator.segmenter, detector, context, image)
+    def find(image: Image) -> list[Mask]:
+        pixels = workspace.pixels(image)
+        if detector is None:
+            return _confident(generator, context, image.id, pixels)
+        masks = _detected(generator.segmenter, detector, context, image.id, pixels)
+        if source == "detector":
+            return masks
+        masks += _confident(generator, context, image.id, pixels)
         kept = keep_distinct([ScoredMask(m.rle, m.predicted_iou or 0.0) for m in masks])
         return [masks[index] for index in kept]
 
-    return both
+    return find
 
 
 def _confident(
-    workspace: Workspace, generator: MaskGenerator, context: RunContext, image: Image
+    generator: MaskGenerator, context: RunContext, image_id: int, pixels_HWC: np.ndarray
 ) -> list[Mask]:
     least = generator.segmenter.thresholds.confident_iou
-    found = generator.generate(workspace.pixels(image))
-    sure = [mask for mask in found if mask.predicted_iou >= least]
+    sure = [mask for mask in generator.generate(pixels_HWC) if mask.predicted_iou >= least]
     origin = context.provenance(Source.PREFILL)
-    return [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
+    return [mask.as_mask(origin, image_id, n) for n, mask in enumerate(sure)]
 
 
 def _detected(
-    workspace: Workspace,
     segmenter: Segmenter,
     detector: Detector,
     context: RunContext,
-    image: Image,
+    image_id: int,
+    pixels_HWC: np.ndarray,
 ) -> list[Mask]:
-    pixels = workspace.pixels(image)
-    found = detect_masks(segmenter, detector, pixels, segmenter.embed(pixels))
+    found = detect_masks(segmenter, detector, pixels_HWC, segmenter.embed(pixels_HWC))
     sure = [mask for mask in found if mask.confidence >= detector.card.confident]
     origin = context.provenance(Source.PREFILL)
-    return [mask.as_mask(origin, image.id, n) for n, mask in enumerate(sure)]
+    return [mask.as_mask(origin, image_id, n) for n, mask in enumerate(sure)]
 
 
 def _annotator(workspace: Workspace, context: RunContext, name: str) -> AnswerTask:

@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from engine.annotation.embeddings import embedding_key
 from engine.core.errors import DataEngineError
 from engine.evaluation.bootstrap import ByImage, paired_gain
@@ -47,10 +45,6 @@ GOOD_IOU = 0.75
 """A pre-filled mask with this IoU with a true one is right."""
 
 COMPARED = "ar_100"
-
-FAST_SIDE = 512
-"""A model of this input side, in pixels, encodes crops of training images too; a larger one takes
-seconds an image on a CPU, and the stored embeddings must do."""
 
 
 class NameTakenError(DataEngineError):
@@ -140,7 +134,7 @@ def _train(workspace: Workspace, dataset: Dataset, version: str, segmenter: Segm
         embedding_channels=examples[0].embedding_Chw.shape[0],
         parent=current.version if current else None,
         table_version=table_version,
-        data={"images": len(source.masks), "masks": source.data.masks, "examples": len(examples)},
+        data={"images": len(source.masks), "masks": source.data.masks},
         config=config.as_dict(),
         code_version=code_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -155,28 +149,20 @@ def _train(workspace: Workspace, dataset: Dataset, version: str, segmenter: Segm
 
 
 def _examples(workspace: Workspace, segmenter: Segmenter, source: MaskSource) -> list[Example]:
-    from engine.detector.examples import VIEWS, examples_of
+    from engine.detector.examples import example_of
     from engine.sam.embedding_file import read_embedding
 
-    views = VIEWS if segmenter.side <= FAST_SIDE else 1
-    rng = np.random.default_rng(0)
     found: list[Example] = []
     rows = workspace.catalog.images.get_many(sorted(source.masks))
     with progress.current().track("embeddings", len(rows), "image") as advance:
         for row in rows:
             key = embedding_key(segmenter.version, row.id)
-            whole = None
-            if workspace.objects.exists(key):
-                whole = read_embedding(workspace.objects.get(key))
-            with contextlib.suppress(BadImageError):
-                found += examples_of(
-                    segmenter,
-                    workspace.pixels(row),
-                    source.masks[row.id],
-                    rng,
-                    whole=whole,
-                    views=views,
-                )
+            with contextlib.suppress(BadImageError):  # the image is quarantined elsewhere
+                if workspace.objects.exists(key):
+                    embedding = read_embedding(workspace.objects.get(key))
+                else:
+                    embedding = segmenter.embed(workspace.pixels(row))
+                found.append(example_of(embedding, source.masks[row.id]))
             advance()
     return found
 

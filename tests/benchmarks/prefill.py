@@ -34,7 +34,7 @@ from engine.automatic import MaskGenerator, preset
 from engine.core.metrics import match
 from engine.core.rle import RLE, area, decode, iou_matrix
 from engine.detector import Detector, DetectorCard, DetectorConfig, train_detector
-from engine.detector.examples import VIEWS, examples_of
+from engine.detector.examples import example_of
 from engine.detector.masks import detect_masks
 from engine.detector.prefill import ScoredMask, keep_distinct, least_confidence, precision_of
 from engine.evaluation.clicks import EvaluationImage
@@ -71,16 +71,11 @@ def draw_images(folder: Path, count: int, skip: int = 0) -> list[EvaluationImage
 
 
 def train(
-    segmenter: Segmenter, images: Sequence[EvaluationImage], config: DetectorConfig, views: int
+    segmenter: Segmenter, images: Sequence[EvaluationImage], config: DetectorConfig
 ) -> Detector:
     """Train a detector on the largest masks of images."""
-    rng = np.random.default_rng(SEED)
     examples = [
-        example
-        for item in images
-        for example in examples_of(
-            segmenter, item.image_HWC, largest(item.truths), rng, views=views
-        )
+        example_of(segmenter.embed(item.image_HWC), largest(item.truths)) for item in images
     ]
     network = train_detector(examples, config)
     channels = examples[0].embedding_Chw.shape[0]
@@ -107,7 +102,7 @@ def run_domain(name: str, data: Path, given: argparse.Namespace) -> dict[str, An
     held_out = draw_images(data / ours, given.held_out, given.train)
     config = DetectorConfig(steps=given.steps, learning_rate=given.rate, flip_share=given.flip)
     began = time.process_time()
-    detector = train(segmenter, draw_images(data / ours, given.train), config, given.views)
+    detector = train(segmenter, draw_images(data / ours, given.train), config)
     figures: dict[str, Any] = {"training_cpu_seconds": round(time.process_time() - began)}
     print(name, figures, file=sys.stderr, flush=True)
     generator = MaskGenerator(segmenter, preset("default", points_per_side=POINTS_PER_SIDE))
@@ -206,7 +201,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=DetectorConfig().steps)
     parser.add_argument("--rate", type=float, default=DetectorConfig().learning_rate)
     parser.add_argument("--flip", type=float, default=DetectorConfig().flip_share)
-    parser.add_argument("--views", type=int, default=VIEWS)
     parser.add_argument("--source", choices=KINDS, default=PrefillSettings().source)
     parser.add_argument("--tune", action="store_true", help="report on training images")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")

@@ -18,7 +18,7 @@ from engine.detector import (
     Example,
     train_detector,
 )
-from engine.detector.examples import examples_of
+from engine.detector.examples import example_of
 from engine.detector.network import CELL
 from engine.detector.prefill import ScoredMask, keep_distinct, least_confidence, precision_of
 from engine.sam.segmenter import Embedding
@@ -95,34 +95,13 @@ def test_nothing_can_be_learned_from_no_image() -> None:
         train_detector([], DetectorConfig(steps=1))
 
 
-class _Encoder:
-    """Encodes a square image as its side, and red and green of its first pixel."""
-
-    def embed(self, image_HWC: np.ndarray) -> Embedding:
-        side = image_HWC.shape[0]
-        values = torch.tensor([float(side), *map(float, image_HWC[0, 0, :2])])
-        return Embedding(values.view(1, 3, 1, 1).expand(1, 3, 8, 8), (side, side), (64, 64))
-
-
-def test_crops_keep_the_boxes_of_the_objects_that_they_show() -> None:
-    rows, columns = np.mgrid[:40, :40].astype(np.uint8)
-    image = np.stack([columns, rows, rows], axis=2)
-    mask = np.zeros((40, 40), bool)
+def test_boxes_of_masks_are_in_the_frame_of_the_padded_embedding() -> None:
+    mask, speck = np.zeros((2, 40, 80), bool)
     mask[12:20, 22:30] = True
-    rng = np.random.default_rng(1)
-    examples = examples_of(_Encoder(), image, [encode(mask)], rng, views=30)  # type: ignore[arg-type]
-    np.testing.assert_allclose(examples[0].boxes_N4[0], np.array([22, 12, 30, 20]) * 1.6)
-    with_object = 0
-    for example in examples[1:]:
-        side, left, top = (float(value) for value in example.embedding_Chw[:, 0, 0])
-        moved = np.array([22, 12, 30, 20]) - np.array([left, top, left, top])
-        shown = np.clip(moved, 0, side)
-        is_shown = np.prod(shown[2:] - shown[:2]) >= 0.6 * 64
-        assert len(example.boxes_N4) == is_shown
-        if is_shown:
-            with_object += 1
-            np.testing.assert_allclose(example.boxes_N4[0], shown * 64 / side, rtol=1e-3)
-    assert 0 < with_object < 29
+    speck[3, 3] = True
+    wide = Embedding(torch.zeros(1, 3, 8, 8), (40, 80), (32, 64))
+    example = example_of(wide, [encode(mask), encode(speck)])
+    np.testing.assert_allclose(example.boxes_N4, np.array([[22, 12, 30, 20]]) * 0.8)
 
 
 def masks_of(*columns: tuple[int, float]) -> list[ScoredMask]:

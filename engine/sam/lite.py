@@ -10,6 +10,7 @@ B = images, C = channels, H = W = 384 pixels (other multiples of 32 work in trai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -144,14 +145,19 @@ class LiteEncoder(nn.Module):
             ChannelNorm(EMBED_DIM),
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def stage_outputs(self, x: torch.Tensor, wanted: Sequence[int]) -> list[torch.Tensor]:
+        """Return the outputs of some of the trunk's stages, in ascending order; later stages are
+        not computed."""
         x = F.relu6(self.stem(x))
-        levels: list[torch.Tensor] = []
-        for index, stage in enumerate(self.stages):
+        outputs: list[torch.Tensor] = []
+        for index, stage in enumerate(self.stages[: max(wanted) + 1]):
             x = stage(x)
-            if index in PYRAMID_STAGES:
-                levels.append(x)
-        x2, x4, x8, x16, x32 = levels
+            if index in wanted:
+                outputs.append(x)
+        return outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x2, x4, x8, x16, x32 = self.stage_outputs(x, PYRAMID_STAGES)
         coarse = self.lateral_16(x16) + F.interpolate(self.lateral_32(x32), size=x16.shape[-2:])
         coarse = coarse + self.smooth_16(coarse)
         coarse = F.interpolate(coarse, size=x8.shape[-2:], mode="bilinear")

@@ -35,12 +35,12 @@ from engine.evaluation.clicks import EvaluationImage, evaluate_clicks
 from engine.sam import ModelCard, Segmenter, Thresholds, load_checkpoint, save_checkpoint
 from engine.sam.build import build_sam
 from engine.sam.checkpoint import SHIPPED, CheckpointError, shipped_path
+from engine.sam.trunk import imagenet_weights, load_trunk
 from engine.simulation.scenes import generate_scene
 from engine.simulation.textures import TEXTURE_PHOTOS
 from engine.training.config import TrainConfig
 from engine.training.photo_pool import load_pool, scene_size, set_names
 from engine.training.trainer import TrainingError
-from engine.training.trunk import imagenet_weights, load_trunk
 from engine.training.view_plan import ViewConfig
 from engine.training.view_trainer import USED_FIELDS, ViewProgress, ViewTrainer, ViewTraining
 

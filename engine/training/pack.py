@@ -27,9 +27,9 @@ import torch
 from PIL import Image
 
 from engine.core.rle import RLE, decode, encode
+from engine.sam.trunk import fresh_trunk, imagenet_weights
 from engine.training.regions import MAX_LEAVES, Regions, find_regions, trunk_features
 from engine.training.samples import Example, resize_mask
-from engine.training.trunk import fresh_trunk, imagenet_weights
 
 SIDE = 480
 """Longer side of a stored image in pixels."""

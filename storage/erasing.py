@@ -37,6 +37,8 @@ def change_of(erasure: Erasure) -> Change:
 
 
 def _renamed(rows: pa.Table, name: str, pseudonym: str) -> pa.Table | None:
+    if "annotator" not in rows.column_names:
+        return None
     place = rows.column_names.index("annotator")
     column = rows.column(place)
     hit = pc.fill_null(pc.equal(column, name), False)
@@ -79,7 +81,8 @@ def count_rows(store: ObjectStore, erasure: Erasure) -> int:
 
 
 def erase_loose(store: ObjectStore, erasure: Erasure) -> dict[str, str]:
-    """Remove the rows, or the name, from submitted masks, pre-filled masks and trajectories.
+    """Remove the rows, or the name, from submitted masks, pre-filled masks, trajectories and
+    vectors.
 
     Returns:
         New keys by old keys, for the tasks and runs that name them. The old objects stay until

@@ -69,12 +69,14 @@ STEPS = KeyKind("trajectories/{run}/{shard}.parquet")
 """All trajectories of a shard."""
 PREFILL = KeyKind("prefill/{run}/{name}.parquet")
 """Pre-filled masks of tasks; `name` is the image's id, or fresh."""
+VECTORS = KeyKind("vectors/{run}/{shard}.parquet")
+"""Vectors of a shard's masks, without a column `annotator`."""
 RELEASE = KeyKind("releases/{name}/{attempt}/{file}")
 DOCTOR = KeyKind("doctor/{name}")
 ERASURE = KeyKind("erasures/{erasure}")
 GENERATION = KeyKind("generations/{mark}")
 
-LOOSE = (ANSWER, PREFILL, STEPS)
+LOOSE = (ANSWER, PREFILL, STEPS, VECTORS)
 """Parquet files beside the tables, with columns `image_id` and `annotator` like the tables.
 The keys of TASK_STEPS have the prefix of STEPS."""
 

@@ -70,9 +70,9 @@ def sweep(
     """Find objects that nothing refers to, and delete them if asked. Safe beside running work.
 
     Swept are: submitted masks, pre-filled masks and trajectories that no task names, or whose run
-    has finished with its masks in the table; embeddings of deleted models or images; models and
-    releases that the catalog lacks; files that no version of a mask table names; leftovers of
-    health checks.
+    has finished with its masks in the table; vectors of unknown runs; embeddings of deleted models
+    or images; models and releases that the catalog lacks; files that no version of a mask table
+    names; leftovers of health checks.
 
     Raises:
         StorageError: the store does not answer. Earlier deletions remain.
@@ -85,6 +85,7 @@ def sweep(
         layout.ANSWER.prefix: rows.answers,
         layout.PREFILL.prefix: rows.prefilled,
         layout.TASK_STEPS.prefix: rows.steps,
+        layout.VECTORS.prefix: rows.vectors,
         layout.EMBEDDING.prefix: rows.embeddings,
         layout.MODEL.prefix: rows.models,
         layout.RELEASE.prefix: rows.releases,
@@ -160,6 +161,12 @@ class _Rows:
         known = set(self._catalog.values(query))
         there = known - self._done(known)
         return {key for key, run in runs.items() if run in there}
+
+    def vectors(self, keys: Sequence[str]) -> set[str]:
+        """Vectors of runs that the catalog has, and keys of another form."""
+        runs = {key: (layout.VECTORS.parse(key) or {}).get("run") for key in keys}
+        known = set(self._catalog.values(select(RunRow.id).where(RunRow.id.in_(runs.values()))))
+        return {key for key, run in runs.items() if run is None or run in known}
 
     def embeddings(self, keys: Sequence[str]) -> set[str]:
         """Embeddings whose model and image exist, and keys of another form."""

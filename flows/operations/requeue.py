@@ -24,7 +24,8 @@ def requeue_dataset(workspace: Workspace, dataset: str) -> dict[str, Any]:
         CatalogError: no such dataset, or the catalog does not answer; repeat it.
     """
     from engine.core.records import Stage
-    from flows.stages.fully_automatic import plan_shards, start_generate
+    from flows.stages.fully_automatic import start_generate
+    from flows.stages.shards import plan_shards
 
     row = workspace.catalog.datasets.get(dataset)
     tasks = workspace.queue.requeue(row.id)

@@ -1,13 +1,11 @@
 """Stage 3: masks of everything, without annotators (SAM paper, section 4 and appendix B).
 
-The run is cut into shards. A worker leases a shard, makes its masks, commits them to the mask table
-in one commit and then marks the shard. If it is killed in between, the next worker finds the commit
-and only marks the shard.
+The run is cut into shards (`flows.stages.shards`); a shard's masks are one commit of the mask
+table.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,26 +19,22 @@ import numpy as np
 from prefect import flow, task
 
 from engine.automatic import MaskGenerator, preset
-from engine.core.batches import batches
 from engine.core.records import Mask, Source
-from flows.stages import ray_shards
 from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext, context_without_round
-from flows.workspace import costs, logs, progress
-from flows.workspace.retry import lease_heartbeat, retry_during_outage
-from flows.workspace.run_lock import owner, tracked_run
+from flows.stages.shards import leased, plan_shards, renew, take_shard, work_until_done
+from flows.workspace import progress
+from flows.workspace.retry import retry_during_outage
+from flows.workspace.run_lock import tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import (
-    CatalogError,
     Dataset,
     Image,
-    LeaseLostError,
     Round,
     Run,
     RunKind,
     RunState,
     Shard,
-    ShardTotals,
 )
 from storage.formats.images import BadImageError
 
@@ -175,63 +169,26 @@ def generate_shard(workspace: str, run_id: str) -> int | None:
 
 
 def next_shard(workspace: Workspace, run_id: str) -> int | None:
-    """Lease the next free shard, make and commit its masks. A failure releases the lease.
-
-    Returns:
-        The number of its images; 0 if another worker took the shard over, None if none is free.
-    """
-    shards = workspace.catalog.shards
-    workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
-    shard = shards.lease(run_id, owner(), workspace.settings.lease_seconds)
-    if shard is None:
-        return None
-    images = len(shard.image_ids)
-    try:
-        with progress.current().track(f"shard {shard.shard}", images, "image") as step:
-            work_shard(workspace, _context_of_run(workspace, run_id), shard, step)
-    except LeaseLostError as error:
-        log.warning("shard left to another worker", extra={"run_id": run_id, "shard": shard.shard})
-        progress.current().say(f"[yellow]{error}[/yellow]")
-        return 0
-    except BaseException:
-        with contextlib.suppress(CatalogError):  # then the lease expires
-            shards.release(run_id, shard.shard, str(shard.lease_id))
-        raise
-    return images
+    """Lease the next free shard, make and commit its masks, as `take_shard`."""
+    return take_shard(
+        workspace,
+        run_id,
+        lambda opened, run, shard, advance: work_shard(
+            opened, _context_of_run(opened, run.id), shard, advance
+        ),
+    )
 
 
 def generate_run(
     workspace: Workspace, context: RunContext, image_ids: Iterable[int] = ()
 ) -> GenerationFigures:
-    """Cut the run into shards, unless it has some, and work until all are committed: locally, or
-    on Ray with `runner = "ray"`.
-
-    Raises:
-        ScaleOutError: Ray does not answer, or lost a shard's workers repeatedly.
-        OutageError: the catalog or the store did not answer for `outage_seconds`.
-    """
-    shards, before = workspace.catalog.shards, plan_shards(workspace, context.run_id, image_ids)
-    root, outage_seconds = str(workspace.settings.root), workspace.settings.outage_seconds
-    with progress.current().track("generate", before.images, "image") as advance:
-        advance(before.committed_images)
-        if workspace.settings.runner == "ray":
-            ray_shards.work_on_ray(workspace, context.run_id, generate_shard)
-        else:
-            while retry_during_outage(outage_seconds, lambda: shards.remaining(context.run_id)):
-                if generate_shard(root, context.run_id) is None:
-                    time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
-    totals = retry_during_outage(outage_seconds, lambda: shards.totals(context.run_id))
+    """Cut the run into shards, unless it has some, and work until all are committed; errors as in
+    `work_until_done`."""
+    plan_shards(workspace, context.run_id, image_ids)
+    totals = work_until_done(workspace, context.run_id, generate_shard, "generate")
     return GenerationFigures(
         images=totals.images, masks=totals.masks, machine_seconds=totals.seconds
     )
-
-
-def plan_shards(workspace: Workspace, run_id: str, image_ids: Iterable[int]) -> ShardTotals:
-    """Cut a run into shards, unless it has some; reads `image_ids` lazily."""
-    shards = workspace.catalog.shards
-    workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
-    shards.plan(run_id, batches(image_ids, workspace.settings.shard_images))
-    return shards.totals(run_id)
 
 
 def work_shard(
@@ -242,33 +199,26 @@ def work_shard(
     Raises:
         LeaseLostError: another worker took it over; that worker commits.
     """
-    began, seconds = time.monotonic(), workspace.settings.lease_seconds
-    outage_seconds = workspace.settings.outage_seconds
-    ids = {"run_id": context.run_id, "shard": shard.shard}
-    with (
-        logs.bound(**ids),
-        costs.spending(workspace, context.run_id),
-        lease_heartbeat(partial(_renew, workspace, shard), seconds),
-    ):
+    began = time.monotonic()
+    with leased(workspace, shard):
         masks: list[Mask] = []
         if not workspace.masks.committed(context.run_id, shard.shard):
             masks = _shard_masks(workspace, context, shard, advance)
         retry_during_outage(
-            outage_seconds, lambda: _commit_shard(workspace, context, shard, masks, began)
+            workspace.settings.outage_seconds,
+            lambda: _commit_shard(workspace, context, shard, masks, began),
         )
-    log.info("shard committed", extra={**ids, "images": len(shard.image_ids)})
-
-
-def _renew(workspace: Workspace, shard: Shard) -> None:
-    seconds, lease = workspace.settings.lease_seconds, str(shard.lease_id)
-    workspace.catalog.shards.renew(shard.run_id, shard.shard, lease, seconds)
+    log.info(
+        "shard committed",
+        extra={"run_id": shard.run_id, "shard": shard.shard, "images": len(shard.image_ids)},
+    )
 
 
 def _commit_shard(
     workspace: Workspace, context: RunContext, shard: Shard, masks: list[Mask], began: float
 ) -> None:
     """Commit the masks to the table, then mark the shard. Safe to repeat after any step."""
-    _renew(workspace, shard)  # raises if the lease is lost: its new owner commits
+    renew(workspace, shard)  # raises if the lease is lost: its new owner commits
     version = workspace.masks.commit(masks, run_id=context.run_id, shard=shard.shard)
     # Counts come from the table, as another worker may have committed; by image: reads one file.
     counts = workspace.masks.counts(("shard",), run_id=context.run_id, image_ids=shard.image_ids)

@@ -153,7 +153,8 @@ def _lease_shards(catalog: Catalog) -> list[float]:
 
 def plan(root: Path) -> dict[str, float]:
     """What `dataengine generate` does before the first shard, and this process's peak memory."""
-    from flows.stages.fully_automatic import plan_shards, planned_images, start_generate
+    from flows.stages.fully_automatic import planned_images, start_generate
+    from flows.stages.shards import plan_shards
     from flows.workspace.workspace import Workspace
 
     workspace = Workspace(load_settings(root))

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
-from flows.stages.fully_automatic import plan_shards, planned_images, start_generate
+from flows.stages.fully_automatic import planned_images, start_generate
+from flows.stages.shards import plan_shards
 from flows.workspace.workspace import Workspace
 from storage.catalog import ShardState
 from storage.compaction import known_files

@@ -17,11 +17,11 @@ from flows.stages.fully_automatic import (
     generate,
     images_since,
     next_shard,
-    plan_shards,
     planned_images,
     start_generate,
     unfinished_generate,
 )
+from flows.stages.shards import plan_shards
 from flows.workspace.workspace import Workspace
 from storage.catalog import LeaseLostError, RunKind, RunState, ShardState
 

@@ -28,9 +28,10 @@ from flows.release import release
 from flows.review.review import finish_if_submitted
 from flows.stages import fully_automatic
 from flows.stages.assisted_manual import run_assisted_manual
-from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
+from flows.stages.fully_automatic import next_shard, start_generate
 from flows.stages.rounds import open_round
 from flows.stages.semi_automatic import run_semi_automatic
+from flows.stages.shards import plan_shards
 from flows.training import retrain, scores
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (

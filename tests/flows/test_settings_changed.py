@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from engine.core.records import Mask, Stage
 from flows.review.review import start_review
 from flows.stages.commit_answers import commit_answers
-from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
+from flows.stages.fully_automatic import next_shard, start_generate
 from flows.stages.rounds import open_round
 from flows.stages.run_context import RunContext
+from flows.stages.shards import plan_shards
 from flows.workspace.settings import SHAPING, Settings, load_settings
 from flows.workspace.workspace import Workspace
 from storage.catalog import PlannedRound, TaskKind, TaskResult

@@ -11,7 +11,8 @@ from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from flows.operations.requeue import requeue_dataset
 from flows.stages import fully_automatic
-from flows.stages.fully_automatic import next_shard, plan_shards, start_generate
+from flows.stages.fully_automatic import next_shard, start_generate
+from flows.stages.shards import plan_shards
 from flows.workspace.workspace import Workspace
 from storage.catalog import ShardState, TaskKind, TaskState
 from storage.local_store import LocalStore

@@ -21,8 +21,9 @@ from flows.operations.sweep import sweep_workspace
 from flows.release.release import NothingToReleaseError, export_release, release, release_to_export
 from flows.review.review import queue_sample, start_review
 from flows.stages import fully_automatic
-from flows.stages.fully_automatic import next_shard, plan_shards, planned_images, start_generate
+from flows.stages.fully_automatic import next_shard, planned_images, start_generate
 from flows.stages.rounds import NoImagesError
+from flows.stages.shards import plan_shards
 from flows.workspace import progress
 from flows.workspace.run_lock import BusyError, tracked_run
 from storage import erasures

@@ -81,9 +81,16 @@ class VectorFiles:
         with contextlib.suppress(ObjectExistsError):
             self._store.put(layout.VECTORS.key(run=run_id, shard=shard), bytes(sink.getvalue()))
 
-    def written(self, run_id: str, shard: int) -> bool:
-        """Whether a shard's vectors are there."""
-        return self._store.exists(layout.VECTORS.key(run=run_id, shard=shard))
+    def count(self, run_id: str, shard: int) -> int | None:
+        """Return the number of a shard's vectors; None if it is not written.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        key = layout.VECTORS.key(run=run_id, shard=shard)
+        if not self._store.exists(key):
+            return None
+        return int(pq.read_metadata(pa.BufferReader(self._store.get(key))).num_rows)
 
     def read(self, run_ids: Iterable[str]) -> Iterator[MaskVectors]:
         """Yield the vectors of runs, a file at a time, mapped from local copies.

@@ -63,6 +63,8 @@ class RunKind(StrEnum):
     """An annotator's gold tasks on a dataset; their masks are scored and never committed."""
     TRAIN_VERIFIER = "train_verifier"
     TRAIN_DETECTOR = "train_detector"
+    VECTORS = "vectors"
+    TRAIN_SUGGESTER = "train_suggester"
 
 
 class RunState(StrEnum):

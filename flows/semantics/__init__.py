@@ -1,0 +1,1 @@
+"""What models say of masks: their vectors, suggested categories, and search."""

@@ -1,6 +1,7 @@
 """The catalog: small rows, states, and who did what when, in SQLite or PostgreSQL."""
 
 from storage.catalog.annotators import Annotator
+from storage.catalog.categories import CategoryInUseError, CategoryVersion
 from storage.catalog.comments import Comment, NewComment
 from storage.catalog.database import Catalog
 from storage.catalog.datasets import Dataset
@@ -22,6 +23,7 @@ from storage.catalog.errors import (
 )
 from storage.catalog.gold import NewGoldScore, StoredGoldScore
 from storage.catalog.images import Image, NewImage
+from storage.catalog.labels import Label, NewLabel
 from storage.catalog.locks import Lock
 from storage.catalog.loops import (
     CHOICES,
@@ -43,6 +45,7 @@ from storage.catalog.sessions import new_id, sqlite_url, utc_now
 from storage.catalog.shards import Shard, ShardTotals
 from storage.catalog.states import (
     AnnotatorKind,
+    LabelSource,
     LoopState,
     ModelKind,
     ModelState,
@@ -78,11 +81,15 @@ __all__ = [
     "CatalogNotMigratedError",
     "CatalogTooNewError",
     "CatalogUnavailableError",
+    "CategoryInUseError",
+    "CategoryVersion",
     "Comment",
     "ConstraintError",
     "Dataset",
     "DatasetNotFoundError",
     "Image",
+    "Label",
+    "LabelSource",
     "LeaseLostError",
     "Lock",
     "Loop",
@@ -94,6 +101,7 @@ __all__ = [
     "NewComment",
     "NewGoldScore",
     "NewImage",
+    "NewLabel",
     "NewTask",
     "NewVerdict",
     "NotFoundError",

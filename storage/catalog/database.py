@@ -10,12 +10,14 @@ from sqlalchemy.orm import Session
 
 from storage.catalog.annotators import Annotators
 from storage.catalog.audit import AuditLog
+from storage.catalog.categories import Categories
 from storage.catalog.comments import Comments
 from storage.catalog.consensus import Consensus
 from storage.catalog.datasets import Datasets
 from storage.catalog.drafts import Drafts
 from storage.catalog.gold import Gold
 from storage.catalog.images import Images
+from storage.catalog.labels import Labels
 from storage.catalog.ledger import Ledger
 from storage.catalog.locks import Locks
 from storage.catalog.loops import Loops
@@ -85,6 +87,8 @@ class Catalog(Sessions):
         self.consensus = Consensus(self)
         self.releases = Releases(self)
         self.gold = Gold(self)
+        self.categories = Categories(self)
+        self.labels = Labels(self)
         self.ledger = Ledger(self)
 
     def __enter__(self) -> Catalog:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from engine.core.batches import batches
+from storage.catalog.label_tables import CategoryListRow, LabelRow
 from storage.catalog.sessions import Sessions, typed_errors
 from storage.catalog.states import ShardState, TaskState
 from storage.catalog.tables import (
@@ -62,7 +63,7 @@ def forget_images(
             for owner in ("late_of", "return_of"):  # late versions and returns of deleted tasks
                 owned = RunRow.config[owner].as_integer()
                 session.execute(delete(RunRow).where(owned.in_(tasks)))
-            for table in (ImageAliasRow, RoundImageRow, QuarantineRow, GoldImageRow):
+            for table in (ImageAliasRow, RoundImageRow, QuarantineRow, GoldImageRow, LabelRow):
                 session.execute(delete(table).where(table.image_id.in_(ids)))
             session.execute(delete(ImageRow).where(ImageRow.id.in_(ids)))
         for names in batches(words, BATCH):
@@ -80,6 +81,8 @@ def forget_dataset(sessions: Sessions, dataset_id: int, name: str) -> None:
     with sessions.session() as session:
         _delete_tasks(session, select(TaskRow.id).where(TaskRow.dataset_id == dataset_id))
         session.execute(delete(ShardRow).where(ShardRow.run_id.in_(runs)))
+        for named in (LabelRow, CategoryListRow):
+            session.execute(delete(named).where(named.dataset_id == dataset_id))
         for table in (ImageAliasRow, RoundImageRow, GoldImageRow):
             session.execute(delete(table).where(table.image_id.in_(images)))
         for owned in (QuarantineRow, RunRow, RoundRow, LoopRow, ImageRow, ReleaseRow):
@@ -114,6 +117,9 @@ def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: s
             update(AnnotatorRow)
             .where(AnnotatorRow.id == annotator_id)
             .values(name=pseudonym, token_hash=None, token_expires_at=None)
+        )
+        session.execute(
+            update(CategoryListRow).where(CategoryListRow.author == name).values(author=pseudonym)
         )
         _scrub(session, [name], pseudonym)
         session.commit()
@@ -155,6 +161,8 @@ def shrink(engine: Engine) -> None:
 def _delete_tasks(session: Session, tasks: Any) -> None:
     for table in (DraftRow, VerdictRow, GoldScoreRow, CommentRow, ConsensusRow):
         session.execute(delete(table).where(table.task_id.in_(tasks)))
+    given_in = update(LabelRow).where(LabelRow.task_id.in_(tasks))  # on images of other tasks
+    session.execute(given_in.values(task_id=None))
     session.execute(delete(TaskRow).where(TaskRow.id.in_(tasks)))
 
 

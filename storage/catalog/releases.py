@@ -17,8 +17,9 @@ from storage.catalog.tables import ReleaseRow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Release:
-    """A frozen dataset version. `table_version` pins the mask table, `key` is the folder in the
-    object store, `card` describes the contents once it is done."""
+    """A frozen dataset version. `table_version` pins the mask table, `label_id` the labels and
+    `categories_version` the category list (None in releases of older versions), `key` is the folder
+    in the object store, `card` describes the contents once it is done."""
 
     name: str
     dataset_id: int
@@ -27,13 +28,24 @@ class Release:
     key: str
     card: dict[str, Any]
     created_at: datetime
+    label_id: int | None = None
+    categories_version: int | None = None
 
 
 class Releases(Repository):
     """Reached as `catalog.releases`."""
 
-    def start(self, name: str, *, dataset_id: int, table_version: int, key: str) -> Release:
-        """Start building a release, or resume it: a known name keeps its table version and key, so
+    def start(
+        self,
+        name: str,
+        *,
+        dataset_id: int,
+        table_version: int,
+        key: str,
+        label_id: int | None = None,
+        categories_version: int | None = None,
+    ) -> Release:
+        """Start building a release, or resume it: a known name keeps what it pinned and its key, so
         build from those returned. A failed release is building again.
 
         Raises:
@@ -49,6 +61,8 @@ class Releases(Repository):
             "key": key,
             "card": {},
             "created_at": self._sessions.now(),
+            "label_id": label_id,
+            "categories_version": categories_version,
         }
         with self._sessions.session() as session:
             check_new_name("release", name, lambda: session.get(ReleaseRow, name) is not None)

@@ -132,3 +132,12 @@ class ErasureKind(StrEnum):
     IMAGES = "images"
     DATASET = "dataset"
     PERSON = "person"
+
+
+class LabelSource(StrEnum):
+    """Who gave a mask its label."""
+
+    ANNOTATOR = "annotator"
+    MODEL = "model"
+    """Never supersedes a label of another source."""
+    IMPORTED = "imported"

@@ -399,6 +399,8 @@ class ReleaseRow(Base):
     key: Mapped[str]
     card: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    label_id: Mapped[int | None] = mapped_column(BigInteger)
+    categories_version: Mapped[int | None]
 
 
 class GenerationRow(Base):

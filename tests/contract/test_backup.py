@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import MetaData, Table, func, select, text
 
+from engine.core.categories import CategoryList
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Catalog,
     CatalogNotMigratedError,
     CatalogTooNewError,
+    LabelSource,
+    NewLabel,
     NewTask,
     NewVerdict,
     RunKind,
@@ -81,7 +84,15 @@ def _live(catalog: Catalog) -> World:
     )
     catalog.verdicts.add_many([verdict])
     catalog.audit.add("submit", "task", annotator_id=ada.id, masks=1)
+    names = CategoryList().extended([("Übung", "x"), ("猫", None)])
+    catalog.categories.set(world.dataset.id, names, expected_version=0)
+    catalog.labels.add_many(world.dataset.id, [_label(world)])
     return world
+
+
+def _label(world: World) -> NewLabel:
+    source, image_id = LabelSource.IMPORTED, world.image_ids[0]
+    return NewLabel(mask_id="m", image_id=image_id, category_id=2, source=source, score=0.1)
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
@@ -103,6 +114,8 @@ def test_a_backup_restores_every_row_into_either_database(
         queue = AnnotationQueue(new)
         ada = new.annotators.get_or_create("ada")
         assert queue.lease(ada.id, kinds=[TaskKind.REVIEW]) is not None
+        new.labels.add_many(world.dataset.id, [_label(world)])
+        assert len(new.labels.history(world.image_ids[0], "m")) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -71,6 +71,7 @@ PREFILL = KeyKind("prefill/{run}/{name}.parquet")
 """Pre-filled masks of tasks; `name` is the image's id, or fresh."""
 VECTORS = KeyKind("vectors/{run}/{shard}.parquet")
 """Vectors of a shard's masks, without a column `annotator`."""
+SUGGESTER = KeyKind("suggesters/{dataset}/{version}.safetensors")
 RELEASE = KeyKind("releases/{name}/{attempt}/{file}")
 DOCTOR = KeyKind("doctor/{name}")
 ERASURE = KeyKind("erasures/{erasure}")

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from engine.core.batches import batches
 from storage import layout
 from storage.catalog.database import Catalog
+from storage.catalog.label_tables import SuggesterRow
 from storage.catalog.states import RunKind, RunState, TaskState
 from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskRow
 from storage.catalog.tasks import TaskResult
@@ -71,8 +72,8 @@ def sweep(
 
     Swept are: submitted masks, pre-filled masks and trajectories that no task names, or whose run
     has finished with its masks in the table; vectors of unknown runs; embeddings of deleted models
-    or images; models and releases that the catalog lacks; files that no version of a mask table
-    names; leftovers of health checks.
+    or images; models, suggesters and releases that the catalog lacks; files that no version of a
+    mask table names; leftovers of health checks.
 
     Raises:
         StorageError: the store does not answer. Earlier deletions remain.
@@ -88,6 +89,7 @@ def sweep(
         layout.VECTORS.prefix: rows.vectors,
         layout.EMBEDDING.prefix: rows.embeddings,
         layout.MODEL.prefix: rows.models,
+        layout.SUGGESTER.prefix: rows.suggesters,
         layout.RELEASE.prefix: rows.releases,
         layout.DOCTOR.prefix: lambda keys: (),
         **{layout.inside(table): _data_files(objects, table) for table in layout.TABLES},
@@ -184,6 +186,10 @@ class _Rows:
     def models(self, keys: Sequence[str]) -> set[str]:
         """Checkpoints of registered versions."""
         return set(self._catalog.values(select(ModelRow.key))) & set(keys)
+
+    def suggesters(self, keys: Sequence[str]) -> set[str]:
+        """Files of registered suggesters."""
+        return set(self._catalog.values(select(SuggesterRow.key))) & set(keys)
 
     def releases(self, keys: Sequence[str]) -> set[str]:
         """Files of releases, finished or being built."""

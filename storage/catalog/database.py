@@ -30,6 +30,7 @@ from storage.catalog.sessions import Clock, Sessions, StateT, connect, counts
 from storage.catalog.shards import Shards
 from storage.catalog.sign_ins import SignIns
 from storage.catalog.states import ModelState, ReleaseState, RoundState, RunState, Split, TaskState
+from storage.catalog.suggesters import Suggesters
 from storage.catalog.tables import (
     ImageRow,
     ModelRow,
@@ -89,6 +90,7 @@ class Catalog(Sessions):
         self.gold = Gold(self)
         self.categories = Categories(self)
         self.labels = Labels(self)
+        self.suggesters = Suggesters(self)
         self.ledger = Ledger(self)
 
     def __enter__(self) -> Catalog:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from engine.core.batches import batches
-from storage.catalog.label_tables import CategoryListRow, LabelRow
+from storage.catalog.label_tables import CategoryListRow, LabelRow, SuggesterRow
 from storage.catalog.sessions import Sessions, typed_errors
 from storage.catalog.states import ShardState, TaskState
 from storage.catalog.tables import (
@@ -65,6 +65,8 @@ def forget_images(
                 session.execute(delete(RunRow).where(owned.in_(tasks)))
             for table in (ImageAliasRow, RoundImageRow, QuarantineRow, GoldImageRow, LabelRow):
                 session.execute(delete(table).where(table.image_id.in_(ids)))
+            datasets = select(ImageRow.dataset_id).where(ImageRow.id.in_(ids))
+            session.execute(delete(SuggesterRow).where(SuggesterRow.dataset_id.in_(datasets)))
             session.execute(delete(ImageRow).where(ImageRow.id.in_(ids)))
         for names in batches(words, BATCH):
             session.execute(delete(QuarantineRow).where(QuarantineRow.path.in_(names)))
@@ -81,7 +83,7 @@ def forget_dataset(sessions: Sessions, dataset_id: int, name: str) -> None:
     with sessions.session() as session:
         _delete_tasks(session, select(TaskRow.id).where(TaskRow.dataset_id == dataset_id))
         session.execute(delete(ShardRow).where(ShardRow.run_id.in_(runs)))
-        for named in (LabelRow, CategoryListRow):
+        for named in (LabelRow, CategoryListRow, SuggesterRow):
             session.execute(delete(named).where(named.dataset_id == dataset_id))
         for table in (ImageAliasRow, RoundImageRow, GoldImageRow):
             session.execute(delete(table).where(table.image_id.in_(images)))

@@ -67,3 +67,19 @@ class LabelRow(Base):
     task_id: Mapped[int | None] = mapped_column(BIG_ID)
     superseded_by: Mapped[int | None] = mapped_column(BIG_ID)
     created_at: Mapped[datetime]
+
+
+class SuggesterRow(Base):
+    """A suggester of categories. Of those promoted and not withdrawn, the last one is in use."""
+
+    __tablename__ = "suggesters"
+    __table_args__ = (Index(None, "dataset_id"),)
+
+    version: Mapped[str] = mapped_column(String(200), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    encoder: Mapped[str] = mapped_column(String(200))
+    key: Mapped[str]
+    card: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    promoted_at: Mapped[datetime | None]
+    withdrawn_at: Mapped[datetime | None]

@@ -9,7 +9,7 @@ precision of PRECISION (`confirmed`), the precision that these have, and seconds
 label by the cost model (engine.simulation.annotator):
 
 - one by one: a glance at each mask, and a key;
-- in the grid: a glance at each mask that is not confirmed, and a click and a key for each wrong one.
+- in the grid: a glance at each mask that is not confirmed, and a click and a key where it is wrong.
 
 With --vectors N, N random vectors of `lite`'s length are written and read through the vector files:
 seconds to suggest categories for all, milliseconds of a search, and the process's memory.
@@ -99,8 +99,8 @@ def encode_set(folder: Path, encoder: MaskEncoder, kept: Path) -> LabelledSet:
                 categories += [names.index(row["label"]) + 1 for row in rows]
                 images += [image["id"]] * len(rows)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"category": np.array(categories), "image": np.array(images)}
-        np.savez(kept, vectors=np.concatenate(vectors), **arrays)
+        found_ND = np.concatenate(vectors)
+        np.savez(kept, vectors=found_ND, category=np.array(categories), image=np.array(images))
     with np.load(kept) as found:
         return LabelledSet(found["vectors"], found["category"], found["image"])
 

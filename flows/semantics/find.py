@@ -1,0 +1,147 @@
+"""Search for masks: by similarity to a mask, by a text with CLIP, or by a category's name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.core.errors import DataEngineError
+from engine.semantics.search import most_similar
+from flows.semantics.suggesting import known_labels, load_suggester, suggest_masks
+from flows.semantics.vectors import mask_encoder, read_vectors
+from flows.workspace.workspace import Workspace
+from storage.catalog import Dataset
+from storage.vectors import MaskVectors
+
+EXTRA = 4
+"""Times as many hits are searched for as are wanted: superseded masks among them are dropped."""
+
+
+class FindError(DataEngineError):
+    """Nothing can be searched for; the message says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundMask:
+    """A mask that was found. `score`: cosine, or probability of the category."""
+
+    mask_id: str
+    image_id: int
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def find_like(
+    workspace: Workspace, dataset: Dataset, mask_id: str, encoder: str, count: int
+) -> list[FoundMask]:
+    """Return the current masks most similar to one of the dataset, without itself.
+
+    Raises:
+        FindError: the mask has no vector.
+    """
+    blocks = _blocks(workspace, dataset, encoder)
+    for block in blocks:
+        row = pc.index(block.mask_ids, pa.scalar(mask_id)).as_py()
+        if row >= 0:
+            found = _nearest(workspace, dataset, blocks, block.vectors_ND[row], count + 1)
+            return [one for one in found if one.mask_id != mask_id][:count]
+    raise FindError(f"mask {mask_id!r} has no vector of {encoder}: {_hint(dataset, encoder)}")
+
+
+def find_text(
+    workspace: Workspace, dataset: Dataset, text: str, encoder: str, count: int
+) -> list[FoundMask]:
+    """Return the current masks that fit a text best: with a CLIP by the text's vector, with another
+    encoder the masks of the category of that name, labelled ones first, then suggested ones.
+
+    Raises:
+        FindError: the encoder reads no texts, and no category has that name.
+    """
+    if encoder.startswith("clip:"):
+        vector = mask_encoder(workspace, encoder).encode_texts([text])[0]  # type: ignore[attr-defined]
+        return _nearest(workspace, dataset, _blocks(workspace, dataset, encoder), vector, count)
+    categories = workspace.catalog.categories.current(dataset.id).categories
+    category = categories.named(text)
+    if category is None:
+        names = ", ".join(list(categories.names.values())[:20]) or "none"
+        raise FindError(
+            f"{encoder} reads no texts, and no category is named {text!r} (there are: {names}); "
+            "search with --encoder clip:NAME, or for one of these names"
+        )
+    known = known_labels(workspace, dataset)
+    labels = workspace.catalog.labels.of_category(dataset.id, category.id, limit=count)
+    found = [
+        FoundMask(mask_id=one.mask_id, image_id=one.image_id, score=one.score or 1.0)
+        for one in labels
+    ]
+    stored = workspace.catalog.suggesters.current(dataset.id)
+    if len(found) < count and stored is not None:
+        blocks = read_vectors(workspace, dataset, stored.encoder)
+        suggester = load_suggester(workspace, stored)
+        asked = suggest_masks(workspace, dataset, suggester, blocks, known)
+        mine = np.flatnonzero(asked.suggested.category_N == category.id)
+        order = mine[np.argsort(-asked.suggested.probability_N[mine], kind="stable")]
+        have = {one.mask_id for one in found}
+        found += [
+            one
+            for row in order[:count].tolist()
+            if (
+                one := _row(asked.mask_ids, asked.image_ids, row, asked.suggested.probability_N)
+            ).mask_id
+            not in have
+        ]
+    return found[:count]
+
+
+def _row(
+    mask_ids: pa.StringArray, image_ids: np.ndarray, row: int, scores_N: np.ndarray
+) -> FoundMask:
+    return FoundMask(
+        mask_id=mask_ids[row].as_py(), image_id=int(image_ids[row]), score=float(scores_N[row])
+    )
+
+
+def _blocks(workspace: Workspace, dataset: Dataset, encoder: str) -> list[MaskVectors]:
+    blocks = read_vectors(workspace, dataset, mask_encoder(workspace, encoder).version)
+    if not any(map(len, blocks)):
+        raise FindError(f"no mask of {dataset.name} has a vector: {_hint(dataset, encoder)}")
+    return blocks
+
+
+def _hint(dataset: Dataset, encoder: str) -> str:
+    return f"run `dataengine labels vectors --dataset {dataset.name} --encoder {encoder}`"
+
+
+def _nearest(
+    workspace: Workspace,
+    dataset: Dataset,
+    blocks: Sequence[MaskVectors],
+    query_D: np.ndarray,
+    count: int,
+) -> list[FoundMask]:
+    hits = most_similar((block.vectors_ND for block in blocks), query_D, EXTRA * count)
+    found = [
+        FoundMask(
+            mask_id=blocks[hit.block].mask_ids[hit.row].as_py(),
+            image_id=int(blocks[hit.block].image_ids[hit.row]),
+            score=hit.score,
+        )
+        for hit in hits
+    ]
+    images = sorted({one.image_id for one in found})
+    current = {
+        mask_id
+        for batch in workspace.masks.scan(
+            image_ids=images, dataset=dataset.name, columns=["mask_id"], current_only=True
+        )
+        for mask_id in batch["mask_id"].to_pylist()
+    }
+    return [one for one in found if one.mask_id in current][:count]

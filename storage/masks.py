@@ -50,6 +50,8 @@ TABLE_PROPERTIES = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.dataSkippingStatsColumns": ",".join(STATISTICS),
 }
+SUPERSEDING = "supersedes IS NOT NULL"
+"""Files that have such rows: those of automatic masks have none."""
 COMMIT_ATTEMPTS = 20
 REFUSALS = ("privileges", "NoSuchBucket", "RequestTimeTooSkewed", "os error 28", "No space left")
 """Parts of messages of errors that a retry does not solve."""
@@ -220,6 +222,22 @@ class MaskTable:
                 found[key] += number
         return dict(found)
 
+    def superseding(
+        self, *, version: int | None = None, **only: Unpack[Filters]
+    ) -> list[dict[str, Any]]:
+        """The masks that supersede another: `mask_id`, `image_id`, `supersedes` and `area` of each.
+        Files without such masks are not read. Arguments and errors as in `scan`.
+        """
+        table = self._open(version)
+        if table is None:
+            return []
+        where = Where(**only).expression() & pc.field("supersedes").is_valid()
+        with delta_errors(self.uri):
+            found = _dataset(table, SUPERSEDING)
+            columns = ["mask_id", "image_id", "supersedes", "area"]
+            rows: list[dict[str, Any]] = found.to_table(columns=columns, filter=where).to_pylist()
+            return rows
+
     def appends_to(self, earlier: int, version: int) -> bool:
         """Whether a version has all files of an earlier one, so that `scan` with `since` reads what
         was added. A compaction or an erasure replaces files.
@@ -302,7 +320,7 @@ def _name(path: str) -> str:
 
 def _superseded(table: DeltaTable) -> pa.Array:
     column = pc.field("supersedes")
-    found = _dataset(table, "supersedes IS NOT NULL")  # files of automatic masks have none
+    found = _dataset(table, SUPERSEDING)
     rows = found.to_table(columns=["supersedes"], filter=column.is_valid())
     return rows.column("supersedes").combine_chunks()
 

@@ -25,6 +25,7 @@ from flows.cli import (
     evaluate,
     gold,
     images,
+    labels,
     loop,
     models,
     page,
@@ -35,7 +36,7 @@ from flows.cli import (
     upkeep,
     verifier,
 )
-from flows.cli.commands import LOOP, MODELS, PRODUCTION, QUALITY, UPKEEP
+from flows.cli.commands import LOOP, MODELS, NAMES, PRODUCTION, QUALITY, UPKEEP
 from flows.workspace.console import errors
 from flows.workspace.logs import masked
 from flows.workspace.permissions import private_files
@@ -51,6 +52,7 @@ app = typer.Typer(
 for group in (setup, images, loop, page, evaluate, audit, amg, releases, production, upkeep):
     app.add_typer(group.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
+app.add_typer(labels.app, name="labels", rich_help_panel=NAMES)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)
 app.add_typer(verifier.app, name="verifier", rich_help_panel=QUALITY)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)

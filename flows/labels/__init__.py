@@ -1,0 +1,1 @@
+"""Names for masks: category lists, labels, and how many masks have which."""

@@ -33,6 +33,7 @@ from flows.cli import (
     releases,
     schedules,
     setup,
+    suggest,
     upkeep,
     verifier,
 )
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 for group in (setup, images, loop, page, evaluate, audit, amg, releases, production, upkeep):
     app.add_typer(group.app)
+app.add_typer(suggest.finder)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(labels.app, name="labels", rich_help_panel=NAMES)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)

@@ -31,7 +31,7 @@ from flows.semantics.vectors import make_vectors, mask_encoder, read_vectors
 from flows.workspace.run_lock import named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
-from storage.catalog import Dataset, LabelSource, NewLabel, RunKind, Split
+from storage.catalog import Dataset, LabelSource, NewLabel, NotFoundError, RunKind, Split
 from storage.catalog.sessions import new_id
 from storage.catalog.suggesters import StoredSuggester
 from storage.vectors import MaskVectors
@@ -230,6 +230,18 @@ def load_suggester(workspace: Workspace, stored: StoredSuggester) -> Suggester:
         path.parent.mkdir(parents=True, exist_ok=True)
         workspace.objects.fetch(stored.key, path)
     return Suggester.load(path)
+
+
+def roll_back_suggester(workspace: Workspace, dataset: Dataset) -> str:
+    """Withdraw the suggester in use; returns the version that was in use before.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    present = workspace.catalog.suggesters.current(dataset.id)
+    if present is None:
+        raise NotFoundError(f"{dataset.name} has no suggester")
+    return workspace.catalog.suggesters.roll_back(present.version).version
 
 
 def _refreshed(

@@ -18,10 +18,13 @@ from engine.annotation.browse_columns import (
     VERDICTS,
     Columns,
     DatasetImages,
+    MaskNames,
     Passing,
     bins_of,
     places,
+    score_bins,
 )
+from engine.annotation.browse_names import MaskNamer, SuggestionFeed, SuggestionsOf
 from engine.annotation.browse_schemas import (
     Count,
     Figures,
@@ -63,8 +66,13 @@ class Browse:
     """One per server. Thread-safe. Methods raise RefusedError if the version of the mask table does
     not exist or is no longer stored."""
 
-    def __init__(self, catalog: Catalog, masks: MaskTable) -> None:
-        self._catalog, self._masks = catalog, masks
+    def __init__(
+        self,
+        catalog: Catalog,
+        masks: MaskTable,
+        suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
+    ) -> None:
+        self._catalog, self._masks, self._suggestions_of = catalog, masks, suggestions_of
         self._lock = threading.Lock()
         self._kept: LRUCache[tuple[int, int | None], _Dataset] = LRUCache(VERSIONS)
 
@@ -103,6 +111,10 @@ class Browse:
             counts[name] = _counts(words.values, numbers)
         judged = np.bincount(columns.verdict_N[passing.but_for("verdict")], minlength=len(VERDICTS))
         counts["verdict"] = _counts(VERDICTS, judged)
+        names = columns.names
+        for name, places_N in (("label", names.label_N), ("suggested", names.suggested_N)):
+            numbers = np.bincount(places_N[passing.but_for(name)], minlength=len(names.values))
+            counts[name] = _counts(names.values, numbers)
         histograms = {}
         for name, bins in columns.bins.items():
             *numbers, unknown = bins.counts(passing.but_for(name)).tolist()
@@ -127,6 +139,18 @@ class Browse:
             mask_id: Place(int(index.image_N[row]), Stage(stages.values[stages.codes_N[row]]))
             for mask_id, row in zip(mask_ids, rows.tolist(), strict=True)
             if row >= 0 and stays[row]
+        }
+
+    def suggested_of(self, dataset_id: int, mask_ids: Sequence[str]) -> dict[str, str]:
+        """The suggested category of each of these masks by its name, or `none of these`; masks
+        without a suggestion are left out."""
+        columns = self._columns(dataset_id, None)
+        names, wanted = columns.names, pa.array(mask_ids, pa.string())
+        rows = pc.index_in(wanted, value_set=columns.index.mask_ids).fill_null(-1).to_pylist()
+        return {
+            mask_id: names.values[place]
+            for mask_id, row in zip(mask_ids, rows, strict=True)
+            if row >= 0 and (place := int(names.suggested_N[row]))
         }
 
     def masks_on(self, dataset_id: int, image_ids: Sequence[int]) -> dict[int, list[str]]:
@@ -163,6 +187,9 @@ class Browse:
                     image=image_view(by_id[image_id]),
                     verdict=_judged(int(columns.verdict_N[row])),
                     is_superseded=bool(index.is_superseded_N[row]),
+                    label=columns.names.values[columns.names.label_N[row]],
+                    suggested=columns.names.values[columns.names.suggested_N[row]],
+                    probability=_known(columns.names.probability_N[row]),
                     **words,
                     **numbers,
                 )
@@ -210,23 +237,32 @@ class Browse:
                 f"version {version} of the mask table is no longer stored; remove `version` from "
                 "the address"
             ) from error
+        fixes = self._masks.superseding(version=version, dataset=name)
+        namer = MaskNamer(dataset_id, index, fixes)
         no_images = DatasetImages(np.zeros(0, np.int64), np.zeros(0, bool))
         verdicts = np.zeros(len(index), np.uint8)
-        columns = Columns(index, bins_of(index), no_images, verdicts, places(index, no_images))
-        return _Dataset(dataset_id, columns)
+        places_N, names = places(index, no_images), MaskNames.of_none(len(index))
+        columns = Columns(index, bins_of(index), no_images, verdicts, places_N, names)
+        return _Dataset(
+            dataset_id, columns, namer, SuggestionFeed(dataset_id, self._suggestions_of)
+        )
 
 
 class _Dataset:
     """One version of a dataset in memory, with the catalog's part as of now."""
 
-    def __init__(self, dataset_id: int, columns: Columns) -> None:
+    def __init__(
+        self, dataset_id: int, columns: Columns, namer: MaskNamer, feed: SuggestionFeed
+    ) -> None:
         self._id, self.columns = dataset_id, columns
+        self._namer, self._feed = namer, feed
         self._latest_verdict = 0
         self._counts: tuple[int, int] | None = None
         self._counted_at = -IMAGES_SECONDS
 
     def refresh(self, catalog: Catalog) -> None:
-        """Read new verdicts, and the list of images if it is old and has changed."""
+        """Read new verdicts, labels and suggestions, and the list of images if it is old and has
+        changed."""
         latest = catalog.verdicts.latest_id()
         if latest > self._latest_verdict:
             self._read_verdicts(catalog)
@@ -237,6 +273,14 @@ class _Dataset:
             if counts != self._counts:
                 self._read_images(catalog)
             self._counts, self._counted_at = counts, time.monotonic()
+
+        suggested = self._feed.newer()
+        if suggested is not None:
+            self._namer.take(suggested)
+        names = self._namer.read(catalog, is_changed=suggested is not None)
+        if names is not None:
+            bins = {**self.columns.bins, "probability": score_bins(names.probability_N)}
+            self.columns = replace(self.columns, names=names, bins=bins)
 
     def _read_verdicts(self, catalog: Catalog) -> None:
         found = catalog.verdicts.after(self._id, self._latest_verdict - VERDICTS_AGAIN)
@@ -255,6 +299,10 @@ class _Dataset:
         images = DatasetImages(ids, np.isin(ids, near))
         place_N = places(self.columns.index, images)
         self.columns = replace(self.columns, images=images, place_N=place_N)
+
+
+def _known(score: np.float32) -> float | None:
+    return None if np.isnan(score) else float(score)
 
 
 def _judged(code: int) -> Judged:

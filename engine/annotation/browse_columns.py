@@ -13,10 +13,13 @@ from datetime import UTC, datetime
 import numpy as np
 
 from engine.annotation.browse_schemas import Filters, PageOf
+from engine.core.categories import UNLABELLED
 from storage.mask_index import NUMBERS, SCORES, WORDS, MaskIndex
 
 VERDICTS = ("none", "accept", "reject", "fix")
 """By code."""
+NONE_OF_THESE = "none of these"
+"""The label of a mask that belongs to no category."""
 BINS = 40
 LAST = np.uint32(2**32 - 1)
 """The key of what is sorted last."""
@@ -54,12 +57,37 @@ class DatasetImages:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskNames:
+    """The labels of a dataset's masks, and the categories suggested for them.
+
+    Attributes:
+        values: UNLABELLED, NONE_OF_THESE and the categories' names, in the list's order.
+        label_N: int32, places in `values`.
+        suggested_N: int32, places in `values`; UNLABELLED: no suggestion.
+        probability_N: float32, of the suggestion; NaN: none.
+    """
+
+    values: list[str]
+    label_N: np.ndarray
+    suggested_N: np.ndarray
+    probability_N: np.ndarray
+
+    @staticmethod
+    def of_none(count: int) -> MaskNames:
+        """The names of masks of a dataset without categories."""
+        empty = np.zeros(count, np.int32)
+        unknown = np.full(count, np.nan, np.float32)
+        return MaskNames([UNLABELLED, NONE_OF_THESE], empty, empty, unknown)
+
+
+@dataclass(frozen=True, slots=True)
 class Columns:
     """A dataset at one version of the mask table, ready to be filtered.
 
     Attributes:
         verdict_N: uint8, places in VERDICTS.
         place_N: int32, the place of each mask's image; -1: it is gone.
+        names: labels and suggestions.
     """
 
     index: MaskIndex
@@ -67,6 +95,11 @@ class Columns:
     images: DatasetImages
     verdict_N: np.ndarray
     place_N: np.ndarray
+    names: MaskNames
+
+    def number(self, name: str) -> np.ndarray:
+        """A column of numbers, (N,); NaN where unknown."""
+        return self.names.probability_N if name == "probability" else self.index.numbers[name]
 
 
 def places(index: MaskIndex, images: DatasetImages) -> np.ndarray:
@@ -76,20 +109,21 @@ def places(index: MaskIndex, images: DatasetImages) -> np.ndarray:
     return np.where(ids[found] == index.image_N, found, -1).astype(np.int32)
 
 
-def bins_of(index: MaskIndex) -> dict[str, Bins]:
-    """The histograms of all numbers."""
-    found = {name: _score_bins(index.numbers[name]) for name in SCORES}
-    return found | {
-        "area": _area_bins(index.numbers["area"]),
-        "created_at": _time_bins(index.numbers["created_at"]),
-    }
-
-
-def _score_bins(scores_N: np.ndarray) -> Bins:
+def score_bins(scores_N: np.ndarray) -> Bins:
+    """The histogram of scores in [0, 1], NaN where unknown."""
     unknown = np.isnan(scores_N)
     codes = np.clip(np.where(unknown, 0, scores_N) * BINS, 0, BINS - 1).astype(np.uint8)
     codes[unknown] = BINS
     return Bins(np.linspace(0, 1, BINS + 1).tolist(), codes)
+
+
+def bins_of(index: MaskIndex) -> dict[str, Bins]:
+    """The histograms of all numbers."""
+    found = {name: score_bins(index.numbers[name]) for name in SCORES}
+    return found | {
+        "area": _area_bins(index.numbers["area"]),
+        "created_at": _time_bins(index.numbers["created_at"]),
+    }
 
 
 def _area_bins(areas_N: np.ndarray) -> Bins:
@@ -115,8 +149,10 @@ class Passing:
         for name in WORDS:
             self._one_of(name, columns.index.words[name].codes_N, columns.index.words[name].values)
         self._one_of("verdict", columns.verdict_N, VERDICTS)
-        for name in NUMBERS:
-            self._in_range(name, columns.index.numbers[name])
+        self._one_of("label", columns.names.label_N, columns.names.values)
+        self._one_of("suggested", columns.names.suggested_N, columns.names.values)
+        for name in (*NUMBERS, "probability"):
+            self._in_range(name, columns.number(name))
         self.has_filter = bool(self._refused) or filters.superseded == "only"
         self._which("superseded", columns.index.is_superseded_N)
         if filters.near_duplicates != "with":
@@ -139,7 +175,8 @@ class Passing:
         least, most = (getattr(self._filters, f"{name}_{end}") for end in ("min", "max"))
         if least is None and most is None:
             return
-        passes = np.ones(len(values_N), bool) if name not in SCORES else ~np.isnan(values_N)
+        is_score = values_N.dtype == np.float32
+        passes = ~np.isnan(values_N) if is_score else np.ones(len(values_N), bool)
         if least is not None:
             passes &= values_N >= _number(least)
         if most is not None:
@@ -190,7 +227,7 @@ class Passing:
 
     def _keys(self, rows: np.ndarray, asked: PageOf) -> np.ndarray:
         """Keys that sort these masks, uint32 (M,); unknown numbers come last."""
-        values = self.columns.index.numbers[asked.sort][rows]
+        values = self.columns.number(asked.sort)[rows]
         if values.dtype != np.float32:
             return np.asarray(~values if asked.descending else values)
         bits = values.view(np.uint32)

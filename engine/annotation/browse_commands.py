@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from engine.annotation.browse import Browse
-from engine.annotation.browse_schemas import ChosenMasks, Queued
+from engine.annotation.browse_columns import NONE_OF_THESE
+from engine.annotation.browse_schemas import ChosenMasks, Labelled, LabelledMasks, Queued
 from engine.annotation.errors import RefusedError, not_found
 from engine.annotation.schemas import Judgement, NewVerdict
 from engine.annotation.submissions import Submissions
@@ -18,6 +19,8 @@ from storage.catalog import (
     Annotator,
     Catalog,
     Dataset,
+    LabelSource,
+    NewLabel,
     NewTask,
     NotFoundError,
     RunKind,
@@ -121,6 +124,46 @@ class BrowseCommands:
                 tasks, chosen = tasks + 1, chosen + len(verdicts)
         self._note(annotator, "reject", dataset, chosen)
         return Queued(tasks=tasks, chosen=chosen, left_out=len(mask_ids) - chosen)
+
+    def label(self, annotator: Annotator, dataset: Dataset, given: LabelledMasks) -> Labelled:
+        """Label masks, each with the given category, with none, or with the one suggested for it.
+
+        Raises:
+            RefusedError: the dataset has no such category, or no mask is left.
+        """
+        chosen = self._chosen(dataset, given)
+        known = self._browse.current_masks(dataset.id, sorted(chosen))
+        listed = self._catalog.categories.current(dataset.id).categories
+        if given.category is None:
+            names = self._browse.suggested_of(dataset.id, list(known))
+        elif given.category == NONE_OF_THESE or listed.named(given.category) is not None:
+            names = dict.fromkeys(known, given.category)
+        else:
+            raise not_found(f"{dataset.name} has no category {given.category!r}")
+        labels = []
+        for mask_id, name in names.items():
+            category = listed.named(name)
+            if category is not None or name == NONE_OF_THESE:
+                labels.append(
+                    NewLabel(
+                        mask_id=mask_id,
+                        image_id=known[mask_id].image_id,
+                        category_id=None if category is None else category.id,
+                        source=LabelSource.ANNOTATOR,
+                        annotator_id=annotator.id,
+                        seconds=given.seconds / len(names),
+                    )
+                )
+        if not labels:
+            raise RefusedError(
+                409,
+                "nothing_chosen",
+                "nothing was labelled: the masks are superseded or rejected, or nothing is "
+                "suggested for them",
+            )
+        self._catalog.labels.add_many(dataset.id, labels)
+        self._note(annotator, "label", dataset, len(labels))
+        return Labelled(labelled=len(labels), left_out=len(chosen) - len(labels))
 
     def _chosen(self, dataset: Dataset, given: ChosenMasks) -> set[str]:
         of_images = self._browse.masks_on(dataset.id, given.image_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
@@ -12,6 +13,7 @@ from engine.annotation.browse_schemas import (
     MAX_OUTLINES,
     MAX_PAGE,
     BrowsedDataset,
+    CategoryView,
     ChosenImages,
     ChosenMasks,
     Figures,
@@ -19,6 +21,8 @@ from engine.annotation.browse_schemas import (
     ImageHistory,
     ImageId,
     ImagePage,
+    Labelled,
+    LabelledMasks,
     MaskPage,
     Outlines,
     OwnWork,
@@ -143,6 +147,23 @@ def reject(given: ChosenMasks, visitor: Changer, service: Service) -> Queued:
     """Delete masks: reject verdicts, so that releases and trainings leave them out."""
     dataset = _dataset(service, visitor.annotator, given.dataset)
     return service.commands.reject(visitor.annotator, dataset, given)
+
+
+@router.get("/categories")
+@admits("annotator", PAGES)
+def categories(visitor: Someone, service: Service, dataset: Id) -> list[CategoryView]:
+    """The dataset's categories, in their order."""
+    found = _dataset(service, visitor.annotator, dataset)
+    listed = service.catalog.categories.current(found.id).categories
+    return [CategoryView.model_validate(asdict(one)) for one in listed.categories]
+
+
+@router.post("/label")
+@admits("reviewer", CHANGES, max_body=CHOSEN)
+def label(given: LabelledMasks, visitor: Changer, service: Service) -> Labelled:
+    """Label masks with a category, or with those suggested for them."""
+    dataset = _dataset(service, visitor.annotator, given.dataset)
+    return service.commands.label(visitor.annotator, dataset, given)
 
 
 @router.get("/finished")

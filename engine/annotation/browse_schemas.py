@@ -28,7 +28,7 @@ Version = Annotated[int, Field(ge=0, lt=2**63)]
 DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 Which = Literal["without", "with", "only"]
 Judged = Literal["none", "accept", "reject", "fix"]
-Order = Literal["image", "predicted_iou", "stability_score", "area", "created_at"]
+Order = Literal["image", "predicted_iou", "stability_score", "area", "created_at", "probability"]
 
 
 def _as_time(given: object) -> object:
@@ -45,7 +45,8 @@ class Filters(Schema):
     """Which masks of a dataset to show; all given filters must hold. Of several values of one
     filter, one must hold. Ranges include their ends, and leave out masks without the number; a
     time without a zone is UTC. `near_duplicates`: masks of images that nearly repeat another.
-    `superseded`: masks that another mask replaces."""
+    `superseded`: masks that another mask replaces. `label`, `suggested`: names of categories,
+    `none of these` or `unlabelled`; `probability` is the suggestion's."""
 
     dataset: Id
     version: Version | None = None
@@ -55,12 +56,16 @@ class Filters(Schema):
     annotator: list[Id] = Field([], max_length=MAX_VALUES)
     model: list[Id] = Field([], max_length=MAX_VALUES)
     verdict: list[Judged] = Field([], max_length=MAX_VALUES)
+    label: list[Id] = Field([], max_length=MAX_VALUES)
+    suggested: list[Id] = Field([], max_length=MAX_VALUES)
     predicted_iou_min: Number | None = None
     predicted_iou_max: Number | None = None
     stability_score_min: Number | None = None
     stability_score_max: Number | None = None
     area_min: Number | None = None
     area_max: Number | None = None
+    probability_min: Number | None = None
+    probability_max: Number | None = None
     created_at_min: Time | None = None
     created_at_max: Time | None = None
     near_duplicates: Which = "with"
@@ -68,7 +73,7 @@ class Filters(Schema):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Filters:
-        for name in ("predicted_iou", "stability_score", "area"):
+        for name in ("predicted_iou", "stability_score", "area", "probability"):
             least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if least is not None and most is not None and least > most:
                 raise ValueError(f"{name}_min {least:g} is above {name}_max {most:g}")
@@ -109,6 +114,12 @@ class MaskCard(Schema):
     created_at: datetime
     verdict: Judged
     """The latest one."""
+    label: str
+    """Name of its category, `none of these` or `unlabelled`."""
+    suggested: str
+    """In the same words."""
+    probability: float | None
+    """Of the suggestion, [0, 1]."""
     is_superseded: bool
 
 
@@ -273,3 +284,30 @@ class Queued(Schema):
     tasks: int
     chosen: int
     left_out: int
+
+
+class LabelledMasks(ChosenMasks):
+    """Masks of a dataset that get one label. `category`: name of a category; `none of these`;
+    None: each gets the category that is suggested for it. `seconds`: spent on them together."""
+
+    category: Id | None
+    seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+
+
+class Labelled(Schema):
+    """How many masks got a label, and how many of the chosen ones did not: superseded and rejected
+    ones, and, where the suggestions were asked for, those without one."""
+
+    labelled: int
+    left_out: int
+
+
+class CategoryView(Schema):
+    """A category of a dataset, with `key`, the key of the keyboard that stands for it."""
+
+    id: int
+    name: str
+    color: str
+    key: str | None
+    parent: int | None
+    description: str | None

@@ -11,6 +11,7 @@ from engine.annotation.access import sight_of
 from engine.annotation.browse import Browse
 from engine.annotation.browse_commands import BrowseCommands
 from engine.annotation.browse_history import MaskHistories
+from engine.annotation.browse_names import SuggestionsOf
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
@@ -70,6 +71,7 @@ class AnnotationService:
         on_drained: Callable[[str], None] = lambda run_id: None,
         gold_rules: GoldRules | None = None,
         truths_of: Callable[[int], Sequence[RLE]] = lambda image_id: (),
+        suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
     ) -> None:
         """
         Args:
@@ -78,6 +80,7 @@ class AnnotationService:
             on_drained: called with the id of a run after its last task was submitted.
             gold_rules: when tasks are gold; never by default.
             truths_of: returns the true masks of a gold image by its id.
+            suggestions_of: returns suggested categories of a dataset's masks.
         """
         self.catalog, self.queue, self.objects = catalog, queue, objects
         self.embeddings, self.pictures = embeddings, pictures
@@ -89,7 +92,7 @@ class AnnotationService:
             catalog, queue, objects, masks, self.views, self.gold, on_drained
         )
         self.threads = Threads(catalog, queue)
-        self.browse = Browse(catalog, masks)
+        self.browse = Browse(catalog, masks, suggestions_of)
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)

@@ -81,6 +81,11 @@ def make_service(workspace: Workspace) -> AnnotationService:
         dataset = workspace.catalog.datasets.get_by_id(image.dataset_id).name
         return known_masks(workspace, dataset, [image_id]).get(image_id, [])
 
+    def suggestions_of(dataset_id: int, key: str | None) -> Any:
+        from flows.semantics.suggesting import newer_suggestions
+
+        return newer_suggestions(workspace, dataset_id, key)
+
     @lru_cache(maxsize=4)
     def decoder_of(version: str) -> BatchedDecoder:
         return BatchedDecoder(workspace.segmenter(version))
@@ -112,4 +117,5 @@ def make_service(workspace: Workspace) -> AnnotationService:
             first=quality.gold_first, share=quality.gold_share, feedback=quality.feedback
         ),
         truths_of=truths_of,
+        suggestions_of=suggestions_of,
     )

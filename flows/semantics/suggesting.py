@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import flow
 
+from engine.annotation.browse_names import SuggestedCategories
 from engine.core.batches import batches
 from engine.evaluation.bootstrap import ByImage, paired_gain
 from engine.semantics.suggesting import (
@@ -27,7 +28,7 @@ from engine.semantics.suggesting import (
     Suggestions,
     learn,
 )
-from flows.semantics.vectors import make_vectors, mask_encoder, read_vectors
+from flows.semantics.vectors import make_vectors, mask_encoder, read_vectors, vector_runs
 from flows.workspace.run_lock import named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
@@ -70,13 +71,11 @@ class SuggestedMasks:
         mask_ids: Arrow string array (N,).
         image_ids: int64 (N,).
         suggested: categories and probabilities.
-        vectors: the block and row of each mask's vector, int64 (N, 2).
     """
 
     mask_ids: pa.StringArray
     image_ids: np.ndarray
     suggested: Suggestions
-    vectors: np.ndarray
 
 
 @flow(name="suggest-labels")
@@ -184,9 +183,10 @@ def suggest_masks(
     dataset: Dataset,
     suggester: Suggester,
     blocks: Sequence[MaskVectors],
-    known: KnownLabels,
+    known: KnownLabels | None = None,
 ) -> SuggestedMasks:
-    """Suggest categories for the dataset's current masks that people have not labelled."""
+    """Suggest categories for the dataset's current masks, with `known` only for those that people
+    have not labelled."""
     current = pa.chunked_array(
         [
             batch["mask_id"]
@@ -196,16 +196,15 @@ def suggest_masks(
         ],
         pa.string(),
     )
-    by_people = pa.array(list(known.by_people()), pa.string())
-    ids, images, places, found = [], [], [], []
-    for number, block in enumerate(blocks):
+    by_people = pa.array([] if known is None else list(known.by_people()), pa.string())
+    ids, images, found = [], [], []
+    for block in blocks:
         wanted = pc.and_(
             pc.is_in(block.mask_ids, current), pc.invert(pc.is_in(block.mask_ids, by_people))
         )
         rows = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
         ids.append(block.mask_ids.take(pa.array(rows)))
         images.append(block.image_ids[rows])
-        places.append(np.stack([np.full(len(rows), number), rows], axis=1))
         found.append(suggester.suggest(block.vectors_ND[rows]))
     return SuggestedMasks(
         pa.concat_arrays(ids) if ids else pa.array([], pa.string()),
@@ -214,7 +213,28 @@ def suggest_masks(
             np.concatenate([np.zeros(0, np.int64), *(one.category_N for one in found)]),
             np.concatenate([np.zeros(0, np.float32), *(one.probability_N for one in found)]),
         ),
-        np.concatenate([np.zeros((0, 2), np.int64), *places]),
+    )
+
+
+def newer_suggestions(
+    workspace: Workspace, dataset_id: int, key: str | None
+) -> SuggestedCategories | None:
+    """Return suggestions by the suggester in use for all current masks with vectors; None if there
+    is none, or if nothing has changed since those of `key`."""
+    stored = workspace.catalog.suggesters.current(dataset_id)
+    if stored is None:
+        return None
+    dataset = workspace.catalog.datasets.get_by_id(dataset_id)
+    runs = vector_runs(workspace, dataset, stored.encoder)
+    vectors = sum(workspace.catalog.shards.totals(run.id).masks for run in runs)
+    state = f"{stored.version}/{vectors}/{workspace.masks.version()}"
+    if state == key:
+        return None
+    blocks = read_vectors(workspace, dataset, stored.encoder)
+    found = suggest_masks(workspace, dataset, load_suggester(workspace, stored), blocks)
+    said = found.suggested
+    return SuggestedCategories(
+        state, found.mask_ids, found.image_ids, said.category_N, said.probability_N
     )
 
 

@@ -87,6 +87,16 @@ class Label(NewLabel):
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedLabel:
+    """A label by its id, mask and image. `category_id` None: the mask belongs to no category."""
+
+    id: int
+    image_id: int
+    mask_id: str
+    category_id: int | None
+
+
 class Labels(Repository):
     """Reached as `catalog.labels`."""
 
@@ -138,6 +148,13 @@ class Labels(Repository):
     ) -> dict[str, Label]:
         """As `current`, of all masks of these images."""
         return self._found(LabelRow.image_id, sorted(set(image_ids)), as_of)
+
+    def after(self, dataset_id: int, label_id: int) -> list[PlacedLabel]:
+        """The dataset's labels with higher ids, in order of id; of one mask the last one counts."""
+        query = select(LabelRow.id, LabelRow.image_id, LabelRow.mask_id, LabelRow.category_id)
+        query = query.where(LabelRow.dataset_id == dataset_id, LabelRow.id > label_id)
+        with self._sessions.reading() as session:
+            return [PlacedLabel(*row) for row in session.execute(query.order_by(LabelRow.id))]
 
     def of_category(
         self, dataset_id: int, category_id: int | None, *, after_id: int = 0, limit: int = CHUNK

@@ -383,7 +383,7 @@ WRONG: list[dict[str, Any]] = [
     {"limit": 100_000},
     {"version": -1},
     {"version": 2**63},
-    {"label": "cell"},
+    {"kind": "cell"},
     {"dataset": ""},
     {"dataset": "d\x00"},
 ]

@@ -6,13 +6,14 @@ import { count, score } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
 import { Detail } from "./detail.js";
 import { FilterPanel } from "./filters.js";
+import { Labelling } from "./labelling.js";
 import { drawCards } from "./pictures.js";
 import { View } from "./view.js";
 import { VirtualGrid } from "./virtual_grid.js";
 
 const MAX_CHOSEN = 500; // of one command
 const PAGE = 200;
-const SORTS = { image: "Image", predicted_iou: "Predicted IoU", stability_score: "Stability", area: "Area", created_at: "Time" };
+const SORTS = { image: "Image", predicted_iou: "Predicted IoU", stability_score: "Stability", area: "Area", created_at: "Time", probability: "Sureness of the suggestion" };
 const SHOWS = { masks: "Masks", images: "Images", finished: "My work" };
 const MARKS = { accept: "✓", reject: "✕", fix: "✎" };
 
@@ -23,6 +24,8 @@ class BrowsePage {
     this.chosen = new Map(); // mask id, or image id in the list of images -> image id
     this.view = new View(this.isReviewer ? "masks" : "finished", (isSameList) => (isSameList ? this.showImage() : this.showList()));
     this.filters = new FilterPanel(this.view);
+    this.labelling = new Labelling((category) => this.runLabel(category));
+    this.lastChosen = null; // of the list, by a click: the start of a range
     this.grid = new VirtualGrid(byId("grid"), {
       load: (offset, limit, signal) => this.load(offset, limit, signal),
       card: (item) => this.card(item),
@@ -76,6 +79,10 @@ class BrowsePage {
   /** Shows the list of the view anew. */
   async showList() {
     this.version = null;
+    if (this.isReviewer && this.view.dataset && this.view.dataset !== this.labelledDataset) {
+      this.labelling.use(await api.categories(this.view.dataset));
+      this.labelledDataset = this.view.dataset;
+    }
     this.chosen.clear();
     this.showChosen();
     this.fillToolbar();
@@ -179,7 +186,10 @@ class BrowsePage {
       tabindex: -1,
       "aria-label": "Select",
       checked: this.chosen.has(key),
-      onclick: (event) => event.stopPropagation(),
+      onclick: (event) => {
+        event.stopPropagation();
+        if (event.shiftKey) this.chooseRange(item);
+      },
       onchange: (event) => this.choose(item, event.target.checked),
     });
     const text = item.mask_id ? [item.annotator ?? item.source, score(item.predicted_iou)] : [image.file_name, `${count(item.masks)} ${item.masks === 1 ? "mask" : "masks"}`];
@@ -197,10 +207,11 @@ class BrowsePage {
         onclick: () => this.openItem(item),
       },
       el("canvas"),
-      !item.task_id && el("label", { class: "pick", onclick: (event) => event.stopPropagation() }, box),
+      !item.task_id && el("label", { class: "pick", title: "Shift selects all from the last one on", onclick: (event) => event.stopPropagation() }, box),
       item.verdict in MARKS && el("span", { class: "mark", title: item.verdict }, MARKS[item.verdict]),
       item.can_reopen && el("span", { class: "badge near", title: "Its round is not complete: you can open it again" }, "open round"),
       item.is_near_duplicate && el("span", { class: "badge near" }, "near-duplicate"),
+      this.labelling.badge(item),
       el("div", { class: "caption" }, el("span", {}, text[0]), el("span", {}, text[1])),
     );
     return Object.assign(card, { item });
@@ -210,15 +221,30 @@ class BrowsePage {
     if (item.task_id) return;
     const key = keyOf(item);
     if (isChosen && this.chosen.size >= MAX_CHOSEN) toast(`At most ${MAX_CHOSEN} can be selected.`, "bad");
-    else if (isChosen) this.chosen.set(key, (item.image ?? item).id);
-    else this.chosen.delete(key);
+    else if (isChosen) {
+      if (!this.chosen.size) this.labelling.restart();
+      this.chosen.set(key, (item.image ?? item).id);
+      this.lastChosen = item;
+    } else this.chosen.delete(key);
     this.showChosen();
+  }
+
+  /** Chooses all items from the last one chosen to this one, as far as they are loaded. */
+  chooseRange(item) {
+    const places = [this.lastChosen, item].map((one) => this.grid.placeOf(one));
+    if (places.includes(-1)) return;
+    const [first, last] = [Math.min(...places), Math.max(...places)];
+    for (let place = first; place <= last; place += 1) {
+      const one = this.grid.item(place);
+      if (one) this.choose(one, true);
+    }
   }
 
   async chooseAll() {
     try {
       for (let offset = 0; ; offset += PAGE) {
         const { total, items } = await this.load(offset, PAGE, undefined);
+        if (!this.chosen.size) this.labelling.restart();
         for (const item of items) if (!item.is_superseded) this.chosen.set(keyOf(item), (item.image ?? item).id);
         if (offset + PAGE >= total) break;
       }
@@ -246,10 +272,35 @@ class BrowsePage {
       el("strong", {}, `${count(number)} ${what} selected`),
       el("button", { class: "button button-quiet", type: "button", onclick: () => (this.chosen.clear(), this.showChosen()) }, "Clear"),
       el("span", { class: "spacer" }),
-      button("button-primary", "review", "A reviewer accepts, rejects or fixes each mask", isOfImages ? "Send their masks to review" : "Send to review"),
+      this.labelling.isUsed && !isOfImages && this.labelling.controls(),
+      button(this.labelling.isUsed ? "" : "button-primary", "review", "A reviewer accepts, rejects or fixes each mask", isOfImages ? "Send their masks to review" : "Send to review"),
       button("", "annotate", "Annotators correct the masks and add missing ones", isOfImages ? "Send to annotators" : "Send their images to annotators"),
       button("button-danger", "reject", "Releases and trainings leave them out", isOfImages ? "Delete their masks" : "Delete"),
     );
+  }
+
+  /** Labels the chosen masks with a category; null: each as suggested. */
+  async runLabel(category) {
+    if (this.view.show !== "masks" || !this.chosen.size) return;
+    const chosen = new Set(this.chosen.keys());
+    const given = { dataset: this.view.dataset, mask_ids: [...chosen], category, seconds: this.labelling.seconds };
+    for (const button of byId("commands").querySelectorAll("button")) button.disabled = true;
+    try {
+      const { labelled, left_out: left } = await api.browseCommand("label", given);
+      const what = `${count(labelled)} ${labelled === 1 ? "mask" : "masks"} labelled${category === null ? " as suggested" : ` “${category}”`}.`;
+      toast(left ? `${what} ${count(left)} left out: superseded, rejected, or without a suggestion.` : what, "good", 6);
+      for (const card of this.grid.cards.values()) {
+        if (!chosen.has(card.dataset.key)) continue;
+        if (category !== null || card.item.suggested !== "unlabelled") card.item.label = category ?? card.item.suggested;
+        card.querySelector(".name")?.remove();
+        card.querySelector(".caption").before(this.labelling.badge(card.item) ?? "");
+      }
+      this.chosen.clear();
+      this.showFigures();
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+    this.showChosen();
   }
 
   async run(command) {

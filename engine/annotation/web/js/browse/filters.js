@@ -3,11 +3,12 @@
 import { byId, el, svg } from "../shared/dom.js";
 import { count, words } from "../shared/format.js";
 
-const WORDS = ["stage", "round", "source", "annotator", "model", "verdict"];
+const WORDS = ["stage", "round", "source", "annotator", "model", "verdict", "label", "suggested"];
 const NUMBERS = [
   { name: "predicted_iou", title: "Predicted IoU", digits: 3 },
   { name: "stability_score", title: "Stability", digits: 3 },
   { name: "area", title: "Area in pixels", digits: 0 },
+  { name: "probability", title: "Sureness of the suggestion", digits: 3, isRare: true },
   { name: "created_at", title: "Made (UTC)", isTime: true },
 ];
 const WHICH = [
@@ -63,7 +64,8 @@ export class FilterPanel {
         return el("label", {}, box, el("span", { class: "value", title: value }, shownValue(name, value)), el("span", { class: "muted" }, count(masks)));
       }),
     );
-    list.parentElement.hidden = known.size === 0;
+    const isAllUnlabelled = ["label", "suggested"].includes(name) && known.size === 1 && known.has("unlabelled") && !chosen.size;
+    list.parentElement.hidden = known.size === 0 || isAllUnlabelled;
     if (focused !== null) [...list.querySelectorAll("input")].find((box) => box.value === focused)?.focus();
   }
 
@@ -100,6 +102,7 @@ export class FilterPanel {
     const part = this.parts.get(field.name);
     const ends = ["min", "max"].map((end) => this.view.params.get(`${field.name}_${end}`));
     for (const [at, end] of ends.entries()) part.inputs[at].value = fromParam(field, end);
+    part.picture.parentElement.hidden = Boolean(field.isRare) && !histogram.masks.some(Boolean) && ends.every((end) => end === null);
     part.reset.disabled = ends.every((end) => end === null);
     part.unknown.textContent = histogram.unknown ? `${count(histogram.unknown)} without it` : "";
     part.picture.replaceChildren(this.histogram(field, histogram, ends));
@@ -173,7 +176,8 @@ export class FilterPanel {
 function shownValue(name, value) {
   if (name === "round") return value === "0" ? "outside the loop" : `Round ${value}`;
   if (name === "verdict" && value === "none") return "No verdict";
-  return name === "annotator" || name === "model" ? value : words(value);
+  if (name === "suggested" && value === "unlabelled") return "No suggestion";
+  return ["annotator", "model", "label", "suggested"].includes(name) ? value : words(value);
 }
 
 function shownEdge(field, edge) {

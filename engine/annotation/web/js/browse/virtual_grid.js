@@ -67,6 +67,15 @@ export class VirtualGrid {
     return this.pages.get(Math.floor(index / PAGE))?.[index % PAGE] ?? null;
   }
 
+  /** The index of an item that is loaded; -1: it is not. */
+  placeOf(item) {
+    for (const [page, items] of this.pages) {
+      const place = items?.indexOf(item) ?? -1;
+      if (place >= 0) return page * PAGE + place;
+    }
+    return -1;
+  }
+
   /** Measures the grid anew. */
   fit() {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);

@@ -158,7 +158,8 @@ export const api = {
   /** `what`: masks, images, figures or outlines; `params`: URLSearchParams. */
   browse: (what, params, /** @type {Options} */ { signal } = {}) => call("GET", `/api/browse/${what}?${params}`, undefined, { signal }),
   imageHistory: (id) => call("GET", `/api/browse/images/${encodeURIComponent(id)}`),
-  /** `command`: review, annotate or reject; `chosen`: a ChosenMasks or ChosenImages. */
+  categories: (dataset) => call("GET", `/api/browse/categories?dataset=${encodeURIComponent(dataset)}`),
+  /** `command`: review, annotate, reject or label; `chosen`: a ChosenMasks, ChosenImages or LabelledMasks. */
   browseCommand: (command, chosen) => send("POST", `/api/browse/${command}`, chosen, long),
   /** The visitor's own submitted tasks, and the masks of one. */
   finished: (offset, limit, /** @type {Options} */ { signal } = {}) =>

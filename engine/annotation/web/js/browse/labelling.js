@@ -1,0 +1,98 @@
+// Labels for chosen masks: a list of categories to search, their keys, and the suggestions.
+
+import { byId, el } from "../shared/dom.js";
+import { percent } from "../shared/format.js";
+
+const UNLABELLED = "unlabelled";
+const NONE = "none of these";
+const CONFIRM_KEY = ".";
+const MOST_SECONDS = 300; // a longer pause is not work
+
+export class Labelling {
+  /** `label(category)` labels the chosen masks; null: each as suggested. */
+  constructor(label) {
+    this.label = label;
+    this.categories = [];
+    this.began = performance.now();
+    document.addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  /** The dataset's categories, in their order. */
+  use(categories) {
+    this.categories = categories;
+    this.byName = new Map(categories.map((one) => [one.name, one]));
+  }
+
+  get isUsed() {
+    return this.categories.length > 0;
+  }
+
+  /** Seconds since the last label, or since the first mask was chosen. */
+  get seconds() {
+    return Math.min(MOST_SECONDS, (performance.now() - this.began) / 1000);
+  }
+
+  restart() {
+    this.began = performance.now();
+  }
+
+  onKey(event) {
+    if (byId("commands").hidden || !this.isUsed || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input:not([type=checkbox]), select, textarea, dialog")) return;
+    const category = this.categories.find(({ key }) => key === event.key);
+    if (event.key !== CONFIRM_KEY && !category) return;
+    event.preventDefault();
+    this.label(category?.name ?? null);
+  }
+
+  /** The controls for the bar of commands. */
+  controls() {
+    const names = [...this.categories.map(({ name, key }) => ({ name, key })), { name: NONE, key: null }];
+    const options = names.map(({ name, key }) => el("option", { value: name }, key ? `key ${key}` : ""));
+    const input = el("input", {
+      id: "category",
+      list: "categories",
+      placeholder: "Category",
+      "aria-label": "Category",
+      autocomplete: "off",
+      onkeydown: (event) => event.key === "Enter" && this.labelFrom(event.target),
+    });
+    return el(
+      "span",
+      { class: "labelling" },
+      el("datalist", { id: "categories" }, options),
+      input,
+      el("button", { class: "button button-primary", type: "button", "data-command": "label", onclick: () => this.labelFrom(input) }, "Label"),
+      el(
+        "button",
+        { class: "button", type: "button", "data-command": "confirm", title: `Each mask gets the category suggested for it (key ${CONFIRM_KEY})`, onclick: () => this.label(null) },
+        "Confirm suggestions ",
+        el("kbd", {}, CONFIRM_KEY),
+      ),
+    );
+  }
+
+  labelFrom(input) {
+    const wanted = input.value.trim().toLowerCase();
+    const found = [...this.byName.keys(), NONE].find((name) => name.toLowerCase() === wanted);
+    input.setCustomValidity(found ? "" : "No category has this name");
+    if (!input.reportValidity()) return;
+    this.label(found);
+  }
+
+  /** What a card shows of a mask's label, or of the suggestion for it; null without either. */
+  badge({ label, suggested, probability }) {
+    if (!this.isUsed || label === undefined) return null;
+    const isSuggestion = label === UNLABELLED;
+    const name = isSuggestion ? suggested : label;
+    if (name === UNLABELLED) return null;
+    const text = isSuggestion && probability !== null ? `${name}? ${percent(probability)}` : name;
+    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? `Suggested: ${name}` : `Label: ${name}` }, this.dot(name), text);
+  }
+
+  dot(name) {
+    const dot = el("span", { class: "dot" });
+    dot.style.setProperty("--color", this.byName.get(name)?.color ?? "var(--muted)");
+    return dot;
+  }
+}

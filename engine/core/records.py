@@ -35,8 +35,8 @@ class Source(StrEnum):
     IMPORTED = "imported"
 
 
-PEOPLES = (Source.ANNOTATOR, Source.PREFILL)
-"""Sources of masks that annotators drew, or saw and confirmed."""
+PEOPLES = (Source.ANNOTATOR, Source.PREFILL, Source.IMPORTED)
+"""Sources of masks in the mask table that people drew, here or before an ingest, or confirmed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,6 +29,7 @@ app = typer.Typer(rich_markup_mode="markdown")
     epilog=example(
         "dataengine ingest photos/ --dataset photos",
         "dataengine ingest nuclei/images --coco nuclei/instances.json --dataset nuclei",
+        "dataengine ingest done/ --coco done.json --annotations-as masks --dataset photos",
     ),
 )
 def ingest(
@@ -49,6 +50,13 @@ def ingest(
             help="Replace annotations that images already have; the history keeps the old ones.",
         ),
     ] = False,
+    annotations_as: Annotated[
+        Literal["truth", "masks"],
+        typer.Option(
+            help="What annotations are: ground truth, for scores, or masks of people, to train on "
+            "and to release."
+        ),
+    ] = "truth",
     as_json: JsonOption = False,
 ) -> None:
     """Add images to a dataset. Unreadable files are quarantined and do not stop the rest.
@@ -59,10 +67,13 @@ def ingest(
         raise typer.BadParameter(f"{folder} is not a folder", param_hint="FOLDER")
     if coco is not None and not coco.is_file():
         raise typer.BadParameter(f"{coco} is not a file", param_hint="--coco")
-    if replace_annotations and coco is None:
-        raise typer.BadParameter(
-            "give the annotations with --coco", param_hint="--replace-annotations"
-        )
+    given = {
+        "--replace-annotations": replace_annotations,
+        "--annotations-as": annotations_as != "truth",
+    }
+    for option, is_given in given.items():
+        if is_given and coco is None:
+            raise typer.BadParameter("give the annotations with --coco", param_hint=option)
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.data.ingest import ingest as flow
         from flows.data.ingest import path_as_parameter
@@ -76,14 +87,18 @@ def ingest(
             crowds=crowds,
             frame=frame,
             replace_annotations=replace_annotations,
+            annotations_as=annotations_as,
         )
     if as_json:
         print_json(report)
         return
     replaced = f", {report['replaced']} images with new annotations" if report["replaced"] else ""
+    kind = "ground-truth masks" if annotations_as == "truth" else "masks of people"
     console.print(
         f"{report['added']} images added, {report['known']} already known, "
-        f"{report['quarantined']} quarantined, {report['masks']} ground-truth masks{replaced}"
+        f"{report['quarantined']} quarantined, {report['masks']} {kind}{replaced}"
     )
+    if report["labels"] or report["new_categories"]:
+        console.print(f"{report['labels']} labels, {report['new_categories']} new categories")
     print_near_duplicates(report["near_duplicates"], report["near_pairs"])
     print_left_out(report["passed_over"], report["problems"])

@@ -4,7 +4,7 @@ commands skip, so that nothing is skipped silently."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,35 @@ class PassedOver:
         self._counts[kind] = self._counts.get(kind, 0) + count
         examples = self._examples.setdefault(kind, [])
         examples += names[: NAMED - len(examples)]
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """Counts of an ingest. problems: quarantined files, suspicious images, and skipped or
+    suspicious annotations, with reasons. passed_over: everything skipped, as `PassedOver.rows`."""
+
+    files: int = 0
+    added: int = 0
+    known: int = 0
+    quarantined: int = 0
+    masks: int = 0
+    labels: int = 0
+    """Masks that got a label from the annotations."""
+    new_categories: int = 0
+    """Categories that the dataset's list gained."""
+    replaced: int = 0
+    """Images whose annotations of an earlier ingest were replaced."""
+    bytes: int = 0
+    """Bytes of the usable image files."""
+    near_duplicates: int = 0
+    """Images that nearly repeat another one of the dataset; found by this ingest."""
+    near_pairs: list[dict[str, str]] = field(default_factory=list)
+    """`name` and `other` of the first of them."""
+    problems: list[str] = field(default_factory=list)
+    passed_over: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from prefect import flow
 
 from engine.core.rle import encode_batch
 from engine.simulation.scenes import generate_scene
-from flows.data.ingest import imported, ingest
+from flows.data.annotations import imported
+from flows.data.ingest import ingest
 from flows.loop.data_engine import LoopPlan, data_engine
 from flows.release.release import release
 from flows.release.report_data import write_report
@@ -25,7 +26,7 @@ from flows.review.review import review
 from flows.training.scores import held_out_scores
 from flows.workspace import progress
 from flows.workspace.workspace import open_workspace
-from storage.formats.coco import CocoWriter
+from storage.formats.coco_writer import CocoWriter
 from storage.formats.images import write_jpeg, write_png
 
 DATASET = "demo"

@@ -48,7 +48,7 @@ from storage.catalog import (
     VerdictKind,
     new_id,
 )
-from storage.formats.coco import CocoWriter
+from storage.formats.coco_writer import CocoWriter
 from storage.formats.sa1b import write_sa1b
 from storage.outputs import OutputFolder
 

@@ -46,8 +46,8 @@ def choose_images(workspace: Workspace, row: Round, plan: PlannedRound) -> Chose
     """Choose unused images of the training split, as the plan says. With simulated annotators,
     stages 1 and 2 take images with ground truth only. People also get some held-out images without
     truth, in order of ingest: models are compared on their masks, and never trained on them. No
-    image is annotated whose near-duplicate is annotated, and no gold image by people. Stage 3
-    takes any image, unused ones first."""
+    image is annotated whose near-duplicate is annotated or whose masks were ingested, and no gold
+    image by people. Stage 3 takes any image, unused ones first."""
     if row.stage == Stage.FULLY_AUTOMATIC:
         return Chosen(image_ids=_for_stage_3(workspace, row, plan.images), why="in order of ingest")
     repeats = _Repeats(workspace, row)
@@ -58,12 +58,13 @@ def choose_images(workspace: Workspace, row: Round, plan: PlannedRound) -> Chose
     held_out: list[int] = []
     chosen_held_out: list[int] = []
     gold = set(gold_for_people(workspace, row.dataset_id, plan.annotator))
-    fresh = [image_id for image_id in fresh if image_id not in gold]
+    done = gold | _with_ingested_masks(workspace, dataset)
+    fresh = [image_id for image_id in fresh if image_id not in done]
     if plan.annotator == PEOPLE:
         held_out = images.unused_ids_in_loop(
             row.dataset_id, row.loop_id, limit=None, split=Split.HELD_OUT
         )
-        held_out = [image_id for image_id in held_out if image_id not in gold]
+        held_out = [image_id for image_id in held_out if image_id not in done]
         first = repeats.distinct(held_out)[:count]
         unknown = [image_id for image_id in first if image_id not in with_truth]
         share = min(len(unknown), count - 1, max(1, round(count * HELD_OUT_SHARE)))
@@ -79,6 +80,11 @@ def choose_images(workspace: Workspace, row: Round, plan: PlannedRound) -> Chose
     if chosen_held_out:
         why += f"; {len(chosen_held_out)} of them held out, to compare models"
     return Chosen(image_ids=together, why=why, skipped=skipped)
+
+
+def _with_ingested_masks(workspace: Workspace, dataset: str) -> set[int]:
+    counts = workspace.masks.counts(("image_id",), dataset=dataset, source=Source.IMPORTED)
+    return {int(str(key[0])) for key in counts}
 
 
 def _for_stage_3(workspace: Workspace, row: Round, count: int) -> list[int]:

@@ -217,12 +217,18 @@ def _made(run: Run, sums: RunSums) -> tuple[int, int]:
     if run.kind == RunKind.REVIEW:
         return 0, int(run.metrics.get("fix") or 0)
     if run.kind == RunKind.INGEST:
-        return int(run.metrics.get("added") or 0), 0
+        masks = int(run.metrics.get("masks") or 0) if _is_work(run) else 0
+        return int(run.metrics.get("added") or 0), masks
     return 0, 0
 
 
+def _is_work(run: Run) -> bool:
+    """Whether it is an ingest of annotations as masks of people."""
+    return run.kind == RunKind.INGEST and run.config.get("annotations_as") == "masks"
+
+
 def _accepted(run: Run, sums: RunSums, masks: int) -> int | None:
-    if run.kind in PEOPLES or run.kind == RunKind.REVIEW:
+    if run.kind in PEOPLES or run.kind == RunKind.REVIEW or _is_work(run):
         return max(0, masks - sums.rejected - sums.fixed)
     if run.kind == RunKind.FULLY_AUTOMATIC and sums.judged:
         return round(masks * sums.accepted / sums.judged)

@@ -1,4 +1,4 @@
-"""COCO instance JSON: read annotations of other tools, and export masks as a stream.
+"""COCO instance JSON: read annotations of other tools. `coco_writer` exports masks.
 
 Format: https://cocodataset.org/#format-data. Reading is defensive: a bad annotation is skipped with
 a reason; only a file that cannot be parsed as a whole raises. The file is parsed in memory (about
@@ -10,16 +10,13 @@ H = height, W = width.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any
 
 from engine.core.errors import DataEngineError
-from engine.core.records import Mask
 from engine.core.rle import RLE
 from storage.formats.coco_annotations import (
     UNUSABLE,
@@ -33,6 +30,7 @@ from storage.formats.coco_annotations import (
     plain_id,
     side_of,
 )
+from storage.formats.coco_categories import FileCategories
 from storage.formats.file_names import FileNames
 from storage.formats.frames import size_is_turned, stored_size
 from storage.formats.other_tools import tool_of
@@ -42,8 +40,6 @@ UNKNOWN_IMAGE = "annotations of images that the file does not have"
 AMBIGUOUS = "images whose name fits several"
 REPLACED = "images that were replaced after they were annotated"
 
-_COPY_CHARACTERS = 1 << 16
-
 
 class BadAnnotationsError(DataEngineError, ValueError):
     """An annotation file cannot be parsed as a whole. The message names the file and the fault:
@@ -52,12 +48,21 @@ class BadAnnotationsError(DataEngineError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImageAnnotations:
-    """The annotations of one image file: whether the COCO file names it, the masks, and one problem
-    per annotation that was skipped or looks wrong."""
+    """The annotations of one image file.
+
+    Attributes:
+        named: whether the COCO file names it.
+        masks: its masks.
+        problems: one per annotation that was skipped or looks wrong.
+        names: of the category of each mask; None: it has none.
+        name_problems: one per mask whose category is unknown.
+    """
 
     named: bool
     masks: list[RLE]
     problems: list[Problem]
+    names: list[str | None]
+    name_problems: list[Problem]
 
 
 class CocoDataset:
@@ -67,6 +72,7 @@ class CocoDataset:
         images: every image of the file.
         problems: of the file itself, one per annotation without an image; `find` returns those of
             single images.
+        categories: the file's categories.
     """
 
     def __init__(
@@ -77,8 +83,10 @@ class CocoDataset:
         *,
         folder: Path | None = None,
         conventions: Conventions | None = None,
+        categories: FileCategories | None = None,
     ) -> None:
         self.images = tuple(images)
+        self.categories = categories or FileCategories()
         self.problems: list[Problem] = []
         self._conventions = conventions or Conventions()
         self._annotations = self._by_image(annotations)
@@ -106,12 +114,18 @@ class CocoDataset:
         """
         images, problems = self._images_of(file_name, picture, sha256)
         masks: list[RLE] = []
+        names: list[str | None] = []
+        name_problems: list[Problem] = []
         for image in images:
             held = self._annotations.get(image.image_id, [])
             found, more = masks_of(image, held, picture, self._conventions, self._sizes_are_turned)
-            masks += found
             problems += more
-        return ImageAnnotations(bool(images), masks, problems)
+            for rle, number, annotation in found:
+                name, problem = self.categories.name_of(number, annotation)
+                masks.append(rle)
+                names.append(name)
+                name_problems += [problem] if problem else []
+        return ImageAnnotations(bool(images), masks, problems, names, name_problems)
 
     def masks_for(self, file_name: str, size: tuple[int, int]) -> tuple[list[RLE], list[Problem]]:
         """Masks and problems, as from `find`, of an image of this (H, W) without EXIF rotation."""
@@ -210,7 +224,14 @@ def read_coco(
     twice = [key for key, n in Counter(image.image_id for image in images).items() if n > 1]
     if twice:
         raise BadAnnotationsError(f"{path}: several images have the id {twice[0]!r}")
-    return CocoDataset(images, annotations, files_on_disk, folder=folder, conventions=conventions)
+    return CocoDataset(
+        images,
+        annotations,
+        files_on_disk,
+        folder=folder,
+        conventions=conventions,
+        categories=FileCategories(content.get("categories"), annotations),
+    )
 
 
 def parse_json_object(data: bytes, name: str) -> dict[str, Any]:
@@ -232,135 +253,6 @@ def parse_json_object(data: bytes, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadAnnotationsError(f"{name}: expected a JSON object, got a {json_type(content)}")
     return content
-
-
-class CocoWriter:
-    """Writes a COCO file image by image; what is held in memory is one image's masks.
-
-    Use as a context manager. The file appears under its name, whole, when the block ends; if the
-    block raises, nothing is left behind and an older file of that name stays as it was.
-    """
-
-    def __init__(self, path: Path, *, description: str = "") -> None:
-        self._path = path
-        self._description = description
-        fresh = f".{path.name}.{uuid.uuid4().hex}"
-        self._main_path = path.with_name(f"{fresh}.tmp")
-        self._images_path = path.with_name(f"{fresh}.images.tmp")
-        self._main: TextIO | None = None
-        self._images: TextIO | None = None
-        self._image_ids: set[int] = set()
-        self._written = 0
-
-    def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._main = self._main_path.open("w", encoding="utf-8")
-        self._images = self._images_path.open("w+", encoding="utf-8")
-        info = json.dumps({"description": self._description})
-        categories = json.dumps([{"id": 1, "name": "object", "supercategory": "object"}])
-        self._main.write(
-            f'{{"info":{info},\n"licenses":[],\n"categories":{categories},\n"annotations":['
-        )
-        return self
-
-    def add_image(
-        self,
-        image_id: int,
-        file_name: str,
-        height: int,
-        width: int,
-        masks: Iterable[Mask],
-        *,
-        sha256: str | None = None,
-        status: str | None = None,
-    ) -> None:
-        """Write one image and all its masks, or nothing if one does not fit; `status`, if given, is
-        a field of the image.
-
-        Annotation ids count from 1, because COCOeval treats 0 as "no match". The SHA-256 of the
-        image file is a field of our own: it identifies the file under any name.
-
-        Raises:
-            ValueError: a repeated image id, a mask whose size is not (height, width), or a score
-                that is not finite.
-            RuntimeError: called outside the `with` block.
-        """
-        if self._main is None or self._images is None:
-            raise RuntimeError("CocoWriter.add_image works inside its `with` block only")
-        if image_id in self._image_ids:
-            raise ValueError(f"image id {image_id} was written before")
-        image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
-        image |= {"sha256": sha256} if sha256 else {}
-        if status is not None:
-            image["status"] = status
-        lines = [
-            _line(_annotation_of(mask, image_id, self._written + number, (height, width)))
-            for number, mask in enumerate(masks, start=1)
-        ]
-        image_line = _line(image)
-        for number, line in enumerate(lines, start=self._written):
-            self._main.write(f",\n{line}" if number else f"\n{line}")
-        self._images.write(f",\n{image_line}" if self._image_ids else f"\n{image_line}")
-        self._image_ids.add(image_id)
-        self._written += len(lines)
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            for file in (self._main, self._images):
-                if file is not None:
-                    file.close()
-            self._main = self._images = None
-            self._main_path.unlink(missing_ok=True)
-            self._images_path.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        assert self._main is not None
-        assert self._images is not None
-        self._main.write('],\n"images":[')
-        self._images.seek(0)
-        while chunk := self._images.read(_COPY_CHARACTERS):
-            self._main.write(chunk)
-        self._main.write("]}\n")
-        self._main.flush()
-        os.fsync(self._main.fileno())
-        self._main.close()
-        self._main_path.replace(self._path)
-
-
-def box_xywh(box_xyxy: tuple[int, int, int, int]) -> list[int]:
-    """A half-open pixel box in COCO's form: [x, y, width, height]."""
-    x0, y0, x1, y1 = (int(value) for value in box_xyxy)
-    return [x0, y0, x1 - x0, y1 - y0]
-
-
-def _annotation_of(
-    mask: Mask, image_id: int, annotation_id: int, size: tuple[int, int]
-) -> dict[str, Any]:
-    if mask.rle.size != size:
-        raise ValueError(f"mask {mask.mask_id} has size {mask.rle.size}, its image {size} (H, W)")
-    annotation: dict[str, Any] = {
-        "id": annotation_id,
-        "image_id": image_id,
-        "category_id": 1,
-        "segmentation": mask.rle.as_json(),
-        "bbox": box_xywh(mask.box_xyxy),
-        "area": int(mask.area),
-        "iscrowd": 0,
-    }
-    scores = {"predicted_iou": mask.predicted_iou, "stability_score": mask.stability_score}
-    annotation |= {name: float(score) for name, score in scores.items() if score is not None}
-    return annotation | {
-        "stage": mask.stage.value,
-        "source": mask.source.value,
-        "mask_id": mask.mask_id,
-    }
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, separators=(",", ":"), allow_nan=False)
 
 
 def _list_of(content: dict[str, Any], key: str, path: Path) -> list[Any]:

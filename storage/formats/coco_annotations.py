@@ -102,8 +102,9 @@ def masks_of(
     picture: Picture,
     conventions: Conventions,
     sizes_are_turned: Callable[[], bool],
-) -> tuple[list[RLE], list[Problem]]:
-    """The image's objects as upright masks, and problems of skipped or odd annotations.
+) -> tuple[list[tuple[RLE, int, dict[str, Any]]], list[Problem]]:
+    """The image's objects as upright masks, each with its annotation and that one's index in the
+    file, and problems of skipped or odd annotations.
 
     Args:
         image: the file's entry.
@@ -112,7 +113,7 @@ def masks_of(
         conventions: how to read the annotations.
         sizes_are_turned: see `polygon_frame`.
     """
-    masks: list[RLE] = []
+    masks: list[tuple[RLE, int, dict[str, Any]]] = []
     problems: list[Problem] = []
     try:
         frame = _frame_of_polygons(image, annotations, picture, conventions, sizes_are_turned)
@@ -130,7 +131,8 @@ def masks_of(
             problems.append(Problem(UNUSABLE, f"{label}: {e}"))
             continue
         problems += [Problem(kind, f"{label}: {text}") for kind, text in _oddities(annotation, rle)]
-        masks.append(upright(rle, picture.orientation) if turned else rle)
+        rle = upright(rle, picture.orientation) if turned else rle
+        masks.append((rle, number, annotation))
     return masks, problems
 
 

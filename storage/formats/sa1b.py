@@ -30,7 +30,8 @@ import numpy as np
 
 from engine.core.records import Mask
 from engine.core.rle import RLE, area, box_xyxy
-from storage.formats.coco import BadAnnotationsError, box_xywh, parse_json_object
+from storage.formats.coco import BadAnnotationsError, parse_json_object
+from storage.formats.coco_writer import box_xywh
 from storage.formats.segmentation import json_type, rle_from_json, run_lengths
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from engine.core.rle import encode_batch
 from engine.simulation.scenes import generate_scene
-from flows.data.ingest import imported
+from flows.data.annotations import imported
 from flows.prefect_api import temporary_server
 from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, open_workspace
-from storage.formats.coco import CocoWriter
+from storage.formats.coco_writer import CocoWriter
 from storage.formats.images import write_png
 
 SIZE = (96, 128)

@@ -18,7 +18,9 @@ from engine.core import rle
 from engine.core.records import Source, Stage
 from flows.cli.main import app
 from flows.data import ingest
-from flows.data.ingest import IngestReport, imported, ingest_folder, path_as_parameter
+from flows.data.annotations import imported
+from flows.data.ingest import ingest_folder, path_as_parameter
+from flows.data.inputs import IngestReport
 from flows.operations.status import status_of
 from flows.release.image_names import ImageNames
 from flows.release.release import export_release

@@ -14,7 +14,8 @@ from skimage import data as photographs
 from sqlalchemy import update
 
 from flows.cli.tables import print_near_duplicates
-from flows.data.ingest import IngestReport, ingest_folder
+from flows.data.ingest import ingest_folder
+from flows.data.inputs import IngestReport
 from flows.loop.data_engine import LoopPlan
 from flows.operations.dashboard import WorkspaceReports
 from flows.operations.status import round_rows, status_of

@@ -14,7 +14,8 @@ from engine.core.records import Source
 from engine.core.rle import encode
 from engine.training.config import TrainConfig
 from engine.training.trainer import NoMasksError
-from flows.data.ingest import imported, ingest
+from flows.data.annotations import imported
+from flows.data.ingest import ingest
 from flows.training.recipe import TrainingData, train_config
 from flows.training.training_set import MaskSource
 from flows.workspace.workspace import Workspace

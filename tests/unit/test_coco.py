@@ -21,7 +21,8 @@ from pycocotools.cocoeval import COCOeval
 
 from engine.core import rle
 from engine.core.records import Mask, Source, Stage
-from storage.formats.coco import BadAnnotationsError, CocoDataset, CocoWriter, read_coco
+from storage.formats.coco import BadAnnotationsError, CocoDataset, read_coco
+from storage.formats.coco_writer import CocoWriter
 from storage.formats.segmentation import rle_from_json, rle_from_polygons, run_lengths
 
 SIZE = (20, 30)

@@ -147,7 +147,11 @@ def load_encoder(name: str, device: str = "cpu", **clip: Any) -> MaskEncoder:
         return lite_encoder(device)
     if name == "imagenet":
         return imagenet_encoder(device)
-    raise EncoderError(f"there is no encoder {name!r}; expected lite or imagenet")
+    if name.startswith("clip:"):
+        from engine.semantics.clip import load_clip
+
+        return load_clip(name, device=device, **clip)
+    raise EncoderError(f"there is no encoder {name!r}; expected lite, imagenet or clip:NAME")
 
 
 def lite_encoder(device: str = "cpu") -> TrunkEncoder:

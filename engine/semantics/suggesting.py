@@ -307,16 +307,27 @@ def _cross_validated(known: Labelled, fit: Callable[[Labelled], Fitted]) -> np.n
     return odds
 
 
-def log_loss(odds_NK: np.ndarray, category_N: np.ndarray) -> float:
-    """Return the mean negative log-probability of the true categories, columns in their order."""
-    index_N = np.unique(category_N, return_inverse=True)[1]
+def log_loss(
+    odds_NK: np.ndarray, category_N: np.ndarray, answers_K: np.ndarray | None = None
+) -> float:
+    """Return the mean negative log-probability of the true categories.
+
+    Args:
+        odds_NK: log-odds, columns in ascending order of categories.
+        category_N: true categories.
+        answers_K: the columns' categories, ascending; None: those of `category_N`.
+    """
+    answers = np.unique(category_N) if answers_K is None else answers_K
+    index_N = np.searchsorted(answers, category_N)
     return float(-log_softmax(odds_NK, axis=1)[np.arange(len(index_N)), index_N].mean())
 
 
-def best_temperature(odds_NK: np.ndarray, category_N: np.ndarray) -> float:
-    """Return what to divide log-odds by for the lowest log loss (Guo et al. 2017)."""
+def best_temperature(
+    odds_NK: np.ndarray, category_N: np.ndarray, answers_K: np.ndarray | None = None
+) -> float:
+    """Return what to divide log-odds by for the lowest log loss (Guo et al. 2017); see log_loss."""
     found = minimize_scalar(
-        lambda heat: log_loss(odds_NK / np.exp(heat), category_N), bounds=(-4.0, 4.0)
+        lambda heat: log_loss(odds_NK / np.exp(heat), category_N, answers_K), bounds=(-4.0, 4.0)
     )
     return float(np.exp(found.x))
 

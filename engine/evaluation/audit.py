@@ -22,7 +22,6 @@ from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
-from scipy.special import betaincinv
 
 LOOKS = 4
 """Largest number of looks of an audit; each doubles the sample."""
@@ -122,6 +121,8 @@ def share_of(counts: Counts, alpha: float) -> Share:
     estimate = float(weights @ np.where(judged > 0, hits / np.maximum(judged, 1), 0.5))
     if variance <= 0:  # every mask is judged
         return Share(estimate, estimate, estimate)
+    from scipy.special import betaincinv  # slow to import
+
     rate = float(weights @ rates)
     alike = rate * (1 - rate) / variance  # masks of a simple random sample
     good, bad = estimate * alike, (1 - estimate) * alike

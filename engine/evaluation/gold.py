@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy.special import betaincinv
 
 from engine.core.metrics import boundary_f, boundary_tolerance, match
 from engine.core.rle import RLE, decode, iou_matrix
@@ -132,6 +131,8 @@ def standing(answers: Sequence[tuple[int, int]]) -> Standing | None:
     alike = objects / _design_effect(table[:, 0], table[:, 1])
     good = alike * found / objects
     bad = alike - good
+    from scipy.special import betaincinv  # slow to import
+
     return Standing(
         len(table),
         found / objects,

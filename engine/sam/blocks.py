@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from segment_anything.modeling.image_encoder import Block
 from torch import nn
 
 from engine.sam.lite import InvertedResidual
+from engine.sam.modeling import Block
 from engine.sam.tiny_vit import Mlp, WindowAttention
 
 

@@ -11,21 +11,18 @@ from typing import Any
 
 import torch
 
+from engine.sam import tiny_vit
 from engine.sam.drawn_prompts import DrawnPromptEncoder
 from engine.sam.lite import EMBED_DIM, IMAGE_SIZE, STRIDE, LiteEncoder
-from engine.sam.torchvision_ops import ensure_torchvision
-
-ensure_torchvision()
-
-from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l  # noqa: E402
-from segment_anything.modeling import (  # noqa: E402
+from engine.sam.modeling import (
     MaskDecoder,
     PromptEncoder,
     Sam,
     TwoWayTransformer,
+    build_sam_vit_b,
+    build_sam_vit_h,
+    build_sam_vit_l,
 )
-
-from engine.sam import tiny_vit  # noqa: E402
 
 __all__ = ["ARCHITECTURES", "Sam", "build_sam"]
 

@@ -17,12 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from engine.sam.torchvision_ops import ensure_torchvision
-
-ensure_torchvision()
-
-from segment_anything.modeling import PromptEncoder  # noqa: E402
-from segment_anything.modeling.common import LayerNorm2d  # noqa: E402
+from engine.sam.modeling import LayerNorm2d, PromptEncoder
 
 DRAWING = "prompt_encoder.drawing."
 """Prefix of these weights in a model's state dict."""

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
 from torch.nn import functional as F
+
+from engine.sam.modeling import LayerNorm2d
 
 IMAGE_SIZE = 1024
 STRIDE = 16

@@ -3,7 +3,7 @@
 Where torchvision's CUDA build is installed beside a CPU build of torch, its compiled operators do
 not load, and `import torchvision` fails because `torchvision::nms` does not exist. This module
 declares the two operators that are named at import and implements `nms` on the CPU. It does nothing
-if torchvision imports without help.
+if torchvision imports without help. `engine.sam` itself does without torchvision.
 """
 
 from __future__ import annotations

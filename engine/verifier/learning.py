@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import rankdata
 
 from engine.core.errors import DataEngineError
 from engine.evaluation.bootstrap import ByImage, Gain, paired_gain
@@ -208,6 +207,8 @@ def quality(probability_N: np.ndarray, accepted_N: np.ndarray) -> dict[str, floa
     calibration error over ten bins)."""
     good = int(accepted_N.sum())
     bad = len(accepted_N) - good
+    from scipy.stats import rankdata  # slow to import
+
     ranks = rankdata(probability_N)[accepted_N].sum()
     area = (ranks - good * (good + 1) / 2) / (good * bad) if good and bad else None
     error = reliability(probability_N, accepted_N.astype(np.float64))["predicted_iou_error"]

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import betaincinv
 
 CONFIDENCE = 0.95
 """Of the one-sided intervals."""
@@ -122,6 +121,8 @@ def _side(
 
 def lower_end(share: float, count: float, confidence: float = CONFIDENCE) -> float:
     """Return the lower end of a share's one-sided interval, from `count` independent masks."""
+    from scipy.special import betaincinv  # slow to import
+
     hits = share * count
     return float(betaincinv(hits, count - hits + 1, 1 - confidence)) if hits > 0 else 0.0
 

@@ -19,12 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from engine.core.overlay import shrink
 from storage.formats.images import write_jpeg
@@ -255,6 +251,10 @@ def _drawn(chart: _Chart, rounds: Sequence[RoundRow]) -> _Chart:
     """Return the chart with its SVG, or without if no value is known."""
     if not any(series.known for series in chart.series):
         return chart
+    import matplotlib  # slow to import
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     # Text stays text; the salt makes ids unique per chart and equal in every run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": chart.key}):
         figure = Figure(figsize=(4.7, 2.35))
@@ -274,6 +274,8 @@ def _drawn(chart: _Chart, rounds: Sequence[RoundRow]) -> _Chart:
 
 def _prepare(axes: Axes, chart: _Chart, rounds: Sequence[RoundRow]) -> None:
     """Set up axes and grid, with round numbers and stages below."""
+    from matplotlib.ticker import MaxNLocator
+
     known = [value for series in chart.series for value in series.known]
     low, high = (min(known), max(known)) if len(chart.series) > 1 else (0.0, max(known))
     room = max(high - low, 0.02) * 0.25  # for the labels

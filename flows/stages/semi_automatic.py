@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from prefect import flow
@@ -19,9 +19,6 @@ from engine.automatic import MaskGenerator
 from engine.core.metrics import match
 from engine.core.records import Mask, Source
 from engine.core.rle import RLE, decode, iou_matrix
-from engine.detector import Detector
-from engine.detector.masks import detect_masks
-from engine.detector.prefill import ScoredMask, keep_distinct
 from engine.sam import Segmenter
 from engine.sam.tiles import TiledPredictor
 from flows.stages.annotation_round import run_annotation_round
@@ -38,6 +35,9 @@ from storage.catalog import Image, Round, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectExistsError, named_by_catalog
+
+if TYPE_CHECKING:  # it imports torchvision, which takes seconds
+    from engine.detector import Detector
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,8 @@ def _finder(workspace: Workspace, context: RunContext) -> Callable[[Image], list
         masks = _detected(generator.segmenter, detector, context, image.id, pixels)
         if source == "detector":
             return masks
+        from engine.detector.prefill import ScoredMask, keep_distinct
+
         masks += _confident(generator, context, image.id, pixels)
         kept = keep_distinct([ScoredMask(m.rle, m.predicted_iou or 0.0) for m in masks])
         return [masks[index] for index in kept]
@@ -123,6 +125,8 @@ def _detected(
     image_id: int,
     pixels_HWC: np.ndarray,
 ) -> list[Mask]:
+    from engine.detector.masks import detect_masks
+
     found = detect_masks(segmenter, detector, pixels_HWC, segmenter.embed(pixels_HWC))
     sure = [mask for mask in found if mask.confidence >= detector.card.confident]
     origin = context.provenance(Source.PREFILL)

@@ -52,6 +52,7 @@ from engine.sam import Segmenter, Thresholds, load_segmenter
 from engine.sam.build import ARCHITECTURES, build_sam
 from engine.sam.checkpoint import SHIPPED
 from engine.sam.decode import PromptBatch, decode_without_masks
+from engine.sam.torchvision_ops import ensure_torchvision
 from flows.workspace.settings import load_settings
 from storage.formats.images import read_image, write_png
 from tests.benchmarks.base_model import folder_images
@@ -120,6 +121,7 @@ def _spread_scores(segmenter: Segmenter, points_per_side: int) -> float:
 
 def ways(segmenter: Segmenter, config: GeneratorConfig) -> dict[str, Callable[[np.ndarray], Masks]]:
     """Return the three generators by name."""
+    ensure_torchvision()
     from segment_anything import SamAutomaticMaskGenerator
 
     peer = SamAutomaticMaskGenerator(

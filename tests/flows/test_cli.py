@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,13 @@ def test_every_command_shows_an_example(name: str) -> None:
     assert result.exit_code == 0
     assert "Example" in result.output
     assert f"dataengine {name}" in result.output
+
+
+def test_flows_start_without_the_packages_that_take_seconds_and_few_of_them_use() -> None:
+    seldom = ("torchvision", "torch._dynamo", "scipy.stats", "scipy.special", "matplotlib")
+    code = f"import sys, flows.deploy.prefect_flows; print(sys.modules.keys() & {set(seldom)})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_outside_a_workspace_the_error_says_what_to_do(

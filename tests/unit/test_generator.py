@@ -24,6 +24,7 @@ from engine.core.rle import decode as decode_rle
 from engine.core.rle import encode
 from engine.sam import Embedding, Segmenter, Thresholds
 from engine.sam.build import build_sam
+from engine.sam.torchvision_ops import ensure_torchvision
 
 torch.set_num_threads(1)
 WHOLE = (0, 0, 40, 20)
@@ -110,6 +111,7 @@ def test_the_crops_of_each_layer_cover_the_image(
 
 
 def test_crops_agree_with_segment_anythings() -> None:
+    ensure_torchvision()
     from segment_anything.utils.amg import generate_crop_boxes
 
     for size in ((480, 640), (333, 1001), (50, 50)):
@@ -181,6 +183,7 @@ def test_stability_is_the_iou_of_a_tight_and_a_loose_cut() -> None:
 
 
 def library_clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
+    ensure_torchvision()
     from segment_anything.utils.amg import remove_small_regions
 
     filled, holes = remove_small_regions(mask, least, mode="holes")

@@ -1,147 +1,135 @@
-"""Vectors of masks, and suggested categories, through their flows."""
+"""Vectors of masks, suggested categories and search, through their flows and commands."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from engine.core.categories import Category, CategoryList
-from engine.core.records import Mask, Provenance, Source, Stage
-from engine.core.rle import encode
 from engine.semantics.suggesting import TooFewLabelsError
+from flows.cli.main import app
+from flows.data.annotations import AnnotationsAs
 from flows.data.ingest import ingest_folder
 from flows.semantics.suggesting import known_labels, suggest_labels
 from flows.semantics.vectors import make_vectors, read_vectors
 from flows.workspace.workspace import Workspace
-from storage.catalog import LabelSource, NewLabel, RunKind, Split
-from storage.formats.images import write_png
+from storage.catalog import LabelSource, NewLabel
+from tests.labelled_folders import true_shapes, write_pictures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-SIDE = 96
-SHAPES = ("disk", "square", "cross")
-IMAGES = 14
 
-
-def draw(number: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """An image with one object of each shape of SHAPES, left to right, and their masks."""
-    rng = np.random.default_rng(number)
-    image = rng.integers(90, 160, (SIDE, 3 * SIDE, 3), np.uint8)
-    masks = []
-    for place, shape in enumerate(SHAPES):
-        mask = np.zeros(image.shape[:2], np.uint8)
-        x, y, size = place * SIDE + int(rng.integers(40, 56)), int(rng.integers(40, 56)), 24
-        if shape == "disk":
-            cv2.circle(mask, (x, y), size, 1, -1)
-        elif shape == "square":
-            cv2.rectangle(mask, (x - size, y - size), (x + size, y + size), 1, -1)
-        else:
-            cv2.line(mask, (x - size, y), (x + size, y), 1, 9)
-            cv2.line(mask, (x, y - size), (x, y + size), 1, 9)
-        color = rng.integers(0, 256, 3)
-        image[mask > 0] = np.clip(color + rng.integers(-10, 10, 3), 0, 255)
-        masks.append(mask > 0)
-    return image, masks
-
-
-@pytest.fixture
-def shapes(workspace: Workspace, tmp_path: Path) -> list[Mask]:
-    """Masks of IMAGES images of the dataset `shapes`, three of each image, in their order."""
-    folder = tmp_path / "shapes"
-    folder.mkdir()
-    drawn = [draw(number) for number in range(IMAGES)]
-    for number, (image, _) in enumerate(drawn):
-        (folder / f"{number:02d}.png").write_bytes(write_png(image))
-    ingest_folder(workspace, "shapes", folder, held_out=0.25)
-    dataset = workspace.catalog.datasets.get("shapes")
-    run = workspace.catalog.runs.start(
-        "drawn", RunKind.ASSISTED_MANUAL, dataset_id=dataset.id, code_version="test"
+def ingest(workspace: Workspace, folder: Path, *, held_out: float = 0.0) -> None:
+    ingest_folder(
+        workspace,
+        "shapes",
+        folder,
+        folder / "instances.json",
+        held_out=held_out,
+        annotations_as=AnnotationsAs.MASKS,
     )
-    origin = Provenance(
-        dataset="shapes",
-        stage=Stage.ASSISTED_MANUAL,
-        round=0,
-        run_id=run.id,
-        shard=0,
-        model="lite",
-        source=Source.ANNOTATOR,
-        annotator="Ada",
-    )
-    images = workspace.catalog.images.get_many(list(workspace.catalog.images.ids(dataset.id)))
-    masks = [
-        origin.mask(image.id, place, encode(mask))
-        for image in sorted(images, key=lambda one: one.file_name)
-        for place, mask in enumerate(drawn[int(Path(image.file_name).stem)][1])
-    ]
-    workspace.masks.commit(masks, run_id=run.id, shard=0)
-    names = [Category(id=number, name=name) for number, name in enumerate(SHAPES, 1)]
-    categories = CategoryList(categories=tuple(names))
-    workspace.catalog.categories.set(dataset.id, categories, expected_version=0)
-    return masks
 
 
-def label(workspace: Workspace, masks: list[Mask]) -> None:
-    """Label masks with their true shapes, as a person does."""
-    dataset = workspace.catalog.datasets.get("shapes")
-    labels = [
-        NewLabel(
-            mask_id=mask.mask_id,
-            image_id=mask.image_id,
-            category_id=int(mask.mask_id.rpartition("/")[2]) + 1,
-            source=LabelSource.ANNOTATOR,
-        )
-        for mask in masks
-    ]
-    workspace.catalog.labels.add_many(dataset.id, labels)
+def shape_of(workspace: Workspace, *folders: Path) -> dict[str, str]:
+    """The true shape of each mask, by mask id."""
+    known = {name: shape for folder in folders for name, shape in true_shapes(folder).items()}
+    masks = list(workspace.masks.masks(dataset="shapes", current_only=True))
+    names = {
+        i.id: i.file_name for i in workspace.catalog.images.get_many([m.image_id for m in masks])
+    }
+    return {m.mask_id: known[f"{names[m.image_id]} {m.rle.counts.decode()}"] for m in masks}
+
+
+def run(workspace: Workspace, *words: str) -> Any:
+    """The JSON of a command."""
+    root = {"DATAENGINE_WORKSPACE": str(workspace.settings.root)}
+    result = CliRunner().invoke(app, [*words, "--json"], env=root, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output.strip().splitlines()[-1])
 
 
 def test_each_mask_gets_one_vector_and_a_second_run_makes_only_those_of_new_masks(
-    workspace: Workspace, shapes: list[Mask]
+    workspace: Workspace, tmp_path: Path
 ) -> None:
+    root = str(workspace.settings.root)
+    ingest(workspace, write_pictures(tmp_path / "first", range(3)))
+    first, again = make_vectors(root, "shapes"), make_vectors(root, "shapes")
+    ingest(workspace, write_pictures(tmp_path / "second", range(3, 5)))
+    later = make_vectors(root, "shapes")
+    assert (first["images"], again["masks"], later["images"]) == (3, 0, 2)
     dataset = workspace.catalog.datasets.get("shapes")
-    first = make_vectors(str(workspace.settings.root), "shapes")
-    again = make_vectors(str(workspace.settings.root), "shapes")
-    assert (first["images"], first["masks"], again["masks"]) == (IMAGES, 3 * IMAGES, 0)
     blocks = read_vectors(workspace, dataset, first["encoder"])
     ids = [one for block in blocks for one in block.mask_ids.to_pylist()]
-    assert sorted(ids) == sorted(mask.mask_id for mask in shapes)
+    assert sorted(ids) == sorted(mask.mask_id for mask in workspace.masks.masks())
     lengths = np.concatenate([np.linalg.norm(b.vectors_ND.astype(float), axis=1) for b in blocks])
     assert lengths == pytest.approx(1, abs=0.01)
 
 
-def test_labels_of_a_few_masks_suggest_those_of_the_others_and_confident_ones_are_written(
-    workspace: Workspace, shapes: list[Mask]
+def test_labels_of_some_masks_suggest_those_of_others_and_sure_ones_are_written(
+    workspace: Workspace, tmp_path: Path
 ) -> None:
     root = str(workspace.settings.root)
-    dataset = workspace.catalog.datasets.get("shapes")
-    held_out = set(workspace.catalog.images.ids(dataset.id, split=Split.HELD_OUT))
-    train = [mask for mask in shapes if mask.image_id not in held_out]
-    label(workspace, train[:24])
+    named = write_pictures(tmp_path / "named", range(12))
+    others = write_pictures(tmp_path / "others", range(100, 108), named=False)
+    for folder in (named, others):
+        ingest(workspace, folder)
+    truth = shape_of(workspace, named, others)
     found = suggest_labels(root, "shapes", precision=0.8, confirm=True)
-    assert found["labels"] == 24
-    assert found["masks"] == 3 * IMAGES - 24
-    assert found["confirmed"] == found["sure"] >= 9
+    assert found["categories"] == 3
+    assert found["masks"] == len(truth) - found["labels"]
+    assert found["confirmed"] == found["sure"] >= 8
+
+    dataset = workspace.catalog.datasets.get("shapes")
+    names = workspace.catalog.categories.current(dataset.id).categories.names
     known = known_labels(workspace, dataset)
-    given = {mask: who for mask, who in known.source.items() if who == LabelSource.MODEL}
-    right = [known.category[mask] == int(mask.rpartition("/")[2]) + 1 for mask in given]
+    by_model = [one for one, who in known.source.items() if who == LabelSource.MODEL]
+    right = [names[known.category[one]] == truth[one] for one in by_model]
     assert len(right) == found["confirmed"]
     assert np.mean(right) >= 0.8
 
-    same = suggest_labels(root, "shapes", precision=0.8)
-    assert same["suggester"] == found["suggester"]
-    assert same["reason"] == "no new labels"
-    label(workspace, train[24:27])  # a person overrules the model
-    newer = suggest_labels(root, "shapes", precision=0.8)
+    assert suggest_labels(root, "shapes", precision=0.8)["reason"] == "no new labels"
+    wrong = by_model[0]  # a person overrules the model
+    [image_id] = [m.image_id for m in workspace.masks.masks() if m.mask_id == wrong]
+    label = NewLabel(
+        mask_id=wrong, image_id=image_id, category_id=None, source=LabelSource.ANNOTATOR
+    )
+    workspace.catalog.labels.add_many(dataset.id, [label])
+    newer = suggest_labels(root, "shapes", precision=0.8, confirm=True)
     assert newer["suggester"] != found["suggester"]
-    assert newer["masks"] == found["masks"] - 3
+    assert known_labels(workspace, dataset).category[wrong] == 0
+    assert (
+        run(workspace, "labels", "rollback", "--dataset", "shapes")["suggester"]
+        == found["suggester"]
+    )
+
+    status = run(workspace, "labels", "status", "--dataset", "shapes")
+    assert status["masks"] == len(truth)
+    assert status["vectors"] == {found["encoder"]: len(truth)}
+    first = next(iter(truth))
+    like = run(workspace, "find", "--like", first, "--dataset", "shapes", "--count", "5")["masks"]
+    assert len(like) == 5
+    assert first not in {one["mask_id"] for one in like}
+    sheet = tmp_path / "stars.png"
+    stars = run(workspace, "find", "star", "--dataset", "shapes", "--sheet", str(sheet))["masks"]
+    assert np.mean([truth[one["mask_id"]] == "star" for one in stars]) >= 0.8
+    assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
-def test_held_out_images_teach_nothing(workspace: Workspace, shapes: list[Mask]) -> None:
-    dataset = workspace.catalog.datasets.get("shapes")
-    held_out = set(workspace.catalog.images.ids(dataset.id, split=Split.HELD_OUT))
-    label(workspace, [mask for mask in shapes if mask.image_id in held_out])
+def test_the_suggester_is_scored_on_held_out_images_which_teach_it_nothing(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    root = str(workspace.settings.root)
+    held_out = write_pictures(tmp_path / "held", range(200, 206))
+    ingest(workspace, held_out, held_out=1.0)
     with pytest.raises(TooFewLabelsError, match="0 labelled masks of 0 categories"):
-        suggest_labels(str(workspace.settings.root), "shapes")
+        suggest_labels(root, "shapes")
+    ingest(workspace, write_pictures(tmp_path / "named", range(12)))
+    assert suggest_labels(root, "shapes")["images"] <= 12
+    scores = run(workspace, "labels", "evaluate", "--dataset", "shapes")
+    assert scores["images"] == 6
+    assert set(scores["categories"]) == {"circle", "star", "cross"}
+    assert scores["accuracy"] > 0.6

@@ -125,6 +125,19 @@ ROUTE = Form(
     describe=_describe_route,
     arguments=lambda f: ["verifier", "route", *option_arguments(f, "dataset", "precision")],
 )
+SUGGEST = Form(
+    title="Suggest categories",
+    defaults=lambda w, d: {"dataset": d, "encoder": "lite", "precision": 0.95},
+    describe=lambda w, d, f: (
+        f"make the vectors of {d.name} that are missing, learn from people's labels unless there "
+        "are no new ones, and suggest categories for the other masks; nothing is labelled"
+    ),
+    arguments=lambda f: [
+        "labels",
+        "suggest",
+        *option_arguments(f, "dataset", "encoder", "precision"),
+    ],
+)
 RELEASE = Form(
     title="Make a release",
     defaults=lambda w, d: {"dataset": d, "name": f"{d}-{datetime.now(UTC):%Y%m%d}"},

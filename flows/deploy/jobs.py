@@ -81,6 +81,8 @@ _FLOWS = "flows.deploy.prefect_flows"
 _SAME_DATASET = {"dataset": "{{ event.payload.dataset }}"}
 _IF_DUE = {**_SAME_DATASET, "only_if_due": True}
 
+_ENCODER = JobOption(name="encoder", help="lite, imagenet or clip:NAME.", kind=str, default="lite")
+
 _DEFINITIONS = (
     JobDefinition(
         name="generate",
@@ -155,6 +157,33 @@ _DEFINITIONS = (
             example="0 6 * * *",
         ),
         form=job_forms.ROUTE,
+    ),
+    JobDefinition(
+        name="vectors",
+        entrypoint=f"{_FLOWS}.make_vectors_of_dataset",
+        options=(_ENCODER,),
+        schedule=ScheduleCommand(
+            help="Make the vectors that masks lack, for suggestions and search.",
+            example="0 1 * * *",
+        ),
+    ),
+    JobDefinition(
+        name="suggest",
+        entrypoint=f"{_FLOWS}.suggest_labels_of_dataset",
+        options=(
+            _ENCODER,
+            JobOption(
+                name="precision",
+                help="share of sure suggestions that is right.",
+                kind=float,
+                default=0.95,
+            ),
+        ),
+        schedule=ScheduleCommand(
+            help="Learn from people's labels, and suggest categories for the other masks.",
+            example="0 * * * *",
+        ),
+        form=job_forms.SUGGEST,
     ),
     JobDefinition(
         name="release",

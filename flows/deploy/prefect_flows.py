@@ -23,6 +23,7 @@ from flows.review.rescore import rescore_dataset
 from flows.review.review import finish_review, queue_sample, start_review
 from flows.review.verifier_routing import RouteOptions, route_dataset
 from flows.review.verifier_training import run_training
+from flows.semantics.vectors import make_vectors
 from flows.stages.fully_automatic import RUNS, generate, images_without_masks
 from flows.training.retrain import retrain
 from flows.workspace import progress
@@ -113,6 +114,28 @@ def route_masks_of_dataset(workspace: str, dataset: str, precision: float = 0.95
     with opened(workspace) as found:
         options = RouteOptions(precision=precision)
         return route_dataset(found, found.catalog.datasets.get(dataset), options)
+
+
+@flow
+def make_vectors_of_dataset(workspace: str, dataset: str, encoder: str = "lite") -> dict[str, Any]:
+    """Prefect flow around `make_vectors`: the vectors that the dataset's masks lack."""
+    with opened(workspace):
+        return make_vectors(workspace, dataset, encoder)
+
+
+@flow
+def suggest_labels_of_dataset(
+    workspace: str, dataset: str, encoder: str = "lite", precision: float = 0.95
+) -> dict[str, Any]:
+    """Prefect flow around `suggest_labels`. Without enough labels nothing is learned."""
+    from engine.semantics.suggesting import TooFewLabelsError
+    from flows.semantics.suggesting import suggest_labels
+
+    with opened(workspace):
+        try:
+            return suggest_labels(workspace, dataset, encoder, precision)
+        except TooFewLabelsError as error:
+            return {"suggester": None, "reason": str(error)}
 
 
 @flow

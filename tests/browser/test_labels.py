@@ -97,7 +97,7 @@ def test_a_few_labels_become_those_of_all_masks(
     assert sum(people.values()) == found["masks"]
 
     run(workspace, "release", "first", "--dataset", "shapes")
-    run(workspace, "export", "first", str(tmp_path / "out"))
+    run(workspace, "export", "first", "--out", str(tmp_path / "out"))
     [path] = (tmp_path / "out").rglob("instances.json")
     exported = COCO(str(path))
     names = {row["id"]: row["name"] for row in exported.loadCats(exported.getCatIds())}

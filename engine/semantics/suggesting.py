@@ -80,8 +80,12 @@ class SuggesterCard:
     """The version of the encoder whose vectors it reads."""
     dataset: str = ""
     parent: str | None = None
+    by: str = "labels"
+    """What it was asked to learn from: `labels`, `texts`, or `best` of both."""
     method: str = "probe"
     """`probe`, `neighbours` or `texts`."""
+    texts: str = ""
+    """Digest of the categories' names and descriptions, if it was to learn from these."""
     precision: float = 0.95
     confident: float = 1.01
     """Least probability, [0, 1], of suggestions that need no person; above 1: none do."""

@@ -57,6 +57,7 @@ def vectors(
     epilog=example(
         "dataengine labels suggest --dataset photos",
         "dataengine labels suggest --dataset photos --precision 0.98 --confirm",
+        "dataengine labels suggest --encoder clip:ViT-B-32/laion2b_s34b_b79k --by texts",
     )
 )
 def suggest(
@@ -69,18 +70,27 @@ def suggest(
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Label the masks whose suggestion is sure.")
     ] = False,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What to learn from: labels; texts, the names and descriptions, by a CLIP; or "
+            "best, whichever fits people's labels better."
+        ),
+    ] = "labels",
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from people's labels, and suggest categories for the other masks.
+    """Learn from people's labels or from texts, and suggest categories for the other masks.
 
     Labels that --confirm writes have the source `model`; people's labels replace them.
     """
+    if by not in ("labels", "texts", "best"):
+        raise typer.BadParameter(f"expected labels, texts or best, got {by}", param_hint="--by")
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.semantics.suggesting import suggest_labels
 
         workspace.catalog.datasets.get(dataset)
         root = str(workspace.settings.root)
-        result = suggest_labels(root, dataset, encoder, precision, confirm)
+        result = suggest_labels(root, dataset, encoder, precision, confirm, by)
     if as_json:
         print_json(result)
     else:
@@ -90,10 +100,11 @@ def suggest(
 def print_suggestions(result: dict[str, Any]) -> None:
     """Print what was learned, and how many suggestions are sure, by category."""
     learned = (
-        f"{result['suggester']} ({result['reason']}): {result['labels']:,} labels of "
-        f"{result['categories']} categories on {result['images']:,} images; right on "
-        f"{result['accuracy']:.1%} of the labelled masks of images that it did not see"
+        f"{result['suggester']} ({result['reason']}), by {result['method']}: {result['labels']:,} "
+        f"labels of {result['categories']} categories on {result['images']:,} images"
     )
+    if result["accuracy"] is not None:
+        learned += f"; right on {result['accuracy']:.1%} of labelled masks that it did not see"
     console.print(learned, markup=False, soft_wrap=True)
     table = Table(header_style="bold", title=f"{result['dataset']}: sure suggestions")
     table.add_column("category")
@@ -110,6 +121,36 @@ def print_suggestions(result: dict[str, Any]) -> None:
         told = f"{result['sure']:,} of {result['masks']:,} masks need no person"
         told += f"; {result['confirmed']:,} labels written" if result["confirmed"] else ""
     console.print(told, markup=False, soft_wrap=True)
+
+
+@app.command(
+    epilog=example(
+        "DATAENGINE_LLM_URL=http://127.0.0.1:11434/v1 DATAENGINE_LLM_MODEL=llama3.2 "
+        "dataengine labels describe --dataset photos",
+        'dataengine labels describe --dataset photos --domain "photographs of a sorting belt"',
+    )
+)
+def describe(
+    dataset: DatasetOption = "default",
+    domain: Annotated[str, typer.Option(help="What the images show, for the questions.")] = "",
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Ask about all categories again; edits are lost.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a language model describe the categories, for suggestions by texts (CuPL).
+
+    The sentences are written to descriptions/DATASET.yaml in the workspace: read and edit them.
+    """
+    with in_workspace(as_json) as workspace:
+        from flows.semantics.descriptions import describe_categories
+
+        row = workspace.catalog.datasets.get(dataset)
+        path, asked = describe_categories(workspace, row, domain=domain, renew=renew)
+    if as_json:
+        print_json({"dataset": dataset, "file": str(path), "described": asked})
+    else:
+        console.print(f"{asked} categories described: {path}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog=example("dataengine labels status --dataset photos"))

@@ -5,10 +5,13 @@ N = masks.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,13 @@ from engine.semantics.suggesting import (
     Labelled,
     Suggester,
     SuggesterCard,
+    SuggesterError,
     Suggestions,
+    TooFewLabelsError,
     learn,
 )
+from engine.semantics.texts import texts_suggester
+from flows.semantics.descriptions import descriptions_of
 from flows.semantics.vectors import make_vectors, mask_encoder, read_vectors, vector_runs
 from flows.workspace.run_lock import named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
@@ -39,6 +46,9 @@ from storage.vectors import MaskVectors
 
 PEOPLES = (LabelSource.ANNOTATOR, LabelSource.IMPORTED)
 """Sources of labels that a suggester learns from."""
+
+BY = ("labels", "texts", "best")
+PREFIX = "clip:"
 
 PAGE = 10_000
 """Labels read at once."""
@@ -85,26 +95,38 @@ def suggest_labels(
     encoder: str = "lite",
     precision: float = 0.95,
     confirm: bool = False,
+    by: str = "labels",
 ) -> dict[str, Any]:
-    """Prefect flow: make missing vectors, learn a suggester from people's labels unless there are
-    no new ones, and suggest categories for the other masks.
+    """Prefect flow: make missing vectors, learn a suggester unless nothing is new, and suggest
+    categories for the masks that people have not labelled.
 
     Args:
         encoder: whose vectors are read.
+        by: what is learned from: people's `labels`; `texts`, the categories' names and
+            descriptions, by a CLIP; or `best`, which of both has the lower log loss on labels.
         precision: share of confident suggestions that is to be right.
         confirm: label the masks whose suggestion is confident; these labels have the source
             `model` and give way to people's.
 
     Raises:
         TooFewLabelsError: there are not enough labels to learn from.
+        SuggesterError: texts are asked for, and the encoder is no CLIP or the list has fewer than
+            two categories.
     """
+    if by not in BY:
+        raise ValueError(f"by is {by!r}, expected one of {', '.join(BY)}")
     opened = open_workspace(workspace)
     row = opened.catalog.datasets.get(dataset)
+    if by != "labels" and not encoder.startswith(PREFIX):
+        raise SuggesterError(
+            f"{encoder} reads no texts: suggest with --encoder clip:NAME, or by labels"
+        )
     made = make_vectors(workspace, dataset, encoder)
     version = mask_encoder(opened, encoder).version
     with named_lock(opened, f"suggest/{row.id}"):
         blocks, known = read_vectors(opened, row, version), known_labels(opened, row)
-        stored, reason = _refreshed(opened, row, version, precision, blocks, known)
+        wanted = _Wanted(opened, row, encoder, version, precision, by)
+        stored, reason = _refreshed(wanted, blocks, known)
         suggester = load_suggester(opened, stored)
         found = suggest_masks(opened, row, suggester, blocks, known)
         sure = found.suggested.probability_N >= suggester.card.confident
@@ -117,8 +139,10 @@ def suggest_labels(
         "reason": reason,
         "encoder": version,
         "vectors_made": made["masks"],
-        **{name: stored.card["data"][name] for name in ("labels", "categories", "images")},
-        **{name: stored.card["scores"][name] for name in ("accuracy", "log_loss")},
+        "method": stored.card["method"],
+        **{name: stored.card["data"].get(name, 0) for name in ("labels", "categories", "images")},
+        **{name: stored.card["scores"].get(name) for name in ("accuracy", "log_loss")},
+        "compared": stored.card["scores"].get("compared"),
         "precision": precision,
         "confident": suggester.card.confident if suggester.card.confident <= 1 else None,
         "masks": len(sure),
@@ -264,22 +288,74 @@ def roll_back_suggester(workspace: Workspace, dataset: Dataset) -> str:
     return workspace.catalog.suggesters.roll_back(present.version).version
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a suggester is to be learned from."""
+
+    workspace: Workspace
+    dataset: Dataset
+    encoder_name: str
+    encoder: str
+    precision: float
+    by: str
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The categories' names by id."""
+        return self.workspace.catalog.categories.current(self.dataset.id).categories.names
+
+    @cached_property
+    def descriptions(self) -> dict[int, list[str]]:
+        """The categories' descriptions by id."""
+        return descriptions_of(self.workspace, self.dataset)
+
+    @cached_property
+    def texts(self) -> str:
+        """Digest of all texts; empty if it learns from labels alone."""
+        if self.by == "labels":
+            return ""
+        texts = json.dumps([sorted(self.names.items()), sorted(self.descriptions.items())])
+        return hashlib.sha256(texts.encode()).hexdigest()[:12]
+
+    def is_met(self, card: dict[str, Any], last_label: int) -> bool:
+        """Whether a suggester with this card would be learned again alike."""
+        mine = (self.encoder, self.precision, self.by, self.texts, last_label)
+        names = ("encoder", "precision", "by", "texts", "last_label")
+        return mine == tuple(card.get(name) for name in names)
+
+    def learn(self, training: Labelled, card: SuggesterCard) -> Suggester:
+        """Learn by what is asked for; errors as in `suggest_labels`."""
+        if self.by == "labels":
+            return learn(training, card)
+        encoder = mask_encoder(self.workspace, self.encoder_name)
+        by_texts = texts_suggester(
+            encoder,  # type: ignore[arg-type]  # checked: a CLIP
+            self.names,
+            card,
+            descriptions=self.descriptions,
+            labelled=training,
+        )
+        if self.by == "texts":
+            return by_texts
+        try:
+            by_labels = learn(training, card)
+        except TooFewLabelsError:
+            return by_texts
+        both = {"labels": by_labels, "texts": by_texts}
+        losses = {name: one.card.scores.get("log_loss", np.inf) for name, one in both.items()}
+        best = both[min(losses, key=lambda name: losses[name])]
+        scores = {**best.card.scores, "compared": losses}
+        return replace(best, card=replace(best.card, scores=scores))
+
+
 def _refreshed(
-    workspace: Workspace,
-    dataset: Dataset,
-    encoder: str,
-    precision: float,
-    blocks: Sequence[MaskVectors],
-    known: KnownLabels,
+    wanted: _Wanted, blocks: Sequence[MaskVectors], known: KnownLabels
 ) -> tuple[StoredSuggester, str]:
-    """Return the suggester to use, and why: a new one, unless there are no new labels, or the new
-    one is significantly worse than the present one on held-out images."""
+    """Return the suggester to use, and why: a new one, unless nothing is new, or the new one is
+    significantly worse than the present one on held-out images."""
+    workspace, dataset, encoder = wanted.workspace, wanted.dataset, wanted.encoder
     present = workspace.catalog.suggesters.current(dataset.id)
-    same = present is not None and (present.encoder, present.card["precision"]) == (
-        encoder,
-        precision,
-    )
-    if present is not None and same and present.card["last_label"] == known.last:
+    if present is not None and wanted.is_met(present.card, known.last):
         return present, "no new labels"
     training, held_out = labelled_vectors(workspace, dataset, blocks, known.by_people())
     run = workspace.catalog.runs.start(
@@ -287,7 +363,7 @@ def _refreshed(
         RunKind.TRAIN_SUGGESTER,
         dataset_id=dataset.id,
         model=encoder,
-        config={"precision": precision},
+        config={"precision": wanted.precision, "by": wanted.by},
         code_version=code_version(),
     )
     with tracked_run(workspace, run.id):
@@ -296,12 +372,14 @@ def _refreshed(
             encoder=encoder,
             dataset=dataset.name,
             parent=present.version if present else None,
-            precision=precision,
+            precision=wanted.precision,
+            by=wanted.by,
+            texts=wanted.texts,
             last_label=known.last,
             code_version=code_version(),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        suggester = learn(training, card)
+        suggester = wanted.learn(training, card)
         reason = "the first suggester"
         is_worse = False
         if present is not None:

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from pydantic import (
     Field,
+    SecretStr,
     ValidationError,
 )
 from pydantic_settings import (
@@ -99,6 +100,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=60.0, gt=0)
     """How long a task or shard stays leased after the last heartbeat of its worker."""
     outage_seconds: float = Field(default=300.0, ge=0)
+    llm_url: str | None = None
+    llm_model: str | None = None
+    llm_key: SecretStr | None = None
     """How long a flow retries while the catalog or the store does not answer."""
     people_lease_seconds: float = Field(default=120.0, gt=0)
     """How long a task stays leased to a page without heartbeat."""
@@ -222,6 +226,8 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 # device = "auto"          # auto, cpu, cuda, mps
 # held_out = 0.15          # share of ingested images that is never trained on
 # shard_images = 20        # images one worker commits at once
+# llm_url = "http://127.0.0.1:11434/v1"   # language model that describes categories; its key is in
+# llm_model = "..."                      # the environment, DATAENGINE_LLM_KEY
 # outage_seconds = 300     # how long to retry while the catalog or the store does not answer
 # log = "text"             # json: one line per event, for machines
 # runner = "local"         # ray: stage 3's shards go to a Ray cluster, see [ray]

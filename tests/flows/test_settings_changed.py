@@ -25,6 +25,7 @@ ELSEWHERE = {
     *("root", "database_url", "log", "device", "store", "operations", "costs", "production"),
     *("lease_seconds", "outage_seconds", "people_lease_seconds", "people_draft_seconds"),
     *("runner", "ray", "page"),
+    *("llm_url", "llm_model", "llm_key"),  # its descriptions are files
     "held_out",  # of an ingest, whose images store their split
     "rounds",  # of a loop, whose plan stores the choice
 }

@@ -1,11 +1,13 @@
-"""Prints the costs of faults at the end of the test run."""
+"""Prints the costs of faults at the end of the test run; trains the tests' CLIP."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 FAULTS = Path(__file__).parents[1] / ".artifacts" / "faults.jsonl"
 """A line a fault, by any of the processes that tests run in."""
@@ -15,6 +17,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order files with slow tests first, so that no process runs one alone at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Runs the file's tests with one thread of torch."""
+    from tests.small_clip import on_one_thread
+
+    with on_one_thread():
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+    """The name of the small CLIP of `tests.small_clip`, trained once for all processes."""
+    from tests.small_clip import train_small_clip
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "small-clip"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            train_small_clip(folder)
+    return f"clip:{folder}"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

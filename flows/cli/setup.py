@@ -61,6 +61,9 @@ def status(as_json: JsonOption = False) -> None:
     table.add_row("near-duplicates", f"{near} images, not annotated twice" if near else "none")
     table.add_row("datasets", ", ".join(found["datasets"]) or "none")
     table.add_row("releases", ", ".join(row["name"] for row in found["releases"]) or "none")
+    for dataset, counts in found["categories"].items():
+        parts = [f"{name} {count}" for name, count in counts.items() if count]
+        table.add_row(Text(f"{dataset}, labels"), Text(", ".join(parts) or "none"))
     for row in found["consensus"]:
         agreed = f"F1 {row['f1']:.2f}, IoU {row['iou']:.2f}, {row['reviewed']} to a reviewer"
         what = f"{row['images']} images by several people: {agreed}"

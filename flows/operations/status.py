@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.data.inputs import passed_over_in
+from flows.labels.categories import category_rows
 from flows.operations.agreement import agreement_rows
 from flows.workspace.costs import ledger
 from flows.workspace.workspace import Workspace
@@ -20,6 +21,7 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
     quarantine: dict[str, int] = {}
     releases: list[dict[str, Any]] = []
     passed_over: dict[str, list[dict[str, Any]]] = {}
+    categories: dict[str, dict[str, int]] = {}
     names = {}
     for row in datasets:
         names[row.name] = {
@@ -30,6 +32,8 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
         loop = catalog.loops.latest(row.id)
         if loop is not None:
             rounds += [{"dataset": row.name, **item} for item in round_rows(workspace, loop.id)]
+        if listed := category_rows(workspace, row):
+            categories[row.name] = {one["name"]: one["masks"] for one in listed}
         passed_over[row.name] = passed_over_in(workspace, row.id)
         for reason, count in catalog.quarantine.counts(row.id).items():
             quarantine[reason] = quarantine.get(reason, 0) + count
@@ -48,6 +52,7 @@ def status_of(workspace: Workspace) -> dict[str, Any]:
         "datasets": names,
         "images": {str(split): count for split, count in summary.images.items()},
         "masks": masks,
+        "categories": categories,
         "rounds": rounds,
         "models": {model.version: str(model.state) for model in catalog.models.all()},
         "tasks": {str(state): count for state, count in summary.tasks.items()},

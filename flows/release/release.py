@@ -25,12 +25,14 @@ import numpy as np
 from prefect import flow
 
 from engine.core.batches import batches
+from engine.core.categories import CategoryList
 from engine.core.errors import DataEngineError
 from engine.core.records import Mask, Source
 from engine.core.rle import iou_matrix
 from flows.operations.status import round_rows
 from flows.release.image_names import ImageNames
 from flows.release.image_status import Status, image_statuses
+from flows.release.names import ReleasedNames, pinned_names
 from flows.release.report_data import write_report
 from flows.workspace import costs, progress
 from flows.workspace.audits import latest_audit
@@ -48,7 +50,7 @@ from storage.catalog import (
     VerdictKind,
     new_id,
 )
-from storage.formats.coco_writer import CocoWriter
+from storage.formats.coco_writer import CocoWriter, category_entries
 from storage.formats.sa1b import write_sa1b
 from storage.outputs import OutputFolder
 
@@ -57,6 +59,8 @@ REPEATED_IOU = 0.7
 
 PAGE = 200
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
+CATEGORIES_FILE = "categories.json"
+"""Beside SA-1B's files, in a dataset with categories."""
 FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
 """Files of a release in the object store."""
 
@@ -72,6 +76,8 @@ class ReleasedImage:
     image: Image
     masks: list[Mask]
     status: Status
+    category_ids: dict[str, int] | None = None
+    """By mask id; None in a class-agnostic release."""
 
 
 @flow(name="release")
@@ -93,6 +99,7 @@ def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]
         dataset_id=row.id,
         table_version=version,
         key=layout.RELEASE.folder(name=name),
+        **opened.catalog.labels.state(row.id)._asdict(),
     )
     if begun.state == ReleaseState.DONE:
         return begun.card
@@ -112,7 +119,8 @@ def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]
         counts = export_release(opened, begun, folder, "coco")
         export_release(opened, begun, folder / "sa1b", "sa1b")
         _tar(folder / "sa1b", folder / "sa1b.tar")
-        write_report(opened, dataset, _summary(opened, row, name), folder / REPORT_FILE)
+        summary = _summary(opened, row, name) | {"categories": counts.get("categories", {})}
+        write_report(opened, dataset, summary, folder / REPORT_FILE)
         # A new folder per attempt: an interrupted one leaves other files.
         key = layout.inside(begun.key, new_id())
         for file in FILES:
@@ -145,7 +153,7 @@ def is_released(workspace: Workspace, name: str) -> bool:
 def _tar(folder: Path, path: Path) -> None:
     """Write the folder's SA-1B files as one tar, in order of name."""
     with tarfile.open(path, "w") as tar:
-        for file in sorted(folder.glob("sa_*.json")):
+        for file in sorted([*folder.glob("sa_*.json"), *folder.glob(CATEGORIES_FILE)]):
             tar.add(file, file.name)
 
 
@@ -179,6 +187,7 @@ def _card(
         "dataset": dataset.name,
         "table_version": begun.table_version,
         **counts,
+        **pinned_names(begun),
         "verdicts": {str(kind): count for kind, count in verdicts.items()},
         "audit": _audit(workspace, dataset.id),
         "models": sorted(counts["models"]),
@@ -189,8 +198,11 @@ def _card(
     }
 
 
-def released_images(workspace: Workspace, begun: Release) -> Iterator[ReleasedImage]:
-    """Yield the dataset's images with their masks in the release, in order of id."""
+def released_images(
+    workspace: Workspace, begun: Release, names: ReleasedNames | None = None
+) -> Iterator[ReleasedImage]:
+    """Yield the dataset's images with their masks in the release, in order of id, and the masks'
+    categories if `names` are given."""
     status_of = image_statuses(workspace, begun)
     dropped = workspace.catalog.verdicts.rejected_mask_ids(begun.dataset_id)
     images = workspace.catalog.images.each(begun.dataset_id)
@@ -201,9 +213,11 @@ def released_images(workspace: Workspace, begun: Release) -> Iterator[ReleasedIm
         ):
             if mask.mask_id not in dropped and mask.area > 0:
                 by_image[mask.image_id].append(mask)
+        released = {image.id: without_repeats(by_image[image.id]) for image in page}
+        ids = names.of([mask for masks in released.values() for mask in masks]) if names else None
         for image in page:
-            masks = without_repeats(by_image[image.id])
-            yield ReleasedImage(image, masks, status_of(image.id, by_image[image.id]))
+            status = status_of(image.id, by_image[image.id])
+            yield ReleasedImage(image, released[image.id], status, ids)
 
 
 def without_repeats(masks: list[Mask]) -> list[Mask]:
@@ -282,9 +296,13 @@ def export_release(
     counts["statuses"] = dict.fromkeys(map(str, Status), 0)
     total = workspace.catalog.images.count(begun.dataset_id)
     names, write = ImageNames(workspace, begun.dataset_id), _WRITERS[style]
+    labels = ReleasedNames(workspace, begun)
+    if labels.categories is not None:
+        counts["categories"] = dict.fromkeys(labels.categories.names.values(), 0)
     with progress.current().track(f"export {style}", total, "image") as advance:
-        found = _exported(released_images(workspace, begun), counts, all_images, advance)
-        write(outputs, begun, found, names)
+        images = released_images(workspace, begun, labels)
+        found = _exported(images, labels, counts, all_images, advance)
+        write(outputs, begun, found, names, labels.categories)
     outputs.write(CARD_FILE, json.dumps({**begun.card, **counts}, indent=2))
     # Missing while the release is built, and in the oldest releases.
     report = layout.inside(begun.key, REPORT_FILE)
@@ -296,6 +314,7 @@ def export_release(
 
 def _exported(
     found: Iterator[ReleasedImage],
+    labels: ReleasedNames,
     counts: dict[str, Any],
     all_images: bool,
     advance: progress.Advance,
@@ -306,6 +325,8 @@ def _exported(
         if all_images or item.status != Status.NEITHER:
             yield item
             _count(counts, item)
+            if item.category_ids is not None:
+                labels.count(counts["categories"], item.masks, item.category_ids)
         advance()
 
 
@@ -316,20 +337,39 @@ def _described(item: ReleasedImage, names: ImageNames) -> tuple[int, str, int, i
 
 
 def _write_coco(
-    outputs: OutputFolder, begun: Release, found: Iterator[ReleasedImage], names: ImageNames
+    outputs: OutputFolder,
+    begun: Release,
+    found: Iterator[ReleasedImage],
+    names: ImageNames,
+    categories: CategoryList | None,
 ) -> None:
-    with outputs.writing(COCO_FILE) as fresh, CocoWriter(fresh, description=begun.name) as writer:
+    with (
+        outputs.writing(COCO_FILE) as fresh,
+        CocoWriter(fresh, description=begun.name, categories=categories) as writer,
+    ):
         for item in found:
-            sha256, status = item.image.sha256, str(item.status)
-            writer.add_image(*_described(item, names), sha256=sha256, status=status)
+            writer.add_image(
+                *_described(item, names),
+                sha256=item.image.sha256,
+                status=str(item.status),
+                category_ids=item.category_ids,
+            )
 
 
 def _write_sa1b(
-    outputs: OutputFolder, begun: Release, found: Iterator[ReleasedImage], names: ImageNames
+    outputs: OutputFolder,
+    begun: Release,
+    found: Iterator[ReleasedImage],
+    names: ImageNames,
+    categories: CategoryList | None,
 ) -> None:
     for item in found:
         with outputs.writing(f"sa_{item.image.id}.json") as fresh:
-            write_sa1b(fresh, *_described(item, names), status=str(item.status))
+            status, ids = str(item.status), item.category_ids
+            write_sa1b(fresh, *_described(item, names), status=status, category_ids=ids)
+    if categories is not None:
+        entries = category_entries(categories, unlabelled=False)
+        outputs.write(CATEGORIES_FILE, json.dumps({"categories": entries}, indent=1))
 
 
 _WRITERS = {"coco": _write_coco, "sa1b": _write_sa1b}
@@ -341,6 +381,8 @@ def _export_names(workspace: Workspace, begun: Release, style: str) -> Iterator[
     if style == "coco":
         yield COCO_FILE
     else:
+        if begun.categories_version:
+            yield CATEGORIES_FILE
         yield from (f"sa_{i}.json" for i in workspace.catalog.images.ids(begun.dataset_id))
 
 

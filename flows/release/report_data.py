@@ -14,6 +14,7 @@ from flows.workspace.workspace import Workspace
 from storage.catalog import PEOPLE, AnnotatorKind, Image
 
 PICTURES_PER_GROUP = 4
+NAMED_CATEGORIES = 20
 
 
 def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], path: Path) -> Path:
@@ -23,7 +24,7 @@ def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], pa
         workspace: the workspace.
         dataset: name of the dataset.
         summary: `rounds` as `round_rows` returns them; optional `final`, `review`, `audit`,
-            `release`, `seconds`.
+            `release`, `seconds`, and `categories`, the number of masks by name.
         path: the file to write.
     """
     counts = workspace.masks.counts(("stage",), dataset=dataset)
@@ -112,7 +113,17 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         )
     if audit := summary.get("audit"):
         notes.append(_audit_note(audit))
+    if counts := summary.get("categories"):
+        notes.append(_category_note(counts))
     return notes
+
+
+def _category_note(counts: dict[str, int]) -> str:
+    """Return a sentence on the most frequent categories of the masks."""
+    ordered = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
+    named = ", ".join(f"{name} {counts[name]:,}" for name in ordered[:NAMED_CATEGORIES])
+    more = len(ordered) - NAMED_CATEGORIES
+    return f"Masks by category: {named or 'none'}{f', and {more} more' if more > 0 else ''}."
 
 
 def _audit_note(audit: dict[str, Any]) -> str:

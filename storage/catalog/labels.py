@@ -7,10 +7,11 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
     ColumnElement,
     Select,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -97,6 +99,13 @@ class PlacedLabel:
     category_id: int | None
 
 
+class LabelState(NamedTuple):
+    """The highest id of a dataset's labels, and the version of its category list; 0: none."""
+
+    label_id: int
+    categories_version: int
+
+
 class Labels(Repository):
     """Reached as `catalog.labels`."""
 
@@ -139,7 +148,7 @@ class Labels(Repository):
 
         Args:
             mask_ids: of the masks.
-            as_of: the labels that counted when this was the highest id (`latest_id`).
+            as_of: the labels that counted when this was the highest id (`state`).
         """
         return self._found(LabelRow.mask_id, sorted(set(mask_ids)), as_of)
 
@@ -179,12 +188,17 @@ class Labels(Repository):
             query = query.where(LabelRow.source == source)
         return self._sessions.pairs(query)
 
-    def latest_id(self, dataset_id: int) -> int:
-        """The highest id of the dataset's labels; 0 without labels. A release pins it."""
-        query = select(func.max(LabelRow.id)).where(
+    def state(self, dataset_id: int) -> LabelState:
+        """What a release pins: read at one moment."""
+        labels = select(func.max(LabelRow.id)).where(
             LabelRow.dataset_id == dataset_id, LabelRow.superseded_by.is_(None)
         )
-        return self._sessions.value(query) or 0
+        lists = select(func.max(CategoryListRow.version))
+        lists = lists.where(CategoryListRow.dataset_id == dataset_id)
+        with self._sessions.reading() as session:
+            pair = select(labels.scalar_subquery(), lists.scalar_subquery())
+            label_id, version = session.execute(pair).one()
+        return LabelState(label_id or 0, version or 0)
 
     def _found(self, key: Any, wanted: Sequence[Any], as_of: int | None) -> dict[str, Label]:
         found: dict[str, Label] = {}
@@ -300,8 +314,15 @@ def _supersede(session: Session, rows: Sequence[dict[str, Any]], *, only_models:
 
 def _insert(session: Session, dataset_id: int, rows: Sequence[dict[str, Any]]) -> int:
     """Insert the rows whose masks have no label that counts; returns their number."""
-    kind = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    session.connection().execute(kind.insert(LabelRow).on_conflict_do_nothing(), rows)
+    if session.get_bind().dialect.name == "postgresql":  # quicker than a statement per row
+        given = [{**row, "created_at": row["created_at"].isoformat()} for row in rows]
+        names, call = list(rows[0]), func.json_populate_recordset
+        new = call(text("NULL::labels"), literal(given, JSON)).table_valued(*names, name="new")
+        chosen = select(*(new.c[name] for name in names))
+        whole = postgresql.insert(LabelRow).from_select(names, chosen).on_conflict_do_nothing()
+        session.execute(whole)
+    else:
+        session.connection().execute(sqlite.insert(LabelRow).on_conflict_do_nothing(), rows)
     within = LabelRow.id.between(rows[0]["id"], rows[-1]["id"])
     mine = select(func.count()).where(within, LabelRow.dataset_id == dataset_id)
     return session.scalar(mine) or 0

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from engine.core.categories import UNLABELLED, CategoryList
 from engine.core.records import Mask
 
+UNLABELLED_ID = 0
+"""Category id of masks without a category, in files with categories: those have ids from 1."""
 _COPY_CHARACTERS = 1 << 16
 
 
@@ -22,10 +25,16 @@ class CocoWriter:
 
     Use as a context manager. The file appears under its name, whole, when the block ends; if the
     block raises, nothing is left behind and an older file of that name stays as it was.
+
+    Without categories the file is class-agnostic: the category of all masks is `object`, id 1.
     """
 
-    def __init__(self, path: Path, *, description: str = "") -> None:
+    def __init__(
+        self, path: Path, *, description: str = "", categories: CategoryList | None = None
+    ) -> None:
         self._path = path
+        self._categories = categories
+        self._has_unlabelled = False
         self._description = description
         fresh = f".{path.name}.{uuid.uuid4().hex}"
         self._main_path = path.with_name(f"{fresh}.tmp")
@@ -40,10 +49,11 @@ class CocoWriter:
         self._main = self._main_path.open("w", encoding="utf-8")
         self._images = self._images_path.open("w+", encoding="utf-8")
         info = json.dumps({"description": self._description})
-        categories = json.dumps([{"id": 1, "name": "object", "supercategory": "object"}])
-        self._main.write(
-            f'{{"info":{info},\n"licenses":[],\n"categories":{categories},\n"annotations":['
-        )
+        self._main.write(f'{{"info":{info},\n"licenses":[],\n')
+        if self._categories is None:
+            categories = json.dumps([{"id": 1, "name": "object", "supercategory": "object"}])
+            self._main.write(f'"categories":{categories},\n')
+        self._main.write('"annotations":[')
         return self
 
     def add_image(
@@ -56,9 +66,11 @@ class CocoWriter:
         *,
         sha256: str | None = None,
         status: str | None = None,
+        category_ids: Mapping[str, int] | None = None,
     ) -> None:
         """Write one image and all its masks, or nothing if one does not fit; `status`, if given, is
-        a field of the image.
+        a field of the image. `category_ids`: of the writer's categories, by mask id; other masks
+        get UNLABELLED_ID, which is listed as a category if a mask has it.
 
         Annotation ids count from 1, because COCOeval treats 0 as "no match". The SHA-256 of the
         image file is a field of our own: it identifies the file under any name.
@@ -76,10 +88,13 @@ class CocoWriter:
         image |= {"sha256": sha256} if sha256 else {}
         if status is not None:
             image["status"] = status
-        lines = [
-            _line(_annotation_of(mask, image_id, self._written + number, (height, width)))
-            for number, mask in enumerate(masks, start=1)
-        ]
+        lines, size = [], (height, width)
+        for number, mask in enumerate(masks, start=self._written + 1):
+            category_id = 1
+            if self._categories is not None:
+                category_id = (category_ids or {}).get(mask.mask_id, UNLABELLED_ID)
+                self._has_unlabelled |= category_id == UNLABELLED_ID
+            lines.append(_line(_annotation_of(mask, image_id, number, size, category_id)))
         image_line = _line(image)
         for number, line in enumerate(lines, start=self._written):
             self._main.write(f",\n{line}" if number else f"\n{line}")
@@ -106,11 +121,36 @@ class CocoWriter:
         self._images.seek(0)
         while chunk := self._images.read(_COPY_CHARACTERS):
             self._main.write(chunk)
-        self._main.write("]}\n")
+        self._main.write("]")
+        if self._categories is not None:
+            listed = category_entries(self._categories, unlabelled=self._has_unlabelled)
+            self._main.write(f',\n"categories":{json.dumps(listed)}')
+        self._main.write("}\n")
         self._main.flush()
         os.fsync(self._main.fileno())
         self._main.close()
         self._main_path.replace(self._path)
+
+
+def category_entries(categories: CategoryList, *, unlabelled: bool) -> list[dict[str, Any]]:
+    """The categories as COCO lists them; `supercategory` is the parent's name, or the own one.
+
+    Args:
+        categories: the list.
+        unlabelled: add the reserved category of masks without one.
+    """
+    names = categories.names
+    entries = [
+        {
+            "id": one.id,
+            "name": one.name,
+            "supercategory": names[one.parent] if one.parent else one.name,
+        }
+        for one in categories.categories
+    ]
+    if unlabelled:
+        entries.append({"id": UNLABELLED_ID, "name": UNLABELLED, "supercategory": UNLABELLED})
+    return entries
 
 
 def box_xywh(box_xyxy: tuple[int, int, int, int]) -> list[int]:
@@ -120,14 +160,14 @@ def box_xywh(box_xyxy: tuple[int, int, int, int]) -> list[int]:
 
 
 def _annotation_of(
-    mask: Mask, image_id: int, annotation_id: int, size: tuple[int, int]
+    mask: Mask, image_id: int, annotation_id: int, size: tuple[int, int], category_id: int
 ) -> dict[str, Any]:
     if mask.rle.size != size:
         raise ValueError(f"mask {mask.mask_id} has size {mask.rle.size}, its image {size} (H, W)")
     annotation: dict[str, Any] = {
         "id": annotation_id,
         "image_id": image_id,
-        "category_id": 1,
+        "category_id": category_id,
         "segmentation": mask.rle.as_json(),
         "bbox": box_xywh(mask.box_xyxy),
         "area": int(mask.area),

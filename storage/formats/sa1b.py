@@ -10,6 +10,7 @@ of them, even if an annotator drew the mask without a model:
 - `point_coords`: if none was recorded, a pixel in the middle of the mask's longest run, so there is
   always one point [x, y] inside the mask.
 - `crop_box`: if none was recorded, the whole image.
+- `category_id`: an extra, only in exports of datasets with categories; null without a category.
 
 Annotation ids count from 1 within their file; only the file's image id is unique in a release.
 SA-1B's own boxes end one pixel early (their edges are inclusive), so `read_sa1b` takes boxes and
@@ -21,7 +22,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def sa1b_record(
     *,
     missing_score: float | None = None,
     status: str | None = None,
+    category_ids: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The content of an image's SA-1B file, as JSON types.
 
@@ -80,14 +82,20 @@ def sa1b_record(
         masks: its masks.
         missing_score: replaces missing scores of masks; see the module.
         status: an extra field of the image, if given.
+        category_ids: by mask id; if given, `category_id` is an extra field of each annotation,
+            null without a category.
 
     Raises:
         ValueError: a mask's size is not (height, width), or a score is not a finite number.
     """
+    held = list(masks)
     annotations = [
         _annotation_of(mask, number, (height, width), missing_score)
-        for number, mask in enumerate(masks, start=1)
+        for number, mask in enumerate(held, start=1)
     ]
+    if category_ids is not None:
+        for mask, annotation in zip(held, annotations, strict=True):
+            annotation["category_id"] = category_ids.get(mask.mask_id)
     return {
         "image": {
             "image_id": int(image_id),
@@ -110,6 +118,7 @@ def write_sa1b(
     *,
     missing_score: float | None = None,
     status: str | None = None,
+    category_ids: Mapping[str, int] | None = None,
 ) -> None:
     """Write an image's SA-1B file atomically.
 
@@ -118,7 +127,14 @@ def write_sa1b(
         OSError: the file cannot be written.
     """
     record = sa1b_record(
-        image_id, file_name, height, width, masks, missing_score=missing_score, status=status
+        image_id,
+        file_name,
+        height,
+        width,
+        masks,
+        missing_score=missing_score,
+        status=status,
+        category_ids=category_ids,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -160,9 +160,9 @@ def test_labels_can_be_given_to_unlabelled_masks_only(catalog: Catalog, world: W
 
 def test_labels_count_as_they_were_at_an_earlier_id(catalog: Catalog, world: World) -> None:
     dataset = world.dataset.id
-    assert catalog.labels.latest_id(dataset) == 0
+    assert catalog.labels.state(dataset) == (0, 1)
     catalog.labels.add_many(dataset, [label(world, "a"), label(world, "b")])
-    then = catalog.labels.latest_id(dataset)
+    then = catalog.labels.state(dataset).label_id
     catalog.labels.add_many(dataset, [label(world, "a", 2), label(world, "c", 2)])
     catalog.labels.add_many(dataset, [label(world, "a", None)])
     assert categories_of(catalog, "a", "b", "c") == {"a": None, "b": 1, "c": 2}

@@ -233,7 +233,7 @@ def test_a_fixed_mask_has_the_label_of_the_nearest_mask_before_it(
 
     assert named() == {"again": 1, "fix": 1}
     assert label_counts(workspace, photos) == {1: 1}  # `first` and `gone` are superseded
-    then = workspace.catalog.labels.latest_id(photos.id)
+    then = workspace.catalog.labels.state(photos.id).label_id
     give(workspace, photos, [fix.mask_id], "dog")
     assert named() == {"again": 2, "fix": 2}
     assert label_counts(workspace, photos) == {2: 1}

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from engine.core.categories import CategoryList
 from engine.sam.checkpoint import shipped_path
 from flows.loop.advance import advance_dataset
 from flows.operations.status import status_of
 from flows.release.release import export_release, release
 from flows.workspace.workspace import Workspace, open_workspace
+from storage.catalog import LabelSource, NewLabel
 
 PACKED = Path(__file__).parents[1] / "data" / "workspace-eaf811f.tar.gz"
 """By version 0.1.0 of commit eaf811f: six scenes, one of three rounds, a candidate, masks of all
@@ -53,6 +55,24 @@ def test_a_release_of_an_earlier_version_exports_the_same_masks(
     assert after["categories"] == before["categories"]
     for image, known in zip(after["images"], before["images"], strict=True):
         assert image | known == image  # current ones have more
+
+
+def test_a_release_of_an_earlier_version_stays_class_agnostic(
+    old: Workspace, tmp_path: Path
+) -> None:
+    assert status_of(old)["categories"] == {}
+    row = old.catalog.datasets.get("scenes")
+    names = CategoryList().extended([("cat", None)])
+    old.catalog.categories.set(row.id, names, expected_version=0)
+    (mask, *_) = old.masks.masks(current_only=True)
+    source = LabelSource.ANNOTATOR
+    label = NewLabel(mask_id=mask.mask_id, image_id=mask.image_id, category_id=1, source=source)
+    old.catalog.labels.add_many(row.id, [label])
+    assert status_of(old)["categories"] == {"scenes": {"cat": 1}}
+    export_release(old, old.catalog.releases.get("first"), tmp_path, "coco")
+    after = json.loads((tmp_path / "instances.json").read_text())
+    assert [one["name"] for one in after["categories"]] == ["object"]
+    assert {one["category_id"] for one in after["annotations"]} == {1}
 
 
 @pytest.mark.usefixtures("prefect_server")

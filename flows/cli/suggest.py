@@ -153,6 +153,47 @@ def describe(
         console.print(f"{asked} categories described: {path}", markup=False, soft_wrap=True)
 
 
+@app.command(
+    epilog=example(
+        "dataengine labels propose --dataset photos",
+        "dataengine labels propose --dataset photos --out classes.yaml",
+    )
+)
+def propose(
+    dataset: DatasetOption = "default",
+    images: Annotated[int, typer.Option(min=1, max=10_000, help="Images to look at.")] = 50,
+    out: Annotated[
+        Path | None, typer.Option(help="New file for `labels set`: delete what does not fit.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose categories for photographs: ImageNet's classes of the masks of some images.
+
+    Needs the extra `labels`. Only classes that ImageNet has are found.
+    """
+    if out is not None and out.exists():
+        raise typer.BadParameter(f"{out} exists; name a new file", param_hint="--out")
+    with in_workspace(as_json) as workspace:
+        from flows.semantics.proposing import propose_names
+
+        row = workspace.catalog.datasets.get(dataset)
+        found, masks = propose_names(workspace, row, images=images)
+    if out is not None:
+        import yaml
+
+        with out.open("x", encoding="utf-8") as file:
+            yaml.safe_dump([one.name for one in found], file, allow_unicode=True)
+    if as_json:
+        rows = [{"name": one.name, "masks": one.masks} for one in found]
+        print_json({"dataset": dataset, "masks": masks, "names": rows})
+        return
+    table = Table("name", title=f"{dataset}: {masks:,} masks looked at", header_style="bold")
+    table.add_column("masks", justify="right")
+    for one in found:
+        table.add_row(one.name, f"{one.masks:,}")
+    console.print(table)
+
+
 @app.command(epilog=example("dataengine labels status --dataset photos"))
 def status(dataset: DatasetOption = "default", as_json: JsonOption = False) -> None:
     """Show how many masks have labels and vectors, and the suggester in use."""

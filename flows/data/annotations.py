@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 from engine.core import rle as rle_codec
 from engine.core.batches import batches
-from engine.core.categories import CategoryError, CategoryList
+from engine.core.categories import CategoryError, CategoryList, name_key
 from engine.core.records import Mask, Provenance, Source, Stage
 from engine.core.rle import RLE
 from flows.data.inputs import NOT_NAMED, IngestReport, Input
@@ -137,7 +137,8 @@ class AnnotationIngest:
                 except StaleStateError:
                     continue
             self._report.new_categories = len(new) - len(present.categories)
-            return {name: one.id for name, _ in self._names if (one := new.named(name))}
+            ids = {name_key(one.name): one.id for one in new.categories}
+            return {name: ids[name_key(name)] for name, _ in self._names}
         raise StaleStateError(f"the categories of {self._dataset.name!r} keep changing: repeat it")
 
     def _find_masks(self, items: Sequence[Named]) -> dict[RLE, str | None] | None:

@@ -120,13 +120,14 @@ def category_rows(workspace: Workspace, dataset: Dataset) -> list[dict[str, Any]
     `description`, and `masks`, the number of masks that have the label."""
     listed = workspace.catalog.categories.current(dataset.id).categories
     counts = label_counts(workspace, dataset) if listed else {}
+    names = listed.names
     return [
         {
             "id": one.id,
             "name": one.name,
             "color": one.color,
             "key": one.key,
-            "parent": listed.names.get(one.parent) if one.parent else None,
+            "parent": names.get(one.parent) if one.parent else None,
             "description": one.description,
             "masks": counts.get(one.id, 0),
         }

@@ -22,6 +22,7 @@ from flows.labels.current import label_counts
 from flows.release.release import release
 from flows.stages.choice import choose_images
 from flows.training.training_set import training_rule
+from flows.workspace.costs import ledger
 from flows.workspace.workspace import Workspace
 from storage.catalog import LabelSource, NewLabel, PlannedRound
 from storage.formats.coco import BadAnnotationsError
@@ -210,6 +211,8 @@ def test_existing_work_enters_the_loop_as_masks_of_people(
     row = workspace.catalog.datasets.get("d")
     rule = training_rule(workspace, row)
     assert all(rule.takes(mask.mask_id, mask.image_id, mask.source) for mask in masks)
+    (cost,) = (one for one in ledger(workspace).runs if one.run == run_id)
+    assert (cost.spent.masks, cost.spent.accepted_masks) == (3, 3)
     card = release(root, "d", "r")
     assert (card["masks"], card["statuses"]["annotated"]) == (3, 2)
     plan = PlannedRound(stage=Stage.ASSISTED_MANUAL, images=2)

@@ -226,7 +226,7 @@ def _check_tensors_only(path: Path) -> None:
     if path.suffix == ".safetensors":
         return
     try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, OSError, ValueError) as error:
         raise EncoderError(
             f"{path} is not a file of tensors alone, and is not loaded, because it may hold code; "

@@ -179,55 +179,61 @@ def train_adapter(
             f"are masks of {len(present)} and texts of {len(texts)}: label more"
         )
     vectors = torch.from_numpy(np.asarray(masks_ND, np.float32))
-    towers = _fresh_towers(vectors.shape[1], config)
-    log_scale = torch.tensor(math.log(logit_scale), requires_grad=True)
-    trained = [*towers["masks"], *towers["texts"]]
-    groups = [
-        {"params": trained, "weight_decay": config.weight_decay},
-        {"params": [log_scale], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
+    networks = _Networks(vectors.shape[1], logit_scale, config)
+    optimiser = torch.optim.AdamW(
+        _groups(networks, config.weight_decay), lr=config.learning_rate, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(config.steps))
-    size = min(config.batch, len(vectors))
     for step in range(config.steps):
         rng = np.random.default_rng([config.seed, step])
-        drawn = rng.choice(len(vectors), size, replace=False)
+        drawn = rng.choice(len(vectors), min(config.batch, len(vectors)), replace=False)
         of_drawn = [texts[int(category)] for category in category_N[drawn]]
         said = np.stack([found[rng.integers(len(found))] for found in of_drawn])
         loss = contrastive_loss(
-            _adapted(vectors[drawn], towers["masks"]),
-            _adapted(torch.from_numpy(said.astype(np.float32)), towers["texts"]),
+            networks.masks(vectors[drawn]),
+            networks.texts(torch.from_numpy(said.astype(np.float32))),
             torch.from_numpy(category_N[drawn]),
-            log_scale.exp(),
+            networks.log_scale.exp(),
         )
-        _step(optimiser, loss, step, log_scale)
+        _step(optimiser, loss, step, networks.log_scale)
         schedule.step()
         on_step(step + 1, float(loss.detach()))
-    masks, texts_tower = (
-        Tower(*(value.detach().numpy() for value in towers[kind])) for kind in ("masks", "texts")
-    )
     data = {
         "labels": len(vectors),
         "categories": len(present),
         "texts": sum(len(found) for found in texts.values()),
     }
     card = replace(card, data={**card.data, **data}, seconds=time.monotonic() - began)
-    return Adapter(card, masks, texts_tower, float(log_scale.detach().exp()))
+    return networks.as_adapter(card)
 
 
-def _fresh_towers(dimensions: int, config: AdapterConfig) -> dict[str, list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(config.seed)
-    towers = {}
-    for kind in ("masks", "texts"):
-        down = torch.randn(dimensions, config.units, generator=generator) / dimensions**0.5
-        up = torch.zeros(config.units, dimensions)
-        towers[kind] = [down.requires_grad_(), up.requires_grad_()]
-    return towers
+class _Residual(torch.nn.Module):
+    """Does as `Tower` does, and can be trained."""
+
+    def __init__(self, dimensions: int, units: int, generator: torch.Generator) -> None:
+        super().__init__()
+        down = torch.randn(dimensions, units, generator=generator) / dimensions**0.5
+        self.down, self.up = torch.nn.Parameter(down), torch.nn.Parameter(torch.zeros_like(down.T))
+
+    def forward(self, vectors_BD: torch.Tensor) -> torch.Tensor:
+        return F.normalize(vectors_BD + F.relu(vectors_BD @ self.down) @ self.up, dim=-1)
+
+    def as_tower(self) -> Tower:
+        return Tower(self.down.detach().numpy(), self.up.detach().numpy())
 
 
-def _adapted(vectors_BD: torch.Tensor, tower: list[torch.Tensor]) -> torch.Tensor:
-    """Do as `Tower` does."""
-    return F.normalize(vectors_BD + F.relu(vectors_BD @ tower[0]) @ tower[1], dim=-1)
+class _Networks(torch.nn.Module):
+    """What is trained of an adapter."""
+
+    def __init__(self, dimensions: int, logit_scale: float, config: AdapterConfig) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(config.seed)
+        self.masks, self.texts = (_Residual(dimensions, config.units, generator) for _ in range(2))
+        self.log_scale = torch.nn.Parameter(torch.tensor(math.log(logit_scale)))
+
+    def as_adapter(self, card: AdapterCard) -> Adapter:
+        scale = float(self.log_scale.detach().exp())
+        return Adapter(card, self.masks.as_tower(), self.texts.as_tower(), scale)
 
 
 def _check_pairs(encoder: ClipEncoder, pairs: Sequence[Pair]) -> None:

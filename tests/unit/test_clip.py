@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from engine.core import rle as rle_codec
 from engine.semantics.clip import CONFIG_FILE, WEIGHTS_FILE, ClipEncoder, fresh_clip, save_clip
@@ -101,11 +102,15 @@ def test_a_version_is_the_name_and_the_weights_digest(folder: Path, tmp_path: Pa
 def test_open_clip_itself_reads_a_saved_folder(folder: Path) -> None:
     import open_clip
 
-    model, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    model.eval()
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["a red star"])
+    picture = draw_picture(3).image_HWC[:32, :32]
     with torch.inference_mode():
-        found = model.encode_text(tokens, normalize=True).numpy()
-    assert np.allclose(found, _load(folder).encode_texts(["a red star"]), atol=1e-5)
+        text = model.encode_text(tokens, normalize=True).numpy()
+        image = model.encode_image(prepare(Image.fromarray(picture))[None], normalize=True).numpy()
+    assert np.allclose(text, _load(folder).encode_texts(["a red star"]), atol=1e-5)
+    assert np.allclose(image, _load(folder).encode_pixels(picture[None]), atol=1e-4)
 
 
 def test_unknown_names_are_refused_with_near_ones() -> None:
@@ -170,7 +175,7 @@ def test_code_in_published_weights_is_not_run(tmp_path: Path) -> None:
     (kept / "refs" / "main").write_text("abc")
     (kept / "snapshots" / "abc").mkdir(parents=True)
     weights = kept / "snapshots" / "abc" / "open_clip_pytorch_model.bin"
-    for dump in (torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))):
+    for dump in (torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))):
         dump({"state_dict": _Harmful(tmp_path / "harm")}, weights)
         assert "not a file of tensors alone" in _refusal(PUBLISHED, cache=tmp_path)
         assert not (tmp_path / "harm").exists()

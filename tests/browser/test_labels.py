@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.annotation.site import served
 from tests.browser import driver
 from tests.browser.conftest import Shot
 from tests.browser.driver import until
-from tests.flows.conftest import make_workspace
+from tests.flows.conftest import TOML, make_workspace
 from tests.labelled_folders import WANTED, true_shapes, write_pictures
 
 pytestmark = pytest.mark.slow
@@ -28,10 +29,21 @@ pytestmark = pytest.mark.slow
 NAMED, OTHERS = 20, 100
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with temporary_server.server(tmp_path / "prefect"):
-        yield make_workspace(tmp_path / "ws")
+@pytest.fixture(scope="module")
+def suggested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Path, Any]:
+    """A workspace with the labels of NAMED pictures and suggestions for OTHERS, the folder of both,
+    and what `labels suggest` said. Flows must end before the browser starts its event loop."""
+    folder = tmp_path_factory.mktemp("labels")
+    # one shard: Prefect sends an event of each task's states when the process ends
+    toml = TOML.replace("shard_images = 2", "shard_images = 1000")
+    workspace = make_workspace(folder / "ws", toml)
+    write_pictures(folder / "named", range(NAMED))
+    write_pictures(folder / "others", range(100, 100 + OTHERS), named=False)
+    with temporary_server.server(folder):
+        ingest(workspace, folder / "named")
+        ingest(workspace, folder / "others")
+        words = ("labels", "suggest", "--dataset", "shapes", "--precision", "0.9")
+        return workspace, folder, run(workspace, *words)
 
 
 def run(workspace: Workspace, *words: str) -> Any:
@@ -52,13 +64,9 @@ def total(page: Page, text: str) -> None:
 
 
 def test_a_few_labels_become_those_of_all_masks(
-    workspace: Workspace, page: Page, shot: Shot, tmp_path: Path
+    suggested: tuple[Workspace, Path, Any], page: Page, shot: Shot
 ) -> None:
-    named = write_pictures(tmp_path / "named", range(NAMED))
-    others = write_pictures(tmp_path / "others", range(100, 100 + OTHERS), named=False)
-    for folder in (named, others):
-        ingest(workspace, folder)
-    found = run(workspace, "labels", "suggest", "--dataset", "shapes", "--precision", "0.9")
+    workspace, folder, found = suggested
     assert found["categories"] == len(WANTED)
 
     with served(workspace, local=True) as url:
@@ -71,6 +79,7 @@ def test_a_few_labels_become_those_of_all_masks(
         page.locator(".card .pick input").nth(0).click()
         page.locator(".card .pick input").nth(5).click(modifiers=["Shift"])
         assert page.locator("#commands strong").inner_text() == "6 masks selected"
+        page.set_viewport_size({"width": 1000, "height": 560})
         shot(page, "labels-chosen")
         page.keyboard.press(".")
         page.get_by_text("6 masks labelled as suggested.").wait_for()
@@ -96,13 +105,15 @@ def test_a_few_labels_become_those_of_all_masks(
     people = workspace.catalog.labels.counts(dataset.id, source=LabelSource.ANNOTATOR)
     assert sum(people.values()) == found["masks"]
 
-    run(workspace, "release", "first", "--dataset", "shapes")
-    run(workspace, "export", "first", "--out", str(tmp_path / "out"))
-    [path] = (tmp_path / "out").rglob("instances.json")
+    release = [sys.executable, "-m", "flows.cli.main", "release", "first", "--dataset", "shapes"]
+    subprocess.run(release, cwd=workspace.settings.root, check=True)
+    run(workspace, "export", "first", "--out", str(folder / "out"))
+    [path] = (folder / "out").rglob("instances.json")
     exported = COCO(str(path))
     names = {row["id"]: row["name"] for row in exported.loadCats(exported.getCatIds())}
     assert set(WANTED) <= set(names.values())
-    truth = true_shapes(named) | true_shapes(others)
+    named = true_shapes(folder / "named")
+    truth = named | true_shapes(folder / "others")
     files = {image["id"]: image["file_name"] for image in exported.loadImgs(exported.getImgIds())}
     rows = exported.loadAnns(exported.getAnnIds())
     assert len(rows) == found["masks"] + found["labels"]
@@ -112,7 +123,7 @@ def test_a_few_labels_become_those_of_all_masks(
         ]
         for row in rows
     }
-    first = {key: shape for key, shape in true_shapes(named).items() if shape in WANTED}
+    first = {key: shape for key, shape in named.items() if shape in WANTED}
     assert {key: said[key] for key in first} == first
     right = [said[key] == truth[key] for key in said if truth[key] == "star"]
     assert sum(right) >= 0.8 * len(right)

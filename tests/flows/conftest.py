@@ -55,10 +55,10 @@ def write_scenes(folder: Path, count: int) -> Path:
     return folder
 
 
-def make_workspace(folder: Path) -> Workspace:
+def make_workspace(folder: Path, toml: str = TOML) -> Workspace:
     """A prepared workspace with settings for small, fast runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE_NAME).write_text(TOML)
+    (folder / FILE_NAME).write_text(toml)
     workspace = open_workspace(str(folder))
     workspace.prepare()
     return workspace

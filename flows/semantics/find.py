@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 
 from engine.core.errors import DataEngineError
 from engine.semantics.search import most_similar
-from flows.semantics.suggesting import known_labels, load_suggester, suggest_masks
+from flows.semantics.known_labels import known_labels
+from flows.semantics.learning import load_suggester
+from flows.semantics.suggesting import suggest_masks
 from flows.semantics.vectors import mask_encoder, read_vectors
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset
@@ -76,37 +78,30 @@ def find_text(
             f"{encoder} reads no texts, and no category is named {text!r} (there are: {names}); "
             "search with --encoder clip:NAME, or for one of these names"
         )
-    known = known_labels(workspace, dataset)
-    labels = workspace.catalog.labels.of_category(dataset.id, category.id, limit=count)
-    found = [
-        FoundMask(mask_id=one.mask_id, image_id=one.image_id, score=one.score or 1.0)
-        for one in labels
-    ]
+    return _of_category(workspace, dataset, category.id)[:count]
+
+
+def _of_category(workspace: Workspace, dataset: Dataset, category_id: int) -> list[FoundMask]:
+    """Return the current masks with a label, then those it is suggested for, the surest first."""
+    labels, after, found = workspace.catalog.labels, 0, list[FoundMask]()
+    while page := labels.of_category(dataset.id, category_id, after_id=after):
+        after = page[-1].id
+        for label in page:
+            mask = FoundMask(mask_id=label.mask_id, image_id=label.image_id, score=label.score or 1)
+            found.append(mask)
     stored = workspace.catalog.suggesters.current(dataset.id)
-    if len(found) < count and stored is not None:
+    if stored is not None:
         blocks = read_vectors(workspace, dataset, stored.encoder)
-        suggester = load_suggester(workspace, stored)
-        asked = suggest_masks(workspace, dataset, suggester, blocks, known)
-        mine = np.flatnonzero(asked.suggested.category_N == category.id)
-        order = mine[np.argsort(-asked.suggested.probability_N[mine], kind="stable")]
-        have = {one.mask_id for one in found}
-        found += [
-            one
-            for row in order[:count].tolist()
-            if (
-                one := _row(asked.mask_ids, asked.image_ids, row, asked.suggested.probability_N)
-            ).mask_id
-            not in have
-        ]
-    return found[:count]
-
-
-def _row(
-    mask_ids: pa.StringArray, image_ids: np.ndarray, row: int, scores_N: np.ndarray
-) -> FoundMask:
-    return FoundMask(
-        mask_id=mask_ids[row].as_py(), image_id=int(image_ids[row]), score=float(scores_N[row])
-    )
+        known = known_labels(workspace, dataset)
+        asked = suggest_masks(workspace, dataset, load_suggester(workspace, stored), blocks, known)
+        score_N = asked.suggested.probability_N
+        mine = np.flatnonzero(asked.suggested.category_N == category_id)
+        for row in mine[np.argsort(-score_N[mine], kind="stable")].tolist():
+            mask_id = asked.mask_ids[row].as_py()
+            if known.category.get(mask_id) != category_id:  # else it is there, by a model
+                image_id, score = int(asked.image_ids[row]), float(score_N[row])
+                found.append(FoundMask(mask_id=mask_id, image_id=image_id, score=score))
+    return _current(workspace, dataset, found)
 
 
 def _blocks(workspace: Workspace, dataset: Dataset, encoder: str) -> list[MaskVectors]:
@@ -136,6 +131,11 @@ def _nearest(
         )
         for hit in hits
     ]
+    return _current(workspace, dataset, found)[:count]
+
+
+def _current(workspace: Workspace, dataset: Dataset, found: Sequence[FoundMask]) -> list[FoundMask]:
+    """Return the masks that no other mask supersedes, in their order."""
     images = sorted({one.image_id for one in found})
     current = {
         mask_id
@@ -144,4 +144,4 @@ def _nearest(
         )
         for mask_id in batch["mask_id"].to_pylist()
     }
-    return [one for one in found if one.mask_id in current][:count]
+    return [one for one in found if one.mask_id in current]

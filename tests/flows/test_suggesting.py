@@ -14,7 +14,8 @@ from engine.semantics.suggesting import TooFewLabelsError
 from flows.cli.main import app
 from flows.data.annotations import AnnotationsAs
 from flows.data.ingest import ingest_folder
-from flows.semantics.suggesting import known_labels, suggest_labels
+from flows.semantics.known_labels import known_labels
+from flows.semantics.suggesting import suggest_labels
 from flows.semantics.vectors import make_vectors, read_vectors
 from flows.workspace.workspace import Workspace
 from storage.catalog import LabelSource, NewLabel

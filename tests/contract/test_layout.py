@@ -22,6 +22,8 @@ STORED = {
     layout.TASK_STEPS: "trajectories/tasks/5d41402a/12-7d793037.parquet",
     layout.STEPS: "trajectories/5d41402a/3.parquet",
     layout.PREFILL: "prefill/5d41402a/7.parquet",
+    layout.VECTORS: "vectors/5d41402a/3.parquet",
+    layout.SUGGESTER: "suggesters/cells/labels-20260131T120000-5d4140.safetensors",
     layout.RELEASE: "releases/cells-1/7d793037/instances.json",
     layout.DOCTOR: "doctor/7d793037",
     layout.ERASURE: "erasures/7d793037",

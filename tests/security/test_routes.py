@@ -54,6 +54,8 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("GET", "/browse/outlines"): ("reviewer", "browse", 0),
     ("GET", "/browse/images/{image_id}"): ("reviewer", "browse", 0),
     ("GET", "/browse/images/{image_id}/thumbnail"): ("annotator", "thumbnail", 0),
+    ("GET", "/browse/categories"): ("annotator", "browse", 0),
+    ("POST", "/browse/label"): ("reviewer", "change", CHOSEN),
     ("GET", "/browse/finished"): ("annotator", "browse", 0),
     ("GET", "/browse/finished/{task_id}"): ("annotator", "browse", 0),
     ("POST", "/browse/finished/{task_id}/reopen"): ("annotator", "change", 0),

@@ -40,7 +40,7 @@ def set_traps(root: Path) -> None:
         (root / f"{name}.py").write_text(f"{sprung}\nraise ImportError({name!r})\n")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def started() -> Iterator[Production]:
     """A workspace with running services, the images of a dataset `d`, and a schedule."""
     with tempfile.TemporaryDirectory(prefix="up") as folder:

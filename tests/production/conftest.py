@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -40,7 +42,7 @@ def set_traps(root: Path) -> None:
         (root / f"{name}.py").write_text(f"{sprung}\nraise ImportError({name!r})\n")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its schedule takes processor time as long as it runs
 def started() -> Iterator[Production]:
     """A workspace with running services, the images of a dataset `d`, and a schedule."""
     with tempfile.TemporaryDirectory(prefix="up") as folder:
@@ -61,9 +63,10 @@ def started() -> Iterator[Production]:
 @pytest.fixture
 def production(started: Production) -> Iterator[Production]:
     """The same, with this process's flows on its Prefect server."""
-    temporary_server.configure(started.root)
-    with started.in_use():
-        yield started
+    with patch.dict(os.environ):  # tests after these must not use its folder
+        temporary_server.configure(started.root)
+        with started.in_use():
+            yield started
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def asker(site: Site, proxies: list[str], peer: str) -> Ask:
     return ask
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def attacked() -> Iterator[Production]:
     """A workspace with running services, in a folder that only its user can access."""
     with tempfile.TemporaryDirectory(prefix="up") as folder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from engine.core.records import Mask
 from flows.stages.shards import leased, plan_shards, renew, take_shard, work_until_done
 from flows.workspace import progress
 from flows.workspace.retry import retry_during_outage
-from flows.workspace.run_lock import tracked_run
+from flows.workspace.run_lock import named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import Dataset, Run, RunKind, RunState, Shard
 from storage.catalog.sessions import new_id
@@ -50,13 +50,7 @@ class VectorFigures:
 
     def to_json(self) -> dict[str, Any]:
         """The stored form."""
-        return {
-            "run": self.run_id,
-            "encoder": self.encoder,
-            "images": self.images,
-            "masks": self.masks,
-            "machine_seconds": self.machine_seconds,
-        }
+        return asdict(self)
 
 
 def vector_files(workspace: Workspace) -> VectorFiles:
@@ -90,7 +84,8 @@ def make_vectors(workspace: str, dataset: str, encoder: str = "lite") -> dict[st
     opened = open_workspace(workspace)
     row = opened.catalog.datasets.get(dataset)
     version = mask_encoder(opened, encoder).version
-    run = _unfinished(opened, row, version) or _start(opened, row, encoder, version)
+    with named_lock(opened, f"vectors/{row.id}"):  # or two would plan the same images
+        run = _unfinished(opened, row, version) or _start(opened, row, encoder, version)
     if run is None:
         nothing = VectorFigures(run_id=None, encoder=version, images=0, masks=0, machine_seconds=0)
         return nothing.to_json()
@@ -128,8 +123,11 @@ def _unfinished(workspace: Workspace, dataset: Dataset, version: str) -> Run | N
 
 
 def _start(workspace: Workspace, dataset: Dataset, name: str, version: str) -> Run | None:
-    """Plan a run over the images with masks that lack vectors; None if there are none."""
-    image_ids = sorted(_images_without_vectors(workspace, dataset, version))
+    """Plan a run over the images with masks that lack vectors, without those that could not be
+    read; None if there are none."""
+    unread = workspace.catalog.quarantine.of_images(dataset.id, stage=STAGE)
+    lacking = _images_without_vectors(workspace, dataset, version)
+    image_ids = sorted(lacking - {one.image_id for one in unread})
     if not image_ids:
         return None
     run = workspace.catalog.runs.start(
@@ -218,9 +216,8 @@ def _masks_by_image(
     workspace: Workspace, run: Run, image_ids: Sequence[int]
 ) -> Iterator[tuple[int, list[Mask]]]:
     dataset = workspace.catalog.datasets.get_by_id(run.dataset_id)
-    earlier = [
-        r.id for r in vector_runs(workspace, dataset, run.config["encoder"]) if r.id != run.id
-    ]
+    runs = vector_runs(workspace, dataset, run.config["encoder"])
+    earlier = [one.id for one in runs if one.id != run.id]
     have: set[str] = set()
     for block in vector_files(workspace).read(earlier):
         mine = np.isin(block.image_ids, image_ids)

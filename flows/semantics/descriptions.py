@@ -37,10 +37,7 @@ def descriptions_of(workspace: Workspace, dataset: Dataset) -> dict[int, list[st
     path = descriptions_path(workspace, dataset)
     if not path.exists():
         return {}
-    try:
-        found = Descriptions.from_yaml(path.read_text(encoding="utf-8"))
-    except (DescriptionsError, UnicodeDecodeError) as error:
-        raise DescriptionsError(f"{path}: {error}") from error
+    found = _read(path)
     listed = workspace.catalog.categories.current(dataset.id).categories
     named = {listed.named(name): texts for name, texts in found.sentences.items() if texts}
     return {category.id: texts for category, texts in named.items() if category is not None}
@@ -75,7 +72,7 @@ def describe_categories(
     path = descriptions_path(workspace, dataset)
     before = Descriptions(model="", endpoint="", prompt="", sentences={})
     if path.exists() and not renew:
-        before = Descriptions.from_yaml(path.read_text(encoding="utf-8"))
+        before = _read(path)
     names = workspace.catalog.categories.current(dataset.id).categories.names.values()
     wanted = [name for name in names if not before.sentences.get(name)]
     path.parent.mkdir(exist_ok=True)
@@ -87,3 +84,10 @@ def describe_categories(
             replace_file(path, lambda file, text=text: file.write(text))  # type: ignore[misc]
             advance()
     return path, len(wanted)
+
+
+def _read(path: Path) -> Descriptions:
+    try:
+        return Descriptions.from_yaml(path.read_text(encoding="utf-8"))
+    except (DescriptionsError, UnicodeDecodeError) as error:
+        raise DescriptionsError(f"{path}: {error}") from error

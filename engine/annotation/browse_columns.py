@@ -13,13 +13,11 @@ from datetime import UTC, datetime
 import numpy as np
 
 from engine.annotation.browse_schemas import Filters, PageOf
-from engine.core.categories import UNLABELLED
+from engine.core.categories import NONE_OF_THESE, UNLABELLED
 from storage.mask_index import NUMBERS, SCORES, WORDS, MaskIndex
 
 VERDICTS = ("none", "accept", "reject", "fix")
 """By code."""
-NONE_OF_THESE = "none of these"
-"""The label of a mask that belongs to no category."""
 BINS = 40
 LAST = np.uint32(2**32 - 1)
 """The key of what is sorted last."""

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from engine.annotation.browse import Browse
-from engine.annotation.browse_columns import NONE_OF_THESE
 from engine.annotation.browse_schemas import ChosenMasks, Labelled, LabelledMasks, Queued
 from engine.annotation.errors import RefusedError, not_found
 from engine.annotation.schemas import Judgement, NewVerdict
 from engine.annotation.submissions import Submissions
+from engine.core.categories import NONE_OF_THESE
 from engine.core.records import Stage
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.annotation.browse_columns import NONE_OF_THESE, MaskNames
-from engine.core.categories import UNLABELLED
+from engine.annotation.browse_columns import MaskNames
+from engine.core.categories import NONE_OF_THESE, UNLABELLED
 from storage.catalog import Catalog
 from storage.catalog.labels import LabelState
 from storage.mask_index import MaskIndex

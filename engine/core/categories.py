@@ -21,6 +21,8 @@ MOST_NAME_CHARACTERS = 200
 MOST_DESCRIPTION_CHARACTERS = 2_000
 KEYS = "0123456789abcdefghijklmnopqrstuvwxyz"
 """Keys of the keyboard that a category can have."""
+NONE_OF_THESE = "none of these"
+"""The label of a mask that belongs to no category of the list; no category has this name."""
 UNLABELLED = "unlabelled"
 """Name that no category has: in exports it is that of masks without a category."""
 MOST_ID = 2**31 - 1
@@ -223,7 +225,7 @@ def clean_name(name: object) -> str:
         )
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in clean):
         raise CategoryError(f"the name {clean!r:.60} has a control character")
-    if name_key(clean) == UNLABELLED:
+    if name_key(clean) in (UNLABELLED, NONE_OF_THESE):
         raise CategoryError(f"{clean!r} is the name of masks without a category: choose another")
     return clean
 

@@ -28,9 +28,8 @@ from engine.core.batches import batches
 from engine.core.rle import RLE
 from engine.sam.torchvision_ops import ensure_torchvision
 from engine.semantics.crops import SCALES, cut_crops
-from engine.semantics.encoders import AT_ONCE, EncoderError, unit, weights_digest
+from engine.semantics.encoders import AT_ONCE, CLIP, EncoderError, unit, weights_digest
 
-PREFIX = "clip:"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
@@ -116,7 +115,7 @@ def load_clip(name: str, *, cache: Path | None = None, device: str = "cpu") -> C
             or read, or their digest is another one.
     """
     open_clip = _open_clip()
-    pinned = re.fullmatch(rf"{PREFIX}(.+?)(?:@([0-9a-f]+))?", name)
+    pinned = re.fullmatch(rf"{CLIP}(.+?)(?:@([0-9a-f]+))?", name)
     if pinned is None:
         raise EncoderError(f"{name!r} names no CLIP; write clip:ARCHITECTURE/PRETRAINED")
     place, digest = pinned[1], pinned[2]
@@ -125,7 +124,7 @@ def load_clip(name: str, *, cache: Path | None = None, device: str = "cpu") -> C
         parts = _published(open_clip, architecture, weights, cache)
     else:
         parts = _from_folder(open_clip, place)
-    encoder = ClipEncoder(PREFIX + place, *parts, device)
+    encoder = ClipEncoder(CLIP + place, *parts, device)
     found = encoder.version.rpartition("-")[2]
     if digest is not None and digest != found:
         raise EncoderError(
@@ -141,7 +140,7 @@ Parts = tuple[Any, Any, dict[str, Any]]
 
 def _published(open_clip: ModuleType, architecture: str, weights: str, cache: Path | None) -> Parts:
     """Load published weights of one of open_clip's architectures."""
-    name = f"{PREFIX}{architecture}/{weights}"
+    name = f"{CLIP}{architecture}/{weights}"
     known = open_clip.list_pretrained_tags_by_model(architecture)
     if weights not in known:
         raise EncoderError(
@@ -199,7 +198,7 @@ def _from_folder(open_clip: ModuleType, place: str) -> Parts:
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=5, cutoff=0.5)
         hint = f"; similar names: {', '.join(near)}" if near else ""
         raise EncoderError(
-            f"{PREFIX}{place}: there is no such folder, and no such architecture of open_clip{hint}"
+            f"{CLIP}{place}: there is no such folder, and no such architecture of open_clip{hint}"
         )
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / file).is_file():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from engine.core.rle import RLE
 from engine.sam.checkpoint import load_sam
 from engine.sam.lite import LiteEncoder
 from engine.semantics.crops import SCALES, Crops, cut_crops
+
+CLIP = "clip:"
+"""Beginning of the names of CLIPs."""
 
 AT_ONCE = 16
 """Masks whose crops are encoded together."""
@@ -132,13 +135,12 @@ def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return found.hexdigest()[:12]
 
 
-def load_encoder(name: str, device: str = "cpu", **clip: Any) -> MaskEncoder:
+def load_encoder(name: str, device: str = "cpu") -> MaskEncoder:
     """Return an encoder by its name.
 
     Args:
         name: `lite`, `imagenet` or `clip:NAME`.
         device: torch device.
-        clip: options of `engine.semantics.clip.load_clip`.
 
     Raises:
         EncoderError: there is no such encoder, its package is missing, or its weights are.
@@ -147,10 +149,10 @@ def load_encoder(name: str, device: str = "cpu", **clip: Any) -> MaskEncoder:
         return lite_encoder(device)
     if name == "imagenet":
         return imagenet_encoder(device)
-    if name.startswith("clip:"):
+    if name.startswith(CLIP):
         from engine.semantics.clip import load_clip
 
-        return load_clip(name, device=device, **clip)
+        return load_clip(name, device=device)
     raise EncoderError(f"there is no encoder {name!r}; expected lite, imagenet or clip:NAME")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,7 @@ def learn(labelled: Labelled, card: SuggesterCard) -> Suggester:
     """
     known = labelled.part(_is_frequent(labelled.category_N))
     _check_enough(labelled, known)
-    tried = {name: _cross_validated(known, fit) for name, fit in METHODS.items()}
+    tried = {name: _cross_validated(known, replace(card, method=name)) for name in METHODS}
     heat = {name: best_temperature(odds, known.category_N) for name, odds in tried.items()}
     losses = {name: log_loss(odds / heat[name], known.category_N) for name, odds in tried.items()}
     method = min(losses, key=lambda name: losses[name])
@@ -206,29 +206,27 @@ def learn(labelled: Labelled, card: SuggesterCard) -> Suggester:
     right = answers[log_NK.argmax(axis=1)] == known.category_N
     probability = np.exp(log_NK.max(axis=1))
     confident = least_probability(probability, right, card.precision)
-    weights, offset, answer = METHODS[method](known)
-    filled = {
-        **card.as_dict(),
-        "method": method,
-        "confident": confident,
-        "data": {
+    filled = replace(
+        card,
+        method=method,
+        confident=confident,
+        data={
             "labels": len(known.category_N),
             "left_out": len(labelled.category_N) - len(known.category_N),
             "categories": int((answers != NONE_OF_THESE).sum()),
             "images": len(np.unique(known.image_N)),
         },
-        "scores": {
+        scores={
             "accuracy": float(right.mean()),
             "log_loss": losses[method],
             "confident_share": float((probability >= confident).mean()),
         },
-    }
-    return Suggester(SuggesterCard(**filled), weights, offset, answer, heat[method])
+    )
+    return Suggester(filled, *METHODS[method](known), heat[method])
 
 
 def _is_frequent(category_N: np.ndarray) -> np.ndarray:
-    values, inverse, counts = np.unique(category_N, return_inverse=True, return_counts=True)
-    del values
+    _, inverse, counts = np.unique(category_N, return_inverse=True, return_counts=True)
     return np.asarray(counts[inverse] >= LEAST_LABELS)
 
 
@@ -291,9 +289,9 @@ def neighbours(vectors_ND: np.ndarray, known_MD: np.ndarray, category_M: np.ndar
     return np.asarray(np.log(alike @ (member / member.sum(axis=0)) + np.float32(1e-12)))
 
 
-def _cross_validated(known: Labelled, fit: Callable[[Labelled], Fitted]) -> np.ndarray:
-    """Return each mask's log-odds by a classifier that did not see its image, (N, answers); an
-    answer that the others lack is impossible."""
+def _cross_validated(known: Labelled, card: SuggesterCard) -> np.ndarray:
+    """Return each mask's log-odds by a suggester of the card's method that did not see its image,
+    (N, answers); an answer that the others lack is impossible."""
     answers = np.unique(known.category_N)
     images, index_N = np.unique(known.image_N, return_inverse=True)
     order = np.random.default_rng(0).permutation(len(images))
@@ -301,13 +299,9 @@ def _cross_validated(known: Labelled, fit: Callable[[Labelled], Fitted]) -> np.n
     odds = np.full((len(known.category_N), len(answers)), -30.0)
     for fold in np.unique(fold_N):
         seen, asked = known.part(fold_N != fold), known.part(fold_N == fold)
-        weights, offset, answer = fit(seen)
-        columns = np.searchsorted(answers, np.unique(answer))
-        if fit is _neighbours:
-            found = neighbours(asked.vectors_ND.astype(np.float32), weights.T, answer)
-        else:
-            found = asked.vectors_ND.astype(np.float32) @ weights + offset
-        odds[np.ix_(fold_N == fold, columns)] = found
+        suggester = Suggester(card, *METHODS[card.method](seen))
+        columns = np.searchsorted(answers, np.unique(seen.category_N))
+        odds[np.ix_(fold_N == fold, columns)] = suggester.log_odds(asked.vectors_ND)
     return odds
 
 

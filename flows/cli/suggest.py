@@ -19,6 +19,7 @@ from flows.cli.commands import (
     print_json,
 )
 from flows.cli.labels import app
+from flows.semantics.sources import LearnFrom
 from flows.workspace.console import console
 
 finder = typer.Typer()
@@ -65,32 +66,30 @@ def suggest(
     encoder: EncoderOption = "lite",
     precision: Annotated[
         float,
-        typer.Option(min=0.5, max=0.999, help="Share of sure suggestions that is to be right."),
+        typer.Option(min=0.5, max=0.999, help="Share of confident suggestions to be right."),
     ] = 0.95,
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Label the masks whose suggestion is sure.")
+        bool, typer.Option("--confirm", help="Label the masks whose suggestion is confident.")
     ] = False,
     by: Annotated[
-        str,
+        LearnFrom,
         typer.Option(
             help="What to learn from: labels; texts, the names and descriptions, by a CLIP; or "
             "best, whichever fits people's labels better."
         ),
-    ] = "labels",
+    ] = LearnFrom.LABELS,
     as_json: JsonOption = False,
 ) -> None:
     """Learn from people's labels or from texts, and suggest categories for the other masks.
 
     Labels that --confirm writes have the source `model`; people's labels replace them.
     """
-    if by not in ("labels", "texts", "best"):
-        raise typer.BadParameter(f"expected labels, texts or best, got {by}", param_hint="--by")
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.semantics.suggesting import suggest_labels
 
         workspace.catalog.datasets.get(dataset)
         root = str(workspace.settings.root)
-        result = suggest_labels(root, dataset, encoder, precision, confirm, by)
+        result = suggest_labels(root, dataset, encoder, precision, confirm, str(by))
     if as_json:
         print_json(result)
     else:
@@ -98,7 +97,7 @@ def suggest(
 
 
 def print_suggestions(result: dict[str, Any]) -> None:
-    """Print what was learned, and how many suggestions are sure, by category."""
+    """Print what was learned, and how many suggestions are confident, by category."""
     learned = (
         f"{result['suggester']} ({result['reason']}), by {result['method']}: {result['labels']:,} "
         f"labels of {result['categories']} categories on {result['images']:,} images"
@@ -106,19 +105,19 @@ def print_suggestions(result: dict[str, Any]) -> None:
     if result["accuracy"] is not None:
         learned += f"; right on {result['accuracy']:.1%} of labelled masks that it did not see"
     console.print(learned, markup=False, soft_wrap=True)
-    table = Table(header_style="bold", title=f"{result['dataset']}: sure suggestions")
+    table = Table(header_style="bold", title=f"{result['dataset']}: confident suggestions")
     table.add_column("category")
     table.add_column("masks", justify="right")
-    for name, count in sorted(result["sure_by_category"].items(), key=lambda row: -row[1]):
+    for name, count in sorted(result["confident_by_category"].items(), key=lambda row: -row[1]):
         table.add_row(name, f"{count:,}")
     console.print(table)
-    if result["confident"] is None:
+    if result["least_probability"] is None:
         told = (
-            f"no suggestion is sure: the labels do not show a precision of {result['precision']}; "
-            "label more masks"
+            "no suggestion is confident: the labels do not show a precision of "
+            f"{result['precision']}; label more masks"
         )
     else:
-        told = f"{result['sure']:,} of {result['masks']:,} masks need no person"
+        told = f"{result['confident']:,} of {result['masks']:,} masks need no person"
         told += f"; {result['confirmed']:,} labels written" if result["confirmed"] else ""
     console.print(told, markup=False, soft_wrap=True)
 
@@ -217,7 +216,7 @@ def status(dataset: DatasetOption = "default", as_json: JsonOption = False) -> N
     if found is not None:
         table.add_row("suggester", found["version"])
         table.add_row("right, by cross-validation", number(found["accuracy"], ".1%"))
-        table.add_row("sure, by cross-validation", number(found["confident_share"], ".1%"))
+        table.add_row("confident, by cross-validation", number(found["confident_share"], ".1%"))
         table.add_row("new labels since", "yes" if found["new_labels"] else "no")
     console.print(table)
 
@@ -240,9 +239,8 @@ def evaluate(dataset: DatasetOption = "default", as_json: JsonOption = False) ->
         shares = (number(row[key], ".1%") for key in ("precision", "recall"))
         table.add_row(name, f"{row['masks']:,}", *shares)
     console.print(table)
-    sure = number(result["confident_precision"], ".1%")
-    told = f"{result['accuracy']:.1%} right; {result['confident_share']:.1%} sure, of these {sure}"
-    console.print(f"{told} right", markup=False)
+    told = f"{result['accuracy']:.1%} right; {result['confident_share']:.1%} confident, of these "
+    console.print(f"{told}{number(result['confident_precision'], '.1%')} right", markup=False)
 
 
 @app.command(epilog=example("dataengine labels rollback --dataset photos"))

@@ -174,7 +174,7 @@ _DEFINITIONS = (
             _ENCODER,
             JobOption(
                 name="precision",
-                help="share of sure suggestions that is right.",
+                help="share of confident suggestions that is right.",
                 kind=float,
                 default=0.95,
             ),

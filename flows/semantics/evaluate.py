@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.core import categories
 from engine.core.errors import DataEngineError
 from engine.semantics.suggesting import NONE_OF_THESE
 from flows.semantics.known_labels import known_labels, labelled_vectors
@@ -14,8 +15,6 @@ from flows.semantics.learning import load_suggester
 from flows.semantics.vectors import read_vectors, vector_runs
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, LabelSource
-
-NONE_NAME = "none of these"
 
 
 class NothingToEvaluateError(DataEngineError):
@@ -50,10 +49,10 @@ def evaluate_suggester(workspace: Workspace, dataset: Dataset) -> dict[str, Any]
         )
     said = suggester.suggest(asked.vectors_ND)
     right = said.category_N == asked.category_N
-    sure = said.probability_N >= suggester.card.confident
+    is_confident = said.probability_N >= suggester.card.confident
     names = workspace.catalog.categories.current(dataset.id).categories.names
-    categories = {
-        names.get(category, NONE_NAME): {
+    by_name = {
+        names.get(category, categories.NONE_OF_THESE): {
             "masks": int((asked.category_N == category).sum()),
             "precision": _share(right[said.category_N == category]),
             "recall": _share(right[asked.category_N == category]),
@@ -66,9 +65,9 @@ def evaluate_suggester(workspace: Workspace, dataset: Dataset) -> dict[str, Any]
         "masks": len(right),
         "images": len(np.unique(asked.image_N)),
         "accuracy": float(right.mean()),
-        "confident_share": float(sure.mean()),
-        "confident_precision": _share(right[sure]),
-        "categories": categories,
+        "confident_share": float(is_confident.mean()),
+        "confident_precision": _share(right[is_confident]),
+        "categories": by_name,
     }
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.core.errors import DataEngineError
+from engine.semantics.encoders import CLIP
 from engine.semantics.search import most_similar
 from flows.semantics.known_labels import known_labels
 from flows.semantics.learning import load_suggester
@@ -67,7 +68,7 @@ def find_text(
     Raises:
         FindError: the encoder reads no texts, and no category has that name.
     """
-    if encoder.startswith("clip:"):
+    if encoder.startswith(CLIP):
         vector = mask_encoder(workspace, encoder).encode_texts([text])[0]  # type: ignore[attr-defined]
         return _nearest(workspace, dataset, _blocks(workspace, dataset, encoder), vector, count)
     categories = workspace.catalog.categories.current(dataset.id).categories
@@ -82,7 +83,7 @@ def find_text(
 
 
 def _of_category(workspace: Workspace, dataset: Dataset, category_id: int) -> list[FoundMask]:
-    """Return the current masks with a label, then those it is suggested for, the surest first."""
+    """Return the current masks with a label, then those it is suggested for by probability."""
     labels, after, found = workspace.catalog.labels, 0, list[FoundMask]()
     while page := labels.of_category(dataset.id, category_id, after_id=after):
         after = page[-1].id

@@ -25,6 +25,7 @@ from engine.semantics.suggesting import (
 from engine.semantics.texts import texts_suggester
 from flows.semantics.descriptions import descriptions_of
 from flows.semantics.known_labels import KnownLabels, labelled_vectors
+from flows.semantics.sources import LearnFrom
 from flows.semantics.vectors import mask_encoder
 from flows.workspace.run_lock import tracked_run
 from flows.workspace.workspace import Workspace, code_version
@@ -44,7 +45,7 @@ class Wanted:
     encoder_name: str
     encoder: str
     precision: float
-    by: str
+    by: LearnFrom
 
     @property
     def names(self) -> dict[int, str]:
@@ -59,7 +60,7 @@ class Wanted:
     @cached_property
     def texts(self) -> str:
         """Digest of all texts; empty if it learns from labels alone."""
-        if self.by == "labels":
+        if self.by == LearnFrom.LABELS:
             return ""
         texts = json.dumps([sorted(self.names.items()), sorted(self.descriptions.items())])
         return hashlib.sha256(texts.encode()).hexdigest()[:12]
@@ -72,7 +73,7 @@ class Wanted:
 
     def learn(self, training: Labelled, card: SuggesterCard) -> Suggester:
         """Learn by what is asked for; errors as in `suggest_labels`."""
-        if self.by == "labels":
+        if self.by == LearnFrom.LABELS:
             return learn(training, card)
         encoder = mask_encoder(self.workspace, self.encoder_name)
         by_texts = texts_suggester(
@@ -82,7 +83,7 @@ class Wanted:
             descriptions=self.descriptions,
             labelled=training,
         )
-        if self.by == "texts":
+        if self.by == LearnFrom.TEXTS:
             return by_texts
         try:
             by_labels = learn(training, card)
@@ -110,7 +111,7 @@ def refreshed(
         RunKind.TRAIN_SUGGESTER,
         dataset_id=dataset.id,
         model=encoder,
-        config={"precision": wanted.precision, "by": wanted.by},
+        config={"precision": wanted.precision, "by": str(wanted.by)},
         code_version=code_version(),
     )
     with tracked_run(workspace, run.id):
@@ -120,7 +121,7 @@ def refreshed(
             dataset=dataset.name,
             parent=present.version if present else None,
             precision=wanted.precision,
-            by=wanted.by,
+            by=str(wanted.by),
             texts=wanted.texts,
             last_label=known.last,
             code_version=code_version(),

@@ -5,6 +5,7 @@ N = masks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +17,22 @@ from prefect import flow
 
 from engine.annotation.browse_names import SuggestedCategories
 from engine.core.batches import batches
+from engine.core.categories import NONE_OF_THESE
+from engine.semantics.encoders import CLIP
 from engine.semantics.suggesting import (
     Suggester,
+    SuggesterCard,
     SuggesterError,
     Suggestions,
 )
 from flows.semantics.known_labels import PAGE, KnownLabels, known_labels
 from flows.semantics.learning import Wanted, load_suggester, refreshed
+from flows.semantics.sources import LearnFrom
 from flows.semantics.vectors import make_vectors, mask_encoder, read_vectors, vector_runs
 from flows.workspace.run_lock import named_lock
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Dataset, LabelSource, NewLabel, NotFoundError
 from storage.vectors import MaskVectors
-
-BY = ("labels", "texts", "best")
-PREFIX = "clip:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,10 @@ def suggest_labels(
         SuggesterError: texts are asked for, and the encoder is no CLIP or the list has fewer than
             two categories.
     """
-    if by not in BY:
-        raise ValueError(f"by is {by!r}, expected one of {', '.join(BY)}")
+    learn_from = LearnFrom(by)
     opened = open_workspace(workspace)
     row = opened.catalog.datasets.get(dataset)
-    if by != "labels" and not encoder.startswith(PREFIX):
+    if learn_from != LearnFrom.LABELS and not encoder.startswith(CLIP):
         raise SuggesterError(
             f"{encoder} reads no texts: suggest with --encoder clip:NAME, or by labels"
         )
@@ -85,34 +86,42 @@ def suggest_labels(
     version = mask_encoder(opened, encoder).version
     with named_lock(opened, f"suggest/{row.id}"):
         blocks, known = read_vectors(opened, row, version), known_labels(opened, row)
-        wanted = Wanted(opened, row, encoder, version, precision, by)
+        wanted = Wanted(opened, row, encoder, version, precision, learn_from)
         stored, reason = refreshed(wanted, blocks, known)
         suggester = load_suggester(opened, stored)
         found = suggest_masks(opened, row, suggester, blocks, known)
-        sure = found.suggested.probability_N >= suggester.card.confident
-        confirmed = _confirm(opened, row, suggester, found, sure) if confirm else 0
+        is_confident = found.suggested.probability_N >= suggester.card.confident
+        confirmed = _confirm(opened, row, suggester, found, is_confident) if confirm else 0
     names = opened.catalog.categories.current(row.id).categories.names
-    counts = np.unique(found.suggested.category_N[sure], return_counts=True)
     return {
         "dataset": row.name,
-        "suggester": stored.version,
         "reason": reason,
-        "encoder": version,
         "vectors_made": made["masks"],
-        "method": stored.card["method"],
-        **{name: stored.card["data"].get(name, 0) for name in ("labels", "categories", "images")},
-        **{name: stored.card["scores"].get(name) for name in ("accuracy", "log_loss")},
-        "compared": stored.card["scores"].get("compared"),
-        "precision": precision,
-        "confident": suggester.card.confident if suggester.card.confident <= 1 else None,
-        "masks": len(sure),
-        "sure": int(sure.sum()),
-        "sure_by_category": {
-            names.get(category, "none of these"): count
-            for category, count in zip(counts[0].tolist(), counts[1].tolist(), strict=True)
-        },
+        **_figures(suggester.card),
+        "masks": len(is_confident),
+        "confident": int(is_confident.sum()),
+        "confident_by_category": _counts(found.suggested.category_N[is_confident], names),
         "confirmed": confirmed,
     }
+
+
+def _figures(card: SuggesterCard) -> dict[str, Any]:
+    """Return what a card says of its suggester, for the result of a run."""
+    return {
+        "suggester": card.version,
+        "encoder": card.encoder,
+        "method": card.method,
+        **{name: card.data.get(name, 0) for name in ("labels", "categories", "images")},
+        **{name: card.scores.get(name) for name in ("accuracy", "log_loss", "compared")},
+        "precision": card.precision,
+        "least_probability": card.confident if card.confident <= 1 else None,
+    }
+
+
+def _counts(category_N: np.ndarray, names: dict[int, str]) -> dict[str, int]:
+    """Return the number of masks by category name."""
+    counts = Counter(category_N.tolist())
+    return {names.get(category, NONE_OF_THESE): count for category, count in counts.items()}
 
 
 def suggest_masks(
@@ -192,17 +201,19 @@ def _confirm(
     dataset: Dataset,
     suggester: Suggester,
     found: SuggestedMasks,
-    sure_N: np.ndarray,
+    chosen_N: np.ndarray,
 ) -> int:
     """Label the masks with a confident suggestion; returns their number."""
     return sum(
         workspace.catalog.labels.add_many(dataset.id, part)
-        for part in batches(_labels(suggester, found, sure_N), PAGE)
+        for part in batches(_labels(suggester, found, chosen_N), PAGE)
     )
 
 
-def _labels(suggester: Suggester, found: SuggestedMasks, sure_N: np.ndarray) -> Iterator[NewLabel]:
-    for row in np.flatnonzero(sure_N).tolist():
+def _labels(
+    suggester: Suggester, found: SuggestedMasks, chosen_N: np.ndarray
+) -> Iterator[NewLabel]:
+    for row in np.flatnonzero(chosen_N).tolist():
         yield NewLabel(
             mask_id=found.mask_ids[row].as_py(),
             image_id=int(found.image_ids[row]),

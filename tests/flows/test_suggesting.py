@@ -70,7 +70,7 @@ def test_each_mask_gets_one_vector_and_a_second_run_makes_only_those_of_new_mask
     assert lengths == pytest.approx(1, abs=0.01)
 
 
-def test_labels_of_some_masks_suggest_those_of_others_and_sure_ones_are_written(
+def test_labels_of_some_masks_suggest_those_of_others_and_confident_ones_are_written(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     root = str(workspace.settings.root)
@@ -82,7 +82,7 @@ def test_labels_of_some_masks_suggest_those_of_others_and_sure_ones_are_written(
     found = suggest_labels(root, "shapes", precision=0.8, confirm=True)
     assert found["categories"] == 3
     assert found["masks"] == len(truth) - found["labels"]
-    assert found["confirmed"] == found["sure"] >= 8
+    assert found["confirmed"] == found["confident"] >= 8
 
     dataset = workspace.catalog.datasets.get("shapes")
     names = workspace.catalog.categories.current(dataset.id).categories.names

@@ -8,7 +8,6 @@ import pickle
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,14 @@ import torch
 from PIL import Image
 
 from engine.core import rle as rle_codec
-from engine.semantics.clip import CONFIG_FILE, WEIGHTS_FILE, ClipEncoder, fresh_clip, save_clip
+from engine.semantics.clip import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    ClipEncoder,
+    fresh_clip,
+    load_clip,
+    save_clip,
+)
 from engine.semantics.contrastive import (
     ContrastiveError,
     Pair,
@@ -47,9 +53,9 @@ def _load(folder: Path) -> ClipEncoder:
     return encoder
 
 
-def _refusal(name: str, **options: Any) -> str:
+def _refusal(name: str, cache: Path | None = None) -> str:
     with pytest.raises(EncoderError) as caught:
-        load_encoder(name, **options)
+        load_clip(name, cache=cache)
     return str(caught.value)
 
 

@@ -13,7 +13,7 @@ import { VirtualGrid } from "./virtual_grid.js";
 
 const MAX_CHOSEN = 500; // of one command
 const PAGE = 200;
-const SORTS = { image: "Image", predicted_iou: "Predicted IoU", stability_score: "Stability", area: "Area", created_at: "Time", probability: "Sureness of the suggestion" };
+const SORTS = { image: "Image", predicted_iou: "Predicted IoU", stability_score: "Stability", area: "Area", created_at: "Time", probability: "Probability of the suggestion" };
 const SHOWS = { masks: "Masks", images: "Images", finished: "My work" };
 const MARKS = { accept: "✓", reject: "✕", fix: "✎" };
 

@@ -8,7 +8,7 @@ const NUMBERS = [
   { name: "predicted_iou", title: "Predicted IoU", digits: 3 },
   { name: "stability_score", title: "Stability", digits: 3 },
   { name: "area", title: "Area in pixels", digits: 0 },
-  { name: "probability", title: "Sureness of the suggestion", digits: 3, isRare: true },
+  { name: "probability", title: "Probability of the suggestion", digits: 3, isRare: true },
   { name: "created_at", title: "Made (UTC)", isTime: true },
 ];
 const WHICH = [

@@ -198,11 +198,8 @@ def train_adapter(
         _step(optimiser, loss, step, networks.log_scale)
         schedule.step()
         on_step(step + 1, float(loss.detach()))
-    data = {
-        "labels": len(vectors),
-        "categories": len(present),
-        "texts": sum(len(found) for found in texts.values()),
-    }
+    count = sum(len(found) for found in texts.values())
+    data = {"labels": len(vectors), "categories": len(present), "texts": count}
     card = replace(card, data={**card.data, **data}, seconds=time.monotonic() - began)
     return networks.as_adapter(card)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -91,9 +91,13 @@ def ingest(
         )
     if as_json:
         print_json(report)
-        return
+    else:
+        _print_report(report, is_truth=annotations_as == "truth")
+
+
+def _print_report(report: dict[str, Any], *, is_truth: bool) -> None:
     replaced = f", {report['replaced']} images with new annotations" if report["replaced"] else ""
-    kind = "ground-truth masks" if annotations_as == "truth" else "masks of people"
+    kind = "ground-truth masks" if is_truth else "masks of people"
     console.print(
         f"{report['added']} images added, {report['known']} already known, "
         f"{report['quarantined']} quarantined, {report['masks']} {kind}{replaced}"

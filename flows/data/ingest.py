@@ -128,14 +128,9 @@ def ingest_folder(
     with tracked_run(workspace, run.id), costs.spending(workspace, run.id):
         work.images()
         if found.truth is not None:
+            of_run = (workspace, row, found, found.truth, report)
             annotations = AnnotationIngest(
-                workspace,
-                row,
-                found,
-                found.truth,
-                report,
-                kind=annotations_as,
-                replace=replace_annotations,
+                *of_run, kind=annotations_as, replace=replace_annotations
             )
             annotations.commit(run.id, work.named)
         report.passed_over = found.passed_over.rows()

@@ -105,6 +105,12 @@ def test_a_few_labels_become_those_of_all_masks(
     people = workspace.catalog.labels.counts(dataset.id, source=LabelSource.ANNOTATOR)
     assert sum(people.values()) == found["masks"]
 
+    _check_export(workspace, folder, found)
+
+
+def _check_export(workspace: Workspace, folder: Path, found: dict[str, Any]) -> None:
+    """Release and export, and compare the file's categories, as pycocotools reads them, with what
+    the pictures show."""
     release = [sys.executable, "-m", "flows.cli.main", "release", "first", "--dataset", "shapes"]
     subprocess.run(release, cwd=workspace.settings.root, check=True)
     run(workspace, "export", "first", "--out", str(folder / "out"))

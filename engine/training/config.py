@@ -97,8 +97,8 @@ class TrainConfig:
     """Share of first prompts that are boxes; SAM: half (appendix A)."""
 
     background_share: float = 0.15
-    """Share of first prompts that are clicks on no object, with target IoU 0: they make the
-    predicted IoU usable as a filter of automatic masks."""
+    """Share of first prompts that are clicks on no object, with target IoU 0, on images whose
+    annotation is complete: they make the predicted IoU usable as a filter of automatic masks."""
 
     center_share: float = 0.3
     """Share of first clicks at the point farthest from the mask's edge; the others are uniform."""

@@ -22,6 +22,9 @@ from engine.training.config import TrainConfig
 class Example:
     """One annotated image, RGB uint8 (H, W, 3), with its masks, and its name for error messages.
 
+    `is_complete`: every object has a mask. Clicks on no object are drawn only then: elsewhere they
+    would teach that objects without a mask are none.
+
     Raises:
         ValueError: a mask is not of the image's size.
     """
@@ -29,6 +32,7 @@ class Example:
     image_HWC: np.ndarray
     rles: list[RLE]
     name: str = "an image"
+    is_complete: bool = True
 
     def __post_init__(self) -> None:
         size = self.image_HWC.shape[:2]
@@ -50,7 +54,8 @@ class View:
     Attributes:
         image_HWC: RGB uint8.
         masks: uint8 0/1 (H, W) each, without those that are too small or too large.
-        background_HW: bool, pixels that are not in or near any mask of the image.
+        background_HW: bool, pixels that are not in or near any mask of the image; all false if its
+            annotation is incomplete.
         name: of the image.
     """
 
@@ -187,7 +192,8 @@ def make_view(example: Example, config: TrainConfig, rng: np.random.Generator) -
         every.append(mask)
         if config.min_pixels <= mask.sum() <= config.max_area * mask.size:
             kept.append(mask)
-    background = _background(every, (image.shape[0], image.shape[1]))
+    size = (image.shape[0], image.shape[1])
+    background = _background(every, size) if example.is_complete else np.zeros(size, bool)
     return View(_recolour(image, rng), kept, background, example.name)
 
 

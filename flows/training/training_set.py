@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from engine.core import rle as rle_codec
-from engine.core.records import PEOPLES, Source
+from engine.core.records import PEOPLES, Source, Stage
 from engine.core.rle import RLE
 from engine.simulation.scenes import generate_scene
 from engine.training.samples import Example, resize_mask
@@ -108,7 +108,11 @@ def _checked(image_ids: list[int]) -> list[int]:
 
 class MaskSource:
     """Draws training examples from one version of the mask table by `TrainingRule`, images with
-    confirmed masks and those of the newest run more often, mixed with generated scenes."""
+    confirmed masks and those of the newest run more often, mixed with generated scenes.
+
+    An image counts as complete if people added what was missing, in stage 2. Stage 1 leaves
+    objects out.
+    """
 
     def __init__(
         self,
@@ -122,6 +126,7 @@ class MaskSource:
         self._sources: Counter[str] = Counter()
         newest: set[int] = set()
         confirmed: set[int] = set()
+        self._complete: set[int] = set()
         rule = training_rule(workspace, dataset)
         for source in rule.sources:
             for mask in workspace.masks.masks(
@@ -135,6 +140,8 @@ class MaskSource:
                     confirmed.add(mask.image_id)
                 if mask.run_id == newest_run and source in PEOPLES:
                     newest.add(mask.image_id)
+                if mask.stage == Stage.SEMI_AUTOMATIC and source in PEOPLES:
+                    self._complete.add(mask.image_id)
         rows = workspace.catalog.images.get_many(sorted(self._rles))
         self._images: dict[int, Image] = {row.id: row for row in rows}
         self._checked = _checked(sorted(self._images))
@@ -159,6 +166,7 @@ class MaskSource:
             "images": len(self._images),
             "early_stopping_images": len(self._checked),
             "newest_images": len(self._newest),
+            "complete_images": len(self._complete),
             "masks": dict(self._sources),
             "replay": self._workspace.settings.train.replay,
         }
@@ -195,10 +203,11 @@ class MaskSource:
     def _load(self, image_id: int) -> Example:
         row = self._images[image_id]
         pixels, rles = self._workspace.pixels(row), self._rles[image_id]
+        is_complete = image_id in self._complete
         scale = MAX_SIDE / max(pixels.shape[:2])
         if scale >= 1:
-            return Example(pixels, rles, row.file_name)
+            return Example(pixels, rles, row.file_name, is_complete)
         size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
         small = [rle_codec.encode(resize_mask(rle_codec.decode(rle), size)) for rle in rles]
         shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        return Example(shrunk, small, row.file_name)
+        return Example(shrunk, small, row.file_name, is_complete)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.core.records import Source
+from engine.core.records import Source, Stage
 from engine.core.rle import encode
 from engine.training.config import TrainConfig
 from engine.training.trainer import NoMasksError
@@ -37,11 +37,17 @@ def dataset(workspace: Workspace, scenes: Path) -> Dataset:
     return workspace.catalog.datasets.get("d")
 
 
-def commit(workspace: Workspace, dataset: Dataset, source: Source, image_ids: list[int]) -> None:
-    """Commit one mask of that source on each image."""
-    run = f"run-{source}"
+def commit(
+    workspace: Workspace,
+    dataset: Dataset,
+    source: Source,
+    image_ids: list[int],
+    stage: Stage = Stage.ASSISTED_MANUAL,
+) -> None:
+    """Commit one mask of that source and stage on each image."""
+    run = f"run-{source}-{stage}"
     size = {image.id: (image.height, image.width) for image in images(workspace, dataset)}
-    origin = replace(imported(dataset.name, run), source=source)
+    origin = replace(imported(dataset.name, run), source=source, stage=stage)
     masks = [origin.mask(i, "all", encode(np.ones(size[i], bool))) for i in image_ids]
     workspace.masks.commit(masks, run_id=run, shard=0)
 
@@ -95,14 +101,29 @@ def test_masks_are_pinned_to_a_version_of_the_table(workspace: Workspace, datase
     pinned = workspace.masks.version()
     commit(workspace, dataset, Source.PREFILL, train[1:])
     assert MaskSource(workspace, dataset, pinned, None).counts()["images"] == 1
-    newest = MaskSource(workspace, dataset, workspace.masks.version(), "run-prefill")
+    newest = MaskSource(workspace, dataset, workspace.masks.version(), "run-prefill-assisted_manual")
     assert newest.counts() == {
         "images": len(train),
         "early_stopping_images": 0,
         "newest_images": len(train) - 1,
+        "complete_images": 0,
         "masks": {"annotator": 1, "prefill": len(train) - 1},
         "replay": 0.0,
     }
+
+
+def test_only_images_that_people_completed_count_as_complete(
+    workspace: Workspace, dataset: Dataset
+) -> None:
+    train = images(workspace, dataset, Split.TRAIN)
+    ids = [image.id for image in train]
+    commit(workspace, dataset, Source.ANNOTATOR, ids)
+    commit(workspace, dataset, Source.ANNOTATOR, ids[:1], Stage.SEMI_AUTOMATIC)
+    source = MaskSource(workspace, dataset, None, None)
+    rng = np.random.default_rng(0)
+    drawn = [source.draw(rng) for _ in range(200)]
+    assert {example.name for example in drawn if example.is_complete} == {train[0].file_name}
+    assert source.counts()["complete_images"] == 1
 
 
 def test_without_masks_on_training_images_there_is_nothing_to_train_on(

@@ -117,6 +117,12 @@ def test_a_background_click_lies_on_no_dropped_object(
             assert sample.image_SSC[y, x].max() < BRIGHT
 
 
+def test_no_background_click_is_drawn_where_objects_may_lack_a_mask() -> None:
+    partial = replace(TWO, is_complete=False)
+    for sample in samples(partial, replace(CONFIG, background_share=0.9)):
+        assert not sample.is_background_K.any()
+
+
 def test_a_background_prompt_has_no_mask_and_the_whole_image_as_box() -> None:
     for sample in samples(TWO, CONFIG, 20):
         height, width = sample.size

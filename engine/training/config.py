@@ -100,7 +100,7 @@ class TrainConfig:
     """Share of first prompts that are clicks on no object, with target IoU 0, on images whose
     annotation is complete: they make the predicted IoU usable as a filter of automatic masks."""
 
-    center_share: float = 0.3
+    center_share: float = 0.5
     """Share of first clicks at the point farthest from the mask's edge; the others are uniform."""
 
     box_noise: float = 0.1

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from engine.sam.decode import PromptBatch, decode_without_masks, preprocess
 from engine.training.config import TrainConfig
+from engine.training.drawn_clicks import correction_regions, pick_points
 from engine.training.half_decoder import half_decoder, prompts_at_once
 from engine.training.losses import mask_loss, true_iou
 from engine.training.samples import Sample
@@ -220,8 +221,9 @@ class _PromptGroup:
             if iteration < len(plan):
                 logits = feed_back(masks, scores, single)
                 if plan[iteration]:
-                    size = sam.image_encoder.img_size
-                    clicks.add(*self._sample_clicks(logits, targets, size, generator))
+                    region, adds = correction_regions(logits[:, 0] > 0, targets > 0.5)
+                    side = sam.image_encoder.img_size
+                    clicks.add(pick_points(region, side, generator), adds.long())
         return total / (1 + len(plan)), first_iou
 
     def _loss(
@@ -236,25 +238,3 @@ class _PromptGroup:
         target_iou = torch.where(self.background[:, None], torch.zeros_like(iou), iou)
         iou_term = ((scores - target_iou) ** 2).mean(dim=1) * 4
         return (mask_term + self.config.iou_weight * iou_term).mean(), iou
-
-    def _sample_clicks(
-        self,
-        logits_B1HW: torch.Tensor,
-        targets_BHW: torch.Tensor,
-        img_size: int,
-        generator: torch.Generator,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw one uniform point in each error region, or in the mask if there is no error; return
-        points (B, 2) in pixels of the model's input, and labels (B,)."""
-        truth = targets_BHW > 0.5
-        wrong = (logits_B1HW[:, 0] > 0) != truth
-        empty = ~wrong.flatten(1).any(dim=1)
-        wrong[empty] = truth[empty]
-        noise = torch.rand(wrong.shape, generator=generator, device=wrong.device)
-        place = (noise * (wrong + 1e-6)).flatten(1).argmax(dim=1)
-        low = wrong.shape[-1]
-        cell = img_size / low
-        x, y = place % low, place // low
-        points = torch.stack([x, y], dim=1).float() * cell + (cell - 1) / 2
-        labels = truth.flatten(1).gather(1, place[:, None])[:, 0].long()
-        return points, labels

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from engine.sam.decode import PromptBatch, decode_without_masks
+from engine.training.drawn_clicks import correction_regions, pick_points
 from engine.training.half_decoder import half_decoder, prompts_at_once
 from engine.training.render import Views
 from engine.training.step import SINGLE_WEIGHT, SPREAD_WEIGHT, feed_back
@@ -25,12 +26,6 @@ MATCHED_SHARE = 0.2
 """The target of predicted IoU is a weighted mean: this share for the highest IoU with any target
 mask, the rest for the IoU with the first. The highest alone makes every output confident, the first
 alone gives a low score to a correctly predicted part."""
-
-CENTRAL_SHARE = 0.5
-"""Share of clicks near the centre of their region; the others are uniform."""
-
-LEVELS = 6
-"""Levels of the pyramid that `centrality` sums."""
 
 
 def pair_losses(logits_RMHW: torch.Tensor, targets_RTHW: torch.Tensor) -> torch.Tensor:
@@ -69,31 +64,6 @@ def matched_loss(losses_RMT: torch.Tensor, valid_RT: torch.Tensor) -> torch.Tens
         for order in permutations(range(3))
     ]
     return torch.stack(ways).min(dim=0).values / count
-
-
-def centrality(region_RHW: torch.Tensor) -> torch.Tensor:
-    """Return how much of a region surrounds each of its cells, (R, H, W), summed over squares of 2
-    to 64 cells: highest near the region's centre, 0 outside."""
-    level = region_RHW[:, None].float()
-    side = level.shape[-1]
-    total = level.clone()
-    for _ in range(LEVELS):
-        level = F.avg_pool2d(level, 2, ceil_mode=True)
-        total = total + F.interpolate(level, size=(side, side), mode="bilinear")
-    return (total * region_RHW[:, None])[:, 0]
-
-
-def pick_place(
-    region_RHW: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a cell of each region: columns (R,) and rows (R,); any cell if the region is empty."""
-    device = region_RHW.device
-    noise = torch.rand(region_RHW.shape, generator=generator, device=device)
-    central = torch.rand((len(region_RHW), 1, 1), generator=generator, device=device)
-    score = torch.where(central < CENTRAL_SHARE, centrality(region_RHW) + 0.05 * noise, 1 + noise)
-    place = (score * region_RHW + 1e-6 * noise).flatten(1).argmax(dim=1)
-    side = region_RHW.shape[-1]
-    return place % side, place // side
 
 
 class ViewStep:
@@ -163,7 +133,7 @@ class ViewStep:
         if with_box:
             boxes = self._sample_boxes(targets[:, 0], generator)
         else:
-            points = self._sample_points(first, generator)[:, None]
+            points = pick_points(first, self.sam.image_encoder.img_size, generator)[:, None]
             labels = torch.ones_like(points[..., 0], dtype=torch.int64)
             valid = valid & self._contains_points(targets, points[:, 0])
             valid[:, 0] = counted.bool() & ~background
@@ -211,14 +181,6 @@ class ViewStep:
         rows = torch.arange(len(targets), device=targets.device)
         held: torch.Tensor = targets[rows, :, place[:, 1], place[:, 0]] > 0.5
         return held
-
-    def _sample_points(self, region: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draw a click in each region, (R, 2) in pixels of the model's input."""
-        x, y = pick_place(region, generator)
-        cell = float(self.sam.image_encoder.img_size) / region.shape[-1]
-        corner = torch.stack([x, y], dim=1).float() * cell
-        shift = torch.rand(corner.shape, generator=generator, device=corner.device)
-        return corner + shift * cell - 0.5
 
     def _sample_boxes(self, targets_RHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw noisy boxes, (R, 4) half-open XYXY in pixels of the model's input (SAM, appendix
@@ -275,24 +237,15 @@ class ViewStep:
 
     def _add_click(
         self,
-        logits_R1HW: torch.Tensor,
+        logits: torch.Tensor,
         targets: torch.Tensor,
         points: torch.Tensor | None,
         labels: torch.Tensor | None,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append a click in the larger error region, or in the mask if there is no error."""
-        truth = targets[:, 0] > 0.5
-        wrong = (logits_R1HW[:, 0] > 0) != truth
-        empty = ~wrong.flatten(1).any(dim=1)
-        wrong = torch.where(empty[:, None, None], truth, wrong)
-        missed, extra = wrong & truth, wrong & ~truth
-        missed_depth, extra_depth = (
-            centrality(one).flatten(1).amax(dim=1) for one in (missed, extra)
-        )
-        is_missed = missed_depth >= extra_depth
-        region = torch.where(is_missed[:, None, None], missed, extra)
-        fresh = self._sample_points(region, generator)[:, None]
+        region, is_missed = correction_regions(logits[:, 0] > 0, targets[:, 0] > 0.5)
+        fresh = pick_points(region, self.sam.image_encoder.img_size, generator)[:, None]
         label = is_missed.long()[:, None]
         if points is None or labels is None:
             return fresh, label

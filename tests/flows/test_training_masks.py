@@ -45,7 +45,7 @@ def commit(
     stage: Stage = Stage.ASSISTED_MANUAL,
 ) -> None:
     """Commit one mask of that source and stage on each image."""
-    run = f"run-{source}-{stage}"
+    run = f"{source}-{stage}"
     size = {image.id: (image.height, image.width) for image in images(workspace, dataset)}
     origin = replace(imported(dataset.name, run), source=source, stage=stage)
     masks = [origin.mask(i, "all", encode(np.ones(size[i], bool))) for i in image_ids]
@@ -101,7 +101,7 @@ def test_masks_are_pinned_to_a_version_of_the_table(workspace: Workspace, datase
     pinned = workspace.masks.version()
     commit(workspace, dataset, Source.PREFILL, train[1:])
     assert MaskSource(workspace, dataset, pinned, None).counts()["images"] == 1
-    newest = MaskSource(workspace, dataset, workspace.masks.version(), "run-prefill-assisted_manual")
+    newest = MaskSource(workspace, dataset, workspace.masks.version(), "prefill-assisted_manual")
     assert newest.counts() == {
         "images": len(train),
         "early_stopping_images": 0,

@@ -12,6 +12,7 @@ import torch
 from engine.core.rle import encode
 from engine.sam.build import build_sam
 from engine.training.config import TrainConfig
+from engine.training.drawn_clicks import pick_place
 from engine.training.losses import mask_loss, true_iou
 from engine.training.pack import SIDE, pack
 from engine.training.photo_pool import PhotoPool, load_pool, set_names
@@ -20,7 +21,7 @@ from engine.training.render import Renderer
 from engine.training.samples import Example
 from engine.training.trainer import NoMasksError
 from engine.training.view_plan import BACKGROUND, ViewConfig, draw_plan
-from engine.training.view_step import matched_loss, pair_ious, pair_losses, pick_place
+from engine.training.view_step import matched_loss, pair_ious, pair_losses
 from engine.training.view_trainer import ViewTrainer, ViewTraining
 
 SMALL = ViewConfig(size=128, images=2, prompts=3)

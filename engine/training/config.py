@@ -85,6 +85,10 @@ class TrainConfig:
     ema_decay: float = 0.99
     """Decay of the exponential moving average of the weights, which is the result."""
 
+    trained_share: float = 1.0
+    """Share of the trained weights in the result; the rest are the weights at the start. Their mean
+    keeps what short trainings on few images forget (WiSE-FT, Wortsman et al. 2022)."""
+
     mask_loss: Literal["focal", "balanced"] = "focal"
     """`focal`: 20 x focal + dice (SAM, appendix A). `balanced`: 2 x balanced cross entropy + dice
     (`engine.training.losses`), which does not collapse to empty masks when training starts from an
@@ -142,7 +146,14 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}")
-        for name in ("box_share", "background_share", "center_share", "replay", "max_area"):
+        for name in (
+            "box_share",
+            "background_share",
+            "center_share",
+            "replay",
+            "max_area",
+            "trained_share",
+        ):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")

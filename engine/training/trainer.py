@@ -64,8 +64,8 @@ class Progress:
 
 
 class Trainer:
-    """Trains `sam` in place; the averaged weights are copied into it at the end. `checked` are the
-    examples of early stopping."""
+    """Trains `sam` in place; at the end it has the mean of the averaged weights and those at the
+    start, by `trained_share`. `checked` are the examples of early stopping."""
 
     def __init__(
         self,
@@ -85,11 +85,12 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.loss, self.iou = math.nan, math.nan
-        self.average = {
+        self._start = {
             name: value.detach().clone()
             for name, value in sam.named_parameters()
             if value.requires_grad
         }
+        self.average = {name: value.clone() for name, value in self._start.items()}
 
     def run(
         self,
@@ -124,7 +125,7 @@ class Trainer:
         with torch.no_grad():
             for name, value in self.sam.named_parameters():
                 if name in result:
-                    value.copy_(result[name])
+                    value.copy_(self._start[name].lerp(result[name], self.config.trained_share))
         self.sam.eval()
 
     def _run_steps(

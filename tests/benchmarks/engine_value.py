@@ -35,7 +35,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -350,6 +350,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--domain", action="append", choices=DOMAINS, help="default: all")
     parser.add_argument("--short", action="store_true", help="a smaller run, within 30 minutes")
     parser.add_argument(
+        "--steps", type=int, help="optimiser steps of each retrain; default: by its images"
+    )
+    parser.add_argument(
         "--quality", action="store_true", help="what people's and the model's work is checked by"
     )
     parser.add_argument(
@@ -368,6 +371,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = given.folder or Path(".cache") / ("engine_value" + "-short" * given.short)
     names = given.domain or list(DOMAINS)
     sizes = {name: SHORT if given.short else DOMAINS[name][2] for name in names}
+    if given.steps:
+        sizes = {name: replace(size, steps=given.steps) for name, size in sizes.items()}
     try:
         for name, size in sizes.items():
             prepare_images(given.data, name, size, folder / name / "images")

@@ -281,6 +281,7 @@ def test_the_example_itself_is_not_changed() -> None:
         ("center_share", 2.0),
         ("replay", -1.0),
         ("max_area", 1.5),
+        ("trained_share", -0.5),
     ],
 )
 def test_a_training_config_out_of_range_is_refused(name: str, value: float) -> None:

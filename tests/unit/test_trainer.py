@@ -148,6 +148,18 @@ def test_a_run_ends_with_the_averaged_weights(tmp_path: Path) -> None:
     assert torch.allclose(sam.state_dict()[name], wanted, atol=1e-7)
 
 
+def test_a_share_of_the_trained_weights_keeps_the_rest_of_those_at_the_start() -> None:
+    results = []
+    for share in (0.0, 1.0, 0.5):
+        sam = fresh()
+        Trainer(sam, replace(CONFIG, trained_share=share), draw).run()
+        results.append(weights(sam))
+    start, trained, mean = results
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (start[name] + trained[name]) / 2)
+    assert any(not torch.equal(start[name], trained[name]) for name in start)
+
+
 @pytest.mark.parametrize("stages", [-1, 0, 2])
 def test_frozen_stages_do_not_change_and_the_others_do(stages: int) -> None:
     sam = fresh()

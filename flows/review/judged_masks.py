@@ -7,18 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.annotation.embeddings import embedding_key
 from engine.core.batches import batches
 from engine.core.records import Mask, Source
-from engine.sam import Embedding
-from engine.sam.embedding_file import read_embedding, write_embedding
 from engine.verifier.features import Picture, features
 from engine.verifier.learning import Judged
 from flows.workspace import progress
+from flows.workspace.embeddings import embedding_of
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, Image, Split, Verdict, VerdictKind
 from storage.formats.images import BadImageError
-from storage.objects import ObjectNotFoundError
 
 IMAGES_AT_ONCE = 64
 """Images whose masks are read at once."""
@@ -62,19 +59,9 @@ def _pictures(
         pixels = workspace.pixels(image)
     except BadImageError:  # the next stage that reads the image quarantines it
         return
-    embedding = _embedding(workspace, segmenter, image, pixels)
+    embedding = embedding_of(workspace, segmenter, image, pixels)
     for masks in runs.values():
         yield SeenRun(image, masks, Picture(pixels, embedding, masks))
-
-
-def _embedding(
-    workspace: Workspace, segmenter: str, image: Image, pixels_HWC: np.ndarray
-) -> Embedding:
-    """Return the stored embedding; else compute one, rounded as a stored one would be."""
-    try:
-        return read_embedding(workspace.objects.get(embedding_key(segmenter, image.id)))
-    except ObjectNotFoundError:
-        return read_embedding(write_embedding(workspace.segmenter(segmenter).embed(pixels_HWC)))
 
 
 def judged_by_people(workspace: Workspace, dataset: Dataset, segmenter: str) -> Judged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +11,7 @@ import numpy as np
 
 from engine.core.choice import most_different, most_uncertain
 from engine.core.records import Source, Stage
+from flows.stages.disagreement import automatic_scores, detector_agreement
 from flows.workspace.gold import gold_for_people
 from storage.catalog import DISAGREEMENT, DIVERSITY, MIX, PEOPLE, Split, utc_now
 
@@ -146,6 +146,7 @@ class _Ranking:
         self._workspace, self._dataset_id, self._dataset = workspace, dataset_id, dataset
         self._annotated = annotated
         self._scored: dict[int, float] = {}
+        self._agreed: dict[int, float] = {}
 
     def take(self, choice: str, image_ids: Sequence[int], count: int) -> list[int]:
         """Choose `count` of the images, or all if there are fewer."""
@@ -162,8 +163,15 @@ class _Ranking:
 
     def _uncertain(self, image_ids: Sequence[int], count: int) -> list[int]:
         self._scored = automatic_scores(self._workspace, self._dataset)
-        scores = [self._scored.get(image_id) for image_id in image_ids]
+        scored = [image_id for image_id in image_ids if image_id in self._scored]
+        self._agreed = detector_agreement(self._workspace, self._dataset, scored)
+        scores = [self._certainty(image_id) for image_id in image_ids]
         return [image_ids[place] for place in most_uncertain(scores, count)]
+
+    def _certainty(self, image_id: int) -> float | None:
+        """The mean of what is known of the masks' scores and the detector's agreement."""
+        known = [one[image_id] for one in (self._scored, self._agreed) if image_id in one]
+        return float(np.mean(known)) if known else None
 
     def _different(self, image_ids: Sequence[int], count: int, beside: Sequence[int]) -> list[int]:
         """Images far from the annotated ones, from `beside` and from each other; images without
@@ -182,27 +190,11 @@ class _Ranking:
         """Why these images were chosen, as a sentence without its end."""
         scored = sum(image_id in self._scored for image_id in chosen)
         some = f"{scored} of {len(chosen)} have some"
-        lowest = f"those whose automatic masks have the lowest scores ({some})"
+        also = " and agree least with the detector" if self._agreed else ""
+        lowest = f"those whose automatic masks have the lowest scores{also} ({some})"
         if choice == DISAGREEMENT:
             return lowest
         different = "those that look least like the annotated images and each other"
         if choice == DIVERSITY:
             return different
         return f"half {lowest}, half {different}" if choice == MIX else "in order of ingest"
-
-
-def automatic_scores(workspace: Workspace, dataset: str) -> dict[int, float]:
-    """By image: the mean over its automatic masks of the lower of predicted IoU and stability, in
-    [0, 1]. Images without automatic masks are left out."""
-    total, masks = defaultdict[int, float](float), defaultdict[int, int](int)
-    columns = ("image_id", "predicted_iou", "stability_score")
-    for batch in workspace.masks.scan(
-        dataset=dataset, source=Source.AUTOMATIC, columns=columns, current_only=True
-    ):
-        ids, iou, stability = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
-        lower = np.fmin(iou.astype(float), stability.astype(float))
-        for image_id, score in zip(ids.tolist(), lower.tolist(), strict=True):
-            if score == score:  # neither is known
-                total[image_id] += score
-                masks[image_id] += 1
-    return {image_id: total[image_id] / masks[image_id] for image_id in total}

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.annotation.embeddings import embedding_key
 from engine.core.errors import DataEngineError
 from engine.evaluation.bootstrap import ByImage, paired_gain
 from engine.evaluation.clicks import EvaluationImage
@@ -23,6 +22,7 @@ from engine.sam import Segmenter
 from flows.training.scores import held_out_images
 from flows.training.training_set import MaskSource
 from flows.workspace import costs, progress
+from flows.workspace.embeddings import embedding_of
 from flows.workspace.run_lock import loop_lock, named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version
 from storage.catalog import Dataset, Model, ModelKind, RunKind, check_name
@@ -150,18 +150,13 @@ def _train(workspace: Workspace, dataset: Dataset, version: str, segmenter: Segm
 
 def _examples(workspace: Workspace, segmenter: Segmenter, source: MaskSource) -> list[Example]:
     from engine.detector.examples import example_of
-    from engine.sam.embedding_file import read_embedding
 
     found: list[Example] = []
     rows = workspace.catalog.images.get_many(sorted(source.masks))
     with progress.current().track("embeddings", len(rows), "image") as advance:
         for row in rows:
-            key = embedding_key(segmenter.version, row.id)
             with contextlib.suppress(BadImageError):  # the image is quarantined elsewhere
-                if workspace.objects.exists(key):
-                    embedding = read_embedding(workspace.objects.get(key))
-                else:
-                    embedding = segmenter.embed(workspace.pixels(row))
+                embedding = embedding_of(workspace, segmenter.version, row)
                 found.append(example_of(embedding, source.masks[row.id]))
             advance()
     return found

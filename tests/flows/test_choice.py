@@ -14,7 +14,7 @@ from flows.data.ingest import ingest_folder
 from flows.loop.data_engine import LoopPlan
 from flows.loop.plan import PlanOptions, loop_plan, options_of
 from flows.operations.status import round_rows
-from flows.stages.choice import automatic_scores
+from flows.stages.disagreement import automatic_scores
 from flows.stages.rounds import open_round
 from flows.workspace.settings import FILE_NAME, load_settings
 from flows.workspace.workspace import Workspace

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from engine.core.records import Source, Stage
+from engine.core.rle import encode
 from flows.cli.main import app
+from flows.data.annotations import imported
 from flows.data.ingest import ingest, ingest_folder
 from flows.loop.data_engine import data_engine
+from flows.operations.status import round_rows
+from flows.stages.disagreement import MIN_SCORE, detector_agreement
+from flows.stages.rounds import open_round
 from flows.training.detector import load_detector
+from flows.workspace.embeddings import embedding_of
 from flows.workspace.workspace import Workspace
-from storage.catalog import ModelKind, ModelState, PlannedRound, TaskKind
+from storage.catalog import ModelKind, ModelState, PlannedRound, Split, TaskKind
 from storage.masks import read_parquet
 from tests.flows.conftest import make_workspace, write_scenes
 
@@ -73,6 +81,40 @@ def test_a_trained_detector_is_scored_promoted_and_fills_images_before_people_se
     assert {mask.source for mask in given} == {Source.PREFILL}
     names = {mask.mask_id.rpartition("/")[2].startswith("detected-") for mask in given}
     assert names == {True, False}  # of the detector and of the generator
+
+
+def test_images_where_the_detector_finds_what_the_masks_lack_are_the_more_uncertain(
+    annotated: Workspace,
+) -> None:
+    train("--name", "d1")
+    detector = load_detector(annotated, "lite")
+    assert detector is not None
+    images = list(annotated.catalog.images.each(1, split=Split.TRAIN))[-2:]
+    origin = replace(imported("d", "made"), source=Source.AUTOMATIC, stage=Stage.FULLY_AUTOMATIC)
+    masks = []
+    for image, is_agreed in zip(images, (True, False), strict=True):
+        found = detector.detect(embedding_of(annotated, "lite", image))
+        boxes = found.boxes_N4[found.scores_N >= MIN_SCORE]
+        assert len(boxes)  # as many masks in both images: at the boxes, or all at one place
+        for number, (x0, y0, x1, y1) in enumerate(boxes.round().astype(int)):
+            whole = np.zeros((image.height, image.width), bool)
+            if is_agreed:
+                whole[y0:y1, x0:x1] = True
+            else:
+                whole[:2, :2] = True
+            masks.append(
+                origin.mask(image.id, number, encode(whole), predicted_iou=0.9, stability_score=0.9)
+            )
+    annotated.masks.commit(masks, run_id="made", shard=0)
+    agreed, other = (image.id for image in images)
+    found_agreement = detector_agreement(annotated, "d", [agreed, other])
+    assert found_agreement[agreed] > 0.9
+    assert found_agreement[other] == 0
+    plan = PlannedRound(stage=Stage.ASSISTED_MANUAL, images=1, choice="disagreement")
+    loop = annotated.catalog.loops.start_or_resume(1, [plan], new=True)
+    row = open_round(annotated, annotated.catalog.rounds.for_loop(loop.id)[0])
+    assert annotated.catalog.rounds.image_ids(row.id) == [other]
+    assert "agree least with the detector" in str(round_rows(annotated, loop.id)[0]["chosen"])
 
 
 def test_a_detector_is_not_asked_about_another_models_embeddings(annotated: Workspace) -> None:

@@ -24,6 +24,7 @@ from engine.annotation.schemas import (
     Draft,
     Former,
     JobView,
+    LabelIn,
     LeaseTime,
     Me,
     NewMask,
@@ -140,9 +141,10 @@ class Client:
         *,
         seconds: float,
         rejected: Collection[str] = (),
+        labels: Collection[LabelIn] = (),
     ) -> Submitted:
         """Submit an `annotate` or `complete` task; repeating it changes nothing."""
-        return self._submit("submit", task, masks, rejected, seconds)
+        return self._submit("submit", task, masks, rejected, labels, seconds)
 
     def _submit(
         self,
@@ -150,12 +152,14 @@ class Client:
         task: TaskView,
         masks: Collection[NewMask],
         rejected: Collection[str],
+        labels: Collection[LabelIn],
         seconds: float,
     ) -> Submitted:
         body = {
             "lease_id": task.lease_id,
             "masks": [mask.model_dump() for mask in masks],
             "rejected": list(rejected),
+            "labels": [label.model_dump() for label in labels],
             "seconds": seconds,
         }
         return self._call(Submitted, "POST", f"/api/tasks/{task.id}/{how}", body)
@@ -167,9 +171,10 @@ class Client:
         *,
         seconds: float,
         rejected: Collection[str] = (),
+        labels: Collection[LabelIn] = (),
     ) -> Submitted:
         """Submit work on a task that somebody else now has: a reviewer sees both versions."""
-        return self._submit("late", task, masks, rejected, seconds)
+        return self._submit("late", task, masks, rejected, labels, seconds)
 
     def judge(self, task: TaskView, verdicts: Collection[NewVerdict]) -> Submitted:
         """Submit a `review` task."""

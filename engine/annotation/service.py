@@ -15,6 +15,7 @@ from engine.annotation.browse_names import SuggestionsOf
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
+from engine.annotation.mask_labels import MaskLabels, NamesOf
 from engine.annotation.own_work import FinishedWork
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter
@@ -72,6 +73,7 @@ class AnnotationService:
         gold_rules: GoldRules | None = None,
         truths_of: Callable[[int], Sequence[RLE]] = lambda image_id: (),
         suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
+        names_of: NamesOf = lambda dataset_id, image_id, masks: {},
     ) -> None:
         """
         Args:
@@ -81,15 +83,17 @@ class AnnotationService:
             gold_rules: when tasks are gold; never by default.
             truths_of: returns the true masks of a gold image by its id.
             suggestions_of: returns suggested categories of a dataset's masks.
+            names_of: returns labels and suggested categories of a task's masks.
         """
         self.catalog, self.queue, self.objects = catalog, queue, objects
         self.embeddings, self.pictures = embeddings, pictures
         self.prompter = Prompter(embeddings)
         self.access = TaskAccess(catalog, queue)
         self.gold = GoldTasks(catalog, queue, objects, gold_rules or GoldRules(), truths_of)
-        self.views = TaskViews(catalog, queue, objects, masks, self.gold)
+        labels = MaskLabels(catalog, names_of)
+        self.views = TaskViews(catalog, queue, objects, masks, self.gold, labels)
         self.submissions = Submissions(
-            catalog, queue, objects, masks, self.views, self.gold, on_drained
+            catalog, queue, objects, masks, self.views, self.gold, labels, on_drained
         )
         self.threads = Threads(catalog, queue)
         self.browse = Browse(catalog, masks, suggestions_of)

@@ -11,9 +11,12 @@ from engine.annotation.callers import is_loopback
 from flows.workspace.settings import WorkspaceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastapi import FastAPI
 
     from engine.annotation.service import AnnotationService
+    from engine.core.records import Mask
     from flows.workspace.workspace import Workspace
 
 LOCAL = "local"
@@ -86,6 +89,11 @@ def make_service(workspace: Workspace) -> AnnotationService:
 
         return newer_suggestions(workspace, dataset_id, key)
 
+    def names(dataset_id: int, image_id: int, masks: Sequence[Mask]) -> Any:
+        from flows.semantics.task_names import names_of
+
+        return names_of(workspace, dataset_id, image_id, masks)
+
     @lru_cache(maxsize=4)
     def decoder_of(version: str) -> BatchedDecoder:
         return BatchedDecoder(workspace.segmenter(version))
@@ -118,4 +126,5 @@ def make_service(workspace: Workspace) -> AnnotationService:
         ),
         truths_of=truths_of,
         suggestions_of=suggestions_of,
+        names_of=names,
     )

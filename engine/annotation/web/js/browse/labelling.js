@@ -1,10 +1,10 @@
 // Labels for chosen masks: a list of categories to search, their keys, and the suggestions.
 
+import { dot, NONE_NAME as NONE } from "../shared/categories.js";
 import { byId, el } from "../shared/dom.js";
 import { percent } from "../shared/format.js";
 
 const UNLABELLED = "unlabelled";
-const NONE = "none of these";
 const CONFIRM_KEY = ".";
 const MOST_SECONDS = 300; // a longer pause is not work
 
@@ -87,12 +87,6 @@ export class Labelling {
     const name = isSuggestion ? suggested : label;
     if (name === UNLABELLED) return null;
     const text = isSuggestion && probability !== null ? `${name}? ${percent(probability)}` : name;
-    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? `Suggested: ${name}` : `Label: ${name}` }, this.dot(name), text);
-  }
-
-  dot(name) {
-    const dot = el("span", { class: "dot" });
-    dot.style.setProperty("--color", this.byName.get(name)?.color ?? "var(--muted)");
-    return dot;
+    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? `Suggested: ${name}` : `Label: ${name}` }, dot(this.byName.get(name)?.color), text);
   }
 }

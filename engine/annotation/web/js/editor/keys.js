@@ -121,11 +121,12 @@ export class Keys {
     return this.#changed[id] ?? ACTIONS.get(id)?.keys ?? [];
   }
 
-  /** The keys of an action without those that label a mask. */
+  /** The keys of an action without those that label a mask; where there are categories, 1 to 9 do
+   * nothing else. */
   #active(id) {
     if (!this.categories?.isUsed) return this.of(id);
     const { keys } = this.categories;
-    return this.of(id).filter((name) => !keys.has(name.toLowerCase()));
+    return this.of(id).filter((name) => !keys.has(name.toLowerCase()) && !/^[1-9]$/.test(name));
   }
 
   /** Whether an action has a key. */

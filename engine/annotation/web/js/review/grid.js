@@ -65,6 +65,7 @@ export class Grid {
       },
       el("canvas"),
       el("span", { class: "mark", "aria-hidden": "true" }),
+      el("div", { class: "label-slot" }),
       el(
         "div",
         { class: "caption" },
@@ -88,6 +89,11 @@ export class Grid {
       "aria-label",
       `Mask ${index + 1}, ${entry ? `${entry.verdict} ${entry.reason ?? ""}` : "no verdict yet"}`,
     );
+  }
+
+  /** `badge`: what is shown of the mask's label, or null. */
+  setLabel(index, badge) {
+    this.cards[index].querySelector(".label-slot").replaceChildren(badge ?? "");
   }
 
   setCursor(index) {

@@ -1,0 +1,66 @@
+// Labels on the review page: a mask's label, the suggestion for it, or what people who disagree say; the
+// reviewer confirms it or picks another one.
+
+import { Categories } from "../shared/categories.js";
+import { pickCategory } from "../shared/category_picker.js";
+import { byId, el, toast } from "../shared/dom.js";
+import { isCommand } from "./keys.js";
+
+export class Labelling {
+  categories = new Categories([], isCommand);
+
+  /** @param {import("./review.js").Review} review */
+  constructor(review) {
+    this.review = review;
+  }
+
+  /** @param {import("../shared/categories.js").Category[]} listed */
+  use(listed) {
+    this.categories = new Categories(listed, isCommand);
+    for (const button of document.querySelectorAll("[data-command^=label]")) button.toggleAttribute("hidden", !this.categories.isUsed);
+  }
+
+  /** The category that is confirmed by one key: the mask's label, else what most of the people say who
+   * disagree, else the suggestion; null: there is none. */
+  proposalFor(mask) {
+    if (mask.category_id !== null) return mask.category_id;
+    const votes = new Map();
+    for (const { category_id: id } of mask.disputed) votes.set(id, (votes.get(id) ?? 0) + 1);
+    const [first] = [...votes].sort((a, b) => b[1] - a[1]);
+    return first?.[0] ?? mask.suggested?.category_id ?? null;
+  }
+
+  /** What is shown of a mask's label; null: nothing. */
+  badge(mask) {
+    const { categories } = this;
+    if (!categories.isUsed) return null;
+    const given = this.review.verdicts.labelOf(mask.mask_id);
+    if (given !== null) return el("span", { class: "label-given", title: "Your label" }, categories.badge(given), " ✓");
+    if (!mask.disputed.length) return categories.badge(mask.category_id, mask.suggested);
+    const said = mask.disputed.map(({ name, category_id: id }) => el("span", {}, `${name}: `, categories.badge(id)));
+    return el("span", { class: "label-disputed", title: "People disagree" }, said);
+  }
+
+  give(category) {
+    const { review } = this;
+    review.judging.closeReasons();
+    review.verdicts.setLabel(review.idOf(review.index), category, review.takeSeconds());
+    review.refresh([review.index]);
+    byId("announce").textContent = `Labelled ${this.categories.nameOf(category)}.`;
+  }
+
+  confirm() {
+    if (!this.categories.isUsed) return;
+    const proposal = this.proposalFor(this.review.task.masks[this.review.index]);
+    if (proposal !== null) this.give(proposal);
+    else toast("No label is suggested for this mask. T opens the list.");
+  }
+
+  async pick() {
+    const { review } = this;
+    if (!this.categories.isUsed) return;
+    const { task } = review;
+    const found = await pickCategory(this.categories);
+    if (found !== undefined && review.task === task) this.give(found);
+  }
+}

@@ -1,0 +1,158 @@
+"""Labels in the editor and in review, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from engine.annotation.client import Client
+from flows.prefect_api import temporary_server
+from flows.workspace.workspace import Workspace
+from storage.catalog import Label, LabelSource
+from tests.annotation.site import served
+from tests.annotation.test_browse_commands import wait_for
+from tests.browser import driver
+from tests.browser.conftest import Shot
+from tests.browser.test_labels import ingest, run
+from tests.flows.conftest import TOML, make_workspace
+from tests.labelled_folders import write_pictures
+
+pytestmark = pytest.mark.slow
+
+NAMED, OTHERS = 10, 2
+PLACE = 'document.querySelector(".label-chip").textContent'
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace whose masks are labelled on NAMED pictures, and suggested on OTHERS. Flows must
+    end before the browser starts its event loop."""
+    folder = tmp_path_factory.mktemp("labels-editor")
+    toml = TOML.replace("shard_images = 2", "shard_images = 1000")
+    made = make_workspace(folder / "ws", toml)
+    write_pictures(folder / "named", range(NAMED))
+    write_pictures(folder / "others", range(100, 100 + OTHERS), named=False)
+    with temporary_server.server(folder):
+        ingest(made, folder / "named")
+        ingest(made, folder / "others")
+        run(made, "labels", "suggest", "--dataset", "shapes", "--precision", "0.9")
+    return made
+
+
+@pytest.fixture
+def shapes_url(workspace: Workspace) -> Iterator[str]:
+    with served(workspace, local=True) as address:
+        yield address
+
+
+def other_images(workspace: Workspace) -> list[int]:
+    """The pictures whose masks have no label."""
+    dataset = workspace.catalog.datasets.get("shapes")
+    return sorted(workspace.catalog.images.ids(dataset.id))[-OTHERS:]
+
+
+def labels_on(workspace: Workspace, image_id: int, count: int) -> list[Label]:
+    """The labels of an image, once there are this many."""
+    labels = workspace.catalog.labels
+    return wait_for(lambda: list(labels.of_images([image_id]).values()), count)
+
+
+def send(url: str, command: str, **chosen: object) -> None:
+    with Client(url) as client:
+        client._send("POST", f"/api/browse/{command}", {"dataset": "shapes", **chosen})
+
+
+def pick(page: Page, text: str) -> None:
+    page.keyboard.press("t")
+    page.get_by_role("combobox", name="Category").fill(text)
+    page.keyboard.press("Enter")
+
+
+def test_an_annotator_labels_masks_by_keys_and_by_a_list(
+    workspace: Workspace, shapes_url: str, page: Page, shot: Shot
+) -> None:
+    image = other_images(workspace)[0]
+    send(shapes_url, "annotate", image_ids=[image])
+    driver.open_task(page, shapes_url)
+    suggested = page.locator(".mask-row .label-name.suggested")
+    count = suggested.count()
+    assert count > 0
+    page.keyboard.press("Tab")
+    page.locator(".label-chip .suggested").wait_for()
+    shot(page, "labels-editor-suggested")
+    page.keyboard.press("a")
+    page.locator(".mask-row.is-selected .label-name:not(.suggested)").wait_for()
+    assert suggested.count() == count - 1
+    page.keyboard.press("Control+z")
+    driver.until(page, f"document.querySelectorAll('.mask-row .suggested').length === {count}")
+    page.keyboard.press("a")
+    page.keyboard.press("Escape")
+
+    # keys: circle 1, star 2, cross 3; the last label is that of the next new mask
+    page.keyboard.press("2")
+    driver.until(page, f"{PLACE} === 'Next:star'")
+    driver.click(page, 64, 64)
+    page.keyboard.press("Enter")
+    assert driver.finished(page)[0]["category_id"] == 2
+    driver.click(page, 3, 3)
+    pick(page, "ci")
+    driver.until(page, f"{PLACE} === 'circle'")
+    shot(page, "labels-editor")
+    page.keyboard.press("Enter")
+    driver.saved(page)
+    page.reload()
+    driver.settled(page)
+    assert [mask["category_id"] for mask in driver.finished(page)] == [2, 1]
+    page.keyboard.press("?")
+    page.locator("#keys-dialog").wait_for()
+    assert page.locator("#keys-dialog", has_text="star").is_visible()
+    shot(page, "labels-editor-keys")
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    page.locator("#category-picker").wait_for()
+    shot(page, "labels-editor-list")
+    page.keyboard.press("Escape")
+    page.get_by_test_id("submit").click()
+    page.get_by_text("Submitted, with 2 new masks.").wait_for()
+
+    labels = labels_on(workspace, image, 3)
+    assert {label.source for label in labels} == {LabelSource.ANNOTATOR}
+    named = sorted(label.category_id or 0 for label in labels)
+    assert len(named) == 3
+    assert {1, 2} <= set(named)
+
+
+def test_a_reviewer_confirms_one_label_and_picks_another(
+    workspace: Workspace, shapes_url: str, page: Page, shot: Shot
+) -> None:
+    image = other_images(workspace)[1]
+    masks = [mask.mask_id for mask in workspace.masks.masks(image_ids=[image])]
+    assert len(masks) > 1, "the pictures are always the same"
+    send(shapes_url, "review", mask_ids=masks)
+    page.goto(f"{shapes_url}/review")
+    driver.settled(page)
+    assert page.locator(".mask-card .suggested").count() == len(masks)
+    shot(page, "labels-review-suggested")
+    page.keyboard.press(".")
+    page.locator(".mask-card .label-given").first.wait_for()
+    page.keyboard.press("u")
+    driver.until(page, "!document.querySelector('.label-given')")
+    page.keyboard.press(".")
+    page.keyboard.press("a")
+    pick(page, "none")
+    page.get_by_text("none of these").first.wait_for()
+    page.keyboard.press("3")
+    assert page.locator(".label-given").count() == 2
+    page.keyboard.press("Enter")
+    page.locator("#single-facts .label-given").wait_for()
+    shot(page, "labels-review")
+    page.keyboard.press("Shift+a")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("Sent. Thank you!").wait_for()
+
+    labels = {label.mask_id: label for label in labels_on(workspace, image, 2)}
+    assert set(labels) == set(masks[:2])
+    assert labels[masks[1]].category_id == 3
+    assert all(label.seconds is not None for label in labels.values())

@@ -12,6 +12,7 @@ from engine.annotation.browse import Browse
 from engine.annotation.browse_commands import BrowseCommands
 from engine.annotation.browse_history import MaskHistories
 from engine.annotation.browse_names import SuggestionsOf
+from engine.annotation.browse_search import FindMasks
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
@@ -74,6 +75,7 @@ class AnnotationService:
         truths_of: Callable[[int], Sequence[RLE]] = lambda image_id: (),
         suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
         names_of: NamesOf = lambda dataset_id, image_id, masks: {},
+        find: FindMasks = lambda dataset_id, words, like, count: (),
     ) -> None:
         """
         Args:
@@ -83,6 +85,7 @@ class AnnotationService:
             gold_rules: when tasks are gold; never by default.
             truths_of: returns the true masks of a gold image by its id.
             suggestions_of: returns suggested categories of a dataset's masks.
+            find: searches for masks.
             names_of: returns labels and suggested categories of a task's masks.
         """
         self.catalog, self.queue, self.objects = catalog, queue, objects
@@ -96,7 +99,7 @@ class AnnotationService:
             catalog, queue, objects, masks, self.views, self.gold, labels, on_drained
         )
         self.threads = Threads(catalog, queue)
-        self.browse = Browse(catalog, masks, suggestions_of)
+        self.browse = Browse(catalog, masks, suggestions_of, find)
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)

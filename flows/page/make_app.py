@@ -94,6 +94,17 @@ def make_service(workspace: Workspace) -> AnnotationService:
 
         return names_of(workspace, dataset_id, image_id, masks)
 
+    def find(dataset_id: int, words: str | None, like: str | None, count: int) -> Any:
+        from engine.annotation.errors import invalid
+        from engine.semantics.encoders import EncoderError
+        from flows.semantics.find import FindError, find_on_page
+
+        dataset = workspace.catalog.datasets.get_by_id(dataset_id)
+        try:
+            return find_on_page(workspace, dataset, words, like, count)
+        except (FindError, EncoderError) as error:
+            raise invalid(str(error)) from error
+
     @lru_cache(maxsize=4)
     def decoder_of(version: str) -> BatchedDecoder:
         return BatchedDecoder(workspace.segmenter(version))
@@ -127,4 +138,5 @@ def make_service(workspace: Workspace) -> AnnotationService:
         truths_of=truths_of,
         suggestions_of=suggestions_of,
         names_of=names,
+        find=find,
     )

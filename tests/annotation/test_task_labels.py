@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_a_label_that_cannot_be_is_refused_and_the_work_stays(site: Site, ada: C
     site.complete()
     task = taken(ada, COMPLETE)
     known = task.masks[0].mask_id
-    wrong = [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"masks": [new_mask("a", category_id=9)]}, "no category with id 9"),
         ({"labels": [LabelIn(mask_id="other", category_id=CELL)]}, "'other'"),
         ({"labels": [LabelIn(mask_id=known, category_id=CELL)] * 2}, "two labels"),
@@ -103,7 +104,7 @@ def test_a_label_that_cannot_be_is_refused_and_the_work_stays(site: Site, ada: C
     ]
     for given, text in wrong:
         with pytest.raises(RefusedError, match=text) as found:
-            ada.submit(task, **{"masks": [], "seconds": 1.0, **given})  # type: ignore[arg-type]
+            ada.submit(task, **{"masks": [], "seconds": 1.0, **given})
         assert found.value.status == 422
     assert taken(ada, COMPLETE).lease_id == task.lease_id
 

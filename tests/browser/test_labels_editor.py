@@ -22,7 +22,7 @@ from tests.labelled_folders import write_pictures
 pytestmark = pytest.mark.slow
 
 NAMED, OTHERS = 10, 2
-PLACE = 'document.querySelector(".label-chip").textContent'
+CHIP = 'document.querySelector(".label-chip .label-name").textContent'
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +92,13 @@ def test_an_annotator_labels_masks_by_keys_and_by_a_list(
 
     # keys: circle 1, star 2, cross 3; the last label is that of the next new mask
     page.keyboard.press("2")
-    driver.until(page, f"{PLACE} === 'Next:star'")
+    driver.until(page, f"{CHIP} === 'star'")
     driver.click(page, 64, 64)
     page.keyboard.press("Enter")
     assert driver.finished(page)[0]["category_id"] == 2
     driver.click(page, 3, 3)
     pick(page, "ci")
-    driver.until(page, f"{PLACE} === 'circle'")
+    driver.until(page, f"{CHIP} === 'circle'")
     shot(page, "labels-editor")
     page.keyboard.press("Enter")
     driver.saved(page)
@@ -156,3 +156,37 @@ def test_a_reviewer_confirms_one_label_and_picks_another(
     assert set(labels) == set(masks[:2])
     assert labels[masks[1]].category_id == 3
     assert all(label.seconds is not None for label in labels.values())
+
+
+def test_words_and_likeness_find_masks_in_the_grid(
+    workspace: Workspace, shapes_url: str, page: Page, shot: Shot
+) -> None:
+    dataset = workspace.catalog.datasets.get("shapes")
+    stars = workspace.catalog.categories.current(dataset.id).categories.named("star")
+    assert stars is not None
+    labelled = workspace.catalog.labels.counts(dataset.id)[stars.id]
+    page.goto(f"{shapes_url}/browse?dataset=shapes")
+    driver.settled(page)
+    page.get_by_role("searchbox", name="Search for masks").fill("Star")
+    page.keyboard.press("Enter")
+    page.get_by_text("Search for “Star”").wait_for()
+    driver.until(page, "document.querySelectorAll('.card').length > 0")
+    driver.settled(page)
+    first = page.locator(".card .name").all_inner_texts()[: min(labelled, 5)]
+    assert first == ["star"] * len(first), "labelled masks come first"
+    page.locator(".card .pick input").first.click()
+    shot(page, "labels-search")
+    page.get_by_role("button", name="Find similar").click()
+    page.get_by_text("Search for masks like one that you chose").wait_for()
+    driver.settled(page)
+    found = page.locator("#total").inner_text()
+    total = sum(1 for _ in workspace.masks.masks(dataset="shapes", current_only=True))
+    assert found == f"{total - 1} masks", "all others, the most similar first"
+    shot(page, "labels-similar")
+    page.get_by_role("button", name="Select all").click()
+    page.get_by_text(f"{total - 1} masks selected").wait_for()
+    page.get_by_role("button", name="End the search").click()
+    driver.until(page, f"document.getElementById('total').textContent === '{total} masks'")
+    page.get_by_role("searchbox", name="Search for masks").fill("lorry")
+    page.keyboard.press("Enter")
+    page.get_by_text("no category of shapes is named 'lorry'", exact=False).wait_for()

@@ -52,12 +52,14 @@ export class Labelling {
     const label = isNext ? session.nextLabel : session.labelOf(this.#subject);
     const badge = this.categories.badge(label, isNext ? null : (row?.suggested ?? null));
     const hint = this.editor.keys.hint("labelList");
+    const key = hint.replace(/[ ()]/g, "");
     const title = `${isNext ? "Label of the next masks" : "Label"}${hint}`;
     return el(
       "button",
       { class: "button label-chip", type: "button", "data-action": "labelList", title, onclick: () => this.pick() },
       isNext && badge ? el("span", { class: "muted" }, "Next:") : null,
       badge ?? el("span", { class: "muted" }, "No label"),
+      key && el("kbd", {}, key),
     );
   }
 }

@@ -106,8 +106,8 @@ export class MaskList {
     const text = el(
       "span",
       { class: "mask-text" },
-      el("span", { class: "mask-title" }, row.title, this.actions.label(row)),
-      el("span", { class: "mask-note" }, row.note),
+      el("span", { class: "mask-title" }, row.title),
+      el("span", { class: "mask-note" }, this.actions.label(row), row.note),
     );
     const main = el(
       "button",

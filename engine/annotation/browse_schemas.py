@@ -209,9 +209,19 @@ class JudgedBy(Schema):
     fixed_mask_id: str | None
 
 
+class LabelledBy(Schema):
+    """A label of a mask: name of the category, or `none of these`, and who gave it: an annotator or
+    a model; neither: an import."""
+
+    name: str
+    annotator: str | None
+    model: str | None
+    created_at: datetime
+
+
 class MaskHistory(Schema):
     """A mask and how it came to be: who made it, by which steps, what it replaced and what replaced
-    it, and the verdicts on it, oldest first."""
+    it, and the verdicts on it and its labels, oldest first."""
 
     mask_id: str
     rle: Rle
@@ -232,6 +242,7 @@ class MaskHistory(Schema):
     superseded_by: list[str]
     steps: list[Step]
     verdicts: list[JudgedBy]
+    labels: list[LabelledBy]
 
 
 class ImageHistory(Schema):

@@ -417,6 +417,9 @@ class Overview(Schema):
     """By hour: at, tasks, masks, seconds_per_mask, masks_per_image."""
     verdicts: dict[str, int]
     releases: list[dict[str, Any]]
+    categories: list[dict[str, Any]] = []
+    """By dataset with a list, the most frequent first: dataset, name (None: all others), color,
+    masks."""
     consensus: list[dict[str, Any]] = []
     """By round: dataset, stage, round, images that several people annotated, f1 and iou (mean
     agreement), reviewed (images on which they disagree)."""

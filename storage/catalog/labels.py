@@ -181,10 +181,12 @@ class Labels(Repository):
         query = _of_category(dataset_id, category_id).where(LabelRow.id > after_id)
         return self._sessions.records(Label, query.order_by(LabelRow.id).limit(limit))
 
-    def history(self, image_id: int, mask_id: str) -> list[Label]:
-        """All labels that a mask has had, oldest first."""
-        mine = (LabelRow.image_id == image_id, LabelRow.mask_id == mask_id)
-        return self._sessions.records(Label, select(LabelRow).where(*mine).order_by(LabelRow.id))
+    def history(self, image_id: int, mask_id: str | None = None) -> list[Label]:
+        """All labels that a mask has had, or all masks of an image, oldest first."""
+        query = select(LabelRow).where(LabelRow.image_id == image_id).order_by(LabelRow.id)
+        if mask_id is not None:
+            query = query.where(LabelRow.mask_id == mask_id)
+        return self._sessions.records(Label, query)
 
     def counts(
         self, dataset_id: int, *, source: LabelSource | None = None

@@ -268,3 +268,15 @@ def test_a_label_that_contradicts_another_persons_goes_to_review(
         ]
         assert mask.category_id == DUST, "the last one counts meanwhile"
     assert (decoded(fixed.rle) == square()).all()
+
+
+def test_the_dashboard_counts_masks_by_category(site: Site, ada: Client, rita: Client) -> None:
+    def counts() -> list[tuple[str, int]]:
+        return [(row["name"], row["masks"]) for row in rita.overview().categories]
+
+    assert counts() == [("cell", 0), ("dust", 0)]
+    site.annotate()
+    drawn = [new_mask("a", category_id=DUST), new_mask("b", category_id=DUST), new_mask("c")]
+    ada.submit(taken(ada), drawn, seconds=5)
+    commit(site, "annotate")
+    assert counts() == [("dust", 2), ("cell", 0)]

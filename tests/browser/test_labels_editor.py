@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 from engine.annotation.client import Client
 from flows.prefect_api import temporary_server
 from flows.workspace.workspace import Workspace
-from storage.catalog import Label, LabelSource
+from storage.catalog import AnnotatorKind, Label, LabelSource, NewTask, RunKind, TaskKind
 from tests.annotation.site import served
 from tests.annotation.test_browse_commands import wait_for
 from tests.browser import driver
@@ -158,6 +158,41 @@ def test_a_reviewer_confirms_one_label_and_picks_another(
     assert all(label.seconds is not None for label in labels.values())
 
 
+def test_a_reviewer_decides_where_people_disagree(
+    workspace: Workspace, shapes_url: str, page: Page, shot: Shot
+) -> None:
+    image, catalog = other_images(workspace)[1], workspace.catalog
+    (mask, *_) = [mask.mask_id for mask in workspace.masks.masks(image_ids=[image])]
+    dataset, kind = catalog.datasets.get("shapes"), AnnotatorKind.SIMULATED
+    people = [catalog.annotators.get_or_create(name, kind=kind).id for name in ("ada", "bob")]
+    model = workspace.current_model().version
+    run = catalog.runs.start("dispute", RunKind.REVIEW, dataset_id=dataset.id, model=model)
+    said = {mask: [(people[0], 1), (people[1], 2)]}
+    task = NewTask(
+        dataset_id=dataset.id,
+        image_id=image,
+        kind=TaskKind.REVIEW,
+        run_id=run.id,
+        payload={"mask_ids": [mask], "disputed": said, "note": "People disagree about a label."},
+    )
+    workspace.queue.add([task])
+    page.goto(f"{shapes_url}/review")
+    driver.settled(page)
+    disputed = page.locator(".mask-card .label-disputed")
+    assert "ada" in disputed.inner_text()
+    assert "bob" in disputed.inner_text()
+    shot(page, "labels-disputed")
+    page.keyboard.press("a")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("People disagree about the label of this mask").wait_for()
+    page.keyboard.press("2")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("Sent. Thank you!").wait_for()
+    wait_for(lambda: [one for one in catalog.labels.history(image, mask) if one.task_id], 1)
+    page.goto(f"{shapes_url}/browse?dataset=shapes&image={image}")
+    page.get_by_text("Labelled star by local", exact=False).first.wait_for()
+
+
 def test_words_and_likeness_find_masks_in_the_grid(
     workspace: Workspace, shapes_url: str, page: Page, shot: Shot
 ) -> None:
@@ -190,3 +225,7 @@ def test_words_and_likeness_find_masks_in_the_grid(
     page.get_by_role("searchbox", name="Search for masks").fill("lorry")
     page.keyboard.press("Enter")
     page.get_by_text("no category of shapes is named 'lorry'", exact=False).wait_for()
+    page.goto(f"{shapes_url}/dashboard")
+    page.locator("#categories", has_text="star").wait_for()
+    page.locator("#categories").scroll_into_view_if_needed()
+    shot(page, "labels-dashboard")

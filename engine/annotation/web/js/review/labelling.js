@@ -41,6 +41,13 @@ export class Labelling {
     return el("span", { class: "label-disputed", title: "People disagree" }, said);
   }
 
+  /** Places of the masks about whose label people disagree and the reviewer has said nothing. */
+  get undecided() {
+    const { task, verdicts } = this.review;
+    const isOpen = ({ mask_id: id, disputed }) => disputed.length > 0 && verdicts.labelOf(id) === null && verdicts.get(id)?.verdict !== "reject";
+    return this.categories.isUsed ? [...task.masks.keys()].filter((place) => isOpen(task.masks[place])) : [];
+  }
+
   give(category) {
     const { review } = this;
     review.judging.closeReasons();

@@ -168,6 +168,11 @@ export class Review {
       if (this.verdicts.get(this.idOf(this.index))) this.goLeft();
       return toast(left === 1 ? "One mask has no verdict yet." : `${left} masks have no verdict yet.`);
     }
+    const [undecided] = this.labelling.undecided;
+    if (undecided !== undefined) {
+      this.select(undecided);
+      return toast("People disagree about the label of this mask: give it one. T opens the list.");
+    }
     this.keep();
     if (!(await this.comments.send())) return null;
     const { id, lease_id } = this.task;

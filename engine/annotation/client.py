@@ -34,6 +34,7 @@ from engine.annotation.schemas import (
     Point,
     Prediction,
     Submitted,
+    Suggestion,
     TaskView,
 )
 from storage.catalog import TaskKind
@@ -96,6 +97,10 @@ class Client:
     def task(self, task_id: int) -> TaskView:
         """A task that the annotator holds."""
         return self._call(TaskView, "GET", f"/api/tasks/{task_id}")
+
+    def suggestions(self, task: TaskView) -> list[Suggestion]:
+        """The categories suggested for the task's masks; it can take seconds."""
+        return self._list(Suggestion, f"/api/tasks/{task.id}/suggestions")
 
     def heartbeat(self, task: TaskView) -> datetime:
         """Renew the lease on the task; returns when it expires."""

@@ -6,7 +6,6 @@ In requests 0 stands for none of these; in the catalog it is a label without a c
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from engine.annotation.errors import invalid
@@ -17,7 +16,7 @@ from engine.annotation.schemas import (
     NewMask,
     NewVerdict,
     Submission,
-    Suggested,
+    Suggestion,
 )
 from engine.core.records import Mask
 from storage.catalog import Catalog, Task, TaskLabel, VerdictKind
@@ -30,39 +29,26 @@ DISPUTED = "disputed"
 mask id."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NamedMask:
-    """A mask's label and the suggestion for it, as category ids, 0 for none of these; None without.
-    `probability`: of the suggestion, in [0, 1]."""
-
-    category_id: int | None = None
-    suggested: int | None = None
-    probability: float | None = None
-
-
-NamesOf = Callable[[int, int, Sequence[Mask]], Mapping[str, NamedMask]]
-"""Returns, by mask id, what is known of masks of a dataset and an image, both by id."""
+LabelsOf = Callable[[int, Sequence[Mask]], Mapping[str, int]]
+"""Returns the labels that masks of a dataset have: category id, 0 for none of these, by mask id."""
+SuggestFor = Callable[[int, int, Sequence[Mask]], Mapping[str, tuple[int, float]]]
+"""Returns the categories suggested for masks of a dataset and an image, both by id, with their
+probabilities in [0, 1], by mask id. It can take seconds."""
 
 
 class MaskLabels:
     """One per server. Thread-safe."""
 
-    def __init__(self, catalog: Catalog, names_of: NamesOf) -> None:
-        self._catalog, self._names_of = catalog, names_of
+    def __init__(self, catalog: Catalog, labels_of: LabelsOf, suggest_for: SuggestFor) -> None:
+        self._catalog, self._labels_of, self._suggest_for = catalog, labels_of, suggest_for
 
     def shown(self, task: Task, masks: Sequence[Mask]) -> dict[str, dict[str, Any]]:
         """The fields of `MaskView` that are about labels, by mask id."""
-        known = self._names_of(task.dataset_id, task.image_id, masks)
-        labels, disputed = task.payload.get(LABELS, {}), task.payload.get(DISPUTED, {})
-        found = {}
+        labels = {**self._labels_of(task.dataset_id, masks), **task.payload.get(LABELS, {})}
+        disputed, found = task.payload.get(DISPUTED, {}), {}
         for mask in masks:
-            one = known.get(mask.mask_id, NamedMask())
-            suggested = None
-            if one.suggested is not None and one.probability is not None:
-                suggested = Suggested(category_id=one.suggested, probability=one.probability)
             found[mask.mask_id] = {
-                "category_id": labels.get(mask.mask_id, one.category_id),
-                "suggested": suggested,
+                "category_id": labels.get(mask.mask_id),
                 "disputed": [
                     LabelByPerson(
                         name=self._catalog.annotators.get(person).name, category_id=category
@@ -71,6 +57,14 @@ class MaskLabels:
                 ],
             }
         return found
+
+    def suggestions(self, task: Task, masks: Sequence[Mask]) -> list[Suggestion]:
+        """What is suggested for the task's masks."""
+        found = self._suggest_for(task.dataset_id, task.image_id, masks)
+        return [
+            Suggestion(mask_id=mask_id, category_id=category, probability=probability)
+            for mask_id, (category, probability) in found.items()
+        ]
 
     def of_submission(
         self, task: Task, given: Submission, made: Sequence[Mask], kept: Collection[str]

@@ -94,9 +94,10 @@ class ImageView(Schema):
     file_name: str
 
 
-class Suggested(Schema):
-    """The category that is suggested for a mask, and how probable it is."""
+class Suggestion(Schema):
+    """The category that is suggested for a mask of a task, and how probable it is."""
 
+    mask_id: str
     category_id: CategoryId
     probability: Share
 
@@ -121,7 +122,6 @@ class MaskView(Schema):
     model: str | None
     annotator: str | None
     category_id: CategoryId | None = None
-    suggested: Suggested | None = None
     disputed: list[LabelByPerson] = []
 
 

@@ -89,10 +89,17 @@ def make_service(workspace: Workspace) -> AnnotationService:
 
         return newer_suggestions(workspace, dataset_id, key)
 
-    def names(dataset_id: int, image_id: int, masks: Sequence[Mask]) -> Any:
-        from flows.semantics.task_names import names_of
+    def suggest_for(dataset_id: int, image_id: int, masks: Sequence[Mask]) -> Any:
+        from flows.semantics.task_suggestions import suggest_for_task
 
-        return names_of(workspace, dataset_id, image_id, masks)
+        return suggest_for_task(workspace, dataset_id, image_id, masks)
+
+    def labels(dataset_id: int, masks: Sequence[Mask]) -> dict[str, int]:
+        from flows.labels.current import labels_of
+
+        if not workspace.catalog.categories.current(dataset_id).categories:
+            return {}
+        return {name: one.category_id or 0 for name, one in labels_of(workspace, masks).items()}
 
     def find(dataset_id: int, words: str | None, like: str | None, count: int) -> Any:
         from engine.annotation.errors import invalid
@@ -137,6 +144,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
         ),
         truths_of=truths_of,
         suggestions_of=suggestions_of,
-        names_of=names,
+        labels_of=labels,
+        suggest_for=suggest_for,
         find=find,
     )

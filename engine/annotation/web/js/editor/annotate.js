@@ -2,7 +2,7 @@
 
 import { api, events } from "../shared/api.js";
 import { Autosave } from "./autosave.js";
-import { Categories } from "../shared/categories.js";
+import { Categories, loadSuggestions } from "../shared/categories.js";
 import { ask, byId, el, openDialog, toast } from "../shared/dom.js";
 import { Session } from "./session.js";
 import { mountEditor } from "./editor.js";
@@ -124,6 +124,8 @@ class Page {
       frameIntervals: () => this.editor?.frameIntervals() ?? [],
     };
     void this.openThread(task);
+    const { editor } = this;
+    void loadSuggestions(api, task, categories, editor.abort.signal, () => editor.update());
     this.showStatus(draft ? "saved" : "new");
     keeper.start();
     this.ready(this.editor);

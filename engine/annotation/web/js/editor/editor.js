@@ -258,7 +258,7 @@ class Editor {
   #labelState() {
     if (!this.labelling) return null;
     const id = this.session.current?.id ?? this.selected;
-    return id === null ? this.session.nextLabel : [this.session.labelOf(id)];
+    return id === null ? this.session.nextLabel : [this.session.labelOf(id), this.row?.suggested?.category_id];
   }
 
   #draw() {

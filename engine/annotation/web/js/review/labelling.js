@@ -1,17 +1,32 @@
 // Labels on the review page: a mask's label, the suggestion for it, or what people who disagree say; the
 // reviewer confirms it or picks another one.
 
-import { Categories } from "../shared/categories.js";
+import { api } from "../shared/api.js";
+import { Categories, loadSuggestions } from "../shared/categories.js";
 import { pickCategory } from "../shared/category_picker.js";
 import { byId, el, toast } from "../shared/dom.js";
 import { isCommand } from "./keys.js";
 
 export class Labelling {
   categories = new Categories([], isCommand);
+  /** @type {AbortController | null} */
+  loading = null;
 
   /** @param {import("./review.js").Review} review */
   constructor(review) {
     this.review = review;
+  }
+
+  /** Shows what is suggested for the masks of the task, once it is known. */
+  suggest() {
+    const { review } = this;
+    this.loading?.abort();
+    this.loading = new AbortController();
+    const show = () => {
+      for (const [place, mask] of review.task.masks.entries()) review.grid.setLabel(place, this.badge(mask));
+      review.showSingle();
+    };
+    void loadSuggestions(api, review.task, this.categories, this.loading.signal, show);
   }
 
   /** @param {import("../shared/categories.js").Category[]} listed */
@@ -36,7 +51,7 @@ export class Labelling {
     if (!categories.isUsed) return null;
     const given = this.review.verdicts.labelOf(mask.mask_id);
     if (given !== null) return el("span", { class: "label-given", title: "Your label" }, categories.badge(given), " ✓");
-    if (!mask.disputed.length) return categories.badge(mask.category_id, mask.suggested);
+    if (!mask.disputed.length) return categories.badge(mask.category_id, mask.suggested ?? null);
     const said = mask.disputed.map(({ name, category_id: id }) => el("span", {}, `${name}: `, categories.badge(id)));
     return el("span", { class: "label-disputed", title: "People disagree" }, said);
   }

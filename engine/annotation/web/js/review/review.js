@@ -104,6 +104,7 @@ export class Review {
     this.setState("ready");
     if (draft?.fixing) this.fix(draft.fixing);
     void this.comments.open(task);
+    this.labelling.suggest();
   }
 
   showTask(draft) {
@@ -138,6 +139,7 @@ export class Review {
     this.judging.closeReasons();
     this.closeEditor?.();
     this.comments.close();
+    this.labelling.loading?.abort();
     this.task = null;
     this.banner.clear();
   }

@@ -17,6 +17,22 @@ export function dot(color) {
   return spot;
 }
 
+/** Adds to a task's masks what is suggested for them, once the server has found it, and calls `then`;
+ * nothing happens if it finds nothing.
+ * @param {Categories} categories
+ * @param {AbortSignal} signal of the work on the task */
+export async function loadSuggestions(api, task, categories, signal, then) {
+  if (!categories.isUsed || !task.masks.length) return;
+  try {
+    const found = new Map((await api.suggestions(task.id, { signal })).map((one) => [one.mask_id, one]));
+    if (signal.aborted || !found.size) return;
+    for (const mask of task.masks) mask.suggested = found.get(mask.mask_id) ?? null;
+    then();
+  } catch (problem) {
+    if (!signal.aborted) console.info("There are no suggested labels", problem); // the work does not need them
+  }
+}
+
 export class Categories {
   #byId;
 

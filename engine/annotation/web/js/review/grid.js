@@ -93,7 +93,9 @@ export class Grid {
 
   /** `badge`: what is shown of the mask's label, or null. */
   setLabel(index, badge) {
-    this.cards[index].querySelector(".label-slot").replaceChildren(badge ?? "");
+    const card = this.cards[index];
+    card.querySelector(".label-slot").replaceChildren(badge ?? "");
+    card.setAttribute("aria-description", badge?.textContent ?? "");
   }
 
   setCursor(index) {

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from playwright.sync_api import Page
 
 from engine.annotation.client import Client
 from engine.core.records import Source
-from flows.prefect_api import temporary_server
+from engine.semantics.encoders import MaskEncoder
+from flows.semantics.known_labels import known_labels
+from flows.semantics.learning import Wanted, refreshed
+from flows.semantics.sources import LearnFrom
+from flows.semantics.vectors import mask_encoder, read_vectors, vector_files
 from flows.workspace.workspace import Workspace
-from storage.catalog import AnnotatorKind, Label, LabelSource, NewTask, RunKind, TaskKind
+from storage.catalog import AnnotatorKind, Dataset, Label, LabelSource, NewTask, RunKind, TaskKind
+from storage.vectors import MaskVectors
 from tests.annotation.site import served
 from tests.annotation.test_browse_commands import wait_for
 from tests.browser import driver
 from tests.browser.conftest import Shot
-from tests.browser.test_labels import ingest, run
-from tests.flows.conftest import TOML, make_workspace
+from tests.flows.conftest import make_workspace
+from tests.flows.test_suggesting import ingest
 from tests.labelled_folders import write_pictures
 
 pytestmark = pytest.mark.slow
@@ -30,18 +37,35 @@ CHIP = 'document.querySelector(".label-chip .label-name").textContent'
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace whose masks are labelled on NAMED pictures, and suggested on OTHERS. Flows must
-    end before the browser starts its event loop."""
+    """A workspace whose masks are labelled on NAMED pictures, and suggested on OTHERS."""
     folder = tmp_path_factory.mktemp("labels-editor")
-    toml = TOML.replace("shard_images = 2", "shard_images = 1000")
-    made = make_workspace(folder / "ws", toml)
-    write_pictures(folder / "named", range(NAMED))
-    write_pictures(folder / "others", range(100, 100 + OTHERS), named=False)
-    with temporary_server.server(folder):
-        ingest(made, folder / "named")
-        ingest(made, folder / "others")
-        run(made, "labels", "suggest", "--dataset", "shapes", "--precision", "0.9")
+    made = make_workspace(folder / "ws")
+    for name, seeds in (("named", range(NAMED)), ("others", range(100, 100 + OTHERS))):
+        ingest(made, write_pictures(folder / name, seeds, named=name == "named"))
+    dataset, encoder = made.catalog.datasets.get("shapes"), mask_encoder(made, "lite")
+    add_vectors(made, dataset, encoder)
+    wanted = Wanted(made, dataset, "lite", encoder.version, 0.9, LearnFrom.LABELS)
+    refreshed(wanted, read_vectors(made, dataset, encoder.version), known_labels(made, dataset))
     return made
+
+
+def add_vectors(workspace: Workspace, dataset: Dataset, encoder: MaskEncoder) -> None:
+    """As `labels vectors`, without a server of Prefect."""
+    config = {"name": "lite", "encoder": encoder.version}
+    run = workspace.catalog.runs.start(
+        "vectors", RunKind.VECTORS, dataset_id=dataset.id, model=encoder.version, config=config
+    )
+    ids, images, vectors = [], [], []
+    for image in workspace.catalog.images.get_many(list(workspace.catalog.images.ids(dataset.id))):
+        masks = list(workspace.masks.masks(image_ids=[image.id]))
+        ids += [mask.mask_id for mask in masks]
+        images += [image.id] * len(masks)
+        vectors.append(encoder.encode(workspace.pixels(image), [mask.rle for mask in masks]))
+    made = MaskVectors(
+        pa.array(ids, pa.string()), np.array(images, np.int64), np.concatenate(vectors)
+    )
+    vector_files(workspace).write(run.id, 0, made)
+    workspace.catalog.runs.finish(run.id)
 
 
 @pytest.fixture

@@ -138,7 +138,6 @@ def test_an_annotator_labels_masks_by_keys_and_by_a_list(
     page.keyboard.press("Enter")
     driver.saved(page)
     page.keyboard.press("Tab")
-    page.set_viewport_size({"width": 1000, "height": 560})
     shot(page, "labels-editor")
     page.reload()
     driver.settled(page)

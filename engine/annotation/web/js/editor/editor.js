@@ -102,7 +102,7 @@ class Editor {
       select: (id) => this.select(id),
       toggle: (id) => this.toggle(id),
       restore: (id) => this.restore(id),
-      label: (row) => this.labelling?.categories.badge(row.label, row.suggested) ?? null,
+      label: (row) => (row.isRejected ? null : (this.labelling?.categories.badge(row.label, row.suggested) ?? null)),
       picture: () => this.#thumbSource(),
     });
     this.#listen();

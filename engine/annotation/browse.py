@@ -37,6 +37,7 @@ from engine.annotation.browse_schemas import (
     MaskPage,
     PageOf,
 )
+from engine.annotation.browse_search import FindMasks, Search
 from engine.annotation.errors import RefusedError, not_found
 from engine.annotation.task_views import image_view
 from engine.core.records import Stage
@@ -71,7 +72,9 @@ class Browse:
         catalog: Catalog,
         masks: MaskTable,
         suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
+        find: FindMasks = lambda dataset_id, words, like, count: (),
     ) -> None:
+        self._search = Search(find)
         self._catalog, self._masks, self._suggestions_of = catalog, masks, suggestions_of
         self._lock = threading.Lock()
         self._kept: LRUCache[tuple[int, int | None], _Dataset] = LRUCache(VERSIONS)
@@ -190,6 +193,7 @@ class Browse:
                     label=columns.names.values[columns.names.label_N[row]],
                     suggested=columns.names.values[columns.names.suggested_N[row]],
                     probability=_known(columns.names.probability_N[row]),
+                    score=None if columns.found is None else _known(columns.found.score_N[row]),
                     **words,
                     **numbers,
                 )
@@ -215,7 +219,10 @@ class Browse:
             if kept is None:
                 kept = self._kept[dataset_id, version] = self._read(dataset_id, version, given)
             kept.refresh(self._catalog)
-            return kept.columns
+            columns = kept.columns
+        if asked is None:
+            return columns
+        return replace(columns, found=self._search.run(dataset_id, columns.index, asked))
 
     def _read(self, dataset_id: int, version: int | None, given: int | None) -> _Dataset:
         name = self._catalog.datasets.get_by_id(dataset_id).name

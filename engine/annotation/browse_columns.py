@@ -79,6 +79,19 @@ class MaskNames:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundMasks:
+    """What a search found.
+
+    Attributes:
+        score_N: float32, cosine or probability; NaN: not found.
+        rank_N: float32, places in the order of the search; NaN: not found.
+    """
+
+    score_N: np.ndarray
+    rank_N: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Columns:
     """A dataset at one version of the mask table, ready to be filtered.
 
@@ -86,6 +99,7 @@ class Columns:
         verdict_N: uint8, places in VERDICTS.
         place_N: int32, the place of each mask's image; -1: it is gone.
         names: labels and suggestions.
+        found: what was searched for; None: no search.
     """
 
     index: MaskIndex
@@ -94,6 +108,7 @@ class Columns:
     verdict_N: np.ndarray
     place_N: np.ndarray
     names: MaskNames
+    found: FoundMasks | None = None
 
     def number(self, name: str) -> np.ndarray:
         """A column of numbers, (N,); NaN where unknown."""
@@ -151,6 +166,8 @@ class Passing:
         self._one_of("suggested", columns.names.suggested_N, columns.names.values)
         for name in (*NUMBERS, "probability"):
             self._in_range(name, columns.number(name))
+        if columns.found is not None:
+            self._refused["found"] = np.isnan(columns.found.rank_N)
         self.has_filter = bool(self._refused) or filters.superseded == "only"
         self._which("superseded", columns.index.is_superseded_N)
         if filters.near_duplicates != "with":
@@ -200,7 +217,7 @@ class Passing:
     def page(self, asked: PageOf) -> tuple[int, np.ndarray]:
         """How many masks pass, and the rows of those on the page, int64, in its order."""
         rows = self.rows()
-        keys = None if asked.sort == "image" else self._keys(rows, asked)
+        keys = self._keys(rows, asked) if self._is_sorted(asked) else None
         return len(rows), _page(rows, keys, asked)
 
     def image_page(self, asked: PageOf) -> tuple[int, np.ndarray, np.ndarray]:
@@ -214,7 +231,7 @@ class Passing:
             shown &= images.is_near_I == (asked.near_duplicates == "only")
         found = np.flatnonzero(shown)
         keys = None
-        if asked.sort != "image":
+        if self._is_sorted(asked):
             keys_I = np.full(len(masks_I), LAST)
             starts = np.flatnonzero(np.diff(place_M, prepend=-1))
             if len(rows):
@@ -223,8 +240,15 @@ class Passing:
         chosen = _page(found, keys, asked)
         return len(found), chosen, masks_I[chosen]
 
+    def _is_sorted(self, asked: PageOf) -> bool:
+        """Whether the order is another one than that of images."""
+        return asked.sort != "image" or self.columns.found is not None
+
     def _keys(self, rows: np.ndarray, asked: PageOf) -> np.ndarray:
-        """Keys that sort these masks, uint32 (M,); unknown numbers come last."""
+        """Keys that sort these masks, uint32 (M,); unknown numbers come last. What was searched for
+        is in the order of the search."""
+        if self.columns.found is not None:
+            return np.asarray(self.columns.found.rank_N[rows], np.uint32)
         values = self.columns.number(asked.sort)[rows]
         if values.dtype != np.float32:
             return np.asarray(~values if asked.descending else values)

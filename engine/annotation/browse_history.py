@@ -8,13 +8,14 @@ from contextlib import suppress
 
 import pyarrow.compute as pc
 
-from engine.annotation.browse_schemas import ImageHistory, JudgedBy, MaskHistory, Step
+from engine.annotation.browse_schemas import ImageHistory, JudgedBy, LabelledBy, MaskHistory, Step
 from engine.annotation.prompting import rle_view
 from engine.annotation.schemas import Rle
 from engine.annotation.task_views import image_view
+from engine.core.categories import NONE_OF_THESE
 from engine.core.records import Mask, Source
 from storage import layout
-from storage.catalog import Catalog, Dataset
+from storage.catalog import Catalog, Dataset, Image
 from storage.masks import MaskTable
 from storage.objects import ObjectNotFoundError, ObjectStore
 from storage.trajectories import read_trajectories
@@ -47,6 +48,7 @@ class MaskHistories:
         masks = list(self._masks.masks(dataset=dataset.name, image_ids=[image_id]))
         masks.sort(key=lambda mask: mask.created_at)
         steps, verdicts = self._steps(image_id, masks), self._verdicts(image_id)
+        labels = self._labels(image)
         later = defaultdict[str, list[str]](list)
         for mask in masks:
             if mask.supersedes is not None:
@@ -57,7 +59,13 @@ class MaskHistories:
             split=image.split,
             near_image_id=image.near_image_id,
             masks=[
-                history_of(mask, later[mask.mask_id], steps[mask.mask_id], verdicts[mask.mask_id])
+                history_of(
+                    mask,
+                    later[mask.mask_id],
+                    steps[mask.mask_id],
+                    verdicts[mask.mask_id],
+                    labels[mask.mask_id],
+                )
                 for mask in masks
             ],
         )
@@ -78,6 +86,23 @@ class MaskHistories:
             )
         return found
 
+    def _labels(self, image: Image) -> defaultdict[str, list[LabelledBy]]:
+        listed = self._catalog.categories.current(image.dataset_id).categories
+        names = listed.names | dict(listed.retired)
+        people = {person.id: person.name for person in self._catalog.annotators.all()}
+        found = defaultdict[str, list[LabelledBy]](list)
+        for one in self._catalog.labels.history(image.id):
+            known = one.category_id is not None
+            found[one.mask_id].append(
+                LabelledBy(
+                    name=names.get(one.category_id or 0, "") if known else NONE_OF_THESE,
+                    annotator=people.get(one.annotator_id or 0),
+                    model=one.model,
+                    created_at=one.created_at,
+                )
+            )
+        return found
+
     def _steps(self, image_id: int, masks: Iterable[Mask]) -> defaultdict[str, list[Step]]:
         drawn = {(m.run_id, m.shard): m for m in masks if m.source == Source.ANNOTATOR}
         found = defaultdict[str, list[Step]](list)
@@ -91,14 +116,20 @@ class MaskHistories:
 
 
 def history_of(
-    mask: Mask, later: list[str], steps: list[Step], verdicts: list[JudgedBy]
+    mask: Mask,
+    later: list[str],
+    steps: list[Step],
+    verdicts: list[JudgedBy],
+    labels: list[LabelledBy],
 ) -> MaskHistory:
-    """A mask, the ids of masks that supersede it, its steps and its verdicts."""
-    same = MaskHistory.model_fields.keys() - {"rle", "superseded_by", "steps", "verdicts"}
+    """A mask, the ids of masks that supersede it, its steps, its verdicts and its labels."""
+    others = {"rle", "superseded_by", "steps", "verdicts", "labels"}
+    same = MaskHistory.model_fields.keys() - others
     return MaskHistory(
         rle=rle_view(mask.rle),
         superseded_by=later,
         steps=steps,
         verdicts=verdicts,
+        labels=labels,
         **{name: getattr(mask, name) for name in same},
     )

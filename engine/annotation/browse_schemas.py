@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from engine.annotation.schemas import Id, ImageView, Rle, Schema
+from engine.annotation.schemas import PLAIN, Id, ImageView, Rle, Schema
 from engine.core.records import Source, Stage
 from storage.catalog import TaskKind, VerdictKind
 
@@ -46,9 +46,13 @@ class Filters(Schema):
     filter, one must hold. Ranges include their ends, and leave out masks without the number; a
     time without a zone is UTC. `near_duplicates`: masks of images that nearly repeat another.
     `superseded`: masks that another mask replaces. `label`, `suggested`: names of categories,
-    `none of these` or `unlabelled`; `probability` is the suggestion's."""
+    `none of these` or `unlabelled`; `probability` is the suggestion's. `words`: a category, or with
+    vectors of a CLIP any text, that masks fit; `like`: id of a mask that they are like. What is
+    searched for is in the order of the search."""
 
     dataset: Id
+    words: Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)] | None = None
+    like: Id | None = None
     version: Version | None = None
     stage: list[Stage] = Field([], max_length=MAX_VALUES)
     round: list[RoundNumber] = Field([], max_length=MAX_VALUES)
@@ -73,6 +77,8 @@ class Filters(Schema):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Filters:
+        if self.words is not None and self.like is not None:
+            raise ValueError("search for words or for masks like one, not for both")
         for name in ("predicted_iou", "stability_score", "area", "probability"):
             least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if least is not None and most is not None and least > most:
@@ -120,6 +126,8 @@ class MaskCard(Schema):
     """In the same words."""
     probability: float | None
     """Of the suggestion, [0, 1]."""
+    score: float | None
+    """How well it fits what is searched for; None without a search."""
     is_superseded: bool
 
 
@@ -201,9 +209,19 @@ class JudgedBy(Schema):
     fixed_mask_id: str | None
 
 
+class LabelledBy(Schema):
+    """A label of a mask: name of the category, or `none of these`, and who gave it: an annotator or
+    a model; neither: an import."""
+
+    name: str
+    annotator: str | None
+    model: str | None
+    created_at: datetime
+
+
 class MaskHistory(Schema):
     """A mask and how it came to be: who made it, by which steps, what it replaced and what replaced
-    it, and the verdicts on it, oldest first."""
+    it, and the verdicts on it and its labels, oldest first."""
 
     mask_id: str
     rle: Rle
@@ -224,6 +242,7 @@ class MaskHistory(Schema):
     superseded_by: list[str]
     steps: list[Step]
     verdicts: list[JudgedBy]
+    labels: list[LabelledBy]
 
 
 class ImageHistory(Schema):

@@ -24,6 +24,7 @@ from engine.annotation.schemas import (
     Draft,
     Former,
     JobView,
+    LabelIn,
     LeaseTime,
     Me,
     NewMask,
@@ -33,6 +34,7 @@ from engine.annotation.schemas import (
     Point,
     Prediction,
     Submitted,
+    Suggestion,
     TaskView,
 )
 from storage.catalog import TaskKind
@@ -96,6 +98,10 @@ class Client:
         """A task that the annotator holds."""
         return self._call(TaskView, "GET", f"/api/tasks/{task_id}")
 
+    def suggestions(self, task: TaskView) -> list[Suggestion]:
+        """The categories suggested for the task's masks; it can take seconds."""
+        return self._list(Suggestion, f"/api/tasks/{task.id}/suggestions")
+
     def heartbeat(self, task: TaskView) -> datetime:
         """Renew the lease on the task; returns when it expires."""
         body = {"lease_id": task.lease_id}
@@ -140,9 +146,10 @@ class Client:
         *,
         seconds: float,
         rejected: Collection[str] = (),
+        labels: Collection[LabelIn] = (),
     ) -> Submitted:
         """Submit an `annotate` or `complete` task; repeating it changes nothing."""
-        return self._submit("submit", task, masks, rejected, seconds)
+        return self._submit("submit", task, masks, rejected, labels, seconds)
 
     def _submit(
         self,
@@ -150,12 +157,14 @@ class Client:
         task: TaskView,
         masks: Collection[NewMask],
         rejected: Collection[str],
+        labels: Collection[LabelIn],
         seconds: float,
     ) -> Submitted:
         body = {
             "lease_id": task.lease_id,
             "masks": [mask.model_dump() for mask in masks],
             "rejected": list(rejected),
+            "labels": [label.model_dump() for label in labels],
             "seconds": seconds,
         }
         return self._call(Submitted, "POST", f"/api/tasks/{task.id}/{how}", body)
@@ -167,9 +176,10 @@ class Client:
         *,
         seconds: float,
         rejected: Collection[str] = (),
+        labels: Collection[LabelIn] = (),
     ) -> Submitted:
         """Submit work on a task that somebody else now has: a reviewer sees both versions."""
-        return self._submit("late", task, masks, rejected, seconds)
+        return self._submit("late", task, masks, rejected, labels, seconds)
 
     def judge(self, task: TaskView, verdicts: Collection[NewVerdict]) -> Submitted:
         """Submit a `review` task."""

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import Any
 
+from engine.annotation.mask_labels import submitted_labels
 from engine.annotation.prompting import rle_view
-from engine.annotation.schemas import Event, FormerWork, NewMask
+from engine.annotation.schemas import Event, FormerWork, LabelIn, NewMask
 from engine.core.records import Mask
 from storage import layout
 from storage.catalog import Task
@@ -65,16 +66,24 @@ def former_work(
     if "mask_ids" in task.payload:  # kept ones are not submitted again
         gone = {verdict.mask_id for verdict in task.result.verdicts}
     replaced = {mask.supersedes for mask in found}
+    labels = submitted_labels(task)
     return FormerWork(
         masks=[
-            _drawn(mask, steps[mask.mask_id]) for mask in found if mask.mask_id not in set(initial)
+            _drawn(mask, steps[mask.mask_id], labels.get(mask.mask_id))
+            for mask in found
+            if mask.mask_id not in set(initial)
         ],
         rejected=sorted(gone - replaced),
+        labels=[
+            LabelIn(mask_id=mask_id, category_id=category)
+            for mask_id, category in labels.items()
+            if mask_id in set(initial)
+        ],
         seconds=task.result.seconds,
     )
 
 
-def _drawn(mask: Mask, steps: list[dict[str, Any]]) -> NewMask:
+def _drawn(mask: Mask, steps: list[dict[str, Any]], category_id: int | None) -> NewMask:
     """A submitted mask as the page drew it; its name in the run is `PLACE-CLIENT_ID`."""
     events = [
         Event.model_validate(
@@ -90,4 +99,5 @@ def _drawn(mask: Mask, steps: list[dict[str, Any]]) -> NewMask:
         trajectory=events,
         predicted_iou=mask.predicted_iou,
         replaces=mask.supersedes,
+        category_id=category_id,
     )

@@ -16,6 +16,7 @@ from engine.annotation import answers
 from engine.annotation.answers import TaskContext
 from engine.annotation.errors import not_late
 from engine.annotation.former import submitted_masks
+from engine.annotation.mask_labels import LABELS, labels_to_keep, submitted_labels
 from engine.annotation.schemas import Submission, Submitted
 from engine.core.records import Mask
 from storage import layout
@@ -72,14 +73,20 @@ class LateWork:
         run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"late/{task.id}/{annotator.id}").hex
         origin = replace(context.provenance, run_id=run_id, annotator=annotator.name)
         mine = replace(context, provenance=origin)
-        rows = [
+        drawn = [
             answers.drawn_mask(mine, mask, f"{place:04d}-{mask.client_id}")
             for place, mask in enumerate(given.masks)
         ]
-        rows += [
+        kept = [
             replace(mask, run_id=run_id, mask_id=f"{run_id}/{mask.image_id}/kept-{place:04d}")
             for place, mask in enumerate(confirmed)
         ]
+        rows = [*drawn, *kept]
+        labels = labels_to_keep(
+            list(zip(drawn, given.masks, strict=True)),
+            [(row, mask.mask_id) for row, mask in zip(kept, confirmed, strict=True)],
+            given.labels,
+        )
         key = layout.PREFILL.key(run=run_id, name=new_id())
         self._objects.put(key, write_parquet(rows))
         run = self._catalog.runs.start(
@@ -87,7 +94,12 @@ class LateWork:
             RunKind.REVIEW,
             dataset_id=task.dataset_id,
             model=context.model,
-            config={"late_of": task.id, "masks": key, "stage": str(context.provenance.stage)},
+            config={
+                "late_of": task.id,
+                "masks": key,
+                "stage": str(context.provenance.stage),
+                **({LABELS: labels} if labels else {}),
+            },
         )
         self.queue_reviews(self._queue.get(task.id))
         return Submitted(task_id=task.id, masks=len(rows), was_known=run.config.get("masks") != key)
@@ -128,6 +140,8 @@ class LateWork:
             "prefill": key,
             "note": _note(theirs, late),
         }
+        if labels := submitted_labels(task) | run.config.get(LABELS, {}):
+            payload[LABELS] = labels
         review = NewTask(
             dataset_id=task.dataset_id,
             image_id=task.image_id,

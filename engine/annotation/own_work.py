@@ -80,7 +80,7 @@ class FinishedWork:
             split=image.split,
             near_image_id=None,
             masks=[
-                history_of(mask, [], [_step(row) for row in steps[mask.mask_id]], [])
+                history_of(mask, [], [_step(row) for row in steps[mask.mask_id]], [], [])
                 for mask in submitted_masks(self._objects, self._masks, task)
             ],
         )

@@ -42,6 +42,7 @@ from engine.annotation.schemas import (
     SignIn,
     Submission,
     Submitted,
+    Suggestion,
     TaskView,
 )
 from engine.annotation.service import AnnotationService
@@ -162,6 +163,13 @@ def next_task(given: NextTask, visitor: Changer, service: Service) -> NextTaskVi
 def task(task_id: TaskId, visitor: Someone, service: Service) -> TaskView:
     """A task that the annotator holds."""
     return service.view(visitor.annotator, task_id)
+
+
+@router.get("/tasks/{task_id}/suggestions")
+@admits("annotator", READS)
+def suggestions(task_id: TaskId, visitor: Someone, service: Service) -> list[Suggestion]:
+    """The categories suggested for the masks of a task that the annotator holds."""
+    return service.suggestions(visitor.annotator, task_id)
 
 
 @router.post("/tasks/{task_id}/heartbeat")

@@ -33,6 +33,8 @@ PROSE = r"^[^\x00-\x08\x0b-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x08\x0b-\x1f\x7f]*$
 """Text with line breaks and tabs but no other control characters; not only of spaces."""
 
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
+CategoryId = Annotated[int, Field(ge=0, lt=2**31)]
+"""Of a category of the dataset; 0: none of these."""
 ClientId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
@@ -92,8 +94,24 @@ class ImageView(Schema):
     file_name: str
 
 
+class Suggestion(Schema):
+    """The category that is suggested for a mask of a task, and how probable it is."""
+
+    mask_id: str
+    category_id: CategoryId
+    probability: Share
+
+
+class LabelByPerson(Schema):
+    """What one of several people who disagree says about a mask."""
+
+    name: str
+    category_id: CategoryId
+
+
 class MaskView(Schema):
-    """An existing mask: pre-filled, or under review."""
+    """An existing mask: pre-filled, or under review. `category_id`: its label so far, None without
+    one. `disputed`: the labels of people who disagree."""
 
     mask_id: str
     rle: Rle
@@ -103,6 +121,8 @@ class MaskView(Schema):
     source: Source
     model: str | None
     annotator: str | None
+    category_id: CategoryId | None = None
+    disputed: list[LabelByPerson] = []
 
 
 class Draft(Schema):
@@ -224,7 +244,8 @@ class Event(Schema):
 
 class NewMask(Schema):
     """A mask that an annotator drew. `client_id`: the page's name for it, unique within the task.
-    `replaces`: the id of the pre-filled or reviewed mask that it fixes."""
+    `replaces`: the id of the pre-filled or reviewed mask that it fixes. `category_id`: its label;
+    None: none, or that of the mask that it fixes."""
 
     client_id: ClientId
     rle: Rle
@@ -232,6 +253,14 @@ class NewMask(Schema):
     trajectory: Annotated[list[Event], Field(max_length=MAX_EVENTS)]
     predicted_iou: Share | None = None
     replaces: Id | None = None
+    category_id: CategoryId | None = None
+
+
+class LabelIn(Schema):
+    """A label for a pre-filled mask that is kept."""
+
+    mask_id: Id
+    category_id: CategoryId
 
 
 class FormerWork(Schema):
@@ -239,26 +268,33 @@ class FormerWork(Schema):
 
     masks: list[NewMask]
     rejected: list[str]
+    labels: list[LabelIn] = []
     seconds: float
 
 
 class Submission(Lease):
     """A finished `annotate` or `complete` task: the masks in z-order, lowest first, the rejected
-    pre-filled ones, and the annotator's total time. Other pre-filled masks are kept."""
+    pre-filled ones, and the annotator's total time. Other pre-filled masks are kept; `labels` has
+    those of them that were labelled."""
 
     masks: Annotated[list[NewMask], Field(max_length=MAX_MASKS)]
     rejected: Annotated[list[Id], Field(max_length=MAX_MASKS)] = []
+    labels: Annotated[list[LabelIn], Field(max_length=MAX_MASKS)] = []
     seconds: Seconds
 
 
 class NewVerdict(Schema):
-    """A reviewer's verdict on one mask; a fix has the better mask, a reject may have a reason."""
+    """A reviewer's verdict on one mask; a fix has the better mask, a reject may have a reason.
+    `category_id`: the label that the reviewer gives or confirms, in `label_seconds` beside the
+    verdict's `seconds`; None: it stays as it is."""
 
     mask_id: Id
     verdict: VerdictKind
     seconds: Seconds
     reason: Annotated[str, Field(max_length=200, pattern=PLAIN)] | None = None
     fix: NewMask | None = None
+    category_id: CategoryId | None = None
+    label_seconds: Seconds = 0.0
 
 
 class Judgement(Lease):
@@ -381,6 +417,9 @@ class Overview(Schema):
     """By hour: at, tasks, masks, seconds_per_mask, masks_per_image."""
     verdicts: dict[str, int]
     releases: list[dict[str, Any]]
+    categories: list[dict[str, Any]] = []
+    """By dataset with a list, the most frequent first: dataset, name (None: all others), color,
+    masks."""
     consensus: list[dict[str, Any]] = []
     """By round: dataset, stage, round, images that several people annotated, f1 and iou (mean
     agreement), reviewed (images on which they disagree)."""

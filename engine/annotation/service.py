@@ -12,9 +12,11 @@ from engine.annotation.browse import Browse
 from engine.annotation.browse_commands import BrowseCommands
 from engine.annotation.browse_history import MaskHistories
 from engine.annotation.browse_names import SuggestionsOf
+from engine.annotation.browse_search import FindMasks
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
+from engine.annotation.mask_labels import LabelsOf, MaskLabels, SuggestFor
 from engine.annotation.own_work import FinishedWork
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter
@@ -23,6 +25,7 @@ from engine.annotation.schemas import (
     NextTaskView,
     PredictIn,
     Prediction,
+    Suggestion,
     TaskView,
 )
 from engine.annotation.submissions import Submissions
@@ -72,6 +75,9 @@ class AnnotationService:
         gold_rules: GoldRules | None = None,
         truths_of: Callable[[int], Sequence[RLE]] = lambda image_id: (),
         suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
+        labels_of: LabelsOf = lambda dataset_id, masks: {},
+        suggest_for: SuggestFor = lambda dataset_id, image_id, masks: {},
+        find: FindMasks = lambda dataset_id, words, like, count: (),
     ) -> None:
         """
         Args:
@@ -81,18 +87,22 @@ class AnnotationService:
             gold_rules: when tasks are gold; never by default.
             truths_of: returns the true masks of a gold image by its id.
             suggestions_of: returns suggested categories of a dataset's masks.
+            find: searches for masks.
+            labels_of: returns labels of a task's masks.
+            suggest_for: returns suggested categories of a task's masks.
         """
         self.catalog, self.queue, self.objects = catalog, queue, objects
         self.embeddings, self.pictures = embeddings, pictures
         self.prompter = Prompter(embeddings)
         self.access = TaskAccess(catalog, queue)
         self.gold = GoldTasks(catalog, queue, objects, gold_rules or GoldRules(), truths_of)
-        self.views = TaskViews(catalog, queue, objects, masks, self.gold)
+        self.labels = MaskLabels(catalog, labels_of, suggest_for)
+        self.views = TaskViews(catalog, queue, objects, masks, self.gold, self.labels)
         self.submissions = Submissions(
-            catalog, queue, objects, masks, self.views, self.gold, on_drained
+            catalog, queue, objects, masks, self.views, self.gold, self.labels, on_drained
         )
         self.threads = Threads(catalog, queue)
-        self.browse = Browse(catalog, masks, suggestions_of)
+        self.browse = Browse(catalog, masks, suggestions_of, find)
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)
@@ -135,10 +145,23 @@ class AnnotationService:
         Raises:
             RefusedError: no such task, or somebody else holds it.
         """
+        return self.views.view(self._held(annotator, task_id), annotator)
+
+    def suggestions(self, annotator: Annotator, task_id: int) -> list[Suggestion]:
+        """The categories suggested for the masks of a task that the annotator holds. Masks without
+        vectors are encoded first, so it can take seconds.
+
+        Raises:
+            RefusedError: no such task, or somebody else holds it.
+        """
+        task = self._held(annotator, task_id)
+        return self.labels.suggestions(task, self.views.initial_masks(task))
+
+    def _held(self, annotator: Annotator, task_id: int) -> Task:
         task = self.access.seen_task(annotator, task_id)
         if task.annotator_id != annotator.id or task.state != TaskState.LEASED:
             raise not_found(f"you do not hold task {task_id}")
-        return self.views.view(task, annotator)
+        return task
 
     def heartbeat(self, annotator: Annotator, task_id: int, lease_id: str) -> datetime:
         """Renew the lease on the task; returns when it expires.

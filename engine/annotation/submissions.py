@@ -10,6 +10,7 @@ from engine.annotation import answers
 from engine.annotation.errors import invalid, lease_lost, not_late
 from engine.annotation.gold import GoldTasks
 from engine.annotation.late import LateWork
+from engine.annotation.mask_labels import MaskLabels
 from engine.annotation.returns import Returns
 from engine.annotation.schemas import Judgement, Submission, Submitted
 from engine.annotation.task_access import TaskAccess
@@ -48,6 +49,7 @@ class Submissions:
         masks: MaskTable,
         views: TaskViews,
         gold: GoldTasks,
+        labels: MaskLabels,
         on_drained: Callable[[str], None],
     ) -> None:
         """
@@ -56,6 +58,7 @@ class Submissions:
         """
         self._catalog, self._queue, self._objects = catalog, queue, objects
         self._views, self._gold, self._on_drained = views, gold, on_drained
+        self._labels = labels
         self._access = TaskAccess(catalog, queue)
         self._late = LateWork(catalog, queue, objects, masks)
         self.returns = Returns(catalog, queue, objects, masks)
@@ -81,6 +84,8 @@ class Submissions:
             made.append(row)
             steps += answers.steps_of(context, row.mask_id, mask)
         result = answers.result_of(given.masks, given.seconds)
+        labels = self._labels.of_submission(task, given, made, {mask.mask_id for mask in kept})
+        result = replace(result, labels=labels)
         if task.kind == TaskKind.COMPLETE:
             result = replace(result, prefilled=len(initial), prefilled_kept=len(kept))
         if in_table:  # kept ones stay as they are there
@@ -143,11 +148,16 @@ class Submissions:
                     reason=verdict.reason,
                 )
             )
+        fresh = list[Mask]()
         if "prefill" in task.payload:  # its masks are not in the table yet
             taken = {v.mask_id for v in given.verdicts if v.verdict == VerdictKind.ACCEPT}
             initial = self._views.initial_masks(task)
-            rows += [m for m in initial if m.mask_id in taken and m.run_id == task.run_id]
-        result = answers.result_of(fixes, sum(verdict.seconds for verdict in given.verdicts))
+            fresh = [m for m in initial if m.run_id == task.run_id]
+            rows += [m for m in fresh if m.mask_id in taken]
+        spent = sum(verdict.seconds + verdict.label_seconds for verdict in given.verdicts)
+        fixed_by = {v.mask_id: v.fixed_mask_id for v in verdicts if v.fixed_mask_id is not None}
+        labels = self._labels.of_judgement(task, given, fixed_by, fresh)
+        result = replace(answers.result_of(fixes, spent), labels=labels)
         if "candidates" in task.payload:  # what is not picked never becomes a mask to be judged
             verdicts = [v for v in verdicts if v.verdict != VerdictKind.REJECT]
         result = replace(result, verdicts=tuple(verdicts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -10,6 +11,7 @@ from engine.annotation.access import sight_of
 from engine.annotation.answers import TaskContext
 from engine.annotation.former import former_work
 from engine.annotation.gold import GoldTasks
+from engine.annotation.mask_labels import MaskLabels
 from engine.annotation.prompting import rle_view
 from engine.annotation.schemas import CandidateSet, Draft, ImageView, MaskView, TaskView
 from engine.core.records import Mask, Provenance, Source, Stage
@@ -46,9 +48,10 @@ class TaskViews:
         objects: ObjectStore,
         masks: MaskTable,
         gold: GoldTasks,
+        labels: MaskLabels,
     ) -> None:
         self._catalog, self._queue, self._objects, self._masks = catalog, queue, objects, masks
-        self._gold = gold
+        self._gold, self._labels = gold, labels
         self._lock = threading.Lock()
         self._contexts: LRUCache[tuple[int, int | None], TaskContext] = LRUCache(REMEMBERED)
 
@@ -101,6 +104,7 @@ class TaskViews:
         ids = [mask.mask_id for mask in initial]
         counts = self._queue.by_kind(dataset_ids=sight_of(annotator).datasets)
         waiting = counts[task.kind][str(TaskState.OPEN)]
+        labels = self._labels.shown(task, initial)
         return TaskView(
             id=task.id,
             kind=task.kind,
@@ -111,7 +115,7 @@ class TaskViews:
             lease_id=str(task.lease_id),
             expires_at=task.lease_expires_at or task.created_at,
             model=context.model,
-            masks=[_mask_view(mask) for mask in initial],
+            masks=[_mask_view(mask, labels[mask.mask_id]) for mask in initial],
             draft=None if draft is None else Draft(version=draft.version, data=draft.data),
             waiting=waiting + self._gold.ahead(annotator, task, waiting),
             note=task.payload.get("note"),
@@ -131,7 +135,7 @@ def image_view(image: Image) -> ImageView:
     return ImageView(id=image.id, width=image.width, height=image.height, file_name=image.file_name)
 
 
-def _mask_view(mask: Mask) -> MaskView:
+def _mask_view(mask: Mask, labels: dict[str, Any]) -> MaskView:
     return MaskView(
         mask_id=mask.mask_id,
         rle=rle_view(mask.rle),
@@ -141,4 +145,5 @@ def _mask_view(mask: Mask) -> MaskView:
         source=mask.source,
         model=mask.model,
         annotator=mask.annotator,
+        **labels,
     )

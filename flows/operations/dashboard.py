@@ -10,6 +10,7 @@ from typing import Any
 from engine.annotation.access import sight_of
 from flows.data.import_model import open_choices
 from flows.operations.agreement import agreement_rows
+from flows.operations.category_counts import CategoryCounts
 from flows.operations.status import round_rows
 from flows.training.compared_scores import compared_set, score_row
 from flows.workspace.costs import cost_rows
@@ -44,6 +45,7 @@ class WorkspaceReports:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
+        self._categories = CategoryCounts(workspace)
 
     def overview(self) -> dict[str, Any]:
         """The fields of `Overview`."""
@@ -78,6 +80,7 @@ class WorkspaceReports:
                 for row in datasets
                 for item in catalog.releases.all(row.id)
             ],
+            "categories": self._categories.rows(),
             "consensus": agreement_rows(workspace),
             "costs": cost_rows(workspace),
             "advice": advice(workspace),

@@ -11,9 +11,12 @@ from engine.annotation.callers import is_loopback
 from flows.workspace.settings import WorkspaceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastapi import FastAPI
 
     from engine.annotation.service import AnnotationService
+    from engine.core.records import Mask
     from flows.workspace.workspace import Workspace
 
 LOCAL = "local"
@@ -86,6 +89,29 @@ def make_service(workspace: Workspace) -> AnnotationService:
 
         return newer_suggestions(workspace, dataset_id, key)
 
+    def suggest_for(dataset_id: int, image_id: int, masks: Sequence[Mask]) -> Any:
+        from flows.semantics.task_suggestions import suggest_for_task
+
+        return suggest_for_task(workspace, dataset_id, image_id, masks)
+
+    def labels(dataset_id: int, masks: Sequence[Mask]) -> dict[str, int]:
+        from flows.labels.current import labels_of
+
+        if not workspace.catalog.categories.current(dataset_id).categories:
+            return {}
+        return {name: one.category_id or 0 for name, one in labels_of(workspace, masks).items()}
+
+    def find(dataset_id: int, words: str | None, like: str | None, count: int) -> Any:
+        from engine.annotation.errors import invalid
+        from engine.semantics.encoders import EncoderError
+        from flows.semantics.find import FindError, find_on_page
+
+        dataset = workspace.catalog.datasets.get_by_id(dataset_id)
+        try:
+            return find_on_page(workspace, dataset, words, like, count)
+        except (FindError, EncoderError) as error:
+            raise invalid(str(error)) from error
+
     @lru_cache(maxsize=4)
     def decoder_of(version: str) -> BatchedDecoder:
         return BatchedDecoder(workspace.segmenter(version))
@@ -118,4 +144,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
         ),
         truths_of=truths_of,
         suggestions_of=suggestions_of,
+        labels_of=labels,
+        suggest_for=suggest_for,
+        find=find,
     )

@@ -16,7 +16,7 @@ from engine.semantics.search import most_similar
 from flows.semantics.known_labels import known_labels
 from flows.semantics.learning import load_suggester
 from flows.semantics.suggesting import suggest_masks
-from flows.semantics.vectors import mask_encoder, read_vectors
+from flows.semantics.vectors import mask_encoder, read_vectors, vector_runs
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset
 from storage.vectors import MaskVectors
@@ -80,6 +80,30 @@ def find_text(
             "search with --encoder clip:NAME, or for one of these names"
         )
     return _of_category(workspace, dataset, category.id)[:count]
+
+
+def find_on_page(
+    workspace: Workspace, dataset: Dataset, words: str | None, like: str | None, count: int
+) -> list[FoundMask]:
+    """Return what the page Browse searches for: the masks of a category, those that fit a text if
+    they have vectors of a CLIP, or those like a mask by the latest vectors.
+
+    Raises:
+        FindError: the masks have no such vectors, or no category has that name.
+    """
+    encoders = [run.config["name"] for run in vector_runs(workspace, dataset)]
+    if like is not None:
+        return find_like(workspace, dataset, like, encoders[0] if encoders else "lite", count)
+    text = words or ""
+    if workspace.catalog.categories.current(dataset.id).categories.named(text) is not None:
+        return find_text(workspace, dataset, text, "lite", count)
+    clip = next((name for name in encoders if name.startswith(CLIP)), None)
+    if clip is None:
+        raise FindError(
+            f"no category of {dataset.name} is named {text!r}; to search for other words, run "
+            f"`dataengine labels vectors --dataset {dataset.name} --encoder clip:NAME`"
+        )
+    return find_text(workspace, dataset, text, clip, count)
 
 
 def _of_category(workspace: Workspace, dataset: Dataset, category_id: int) -> list[FoundMask]:

@@ -6,19 +6,35 @@ It runs when no task of a run is left: shard by shard, each exactly once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 from engine.core.records import Mask
+from flows.stages.commit_labels import Disputes, commit_labels
 from flows.stages.run_context import RunContext
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage import layout
-from storage.catalog import Task
+from storage.catalog import Task, TaskLabel
 from storage.masks import read_parquet
 from storage.objects import named_by_catalog
 from storage.trajectories import join_trajectories
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergedAnswers:
+    """What to commit instead of the answers to tasks that several people answered, by task id.
+
+    Attributes:
+        masks: none before a review.
+        labels: of these masks, where people agree.
+        disputes: what people say about these masks where they do not.
+    """
+
+    masks: dict[int, list[Mask]] = field(default_factory=dict)
+    labels: dict[int, list[TaskLabel]] = field(default_factory=dict)
+    disputes: dict[int, Disputes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +61,15 @@ class AnnotationFigures:
 
 
 def commit_answers(
-    workspace: Workspace, context: RunContext, merged: Mapping[int, list[Mask]] | None = None
+    workspace: Workspace, context: RunContext, merged: MergedAnswers | None = None
 ) -> AnnotationFigures:
-    """Commit all submitted answers of the run to the mask table; return the round's figures.
+    """Commit all submitted answers of the run to the mask table, and their labels; return the
+    round's figures.
 
     Args:
-        merged: masks to commit instead of the answers to the tasks with these ids.
+        merged: what to commit instead of the answers to some tasks.
     """
-    merged = merged or {}
+    merged = merged or MergedAnswers()
     workspace.queue.assign_shards(context.run_id, workspace.settings.shard_images)
     tasks = list(workspace.queue.submitted(context.run_id))
     with progress.current().track("commit masks", len(tasks), "image") as advance:
@@ -60,10 +77,11 @@ def commit_answers(
         for shard, members in groupby(by_shard, key=lambda task: task.shard or 0):
             group = list(members)
             # not read if already committed
-            answers = _answers(workspace, context, shard, group, merged)
+            answers = _answers(workspace, context, shard, group, merged.masks)
             workspace.masks.commit(answers, run_id=context.run_id, shard=shard)
             advance(len(group))
-    return _figures(tasks, {key: len(masks) for key, masks in merged.items()})
+    commit_labels(workspace, context, tasks, merged.labels, merged.disputes)
+    return _figures(tasks, {key: len(masks) for key, masks in merged.masks.items()})
 
 
 def _answers(

@@ -7,62 +7,74 @@ of them made beside the merged masks, and picks.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from engine.annotation.mask_labels import LABELS, submitted_labels
 from engine.core import consensus
 from engine.core import rle as rle_codec
 from engine.core.consensus import Agreement, Merged
 from engine.core.records import Mask, Source
+from flows.stages.commit_answers import MergedAnswers
+from flows.stages.commit_labels import Disputes
 from flows.stages.run_context import RunContext
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace, code_version
 from storage import layout
-from storage.catalog import NewTask, RunKind, Task, TaskKind, TaskState, new_id
+from storage.catalog import NewTask, RunKind, Task, TaskKind, TaskLabel, TaskState, new_id
 from storage.catalog.consensus import NewConsensus
 from storage.masks import read_parquet, write_parquet
 from storage.objects import named_by_catalog
 from storage.task_copies import TaskCopies
 
 
-def reach_consensus(workspace: Workspace, context: RunContext) -> dict[int, list[Mask]]:
+def reach_consensus(workspace: Workspace, context: RunContext) -> MergedAnswers:
     """Merge the answers to all tasks of a run that have copies, record the agreement, and queue a
-    review of the images on which people disagree; repeated, it changes nothing.
+    review of the images on which people disagree about the masks; repeated, it changes nothing.
 
     Returns:
-        By task of the run, the masks to commit instead of its answer: the merged ones, or none
-        before the review.
+        What to commit instead of these answers: merged masks, or none before the review, and their
+        labels.
     """
     copies = TaskCopies(workspace.catalog)
     copies.complete(context.run_id)
-    found: dict[int, list[Mask]] = {}
+    found = MergedAnswers()
     for group in copies.groups(context.run_id):
         answered = [task for task in group if _is_answer(task)]
         if len(answered) > 1:
-            found[group[0].id] = _agreed_masks(workspace, context, answered)
-    if found:
-        disputed = sum(not masks for masks in found.values())
+            _merge(workspace, context, group[0].id, answered, found)
+    if found.masks:
+        disputed = sum(not masks for masks in found.masks.values())
         progress.current().say(
-            f"consensus: {len(found)} images with several answers, {disputed} without agreed masks"
+            f"consensus: {len(found.masks)} images with several answers, {disputed} without agreed "
+            f"masks, {len(found.disputes)} without agreed labels"
         )
     return found
 
 
-def _agreed_masks(
-    workspace: Workspace, context: RunContext, answered: Sequence[Task]
-) -> list[Mask]:
-    """Record what the answers to one image came to. Returns the merged masks; none if people
-    disagree, and a review of them is queued."""
+def _merge(
+    workspace: Workspace,
+    context: RunContext,
+    task_id: int,
+    answered: Sequence[Task],
+    found: MergedAnswers,
+) -> None:
+    """Record what the answers to one image came to, and add it to what is found."""
     masks = [_masks(workspace, task) for task in answered]
     rles = [[mask.rle for mask in of_person] for of_person in masks]
     agreed = consensus.agreement(rles)
     shared = consensus.merge(rles, quorum=len(answered) // 2 + 1)
     merged = [_merged_mask(context, one, masks, number) for number, one in enumerate(shared)]
+    members = {
+        made.mask_id: [masks[p][i].mask_id for p, i in one.members]
+        for made, one in zip(merged, shared, strict=True)
+    }
+    labels, disputes = _merged_labels(answered, members)
     review = None
     if agreed.score < workspace.settings.quality.consensus_agreement:
-        review = _queue_review(workspace, context, answered, masks, merged, agreed)
+        review = _queue_review(workspace, context, answered, masks, merged, agreed, labels)
     workspace.catalog.consensus.add(
         NewConsensus(
             task_id=answered[0].copy_of or answered[0].id,
@@ -72,13 +84,37 @@ def _agreed_masks(
             f1=agreed.f1,
             iou=agreed.iou,
             review_run=review,
-            merged={
-                made.mask_id: [masks[p][i].mask_id for p, i in one.members]
-                for made, one in zip(merged, shared, strict=True)
-            },
+            merged=members,
         )
     )
-    return merged if review is None else []
+    found.masks[task_id] = merged if review is None else []
+    found.labels[task_id] = labels if review is None else []
+    if review is None and disputes:
+        found.disputes[task_id] = disputes
+
+
+def _merged_labels(
+    answered: Sequence[Task], members: Mapping[str, Sequence[str]]
+) -> tuple[list[TaskLabel], Disputes]:
+    """The labels of merged masks on which all agree who labelled them, and what people say about
+    the others."""
+    said = {
+        label.mask_id: (int(task.annotator_id or 0), label.category_id or 0)
+        for task in answered
+        for label in task.result.labels
+    }
+    labels, disputes = list[TaskLabel](), Disputes()
+    for mask_id, names in members.items():
+        people = [said[name] for name in names if name in said]
+        categories = {category for _, category in people}
+        if len(categories) == 1:
+            person, category = people[0]
+            labels.append(
+                TaskLabel(mask_id=mask_id, category_id=category or None, annotator_id=person)
+            )
+        elif categories:
+            disputes[mask_id] = people
+    return labels, disputes
 
 
 def finish_copies(workspace: Workspace, context: RunContext) -> None:
@@ -127,6 +163,7 @@ def _queue_review(
     masks: Sequence[Sequence[Mask]],
     merged: Sequence[Mask],
     agreed: Agreement,
+    labels: Sequence[TaskLabel],
 ) -> str:
     """Queue an image with one candidate per person and the merged masks; returns the run's id."""
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"consensus/{context.run_id}").hex
@@ -140,6 +177,10 @@ def _queue_review(
         code_version=code_version(),
     )
     rows, candidates = list[Mask](), list[dict[str, Any]]()
+    named = {label.mask_id: label.category_id or 0 for label in labels}
+    for task in answered:
+        named |= submitted_labels(task)
+    labels_of_rows = dict[str, int]()
     sets = [(task.annotator_id, made) for task, made in zip(answered, masks, strict=True)]
     for place, (annotator_id, made) in enumerate([*sets, (None, merged)]):
         own = [
@@ -149,6 +190,10 @@ def _queue_review(
         rows += own
         names = [mask.mask_id for mask in own]
         candidates.append({"annotator": annotator_id, "mask_ids": names})
+        pairs = zip(own, made, strict=True)
+        labels_of_rows |= {
+            copy.mask_id: named[mask.mask_id] for copy, mask in pairs if mask.mask_id in named
+        }
     key = layout.PREFILL.key(run=run_id, name=new_id())
     workspace.objects.put(key, write_parquet(rows))
     review = NewTask(
@@ -160,6 +205,7 @@ def _queue_review(
             "mask_ids": [mask.mask_id for mask in rows],
             "prefill": key,
             "candidates": candidates,
+            **({LABELS: labels_of_rows} if labels_of_rows else {}),
             "note": (
                 f"{len(answered)} people disagree on this image (F1 {agreed.f1:.2f}, IoU "
                 f"{agreed.iou:.2f}): pick one person's masks or the merged ones."

@@ -59,7 +59,15 @@ from storage.catalog.states import (
     TaskState,
     VerdictKind,
 )
-from storage.catalog.tasks import GOLD, AnnotatorWork, NewTask, Task, TaskResult, TaskVerdict
+from storage.catalog.tasks import (
+    GOLD,
+    AnnotatorWork,
+    NewTask,
+    Task,
+    TaskLabel,
+    TaskResult,
+    TaskVerdict,
+)
 from storage.catalog.verdicts import NewVerdict, Verdict
 
 __all__ = [
@@ -122,6 +130,7 @@ __all__ = [
     "StoredGoldScore",
     "Task",
     "TaskKind",
+    "TaskLabel",
     "TaskNotFoundError",
     "TaskResult",
     "TaskState",

@@ -110,7 +110,12 @@ class Labels(Repository):
     """Reached as `catalog.labels`."""
 
     def add_many(
-        self, dataset_id: int, labels: Sequence[NewLabel], *, only_unlabelled: bool = False
+        self,
+        dataset_id: int,
+        labels: Sequence[NewLabel],
+        *,
+        only_unlabelled: bool = False,
+        once_per_task: bool = False,
     ) -> int:
         """Label masks of a dataset, at most one label for each mask. Labels that count so far are
         superseded, except those of people and imports by a model's. Each WRITTEN_AT_ONCE labels are
@@ -120,6 +125,7 @@ class Labels(Repository):
             dataset_id: id of the dataset.
             labels: the labels.
             only_unlabelled: skip masks that have a label.
+            once_per_task: skip masks that have, or had, a label of the same task.
 
         Returns:
             The number of masks that have the new label.
@@ -137,6 +143,8 @@ class Labels(Repository):
             with self._sessions.session() as session:
                 lock_dataset(session, dataset_id)
                 _check_categories(session, dataset_id, some)
+                if once_per_task:
+                    some = _not_of_their_tasks(session, some)
                 now = self._sessions.now()
                 added += _write(session, dataset_id, some, now, only_unlabelled=only_unlabelled)
                 session.commit()
@@ -173,10 +181,12 @@ class Labels(Repository):
         query = _of_category(dataset_id, category_id).where(LabelRow.id > after_id)
         return self._sessions.records(Label, query.order_by(LabelRow.id).limit(limit))
 
-    def history(self, image_id: int, mask_id: str) -> list[Label]:
-        """All labels that a mask has had, oldest first."""
-        mine = (LabelRow.image_id == image_id, LabelRow.mask_id == mask_id)
-        return self._sessions.records(Label, select(LabelRow).where(*mine).order_by(LabelRow.id))
+    def history(self, image_id: int, mask_id: str | None = None) -> list[Label]:
+        """All labels that a mask has had, or all masks of an image, oldest first."""
+        query = select(LabelRow).where(LabelRow.image_id == image_id).order_by(LabelRow.id)
+        if mask_id is not None:
+            query = query.where(LabelRow.mask_id == mask_id)
+        return self._sessions.records(Label, query)
 
     def counts(
         self, dataset_id: int, *, source: LabelSource | None = None
@@ -263,6 +273,16 @@ def _check_categories(session: Session, dataset_id: int, labels: Iterable[NewLab
     known = {one["id"] for one in content["categories"]} if content else set()
     if missing := wanted - known:
         raise CategoryError(f"the dataset has no category with id {min(missing)}")  # type: ignore[type-var]
+
+
+def _not_of_their_tasks(session: Session, labels: Sequence[NewLabel]) -> list[NewLabel]:
+    """The labels whose masks never had one of the same task."""
+    tasks = sorted({label.task_id for label in labels if label.task_id is not None})
+    known = set[tuple[int | None, str]]()
+    for some in batches(tasks, CHUNK):
+        query = select(LabelRow.task_id, LabelRow.mask_id).where(LabelRow.task_id.in_(some))
+        known |= {(row.task_id, row.mask_id) for row in session.execute(query)}
+    return [label for label in labels if (label.task_id, label.mask_id) not in known]
 
 
 def _write(

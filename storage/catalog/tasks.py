@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,18 @@ class TaskVerdict:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TaskLabel:
+    """A label that was submitted with a task, for one of its masks; stored as a list of these
+    fields. `category_id` None: the mask belongs to no category. `annotator_id`: who gave it, if it
+    is not the task's annotator."""
+
+    mask_id: str
+    category_id: int | None
+    seconds: float | None = None
+    annotator_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskResult:
     """What was submitted for a task, beside its masks."""
 
@@ -49,6 +61,8 @@ class TaskResult:
     """The number of them that the annotator kept."""
     verdicts: tuple[TaskVerdict, ...] = ()
     """Of a `review` task; of a returned one, the masks that the annotator rejected."""
+    labels: tuple[TaskLabel, ...] = ()
+    """Of drawn, kept and judged masks."""
     returned: bool | None = None
     """Whether a `review` task was returned to the annotator instead of judged."""
     trajectories: str | None = None
@@ -72,6 +86,8 @@ class TaskResult:
                 [v.mask_id, str(v.verdict), v.seconds, v.fixed_mask_id, v.reason]
                 for v in self.verdicts
             ]
+        if self.labels:
+            found["labels"] = [list(astuple(label)) for label in self.labels]
         return found
 
     @classmethod
@@ -89,10 +105,15 @@ class TaskResult:
             )
             for mask_id, verdict, seconds, fixed, *reason in stored.get("verdicts", ())
         )
-        return cls(verdicts=verdicts, **{name: stored[name] for name in _PLAIN if name in stored})
+        names = [item.name for item in fields(TaskLabel)]
+        labels = tuple(
+            TaskLabel(**dict(zip(names, row, strict=True))) for row in stored.get("labels", ())
+        )
+        plain = {name: stored[name] for name in _PLAIN if name in stored}
+        return cls(verdicts=verdicts, labels=labels, **plain)
 
 
-_PLAIN = tuple(item.name for item in fields(TaskResult) if item.name != "verdicts")
+_PLAIN = tuple(f.name for f in fields(TaskResult) if f.name not in ("verdicts", "labels"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -136,6 +136,20 @@ def test_a_label_supersedes_the_one_before_and_both_stay(catalog: Catalog, world
     assert catalog.labels.of_images(world.image_ids[1:]) == {}
 
 
+def test_a_tasks_labels_are_written_once(catalog: Catalog, world: World) -> None:
+    dataset = world.dataset.id
+    given = [label(world, "r/1/0", 1, task_id=7), label(world, "r/1/1", 1, task_id=8)]
+    assert catalog.labels.add_many(dataset, given[:1], once_per_task=True) == 1
+    catalog.labels.add_many(dataset, [label(world, "r/1/0", 2)])
+    assert catalog.labels.add_many(dataset, given, once_per_task=True) == 1
+    assert categories_of(catalog, "r/1/0", "r/1/1") == {"r/1/0": 2, "r/1/1": 1}
+    again = label(world, "r/1/0", 1, task_id=9)
+    assert catalog.labels.add_many(dataset, [again], once_per_task=True) == 1
+    assert categories_of(catalog, "r/1/0") == {"r/1/0": 1}
+    of_image = catalog.labels.history(world.image_ids[0])
+    assert [one.mask_id for one in of_image] == ["r/1/0", "r/1/0", "r/1/1", "r/1/0"]
+
+
 def test_a_models_label_supersedes_only_a_models(catalog: Catalog, world: World) -> None:
     dataset = world.dataset.id
     kept = [label(world, "p"), label(world, "i", source=LabelSource.IMPORTED)]

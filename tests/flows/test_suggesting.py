@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from engine.semantics.clip import fresh_clip, load_clip, save_clip
 from engine.semantics.suggesting import TooFewLabelsError
 from flows.cli.main import app
 from flows.data.annotations import AnnotationsAs
 from flows.data.ingest import ingest_folder
+from flows.semantics.find import FindError, find_on_page
 from flows.semantics.known_labels import known_labels
 from flows.semantics.suggesting import suggest_labels
+from flows.semantics.task_suggestions import suggest_for_task
 from flows.semantics.vectors import make_vectors, read_vectors
 from flows.workspace.workspace import Workspace
 from storage.catalog import LabelSource, NewLabel
 from tests.labelled_folders import true_shapes, write_pictures
+from tests.small_clip import CONFIG
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -107,6 +112,13 @@ def test_labels_of_some_masks_suggest_those_of_others_and_confident_ones_are_wri
         == found["suggester"]
     )
 
+    masks = list(workspace.masks.masks(image_ids=[image_id], current_only=True))
+    fresh = [replace(mask, mask_id=f"new/{mask.mask_id}") for mask in masks]  # not in the table
+    of_task = suggest_for_task(workspace, dataset.id, image_id, [*masks, *fresh])
+    assert set(of_task) == {mask.mask_id for mask in (*masks, *fresh)}
+    for mask, same in zip(masks, fresh, strict=True):
+        assert of_task[mask.mask_id] == pytest.approx(of_task[same.mask_id], abs=0.02)
+
     status = run(workspace, "labels", "status", "--dataset", "shapes")
     assert status["masks"] == len(truth)
     assert status["vectors"] == {found["encoder"]: len(truth)}
@@ -118,6 +130,33 @@ def test_labels_of_some_masks_suggest_those_of_others_and_confident_ones_are_wri
     stars = run(workspace, "find", "star", "--dataset", "shapes", "--sheet", str(sheet))["masks"]
     assert np.mean([truth[one["mask_id"]] == "star" for one in stars]) >= 0.8
     assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_searches_by_categories_and_by_words_if_masks_have_vectors_of_a_clip(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    root = str(workspace.settings.root)
+    ingest(workspace, write_pictures(tmp_path / "named", range(3)))
+    dataset = workspace.catalog.datasets.get("shapes")
+    circles = find_on_page(workspace, dataset, "Circle", None, 10)
+    names = workspace.catalog.categories.current(dataset.id).categories.names
+    category = known_labels(workspace, dataset).category
+    assert {names[category[one.mask_id]] for one in circles} == {"circle"}
+    with pytest.raises(FindError, match="no category of shapes is named 'a red thing'"):
+        find_on_page(workspace, dataset, "a red thing", None, 10)
+    with pytest.raises(FindError, match="labels vectors --dataset shapes"):
+        find_on_page(workspace, dataset, None, circles[0].mask_id, 10)
+
+    folder = tmp_path / "clip"
+    save_clip(fresh_clip(CONFIG).model, CONFIG, folder)
+    made = make_vectors(root, "shapes", f"clip:{folder}")
+    found = find_on_page(workspace, dataset, "a red thing", None, 4)
+    (query,) = load_clip(f"clip:{folder}").encode_texts(["a red thing"])
+    (block,) = read_vectors(workspace, dataset, made["encoder"])
+    scores = block.vectors_ND.astype(float) @ query.astype(float)
+    assert [one.score for one in found] == pytest.approx(sorted(scores)[::-1][:4], abs=0.01)
+    alike = find_on_page(workspace, dataset, None, found[0].mask_id, 100)
+    assert len(alike) == len(block) - 1
 
 
 def test_the_suggester_is_scored_on_held_out_images_which_teach_it_nothing(

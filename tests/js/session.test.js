@@ -131,7 +131,7 @@ test("a draft brings everything back, and in the same browser the steps around i
   assert.deepEqual(rowsOf(again.current.mask), rowsOf(right));
   for (const _ of [1, 2, 3, 4]) assert.equal(again.undo(), true);
   assert.equal(again.undo(), false);
-  assert.deepEqual(again.state, { masks: [], rejected: [], current: null });
+  assert.deepEqual(again.state, { masks: [], rejected: [], current: null, labels: {} });
   assert.throws(() => session().fromDraft({ format: 2 }), /unknown format 2/);
 });
 
@@ -158,4 +158,68 @@ test("work that was submitted is the draft of its reopened task, and submitting 
   make(again, right);
   assert.equal(again.submission().masks.length, 2);
   assert.equal(Session.draftOf({ former: null, image: null }), null);
+});
+
+test("labels stick to the next new mask, and undo, drafts and reopened work keep them", () => {
+  const one = session({ prefilled: [right] });
+  const first = make(one, left);
+  one.setLabel(first.id, 2);
+  one.nextLabel = 2;
+  const second = make(one, left);
+  one.setLabel("p0", 0);
+  const labels = () => one.rows().map(({ id, label }) => [id, label]);
+  assert.deepEqual(labels(), [[second.id, 2], [first.id, 2], ["p0", 0]]);
+  const { masks, labels: kept } = one.submission();
+  assert.deepEqual(masks.map((mask) => mask.category_id), [2, 2]);
+  assert.deepEqual(kept, [{ mask_id: "p0", category_id: 0 }]);
+
+  one.undo();
+  assert.equal(one.labelOf("p0"), null);
+  one.redo();
+  const stored = JSON.parse(JSON.stringify({ ...one.toDraft(), past: one.toPast() }));
+  const other = session({ prefilled: [right] });
+  other.fromDraft(stored);
+  assert.deepEqual(other.submission(), one.submission());
+  assert.equal(other.nextLabel, 2);
+  other.undo();
+  assert.equal(other.labelOf("p0"), null);
+
+  const former = one.submission();
+  const again = session({ prefilled: [right] });
+  again.fromDraft(Session.draftOf({ former, image: { width: SIZE[0], height: SIZE[1] } }));
+  assert.deepEqual(again.submission().labels, former.labels);
+  assert.deepEqual(again.submission().masks.map((mask) => mask.category_id), [2, 2]);
+});
+
+test("a fix has the label of the mask that it fixes until it gets its own, and a rejected mask has none", () => {
+  const one = session({ prefilled: [right] });
+  one.nextLabel = 1;
+  one.setLabel("p0", 3);
+  const fix = make(one, left, "p0");
+  assert.equal(one.labelOf(fix.id), 3);
+  assert.deepEqual(one.submission().masks.map((mask) => mask.category_id), [3]);
+  assert.equal("labels" in one.submission(), false);
+  const other = session({ prefilled: [right] });
+  other.setLabel("p0", 3);
+  other.remove("p0");
+  assert.equal("labels" in other.submission(), false);
+});
+
+test("without labels a submission has no word of them", () => {
+  const one = session();
+  make(one, left);
+  const submission = one.submission();
+  assert.equal("labels" in submission, false);
+  assert.equal("category_id" in submission.masks[0], false);
+});
+
+test("undoing a label is no event of the mask's trajectory", () => {
+  const one = session();
+  one.addPoint(null, { x: 1, y: 1, label: 1 });
+  answer(one, left);
+  one.setLabel(one.current.id, 2);
+  one.undo();
+  assert.equal(one.labelOf(one.current.id), null);
+  one.finish();
+  assert.deepEqual(one.submission().masks[0].trajectory.map(({ kind }) => kind), ["click"]);
 });

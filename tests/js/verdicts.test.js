@@ -54,3 +54,20 @@ test("a draft brings verdicts, times and undo back, but of this task's masks onl
   again.restore(null);
   assert.deepEqual(again.tally(), { accept: 1, reject: 0, fix: 0, left: 1 });
 });
+
+test("a label is a step of its own with its own seconds, and is sent with the verdict", () => {
+  const some = new Verdicts([{ mask_id: "a" }, { mask_id: "b" }]);
+  some.setLabel("a", 3, 1.5);
+  some.set(["a", "b"], { verdict: "accept" });
+  assert.deepEqual(some.lastStep(), ["a", "b"]);
+  const again = new Verdicts([{ mask_id: "a" }, { mask_id: "b" }]);
+  again.restore(JSON.parse(JSON.stringify(some.toData())));
+  const [a, b] = again.toJudgement();
+  assert.deepEqual([a.category_id, a.label_seconds, a.seconds], [3, 1.5, 0]);
+  assert.equal("category_id" in b || "label_seconds" in b, false);
+  again.undo();
+  assert.deepEqual([again.labelOf("a"), again.get("a")], [3, null]);
+  assert.deepEqual(again.lastStep(), [], "a label discards no fix");
+  again.undo();
+  assert.equal(again.labelOf("a"), null);
+});

@@ -26,6 +26,7 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("POST", "/sign-out"): ("annotator", "change", 0),
     ("POST", "/tasks/next"): ("annotator", "change", WORDS),
     ("GET", "/tasks/{task_id}"): ("annotator", "read", 0),
+    ("GET", "/tasks/{task_id}/suggestions"): ("annotator", "read", 0),
     ("POST", "/tasks/{task_id}/heartbeat"): ("annotator", "change", WORDS),
     ("POST", "/tasks/{task_id}/skip"): ("annotator", "change", WORDS),
     ("POST", "/tasks/{task_id}/release"): ("annotator", "change", WORDS),

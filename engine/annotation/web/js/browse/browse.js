@@ -33,7 +33,7 @@ class BrowsePage {
       open: (item) => this.openItem(item),
       toggle: (item) => this.choose(item, !this.chosen.has(keyOf(item))),
       loaded: (total) => this.onLoaded(total),
-      failed: (problem) => toast(problem.message, "bad"),
+      failed: (problem) => this.onFailed(problem),
     });
     this.detail = new Detail(byId("detail"), {
       close: () => this.view.set({ image: null, mask: null, task: null }),
@@ -62,6 +62,7 @@ class BrowsePage {
       const isDescending = this.view.params.get("descending") === "true";
       this.view.set({ descending: isDescending ? null : "true" });
     });
+    byId("search").addEventListener("change", (event) => this.view.set({ words: event.target.value.trim() || null, like: null }));
     byId("all").addEventListener("click", () => this.chooseAll());
     byId("link").addEventListener("click", () => this.copyLink());
     if (matchMedia("(max-width: 50rem)").matches) byId("filters").open = false;
@@ -104,10 +105,25 @@ class BrowsePage {
     for (const button of byId("show").children) button.setAttribute("aria-pressed", String(button.dataset.show === show));
     byId("grid").setAttribute("aria-label", SHOWS[show] ?? SHOWS.masks);
     this.filters.fillWhich();
+    this.showSearch();
     const version = params.get("version");
     byId("pinned").hidden = version === null;
     const latest = el("button", { class: "button", type: "button", onclick: () => this.view.set({ version: null }) }, "Show the newest");
     byId("pinned").replaceChildren(`This link shows the masks as of version ${version} of the mask table.`, latest);
+  }
+
+  showSearch() {
+    const { search, params } = this.view;
+    byId("search").value = params.get("words") ?? "";
+    byId("sort").disabled = byId("direction").disabled = search !== null; // the best first
+    byId("searched").hidden = search === null;
+    const clear = el("button", { class: "button", type: "button", onclick: () => this.view.set({ words: null, like: null }) }, "End the search");
+    byId("searched").replaceChildren(`Search for ${search}, the best first, at most ${MAX_CHOSEN}.`, clear);
+  }
+
+  onFailed(problem) {
+    if (this.view.search === null || problem.isTemporary) toast(problem.message, "bad");
+    else this.showEmpty("Nothing can be searched for", problem.message);
   }
 
   async showFigures() {
@@ -116,7 +132,7 @@ class BrowsePage {
       const figures = await api.browse("figures", this.view.figuresQuery());
       if (asked === String(this.view.figuresQuery())) this.filters.fill(figures);
     } catch (problem) {
-      toast(problem.message, "bad");
+      if (this.view.search === null) toast(problem.message, "bad"); // else the list says it
     }
   }
 
@@ -142,6 +158,7 @@ class BrowsePage {
     byId("all").title = total > MAX_CHOSEN ? `At most ${MAX_CHOSEN} can be selected: set filters` : "";
     if (total) byId("empty").hidden = true;
     else if (this.view.show === "finished") this.showEmpty("Nothing submitted yet", "The images that you have annotated will be here.");
+    else if (this.view.search !== null) this.showEmpty("Nothing was found", "Other filters may leave it out.");
     else if (this.view.isFiltered) this.showEmpty("Nothing passes the filters", "Remove some of them.");
     else this.showEmpty("No masks yet", "Make some with `dataengine generate`, or annotate images; the images are under Images.");
   }
@@ -192,7 +209,7 @@ class BrowsePage {
       },
       onchange: (event) => this.choose(item, event.target.checked),
     });
-    const text = item.mask_id ? [item.annotator ?? item.source, score(item.predicted_iou)] : [image.file_name, `${count(item.masks)} ${item.masks === 1 ? "mask" : "masks"}`];
+    const text = item.mask_id ? [item.annotator ?? item.source, score(item.score ?? item.predicted_iou)] : [image.file_name, `${count(item.masks)} ${item.masks === 1 ? "mask" : "masks"}`];
     const card = el(
       "div",
       {
@@ -274,6 +291,7 @@ class BrowsePage {
       el("span", { class: "spacer" }),
       this.labelling.isUsed && !isOfImages && this.labelling.controls(),
       button(this.labelling.isUsed ? "" : "button-primary", "review", "A reviewer accepts, rejects or fixes each mask", isOfImages ? "Send their masks to review" : "Send to review"),
+      this.view.show === "masks" && number === 1 && button("", "like", "Masks that look alike, the most similar first", "Find similar"),
       button("", "annotate", "Annotators correct the masks and add missing ones", isOfImages ? "Send to annotators" : "Send their images to annotators"),
       button("button-danger", "reject", "Releases and trainings leave them out", isOfImages ? "Delete their masks" : "Delete"),
     );
@@ -304,6 +322,7 @@ class BrowsePage {
   }
 
   async run(command) {
+    if (command === "like") return this.view.set({ like: [...this.chosen.keys()][0], words: null });
     const number = this.chosen.size;
     const isOfImages = this.view.show === "images";
     if (command === "reject") {

@@ -208,6 +208,7 @@ function historyOf(mask, nameOf) {
   if (mask.supersedes) lines.push(`Supersedes ${nameOf(mask.supersedes)}`);
   for (const { verdict, annotator, created_at: at, seconds, reason } of mask.verdicts)
     lines.push([`${words(VERDICTS[verdict][1])} by ${annotator || "somebody"}, ${dateTime(at)}`, seconds > 0 && `${decimal(seconds)} s`, reason].filter(Boolean).join(" · "));
+  for (const { name, annotator, model, created_at: at } of mask.labels) lines.push(`Labelled ${name} by ${annotator ?? model ?? "an import"}, ${dateTime(at)}`);
   for (const id of mask.superseded_by) lines.push(`Superseded by ${nameOf(id)}`);
   return lines;
 }

@@ -1,10 +1,10 @@
 // Labels for chosen masks: a list of categories to search, their keys, and the suggestions.
 
+import { Categories, dot, NONE_NAME as NONE } from "../shared/categories.js";
 import { byId, el } from "../shared/dom.js";
 import { percent } from "../shared/format.js";
 
 const UNLABELLED = "unlabelled";
-const NONE = "none of these";
 const CONFIRM_KEY = ".";
 const MOST_SECONDS = 300; // a longer pause is not work
 
@@ -12,19 +12,19 @@ export class Labelling {
   /** `label(category)` labels the chosen masks; null: each as suggested. */
   constructor(label) {
     this.label = label;
-    this.categories = [];
+    this.categories = new Categories([]);
     this.began = performance.now();
     document.addEventListener("keydown", (event) => this.onKey(event));
   }
 
   /** The dataset's categories, in their order. */
   use(categories) {
-    this.categories = categories;
+    this.categories = new Categories(categories);
     this.byName = new Map(categories.map((one) => [one.name, one]));
   }
 
   get isUsed() {
-    return this.categories.length > 0;
+    return this.categories.isUsed;
   }
 
   /** Seconds since the last label, or since the first mask was chosen. */
@@ -39,16 +39,16 @@ export class Labelling {
   onKey(event) {
     if (byId("commands").hidden || !this.isUsed || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("input:not([type=checkbox]), select, textarea, dialog")) return;
-    const category = this.categories.find(({ key }) => key === event.key);
-    if (event.key !== CONFIRM_KEY && !category) return;
+    const id = this.categories.forKey(event);
+    if (event.key !== CONFIRM_KEY && id === undefined) return;
     event.preventDefault();
-    this.label(category?.name ?? null);
+    this.label(id === undefined ? null : this.categories.nameOf(id));
   }
 
   /** The controls for the bar of commands. */
   controls() {
-    const names = [...this.categories.map(({ name, key }) => ({ name, key })), { name: NONE, key: null }];
-    const options = names.map(({ name, key }) => el("option", { value: name }, key ? `key ${key}` : ""));
+    const keys = new Map([...this.categories.keys].map(([key, id]) => [id, key]));
+    const options = this.categories.search("").map(({ id, name }) => el("option", { value: name }, keys.has(id) ? `key ${keys.get(id)}` : ""));
     const input = el("input", {
       id: "category",
       list: "categories",
@@ -87,12 +87,6 @@ export class Labelling {
     const name = isSuggestion ? suggested : label;
     if (name === UNLABELLED) return null;
     const text = isSuggestion && probability !== null ? `${name}? ${percent(probability)}` : name;
-    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? `Suggested: ${name}` : `Label: ${name}` }, this.dot(name), text);
-  }
-
-  dot(name) {
-    const dot = el("span", { class: "dot" });
-    dot.style.setProperty("--color", this.byName.get(name)?.color ?? "var(--muted)");
-    return dot;
+    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? `Suggested: ${name}` : `Label: ${name}` }, dot(this.byName.get(name)?.color), text);
   }
 }

@@ -69,6 +69,13 @@ export class View {
     return found;
   }
 
+  /** What is searched for, in words for people; null: nothing. */
+  get search() {
+    const words = this.params.get("words");
+    if (words !== null) return `“${words}”`;
+    return this.params.has("like") ? "masks like one that you chose" : null;
+  }
+
   /** Whether a filter is set. */
   get isFiltered() {
     const others = this.figuresQuery();

@@ -5,7 +5,7 @@ import { chart } from "./charts.js";
 import { Jobs, actionButtons } from "./actions.js";
 import { loopPanels } from "./loop.js";
 import { offerModels } from "./model_choice.js";
-import { annotatorsTable, consensusTable, costsTable, modelsTable, queueCards, releasesTable, runsTable } from "./tables.js";
+import { annotatorsTable, categoriesTable, consensusTable, costsTable, modelsTable, queueCards, releasesTable, runsTable } from "./tables.js";
 import { el, toast } from "../shared/dom.js";
 import { count, decimal, score } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
@@ -108,7 +108,7 @@ class Dashboard {
   }
 
   show() {
-    const { datasets, loops, annotators, models, runs, releases, consensus, costs, history, advice } = this.overview;
+    const { datasets, loops, annotators, models, runs, releases, categories, consensus, costs, history, advice } = this.overview;
     const minute = Math.floor(Date.now() / 60_000); // "5 min ago" is outdated after a minute
     this.part("loops", { datasets, loops }, () => loopPanels(this.overview, this.isAdmin));
     this.showQueue();
@@ -118,6 +118,8 @@ class Dashboard {
     this.part("runs", { runs, minute }, () => runsTable(runs));
     if (this.isAdmin) offerModels($("model-choice"), this.overview.model_choices);
     this.part("releases", { releases, minute }, () => releasesTable(releases));
+    $("categories").hidden = !categories.length;
+    this.part("categories", { categories }, () => categoriesTable(categories));
     $("consensus").hidden = !consensus.length;
     this.part("consensus", { consensus }, () => consensusTable(consensus));
     this.part("costs", { costs }, () => costsTable(costs));

@@ -1,5 +1,6 @@
 // Queue, annotators, models, runs, releases, agreement and costs.
 
+import { dot } from "../shared/categories.js";
 import { el } from "../shared/dom.js";
 import { ago, count, dateTime, decimal, duration, percent, score, secondsBetween, words } from "../shared/format.js";
 
@@ -260,6 +261,17 @@ export function releasesTable(rows) {
     columns,
     "No releases yet. A release pins a version of the masks, for export as COCO or SA-1B.",
   );
+}
+
+/** How many masks have each category. */
+export function categoriesTable(rows) {
+  const name = (row) => (row.name === null ? el("span", { class: "muted" }, "all others") : el("span", { class: "label-name" }, dot(row.color), row.name));
+  const columns = [
+    ["Dataset", (row) => row.dataset],
+    ["Category", name],
+    ["Masks", (row) => count(row.masks), true],
+  ];
+  return section("Masks by category", rows, columns, "");
 }
 
 /** How far people agree on the images that several of them annotated, by round. */

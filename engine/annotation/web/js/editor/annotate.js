@@ -2,6 +2,7 @@
 
 import { api, events } from "../shared/api.js";
 import { Autosave } from "./autosave.js";
+import { Categories, loadSuggestions } from "../shared/categories.js";
 import { ask, byId, el, openDialog, toast } from "../shared/dom.js";
 import { Session } from "./session.js";
 import { mountEditor } from "./editor.js";
@@ -31,6 +32,7 @@ class Page {
     this.editor = null;
     this.keeper = null;
     this.thread = null;
+    this.lastLabel = null; // {dataset, id}: the label of the next new masks
     this.pending = new Set(); // reasons why the page is busy
   }
 
@@ -64,8 +66,9 @@ class Page {
     for (;;) {
       try {
         const { task } = await api.nextTask(KINDS, this.dataset);
+        const listed = task ? await api.categories(task.dataset) : [];
         this.banner.clear();
-        if (task) this.open(task);
+        if (task) this.open(task, this.categoriesOf(listed));
         else this.wait();
         return;
       } catch (problem) {
@@ -80,8 +83,14 @@ class Page {
     }
   }
 
-  open(task) {
+  /** Digits label masks; letters only where no action has the key. */
+  categoriesOf(listed) {
+    return new Categories(listed, (key) => !/\d/.test(key) && this.keys.isUsed(key.toUpperCase()));
+  }
+
+  open(task, categories) {
     this.task = task;
+    const last = this.lastLabel?.dataset === task.dataset && categories.has(this.lastLabel.id) ? this.lastLabel.id : null;
     const keeper = new Autosave(task, this.name, (isCopy) => this.editor.draft(isCopy), {
       status: (status) => this.showStatus(status),
       offline: (isOffline) => this.banner.setOffline(isOffline),
@@ -100,6 +109,8 @@ class Page {
       mode: task.kind,
       draft,
       keys: this.keys,
+      categories,
+      nextLabel: last,
       commands: { submit: () => this.submit(), skip: () => this.skip(), guidelines: () => this.guidelines() },
       onChange: () => keeper.touch(),
       onBusy: (isBusy) => this.mark("prompt", isBusy),
@@ -113,6 +124,8 @@ class Page {
       frameIntervals: () => this.editor?.frameIntervals() ?? [],
     };
     void this.openThread(task);
+    const { editor } = this;
+    void loadSuggestions(api, task, categories, editor.abort.signal, () => editor.update());
     this.showStatus(draft ? "saved" : "new");
     keeper.start();
     this.ready(this.editor);
@@ -159,6 +172,7 @@ class Page {
   }
 
   close() {
+    if (this.editor) this.lastLabel = { dataset: this.task.dataset, id: this.editor.session.nextLabel };
     this.keeper?.stop();
     this.editor?.destroy();
     this.thread?.close();

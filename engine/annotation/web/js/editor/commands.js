@@ -54,6 +54,8 @@ export class Commands {
       opacity: look((state) => (state.opacity = (state.opacity + 1) % 3)),
       contour: look((state) => (state.isContour = !state.isContour)),
       preview: look((state) => (state.hasPreview = !state.hasPreview)),
+      labelList: () => editor.labelling?.pick(),
+      labelConfirm: () => editor.labelling?.confirm(),
       fit: () => editor.viewport.fit(),
       zoomIn: zoom(ZOOM_STEP),
       zoomOut: zoom(1 / ZOOM_STEP),

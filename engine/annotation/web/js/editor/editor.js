@@ -9,6 +9,7 @@
 // `mode`       "annotate" | "complete" | "fix". In "fix" there is no list; Enter passes the mask to `onDone`.
 // Optional:
 // `draft`      a draft's data to resume from (what `editor.draft()` returned).
+// `categories` the dataset's Categories, for labels; `nextLabel`: id of the category of new masks, or null.
 // `keys`       a Keys; `commands` {id: function} adds to or replaces what keys do ("submit", "skip" ...).
 // `onChange(draft)` the draft's content has changed; the draft is passed in "fix" only.
 // `onBusy(is)` the model was asked about a click / has answered. `onTrouble(error)`: a request failed;
@@ -24,6 +25,7 @@ import { Commands } from "./commands.js";
 import { el, toast } from "../shared/dom.js";
 import { Frames } from "./frames.js";
 import { Keys } from "./keys.js";
+import { Labelling } from "./labelling.js";
 import { MaskLayer } from "./layers.js";
 import { buildLayout, fillBar } from "./layout.js";
 import { MaskList } from "./masklist.js";
@@ -54,6 +56,10 @@ class Editor {
     this.keys = options.keys ?? new Keys();
     this.log = new WorkLog();
     this.session = new Session({ width, height, prefilled: options.masks ?? [], log: this.log });
+    const { categories } = options;
+    this.labelling = categories?.isUsed ? new Labelling(this, categories) : null;
+    this.keys.categories = this.labelling ? categories : null;
+    this.session.nextLabel = options.nextLabel ?? null;
     if (options.draft) this.#restore(options.draft);
     this.tool = "prompt";
     this.isNegative = false; // clicks say what does not belong to the object
@@ -96,6 +102,7 @@ class Editor {
       select: (id) => this.select(id),
       toggle: (id) => this.toggle(id),
       restore: (id) => this.restore(id),
+      label: (row) => (row.isRejected ? null : (this.labelling?.categories.badge(row.label, row.suggested) ?? null)),
       picture: () => this.#thumbSource(),
     });
     this.#listen();
@@ -241,10 +248,17 @@ class Editor {
 
   #showBar() {
     const { current } = this.session;
-    const signature = JSON.stringify([current?.id, current?.candidate, current?.answer?.key, this.row?.id, this.row?.note]);
+    const signature = JSON.stringify([current?.id, current?.candidate, current?.answer?.key, this.row?.id, this.row?.note, this.#labelState()]);
     if (signature === this.barSignature) return; // keeps the button that is being pressed
     this.barSignature = signature;
-    fillBar(this.parts.bar, { work: current, selected: this.row, isFix: this.isFix, keys: this.keys, run: this.run });
+    const chip = this.labelling?.chip() ?? null;
+    fillBar(this.parts.bar, { work: current, selected: this.row, isFix: this.isFix, keys: this.keys, run: this.run, chip });
+  }
+
+  #labelState() {
+    if (!this.labelling) return null;
+    const id = this.session.current?.id ?? this.selected;
+    return id === null ? this.session.nextLabel : [this.session.labelOf(id), this.row?.suggested?.category_id];
   }
 
   #draw() {
@@ -290,14 +304,16 @@ class Editor {
     if (event.target.closest?.("input, select, textarea")) return;
     // the review page below has its own keys
     if (this.isFix) event.stopImmediatePropagation();
+    const label = this.labelling?.categories.forKey(event);
     const action = this.keys.actionOf(event);
-    if (!action) return;
+    if (!action && label === undefined) return;
     const isControl = event.target.closest?.("button, a, summary") ?? false;
     // on a button, keys that press buttons and move between them keep their meaning
     if (isControl && /^(Tab|Enter| |Arrow.*)$/.test(event.key) && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     if (isControl && event.key === "Escape") this.parts.canvas.focus();
+    else if (label !== undefined) this.labelling.give(label);
     else this.run(action, event);
     this.log.touch();
   }
@@ -340,6 +356,7 @@ class Editor {
   }
 
   destroy() {
+    this.isDestroyed = true;
     this.abort.abort();
     clearInterval(this.timer);
     for (const part of [this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();

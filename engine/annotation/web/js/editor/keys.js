@@ -39,6 +39,10 @@ const GROUPS = {
     ["opacity", "Change the opacity", ["O"]],
     ["contour", "Show outlines only", ["K"]],
   ],
+  Labels: [
+    ["labelList", "Open the list of categories, for this mask or the next ones", ["T"]],
+    ["labelConfirm", "Take the suggested label of the selected mask", ["A"]],
+  ],
   View: [
     ["fit", "Fit the image", ["F", "0"]],
     ["zoomIn", "Zoom in", ["+", "="]],
@@ -102,11 +106,14 @@ export class Keys {
   /** @type {Record<string, string[]>} */
   #changed = read();
 
+  /** @type {import("../shared/categories.js").Categories | null} whose keys come before those of actions */
+  categories = null;
+
   /** The action of a key press, or null. Shift with an arrow key means the same, only faster. */
   actionOf(event) {
     const name = nameOf(event);
     const plain = name.startsWith("Shift+Arrow") ? name.slice(6) : name;
-    for (const id of ACTIONS.keys()) if (this.of(id).includes(plain)) return id;
+    for (const id of ACTIONS.keys()) if (this.#active(id).includes(plain)) return id;
     return null;
   }
 
@@ -114,9 +121,22 @@ export class Keys {
     return this.#changed[id] ?? ACTIONS.get(id)?.keys ?? [];
   }
 
+  /** The keys of an action without those that label a mask; where there are categories, 1 to 9 do
+   * nothing else. */
+  #active(id) {
+    if (!this.categories?.isUsed) return this.of(id);
+    const { keys } = this.categories;
+    return this.of(id).filter((name) => !keys.has(name.toLowerCase()) && !/^[1-9]$/.test(name));
+  }
+
+  /** Whether an action has a key. */
+  isUsed(name) {
+    return [...ACTIONS.keys()].some((id) => this.of(id).includes(name));
+  }
+
   /** For titles of buttons: " (Enter)". */
   hint(id) {
-    const [first] = this.of(id);
+    const [first] = this.#active(id);
     return first ? ` (${shown(first)})` : "";
   }
 
@@ -147,7 +167,7 @@ export class Keys {
   show() {
     const body = el("div", { class: "keys-columns" });
     const note = el("p", { class: "muted", "aria-live": "polite" }, HOW);
-    const draw = () => body.replaceChildren(...this.#tables(note, draw), fixedTable("Mouse", MOUSE), fixedTable("Touch", TOUCH));
+    const draw = () => body.replaceChildren(...this.#tables(note, draw), ...this.#labelTable(), fixedTable("Mouse", MOUSE), fixedTable("Touch", TOUCH));
     const reset = () => {
       this.reset();
       draw();
@@ -160,8 +180,18 @@ export class Keys {
     return dialog;
   }
 
+  /** The keys of categories. */
+  #labelTable() {
+    const { categories } = this;
+    if (!categories?.isUsed) return [];
+    const rows = [...categories.keys].map(([key, id]) => [key.toUpperCase(), categories.nameOf(id)]);
+    return [fixedTable("Keys of labels", rows)];
+  }
+
   #tables(note, redraw) {
-    return Object.entries(GROUPS).map(([title, rows]) =>
+    const isUsed = Boolean(this.categories?.isUsed);
+    const shownGroups = Object.entries(GROUPS).filter(([title]) => title !== "Labels" || isUsed);
+    return shownGroups.map(([title, rows]) =>
       el(
         "section",
         {},
@@ -172,7 +202,7 @@ export class Keys {
   }
 
   #row(id, what, note, redraw) {
-    const names = this.of(id).map((key) => el("kbd", {}, shown(key)));
+    const names = this.#active(id).map((key) => el("kbd", {}, shown(key)));
     const listen = () => {
       note.textContent = `Press the new key for “${what}”, or Escape to keep the old one.`;
       button.classList.add("is-listening");
@@ -185,7 +215,7 @@ export class Keys {
         redraw();
       };
     };
-    const label = `${what}: ${this.of(id).map(shown).join(" or ") || "no key"}. Change`;
+    const label = `${what}: ${this.#active(id).map(shown).join(" or ") || "no key"}. Change`;
     const button = el(
       "button",
       { class: "keys-row", type: "button", "aria-label": label, "data-action": id, onclick: listen },

@@ -118,8 +118,8 @@ function barButton(id, text, keys, run, { primary = false, disabled = false } = 
 }
 
 /** The floating bar: what can be done with the mask in progress or the selected one. `selected` is a
- * row of the list or null. */
-export function fillBar(bar, { work, selected, isFix, keys, run }) {
+ * row of the list or null; `chip`: the button of its label, or null. */
+export function fillBar(bar, { work, selected, isFix, keys, run, chip }) {
   const finish = (disabled) => barButton("finish", isFix ? "Use this mask" : "Finish", keys, run, { primary: true, disabled });
   let parts;
   if (work) {
@@ -143,7 +143,7 @@ export function fillBar(bar, { work, selected, isFix, keys, run }) {
     parts = [el("span", { class: "bar-text muted" }, "Click an object, or drag a box around it."), finish(true)];
   }
   const focused = bar.contains(document.activeElement) ? document.activeElement.getAttribute("data-action") : null;
-  bar.replaceChildren(...parts.filter(Boolean));
+  bar.replaceChildren(...[...parts, chip].filter(Boolean));
   if (focused) bar.querySelector(`[data-action="${focused}"]`)?.focus();
 }
 

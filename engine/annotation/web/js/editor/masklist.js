@@ -7,14 +7,15 @@ const ROW = 3.7; // rem, as in editor.css
 const THUMB = 2.85;
 const SPARE_ROWS = 4;
 
-/** Rows are {id, title, note, mask, rgb, isHidden, isRejected}. */
+/** Rows are {id, title, note, mask, rgb, isHidden, isRejected, label, suggested}. */
 export class MaskList {
   #rows = [];
   #selected = null;
   #elements = new Map();
   #frame = 0;
 
-  /** `actions`: `select(id)`, `toggle(id)`, `restore(id)`; `picture()` returns what thumbnails are cut
+  /** `actions`: `select(id)`, `toggle(id)`, `restore(id)`; `label(row)` returns what
+   * is shown of its label, or null; `picture()` returns what thumbnails are cut
    * from: {bitmap, scale} or null. */
   constructor(container, actions) {
     this.actions = actions;
@@ -82,7 +83,7 @@ export class MaskList {
 
   #place(row, index) {
     const isSelected = row.id === this.#selected;
-    const signature = [row.title, row.note, row.isHidden, row.isRejected, row.rgb, isSelected].join("|");
+    const signature = [row.title, row.note, row.isHidden, row.isRejected, row.rgb, isSelected, row.label, row.suggested?.category_id].join("|");
     let entry = this.#elements.get(row.id);
     if (entry?.signature !== signature || entry.mask !== row.mask) {
       const node = this.#build(row, isSelected);
@@ -106,7 +107,7 @@ export class MaskList {
       "span",
       { class: "mask-text" },
       el("span", { class: "mask-title" }, row.title),
-      el("span", { class: "mask-note" }, row.note),
+      el("span", { class: "mask-note" }, this.actions.label(row), row.note),
     );
     const main = el(
       "button",

@@ -27,7 +27,7 @@ export function pastFromJson(json, present, size) {
   const named = (place) => (place === null ? null : json.masks[place]);
   const works = json.works.map((work) => workFromJson(withMasks(work, named), size));
   const at = (place) => (place < present.length ? present[place] : works[place - present.length]);
-  const read = ({ masks, current, rejected }) => ({ masks: masks.map(at), current: current === null ? null : at(current), rejected });
+  const read = ({ masks, current, rejected, labels = {} }) => ({ masks: masks.map(at), current: current === null ? null : at(current), rejected, labels });
   return { before: json.before.map(read), after: json.after.map(read) };
 }
 
@@ -56,13 +56,14 @@ class Table {
     return this.#characters > MOST_CHARACTERS || this.#entries > MOST_ENTRIES;
   }
 
-  step({ masks, current, rejected }) {
+  step({ masks, current, rejected, labels }) {
     this.#entries += masks.length;
     // the draft lacks the other suggestions of a finished work: as a work in progress it is written in full
     return {
       masks: this.#entries > MOST_ENTRIES ? [] : masks.map((work) => this.#present.get(work) ?? this.#work(work)),
       current: current && this.#work(current),
       rejected,
+      labels,
     };
   }
 

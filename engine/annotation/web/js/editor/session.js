@@ -1,4 +1,5 @@
-// The work on one image: finished masks, the one in progress, rejected ones, and the log of all events.
+// The work on one image: finished masks, the one in progress, rejected ones, labels, and the log of all
+// events.
 // No drawing and no requests; the page reads `items`, `rows` and `submission`.
 
 import { WorkLog } from "../shared/clock.js";
@@ -24,7 +25,10 @@ const clamped = (share) => (share === null || share === undefined ? null : Math.
 export class Session {
   #number = 0;
   #stamped = null;
+  #views; // of pre-filled masks by id
   #event = null; // the logged event that waits for the model's answer
+  /** @type {number | null} id of the category of the next new masks */
+  nextLabel = null;
 
   /** `prefilled`: MaskViews; `log`: a WorkLog. */
   constructor({ width, height, prefilled, log }) {
@@ -38,7 +42,8 @@ export class Session {
       iou: view.predicted_iou,
       view,
     }));
-    this.history = new History({ masks: [], rejected: [], current: null });
+    this.#views = new Map(prefilled.map((view) => [view.mask_id, view]));
+    this.history = new History({ masks: [], rejected: [], current: null, labels: {} });
     this.hiddenIds = new Set();
   }
 
@@ -70,8 +75,33 @@ export class Session {
     const own = this.state.masks.find((work) => work.id === selectedId);
     if (own) return own;
     const prefilled = this.prefilled.find((mask) => mask.id === selectedId);
-    const options = { number: this.#number + 1, replaces: prefilled?.id ?? null, base: prefilled?.mask ?? null };
+    const label = prefilled ? (this.state.labels[prefilled.id] ?? null) : this.nextLabel;
+    const options = { number: this.#number + 1, replaces: prefilled?.id ?? null, base: prefilled?.mask ?? null, label };
     return newWork(newId(), options);
+  }
+
+  /** Labels a mask of any kind. `label`: id of a category, 0 for none of these. */
+  setLabel(id, label) {
+    const { current, masks, labels } = this.state;
+    const labelled = (work) => (work.id === id ? { ...work, label } : work);
+    if (current?.id === id) this.#commit({ current: labelled(current) });
+    else if (masks.some((work) => work.id === id)) this.#commit({ masks: masks.map(labelled) });
+    else this.#commit({ labels: { ...labels, [id]: label } });
+  }
+
+  /** The label of a mask; a fix without one has that of the mask it fixes. Null: none. */
+  labelOf(id) {
+    const { current, masks } = this.state;
+    const work = current?.id === id ? current : masks.find((other) => other.id === id);
+    return work ? this.#labelOfWork(work) : this.#labelOfPrefilled(id);
+  }
+
+  #labelOfWork({ label, replaces }) {
+    return label ?? (replaces === null ? null : this.#labelOfPrefilled(replaces));
+  }
+
+  #labelOfPrefilled(id) {
+    return this.state.labels[id] ?? this.#views.get(id)?.category_id ?? null;
   }
 
   addPoint(selectedId, point) {
@@ -175,7 +205,7 @@ export class Session {
     const before = this.current;
     if (!this.history[kind]()) return false;
     const id = before?.id ?? this.current?.id;
-    if (id) this.log.note(id, { kind });
+    if (id && !isOnlyLabelled(before, this.current)) this.log.note(id, { kind });
     this.#event = null;
     this.#settle();
     return true;
@@ -217,7 +247,9 @@ export class Session {
     const origin = view.model ?? view.annotator ?? view.source;
     const note = isRejected ? "rejected" : [scoreText(iou), origin].filter(Boolean).join(" · ");
     const isHidden = this.hiddenIds.has(id);
-    return { id, title: `Pre-filled ${number}`, note, mask, rgb: inTurn(PREFILLED_COLOURS, number), isHidden, isRejected, isPrefilled: true };
+    const label = this.#labelOfPrefilled(id);
+    const suggested = label === null ? (view.suggested ?? null) : null;
+    return { id, label, suggested, title: `Pre-filled ${number}`, note, mask, rgb: inTurn(PREFILLED_COLOURS, number), isHidden, isRejected, isPrefilled: true };
   }
 
   #ownRow(work, note) {
@@ -225,7 +257,9 @@ export class Session {
     const rgb = note ? CURRENT_COLOUR : inTurn(OWN_COLOURS, work.number);
     const text = note ?? [scoreText(trustedIouOf(work)), source].filter(Boolean).join(" · ");
     const isHidden = this.hiddenIds.has(work.id);
-    return { id: work.id, title: `Mask ${work.number}`, note: text, mask: work.mask, rgb, isHidden, isRejected: false, isPrefilled: false };
+    const label = this.#labelOfWork(work);
+    const suggested = label === null ? (this.#views.get(work.replaces)?.suggested ?? null) : null;
+    return { id: work.id, label, suggested, title: `Mask ${work.number}`, note: text, mask: work.mask, rgb, isHidden, isRejected: false, isPrefilled: false };
   }
 
   /** Topmost first: the finished masks at a pixel. */
@@ -246,6 +280,7 @@ export class Session {
       ...this.log.report(work.id),
       predicted_iou: clamped(trustedIouOf(work)),
       replaces: work.replaces,
+      ...(work.label === null ? {} : { category_id: work.label }),
     };
   }
 
@@ -253,8 +288,12 @@ export class Session {
   submission() {
     const { masks, rejected } = this.state;
     const fixed = new Set(masks.map((work) => work.replaces));
+    const isKept = (id) => !fixed.has(id) && !rejected.includes(id);
+    const kept = Object.entries(this.state.labels).filter(([id]) => isKept(id));
+    const labels = kept.map(([id, category]) => ({ mask_id: id, category_id: category }));
     this.log.tick();
     return {
+      ...(labels.length ? { labels } : {}),
       masks: masks.map((work) => this.newMask(work)),
       rejected: rejected.filter((id) => !fixed.has(id)),
       seconds: Math.round(this.log.total * 100) / 100,
@@ -280,17 +319,18 @@ export class Session {
   /** A draft of what was submitted before the task was reopened; null if it was not. */
   static draftOf({ former, image }) {
     if (!former) return null;
-    const masks = former.masks.map(({ client_id: id, rle, replaces, seconds, trajectory }, at) => ({
-      ...{ id, number: at + 1, replaces, base: rle.counts, points: [], box: null, former: null, candidate: 0 },
+    const masks = former.masks.map(({ client_id: id, rle, replaces, seconds, trajectory, category_id: label = null }, at) => ({
+      ...{ id, number: at + 1, replaces, label, base: rle.counts, points: [], box: null, former: null, candidate: 0 },
       log: { seconds, trajectory },
     }));
     const { rejected, seconds } = former;
+    const labels = Object.fromEntries((former.labels ?? []).map(({ mask_id: id, category_id: category }) => [id, category]));
     const size = [image.width, image.height];
-    return { format: FORMAT, stamp: newId(), size, number: masks.length, masks, current: null, rejected, seconds };
+    return { format: FORMAT, stamp: newId(), size, number: masks.length, masks, current: null, rejected, labels, seconds };
   }
 
   toDraft() {
-    const { masks, rejected, current } = this.state;
+    const { masks, rejected, current, labels } = this.state;
     const saved = (work, isFinished) => ({ ...workToJson(work, isFinished), log: this.log.report(work.id) });
     return {
       format: FORMAT,
@@ -300,6 +340,8 @@ export class Session {
       masks: masks.map((work) => saved(work, true)),
       current: current ? saved(current, false) : null,
       rejected,
+      labels,
+      nextLabel: this.nextLabel,
       seconds: this.log.total,
     };
   }
@@ -320,10 +362,12 @@ export class Session {
     const state = {
       masks: draft.masks.map(read),
       rejected: draft.rejected,
+      labels: draft.labels ?? {},
       current: draft.current ? read(draft.current) : null,
     };
     for (const json of [...draft.masks, draft.current]) if (json) this.log.restore(json.id, json.log);
     this.#number = draft.number;
+    this.nextLabel = draft.nextLabel ?? this.nextLabel;
     this.log.total = draft.seconds;
     this.history = new History(state, this.#readPast(draft.past, state.masks));
     this.#settle();
@@ -334,6 +378,11 @@ export class Session {
     for (const [id, log] of Object.entries(past.logs)) this.log.restore(id, log);
     return pastFromJson(past, present, [this.width, this.height]);
   }
+}
+
+/** Whether a step between two works changed nothing but the label, which is no event of a trajectory. */
+function isOnlyLabelled(before, after) {
+  return before !== null && after !== null && before.id === after.id && before.mask === after.mask && before.label !== after.label;
 }
 
 function inTurn(colours, number) {

@@ -19,6 +19,7 @@ import { capsule, Mask } from "../shared/rle.js";
  * @property {number} number for people
  * @property {string | null} replaces id of the pre-filled mask that is being fixed
  * @property {Mask | null} base the mask that is being fixed
+ * @property {number | null} label id of its category, 0 for none of these
  * @property {Point[]} points
  * @property {Box | null} box
  * @property {Former | null} former
@@ -30,15 +31,16 @@ import { capsule, Mask } from "../shared/rle.js";
  */
 
 /** `number`: for people; `base`: the mask that is being fixed; `replaces`: its id where it was
- * pre-filled.
+ * pre-filled; `label`: id of its category.
  * @param {string} id
  * @returns {Work} */
-export function newWork(id, { number = 0, replaces = null, base = null } = {}) {
+export function newWork(id, { number = 0, replaces = null, base = null, label = null } = {}) {
   return composed({
     id,
     number,
     replaces,
     base,
+    label,
     points: [],
     box: null,
     former: null,
@@ -188,6 +190,7 @@ export function workToJson(work, isFinished) {
   const counts = (mask) => mask?.counts ?? null;
   const { id, number, replaces, points, box, former, candidate } = work;
   const json = { id, number, replaces, points, box, former, candidate };
+  if (work.label !== null) json.label = work.label;
   for (const name of ["base", "added", "erased"]) if (work[name]) json[name] = counts(work[name]);
   if (work.answer) {
     const keeps = (_, i) => !isFinished || i === candidate;
@@ -200,8 +203,8 @@ export function workToJson(work, isFinished) {
 
 export function workFromJson(json, [width, height]) {
   const mask = (counts) => (counts ? Mask.fromRle({ size: [height, width], counts }) : null);
-  const { id, number, replaces } = json;
-  const work = newWork(id, { number, replaces, base: mask(json.base) });
+  const { id, number, replaces, label = null } = json;
+  const work = newWork(id, { number, replaces, base: mask(json.base), label });
   const { points, box, former, candidate } = json;
   Object.assign(work, { points, box, former, candidate });
   Object.assign(work, { added: mask(json.added), erased: mask(json.erased) });

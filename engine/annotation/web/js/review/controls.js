@@ -6,7 +6,7 @@ import { nextShow } from "./single.js";
 const HOLD_MS = 250;
 const INPUTS = ["pointermove", "pointerdown", "keydown", "wheel"];
 const REPEATED = ["left", "right", "up", "down", "zoomIn", "zoomOut"]; // while their key is held
-const ONE = ["accept", "reject", "fix"]; // mask, which is in sight first
+const ONE = ["accept", "reject", "fix", "labelList", "labelConfirm"]; // mask, which is in sight first
 const BUTTONS = {
   submit: "submit",
   skip: "skip",
@@ -38,7 +38,9 @@ export class Controls {
       submit: () => review.submit(),
       skip: () => review.skip(),
       putBack: () => review.putBack(),
-      help: () => showKeys(),
+      labelList: () => review.labelling.pick(),
+      labelConfirm: () => review.labelling.confirm(),
+      help: () => showKeys(review.labelling.categories.isUsed),
     };
   }
 
@@ -112,7 +114,14 @@ export class Controls {
       this.onBeforeKey(event);
       return;
     }
-    const command = commandOf(event, this.review.judging.isAskingReason);
+    const { labelling, judging, candidates } = this.review;
+    const label = judging.isAskingReason || candidates.isOpen ? undefined : labelling.categories.forKey(event);
+    if (label !== undefined) {
+      event.preventDefault();
+      if (!event.repeat) labelling.give(label);
+      return;
+    }
+    const command = commandOf(event, judging.isAskingReason);
     if (!command) return;
     event.preventDefault();
     if (!event.repeat || REPEATED.includes(command)) this.run(command);

@@ -65,6 +65,7 @@ export class Grid {
       },
       el("canvas"),
       el("span", { class: "mark", "aria-hidden": "true" }),
+      el("div", { class: "label-slot" }),
       el(
         "div",
         { class: "caption" },
@@ -88,6 +89,13 @@ export class Grid {
       "aria-label",
       `Mask ${index + 1}, ${entry ? `${entry.verdict} ${entry.reason ?? ""}` : "no verdict yet"}`,
     );
+  }
+
+  /** `badge`: what is shown of the mask's label, or null. */
+  setLabel(index, badge) {
+    const card = this.cards[index];
+    card.querySelector(".label-slot").replaceChildren(badge ?? "");
+    card.setAttribute("aria-description", badge?.textContent ?? "");
   }
 
   setCursor(index) {

@@ -10,6 +10,8 @@ const COMMANDS = {
   f: "fix",
   u: "undo",
   c: "comment",
+  t: "labelList",
+  ".": "labelConfirm",
   x: "show",
   v: "look",
   Enter: "look",
@@ -40,10 +42,15 @@ const HELP = [
   ["X", "switch between outline, image only and mask only"],
   ["Y", "show the mask before its fix (while held, or until the next short press)"],
   ["0 + -", "whole image or mask, zoom in, zoom out; the wheel zooms, dragging pans"],
+  [".", "confirm the label that a mask has or that is suggested"],
+  ["T", "open the list of categories; their keys label too"],
   ["C", "comment: then click the place on the image"],
   ["Ctrl Enter", "submit and open the next image"],
   ["Ctrl Space", "skip: to the back of the queue"],
 ];
+
+/** Whether a key has a command, and so labels nothing. */
+export const isCommand = (key) => key in COMMANDS || key === "y";
 
 /** The command of a key press, or null. Digits are reasons while a reason is asked for. */
 export function commandOf(event, isAskingReason) {
@@ -68,6 +75,8 @@ export function isForControl(event) {
   return isPress && Boolean(target.closest?.("button, a"));
 }
 
-export function showKeys() {
-  openDialog("Keys", keysTable(HELP));
+/** `hasLabels`: whether the dataset has categories. */
+export function showKeys(hasLabels) {
+  const isShown = ([keys]) => hasLabels || (keys !== "." && keys !== "T");
+  openDialog("Keys", keysTable(HELP.filter(isShown)));
 }

@@ -11,6 +11,7 @@ import { Controls } from "./controls.js";
 import { fixMask } from "./fix.js";
 import { Grid } from "./grid.js";
 import { Judging } from "./judging.js";
+import { Labelling } from "./labelling.js";
 import { Single, showName } from "./single.js";
 import { Verdicts } from "./verdicts.js";
 import * as view from "./view.js";
@@ -36,6 +37,7 @@ export class Review {
 
   constructor() {
     this.judging = new Judging(this);
+    this.labelling = new Labelling(this);
     this.clock = new WorkLog();
     this.banner = new Banner(byId("banner"));
     this.grid = new Grid(byId("grid"), { select: (index) => this.select(index), open: (index) => this.look(index) });
@@ -68,6 +70,7 @@ export class Review {
     view.showParts(false);
     try {
       const { task } = await api.nextTask(["review"], DATASET);
+      if (task) this.labelling.use(await api.categories(task.dataset));
       if (task) await this.open(task);
       else this.showEmpty("Nothing to review right now", NOTHING);
     } catch (problem) {
@@ -101,6 +104,7 @@ export class Review {
     this.setState("ready");
     if (draft?.fixing) this.fix(draft.fixing);
     void this.comments.open(task);
+    this.labelling.suggest();
   }
 
   showTask(draft) {
@@ -108,7 +112,10 @@ export class Review {
     view.showFacts(task, draft !== null);
     view.showParts(true);
     this.grid.fill(task, this.picture, (index) => this.rleOf(index));
-    task.masks.forEach((mask, index) => this.grid.setVerdict(index, this.verdicts.get(mask.mask_id)));
+    task.masks.forEach((mask, index) => {
+      this.grid.setVerdict(index, this.verdicts.get(mask.mask_id));
+      this.grid.setLabel(index, this.labelling.badge(mask));
+    });
     this.setShow("overlay");
     this.select(Math.min(draft?.cursor ?? 0, task.masks.length - 1));
     this.candidates.open(task);
@@ -132,6 +139,7 @@ export class Review {
     this.judging.closeReasons();
     this.closeEditor?.();
     this.comments.close();
+    this.labelling.loading?.abort();
     this.task = null;
     this.banner.clear();
   }
@@ -161,6 +169,11 @@ export class Review {
     if (left) {
       if (this.verdicts.get(this.idOf(this.index))) this.goLeft();
       return toast(left === 1 ? "One mask has no verdict yet." : `${left} masks have no verdict yet.`);
+    }
+    const [undecided] = this.labelling.undecided;
+    if (undecided !== undefined) {
+      this.select(undecided);
+      return toast("People disagree about the label of this mask: give it one. T opens the list.");
     }
     this.keep();
     if (!(await this.comments.send())) return null;
@@ -236,6 +249,7 @@ export class Review {
   refresh(indices) {
     for (const index of indices) {
       this.grid.setVerdict(index, this.verdicts.get(this.idOf(index)));
+      this.grid.setLabel(index, this.labelling.badge(this.task.masks[index]));
       this.grid.redraw(index);
     }
     view.showTally(this.verdicts.tally());
@@ -338,6 +352,7 @@ export class Review {
       show,
       entry: this.verdicts.get(this.idOf(index)),
       total: task.masks.length,
+      label: this.labelling.badge(task.masks[index]),
     });
   }
 

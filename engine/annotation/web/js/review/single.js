@@ -27,6 +27,8 @@ export class Single {
   picture = null;
   mask = null;
   entry = null; // the mask's verdict so far
+  /** @type {Element | null} */
+  label = null; // what is shown of the mask's label
   index = null;
   view = null; // the visible part of the image: {x, y, scale}
   frame = 0;
@@ -48,10 +50,11 @@ export class Single {
     return !this.root.hidden;
   }
 
-  /** Show a mask: `entry` is the verdict so far, `total` how many masks there are. */
-  open({ task, picture, index, entry, total, show }) {
+  /** Show a mask: `entry` is the verdict so far, `total` how many masks there are, `label` what is shown of
+   * its label, or null. */
+  open({ task, picture, index, entry, total, show, label }) {
     const isOther = this.task !== task || this.index !== index || !this.isOpen;
-    Object.assign(this, { task, picture, index, entry, show, mask: task.masks[index] });
+    Object.assign(this, { task, picture, index, entry, show, label, mask: task.masks[index] });
     this.root.hidden = false;
     if (isOther) this.isBefore = false;
     byId("single-title").textContent = `Mask ${index + 1} of ${total}`;
@@ -78,6 +81,7 @@ export class Single {
       ["Made", SOURCES[mask.source] ?? mask.source],
       ["Model", mask.model ?? "–"],
       ["Annotator", mask.annotator ?? "–"],
+      ...(this.label ? [["Label", this.label]] : []),
     ];
     byId("single-facts").replaceChildren(
       ...rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value))),

@@ -1,6 +1,7 @@
-// A reviewer's verdicts on the masks of one task, and how long they took. No DOM here.
+// A reviewer's verdicts on the masks of one task, the labels they give, and how long both took. No DOM here.
 
 const KEPT_STEPS = 50; // of undo, in a draft
+const LABEL = "label";
 
 /** @typedef {{verdict: "accept" | "reject" | "fix", reason?: string | null, fix?: {rle: import("../shared/rle.js").Rle} | null}} Entry */
 
@@ -13,7 +14,23 @@ export class Verdicts {
     /** @type {Map<string, number>} */
     this.seconds = new Map();
     this.pending = 0; // seconds spent on the grid that are not assigned to masks yet
-    this.steps = []; // for undo: lists of [id, former entry]
+    this.steps = []; // for undo: lists of [id, former entry], or of [id, former label, "label"]
+    /** @type {Map<string, number>} */
+    this.labels = new Map(); // ids of categories, 0 for none of these
+    /** @type {Map<string, number>} */
+    this.labelSeconds = new Map();
+  }
+
+  /** The label that the reviewer has given to a mask; null: none. */
+  labelOf(id) {
+    return this.labels.get(id) ?? null;
+  }
+
+  /** One step of undo; its time belongs to the label, not to the verdict. */
+  setLabel(id, category, seconds) {
+    this.steps.push([[id, this.labelOf(id), LABEL]]);
+    this.labels.set(id, category);
+    this.labelSeconds.set(id, (this.labelSeconds.get(id) ?? 0) + seconds);
   }
 
   get(id) {
@@ -44,16 +61,18 @@ export class Verdicts {
     if (entry) this.entries.set(id, { ...entry, ...more });
   }
 
-  /** The masks of the step that `undo` undoes. */
+  /** The masks whose verdicts `undo` undoes. */
   lastStep() {
-    return (this.steps.at(-1) ?? []).map(([id]) => id);
+    return (this.steps.at(-1) ?? []).filter(([, , kind]) => kind !== LABEL).map(([id]) => id);
   }
 
   /** Undoes the last step and returns its masks. Their time is kept. */
   undo() {
     const step = this.steps.pop() ?? [];
-    for (const [id, entry] of step) {
-      if (entry) this.entries.set(id, entry);
+    for (const [id, entry, kind] of step) {
+      if (kind === LABEL && entry !== null) this.labels.set(id, entry);
+      else if (kind === LABEL) this.labels.delete(id);
+      else if (entry) this.entries.set(id, entry);
       else this.entries.delete(id);
     }
     return step.map(([id]) => id);
@@ -88,6 +107,8 @@ export class Verdicts {
     return {
       verdicts: Object.fromEntries(this.entries),
       seconds: Object.fromEntries(this.seconds),
+      labels: Object.fromEntries(this.labels),
+      labelSeconds: Object.fromEntries(this.labelSeconds),
       pending: this.pending,
       steps: this.steps.slice(-KEPT_STEPS),
     };
@@ -102,6 +123,8 @@ export class Verdicts {
     for (const [id, seconds] of Object.entries(data?.seconds ?? {})) {
       if (known.has(id) && seconds >= 0) this.seconds.set(id, seconds);
     }
+    for (const [id, category] of Object.entries(data?.labels ?? {})) if (known.has(id)) this.labels.set(id, category);
+    for (const [id, seconds] of Object.entries(data?.labelSeconds ?? {})) if (known.has(id)) this.labelSeconds.set(id, seconds);
     this.pending = Number(data?.pending) || 0;
     const ofTask = (step) => step.filter(([id]) => known.has(id));
     this.steps = (data?.steps ?? []).map(ofTask).filter((step) => step.length);
@@ -112,8 +135,12 @@ export class Verdicts {
     const share = this.pending / Math.max(1, this.ids.length);
     return this.ids.map((id) => {
       const { verdict, reason = null, fix = null } = this.get(id);
-      const seconds = Math.round(((this.seconds.get(id) ?? 0) + share) * 100) / 100;
-      return { mask_id: id, verdict, seconds, reason, fix };
+      const rounded = (seconds) => Math.round(seconds * 100) / 100;
+      const seconds = rounded((this.seconds.get(id) ?? 0) + share);
+      const labelled = this.labels.has(id) ? { category_id: this.labels.get(id) } : {};
+      // also of a label that was taken back
+      const labelling = this.labelSeconds.has(id) ? { label_seconds: rounded(this.labelSeconds.get(id)) } : {};
+      return { mask_id: id, verdict, seconds, reason, fix, ...labelled, ...labelling };
     });
   }
 }

@@ -128,6 +128,7 @@ export const api = {
 
   nextTask: (kinds, dataset = null) => send("POST", "/api/tasks/next", { kinds, dataset }, long),
   task: (id) => call("GET", task(id)),
+  suggestions: (id, /** @type {Options} */ { signal } = {}) => call("GET", `${task(id)}/suggestions`, undefined, { signal, ...long }),
   heartbeat: (id, leaseId) => send("POST", `${task(id)}/heartbeat`, { lease_id: leaseId }),
   skip: (id, leaseId) => send("POST", `${task(id)}/skip`, { lease_id: leaseId }),
   release: (id, leaseId) => send("POST", `${task(id)}/release`, { lease_id: leaseId }),

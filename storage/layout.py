@@ -72,6 +72,10 @@ PREFILL = KeyKind("prefill/{run}/{name}.parquet")
 VECTORS = KeyKind("vectors/{run}/{shard}.parquet")
 """Vectors of a shard's masks, without a column `annotator`."""
 SUGGESTER = KeyKind("suggesters/{dataset}/{version}.safetensors")
+ADAPTER = KeyKind("adapters/{dataset}/{version}.safetensors")
+"""An adapter of a CLIP's vectors."""
+TOWERS = KeyKind("towers/{dataset}/{version}/{file}")
+"""A file of a CLIP whose towers were trained."""
 RELEASE = KeyKind("releases/{name}/{attempt}/{file}")
 DOCTOR = KeyKind("doctor/{name}")
 ERASURE = KeyKind("erasures/{erasure}")

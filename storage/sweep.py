@@ -72,8 +72,8 @@ def sweep(
 
     Swept are: submitted masks, pre-filled masks and trajectories that no task names, or whose run
     has finished with its masks in the table; vectors of unknown runs; embeddings of deleted models
-    or images; models, suggesters and releases that the catalog lacks; files that no version of a
-    mask table names; leftovers of health checks.
+    or images; models, suggesters, trained CLIPs and releases that the catalog lacks; files that no
+    version of a mask table names; leftovers of health checks.
 
     Raises:
         StorageError: the store does not answer. Earlier deletions remain.
@@ -90,6 +90,8 @@ def sweep(
         layout.EMBEDDING.prefix: rows.embeddings,
         layout.MODEL.prefix: rows.models,
         layout.SUGGESTER.prefix: rows.suggesters,
+        layout.ADAPTER.prefix: rows.suggesters,
+        layout.TOWERS.prefix: rows.towers,
         layout.RELEASE.prefix: rows.releases,
         layout.DOCTOR.prefix: lambda keys: (),
         **{layout.inside(table): _data_files(objects, table) for table in layout.TABLES},
@@ -190,6 +192,11 @@ class _Rows:
     def suggesters(self, keys: Sequence[str]) -> set[str]:
         """Files of registered suggesters."""
         return set(self._catalog.values(select(SuggesterRow.key))) & set(keys)
+
+    def towers(self, keys: Sequence[str]) -> set[str]:
+        """Files of registered CLIPs, whose rows name the folder."""
+        folders = [layout.inside(key) for key in self._catalog.values(select(SuggesterRow.key))]
+        return {key for key in keys if any(key.startswith(folder) for folder in folders)}
 
     def releases(self, keys: Sequence[str]) -> set[str]:
         """Files of releases, finished or being built."""

@@ -34,6 +34,7 @@ from flows.cli import (
     schedules,
     setup,
     suggest,
+    train_clip,
     upkeep,
     verifier,
 )
@@ -53,6 +54,7 @@ app = typer.Typer(
 for group in (setup, images, loop, page, evaluate, audit, amg, releases, production, upkeep):
     app.add_typer(group.app)
 app.add_typer(suggest.finder)
+labels.app.add_typer(train_clip.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(labels.app, name="labels", rich_help_panel=NAMES)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from flows.deploy import job_forms
 from flows.deploy.job_forms import Form
 from flows.prefect_api import events
+from flows.semantics.sources import PUBLISHED_CLIP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +185,18 @@ _DEFINITIONS = (
             example="0 * * * *",
         ),
         form=job_forms.SUGGEST,
+    ),
+    JobDefinition(
+        name="labels-train",
+        entrypoint=f"{_FLOWS}.train_clip_of_dataset",
+        options=(
+            JobOption(name="encoder", help="clip:NAME.", kind=str, default=PUBLISHED_CLIP),
+            JobOption(name="steps", help="steps of the optimiser."),
+        ),
+        schedule=ScheduleCommand(
+            help="Train an adapter of a CLIP on people's labels, unless there are no new ones.",
+            example="0 4 * * 1",
+        ),
     ),
     JobDefinition(
         name="release",

@@ -23,6 +23,7 @@ from flows.review.rescore import rescore_dataset
 from flows.review.review import finish_review, queue_sample, start_review
 from flows.review.verifier_routing import RouteOptions, route_dataset
 from flows.review.verifier_training import run_training
+from flows.semantics.sources import PUBLISHED_CLIP
 from flows.semantics.vectors import make_vectors
 from flows.stages.fully_automatic import RUNS, generate, images_without_masks
 from flows.training.retrain import retrain
@@ -136,6 +137,21 @@ def suggest_labels_of_dataset(
             return suggest_labels(workspace, dataset, encoder, precision)
         except TooFewLabelsError as error:
             return {"suggester": None, "reason": str(error)}
+
+
+@flow
+def train_clip_of_dataset(
+    workspace: str, dataset: str, encoder: str = PUBLISHED_CLIP, steps: int | None = None
+) -> dict[str, Any]:
+    """Prefect flow around `train_clip`, for an adapter. Without enough labels none is trained."""
+    from engine.semantics.contrastive import ContrastiveError
+    from flows.semantics.clip_training import train_clip
+
+    with opened(workspace):
+        try:
+            return train_clip(workspace, dataset, encoder, steps=steps)
+        except ContrastiveError as error:
+            return {"version": None, "reason": str(error)}
 
 
 @flow

@@ -12,6 +12,7 @@ from engine.core.errors import DataEngineError
 from engine.semantics.suggesting import NONE_OF_THESE
 from flows.semantics.known_labels import known_labels, labelled_vectors
 from flows.semantics.learning import load_suggester
+from flows.semantics.trained import trained_status
 from flows.semantics.vectors import read_vectors, vector_runs
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, LabelSource
@@ -91,6 +92,7 @@ def label_status(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
         "labels": {str(source): by_source.get(source, 0) for source in LabelSource},
         "none_of_these": sum(one == NONE_OF_THESE for one in known.category.values()),
         "vectors": dict(vectors),
+        "trained_clip": trained_status(workspace, dataset),
         "suggester": None
         if stored is None
         else {

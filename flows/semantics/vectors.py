@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from prefect import flow, task
 
 from engine.core.records import Mask
+from flows.semantics.towers import towers_folder
 from flows.stages.shards import leased, plan_shards, renew, take_shard, work_until_done
 from flows.workspace import progress
 from flows.workspace.retry import retry_during_outage
@@ -61,17 +63,21 @@ def vector_files(workspace: Workspace) -> VectorFiles:
 def mask_encoder(workspace: Workspace, name: str) -> MaskEncoder:
     """Return an encoder, loaded once in a process.
 
+    Args:
+        name: `lite`, `imagenet`, `clip:NAME`, or `clip:VERSION` of trained towers.
+
     Raises:
         EncoderError: there is no such encoder, or what it needs is missing.
+        UnknownTowersError: the workspace has no such towers.
     """
-    return _load_encoder(name, workspace.device())
+    return _load_encoder(name, workspace.device(), towers_folder(workspace, name))
 
 
 @lru_cache(maxsize=2)
-def _load_encoder(name: str, device: str) -> MaskEncoder:
+def _load_encoder(name: str, device: str, folder: Path | None) -> MaskEncoder:
     from engine.semantics.encoders import load_encoder
 
-    return load_encoder(name, device)
+    return load_encoder(name, device, folder)
 
 
 @flow(name="mask-vectors")

@@ -65,6 +65,16 @@ class RunKind(StrEnum):
     TRAIN_DETECTOR = "train_detector"
     VECTORS = "vectors"
     TRAIN_SUGGESTER = "train_suggester"
+    TRAIN_CLIP = "train_clip"
+
+
+class LearnedKind(StrEnum):
+    """What is learned from a dataset's labels; each kind has a version in use of its own."""
+
+    SUGGESTER = "suggester"
+    """Suggests categories for vectors of masks."""
+    CLIP = "clip"
+    """A CLIP that was trained further: an adapter of its vectors, or its towers."""
 
 
 class RunState(StrEnum):

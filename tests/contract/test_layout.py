@@ -24,6 +24,8 @@ STORED = {
     layout.PREFILL: "prefill/5d41402a/7.parquet",
     layout.VECTORS: "vectors/5d41402a/3.parquet",
     layout.SUGGESTER: "suggesters/cells/labels-20260131T120000-5d4140.safetensors",
+    layout.ADAPTER: "adapters/cells/adapter-20260131T120000-5d4140.safetensors",
+    layout.TOWERS: "towers/cells/towers-20260131T120000-5d4140/open_clip_config.json",
     layout.RELEASE: "releases/cells-1/7d793037/instances.json",
     layout.DOCTOR: "doctor/7d793037",
     layout.ERASURE: "erasures/7d793037",

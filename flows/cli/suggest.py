@@ -264,7 +264,7 @@ def rollback(
     with in_workspace(as_json) as workspace:
         row = workspace.catalog.datasets.get(dataset)
         if trained:
-            from flows.semantics.trained import roll_back_clip
+            from flows.encoders.trained import roll_back_clip
 
             result = roll_back_clip(workspace, row)
         else:

@@ -35,10 +35,10 @@ from engine.semantics.crop_pairs import VIEWS, CropPairs
 from engine.semantics.encoders import CLIP, load_encoder
 from engine.semantics.suggesting import Labelled
 from engine.semantics.texts import TEMPLATES
+from flows.encoders.towers import store_towers, towers_folder
+from flows.encoders.trained import UsedClip
 from flows.semantics.descriptions import descriptions_of, texts_digest
 from flows.semantics.known_labels import known_labels, labelled_vectors
-from flows.semantics.towers import store_towers, towers_folder
-from flows.semantics.trained import UsedClip
 from flows.semantics.vectors import read_vectors
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace, code_version

@@ -13,10 +13,10 @@ from engine.semantics.adapter import AdapterCard
 from engine.semantics.clip import ClipEncoder
 from engine.semantics.suggesting import Labelled
 from engine.semantics.texts import text_vectors
+from flows.encoders.trained import UsedClip, clip_of, used_clip
 from flows.semantics.clip_lessons import AdapterLesson, Job, Lesson, TowersLesson, not_learned
 from flows.semantics.known_labels import known_labels
 from flows.semantics.learning import Answers, is_significantly_worse
-from flows.semantics.trained import UsedClip, clip_of, used_clip
 from flows.semantics.vectors import make_vectors
 from flows.workspace.run_lock import named_lock, tracked_run
 from flows.workspace.workspace import code_version, open_workspace

@@ -10,9 +10,9 @@ import numpy as np
 from engine.core import categories
 from engine.core.errors import DataEngineError
 from engine.semantics.suggesting import NONE_OF_THESE
+from flows.encoders.trained import trained_status
 from flows.semantics.known_labels import known_labels, labelled_vectors
 from flows.semantics.learning import load_suggester
-from flows.semantics.trained import trained_status
 from flows.semantics.vectors import read_vectors, vector_runs
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, LabelSource

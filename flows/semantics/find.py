@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from engine.core.errors import DataEngineError
 from engine.semantics.encoders import CLIP
 from engine.semantics.search import most_similar
+from flows.encoders.load import mask_encoder
+from flows.encoders.trained import used_clip
 from flows.semantics.known_labels import known_labels
 from flows.semantics.learning import load_suggester
 from flows.semantics.suggesting import suggest_masks
-from flows.semantics.trained import used_clip
-from flows.semantics.vectors import mask_encoder, read_vectors
+from flows.semantics.vectors import read_vectors
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset
 from storage.vectors import MaskVectors

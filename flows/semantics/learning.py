@@ -22,11 +22,11 @@ from engine.semantics.suggesting import (
     learn,
 )
 from engine.semantics.texts import texts_suggester
+from flows.encoders.towers import is_towers
+from flows.encoders.trained import UsedClip, clip_of
 from flows.semantics.descriptions import descriptions_of, texts_digest
 from flows.semantics.known_labels import KnownLabels, labelled_vectors
 from flows.semantics.sources import LearnFrom
-from flows.semantics.towers import is_towers
-from flows.semantics.trained import UsedClip, clip_of
 from flows.workspace.run_lock import tracked_run
 from flows.workspace.workspace import Workspace, code_version
 from storage import layout

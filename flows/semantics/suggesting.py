@@ -25,11 +25,12 @@ from engine.semantics.suggesting import (
     SuggesterError,
     Suggestions,
 )
+from flows.encoders.load import mask_encoder
+from flows.encoders.trained import UsedClip, used_clip
 from flows.semantics.known_labels import PAGE, KnownLabels, known_labels
 from flows.semantics.learning import Wanted, load_suggester, refreshed
 from flows.semantics.sources import LearnFrom
-from flows.semantics.trained import UsedClip, used_clip
-from flows.semantics.vectors import make_vectors, mask_encoder, read_vectors, vector_runs
+from flows.semantics.vectors import make_vectors, read_vectors, vector_runs
 from flows.workspace.run_lock import named_lock
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Dataset, LabelSource, NewLabel, NotFoundError

@@ -11,8 +11,8 @@ from engine.semantics.adapter import AdaptedEncoder, Adapter, Tower
 from engine.semantics.clip import ClipEncoder
 from engine.semantics.encoders import CLIP, EncoderError
 from engine.semantics.texts import TextEncoder
-from flows.semantics.towers import is_towers
-from flows.semantics.vectors import mask_encoder
+from flows.encoders.load import mask_encoder
+from flows.encoders.towers import is_towers
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, LearnedKind, NotFoundError
 from storage.catalog.suggesters import StoredSuggester

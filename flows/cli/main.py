@@ -23,6 +23,7 @@ from flows.cli import (
     detector,
     erase,
     evaluate,
+    generate,
     gold,
     images,
     labels,
@@ -51,7 +52,19 @@ app = typer.Typer(
     help="The open data engine: images in, masks and a better model out.",
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
-for group in (setup, images, loop, page, evaluate, audit, amg, releases, production, upkeep):
+for group in (
+    setup,
+    images,
+    loop,
+    generate,
+    page,
+    evaluate,
+    audit,
+    amg,
+    releases,
+    production,
+    upkeep,
+):
     app.add_typer(group.app)
 app.add_typer(suggest.finder)
 labels.app.add_typer(train_clip.app)

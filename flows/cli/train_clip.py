@@ -14,7 +14,7 @@ from flows.cli.commands import (
     in_workspace,
     print_json,
 )
-from flows.semantics.sources import PUBLISHED_CLIP
+from flows.encoders.names import PUBLISHED_CLIP
 from flows.workspace.console import console
 
 app = typer.Typer(rich_markup_mode="markdown")

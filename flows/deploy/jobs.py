@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from flows.deploy import job_forms
 from flows.deploy.job_forms import Form
+from flows.encoders.names import PUBLISHED_CLIP
 from flows.prefect_api import events
-from flows.semantics.sources import PUBLISHED_CLIP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

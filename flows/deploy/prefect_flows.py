@@ -16,6 +16,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from rich.text import Text
 
+from flows.encoders.names import PUBLISHED_CLIP
 from flows.loop.advance import advance_dataset, retrain_if_due
 from flows.operations import sweep
 from flows.release.release import NothingToReleaseError, release
@@ -23,7 +24,6 @@ from flows.review.rescore import rescore_dataset
 from flows.review.review import finish_review, queue_sample, start_review
 from flows.review.verifier_routing import RouteOptions, route_dataset
 from flows.review.verifier_training import run_training
-from flows.semantics.sources import PUBLISHED_CLIP
 from flows.semantics.vectors import make_vectors
 from flows.stages.fully_automatic import RUNS, generate, images_without_masks
 from flows.training.retrain import retrain

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-PUBLISHED_CLIP = "clip:ViT-B-32/laion2b_s34b_b79k"
-"""The CLIP of commands that need one, unless another is named."""
-
 
 class LearnFrom(StrEnum):
     """What suggestions are learned from."""

@@ -55,6 +55,8 @@ class RunKind(StrEnum):
     ASSISTED_MANUAL = "assisted_manual"
     SEMI_AUTOMATIC = "semi_automatic"
     FULLY_AUTOMATIC = "fully_automatic"
+    WORDS = "words"
+    """Stage 3 that keeps the masks of asked words only: it does not cover its images."""
     RETRAIN = "retrain"
     REVIEW = "review"
     RELEASE = "release"

@@ -79,6 +79,8 @@ class SuggesterCard:
     version: str
     encoder: str
     """The version of the encoder whose vectors it reads."""
+    name: str = ""
+    """The encoder's name, as users wrote it."""
     dataset: str = ""
     parent: str | None = None
     by: str = "labels"

@@ -171,6 +171,7 @@ _DEFINITIONS = (
     JobDefinition(
         name="suggest",
         entrypoint=f"{_FLOWS}.suggest_labels_of_dataset",
+        triggers=(Trigger(event=events.LABELS_GIVEN, parameters=_IF_DUE),),
         options=(
             _ENCODER,
             JobOption(

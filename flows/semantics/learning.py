@@ -46,6 +46,8 @@ class Wanted:
     encoder: str
     precision: float
     by: LearnFrom
+    name: str
+    """The encoder's name as it was given; a trained CLIP's vectors are of another one."""
     clip: UsedClip | None = None
 
     @property
@@ -124,13 +126,18 @@ def refreshed(
         RunKind.TRAIN_SUGGESTER,
         dataset_id=dataset.id,
         model=encoder,
-        config={"precision": wanted.precision, "by": str(wanted.by)},
+        config={
+            "precision": wanted.precision,
+            "by": str(wanted.by),
+            "last_label": known.last,
+        },
         code_version=code_version(),
     )
     with tracked_run(workspace, run.id):
         card = SuggesterCard(
             version=f"labels-{datetime.now(UTC):%Y%m%dT%H%M%S}-{run.id[:6]}",
             encoder=encoder,
+            name=wanted.name,
             dataset=dataset.name,
             parent=present.version if present else None,
             precision=wanted.precision,

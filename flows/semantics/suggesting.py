@@ -86,12 +86,12 @@ def suggest_labels(
             f"{encoder} reads no texts: suggest with --encoder clip:NAME, or by labels"
         )
     clip = _trained(opened, row, encoder) if learn_from == LearnFrom.TRAINED else None
-    encoder = clip.name if clip else encoder
+    name, encoder = encoder, clip.name if clip else encoder
     made = make_vectors(workspace, dataset, encoder)
     version = mask_encoder(opened, encoder).version
     with named_lock(opened, f"suggest/{row.id}"):
         blocks, known = read_vectors(opened, row, version), known_labels(opened, row)
-        wanted = Wanted(opened, row, encoder, version, precision, learn_from, clip)
+        wanted = Wanted(opened, row, encoder, version, precision, learn_from, name, clip)
         stored, reason = refreshed(wanted, blocks, known)
         suggester = load_suggester(opened, stored)
         found = suggest_masks(opened, row, suggester, blocks, known)

@@ -171,6 +171,8 @@ class ProductionSettings(Section):
     """Retrain after so many masks are accepted in review since the last one; 0: never."""
     retrain_after_rejected: int = Field(default=20, ge=0)
     """Retrain after so many masks are rejected in a row since the last one; 0: never."""
+    suggest_after_labels: int = Field(default=50, ge=0)
+    """Learn categories again after people gave so many labels since the last time; 0: never."""
     rescore_images: int = Field(default=20, ge=0)
     """Images whose automatic masks are compared with a newly promoted model's; 0: none."""
     rescore_min_iou: float = Field(default=0.7, ge=0, le=1)

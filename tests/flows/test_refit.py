@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from flows.deploy.prefect_flows import suggest_labels_of_dataset
-from flows.page.make_app import make_service
 from flows.prefect_api import events
-from flows.semantics.refit import labels_since
+from flows.semantics.refit import LabelsGiven, labels_since
 from flows.workspace.workspace import Workspace
 from storage.catalog import LabelSource, NewLabel
 from tests.flows.conftest import make_workspace
@@ -64,13 +63,13 @@ def test_advance_learns_once_enough_labels_came_and_not_again_before_as_many_mor
     assert labels_since(workspace, dataset)[0] == 0
     assert advanced(workspace) == {"suggester": None, "reason": "too few new labels"}
 
-    service = make_service(workspace)  # the page asks for suggestions while people label
+    given = LabelsGiven(workspace)  # as the page looks while people label
     label_some(workspace, 9)
-    service.browse.suggestions_of(dataset.id, None)
+    given.look(dataset.id)
     assert sent == []
     label_some(workspace, 10)
     for _ in range(2):
-        service.browse.suggestions_of(dataset.id, None)
+        given.look(dataset.id)
     assert sent == [("dataengine.labels.given", {"dataset": "shapes", "labels": 10})]
 
     job = {"workspace": str(workspace.settings.root), "dataset": "shapes", "only_if_due": True}

@@ -110,9 +110,10 @@ class QualitySettings(Section):
 class PrefillSettings(Section):
     """The masks that stage 2 begins with."""
 
-    source: Literal["generator", "detector", "union"] = "generator"
-    """The automatic generator's confident masks, those of a detector that is trained on people's
-    masks, or both without repeats. With the latter two a retrain trains the detector too."""
+    source: Literal["generator", "detector", "union", "words"] = "generator"
+    """The automatic generator's confident masks; those of a detector that is trained on people's
+    masks, or both without repeats, and then a retrain trains the detector too; or those that
+    `generate --text` kept, with their labels."""
     precision: float = Field(default=0.9, gt=0, lt=1)
     """Share of the detector's pre-filled masks that are right, by which its least confidence is
     found on held-out images."""

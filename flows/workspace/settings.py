@@ -250,7 +250,7 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 # skip_near_duplicates = true
 
 [prefill]                  # masks that stage 2 begins with
-# source = "generator"     # or detector, union: docs/annotating.md
+# source = "generator"     # or detector, union, words: docs/annotating.md
 # precision = 0.9          # of the detector's masks
 
 [quality]                  # of people's work: docs/quality.md

@@ -140,7 +140,7 @@ def objects_of(store: ObjectStore, erasure: Erasure, shared: set[str]) -> Iterat
         kinds = (*layout.LOOSE, layout.TASK_STEPS)
         prefixes += [layout.inside(kind.folder(run=run)) for kind in kinds]
     if work.name:
-        for kind in (layout.EVALUATION, layout.SUGGESTER):
+        for kind in (layout.EVALUATION, layout.SUGGESTER, layout.ADAPTER, layout.TOWERS):
             prefixes.append(layout.inside(kind.folder(dataset=work.name)))
     for prefix in prefixes:
         yield from (info.key for info in store.list(prefix))

@@ -71,13 +71,19 @@ PREFILL = KeyKind("prefill/{run}/{name}.parquet")
 """Pre-filled masks of tasks; `name` is the image's id, or fresh."""
 VECTORS = KeyKind("vectors/{run}/{shard}.parquet")
 """Vectors of a shard's masks, without a column `annotator`."""
+WORDS = KeyKind("words/{run}/{shard}.parquet")
+"""The words that a shard's masks were kept for, without a column `annotator`."""
 SUGGESTER = KeyKind("suggesters/{dataset}/{version}.safetensors")
+ADAPTER = KeyKind("adapters/{dataset}/{version}.safetensors")
+"""An adapter of a CLIP's vectors."""
+TOWERS = KeyKind("towers/{dataset}/{version}/{file}")
+"""A file of a CLIP whose towers were trained."""
 RELEASE = KeyKind("releases/{name}/{attempt}/{file}")
 DOCTOR = KeyKind("doctor/{name}")
 ERASURE = KeyKind("erasures/{erasure}")
 GENERATION = KeyKind("generations/{mark}")
 
-LOOSE = (ANSWER, PREFILL, STEPS, VECTORS)
+LOOSE = (ANSWER, PREFILL, STEPS, VECTORS, WORDS)
 """Parquet files beside the tables, with columns `image_id` and `annotator` like the tables.
 The keys of TASK_STEPS have the prefix of STEPS."""
 

@@ -84,8 +84,8 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def writing(self, name: str, of: str = "") -> Iterator[Path]:
-        """A temporary path to write the content to. The file gets its name when the block ends; it
-        stays unchanged if the block raises.
+        """A temporary path to write the content to; a missing folder is made. The file gets its
+        name when the block ends; it stays unchanged if the block raises.
 
         Raises:
             OutputExistsError: a file that is not ours has the name.
@@ -93,7 +93,7 @@ class OutputFolder:
         """
         path = self.folder / name
         with naming(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             self.refuse_others([name])
             temporary = path.with_name(f".{uuid.uuid4().hex}")
             try:

@@ -71,9 +71,9 @@ def sweep(
     """Find objects that nothing refers to, and delete them if asked. Safe beside running work.
 
     Swept are: submitted masks, pre-filled masks and trajectories that no task names, or whose run
-    has finished with its masks in the table; vectors of unknown runs; embeddings of deleted models
-    or images; models, suggesters and releases that the catalog lacks; files that no version of a
-    mask table names; leftovers of health checks.
+    has finished with its masks in the table; vectors and words of unknown runs; embeddings of
+    deleted models or images; models, suggesters, trained CLIPs and releases that the catalog lacks;
+    files that no version of a mask table names; leftovers of health checks.
 
     Raises:
         StorageError: the store does not answer. Earlier deletions remain.
@@ -86,10 +86,13 @@ def sweep(
         layout.ANSWER.prefix: rows.answers,
         layout.PREFILL.prefix: rows.prefilled,
         layout.TASK_STEPS.prefix: rows.steps,
-        layout.VECTORS.prefix: rows.vectors,
+        layout.VECTORS.prefix: rows.of_runs,
+        layout.WORDS.prefix: rows.of_runs,
         layout.EMBEDDING.prefix: rows.embeddings,
         layout.MODEL.prefix: rows.models,
         layout.SUGGESTER.prefix: rows.suggesters,
+        layout.ADAPTER.prefix: rows.suggesters,
+        layout.TOWERS.prefix: rows.towers,
         layout.RELEASE.prefix: rows.releases,
         layout.DOCTOR.prefix: lambda keys: (),
         **{layout.inside(table): _data_files(objects, table) for table in layout.TABLES},
@@ -164,9 +167,13 @@ class _Rows:
         there = known - self._done(known)
         return {key for key, run in runs.items() if run in there}
 
-    def vectors(self, keys: Sequence[str]) -> set[str]:
-        """Vectors of runs that the catalog has, and keys of another form."""
-        runs = {key: (layout.VECTORS.parse(key) or {}).get("run") for key in keys}
+    def of_runs(self, keys: Sequence[str]) -> set[str]:
+        """Vectors and words of runs that the catalog has, and keys of another form."""
+        kinds = (layout.VECTORS, layout.WORDS)
+        parsed = {key: [kind.parse(key) or {} for kind in kinds] for key in keys}
+        runs = {
+            key: next((one["run"] for one in found if one), None) for key, found in parsed.items()
+        }
         known = set(self._catalog.values(select(RunRow.id).where(RunRow.id.in_(runs.values()))))
         return {key for key, run in runs.items() if run is None or run in known}
 
@@ -190,6 +197,11 @@ class _Rows:
     def suggesters(self, keys: Sequence[str]) -> set[str]:
         """Files of registered suggesters."""
         return set(self._catalog.values(select(SuggesterRow.key))) & set(keys)
+
+    def towers(self, keys: Sequence[str]) -> set[str]:
+        """Files of registered CLIPs, whose rows name the folder."""
+        folders = [layout.inside(key) for key in self._catalog.values(select(SuggesterRow.key))]
+        return {key for key in keys if any(key.startswith(folder) for folder in folders)}
 
     def releases(self, keys: Sequence[str]) -> set[str]:
         """Files of releases, finished or being built."""

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Runs the file's tests with one thread of torch."""
-    from tests.small_clip import on_one_thread
+    from engine.semantics.contrastive import on_one_thread
 
     with on_one_thread():
         yield

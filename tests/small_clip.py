@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from engine.semantics.clip import fresh_clip, save_clip
-from engine.semantics.contrastive import Pair, TowersConfig, train_towers
+from engine.semantics.contrastive import Pair, TowersConfig, on_one_thread, train_towers
 from engine.semantics.crops import SCALES, cut_crops
 from engine.semantics.encoders import MaskEncoder
 from tests.labelled_shapes import Picture, draw_picture
@@ -47,17 +45,6 @@ def pairs_of(pictures: Iterable[Picture], side: int) -> list[Pair]:
         for index, thing in enumerate(picture.things):
             pairs += [Pair(pixels[index], thing.captions) for pixels in seen]
     return pairs
-
-
-@contextmanager
-def on_one_thread() -> Iterator[None]:
-    """Let torch use one thread: small networks are slower with several on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def train_small_clip(folder: Path) -> None:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,8 +21,13 @@ from safetensors.numpy import load_file, save_file
 
 from engine.core.errors import DataEngineError
 from engine.core.rle import RLE
-from engine.semantics.clip import ClipEncoder
 from engine.semantics.encoders import unit
+
+if TYPE_CHECKING:
+    from engine.semantics.clip import ClipEncoder
+
+KEPT_BACK = 5
+"""One image in so many is not trained on: its labelled masks calibrate probabilities."""
 
 
 class AdapterError(DataEngineError):
@@ -31,16 +36,27 @@ class AdapterError(DataEngineError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterCard:
-    """Metadata of one adapter version."""
+    """Metadata of one version of a trained CLIP: an adapter, or towers."""
 
     version: str
     encoder: str
-    """The version of the encoder whose vectors it changes."""
+    """The version of the encoder whose vectors it changes, or whose towers were trained."""
+    name: str = ""
+    """The encoder's name, as users write it."""
+    method: str = "adapter"
+    """`adapter` or `towers`."""
     dataset: str = ""
     parent: str | None = None
+    """The version that was in use before."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """How it was trained."""
     data: dict[str, Any] = field(default_factory=dict)
     """Numbers of labelled masks, categories and texts."""
     scores: dict[str, Any] = field(default_factory=dict)
+    texts: str = ""
+    """Digest of the categories' names and descriptions."""
+    last_label: int = 0
+    """Highest id of the labels that it was trained on."""
     seconds: float = 0.0
     code_version: str = ""
     created_at: str = ""
@@ -48,6 +64,16 @@ class AdapterCard:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
+
+
+def is_kept_back(image_N: np.ndarray) -> np.ndarray:
+    """Return which images are not trained on, bool (N,): about one in KEPT_BACK, always the same.
+
+    Args:
+        image_N: image ids, as in Labelled: near-duplicates have one id.
+    """
+    mixed = image_N.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing
+    return np.asarray((mixed >> np.uint64(40)) % np.uint64(KEPT_BACK) == 0)
 
 
 @dataclass(frozen=True, slots=True)

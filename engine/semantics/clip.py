@@ -102,13 +102,16 @@ class ClipEncoder:
         return unit(np.concatenate(found))
 
 
-def load_clip(name: str, *, cache: Path | None = None, device: str = "cpu") -> ClipEncoder:
+def load_clip(
+    name: str, *, cache: Path | None = None, device: str = "cpu", folder: Path | None = None
+) -> ClipEncoder:
     """Return a CLIP by its name.
 
     Args:
         name: `clip:ARCHITECTURE/PRETRAINED` or `clip:FOLDER`; either may end with `@DIGEST`.
         cache: folder of downloaded weights; None is open_clip's own.
         device: torch device.
+        folder: of `save_clip`, for a name that says neither architecture nor folder.
 
     Raises:
         EncoderError: the extra `clip` is missing, there is no such model, its weights cannot be had
@@ -120,7 +123,9 @@ def load_clip(name: str, *, cache: Path | None = None, device: str = "cpu") -> C
         raise EncoderError(f"{name!r} names no CLIP; write clip:ARCHITECTURE/PRETRAINED")
     place, digest = pinned[1], pinned[2]
     architecture, _, weights = place.partition("/")
-    if architecture in open_clip.list_models():
+    if folder is not None:
+        parts = _from_folder(open_clip, str(folder))
+    elif architecture in open_clip.list_models():
         parts = _published(open_clip, architecture, weights, cache)
     else:
         parts = _from_folder(open_clip, place)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +69,17 @@ class Pair:
 
     pixels_SSC: np.ndarray
     texts: tuple[str, ...]
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Let torch use one thread: small networks are slower with several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def contrastive_loss(
@@ -143,6 +155,7 @@ def train_towers(
     return ClipEncoder(encoder.name, model, encoder.tokenizer, encoder.config, str(device))
 
 
+@on_one_thread()
 def train_adapter(
     masks_ND: np.ndarray,
     category_N: np.ndarray,

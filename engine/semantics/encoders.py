@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -135,12 +136,13 @@ def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return found.hexdigest()[:12]
 
 
-def load_encoder(name: str, device: str = "cpu") -> MaskEncoder:
+def load_encoder(name: str, device: str = "cpu", folder: Path | None = None) -> MaskEncoder:
     """Return an encoder by its name.
 
     Args:
         name: `lite`, `imagenet` or `clip:NAME`.
         device: torch device.
+        folder: where the files of the CLIP of that name are; None: as its name says.
 
     Raises:
         EncoderError: there is no such encoder, its package is missing, or its weights are.
@@ -152,7 +154,7 @@ def load_encoder(name: str, device: str = "cpu") -> MaskEncoder:
     if name.startswith(CLIP):
         from engine.semantics.clip import load_clip
 
-        return load_clip(name, device=device)
+        return load_clip(name, device=device, folder=folder)
     raise EncoderError(f"there is no encoder {name!r}; expected lite, imagenet or clip:NAME")
 
 

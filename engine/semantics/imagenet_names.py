@@ -67,6 +67,33 @@ def _classifier() -> _Classifier:
     return _Classifier()
 
 
+def imagenet_classes() -> list[str]:
+    """Return the names of the 1,000 classes.
+
+    Raises:
+        EncoderError: the extra `labels` is not installed.
+    """
+    return _classifier().names
+
+
+def imagenet_probabilities(image_HWC: np.ndarray, rles: Sequence[RLE]) -> np.ndarray:
+    """Return each mask's probabilities of the classes, float32 (N, K).
+
+    Args:
+        image_HWC: RGB uint8.
+        rles: masks of the image; none is empty.
+
+    Raises:
+        EncoderError: the extra `labels` is not installed.
+    """
+    classifier = _classifier()
+    found = [np.zeros((0, len(classifier.names)), np.float32)]
+    for part in batches(rles, AT_ONCE):
+        crops = cut_crops(image_HWC, part, SCALE, SIDE)
+        found.append(classifier.probabilities(crops.pixels_NSSC))
+    return np.concatenate(found)
+
+
 def imagenet_names(
     image_HWC: np.ndarray, rles: Sequence[RLE], count: int = 5
 ) -> list[list[tuple[str, float]]]:
@@ -80,11 +107,9 @@ def imagenet_names(
     Raises:
         EncoderError: the extra `labels` is not installed.
     """
-    classifier = _classifier()
+    names = imagenet_classes()
     found = []
-    for part in batches(rles, AT_ONCE):
-        crops = cut_crops(image_HWC, part, SCALE, SIDE)
-        for probability_K in classifier.probabilities(crops.pixels_NSSC):
-            best = np.argsort(-probability_K, kind="stable")[:count]
-            found.append([(classifier.names[k], float(probability_K[k])) for k in best])
+    for probability_K in imagenet_probabilities(image_HWC, rles):
+        best = np.argsort(-probability_K, kind="stable")[:count]
+        found.append([(names[k], float(probability_K[k])) for k in best])
     return found

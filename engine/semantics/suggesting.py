@@ -24,6 +24,7 @@ from scipy.special import log_softmax
 from scipy.stats import beta
 
 from engine.core.errors import DataEngineError
+from engine.semantics.adapter import Tower
 
 NONE_OF_THESE = 0
 """The answer for a mask of no category of the list; categories have ids from 1."""
@@ -78,14 +79,19 @@ class SuggesterCard:
     version: str
     encoder: str
     """The version of the encoder whose vectors it reads."""
+    name: str = ""
+    """The encoder's name, as users wrote it."""
     dataset: str = ""
     parent: str | None = None
     by: str = "labels"
-    """What it was asked to learn from: `labels`, `texts`, or `best` of both."""
+    """What it was asked to learn from: `labels`, `texts`, `best` of both, or `trained`: texts, by a
+    trained CLIP."""
     method: str = "probe"
     """`probe`, `neighbours` or `texts`."""
     texts: str = ""
     """Digest of the categories' names and descriptions, if it was to learn from these."""
+    trained: str = ""
+    """Version of the trained CLIP that reads the texts."""
     precision: float = 0.95
     confident: float = 1.01
     """Least probability, [0, 1], of suggestions that need no person; above 1: none do."""
@@ -114,6 +120,7 @@ class Suggester:
         weights_DK, offset_K: of the log-odds; for neighbours, the labelled vectors transposed.
         answer_K: category id of each column; columns of one category are added for neighbours.
         temperature: divides the log-odds.
+        adapter: changes vectors before they are compared; None: they are compared as they are.
     """
 
     card: SuggesterCard
@@ -121,6 +128,7 @@ class Suggester:
     offset_K: np.ndarray
     answer_K: np.ndarray
     temperature: float = 1.0
+    adapter: Tower | None = None
 
     def suggest(self, vectors_ND: np.ndarray) -> Suggestions:
         """Return the most probable category of each mask, whose vectors have length 1.
@@ -147,6 +155,8 @@ class Suggester:
     def log_odds(self, vectors_ND: np.ndarray) -> np.ndarray:
         """Return uncalibrated log-odds, float32 (N, answers), in ascending order of answers."""
         vectors = vectors_ND.astype(np.float32)
+        if self.adapter is not None:
+            vectors = self.adapter(vectors)
         if self.card.method != "neighbours":
             return np.asarray(vectors @ self.weights_DK + self.offset_K)
         return neighbours(vectors, self.weights_DK.T, self.answer_K)
@@ -159,6 +169,9 @@ class Suggester:
             "answers": np.ascontiguousarray(self.answer_K, np.int64),
             "temperature": np.array([self.temperature], np.float32),
         }
+        if self.adapter is not None:
+            tensors["adapter.down"] = np.ascontiguousarray(self.adapter.down_DR, np.float32)
+            tensors["adapter.up"] = np.ascontiguousarray(self.adapter.up_RD, np.float32)
         save_file(tensors, path, metadata={"card": json.dumps(self.card.as_dict())})
 
     @staticmethod
@@ -172,12 +185,16 @@ class Suggester:
             with safe_open(str(path), framework="numpy") as file:
                 card = SuggesterCard(**json.loads((file.metadata() or {})["card"]))
             found = load_file(str(path))
+            adapter = None
+            if "adapter.down" in found:
+                adapter = Tower(found["adapter.down"], found["adapter.up"])
             return Suggester(
                 card,
                 found["weights"],
                 found["offset"],
                 found["answers"],
                 float(found["temperature"][0]),
+                adapter,
             )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise SuggesterError(f"{path} is not a readable suggester: {error}") from error

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from scipy.special import log_softmax
 
+from engine.semantics.adapter import Tower
 from engine.semantics.encoders import unit
 from engine.semantics.suggesting import (
     Labelled,
@@ -123,6 +124,7 @@ def texts_suggester(
     *,
     descriptions: Mapping[int, Sequence[str]] | None = None,
     labelled: Labelled | None = None,
+    adapter: Tower | None = None,
 ) -> Suggester:
     """Return a suggester that knows categories by texts; its card gets method, data and scores.
 
@@ -134,6 +136,7 @@ def texts_suggester(
         labelled: masks labelled by people, none of a held-out image. From LEAST_LABELS masks of
             these categories on, they calibrate probabilities and the threshold; with fewer, every
             suggestion needs a person.
+        adapter: changes masks' vectors before they are compared with those of texts.
 
     Raises:
         SuggesterError: there are fewer than two categories.
@@ -152,6 +155,7 @@ def texts_suggester(
         (vectors * encoder.logit_scale).T,
         np.zeros(len(answers), np.float32),
         answers,
+        adapter=adapter,
     )
     if labelled is None or np.isin(labelled.category_N, answers).sum() < LEAST_LABELS:
         return uncalibrated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from flows.cli.commands import (
 )
 from flows.cli.tables import print_rounds
 from flows.loop import plan
-from flows.workspace.console import console, errors
+from flows.workspace.console import console
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -91,63 +90,6 @@ def _errors_of_option(option: str) -> Iterator[None]:
         yield
     except plan.BadPlanError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error
-
-
-@app.command(
-    rich_help_panel=LOOP,
-    epilog=example("dataengine generate --dataset photos", "dataengine generate --resume RUN"),
-)
-def generate(
-    dataset: DatasetOption = "default",
-    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of images.")] = None,
-    only_new: Annotated[
-        bool, typer.Option("--only-new", help="Only images that no generate run has processed.")
-    ] = False,
-    resume: Annotated[str | None, typer.Option(help="Id of a run to resume.")] = None,
-    new: Annotated[
-        bool, typer.Option("--new", help="Start a new run instead of resuming a stopped one.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Make masks of everything in a dataset's images with the current model (stage 3).
-
-    Stopped in any way, it resumes when the same command is given again.
-    """
-    after_stop = "the same command without --new resumes it" if new else RESUMES
-    with in_workspace(as_json, orchestrated=True, after_stop=after_stop) as workspace:
-        from flows.stages.fully_automatic import generate as flow
-        from flows.stages.fully_automatic import images_since, unfinished_generate
-        from storage.catalog import new_id
-
-        if resume is not None:
-            run_id = resume
-            run_row = workspace.catalog.runs.get(resume)
-            dataset = workspace.catalog.datasets.get_by_id(run_row.dataset_id).name
-        else:
-            begun = unfinished_generate(workspace, dataset, limit=limit, only_new=only_new)
-            if begun is None or new:
-                run_id = new_id()
-                errors.print(f"run {run_id}")
-            else:
-                run_id = begun.id
-                done = workspace.catalog.shards.totals(run_id)
-                errors.print(
-                    f"resuming run {run_id}: {done.committed_images} of {done.images} images "
-                    "are done; --new starts a new run"
-                )
-                if since := images_since(workspace, begun):
-                    then = f"dataengine generate --only-new --dataset {shlex.quote(dataset)}"
-                    told = f"{since} images came in after it began; make theirs afterwards: {then}"
-                    errors.print(told, markup=False, highlight=False, soft_wrap=True)
-        root = str(workspace.settings.root)
-        figures = flow(root, run_id, dataset, limit=limit, only_new=only_new)
-    if as_json:
-        print_json({"run": run_id, **figures})
-    else:
-        console.print(
-            f"{figures['masks']} masks on {figures['images']} images "
-            f"({figures['masks_per_image']:.1f} per image)"
-        )
 
 
 @app.command(rich_help_panel=LOOP, epilog=example("dataengine retrain --dataset nuclei"))

@@ -23,6 +23,7 @@ from flows.cli import (
     detector,
     erase,
     evaluate,
+    generate,
     gold,
     images,
     labels,
@@ -34,6 +35,7 @@ from flows.cli import (
     schedules,
     setup,
     suggest,
+    train_clip,
     upkeep,
     verifier,
 )
@@ -50,9 +52,22 @@ app = typer.Typer(
     help="The open data engine: images in, masks and a better model out.",
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
-for group in (setup, images, loop, page, evaluate, audit, amg, releases, production, upkeep):
+for group in (
+    setup,
+    images,
+    loop,
+    generate,
+    page,
+    evaluate,
+    audit,
+    amg,
+    releases,
+    production,
+    upkeep,
+):
     app.add_typer(group.app)
 app.add_typer(suggest.finder)
+labels.app.add_typer(train_clip.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(labels.app, name="labels", rich_help_panel=NAMES)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)

@@ -61,11 +61,15 @@ def _print_statuses(counts: dict[str, Any]) -> None:
 
 
 @app.command(
-    rich_help_panel=RELEASES, epilog=example("dataengine export latest --format coco --out out/")
+    rich_help_panel=RELEASES,
+    epilog=example(
+        "dataengine export latest --format coco --out out/",
+        "dataengine export latest --format yolo --out photos-yolo/",
+    ),
 )
 def export(
     name: Annotated[str, typer.Argument(help="A release, or `latest`.")] = "latest",
-    style: Annotated[str, typer.Option("--format", help="coco or sa1b.")] = "coco",
+    style: Annotated[str, typer.Option("--format", help="coco, sa1b or yolo.")] = "coco",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
     dataset: Annotated[
         str | None,
@@ -90,3 +94,17 @@ def export(
     else:
         console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
         _print_statuses(counts)
+        if "yolo" in counts:
+            _print_yolo(counts["yolo"])
+
+
+def _print_yolo(counts: dict[str, int]) -> None:
+    """Print what polygons could not show."""
+    told = (
+        f"{counts['polygons']} polygons on {counts['train']} images to train on and "
+        f"{counts['val']} held out; lost: {counts['lost_holes']} holes, {counts['lost_pieces']} "
+        f"further pieces; left out: {counts['without_category']} masks without a category"
+    )
+    console.print(told, markup=False, soft_wrap=True)
+    if not counts["val"]:
+        console.print("no image is held out: `val` in data.yaml names the training images")

@@ -74,8 +74,9 @@ def suggest(
     by: Annotated[
         LearnFrom,
         typer.Option(
-            help="What to learn from: labels; texts, the names and descriptions, by a CLIP; or "
-            "best, whichever fits people's labels better."
+            help="What to learn from: labels; texts, the names and descriptions, by a CLIP; best, "
+            "whichever fits people's labels better; or trained, texts by the CLIP that `labels "
+            "train` made."
         ),
     ] = LearnFrom.LABELS,
     as_json: JsonOption = False,
@@ -212,6 +213,9 @@ def status(dataset: DatasetOption = "default", as_json: JsonOption = False) -> N
     table.add_row("labelled as none of these", f"{result['none_of_these']:,}")
     for version, count in result["vectors"].items():
         table.add_row(f"vectors of {version}", f"{count:,}")
+    if (clip := result["trained_clip"]) is not None:
+        table.add_row("trained CLIP", f"{clip['version']} of {clip['encoder']}")
+        table.add_row("right, by texts", number(clip.get("accuracy"), ".1%"))
     found = result["suggester"]
     if found is not None:
         table.add_row("suggester", found["version"])
@@ -243,17 +247,34 @@ def evaluate(dataset: DatasetOption = "default", as_json: JsonOption = False) ->
     console.print(f"{told}{number(result['confident_precision'], '.1%')} right", markup=False)
 
 
-@app.command(epilog=example("dataengine labels rollback --dataset photos"))
-def rollback(dataset: DatasetOption = "default", as_json: JsonOption = False) -> None:
+@app.command(
+    epilog=example(
+        "dataengine labels rollback --dataset photos",
+        "dataengine labels rollback --dataset photos --trained",
+    )
+)
+def rollback(
+    dataset: DatasetOption = "default",
+    trained: Annotated[
+        bool, typer.Option("--trained", help="The trained CLIP instead of the suggester.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Bring the suggester before the present one into use again. Labels stay as they are."""
     with in_workspace(as_json) as workspace:
-        from flows.semantics.suggesting import roll_back_suggester
+        row = workspace.catalog.datasets.get(dataset)
+        if trained:
+            from flows.encoders.trained import roll_back_clip
 
-        result = roll_back_suggester(workspace, workspace.catalog.datasets.get(dataset))
+            result = roll_back_clip(workspace, row)
+        else:
+            from flows.semantics.suggesting import roll_back_suggester
+
+            result = roll_back_suggester(workspace, row)
     if as_json:
-        print_json({"dataset": dataset, "suggester": result})
+        print_json({"dataset": dataset, "trained_clip" if trained else "suggester": result})
     else:
-        console.print(f"{dataset}: {result} is in use", markup=False)
+        console.print(f"{dataset}: {result or 'the CLIP as published'} is in use", markup=False)
 
 
 @finder.command(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from flows.deploy import job_forms
 from flows.deploy.job_forms import Form
+from flows.encoders.names import PUBLISHED_CLIP
 from flows.prefect_api import events
 
 
@@ -170,6 +171,7 @@ _DEFINITIONS = (
     JobDefinition(
         name="suggest",
         entrypoint=f"{_FLOWS}.suggest_labels_of_dataset",
+        triggers=(Trigger(event=events.LABELS_GIVEN, parameters=_IF_DUE),),
         options=(
             _ENCODER,
             JobOption(
@@ -184,6 +186,18 @@ _DEFINITIONS = (
             example="0 * * * *",
         ),
         form=job_forms.SUGGEST,
+    ),
+    JobDefinition(
+        name="labels-train",
+        entrypoint=f"{_FLOWS}.train_clip_of_dataset",
+        options=(
+            JobOption(name="encoder", help="clip:NAME.", kind=str, default=PUBLISHED_CLIP),
+            JobOption(name="steps", help="steps of the optimiser."),
+        ),
+        schedule=ScheduleCommand(
+            help="Train an adapter of a CLIP on people's labels, unless there are no new ones.",
+            example="0 4 * * 1",
+        ),
     ),
     JobDefinition(
         name="release",

@@ -16,6 +16,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from rich.text import Text
 
+from flows.encoders.names import PUBLISHED_CLIP
 from flows.loop.advance import advance_dataset, retrain_if_due
 from flows.operations import sweep
 from flows.release.release import NothingToReleaseError, release
@@ -23,6 +24,7 @@ from flows.review.rescore import rescore_dataset
 from flows.review.review import finish_review, queue_sample, start_review
 from flows.review.verifier_routing import RouteOptions, route_dataset
 from flows.review.verifier_training import run_training
+from flows.semantics.refit import refit_if_due
 from flows.semantics.vectors import make_vectors
 from flows.stages.fully_automatic import RUNS, generate, images_without_masks
 from flows.training.retrain import retrain
@@ -125,17 +127,39 @@ def make_vectors_of_dataset(workspace: str, dataset: str, encoder: str = "lite")
 
 @flow
 def suggest_labels_of_dataset(
-    workspace: str, dataset: str, encoder: str = "lite", precision: float = 0.95
+    workspace: str,
+    dataset: str,
+    encoder: str = "lite",
+    precision: float = 0.95,
+    only_if_due: bool = False,
 ) -> dict[str, Any]:
-    """Prefect flow around `suggest_labels`. Without enough labels nothing is learned."""
+    """Prefect flow around `suggest_labels`. Without enough labels nothing is learned.
+    `only_if_due`: as the suggester in use was learned, if enough labels came since then."""
     from engine.semantics.suggesting import TooFewLabelsError
     from flows.semantics.suggesting import suggest_labels
 
-    with opened(workspace):
+    with opened(workspace) as found:
+        if only_if_due:
+            return refit_if_due(found, found.catalog.datasets.get(dataset))
         try:
             return suggest_labels(workspace, dataset, encoder, precision)
         except TooFewLabelsError as error:
             return {"suggester": None, "reason": str(error)}
+
+
+@flow
+def train_clip_of_dataset(
+    workspace: str, dataset: str, encoder: str = PUBLISHED_CLIP, steps: int | None = None
+) -> dict[str, Any]:
+    """Prefect flow around `train_clip`, for an adapter. Without enough labels none is trained."""
+    from engine.semantics.contrastive import ContrastiveError
+    from flows.semantics.clip_training import train_clip
+
+    with opened(workspace):
+        try:
+            return train_clip(workspace, dataset, encoder, steps=steps)
+        except ContrastiveError as error:
+            return {"version": None, "reason": str(error)}
 
 
 @flow

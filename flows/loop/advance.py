@@ -16,6 +16,7 @@ from flows.prefect_api import events
 from flows.review.rescore import RescoreFigures, rescore_dataset
 from flows.review.retrain_triggers import due_events, verdicts_since_retrain
 from flows.review.review import finish_if_submitted
+from flows.semantics.refit import refit_if_due
 from flows.stages import copies
 from flows.training.retrain import retrain
 from flows.workspace import progress
@@ -69,6 +70,8 @@ class Advance:
     """Tasks that wait for people."""
     retrain: DueRetrain
     rescored: RescoreFigures | None
+    suggested: dict[str, Any]
+    """The suggester that new labels led to, or why there is none."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form for users and Prefect."""
@@ -93,7 +96,7 @@ def retrain_if_due(workspace: Workspace, dataset: Dataset) -> DueRetrain:
 
 def advance_dataset(workspace: Workspace, dataset: Dataset) -> Advance:
     """Advance a dataset without people: finish submitted reviews, continue the loop if no task is
-    open, run a due retrain or comparison."""
+    open, run a due retrain or comparison, learn categories again if that is due."""
     reviews = _finish_reviews(workspace, dataset)
     loop, tasks = _advance_loop(workspace, dataset)
     return Advance(
@@ -103,6 +106,7 @@ def advance_dataset(workspace: Workspace, dataset: Dataset) -> Advance:
         tasks=tasks,
         retrain=retrain_if_due(workspace, dataset),
         rescored=rescore_dataset(workspace, dataset),
+        suggested=refit_if_due(workspace, dataset),
     )
 
 

@@ -71,6 +71,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
     from engine.annotation.gold import GoldRules
     from engine.annotation.pictures import Pictures
     from engine.annotation.service import AnnotationService
+    from flows.semantics.refit import LabelsGiven
     from flows.workspace.gold import known_masks
     from storage.catalog import RunKind
 
@@ -84,9 +85,12 @@ def make_service(workspace: Workspace) -> AnnotationService:
         dataset = workspace.catalog.datasets.get_by_id(image.dataset_id).name
         return known_masks(workspace, dataset, [image_id]).get(image_id, [])
 
+    given = LabelsGiven(workspace)
+
     def suggestions_of(dataset_id: int, key: str | None) -> Any:
         from flows.semantics.suggesting import newer_suggestions
 
+        given.look(dataset_id)  # the page asks every few seconds while people label
         return newer_suggestions(workspace, dataset_id, key)
 
     def suggest_for(dataset_id: int, image_id: int, masks: Sequence[Mask]) -> Any:
@@ -116,11 +120,15 @@ def make_service(workspace: Workspace) -> AnnotationService:
     def decoder_of(version: str) -> BatchedDecoder:
         return BatchedDecoder(workspace.segmenter(version))
 
-    def finish(run_id: str) -> None:
+    def drained(run_id: str) -> None:
         from flows.loop.advance import run_drained
 
+        run_drained(workspace, run_id)
+        given.look(workspace.catalog.runs.get(run_id).dataset_id)
+
+    def finish(run_id: str) -> None:
         # in a thread, so that submitting the last task does not wait for the commit
-        threading.Thread(target=run_drained, args=(workspace, run_id), daemon=True).start()
+        threading.Thread(target=drained, args=(run_id,), daemon=True).start()
 
     for run in workspace.catalog.runs.all(kind=RunKind.REVIEW, unfinished=True):
         finish(run.id)  # drained while no server ran

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROUND_DRAINED = "dataengine.round.drained"
 MASKS_ACCEPTED = "dataengine.masks.accepted"
 MASKS_REJECTED = "dataengine.masks.rejected-in-a-row"
+LABELS_GIVEN = "dataengine.labels.given"
 MODEL_PROMOTED = "dataengine.model.promoted"
 
 SEND_SECONDS = 5.0

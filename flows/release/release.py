@@ -34,6 +34,7 @@ from flows.release.image_names import ImageNames
 from flows.release.image_status import Status, image_statuses
 from flows.release.names import ReleasedNames, pinned_names
 from flows.release.report_data import write_report
+from flows.release.yolo import write_yolo, yolo_names
 from flows.workspace import costs, progress
 from flows.workspace.audits import latest_audit
 from flows.workspace.run_lock import named_lock, reason_of, release_lock, tracked_run
@@ -275,34 +276,39 @@ def _check_not_erased(found: Release) -> Release:
 def export_release(
     workspace: Workspace, begun: Release, folder: Path, style: str, *, all_images: bool = False
 ) -> dict[str, Any]:
-    """Write a release into a folder: `instances.json` (coco), or `sa_<id>.json` per image (sa1b);
-    and its report, if any. Images neither annotated nor generated are left out, unless `all_images`
-    is on: a training would treat them as images without objects.
+    """Write a release into a folder: `instances.json` (coco), `sa_<id>.json` per image (sa1b), or
+    images, polygons and `data.yaml` (yolo); and its report, if any. Images neither annotated nor
+    generated are left out, unless `all_images` is on: a training would treat them as images without
+    objects.
 
     Returns:
         images, masks, masks per stage and source, models; `statuses`: the number of the dataset's
-        images per `Status`.
+        images per `Status`. With yolo also `yolo`, as `write_yolo`.
 
     Raises:
         ValueError: the format is unknown.
         OutputExistsError: a foreign file in the folder has a name that the export needs; no file
             is replaced.
     """
-    if style not in _WRITERS:
-        raise ValueError(f"unknown format {style!r}; known formats: {', '.join(_WRITERS)}")
+    if style not in STYLES:
+        raise ValueError(f"unknown format {style!r}; known formats: {', '.join(STYLES)}")
     outputs = OutputFolder(folder)
     outputs.refuse_others(_export_names(workspace, begun, style))
     counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
     counts["statuses"] = dict.fromkeys(map(str, Status), 0)
     total = workspace.catalog.images.count(begun.dataset_id)
-    names, write = ImageNames(workspace, begun.dataset_id), _WRITERS[style]
+    names = ImageNames(workspace, begun.dataset_id)
     labels = ReleasedNames(workspace, begun)
     if labels.categories is not None:
         counts["categories"] = dict.fromkeys(labels.categories.names.values(), 0)
     with progress.current().track(f"export {style}", total, "image") as advance:
         images = released_images(workspace, begun, labels)
         found = _exported(images, labels, counts, all_images, advance)
-        write(outputs, begun, found, names, labels.categories)
+        if style == "yolo":
+            lists = outputs, found, names, labels.categories
+            counts["yolo"] = write_yolo(workspace.objects, *lists)
+        else:
+            _WRITERS[style](outputs, begun, found, names, labels.categories)
     outputs.write(CARD_FILE, json.dumps({**begun.card, **counts}, indent=2))
     # Missing while the release is built, and in the oldest releases.
     report = layout.inside(begun.key, REPORT_FILE)
@@ -373,6 +379,8 @@ def _write_sa1b(
 
 
 _WRITERS = {"coco": _write_coco, "sa1b": _write_sa1b}
+STYLES = (*_WRITERS, "yolo")
+"""Formats of exports."""
 
 
 def _export_names(workspace: Workspace, begun: Release, style: str) -> Iterator[str]:
@@ -380,6 +388,8 @@ def _export_names(workspace: Workspace, begun: Release, style: str) -> Iterator[
     yield from (CARD_FILE, REPORT_FILE)
     if style == "coco":
         yield COCO_FILE
+    elif style == "yolo":
+        yield from yolo_names(workspace.catalog.images.each(begun.dataset_id))
     else:
         if begun.categories_version:
             yield CATEGORIES_FILE

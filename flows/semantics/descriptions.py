@@ -5,6 +5,9 @@ They lie in the workspace as `descriptions/DATASET.yaml`.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -41,6 +44,12 @@ def descriptions_of(workspace: Workspace, dataset: Dataset) -> dict[int, list[st
     listed = workspace.catalog.categories.current(dataset.id).categories
     named = {listed.named(name): texts for name, texts in found.sentences.items() if texts}
     return {category.id: texts for category, texts in named.items() if category is not None}
+
+
+def texts_digest(names: Mapping[int, str], descriptions: Mapping[int, Sequence[str]]) -> str:
+    """Return a digest of the categories' names and descriptions."""
+    texts = json.dumps([sorted(names.items()), sorted(descriptions.items())])
+    return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
 
 def describe_categories(

@@ -10,6 +10,7 @@ import numpy as np
 from engine.core import categories
 from engine.core.errors import DataEngineError
 from engine.semantics.suggesting import NONE_OF_THESE
+from flows.encoders.trained import trained_status
 from flows.semantics.known_labels import known_labels, labelled_vectors
 from flows.semantics.learning import load_suggester
 from flows.semantics.vectors import read_vectors, vector_runs
@@ -91,6 +92,7 @@ def label_status(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
         "labels": {str(source): by_source.get(source, 0) for source in LabelSource},
         "none_of_these": sum(one == NONE_OF_THESE for one in known.category.values()),
         "vectors": dict(vectors),
+        "trained_clip": trained_status(workspace, dataset),
         "suggester": None
         if stored is None
         else {

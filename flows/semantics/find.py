@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 from engine.core.errors import DataEngineError
 from engine.semantics.encoders import CLIP
 from engine.semantics.search import most_similar
+from flows.encoders.load import mask_encoder
+from flows.encoders.trained import used_clip
 from flows.semantics.known_labels import known_labels
 from flows.semantics.learning import load_suggester
 from flows.semantics.suggesting import suggest_masks
-from flows.semantics.vectors import mask_encoder, read_vectors, vector_runs
+from flows.semantics.vectors import read_vectors, vector_runs
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset
 from storage.vectors import MaskVectors
@@ -62,15 +64,21 @@ def find_like(
 def find_text(
     workspace: Workspace, dataset: Dataset, text: str, encoder: str, count: int
 ) -> list[FoundMask]:
-    """Return the current masks that fit a text best: with a CLIP by the text's vector, with another
-    encoder the masks of the category of that name, labelled ones first, then suggested ones.
+    """Return the current masks that fit a text best.
+
+    With a CLIP, or what `labels train` made of it, they are found by the text's vector; with
+    another encoder, they are the masks of the category of that name: labelled, then suggested ones.
 
     Raises:
         FindError: the encoder reads no texts, and no category has that name.
     """
     if encoder.startswith(CLIP):
-        vector = mask_encoder(workspace, encoder).encode_texts([text])[0]  # type: ignore[attr-defined]
-        return _nearest(workspace, dataset, _blocks(workspace, dataset, encoder), vector, count)
+        clip = used_clip(workspace, dataset, encoder)
+        blocks = [
+            replace(block, vectors_ND=clip.mask_vectors(block.vectors_ND))
+            for block in _blocks(workspace, dataset, clip.name)
+        ]
+        return _nearest(workspace, dataset, blocks, clip.texts.encode_texts([text])[0], count)
     categories = workspace.catalog.categories.current(dataset.id).categories
     category = categories.named(text)
     if category is None:

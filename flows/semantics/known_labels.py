@@ -10,12 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.semantics.suggesting import NONE_OF_THESE, Labelled
+from flows.semantics.refit import PEOPLES
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, LabelSource, Split
 from storage.vectors import MaskVectors
-
-PEOPLES = (LabelSource.ANNOTATOR, LabelSource.IMPORTED)
-"""Sources of labels that a suggester learns from."""
 
 PAGE = 10_000
 """Labels read at once."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.evaluation.bootstrap import ByImage, paired_gain
+from engine.semantics.adapter import is_kept_back
 from engine.semantics.suggesting import (
     Labelled,
     Suggester,
@@ -23,10 +22,11 @@ from engine.semantics.suggesting import (
     learn,
 )
 from engine.semantics.texts import texts_suggester
-from flows.semantics.descriptions import descriptions_of
+from flows.encoders.towers import is_towers
+from flows.encoders.trained import UsedClip, clip_of
+from flows.semantics.descriptions import descriptions_of, texts_digest
 from flows.semantics.known_labels import KnownLabels, labelled_vectors
 from flows.semantics.sources import LearnFrom
-from flows.semantics.vectors import mask_encoder
 from flows.workspace.run_lock import tracked_run
 from flows.workspace.workspace import Workspace, code_version
 from storage import layout
@@ -38,7 +38,7 @@ from storage.vectors import MaskVectors
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a suggester is to be learned from."""
+    """What a suggester is to be learned from. `clip`: the trained CLIP, if it reads the texts."""
 
     workspace: Workspace
     dataset: Dataset
@@ -46,6 +46,14 @@ class Wanted:
     encoder: str
     precision: float
     by: LearnFrom
+    name: str
+    """The encoder's name as it was given; a trained CLIP's vectors are of another one."""
+    clip: UsedClip | None = None
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether labels have taught the vectors: then masks of kept-back images calibrate."""
+        return is_towers(self.encoder_name) or (self.clip is not None and self.clip.has_learned)
 
     @property
     def names(self) -> dict[int, str]:
@@ -62,28 +70,35 @@ class Wanted:
         """Digest of all texts; empty if it learns from labels alone."""
         if self.by == LearnFrom.LABELS:
             return ""
-        texts = json.dumps([sorted(self.names.items()), sorted(self.descriptions.items())])
-        return hashlib.sha256(texts.encode()).hexdigest()[:12]
+        return texts_digest(self.names, self.descriptions)
+
+    @property
+    def trained(self) -> str:
+        """Version of the trained CLIP; empty without one."""
+        return self.clip.version if self.clip else ""
 
     def is_met(self, card: dict[str, Any], last_label: int) -> bool:
         """Whether a suggester with this card would be learned again alike."""
-        mine = (self.encoder, self.precision, self.by, self.texts, last_label)
+        mine = (self.encoder, self.precision, self.by, self.texts, last_label, self.trained)
         names = ("encoder", "precision", "by", "texts", "last_label")
-        return mine == tuple(card.get(name) for name in names)
+        return mine == (*(card.get(name) for name in names), card.get("trained", ""))
 
     def learn(self, training: Labelled, card: SuggesterCard) -> Suggester:
         """Learn by what is asked for; errors as in `suggest_labels`."""
+        if self.has_learned:
+            training = training.part(is_kept_back(training.image_N))
         if self.by == LearnFrom.LABELS:
             return learn(training, card)
-        encoder = mask_encoder(self.workspace, self.encoder_name)
+        clip = self.clip or UsedClip(self.encoder_name, clip_of(self.workspace, self.encoder_name))
         by_texts = texts_suggester(
-            encoder,  # type: ignore[arg-type]  # checked: a CLIP
+            clip.texts,
             self.names,
             card,
             descriptions=self.descriptions,
             labelled=training,
+            adapter=clip.tower,
         )
-        if self.by == LearnFrom.TEXTS:
+        if self.by != LearnFrom.BEST:
             return by_texts
         try:
             by_labels = learn(training, card)
@@ -111,18 +126,24 @@ def refreshed(
         RunKind.TRAIN_SUGGESTER,
         dataset_id=dataset.id,
         model=encoder,
-        config={"precision": wanted.precision, "by": str(wanted.by)},
+        config={
+            "precision": wanted.precision,
+            "by": str(wanted.by),
+            "last_label": known.last,
+        },
         code_version=code_version(),
     )
     with tracked_run(workspace, run.id):
         card = SuggesterCard(
             version=f"labels-{datetime.now(UTC):%Y%m%dT%H%M%S}-{run.id[:6]}",
             encoder=encoder,
+            name=wanted.name,
             dataset=dataset.name,
             parent=present.version if present else None,
             precision=wanted.precision,
             by=str(wanted.by),
             texts=wanted.texts,
+            trained=wanted.trained,
             last_label=known.last,
             code_version=code_version(),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -150,19 +171,35 @@ def _compared(
         return False, f"its vectors are of {suggester.card.encoder}, not of {present.encoder}"
     if not len(held_out.category_N):
         return False, "it knows more labels; no held-out image has labelled masks to compare on"
-    right = [
-        one.suggest(held_out.vectors_ND).category_N == held_out.category_N
+    before, after = (
+        Answers(
+            one.suggest(held_out.vectors_ND).category_N == held_out.category_N, held_out.image_N
+        )
         for one in (load_suggester(workspace, present), suggester)
-    ]
-    before_after = [
-        ByImage.of({"right": values.astype(np.float64)}, held_out.image_N.tolist())
-        for values in right
-    ]
-    gain = paired_gain(before_after[0], before_after[1], ("right",))
-    shares = f"{right[0].mean():.3f} -> {right[1].mean():.3f} right on held-out images"
+    )
+    return is_significantly_worse(before, after, present.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Which of N masks were named right, bool (N,), and their images, int (N,)."""
+
+    right_N: np.ndarray
+    image_N: np.ndarray
+
+    def by_image(self) -> ByImage:
+        """Return the sums by image."""
+        return ByImage.of({"right": self.right_N.astype(np.float64)}, self.image_N.tolist())
+
+
+def is_significantly_worse(before: Answers, after: Answers, version: str) -> tuple[bool, str]:
+    """Return whether answers are significantly worse than those of another version for the same
+    masks, and a sentence about it."""
+    gain = paired_gain(before.by_image(), after.by_image(), ("right",))
+    shares = f"{before.right_N.mean():.3f} -> {after.right_N.mean():.3f} right on held-out images"
     if gain.high is not None and gain.high < 0:
-        return True, f"significantly worse than {present.version}: {shares}"
-    return False, f"not significantly worse than {present.version}: {shares}"
+        return True, f"significantly worse than {version}: {shares}"
+    return False, f"not significantly worse than {version}: {shares}"
 
 
 def _store(workspace: Workspace, dataset: Dataset, suggester: Suggester) -> StoredSuggester:

@@ -14,3 +14,5 @@ class LearnFrom(StrEnum):
     """Names and descriptions of the categories, by a CLIP."""
     BEST = "best"
     """Whichever of both has the lower log loss on people's labels."""
+    TRAINED = "trained"
+    """Texts, by the CLIP that `labels train` trained on people's labels."""

@@ -25,10 +25,12 @@ from engine.semantics.suggesting import (
     SuggesterError,
     Suggestions,
 )
+from flows.encoders.load import mask_encoder
+from flows.encoders.trained import UsedClip, used_clip
 from flows.semantics.known_labels import PAGE, KnownLabels, known_labels
 from flows.semantics.learning import Wanted, load_suggester, refreshed
 from flows.semantics.sources import LearnFrom
-from flows.semantics.vectors import make_vectors, mask_encoder, read_vectors, vector_runs
+from flows.semantics.vectors import make_vectors, read_vectors, vector_runs
 from flows.workspace.run_lock import named_lock
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import Dataset, LabelSource, NewLabel, NotFoundError
@@ -65,7 +67,8 @@ def suggest_labels(
     Args:
         encoder: whose vectors are read.
         by: what is learned from: people's `labels`; `texts`, the categories' names and
-            descriptions, by a CLIP; or `best`, which of both has the lower log loss on labels.
+            descriptions, by a CLIP; `best`, which of both has the lower log loss on labels; or
+            `trained`: texts, by the CLIP that `train_clip` made of this one.
         precision: share of confident suggestions that is to be right.
         confirm: label the masks whose suggestion is confident; these labels have the source
             `model` and give way to people's.
@@ -82,11 +85,13 @@ def suggest_labels(
         raise SuggesterError(
             f"{encoder} reads no texts: suggest with --encoder clip:NAME, or by labels"
         )
+    clip = _trained(opened, row, encoder) if learn_from == LearnFrom.TRAINED else None
+    name, encoder = encoder, clip.name if clip else encoder
     made = make_vectors(workspace, dataset, encoder)
     version = mask_encoder(opened, encoder).version
     with named_lock(opened, f"suggest/{row.id}"):
         blocks, known = read_vectors(opened, row, version), known_labels(opened, row)
-        wanted = Wanted(opened, row, encoder, version, precision, learn_from)
+        wanted = Wanted(opened, row, encoder, version, precision, learn_from, name, clip)
         stored, reason = refreshed(wanted, blocks, known)
         suggester = load_suggester(opened, stored)
         found = suggest_masks(opened, row, suggester, blocks, known)
@@ -103,6 +108,21 @@ def suggest_labels(
         "confident_by_category": _counts(found.suggested.category_N[is_confident], names),
         "confirmed": confirmed,
     }
+
+
+def _trained(workspace: Workspace, dataset: Dataset, encoder: str) -> UsedClip:
+    """Return the trained CLIP.
+
+    Raises:
+        SuggesterError: none is in use that was made of this encoder.
+    """
+    clip = used_clip(workspace, dataset, encoder)
+    if clip.stored is None:
+        raise SuggesterError(
+            f"no CLIP trained from {encoder} is in use for {dataset.name}: run `dataengine labels "
+            f"train --dataset {dataset.name} --encoder {encoder}`"
+        )
+    return clip
 
 
 def _figures(card: SuggesterCard) -> dict[str, Any]:
@@ -191,9 +211,10 @@ def roll_back_suggester(workspace: Workspace, dataset: Dataset) -> str:
         NotFoundError: there is none.
     """
     present = workspace.catalog.suggesters.current(dataset.id)
-    if present is None:
+    before = present and workspace.catalog.suggesters.roll_back(present.version)
+    if before is None:
         raise NotFoundError(f"{dataset.name} has no suggester")
-    return workspace.catalog.suggesters.roll_back(present.version).version
+    return before.version
 
 
 def _confirm(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from prefect import flow, task
 
 from engine.core.records import Mask
+from flows.encoders.load import mask_encoder
 from flows.stages.shards import leased, plan_shards, renew, take_shard, work_until_done
 from flows.workspace import progress
 from flows.workspace.retry import retry_during_outage
@@ -27,9 +27,6 @@ from storage.catalog import Dataset, Run, RunKind, RunState, Shard
 from storage.catalog.sessions import new_id
 from storage.formats.images import BadImageError
 from storage.vectors import MaskVectors, VectorFiles
-
-if TYPE_CHECKING:
-    from engine.semantics.encoders import MaskEncoder
 
 STAGE = "mask_vectors"
 """In the quarantine: what an image could not be read for."""
@@ -56,22 +53,6 @@ class VectorFigures:
 def vector_files(workspace: Workspace) -> VectorFiles:
     """Return the vector files of the workspace."""
     return VectorFiles(workspace.objects, workspace.cache / "vectors")
-
-
-def mask_encoder(workspace: Workspace, name: str) -> MaskEncoder:
-    """Return an encoder, loaded once in a process.
-
-    Raises:
-        EncoderError: there is no such encoder, or what it needs is missing.
-    """
-    return _load_encoder(name, workspace.device())
-
-
-@lru_cache(maxsize=2)
-def _load_encoder(name: str, device: str) -> MaskEncoder:
-    from engine.semantics.encoders import load_encoder
-
-    return load_encoder(name, device)
 
 
 @flow(name="mask-vectors")

@@ -20,6 +20,8 @@ from prefect import flow, task
 
 from engine.automatic import MaskGenerator, preset
 from engine.core.records import Mask, Source
+from flows.encoders.names import PUBLISHED_CLIP
+from flows.stages.asked_words import AskedWords, WordFilter, label_words, word_figures
 from flows.stages.rounds import context_of
 from flows.stages.run_context import RunContext, context_without_round
 from flows.stages.shards import leased, plan_shards, renew, take_shard, work_until_done
@@ -81,6 +83,9 @@ def generate(
     image_ids: list[int] | None = None,
     limit: int | None = None,
     only_new: bool = False,
+    text: str | None = None,
+    encoder: str = PUBLISHED_CLIP,
+    least: float = 0.5,
 ) -> dict[str, Any]:
     """Prefect flow of stage 3 outside the loop. A run of this id that is already planned resumes
     with its plan.
@@ -88,45 +93,68 @@ def generate(
     Args:
         image_ids: a few thousand at most, as Prefect stores parameters; None: all images of the
             dataset. limit: maximum number of these, the first ones. only_new: only images that no
-            such run has covered.
+            such run has covered. text: words with commas between, to keep only their masks,
+            with at least the probability `least` by `encoder`.
+
+    Raises:
+        EncoderError: the encoder reads no words, or is not installed.
+        WordError: ImageNet lacks a word.
     """
     opened = open_workspace(workspace)
-    run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new)
+    asked = AskedWords.parse(text, encoder, least) if text else None
+    run = start_generate(opened, run_id, dataset, limit=limit, only_new=only_new, asked=asked)
     with tracked_run(opened, run.id):
         chosen = planned_images(opened, run) if image_ids is None else image_ids[:limit]
         figures = generate_run(opened, _context_of_run(opened, run.id), chosen).to_json()
+        figures |= word_figures(opened, run)
         opened.catalog.runs.finish(run.id, figures)
     return figures
 
 
 def start_generate(
-    workspace: Workspace, run_id: str, dataset: str, *, limit: int | None, only_new: bool
+    workspace: Workspace,
+    run_id: str,
+    dataset: str,
+    *,
+    limit: int | None,
+    only_new: bool,
+    asked: AskedWords | None = None,
 ) -> Run:
-    """Create or find the row of a run of `generate`; its config defines the run's images."""
+    """Create or find the row of a run of `generate`; its config defines the run's images, and the
+    words that masks are kept for."""
+    config = _config(workspace, limit, only_new, asked)
     return workspace.catalog.runs.start(
         run_id,
-        RunKind.FULLY_AUTOMATIC,
+        RunKind.WORDS if asked else RunKind.FULLY_AUTOMATIC,
         dataset_id=workspace.catalog.datasets.get(dataset).id,
         model=workspace.current_model().version,
-        config={**_config(workspace, limit, only_new), "settings": workspace.settings.shaping()},
+        config={**config, "settings": workspace.settings.shaping()},
         code_version=code_version(),
     )
 
 
-def _config(workspace: Workspace, limit: int | None, only_new: bool) -> dict[str, Any]:
+def _config(
+    workspace: Workspace, limit: int | None, only_new: bool, asked: AskedWords | None
+) -> dict[str, Any]:
     settings = workspace.settings.generator.model_dump()
-    return {**settings, "limit": limit, "only_new": only_new}
+    words = asked.to_config() if asked else {}
+    return {**settings, "limit": limit, "only_new": only_new, **words}
 
 
 def unfinished_generate(
-    workspace: Workspace, dataset: str, *, limit: int | None, only_new: bool
+    workspace: Workspace,
+    dataset: str,
+    *,
+    limit: int | None,
+    only_new: bool,
+    asked: AskedWords | None = None,
 ) -> Run | None:
     """Return the latest run of the same `generate`, with the same settings and the current model,
     if it is unfinished: it can resume, whatever stopped it."""
-    same = _config(workspace, limit, only_new), workspace.current_model().version
+    same = _config(workspace, limit, only_new, asked), workspace.current_model().version
     for run in workspace.catalog.runs.all(
         dataset_id=workspace.catalog.datasets.get(dataset).id,
-        kind=RunKind.FULLY_AUTOMATIC,
+        kind=RunKind.WORDS if asked else RunKind.FULLY_AUTOMATIC,
         limit=RUNS,
     ):
         config = {name: value for name, value in run.config.items() if name != "settings"}
@@ -222,6 +250,7 @@ def _commit_shard(
     version = workspace.masks.commit(masks, run_id=context.run_id, shard=shard.shard)
     # Counts come from the table, as another worker may have committed; by image: reads one file.
     counts = workspace.masks.counts(("shard",), run_id=context.run_id, image_ids=shard.image_ids)
+    label_words(workspace, context, shard)
     workspace.catalog.shards.commit(
         context.run_id,
         shard.shard,
@@ -237,6 +266,8 @@ def _shard_masks(
 ) -> list[Mask]:
     generator = mask_generator(workspace, context.model)
     origin = context.provenance(Source.AUTOMATIC, shard=shard.shard)
+    asked = AskedWords.of_run(workspace.catalog.runs.get(context.run_id))
+    words = WordFilter(workspace, context, asked) if asked else None
     masks: list[Mask] = []
     images = 0
     for image, pixels in _read_ahead(workspace, workspace.catalog.images.get_many(shard.image_ids)):
@@ -245,9 +276,12 @@ def _shard_masks(
         except BadImageError as error:
             workspace.catalog.quarantine.add_image(image, error, stage=context.stage)
         else:
-            masks += [mask.as_mask(origin, image.id, n) for n, mask in enumerate(found)]
+            made = [mask.as_mask(origin, image.id, n) for n, mask in enumerate(found)]
+            masks += words.kept(pixels.result(), found, made) if words else made
             images += 1
         advance(1, f"{len(masks) / max(images, 1):.1f} masks/image")
+    if words:
+        words.store(context.run_id, shard.shard)
     return masks
 
 

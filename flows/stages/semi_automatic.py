@@ -1,7 +1,7 @@
 """Stage 2: confident masks are pre-filled, annotators add the rest (SAM paper, section 4).
 
 The pre-filled masks are the automatic generator's most confident ones, those of the current
-detector, or both (`[prefill] source`).
+detector, or both, or those that `generate --text` kept (`[prefill] source`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flows.workspace import costs, progress
 from flows.workspace.gold import gold_for_people
 from flows.workspace.workspace import Workspace, open_workspace
 from storage import layout
-from storage.catalog import Image, Round, Task, TaskKind
+from storage.catalog import Image, Round, RunKind, Task, TaskKind
 from storage.formats.images import BadImageError
 from storage.masks import read_parquet, write_parquet
 from storage.objects import ObjectExistsError, named_by_catalog
@@ -40,6 +40,9 @@ if TYPE_CHECKING:  # it imports torchvision, which takes seconds
     from engine.detector import Detector
 
 log = logging.getLogger(__name__)
+
+RUNS = 1_000
+"""Latest runs that are searched."""
 
 
 @flow(name="semi-automatic")
@@ -84,6 +87,8 @@ def _prefill(workspace: Workspace, context: RunContext, image_ids: list[int]) ->
 def _finder(workspace: Workspace, context: RunContext) -> Callable[[Image], list[Mask]]:
     """Return the function that makes an image's pre-filled masks."""
     source = workspace.settings.prefill.source
+    if source == "words":
+        return _words_finder(workspace, context)
     generator = mask_generator(workspace, context.model)
     detector = None if source == "generator" else load_detector(workspace, context.model)
     if detector is None and source != "generator":
@@ -105,6 +110,41 @@ def _finder(workspace: Workspace, context: RunContext) -> Callable[[Image], list
         masks += _confident(generator, context, image.id, pixels)
         kept = keep_distinct([ScoredMask(m.rle, m.predicted_iou or 0.0) for m in masks])
         return [masks[index] for index in kept]
+
+    return find
+
+
+def _words_finder(workspace: Workspace, context: RunContext) -> Callable[[Image], list[Mask]]:
+    """Return the function that takes an image's masks of asked words. One that is kept supersedes
+    the automatic mask, and so has its label."""
+    from engine.detector.prefill import ScoredMask, keep_distinct
+
+    runs = workspace.catalog.runs.all(dataset_id=context.dataset_id, kind=RunKind.WORDS, limit=RUNS)
+    of_words = {run.id for run in runs}
+    rejected = workspace.catalog.verdicts.rejected_mask_ids(context.dataset_id)
+    origin = context.provenance(Source.PREFILL)
+
+    def find(image: Image) -> list[Mask]:
+        there = [
+            mask
+            for mask in workspace.masks.masks(image_ids=[image.id], current_only=True)
+            if mask.run_id in of_words
+        ]
+        wanted = [mask for mask in there if mask.mask_id not in rejected]
+        kept = keep_distinct([ScoredMask(m.rle, m.predicted_iou or 0.0) for m in wanted])
+        return [
+            origin.mask(
+                image.id,
+                number,
+                wanted[row].rle,
+                predicted_iou=wanted[row].predicted_iou,
+                stability_score=wanted[row].stability_score,
+                point_xy=wanted[row].point_xy,
+                crop_xyxy=wanted[row].crop_xyxy,
+                supersedes=wanted[row].mask_id,
+            )
+            for number, row in enumerate(kept)
+        ]
 
     return find
 

@@ -79,7 +79,7 @@ def run_retrain(
     """
     with named_lock(workspace, loop_lock(dataset.id)):
         result = _train_and_compare(workspace, dataset, version, newest_run)
-        if workspace.settings.prefill.source != "generator":
+        if workspace.settings.prefill.source in ("detector", "union"):
             run_detector_training(workspace, dataset, f"{version}-detector")
         return result
 

@@ -110,9 +110,10 @@ class QualitySettings(Section):
 class PrefillSettings(Section):
     """The masks that stage 2 begins with."""
 
-    source: Literal["generator", "detector", "union"] = "generator"
-    """The automatic generator's confident masks, those of a detector that is trained on people's
-    masks, or both without repeats. With the latter two a retrain trains the detector too."""
+    source: Literal["generator", "detector", "union", "words"] = "generator"
+    """The automatic generator's confident masks; those of a detector that is trained on people's
+    masks, or both without repeats, and then a retrain trains the detector too; or those that
+    `generate --text` kept, with their labels."""
     precision: float = Field(default=0.9, gt=0, lt=1)
     """Share of the detector's pre-filled masks that are right, by which its least confidence is
     found on held-out images."""
@@ -171,6 +172,8 @@ class ProductionSettings(Section):
     """Retrain after so many masks are accepted in review since the last one; 0: never."""
     retrain_after_rejected: int = Field(default=20, ge=0)
     """Retrain after so many masks are rejected in a row since the last one; 0: never."""
+    suggest_after_labels: int = Field(default=50, ge=0)
+    """Learn categories again after people gave so many labels since the last time; 0: never."""
     rescore_images: int = Field(default=20, ge=0)
     """Images whose automatic masks are compared with a newly promoted model's; 0: none."""
     rescore_min_iou: float = Field(default=0.7, ge=0, le=1)

@@ -250,7 +250,7 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 # skip_near_duplicates = true
 
 [prefill]                  # masks that stage 2 begins with
-# source = "generator"     # or detector, union: docs/annotating.md
+# source = "generator"     # or detector, union, words: docs/annotating.md
 # precision = 0.9          # of the detector's masks
 
 [quality]                  # of people's work: docs/quality.md
@@ -277,6 +277,7 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 [production]
 # retrain_after_accepted = 200  # accepted masks that start a retrain; 0: never
 # retrain_after_rejected = 20   # masks rejected in a row that start a retrain; 0: never
+# suggest_after_labels = 50     # labels of people that start the job `suggest`; 0: never
 
 [page]
 # trusted_proxies = ["127.0.0.1", "::1"]   # addresses or networks of proxies in front of the page

@@ -46,6 +46,7 @@ from storage.catalog.shards import Shard, ShardTotals
 from storage.catalog.states import (
     AnnotatorKind,
     LabelSource,
+    LearnedKind,
     LoopState,
     ModelKind,
     ModelState,
@@ -98,6 +99,7 @@ __all__ = [
     "Image",
     "Label",
     "LabelSource",
+    "LearnedKind",
     "LeaseLostError",
     "Lock",
     "Loop",

@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.catalog.columns import BIG_ID, MASK_ID
-from storage.catalog.states import LabelSource
+from storage.catalog.states import LabelSource, LearnedKind
 from storage.catalog.tables import Base
 
 _CURRENT = text("superseded_by IS NULL")
@@ -70,12 +70,14 @@ class LabelRow(Base):
 
 
 class SuggesterRow(Base):
-    """A suggester of categories. Of those promoted and not withdrawn, the last one is in use."""
+    """A suggester of categories, or a trained CLIP. Of those of a kind that are promoted and not
+    withdrawn, the last one is in use."""
 
     __tablename__ = "suggesters"
     __table_args__ = (Index(None, "dataset_id"),)
 
     version: Mapped[str] = mapped_column(String(200), primary_key=True)
+    kind: Mapped[LearnedKind] = mapped_column(server_default=LearnedKind.SUGGESTER.value)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
     encoder: Mapped[str] = mapped_column(String(200))
     key: Mapped[str]

@@ -198,6 +198,17 @@ class Labels(Repository):
             query = query.where(LabelRow.source == source)
         return self._sessions.pairs(query)
 
+    def count_after(self, dataset_id: int, label_id: int, sources: Collection[LabelSource]) -> int:
+        """The number of labels that count with higher ids, from some sources."""
+        query = select(func.count()).where(
+            LabelRow.dataset_id == dataset_id,
+            LabelRow.id > label_id,
+            LabelRow.superseded_by.is_(None),
+            LabelRow.source.in_(sources),
+        )
+        with self._sessions.reading() as session:
+            return session.scalar(query) or 0
+
     def state(self, dataset_id: int) -> LabelState:
         """What a release pins: read at one moment."""
         labels = select(func.max(LabelRow.id)).where(

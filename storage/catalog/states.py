@@ -55,6 +55,8 @@ class RunKind(StrEnum):
     ASSISTED_MANUAL = "assisted_manual"
     SEMI_AUTOMATIC = "semi_automatic"
     FULLY_AUTOMATIC = "fully_automatic"
+    WORDS = "words"
+    """Stage 3 that keeps the masks of asked words only: it does not cover its images."""
     RETRAIN = "retrain"
     REVIEW = "review"
     RELEASE = "release"
@@ -65,6 +67,16 @@ class RunKind(StrEnum):
     TRAIN_DETECTOR = "train_detector"
     VECTORS = "vectors"
     TRAIN_SUGGESTER = "train_suggester"
+    TRAIN_CLIP = "train_clip"
+
+
+class LearnedKind(StrEnum):
+    """What is learned from a dataset's labels; each kind has a version in use of its own."""
+
+    SUGGESTER = "suggester"
+    """Suggests categories for vectors of masks."""
+    CLIP = "clip"
+    """A CLIP that was trained further: an adapter of its vectors, or its towers."""
 
 
 class RunState(StrEnum):

@@ -1,0 +1,1 @@
+"""Encoders of masks and of words, as a workspace and a dataset use them."""

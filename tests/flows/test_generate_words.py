@@ -1,0 +1,138 @@
+"""`generate --text`: masks of asked words only, with labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from engine.core.rle import iou_matrix
+from flows.cli.main import app
+from flows.data.ingest import ingest_folder
+from flows.workspace.workspace import Workspace
+from storage.catalog import LabelSource, RunKind
+from storage.mask_words import WordFiles
+from tests.flows.conftest import make_workspace
+from tests.flows.test_suggesting import run
+from tests.labelled_folders import write_pictures
+from tests.labelled_shapes import draw_picture
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "one_thread")]
+
+TOML = """
+shard_images = 3
+[generator]
+points_per_side = 8
+crop_layers = 0
+"""
+SEEDS = range(7000, 7006)
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Workspace:
+    """Six pictures, and the categories circle and star."""
+    workspace = make_workspace(tmp_path / "ws", TOML)
+    folder = write_pictures(tmp_path / "in", SEEDS)
+    ingest_folder(workspace, "shapes", folder, None)
+    (tmp_path / "names.yaml").write_text("- circle\n- star\n- {name: thing, description: any}\n")
+    run(workspace, "labels", "set", str(tmp_path / "names.yaml"), "--dataset", "shapes")
+    return workspace
+
+
+def true_names(workspace: Workspace) -> dict[str, str]:
+    """The shape that a mask covers, by the id of each automatic mask that covers one."""
+    found = {}
+    for image in workspace.catalog.images.each(workspace.catalog.datasets.get("shapes").id):
+        things = draw_picture(int(Path(image.file_name).stem)).things
+        masks = list(workspace.masks.masks(image_ids=[image.id]))
+        overlap = iou_matrix([mask.rle for mask in masks], [thing.rle for thing in things])
+        for row, mask in enumerate(masks):
+            if overlap[row].max() >= 0.7:
+                found[mask.mask_id] = things[int(overlap[row].argmax())].shape
+    return found
+
+
+def test_masks_of_asked_words_are_kept_and_labelled_and_the_others_are_counted(
+    shapes: Workspace, small_clip: str
+) -> None:
+    words = ("--dataset", "shapes", "--text", "star, square", "--encoder", small_clip)
+    figures = run(shapes, "generate", *words, "--least", "0.6")
+    kept = figures["kept"]
+    assert figures["masks"] == sum(kept.values())
+    assert min(kept.values()) >= 2
+    assert figures["no_categories"] == ["square"]
+    every = run(shapes, "generate", "--dataset", "shapes")
+    assert figures["masks"] + sum(figures["dropped"].values()) == every["masks"]
+
+    dataset = shapes.catalog.datasets.get("shapes")
+    star = shapes.catalog.categories.current(dataset.id).categories.named("star")
+    assert star is not None
+    labels = shapes.catalog.labels.of_category(dataset.id, star.id)
+    assert len(labels) == kept["star"]
+    assert {label.source for label in labels} == {LabelSource.MODEL}
+    assert all(str(label.model).startswith(f"{small_clip}-") for label in labels)
+    assert min(label.score or 0 for label in labels) >= 0.6
+    names = true_names(shapes)
+    of_stars = [names[one.mask_id] == "star" for one in labels if one.mask_id in names]
+    assert np.mean(of_stars) > 0.7  # of all shapes, a fifth are stars
+    recorded = list(WordFiles(shapes.objects).read(figures["run"]))
+    squares = [one for part in recorded for one in part.kept if one.word == "square"]
+    assert len(squares) == kept["square"]
+    assert shapes.catalog.runs.get(figures["run"]).kind == RunKind.WORDS
+
+
+def test_a_stopped_run_keeps_its_words_and_labels_each_mask_once(
+    shapes: Workspace, small_clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from storage.catalog.shards import Shards
+
+    words = ("--dataset", "shapes", "--text", "star", "--encoder", small_clip, "--least", "0.6")
+    commit = Shards.commit
+    with monkeypatch.context() as patched:
+
+        def killed(self: Shards, run_id: str, shard: int, *rest: object, **more: object) -> None:
+            if shard == 1:  # its masks are committed and labelled, the shard is not marked
+                raise KeyboardInterrupt
+            commit(self, run_id, shard, *rest, **more)  # type: ignore[arg-type]
+
+        patched.setattr(Shards, "commit", killed)
+        root = {"DATAENGINE_WORKSPACE": str(shapes.settings.root)}
+        CliRunner().invoke(app, ["generate", *words], env=root)
+    dataset = shapes.catalog.datasets.get("shapes")
+    [begun] = shapes.catalog.runs.all(dataset_id=dataset.id, kind=RunKind.WORDS, limit=9)
+    figures = run(shapes, "generate", "--resume", begun.id)
+    assert figures["run"] == begun.id
+    masks = {mask.mask_id for mask in shapes.masks.masks(run_id=begun.id)}
+    assert figures["masks"] == figures["kept"]["star"] == len(masks)
+    star = shapes.catalog.categories.current(dataset.id).categories.named("star")
+    assert star is not None
+    labels = shapes.catalog.labels.of_category(dataset.id, star.id)
+    assert sorted(label.mask_id for label in labels) == sorted(masks)
+    assert all(len(shapes.catalog.labels.history(la.image_id, la.mask_id)) == 1 for la in labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--text", "cat", "--encoder", "lite"), "lite reads no texts.*extra `clip`"),
+        (("--text", "cat", "--encoder", "imagenet"), "no class 'cat'; similar.*tabby|Egyptian cat"),
+        (
+            (
+                "--text",
+                " , ",
+            ),
+            "with commas between them",
+        ),
+    ],
+)
+def test_words_that_cannot_be_asked_are_refused_before_a_run_begins(
+    shapes: Workspace, options: tuple[str, ...], message: str
+) -> None:
+    root = {"DATAENGINE_WORKSPACE": str(shapes.settings.root)}
+    found = CliRunner().invoke(app, ["generate", "--dataset", "shapes", *options], env=root)
+    assert found.exit_code != 0
+    with pytest.raises(Exception, match=message):
+        raise found.exception or AssertionError
+    assert not shapes.catalog.runs.all(kind=RunKind.WORDS, limit=9)

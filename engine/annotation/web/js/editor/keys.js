@@ -23,10 +23,24 @@ const GROUPS = {
   ],
   Tools: [
     ["prompt", "Click and box", ["V"]],
+    ["scribble", "Scribble: a stroke becomes several clicks", ["Q"]],
+    ["lasso", "Polygon and lasso on or off", ["D"]],
+    ["wand", "Regions of like pixels on or off", ["W"]],
     ["brush", "Brush on or off", ["B"]],
     ["eraser", "Eraser on or off", ["E"]],
     ["smaller", "Smaller brush", ["["]],
     ["larger", "Larger brush", ["]"]],
+  ],
+  "Change the mask": [
+    ["edit", "Show these operations, with sizes", ["M"]],
+    ["fillHoles", "Fill its holes", ["Shift+F"]],
+    ["removeSpecks", "Remove specks", ["Shift+R"]],
+    ["smooth", "Smooth its outline", ["Shift+S"]],
+    ["cutOut", "Cut out the other masks", ["Shift+X"]],
+    ["split", "Make a mask of each piece", ["Shift+D"]],
+    ["join", "Merge: click the masks to merge with it", ["J"]],
+    ["copy", "Copy the mask", ["Ctrl+C"]],
+    ["paste", "Paste it, also on another image", ["Ctrl+V"]],
   ],
   "All masks": [
     ["nextMask", "Select the next mask", ["Tab"]],
@@ -72,10 +86,12 @@ const MOUSE = [
   ["click", "belongs to the object"],
   ["right click, Shift+click", "does not belong to it"],
   ["drag", "box around the object"],
+  ["drag a click, click it", "move it, remove it"],
+  ["click, drag with the polygon", "corner, free line; the first corner closes"],
   ["double click, Alt+click", "select the mask there; again: the one under it"],
   ["wheel", "zoom"],
   ["Space+drag, middle drag", "move the image"],
-  ["Shift or right button with a brush", "erase with the brush, paint with the eraser"],
+  ["Shift or right button with a tool", "removes where it would add, and the reverse"],
 ];
 
 const TOUCH = [

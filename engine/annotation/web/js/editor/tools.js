@@ -1,0 +1,30 @@
+// The tools besides clicks and boxes. A tool has, for the pointer, `start(point, isOther)`, `to(point)`,
+// `end()` and `drop()`; points are image pixels with fractions, `isOther`: with Shift or the right button.
+// It may have `finish()`, `undo()` and `drop()` for what it has begun, which return whether there was
+// something, and `paint(context, viewport)`, in screen pixels.
+
+import { Lasso } from "./lasso.js";
+import { Scribble } from "./scribble.js";
+
+/** The tools by name.
+ * @returns {Record<string, any>} */
+export function toolsOf(editor) {
+  const { strokes, operations } = editor;
+  return {
+    brush: stroking(strokes, (isOther) => isOther),
+    eraser: stroking(strokes, (isOther) => !isOther),
+    lasso: new Lasso(editor),
+    scribble: new Scribble(editor),
+    join: { start: (point) => operations.joinAt(point), to: () => {}, end: () => {}, drop: () => false },
+  };
+}
+
+/** `isErasing(isOther)`: whether the tool erases. */
+function stroking(strokes, isErasing) {
+  return {
+    start: (point, isOther) => strokes.start(point, isErasing(isOther)),
+    to: (point) => strokes.to(point),
+    end: () => strokes.end(),
+    drop: () => strokes.drop(),
+  };
+}

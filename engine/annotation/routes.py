@@ -259,9 +259,17 @@ def pixels(
     visitor: Someone,
     service: Service,
     side: Annotated[int | None, Query(ge=32, le=8192)] = None,
+    low: Annotated[float | None, Query(ge=0, le=49)] = None,
+    high: Annotated[float | None, Query(ge=51, le=100)] = None,
 ) -> Response:
-    """An image as JPEG, its longer side at most `side` pixels, rounded down to one of a few."""
-    data = service.picture(visitor.annotator, image_id, side)
+    """An image as JPEG, its longer side at most `side` pixels, rounded down to one of a few. With
+    `low` or `high` these percentiles of the stored values become black and white; 16-bit images
+    are rendered from their full depth."""
+    between = None
+    if low is not None or high is not None:
+        ends = (0.0 if low is None else low, 100.0 if high is None else high)
+        between = (round(ends[0], 1), round(ends[1], 1))  # few, for the cache
+    data = service.picture(visitor.annotator, image_id, side, between)
     headers = {"Cache-Control": "private, max-age=86400, immutable"}
     return Response(data, media_type="image/jpeg", headers=headers)
 

@@ -211,8 +211,15 @@ class AnnotationService:
 
     # images
 
-    def picture(self, annotator: Annotator, image_id: int, side: int | None) -> bytes:
-        """An image as JPEG, for reviewers and the holder of a task on it.
+    def picture(
+        self,
+        annotator: Annotator,
+        image_id: int,
+        side: int | None,
+        between: tuple[float, float] | None = None,
+    ) -> bytes:
+        """An image as JPEG, for reviewers and the holder of a task on it. `between`: percentiles
+        of the stored values that become black and white.
 
         Raises:
             RefusedError: the image is missing, or the annotator may not see it.
@@ -220,7 +227,7 @@ class AnnotationService:
         if not self.access.may_see(annotator, image_id):
             raise not_found(f"you have no image {image_id}")
         try:
-            return self.pictures.get(image_id, side)
+            return self.pictures.get(image_id, side, between)
         except (NotFoundError, BadImageError) as error:
             raise not_found(f"image {image_id}: {error}") from error
 

@@ -12,7 +12,7 @@ export class Commands {
 
   constructor(editor) {
     this.editor = editor;
-    this.table = { ...this.#table(), ...editor.operations.table(), ...editor.options.commands };
+    this.table = { ...this.#table(), ...editor.operations.table(), ...editor.viewPanel.table(), ...editor.options.commands };
   }
 
   run(action, event) {
@@ -37,7 +37,7 @@ export class Commands {
       redo: () => this.#travel("redo"),
       nextCandidate: () => this.#nextCandidate(),
       ...Object.fromEntries(candidates),
-      ...Object.fromEntries(["prompt", "scribble", "lasso", "brush", "eraser"].map((tool) => [tool, () => editor.useTool(tool)])),
+      ...Object.fromEntries(["prompt", "scribble", "lasso", "brush", "eraser", "ruler"].map((tool) => [tool, () => editor.useTool(tool)])),
       takeAway: () => this.#takeAway(),
       smaller: () => this.#resize(-1),
       larger: () => this.#resize(1),

@@ -20,6 +20,8 @@
 // frameTimes(), frameIntervals(), destroy(), and `session`, `ready` (a promise: the image is there).
 
 import { WorkLog } from "../shared/clock.js";
+import { pointOnMap } from "./aids.js";
+import { Adjusted } from "./adjusted.js";
 import { Commands } from "./commands.js";
 import { el, toast } from "../shared/dom.js";
 import { Frames } from "./frames.js";
@@ -38,6 +40,7 @@ import { Strokes } from "./strokes.js";
 import { isAround, isNear } from "./subject.js";
 import { toolsOf } from "./tools.js";
 import { Viewport } from "./viewport.js";
+import { ViewPanel } from "./view_panel.js";
 
 const HINT_SECONDS = 30;
 const OPACITIES = [0.25, 0.5, 0.75];
@@ -79,6 +82,7 @@ class Editor {
 
   #mount(width, height) {
     this.operations = new MaskOperations(this);
+    this.viewPanel = new ViewPanel(this);
     const commands = new Commands(this);
     this.run = (action, event = null) => commands.run(action, event);
     this.parts = buildLayout(this.container, this.keys, this.run, { hasList: !this.isFix });
@@ -87,11 +91,12 @@ class Editor {
     this.viewport = new Viewport(canvas, width, height, () => this.frames.request());
     this.scene = new Scene(canvas, this.viewport);
     this.layer = new MaskLayer(width, height);
-    const urlOf = (side) => this.options.api.imageUrl(this.task.image.id, side);
-    this.picture = new Picture(urlOf, width, height, () => {
+    this.picture = new Picture((side) => this.viewPanel.urlOf(side), width, height, () => {
       this.list?.refresh();
       this.frames.request();
     });
+    this.adjusted = new Adjusted(this.picture, () => this.frames.request());
+    this.adjusted.set(this.viewPanel.view);
     this.ready = this.picture.ready;
     this.strokes = new Strokes(this);
     this.tools = toolsOf(this);
@@ -147,7 +152,16 @@ class Editor {
       pointTo: (place, point) => prompts.movePoint(place, point),
       pointEnd: () => prompts.endMove(),
       pointRemove: (place) => prompts.removePoint(place),
-      hover: (point, label) => prompts.hover(point, label),
+      mapTo: (x, y) => {
+        const point = this.viewPanel.view.hasMap ? pointOnMap(this.viewport, x, y) : null;
+        if (point) this.viewport.center(point);
+        return point !== null;
+      },
+      hover: (point, label) => {
+        const isOver = point && this.tool === "prompt" && prompts.pointAt(point) !== null;
+        this.parts.canvas.dataset.over = isOver ? "point" : "";
+        prompts.hover(point, label);
+      },
     };
   }
 
@@ -256,7 +270,7 @@ class Editor {
     const { look, panels } = this;
     const states = { takeAway: this.isNegative, preview: look.hasPreview, hide: look.isHidden, solo: look.isSolo, contour: look.isContour };
     for (const tool of ["prompt", ...Object.keys(this.tools)]) states[tool] = this.tool === tool;
-    for (const panel of ["edit"]) states[panel] = panels.open === panel;
+    for (const panel of ["edit", "adjust"]) states[panel] = panels.open === panel;
     for (const [name, isOn] of Object.entries(states)) this.parts.buttons[name]?.setAttribute("aria-pressed", String(isOn));
   }
 
@@ -286,7 +300,8 @@ class Editor {
     const stroke = this.strokes.live;
     const selected = this.row && session.current === null && !stroke ? this.row : null;
     this.scene.draw({
-      picture: this.picture,
+      picture: this.adjusted,
+      view: this.viewPanel.view,
       layer: this.layer,
       items: stroke ? this.items.filter((item) => item.id !== stroke.id && item.id !== stroke.replaces) : this.items,
       look,
@@ -379,7 +394,7 @@ class Editor {
   destroy() {
     this.abort.abort();
     clearInterval(this.timer);
-    for (const part of [this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
+    for (const part of [this.viewPanel, this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
     this.container.replaceChildren();
     this.container.classList.remove("editor", "has-list");
   }

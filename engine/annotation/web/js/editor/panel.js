@@ -3,7 +3,7 @@
 import { el } from "../shared/dom.js";
 
 export class Panels {
-  #open = null; // {name, node, onClose}
+  #open = null; // {name, node, head, build, onClose}
 
   /** `stage`: the element that the panels lie in; `onChange()` is called when one opens or closes. */
   constructor(stage, onChange) {
@@ -15,17 +15,27 @@ export class Panels {
     return this.#open?.name ?? null;
   }
 
-  /** Opens a panel, or closes it if it is open. `build()` returns its children; `onClose` is called when
+  /** Opens a panel, or closes it if it is open. `build()` returns a list of its children; `onClose` is called when
    * it closes. */
   toggle(name, title, build, onClose = () => {}) {
     const isOpen = this.open === name;
     this.close();
     if (isOpen) return;
     const cross = el("button", { class: "button button-quiet", type: "button", "aria-label": `Close: ${title}`, onclick: () => this.close() }, "✕");
-    const node = el("section", { class: "editor-panel", "aria-label": title }, el("div", { class: "panel-head" }, el("h2", {}, title), cross), build());
-    this.#open = { name, node, onClose };
+    const head = el("div", { class: "panel-head" }, el("h2", {}, title), cross);
+    const node = el("section", { class: "editor-panel", "aria-label": title }, head, build());
+    this.#open = { name, node, head, build, onClose };
     this.stage.append(node);
     this.onChange();
+  }
+
+  /** Builds the open panel again; the focus stays in its place. */
+  refresh() {
+    const { node, head, build } = this.#open;
+    const controls = () => [...node.querySelectorAll("button, input")];
+    const at = controls().indexOf(document.activeElement);
+    node.replaceChildren(head, ...build());
+    if (at >= 0) controls()[at]?.focus();
   }
 
   /** True if one was open. */

@@ -19,7 +19,8 @@ export class Pointer {
    * `box(box)`, `strokeStart(point, isOther)`, `strokeTo(point)`, `strokeEnd()`, `strokeDrop()`,
    * `hover(point|null, label)`, `tool()` -> "prompt" or what strokes are for, `isNegative()`: whether plain
    * clicks say what does not belong to the object; `pointAt(point)` -> place of the click drawn there, or
-   * null, `pointTo(place, point)`, `pointEnd()`, `pointRemove(place)`. Points are image pixels with fractions. */
+   * null, `pointTo(place, point)`, `pointEnd()`, `pointRemove(place)`; `mapTo(x, y)`: shows what is under this
+   * place of the canvas on the map, false beside it. Points are image pixels with fractions. */
   constructor(canvas, viewport, intents) {
     this.canvas = canvas;
     this.viewport = viewport;
@@ -64,7 +65,7 @@ export class Pointer {
     this.canvas.setPointerCapture(event.pointerId);
     const start = this.viewport.ofEvent(event);
     const screen = [event.clientX, event.clientY];
-    const kind = this.#kindOf(event);
+    const kind = this.#onMap(event) ? "map" : this.#kindOf(event);
     const isTouch = event.pointerType === "touch";
     const isOther = event.button === 2 || event.shiftKey || this.intents.isNegative();
     const reach = isTouch ? FINGER_PX : DRAG_PX;
@@ -83,6 +84,11 @@ export class Pointer {
     this.#drag = null;
     navigator.vibrate?.(20);
     this.intents.click(drag.start, 0);
+  }
+
+  #onMap(event) {
+    const corner = this.canvas.getBoundingClientRect();
+    return event.button === 0 && this.intents.mapTo(event.clientX - corner.left, event.clientY - corner.top);
   }
 
   #kindOf(event) {
@@ -105,7 +111,10 @@ export class Pointer {
     }
     const away = Math.hypot(event.clientX - drag.screen[0], event.clientY - drag.screen[1]);
     drag.hasMoved ||= away > drag.reach;
-    if (drag.kind === "pan") {
+    if (drag.kind === "map") {
+      const corner = this.canvas.getBoundingClientRect();
+      this.intents.mapTo(event.clientX - corner.left, event.clientY - corner.top);
+    } else if (drag.kind === "pan") {
       this.viewport.pan(event.clientX - drag.last[0], event.clientY - drag.last[1]);
     } else if (drag.kind === "stroke") {
       // all positions between two frames, so that a fast stroke stays smooth

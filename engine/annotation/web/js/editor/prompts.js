@@ -179,8 +179,6 @@ export class Prompts {
     if (place) this.cursor = null;
     this.spot = place && { ...pixelOf(place), label };
     this.place = place;
-    const isOver = place && this.editor.tool === "prompt" && this.pointAt(place) !== null;
-    this.editor.parts.canvas.dataset.over = isOver ? "point" : "";
     this.showPreview();
     this.editor.frames.request();
   }

@@ -3,6 +3,7 @@
 // It may have `finish()`, `undo()` and `drop()` for what it has begun, which return whether there was
 // something, and `paint(context, viewport)`, in screen pixels.
 
+import { Ruler } from "./aids.js";
 import { Lasso } from "./lasso.js";
 import { Scribble } from "./scribble.js";
 
@@ -14,6 +15,7 @@ export function toolsOf(editor) {
     brush: stroking(strokes, (isOther) => isOther),
     eraser: stroking(strokes, (isOther) => !isOther),
     lasso: new Lasso(editor),
+    ruler: new Ruler(editor),
     scribble: new Scribble(editor),
     join: { start: (point) => operations.joinAt(point), to: () => {}, end: () => {}, drop: () => false },
   };

@@ -168,10 +168,12 @@ export const api = {
   reopen: (id) => send("POST", `/api/browse/finished/${encodeURIComponent(id)}/reopen`),
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
 
-  /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */
-  imageUrl: (id, side) => {
-    const path = `/api/images/${encodeURIComponent(id)}/pixels`;
-    return side ? `${path}?side=${Math.round(side)}` : path;
+  /** Address of an image's pixels; with `side` the longer side is at most that many pixels, with `between`
+   * ({low, high}) these percentiles of the stored values are black and white. */
+  imageUrl: (id, side, between = null) => {
+    const chosen = { ...(side ? { side: Math.round(side) } : {}), ...between };
+    const query = new URLSearchParams(Object.entries(chosen).map(([name, value]) => [name, String(value)]));
+    return `/api/images/${encodeURIComponent(id)}/pixels${query.size ? `?${query}` : ""}`;
   },
 };
 

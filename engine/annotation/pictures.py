@@ -24,7 +24,7 @@ class Pictures:
     ) -> None:
         """`pixels_of(image_id, between)` returns an image's RGB uint8 (H, W, 3); `between`:
         percentiles that become 0 and 255, left out for the usual picture."""
-        self._pixels_of = pixels_of
+        self.pixels_of = pixels_of
         self._lock = threading.Lock()
         self._recent: LRUCache[tuple[object, ...], bytes] = LRUCache(capacity_bytes, len)
 
@@ -40,7 +40,7 @@ class Pictures:
         with self._lock:
             if (found := self._recent.get(key)) is not None:
                 return found
-        made = write_jpeg(_at_most(self._pixels_of(image_id, *chosen), side or JPEG_MAX_SIDE))
+        made = write_jpeg(_at_most(self.pixels_of(image_id, *chosen), side or JPEG_MAX_SIDE))
         with self._lock, suppress(ValueError):  # larger than the cache
             self._recent[key] = made
         return made

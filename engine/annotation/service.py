@@ -4,7 +4,7 @@ answered. Independent of HTTP."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 
 from engine.annotation.access import sight_of
@@ -15,6 +15,7 @@ from engine.annotation.browse_names import SuggestionsOf
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
+from engine.annotation.like_regions import LikeRegions, Part
 from engine.annotation.own_work import FinishedWork
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter
@@ -84,6 +85,7 @@ class AnnotationService:
         """
         self.catalog, self.queue, self.objects = catalog, queue, objects
         self.embeddings, self.pictures = embeddings, pictures
+        self.regions = LikeRegions(pictures.pixels_of)
         self.prompter = Prompter(embeddings)
         self.access = TaskAccess(catalog, queue)
         self.gold = GoldTasks(catalog, queue, objects, gold_rules or GoldRules(), truths_of)
@@ -224,10 +226,30 @@ class AnnotationService:
         Raises:
             RefusedError: the image is missing, or the annotator may not see it.
         """
+        with self._seen_image(annotator, image_id):
+            return self.pictures.get(image_id, side, between)
+
+    def regions_of(
+        self,
+        annotator: Annotator,
+        image_id: int,
+        part: Part,
+        between: tuple[float, float] | None = None,
+    ) -> bytes:
+        """Regions of like pixels in a part of an image, compressed; for whom `picture` is.
+
+        Raises:
+            RefusedError: as for `picture`, or the part is not inside the image.
+        """
+        with self._seen_image(annotator, image_id):
+            return self.regions.get(image_id, part, between)
+
+    @contextlib.contextmanager
+    def _seen_image(self, annotator: Annotator, image_id: int) -> Iterator[None]:
         if not self.access.may_see(annotator, image_id):
             raise not_found(f"you have no image {image_id}")
         try:
-            return self.pictures.get(image_id, side, between)
+            yield
         except (NotFoundError, BadImageError) as error:
             raise not_found(f"image {image_id}: {error}") from error
 

@@ -218,3 +218,42 @@ def test_a_merge_with_a_prefilled_mask_replaces_it_and_further_ones_are_rejected
     page.keyboard.press("Control+z")
     assert driver.finished(page) == []
     assert page.evaluate(f"{driver.EDITOR}.submission().rejected") == []
+
+
+def test_the_wand_selects_regions_of_like_pixels(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    truth = site.masks_of(0)[0]
+    page.keyboard.press("w")
+    ready = "document.getElementById('canvas').dataset.regions === 'there'"
+    driver.until(page, ready)
+    x, y = center_point(truth)
+    page.mouse.move(*driver.screen(page, x, y))
+    page.wait_for_timeout(100)
+    shot(page, "draw-wand")
+    page.mouse.click(*driver.screen(page, x, y))
+    one = driver.current(page)
+    assert one[y, x]
+    assert 20 < one.sum() < 2_000
+    driver.drag(page, (x, y), (x + 40, y))
+    several = driver.current(page)
+    assert several[y, x : x + 40].all()
+    page.keyboard.down("Shift")
+    page.mouse.click(*driver.screen(page, x, y))
+    page.keyboard.up("Shift")
+    assert (driver.current(page) == several & ~one).all()
+    assert [step["kind"] for step in driver.steps(page)] == ["regions"] * 3
+    assert [step["label"] for step in driver.steps(page)] == [1, 1, 0]
+    page.keyboard.press("Control+z")
+    assert (driver.current(page) == several).all()
+    page.keyboard.press("Enter")
+
+    with page.expect_response(lambda answer: "/regions?" in answer.url) as answered:
+        page.keyboard.press("]")  # larger regions
+    assert answered.value.ok
+    driver.until(page, ready)
+    away = (SIZE[1] - 20, SIZE[0] - 20)
+    page.mouse.click(*driver.screen(page, *away))
+    assert driver.current(page)[away[1], away[0]]

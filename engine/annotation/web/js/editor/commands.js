@@ -37,7 +37,7 @@ export class Commands {
       redo: () => this.#travel("redo"),
       nextCandidate: () => this.#nextCandidate(),
       ...Object.fromEntries(candidates),
-      ...Object.fromEntries(["prompt", "scribble", "lasso", "brush", "eraser", "ruler"].map((tool) => [tool, () => editor.useTool(tool)])),
+      ...Object.fromEntries(["prompt", "scribble", "lasso", "wand", "brush", "eraser", "ruler"].map((tool) => [tool, () => editor.useTool(tool)])),
       takeAway: () => this.#takeAway(),
       smaller: () => this.#resize(-1),
       larger: () => this.#resize(1),
@@ -150,9 +150,9 @@ export class Commands {
   }
 
   #resize(direction) {
-    this.editor.strokes.resize(direction);
-    this.editor.frames.request();
-    this.editor.announce(`Brush radius ${Math.round(this.editor.strokes.radius)} pixels.`);
+    const { drawing, strokes, frames } = this.editor;
+    (drawing?.resize ? drawing : strokes).resize(direction);
+    frames.request();
   }
 
   #step(direction) {

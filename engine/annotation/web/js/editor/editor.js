@@ -394,7 +394,7 @@ class Editor {
   destroy() {
     this.abort.abort();
     clearInterval(this.timer);
-    for (const part of [this.viewPanel, this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
+    for (const part of [this.viewPanel, this.tools.wand, this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
     this.container.replaceChildren();
     this.container.classList.remove("editor", "has-list");
   }

@@ -28,8 +28,8 @@ const GROUPS = {
     ["wand", "Regions of like pixels on or off", ["W"]],
     ["brush", "Brush on or off", ["B"]],
     ["eraser", "Eraser on or off", ["E"]],
-    ["smaller", "Smaller brush", ["["]],
-    ["larger", "Larger brush", ["]"]],
+    ["smaller", "Smaller brush or regions", ["["]],
+    ["larger", "Larger brush or regions", ["]"]],
   ],
   "Change the mask": [
     ["edit", "Show these operations, with sizes", ["M"]],

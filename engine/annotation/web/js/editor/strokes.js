@@ -19,6 +19,7 @@ export class Strokes {
     const most = Math.max(...this.editor.size) / 2;
     const next = this.radius * STEP ** direction;
     this.radius = Math.round(Math.min(most, Math.max(MIN_RADIUS, next)) * 100) / 100;
+    this.editor.announce(`Brush radius ${Math.round(this.radius)} pixels.`);
   }
 
   start(point, isErasing) {

@@ -35,11 +35,16 @@ export class ViewPanel {
     };
   }
 
+  /** The percentiles that become black and white; null for the picture as it is stored. */
+  get between() {
+    const { stretch } = this.view;
+    return stretch ? { low: stretch, high: 100 - stretch } : null;
+  }
+
   /** The picture's address for the chosen stretch. */
   urlOf(side) {
     const { api, task } = this.editor.options;
-    const { stretch } = this.view;
-    return api.imageUrl(task.image.id, side, stretch ? { low: stretch, high: 100 - stretch } : null);
+    return api.imageUrl(task.image.id, side, this.between);
   }
 
   /** `isShown`: the panel, if it is open, is to show the change. */

@@ -18,8 +18,8 @@ from storage.catalog import TaskResult
 from storage.formats.segmentation import rle_from_json
 from storage.trajectories import TrajectoryStep
 
-CLICKS = ("click", "box")
-STROKES = ("brush", "erase")
+CLICKS = ("click", "box", "scribble")
+STROKES = ("brush", "erase", "outline", "regions")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

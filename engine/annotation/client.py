@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import httpx
+import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
 from engine.annotation.access import COOKIE
@@ -207,6 +208,15 @@ class Client:
         """An image as JPEG, its longer side at most `side` pixels."""
         query = "" if side is None else f"?side={side}"
         return self._send("GET", f"/api/images/{image_id}/pixels{query}").content
+
+    def regions(self, image_id: int, box_xyxy: tuple[int, int, int, int], count: int) -> np.ndarray:
+        """About `count` regions of like pixels in a part of an image: the number of each pixel's
+        region, uint16 (h, w); a large part is reduced."""
+        x0, y0, x1, y1 = box_xyxy
+        query = f"x0={x0}&y0={y0}&x1={x1}&y1={y1}&count={count}"
+        data = self._send("GET", f"/api/images/{image_id}/regions?{query}").content
+        width, height = np.frombuffer(data, "<u4", 2)
+        return np.frombuffer(data, "<u2", offset=8).reshape(height, width)
 
     def overview(self) -> Overview:
         """The figures of the dashboard."""

@@ -20,22 +20,27 @@ class Pictures:
     """JPEGs by image id and longer side. Thread-safe."""
 
     def __init__(
-        self, pixels_of: Callable[[int], np.ndarray], *, capacity_bytes: int = 1 << 28
+        self, pixels_of: Callable[..., np.ndarray], *, capacity_bytes: int = 1 << 28
     ) -> None:
-        self._pixels_of = pixels_of
+        """`pixels_of(image_id, between)` returns an image's RGB uint8 (H, W, 3); `between`:
+        percentiles that become 0 and 255, left out for the usual picture."""
+        self.pixels_of = pixels_of
         self._lock = threading.Lock()
-        self._recent: LRUCache[tuple[int, int | None], bytes] = LRUCache(capacity_bytes, len)
+        self._recent: LRUCache[tuple[object, ...], bytes] = LRUCache(capacity_bytes, len)
 
-    def get(self, image_id: int, side: int | None) -> bytes:
+    def get(
+        self, image_id: int, side: int | None, between: tuple[float, float] | None = None
+    ) -> bytes:
         """The image as JPEG, its longer side at most the largest of SIDES up to `side` pixels;
-        None: the largest that JPEG allows."""
+        None: the largest that JPEG allows. `between`: percentiles that become black and white."""
         if side is not None:
             side = max(made for made in SIDES if made <= max(side, SIDES[0]))
-        key = (image_id, side)
+        chosen = () if between is None else (between,)
+        key = (image_id, side, *chosen)
         with self._lock:
             if (found := self._recent.get(key)) is not None:
                 return found
-        made = write_jpeg(_at_most(self._pixels_of(image_id), side or JPEG_MAX_SIDE))
+        made = write_jpeg(_at_most(self.pixels_of(image_id, *chosen), side or JPEG_MAX_SIDE))
         with self._lock, suppress(ValueError):  # larger than the cache
             self._recent[key] = made
         return made

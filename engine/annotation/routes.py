@@ -20,6 +20,7 @@ from engine.annotation.access import (
 )
 from engine.annotation.actions import Actions
 from engine.annotation.admission import GuardedRoute, admits
+from engine.annotation.like_regions import MAX_REGIONS, MIN_REGIONS, Part
 from engine.annotation.schemas import (
     ActionIn,
     ActionPlan,
@@ -64,6 +65,7 @@ CHANGES = Rate(burst=60, a_second=20, name="change")
 SUBMISSIONS = Rate(burst=40, a_second=4, name="submission")
 READS = Rate(burst=120, a_second=20, name="read")
 PICTURES = Rate(burst=40, a_second=8, name="picture")
+REGIONS = Rate(burst=10, a_second=1, name="regions")
 
 WORDS = 16 << 10
 """Bytes of a body of ids, names and a few values."""
@@ -73,6 +75,9 @@ MAX_BODY = 32 << 20
 
 router = APIRouter(route_class=GuardedRoute)
 TaskId = Annotated[int, Path(ge=1, lt=2**63)]
+Low = Annotated[float | None, Query(ge=0, le=49)]
+High = Annotated[float | None, Query(ge=51, le=100)]
+KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
 
 
 def service_of(request: Request) -> AnnotationService:
@@ -267,11 +272,44 @@ def pixels(
     visitor: Someone,
     service: Service,
     side: Annotated[int | None, Query(ge=32, le=8192)] = None,
+    low: Low = None,
+    high: High = None,
 ) -> Response:
-    """An image as JPEG, its longer side at most `side` pixels, rounded down to one of a few."""
-    data = service.picture(visitor.annotator, image_id, side)
-    headers = {"Cache-Control": "private, max-age=86400, immutable"}
-    return Response(data, media_type="image/jpeg", headers=headers)
+    """An image as JPEG, its longer side at most `side` pixels, rounded down to one of a few. With
+    `low` or `high` these percentiles of the stored values become black and white; 16-bit images
+    are rendered from their full depth."""
+    data = service.picture(visitor.annotator, image_id, side, _between(low, high))
+    return Response(data, media_type="image/jpeg", headers=KEPT)
+
+
+def _between(low: float | None, high: float | None) -> tuple[float, float] | None:
+    """Both ends in steps of a tenth, so that caches have few different ones."""
+    if low is None and high is None:
+        return None
+    return round(0.0 if low is None else low, 1), round(100.0 if high is None else high, 1)
+
+
+@router.get("/images/{image_id}/regions", response_class=Response)
+@admits("annotator", REGIONS)
+def regions(
+    image_id: Annotated[int, Path(ge=1, lt=2**63)],
+    visitor: Someone,
+    service: Service,
+    x0: Annotated[int, Query(ge=0, lt=2**31)],
+    y0: Annotated[int, Query(ge=0, lt=2**31)],
+    x1: Annotated[int, Query(ge=1, lt=2**31)],
+    y1: Annotated[int, Query(ge=1, lt=2**31)],
+    count: Annotated[int, Query(ge=MIN_REGIONS, le=MAX_REGIONS)],
+    low: Low = None,
+    high: High = None,
+) -> Response:
+    """About `count` regions of like pixels in a part of an image. Width and height as uint32, then
+    the number of each pixel's region as uint16, row by row, little-endian; a large part is reduced.
+    """
+    part = Part(x0, y0, x1, y1, count)
+    data = service.regions_of(visitor.annotator, image_id, part, _between(low, high))
+    headers = {**KEPT, "Content-Encoding": "gzip"}
+    return Response(data, media_type="application/octet-stream", headers=headers)
 
 
 @router.get("/guidelines")

@@ -32,6 +32,11 @@ PLAIN = r"^[^\x00-\x1f\x7f]*$"
 PROSE = r"^[^\x00-\x08\x0b-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x08\x0b-\x1f\x7f]*$"
 """Text with line breaks and tabs but no other control characters; not only of spaces."""
 
+Prompting = Literal["click", "remove", "move", "scribble", "box", "candidate"]
+Painting = Literal["brush", "erase", "outline", "regions"]
+Operation = Literal["fill_holes", "remove_specks", "smooth", "cut_out", "split", "merge", "paste"]
+Travel = Literal["undo", "redo"]
+
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
 CategoryId = Annotated[int, Field(ge=0, lt=2**31)]
 """Of a category of the dataset; 0: none of these."""
@@ -227,10 +232,14 @@ class Prediction(Schema):
 class Event(Schema):
     """One step in drawing a mask. `at`: seconds since the mask was begun.
 
-    click: x, y, label. box: box_xyxy. brush and erase: radius and path. candidate: the chosen
-    index. undo, redo: of the step before. `predicted_iou`: of the prediction for this step."""
+    click: x, y, label. remove, move: of a click, to x, y. scribble: label and path, along which
+    clicks are set. box: box_xyxy. brush and erase: radius and path. outline: label 1 adds what the
+    path encloses, 0 removes it. regions: label and the path over regions of like pixels.
+    candidate: the chosen index. Operations on the whole mask: fill_holes, remove_specks, smooth
+    (radius), cut_out (the other masks), split, merge, paste. undo, redo: of the step before.
+    `predicted_iou`: of the prediction for this step."""
 
-    kind: Literal["click", "box", "brush", "erase", "candidate", "undo", "redo"]
+    kind: Literal[Prompting, Painting, Operation, Travel]
     at: Seconds
     x: Coordinate | None = None
     y: Coordinate | None = None

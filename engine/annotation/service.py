@@ -4,7 +4,7 @@ answered. Independent of HTTP."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 
 from engine.annotation.access import sight_of
@@ -16,6 +16,7 @@ from engine.annotation.browse_search import FindMasks
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
+from engine.annotation.like_regions import LikeRegions, Part
 from engine.annotation.mask_labels import LabelsOf, MaskLabels, SuggestFor
 from engine.annotation.own_work import FinishedWork
 from engine.annotation.pictures import Pictures
@@ -93,6 +94,7 @@ class AnnotationService:
         """
         self.catalog, self.queue, self.objects = catalog, queue, objects
         self.embeddings, self.pictures = embeddings, pictures
+        self.regions = LikeRegions(pictures.pixels_of)
         self.prompter = Prompter(embeddings)
         self.access = TaskAccess(catalog, queue)
         self.gold = GoldTasks(catalog, queue, objects, gold_rules or GoldRules(), truths_of)
@@ -234,16 +236,43 @@ class AnnotationService:
 
     # images
 
-    def picture(self, annotator: Annotator, image_id: int, side: int | None) -> bytes:
-        """An image as JPEG, for reviewers and the holder of a task on it.
+    def picture(
+        self,
+        annotator: Annotator,
+        image_id: int,
+        side: int | None,
+        between: tuple[float, float] | None = None,
+    ) -> bytes:
+        """An image as JPEG, for reviewers and the holder of a task on it. `between`: percentiles
+        of the stored values that become black and white.
 
         Raises:
             RefusedError: the image is missing, or the annotator may not see it.
         """
+        with self._seen_image(annotator, image_id):
+            return self.pictures.get(image_id, side, between)
+
+    def regions_of(
+        self,
+        annotator: Annotator,
+        image_id: int,
+        part: Part,
+        between: tuple[float, float] | None = None,
+    ) -> bytes:
+        """Regions of like pixels in a part of an image, compressed; for whom `picture` is.
+
+        Raises:
+            RefusedError: as for `picture`, or the part is not inside the image.
+        """
+        with self._seen_image(annotator, image_id):
+            return self.regions.get(image_id, part, between)
+
+    @contextlib.contextmanager
+    def _seen_image(self, annotator: Annotator, image_id: int) -> Iterator[None]:
         if not self.access.may_see(annotator, image_id):
             raise not_found(f"you have no image {image_id}")
         try:
-            return self.pictures.get(image_id, side)
+            yield
         except (NotFoundError, BadImageError) as error:
             raise not_found(f"image {image_id}: {error}") from error
 

@@ -77,8 +77,8 @@ def make_service(workspace: Workspace) -> AnnotationService:
 
     quality = workspace.settings.quality
 
-    def pixels_of(image_id: int) -> Any:
-        return workspace.pixels(workspace.catalog.images.get(image_id))
+    def pixels_of(image_id: int, between: tuple[float, float] | None = None) -> Any:
+        return workspace.pixels(workspace.catalog.images.get(image_id), between)
 
     def truths_of(image_id: int) -> Any:
         image = workspace.catalog.images.get(image_id)

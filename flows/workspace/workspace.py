@@ -26,7 +26,7 @@ from storage import generations, layout
 from storage.annotation_queue import AnnotationQueue
 from storage.catalog import Catalog, Image, Model, ModelKind, Run, schema, utc_now
 from storage.catalog.backup import write_backup
-from storage.formats.images import read_image
+from storage.formats.images import read_image, read_stretched
 from storage.keys import check_key
 from storage.masks import MaskTable
 from storage.objects import named_by_catalog
@@ -172,8 +172,9 @@ class Workspace:
         """The torch device that `device` in the settings stands for."""
         return torch_device(self.settings.device)
 
-    def pixels(self, image: Image) -> np.ndarray:
-        """An image's RGB uint8 (H, W, 3).
+    def pixels(self, image: Image, between: tuple[float, float] | None = None) -> np.ndarray:
+        """An image's RGB uint8 (H, W, 3). `between`: percentiles of the stored values, whatever
+        their depth, that become 0 and 255; None: as the image is read everywhere else.
 
         Raises:
             BadImageError: the stored bytes are not a readable image.
@@ -181,6 +182,8 @@ class Workspace:
         """
         with named_by_catalog("If its object is lost, ingest the image's file again"):
             data = self.objects.get(image.key)
+        if between is not None:
+            return read_stretched(data, *between, max_pixels=self.settings.max_pixels)
         return read_image(data, max_pixels=self.settings.max_pixels)
 
     def truths_of(self, image_ids: Sequence[int]) -> dict[int, list[RLE]]:

@@ -28,6 +28,7 @@ from PIL import Image
 
 from engine.core.near_duplicates import SIDE
 from storage.formats.decoding import EXTENSIONS, MAX_SIDES, BadImageError, count_pages, decode
+from storage.formats.samples import percentiles, stretch
 
 __all__ = [
     "FLAT",
@@ -37,6 +38,7 @@ __all__ = [
     "inspect_image",
     "is_flat",
     "read_image",
+    "read_stretched",
     "thumbnail",
     "write_jpeg",
     "write_png",
@@ -119,6 +121,20 @@ def read_image(
     """
     decoded = decode(data, max_pixels, min_side)
     return np.array(_upright(_on_white(decoded.image), decoded.orientation))
+
+
+def read_stretched(
+    data: bytes, low: float, high: float, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """The picture with another range: of the values in the file, of whatever depth, the `low` and
+    `high` percentile become 0 and 255, all colours together. RGB uint8 (H, W, 3), upright.
+
+    Raises:
+        BadImageError: as `inspect_image`.
+    """
+    with percentiles(low, high):
+        # a deep image is stretched as it is decoded; doing it again changes nothing
+        return stretch(read_image(data, max_pixels=max_pixels))
 
 
 def thumbnail(image_HWC: np.ndarray) -> np.ndarray:

@@ -11,6 +11,9 @@ H = height, W = width, C = channels.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -20,7 +23,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-_PERCENTILES = (0.1, 99.9)
+_percentiles: ContextVar[tuple[float, float]] = ContextVar("percentiles", default=(0.1, 99.9))
 _SAMPLES = 4_000_000
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNSIGNED, _SIGNED, _FLOAT, _UNSAID = 1, 2, 3, 4
@@ -37,6 +40,16 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its findings become 
 
 class UnreadableError(ValueError):
     """The samples cannot be read or shown; the message says why."""
+
+
+@contextmanager
+def percentiles(low: float, high: float) -> Iterator[None]:
+    """Within it, `stretch` maps these percentiles, 0 to 100, to 0 and 255."""
+    token = _percentiles.set((low, high))
+    try:
+        yield
+    finally:
+        _percentiles.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +297,8 @@ def _picture(
 
 
 def stretch(values: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
-    """Map numbers of shape (H, W) or (H, W, C) to uint8, the low and high percentile to 0 and 255.
+    """Map numbers of shape (H, W) or (H, W, C) to uint8, the low and high percentile (0.1 and 99.9,
+    or those of `percentiles`) to 0 and 255.
 
     The percentiles are over at most about four million evenly spaced pixels, all channels together,
     so colours keep their hue. NaN and pixels not `seen` (bool, (H, W)) become 0; an image of one
@@ -310,5 +324,5 @@ def _ends(values: np.ndarray, seen: np.ndarray | None, is_robust: bool) -> tuple
     found = found[np.isfinite(found)].astype(np.float64)
     if not len(found):
         return 0.0, 0.0
-    low, high = np.percentile(found, _PERCENTILES) if is_robust else (found.min(), found.max())
-    return low, high
+    ends = np.percentile(found, _percentiles.get()) if is_robust else (found.min(), found.max())
+    return ends[0], ends[1]

@@ -134,6 +134,7 @@ def test_annotators_see_their_tasks_and_nothing_else(site: Site, ada: Client, bo
     assert task is not None
     assert ada.pixels(task.image.id, 64)[:2] == b"\xff\xd8"
     assert refusal(lambda: bob.pixels(task.image.id))[0] == 404
+    assert refusal(lambda: bob.regions(task.image.id, (0, 0, 9, 9), 9))[0] == 404
     assert refusal(lambda: ada.pixels(task.image.id + 1))[0] == 404
     assert refusal(lambda: ada.pixels(2**62))[0] == 404
     for call in (ada.overview, ada.actions, ada.jobs, lambda: ada.start("retrain")):

@@ -109,7 +109,7 @@ def test_tools_fit_a_low_window_in_the_colours_that_the_system_asks_for(
     for width, height in ((1280, 620), (853, 480), (640, 400)):  # the last two: 150 and 200 %
         page.set_viewport_size({"width": width, "height": height})
         tools = page.locator(".rail-button:visible")
-        assert tools.count() == 12
+        assert tools.count() == 17
         for box in tools.evaluate_all("all => all.map((e) => e.getBoundingClientRect().bottom)"):
             assert box <= height
         shot(page, f"annotate-low-{height}")

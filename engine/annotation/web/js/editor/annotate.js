@@ -272,6 +272,7 @@ class Page {
 
   /** Finishes the mask in progress, once the model has answered; false if it could not be finished. */
   async settle(editor) {
+    editor.drawing?.finish?.(); // an outline that is still open
     if (editor.session.isWaiting) editor.run("finish");
     while (editor.session.isWaiting && this.editor === editor) await pause(50);
     if (this.editor !== editor) return false;

@@ -12,7 +12,7 @@ export class Commands {
 
   constructor(editor) {
     this.editor = editor;
-    this.table = { ...this.#table(), ...editor.options.commands };
+    this.table = { ...this.#table(), ...editor.operations.table(), ...editor.viewPanel.table(), ...editor.options.commands };
   }
 
   run(action, event) {
@@ -37,10 +37,8 @@ export class Commands {
       redo: () => this.#travel("redo"),
       nextCandidate: () => this.#nextCandidate(),
       ...Object.fromEntries(candidates),
-      prompt: () => this.#tool("prompt"),
+      ...Object.fromEntries(["prompt", "scribble", "lasso", "wand", "brush", "eraser", "ruler"].map((tool) => [tool, () => editor.useTool(tool)])),
       takeAway: () => this.#takeAway(),
-      brush: () => this.#tool("brush"),
-      eraser: () => this.#tool("eraser"),
       smaller: () => this.#resize(-1),
       larger: () => this.#resize(1),
       nextMask: () => this.#step(1),
@@ -75,6 +73,7 @@ export class Commands {
   #finish() {
     const { editor } = this;
     const { session } = editor;
+    if (editor.drawing?.finish?.()) return;
     if (!session.current) {
       if (editor.isFix) toast("Nothing has changed yet.");
       else editor.select(null);
@@ -103,6 +102,8 @@ export class Commands {
     editor.prompts.finishSoon = false;
     if (editor.pointer.dropDrag() || editor.prompts.dragBox) {
       editor.prompts.showBox(null);
+    } else if (editor.drawing?.drop()) {
+      editor.announce("Dropped.");
     } else if (editor.session.current) {
       editor.session.drop();
       editor.prompts.clicked = null;
@@ -111,7 +112,7 @@ export class Commands {
     } else if (editor.isFix) {
       editor.options.onCancel?.();
     } else {
-      if (editor.selected === null && editor.tool !== "prompt") editor.tool = "prompt";
+      if (editor.selected === null && editor.drawing) editor.tool = "prompt";
       editor.select(null);
     }
   }
@@ -119,6 +120,7 @@ export class Commands {
   #travel(kind) {
     const { editor } = this;
     if (editor.pointer.isBusy) return; // not in the middle of a stroke
+    if (kind === "undo" && editor.drawing?.undo?.()) return;
     editor.prompts.finishSoon = false;
     if (!editor.session[kind]()) return;
     editor.prompts.clicked = null;
@@ -141,26 +143,18 @@ export class Commands {
     if (bySize.length > 1) this.#choose((bySize.indexOf(current.candidate) + 1) % bySize.length);
   }
 
-  /** The same key again returns to clicks. */
-  #tool(tool) {
-    const { editor } = this;
-    editor.tool = editor.tool === tool ? "prompt" : tool;
-    if (editor.tool !== "prompt" && editor.prompts.cursor) editor.prompts.place = editor.prompts.cursor.map((value) => value + 0.5);
-    editor.update();
-  }
-
   /** For touch screens, which have no second button. */
   #takeAway() {
     const { editor } = this;
     editor.isNegative = !editor.isNegative;
-    editor.tool = "prompt";
+    if (["brush", "eraser", "join"].includes(editor.tool)) editor.tool = "prompt";
     editor.update();
   }
 
   #resize(direction) {
-    this.editor.strokes.resize(direction);
-    this.editor.frames.request();
-    this.editor.announce(`Brush radius ${Math.round(this.editor.strokes.radius)} pixels.`);
+    const { drawing, strokes, frames } = this.editor;
+    (drawing?.resize ? drawing : strokes).resize(direction);
+    frames.request();
   }
 
   #step(direction) {
@@ -225,8 +219,12 @@ export class Commands {
   #clickAtCursor(label) {
     const { editor } = this;
     this.#atCursor((x, y) => {
-      if (editor.tool === "prompt") editor.prompts.click({ x, y, label });
-      else editor.strokes.dab([x + 0.5, y + 0.5]);
+      if (!editor.drawing) {
+        editor.prompts.click({ x, y, label });
+        return;
+      }
+      editor.drawing.start([x + 0.5, y + 0.5], label === 0);
+      editor.drawing.end();
     });
   }
 

@@ -21,6 +21,8 @@
 // frameTimes(), frameIntervals(), destroy(), and `session`, `ready` (a promise: the image is there).
 
 import { WorkLog } from "../shared/clock.js";
+import { pointOnMap } from "./aids.js";
+import { Adjusted } from "./adjusted.js";
 import { Commands } from "./commands.js";
 import { el, toast } from "../shared/dom.js";
 import { Frames } from "./frames.js";
@@ -29,6 +31,8 @@ import { Labelling } from "./labelling.js";
 import { MaskLayer } from "./layers.js";
 import { buildLayout, fillBar } from "./layout.js";
 import { MaskList } from "./masklist.js";
+import { MaskOperations } from "./mask_operations.js";
+import { Panels } from "./panel.js";
 import { Picture } from "./picture.js";
 import { Pointer } from "./pointer.js";
 import { pixelOf, Prompts } from "./prompts.js";
@@ -36,7 +40,9 @@ import { Scene } from "./scene.js";
 import { Session } from "./session.js";
 import { Strokes } from "./strokes.js";
 import { isAround, isNear } from "./subject.js";
+import { toolsOf } from "./tools.js";
 import { Viewport } from "./viewport.js";
+import { ViewPanel } from "./view_panel.js";
 
 const HINT_SECONDS = 30;
 const OPACITIES = [0.25, 0.5, 0.75];
@@ -81,6 +87,8 @@ class Editor {
   }
 
   #mount(width, height) {
+    this.operations = new MaskOperations(this);
+    this.viewPanel = new ViewPanel(this);
     const commands = new Commands(this);
     this.run = (action, event = null) => commands.run(action, event);
     this.parts = buildLayout(this.container, this.keys, this.run, { hasList: !this.isFix });
@@ -89,13 +97,16 @@ class Editor {
     this.viewport = new Viewport(canvas, width, height, () => this.frames.request());
     this.scene = new Scene(canvas, this.viewport);
     this.layer = new MaskLayer(width, height);
-    const urlOf = (side) => this.options.api.imageUrl(this.task.image.id, side);
-    this.picture = new Picture(urlOf, width, height, () => {
+    this.picture = new Picture((side) => this.viewPanel.urlOf(side), width, height, () => {
       this.list?.refresh();
       this.frames.request();
     });
+    this.adjusted = new Adjusted(this.picture, () => this.frames.request());
+    this.adjusted.set(this.viewPanel.view);
     this.ready = this.picture.ready;
     this.strokes = new Strokes(this);
+    this.tools = toolsOf(this);
+    this.panels = new Panels(this.parts.stage, () => this.#showPressed());
     this.prompts = new Prompts(this);
     this.pointer = new Pointer(canvas, this.viewport, this.#intents());
     this.list = new MaskList(this.parts.list, {
@@ -131,7 +142,7 @@ class Editor {
   }
 
   #intents() {
-    const { prompts, strokes } = this;
+    const { prompts } = this;
     return {
       tool: () => this.tool,
       click: (point, label) => prompts.click({ ...pixelOf(point), label }),
@@ -139,13 +150,43 @@ class Editor {
       pick: (point) => this.pick(pixelOf(point)),
       dragBox: (box) => prompts.showBox(box),
       box: (box) => prompts.addBox(box),
-      strokeStart: (point, isErasing) => strokes.start(point, isErasing),
-      strokeTo: (point) => strokes.to(point),
-      strokeEnd: () => strokes.end(),
-      strokeDrop: () => strokes.drop(),
+      strokeStart: (point, isOther) => this.drawing.start(point, isOther),
+      strokeTo: (point) => this.drawing.to(point),
+      strokeEnd: () => this.drawing.end(),
+      strokeDrop: () => this.drawing.drop(),
       isNegative: () => this.isNegative,
-      hover: (point, label) => prompts.hover(point, label),
+      pointAt: (point) => prompts.pointAt(point),
+      pointTo: (place, point) => prompts.movePoint(place, point),
+      pointEnd: () => prompts.endMove(),
+      pointRemove: (place) => prompts.removePoint(place),
+      mapTo: (x, y) => {
+        const point = this.viewPanel.view.hasMap ? pointOnMap(this.viewport, x, y) : null;
+        if (point) this.viewport.center(point);
+        return point !== null;
+      },
+      hover: (point, label) => {
+        const isOver = point && this.tool === "prompt" && prompts.pointAt(point) !== null;
+        this.parts.canvas.dataset.over = isOver ? "point" : "";
+        prompts.hover(point, label);
+      },
     };
+  }
+
+  // Tools --------------------------------------------------------------------
+
+  /** The tool in use; null while it is clicks and boxes. */
+  get drawing() {
+    return this.tools[this.tool] ?? null;
+  }
+
+  /** Takes a tool; the same one again returns to clicks. What the former tool has begun is finished. */
+  useTool(tool) {
+    if (this.pointer.isBusy) return;
+    this.drawing?.finish?.();
+    this.tool = this.tool === tool ? "prompt" : tool;
+    const { prompts } = this;
+    if (this.drawing && prompts.cursor) prompts.place = prompts.cursor.map((value) => value + 0.5);
+    this.update();
   }
 
   // Selection ----------------------------------------------------------------
@@ -221,9 +262,8 @@ class Editor {
     this.list.show(rows, session.current?.id ?? this.selected);
     this.#showCounts();
     this.#showBar();
-    const states = { takeAway: this.isNegative, preview: look.hasPreview, hide: look.isHidden, solo: look.isSolo, contour: look.isContour };
-    for (const tool of ["prompt", "brush", "eraser"]) states[tool] = this.tool === tool;
-    for (const [name, isOn] of Object.entries(states)) parts.buttons[name].setAttribute("aria-pressed", String(isOn));
+    this.operations.ghost = null;
+    this.#showPressed();
     parts.buttons.undo.disabled = !session.history.canUndo;
     parts.buttons.redo.disabled = !session.history.canRedo;
     parts.canvas.dataset.tool = this.tool;
@@ -231,6 +271,14 @@ class Editor {
     this.frames.request();
     if (this.knownState !== undefined && this.knownState !== session.state) this.changed();
     this.knownState = session.state;
+  }
+
+  #showPressed() {
+    const { look, panels } = this;
+    const states = { takeAway: this.isNegative, preview: look.hasPreview, hide: look.isHidden, solo: look.isSolo, contour: look.isContour };
+    for (const tool of ["prompt", ...Object.keys(this.tools)]) states[tool] = this.tool === tool;
+    for (const panel of ["edit", "adjust"]) states[panel] = panels.open === panel;
+    for (const [name, isOn] of Object.entries(states)) this.parts.buttons[name]?.setAttribute("aria-pressed", String(isOn));
   }
 
   /** With many masks a draft takes long to serialise, so the page asks for it when it needs one. */
@@ -266,15 +314,19 @@ class Editor {
     const stroke = this.strokes.live;
     const selected = this.row && session.current === null && !stroke ? this.row : null;
     this.scene.draw({
-      picture: this.picture,
+      picture: this.adjusted,
+      view: this.viewPanel.view,
       layer: this.layer,
       items: stroke ? this.items.filter((item) => item.id !== stroke.id && item.id !== stroke.replaces) : this.items,
       look,
       selected,
       current: stroke ?? session.current,
       preview: this.prompts.preview,
+      points: this.prompts.shownPoints,
       dragBox: this.prompts.dragBox,
+      ghost: this.operations.ghost,
       brush: this.strokes.ring(this.prompts.place),
+      tool: this.drawing,
       cursor: this.prompts.cursor,
     });
     this.parts.zoom.textContent = `${Math.round(viewport.scale * 100)} %`;
@@ -301,13 +353,13 @@ class Editor {
 
   #keydown(event) {
     if (document.querySelector("dialog[open]") || event.isComposing) return;
-    if (event.target.closest?.("input, select, textarea")) return;
+    if (event.target.closest?.("input:not([type=range]), select, textarea")) return;
     // the review page below has its own keys
     if (this.isFix) event.stopImmediatePropagation();
     const label = this.labelling?.categories.forKey(event);
     const action = this.keys.actionOf(event);
     if (!action && label === undefined) return;
-    const isControl = event.target.closest?.("button, a, summary") ?? false;
+    const isControl = event.target.closest?.("button, a, summary, input") ?? false;
     // on a button, keys that press buttons and move between them keep their meaning
     if (isControl && /^(Tab|Enter| |Arrow.*)$/.test(event.key) && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
@@ -359,7 +411,7 @@ class Editor {
     this.isDestroyed = true;
     this.abort.abort();
     clearInterval(this.timer);
-    for (const part of [this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
+    for (const part of [this.viewPanel, this.tools.wand, this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
     this.container.replaceChildren();
     this.container.classList.remove("editor", "has-list");
   }

@@ -6,8 +6,13 @@ import { candidatesBySize, trustedIouOf } from "./work.js";
 const ICONS = {
   prompt: ["M3 2l10 6-4.2 1.2L7 13.5z"],
   takeAway: ["M8 14A6 6 0 108 2a6 6 0 000 12z", "M5 8h6"],
+  scribble: ["M2.5 11c1-6 3.500-8 4.500-6.500S4.500 12 6.500 12s3-7 5-7 .5 6 2 6"],
+  lasso: ["M3 11.5L2.500 4l6-1.500 5 4.500-3 5.500z", "M2.500 4h.01M8.500 2.500h.01M13.500 7h.01M10.500 12.500h.01M3 11.500h.01"],
+  wand: ["M3 13l6.500-6.500", "M11 2v2.500M11 7v2.500M7.500 5.500H10M12.500 5.500H15"],
   brush: ["M13.5 2.5L8 8", "M7.6 7.6c-2.2-.3-3.2 1-3.4 2.6-.1 1.1-.6 1.900-1.7 2.5 2.7 1.300 6.4.7 6.6-2.6"],
   eraser: ["M6.5 12.5L2.5 8.5l5.5-5.5 5 5-4.5 4.5z", "M5 6l5 5", "M6.5 12.5h7"],
+  edit: ["M5.500 2.500h5v3h3v8h-8v-3h-3v-8z", "M5.500 5.500h5v5h-5z"],
+  adjust: ["M8 13.500a5.500 5.500 0 100-11 5.500 5.500 0 000 11z", "M8 2.500v11M8 5h4M8 8h5M8 11h4"],
   undo: ["M6 3L3 6l3 3", "M3 6h6.5a3.5 3.5 0 010 7H6"],
   redo: ["M10 3l3 3-3 3", "M13 6H6.5a3.5 3.5 0 000 7H10"],
   preview: ["M8 2v3M8 11v3M2 8h3M11 8h3", "M8 8h.01"],
@@ -20,19 +25,21 @@ const ICONS = {
 };
 
 const RAIL = [
-  ["prompt", "takeAway", "brush", "eraser"],
-  ["undo", "redo"],
+  ["prompt", "takeAway", "scribble", "lasso", "wand", "brush", "eraser"],
+  ["undo", "redo", "edit"],
   ["preview", "hide", "solo", "opacity", "contour", "fit"],
-  ["help"],
+  ["adjust", "help"],
 ];
 
 const TITLES = {
-  prompt: "Click and box", takeAway: "Clicks mark what does not belong to the object", brush: "Brush", eraser: "Eraser", undo: "Undo", redo: "Redo",
+  prompt: "Click and box", takeAway: "Clicks mark what does not belong to the object", brush: "Brush", eraser: "Eraser",
+  scribble: "Scribble: a stroke becomes several clicks", lasso: "Polygon and lasso", wand: "Regions of like pixels",
+  undo: "Undo", redo: "Redo", edit: "Change the mask", adjust: "Adjust the view",
   preview: "Preview under the pointer", hide: "Hide all masks", solo: "Only the selected mask",
   opacity: "Opacity", contour: "Outlines only", fit: "Fit the image", help: "All keys",
 };
 
-const TOGGLES = new Set(["prompt", "takeAway", "brush", "eraser", "preview", "hide", "solo", "contour"]);
+const TOGGLES = new Set(["prompt", "takeAway", "scribble", "lasso", "wand", "brush", "eraser", "edit", "adjust", "preview", "hide", "solo", "contour"]);
 
 /** Only these have an id: no page around the editor uses it. */
 const IDS = new Set(["undo", "redo", "finish"]);

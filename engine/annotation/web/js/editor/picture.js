@@ -6,6 +6,7 @@ const LAST_RETRY_MS = 10_000;
 export class Picture {
   #full = "none"; // none | loading | there | failed
   #isClosed = false;
+  #turn = 0; // of loading
   small = null;
   full = null;
 
@@ -29,13 +30,36 @@ export class Picture {
     return isTooCoarse && this.full ? this.full : this.small;
   }
 
+  /** Loads the pixels anew, from where `urlOf` says now; until they are there the old ones are shown. */
+  async reload() {
+    const turn = (this.#turn += 1);
+    const bitmap = await this.#load(SCREEN_SIDE, 3);
+    if (turn !== this.#turn || this.#isClosed) {
+      bitmap.close();
+      return;
+    }
+    const old = [this.small, this.full];
+    this.small = bitmap;
+    this.full = null;
+    this.#full = "none";
+    this.onChange();
+    for (const one of old) one?.close();
+  }
+
   async #loadFull() {
+    const turn = this.#turn;
     this.#full = "loading";
     try {
-      this.full = await this.#load(null, 3);
+      const bitmap = await this.#load(null, 3);
+      if (turn !== this.#turn) {
+        bitmap.close();
+        return;
+      }
+      this.full = bitmap;
       this.#full = "there";
       this.onChange();
     } catch (error) {
+      if (turn !== this.#turn) return;
       this.#full = "failed"; // for example too large for this browser: the small copy is used
       console.warn("The full resolution could not be loaded", error);
     }

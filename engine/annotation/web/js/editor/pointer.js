@@ -16,9 +16,11 @@ export class Pointer {
   #long = null; // timer of a long touch
 
   /** `intents`: `click(point, label)`, `doubleClick(point)`, `pick(point)`, `dragBox(box|null)`,
-   * `box(box)`, `strokeStart(point, isErasing)`, `strokeTo(point)`, `strokeEnd()`, `strokeDrop()`,
-   * `hover(point|null, label)`, `tool()` -> "prompt" | "brush" | "eraser", `isNegative()`: whether plain
-   * clicks say what does not belong to the object. Points are image pixels with fractions. */
+   * `box(box)`, `strokeStart(point, isOther)`, `strokeTo(point)`, `strokeEnd()`, `strokeDrop()`,
+   * `hover(point|null, label)`, `tool()` -> "prompt" or what strokes are for, `isNegative()`: whether plain
+   * clicks say what does not belong to the object; `pointAt(point)` -> place of the click drawn there, or
+   * null, `pointTo(place, point)`, `pointEnd()`, `pointRemove(place)`; `mapTo(x, y)`: shows what is under this
+   * place of the canvas on the map, false beside it. Points are image pixels with fractions. */
   constructor(canvas, viewport, intents) {
     this.canvas = canvas;
     this.viewport = viewport;
@@ -63,14 +65,15 @@ export class Pointer {
     this.canvas.setPointerCapture(event.pointerId);
     const start = this.viewport.ofEvent(event);
     const screen = [event.clientX, event.clientY];
-    const kind = this.#kindOf(event);
+    const kind = this.#onMap(event) ? "map" : this.#kindOf(event);
     const isTouch = event.pointerType === "touch";
-    const isOther = event.button === 2 || event.shiftKey || (kind === "prompt" && this.intents.isNegative());
+    const isOther = event.button === 2 || event.shiftKey || this.intents.isNegative();
     const reach = isTouch ? FINGER_PX : DRAG_PX;
-    this.#drag = { kind, start, screen, last: screen, isOther, reach, hasMoved: false };
+    const place = kind === "prompt" ? this.intents.pointAt(start) : null;
+    this.#drag = { kind, start, screen, last: screen, isOther, reach, place, hasMoved: false };
     if (kind === "stroke") {
-      this.intents.strokeStart(start, (this.intents.tool() === "eraser") !== isOther);
-    } else if (kind === "prompt" && isTouch && !isOther) {
+      this.intents.strokeStart(start, isOther);
+    } else if (kind === "prompt" && isTouch && !isOther && place === null) {
       this.#long = setTimeout(() => this.#press(this.#drag), LONG_MS);
     }
   }
@@ -81,6 +84,11 @@ export class Pointer {
     this.#drag = null;
     navigator.vibrate?.(20);
     this.intents.click(drag.start, 0);
+  }
+
+  #onMap(event) {
+    const corner = this.canvas.getBoundingClientRect();
+    return event.button === 0 && this.intents.mapTo(event.clientX - corner.left, event.clientY - corner.top);
   }
 
   #kindOf(event) {
@@ -103,7 +111,10 @@ export class Pointer {
     }
     const away = Math.hypot(event.clientX - drag.screen[0], event.clientY - drag.screen[1]);
     drag.hasMoved ||= away > drag.reach;
-    if (drag.kind === "pan") {
+    if (drag.kind === "map") {
+      const corner = this.canvas.getBoundingClientRect();
+      this.intents.mapTo(event.clientX - corner.left, event.clientY - corner.top);
+    } else if (drag.kind === "pan") {
       this.viewport.pan(event.clientX - drag.last[0], event.clientY - drag.last[1]);
     } else if (drag.kind === "stroke") {
       // all positions between two frames, so that a fast stroke stays smooth
@@ -111,6 +122,8 @@ export class Pointer {
       for (const part of events.length ? events : [event]) {
         this.intents.strokeTo(this.viewport.ofEvent(part));
       }
+    } else if (drag.kind === "prompt" && drag.hasMoved && drag.place !== null) {
+      this.intents.pointTo(drag.place, point);
     } else if (drag.kind === "prompt" && drag.hasMoved && !drag.isOther) {
       this.intents.dragBox(boxOf(drag.start, point));
     }
@@ -140,6 +153,10 @@ export class Pointer {
   }
 
   #finishPrompt(drag, point, event) {
+    if (drag.hasMoved && drag.place !== null) {
+      this.intents.pointEnd();
+      return;
+    }
     if (drag.hasMoved && !drag.isOther) {
       this.intents.box(boxOf(drag.start, point));
       return;
@@ -153,8 +170,9 @@ export class Pointer {
       this.intents.doubleClick(drag.start);
       return;
     }
-    this.#last = drag.isOther ? null : { at: now, screen: drag.screen };
-    this.intents.click(drag.start, drag.isOther ? 0 : 1);
+    this.#last = drag.isOther || drag.place !== null ? null : { at: now, screen: drag.screen };
+    if (drag.place !== null) this.intents.pointRemove(drag.place);
+    else this.intents.click(drag.start, drag.isOther ? 0 : 1);
   }
 
   /** `isDropped`: a stroke in progress is discarded. */

@@ -5,6 +5,7 @@ import { Prompter } from "./prompter.js";
 import { promptOf, withPoint } from "./work.js";
 
 const REST_PX = 5; // no preview this close to a click, so that its result stays visible
+const POINT_PX = 8; // this close to a click, it is meant
 const BUSY_MS = 400; // a longer wait is announced
 
 export const pixelOf = ([x, y]) => ({ x: Math.floor(x), y: Math.floor(y) });
@@ -17,6 +18,7 @@ export class Prompts {
   preview = null; // a mask
   dragBox = null; // a box that is being drawn
   finishSoon = false; // as soon as the model has answered
+  #move = null; // {place, to}: a click that is being dragged
 
   constructor(editor) {
     this.editor = editor;
@@ -60,8 +62,48 @@ export class Prompts {
     editor.pick(pixel);
   }
 
+  /** The place in the list of the click that is drawn at a place of the image; null without one. */
+  pointAt([x, y]) {
+    const { session, viewport } = this.editor;
+    const distances = (session.current?.points ?? []).map((point) => Math.hypot(point.x + 0.5 - x, point.y + 0.5 - y) * viewport.scale);
+    const least = Math.min(...distances);
+    return least <= POINT_PX ? distances.lastIndexOf(least) : null;
+  }
+
+  /** The clicks of the mask in progress, with the one that is dragged where the pointer is. */
+  get shownPoints() {
+    const points = this.editor.session.current?.points ?? [];
+    return this.#move ? points.map((point, i) => (i === this.#move.place ? { ...point, ...this.#move.to } : point)) : points;
+  }
+
+  movePoint(place, point) {
+    const to = pixelOf(point);
+    if (this.#isInside(to)) this.#move = { place, to };
+    this.editor.frames.request();
+  }
+
+  endMove() {
+    const move = this.#move;
+    this.#move = null;
+    const point = move && this.editor.session.current?.points[move.place];
+    if (point && (point.x !== move.to.x || point.y !== move.to.y)) this.#changePoint(() => this.editor.session.movePoint(move.place, move.to));
+    else this.editor.frames.request();
+  }
+
+  removePoint(place) {
+    if (this.editor.session.current?.points[place]) this.#changePoint(() => this.editor.session.removePoint(place));
+  }
+
+  #changePoint(change) {
+    change();
+    this.clicked = this.preview = null;
+    this.finishSoon = false;
+    this.editor.update();
+  }
+
   showBox(box) {
     this.dragBox = box;
+    this.#move = null;
     this.preview = null;
     this.prompter.stopHover();
     this.editor.frames.request();
@@ -146,6 +188,7 @@ export class Prompts {
     const { spot, clicked } = this;
     if (!look.hasPreview || tool !== "prompt" || pointer.isBusy || session.isWaiting) return true;
     if (!spot || !this.#isInside(spot) || (spot.label === 0 && !this.#hasSubject)) return true;
+    if (this.pointAt([spot.x + 0.5, spot.y + 0.5]) !== null) return true; // a click here removes that one
     if (!clicked) return false;
     return Math.hypot(spot.x - clicked.x, spot.y - clicked.y) * this.editor.viewport.scale < REST_PX;
   }

@@ -1,5 +1,6 @@
 // Draws one frame: image, finished masks, what is selected or being made, prompts and cursors.
 
+import { drawGrid, drawMap } from "./aids.js";
 import { CURRENT_COLOUR, ERASE_COLOUR, PREVIEW_COLOUR, SELECTED_COLOUR } from "./colours.js";
 import { CRISP, outline, overlap, sprite } from "./layers.js";
 
@@ -18,7 +19,7 @@ export class Scene {
     this.context = canvas.getContext("2d", { alpha: false });
   }
 
-  /** `view`: {picture, layer, items, look, selected, current, preview, dragBox, brush, cursor}. */
+  /** `view`: {picture, view, layer, items, look, selected, current, ghost, preview, points, dragBox, brush, tool, cursor}. */
   draw(view) {
     const { context, viewport } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -30,14 +31,18 @@ export class Scene {
     if (!look.isHidden && !look.isSolo) this.#finished(view);
     if (selected && !look.isHidden) this.#mask(selected.mask, { rgb: selected.rgb, rim: SELECTED_COLOUR, opacity: 0.6, isMain: true });
     if (current?.mask) this.#mask(current.mask, { rgb: CURRENT_COLOUR, opacity: look.isContour ? 0 : 0.5, isMain: true });
+    if (view.ghost) this.#mask(view.ghost, { rgb: ERASE_COLOUR, opacity: 0.7 });
     if (view.preview) this.#mask(view.preview, { rgb: PREVIEW_COLOUR, opacity: current?.mask ? 0.1 : 0.28 });
     // from here on in screen pixels
     context.setTransform(viewport.ratio, 0, 0, viewport.ratio, 0, 0);
+    if (view.view.hasGrid) drawGrid(context, viewport);
     if (view.dragBox) this.#box(view.dragBox, true);
     else if (current?.box) this.#box(current.box, false);
-    for (const point of current?.points ?? []) this.#point(point);
+    for (const point of view.points) this.#point(point);
+    view.tool?.paint?.(context, viewport);
     if (view.brush) this.#brush(view.brush);
     if (view.cursor) this.#cursor(view.cursor);
+    if (view.view.hasMap) drawMap(context, viewport, view.picture.at(0));
   }
 
   #image(picture) {

@@ -8,8 +8,8 @@ import { History } from "./history.js";
 import { idsIn, pastFromJson, pastToJson } from "./past.js";
 import { Mask } from "../shared/rle.js";
 import {
-  iouOf, isWaiting, keyOf, newWork, promptOf, trustedIouOf, withAnswer, withBox, withCandidate,
-  withPoint, withStroke, workFromJson, workToJson,
+  iouOf, isWaiting, keyOf, newWork, placed, promptOf, trustedIouOf, withAnswer, withBox, withCandidate,
+  withoutPoint, withPoint, withPointMoved, withStroke, workFromJson, workToJson,
 } from "./work.js";
 
 const FORMAT = 1; // of drafts
@@ -59,7 +59,8 @@ export class Session {
     return this.current !== null && isWaiting(this.current);
   }
 
-  #commit(changes) {
+  /** One step that can be undone. `changes`: any of masks, current and rejected. */
+  commit(changes) {
     this.history.commit({ ...this.state, ...changes });
     this.#settle();
   }
@@ -107,13 +108,29 @@ export class Session {
   addPoint(selectedId, point) {
     const work = this.workFor(selectedId);
     this.#event = this.log.note(work.id, { kind: "click", ...point });
-    this.#commit({ current: withPoint(work, point) });
+    this.commit({ current: withPoint(work, point) });
+  }
+
+  /** Several clicks as one step. */
+  addPoints(selectedId, points, event) {
+    this.changePrompt(points.reduce((work, point) => withPoint(work, point), this.workFor(selectedId)), event);
+  }
+
+  removePoint(place) {
+    const { current } = this;
+    this.changePrompt(withoutPoint(current, place), { kind: "remove", ...current.points[place] });
+  }
+
+  movePoint(place, { x, y }) {
+    const { current } = this;
+    const { x: left, y: top, label } = current.points[place];
+    this.changePrompt(withPointMoved(current, place, { x, y }), { kind: "move", x, y, label, path: [[left, top], [x, y]] });
   }
 
   setBox(selectedId, box) {
     const work = this.workFor(selectedId);
     this.#event = this.log.note(work.id, { kind: "box", box_xyxy: box });
-    this.#commit({ current: withBox(work, box) });
+    this.commit({ current: withBox(work, box) });
   }
 
   /** Removes the last click from the work and from its log. */
@@ -139,31 +156,43 @@ export class Session {
     if (!current?.answer?.masks[candidate] || candidate === current.candidate) return false;
     const next = withCandidate(current, candidate);
     this.log.note(current.id, { kind: "candidate", candidate, predicted_iou: clamped(iouOf(next)) });
-    this.#commit({ current: next });
+    this.commit({ current: next });
     return true;
   }
 
-  addStroke(work, stroke, { isErasing, radius, path }) {
-    this.log.note(work.id, { kind: isErasing ? "erase" : "brush", radius, path });
-    this.#commit({ current: withStroke(work, stroke, isErasing) });
+  /** `event`: what is logged, of schema `Event`. */
+  addStroke(work, stroke, isErasing, event) {
+    this.log.note(work.id, event);
+    this.commit({ current: withStroke(work, stroke, isErasing) });
+  }
+
+  /** Changes the prompt of the mask in progress as `event` says. */
+  changePrompt(work, event) {
+    this.#event = this.log.note(work.id, event);
+    this.commit({ current: work });
+  }
+
+  /** Keeps a work's number from being given again, for one that is finished without having been in progress. */
+  claim(work) {
+    this.#number = Math.max(this.#number, work.number);
+  }
+
+  /** A work for one more mask of the image. */
+  workOf(base) {
+    this.#number += 1;
+    return newWork(newId(), { number: this.#number, base });
   }
 
   /** Returns the finished work; null if its mask is empty. */
   finish() {
     const { current } = this;
     if (!current?.mask || current.mask.isEmpty) return null;
-    this.#commit({ current: null, masks: this.#placed(current) });
+    this.commit({ current: null, masks: placed(this.state.masks, current) });
     return current;
   }
 
-  #placed(work) {
-    const { masks } = this.state;
-    const isKnown = masks.some((other) => other.id === work.id);
-    return isKnown ? masks.map((other) => (other.id === work.id ? work : other)) : [...masks, work];
-  }
-
   drop() {
-    if (this.current) this.#commit({ current: null });
+    if (this.current) this.commit({ current: null });
   }
 
   /** Rejects a pre-filled mask, or deletes an own one; if that was a fix, the fixed mask is rejected. */
@@ -172,14 +201,14 @@ export class Session {
     const own = masks.find((work) => work.id === id);
     const gone = own ? own.replaces : id;
     const isNew = gone !== null && !rejected.includes(gone);
-    this.#commit({
+    this.commit({
       masks: masks.filter((work) => work.id !== id),
       rejected: isNew ? [...rejected, gone] : rejected,
     });
   }
 
   restore(id) {
-    this.#commit({ rejected: this.state.rejected.filter((other) => other !== id) });
+    this.commit({ rejected: this.state.rejected.filter((other) => other !== id) });
   }
 
   /** One step up (1) or down (-1) among one's own masks; false at the end. */
@@ -189,7 +218,7 @@ export class Session {
     const to = from + step;
     if (from < 0 || to < 0 || to >= masks.length) return false;
     [masks[from], masks[to]] = [masks[to], masks[from]];
-    this.#commit({ masks });
+    this.commit({ masks });
     return true;
   }
 

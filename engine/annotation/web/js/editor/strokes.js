@@ -19,6 +19,7 @@ export class Strokes {
     const most = Math.max(...this.editor.size) / 2;
     const next = this.radius * STEP ** direction;
     this.radius = Math.round(Math.min(most, Math.max(MIN_RADIUS, next)) * 100) / 100;
+    this.editor.announce(`Brush radius ${Math.round(this.radius)} pixels.`);
   }
 
   start(point, isErasing) {
@@ -52,11 +53,13 @@ export class Strokes {
     this.editor.frames.request();
   }
 
-  /** Discards the stroke. */
+  /** Discards the stroke; true if there was one. */
   drop() {
+    if (!this.#stroke) return false;
     this.#stroke = null;
     this.editor.log.turnTo(this.editor.session.current?.id ?? null);
     this.editor.frames.request();
+    return true;
   }
 
   end() {
@@ -68,16 +71,11 @@ export class Strokes {
     }
     this.#stroke = null;
     const { isErasing, path } = stroke;
-    this.editor.session.addStroke(stroke.work, stroke.mask, { isErasing, radius: this.radius, path });
+    const event = { kind: isErasing ? "erase" : "brush", radius: this.radius, path };
+    this.editor.session.addStroke(stroke.work, stroke.mask, isErasing, event);
     this.editor.selected = stroke.subject;
     this.editor.prompts.clicked = null;
     this.editor.update();
-  }
-
-  /** One dab, for the keyboard. */
-  dab(point) {
-    this.start(point, this.editor.tool === "eraser");
-    this.end();
   }
 
   /** The work including the stroke in progress; null between strokes. */
@@ -91,7 +89,7 @@ export class Strokes {
   /** The brush's outline at a place of the image. */
   ring(place) {
     const { tool } = this.editor;
-    if (tool === "prompt" || !place) return null;
+    if (!["brush", "eraser"].includes(tool) || !place) return null;
     const isErasing = this.#stroke ? this.#stroke.isErasing : tool === "eraser";
     return { x: place[0], y: place[1], radius: this.radius, isErasing };
   }

@@ -88,6 +88,14 @@ export class Viewport {
     this.#settle();
   }
 
+  /** Moves an image point to the middle.
+   * @param {number[]} point */
+  center([x, y]) {
+    this.x = this.width / 2 - x * this.scale;
+    this.y = this.height / 2 - y * this.scale;
+    this.#settle();
+  }
+
   /** Moves the image as little as needed to make a box visible. */
   reveal([x0, y0, x1, y1], margin = 40) {
     const [left, top] = this.fromImage(x0, y0);

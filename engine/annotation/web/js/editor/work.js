@@ -127,6 +127,44 @@ export function withStroke(work, stroke, isErasing) {
   return composed(next);
 }
 
+/** With exactly this mask, as if it had been painted.
+ * @param {Work} work
+ * @param {Mask} target */
+export function withMask(work, target) {
+  const from = work.mask ?? Mask.empty(target.width, target.height);
+  return withStroke(withStroke(work, from.minus(target), true), target.minus(from), false);
+}
+
+/** Without one of its clicks. The answer so far followed from it, so it is no longer the former one.
+ * @param {Work} work
+ * @param {number} place of the click */
+export function withoutPoint(work, place) {
+  return withPoints(work, work.points.filter((_, i) => i !== place));
+}
+
+/** With a click somewhere else.
+ * @param {Work} work
+ * @param {number} place
+ * @param {{x: number, y: number}} to */
+export function withPointMoved(work, place, { x, y }) {
+  return withPoints(work, work.points.map((point, i) => (i === place ? { ...point, x, y } : point)));
+}
+
+/** @param {Work} work
+ * @param {Point[]} points */
+function withPoints(work, points) {
+  const hasPrompt = points.length > 0 || work.box !== null;
+  return composed({ ...work, points, former: null, ...(hasPrompt ? {} : { answer: null, candidate: 0 }) });
+}
+
+/** Works with this one in its place, or at the end.
+ * @param {Work[]} works
+ * @param {Work} work */
+export function placed(works, work) {
+  const isKnown = works.some((other) => other.id === work.id);
+  return isKnown ? works.map((other) => (other.id === work.id ? work : other)) : [...works, work];
+}
+
 function formerOf(work) {
   if (!work.answer?.token) return work.former;
   return { token: work.answer.token, candidate: work.candidate };

@@ -109,6 +109,7 @@ function goToSignIn() {
   if (location.pathname !== "/sign-in") location.assign("/sign-in");
 }
 
+const queryOf = (values) => new URLSearchParams(Object.entries(values).map(([name, value]) => [name, String(value)]));
 const task = (id) => `/api/tasks/${encodeURIComponent(id)}`;
 const action = (name) => `/api/actions/${encodeURIComponent(name)}`;
 const long = { timeoutMs: LONG_TIMEOUT_MS };
@@ -144,6 +145,14 @@ export const api = {
   comment: (id, body) => send("POST", `${task(id)}/comments`, body),
   comments: (imageId) => call("GET", `/api/images/${encodeURIComponent(imageId)}/comments`),
 
+  /** About `count` regions of like pixels in a part of an image: the bytes that the route describes.
+   * @returns {Promise<ArrayBuffer>} */
+  regions: async (id, [x0, y0, x1, y1], count, between, { signal }) => {
+    const query = queryOf({ x0, y0, x1, y1, count, ...between });
+    const response = await fetch(`/api/images/${encodeURIComponent(id)}/regions?${query}`, { credentials: "same-origin", signal });
+    return response.ok ? response.arrayBuffer() : answerOf(response);
+  },
+
   guidelines: () => call("GET", "/api/guidelines"),
   overview: () => call("GET", "/api/overview"),
   /** The fields of the actions have the values that suit the dataset, the first one by default. */
@@ -169,10 +178,11 @@ export const api = {
   reopen: (id) => send("POST", `/api/browse/finished/${encodeURIComponent(id)}/reopen`),
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
 
-  /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */
-  imageUrl: (id, side) => {
-    const path = `/api/images/${encodeURIComponent(id)}/pixels`;
-    return side ? `${path}?side=${Math.round(side)}` : path;
+  /** Address of an image's pixels; with `side` the longer side is at most that many pixels, with `between`
+   * ({low, high}) these percentiles of the stored values are black and white. */
+  imageUrl: (id, side, between = null) => {
+    const query = queryOf({ ...(side ? { side: Math.round(side) } : {}), ...between });
+    return `/api/images/${encodeURIComponent(id)}/pixels${query.size ? `?${query}` : ""}`;
   },
 };
 

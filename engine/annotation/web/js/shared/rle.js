@@ -105,6 +105,26 @@ export class Mask {
   }
 }
 
+/** The pixels of any of the masks, which are of one image.
+ * @param {Mask[]} masks at least one
+ * @returns {Mask} */
+export function unionOf(masks) {
+  if (masks.length === 1) return masks[0];
+  const half = masks.length >> 1; // by halves, so that many small masks cost no more than their runs
+  return unionOf(masks.slice(0, half)).union(unionOf(masks.slice(half)));
+}
+
+/** Appends a run of pixels to a list of edges that end at or before its beginning; empty ones are left out.
+ * @param {number[]} edges
+ * @param {number} begin
+ * @param {number} end */
+export function addRun(edges, begin, end) {
+  if (begin >= end) return;
+  if (edges.at(-1) === begin) edges.pop();
+  else edges.push(begin);
+  edges.push(end);
+}
+
 /** Calls `visit` for every unbroken piece of every column, from left to right.
  * @param {Uint32Array} edges
  * @param {number} height

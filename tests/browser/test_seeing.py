@@ -1,0 +1,130 @@
+"""The view: adjusted values, a stretched histogram, grid, ruler and map."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Page
+
+from storage.catalog import NewImage
+from tests.annotation.site import Site, make_site, served
+from tests.browser import driver
+from tests.browser.conftest import SIZE, Shot
+
+pytestmark = pytest.mark.slow
+
+
+def shown(page: Page, x: float, y: float) -> list[int]:
+    """The colour of an image pixel on the screen, RGB."""
+    page.wait_for_timeout(60)  # a frame
+    found: list[int] = page.evaluate(
+        f"""(() => {{
+            const canvas = document.getElementById("canvas");
+            const [left, top] = {driver.EDITOR}.viewport.fromImage({x} + 0.5, {y} + 0.5);
+            const data = canvas.getContext("2d").getImageData(left, top, 1, 1).data;
+            return [...data].slice(0, 3);
+        }})()"""
+    )
+    return found
+
+
+def slide(page: Page, name: str, value: float) -> None:
+    page.get_by_label(name, exact=True).fill(str(value))
+
+
+def test_values_are_adjusted_on_the_screen_only(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    page.mouse.move(5, 5)
+    before = shown(page, 100, 20)
+    page.keyboard.press("Shift+I")
+    assert shown(page, 100, 20) == [255 - value for value in before]
+    page.keyboard.press("i")
+    slide(page, "Gamma", 2)
+    inverted = shown(page, 100, 20)
+    assert inverted != [255 - value for value in before]
+    shot(page, "view-inverted")
+    page.locator(".editor-panel [data-action=invert]").click()
+    slide(page, "Gamma", 0)
+    slide(page, "Brightness", -40)
+    assert all(now < then for now, then in zip(shown(page, 100, 20), before, strict=True))
+    page.get_by_role("button", name="Red", exact=True).click()
+    red = shown(page, 100, 20)
+    assert len(set(red)) == 1
+    page.reload()  # the settings stay in this tab
+    driver.settled(page)
+    page.mouse.move(5, 5)
+    assert shown(page, 100, 20) == red
+    page.keyboard.press("Shift+V")
+    assert shown(page, 100, 20) == before
+
+
+def test_a_deep_image_is_stretched_by_the_server(tmp_path: Path, page: Page, shot: Shot) -> None:
+    site = make_site(tmp_path / "ws", images=1, size=SIZE, kind="capsules")
+    scene = cv2.cvtColor(site.scenes[0].image_HWC, cv2.COLOR_RGB2GRAY)
+    deep = 1_000 + scene.astype(np.uint16)  # one level of 256 of the whole range
+    deep[:8] = 65_535
+    data = cv2.imencode(".png", deep)[1].tobytes()
+    site.workspace.objects.put("images/deep.png", data)
+    image = NewImage(
+        sha256=sha256(data).hexdigest(),
+        key="images/deep.png",
+        file_name="deep.png",
+        height=SIZE[0],
+        width=SIZE[1],
+    )
+    site.image_ids[:] = site.workspace.catalog.images.add_many(site.dataset_id, [image]).ids
+    site.annotate()
+    with served(site.workspace, local=True) as url:
+        driver.open_task(page, url)
+        page.mouse.move(5, 5)
+        places = [(x, y) for x in range(20, 400, 60) for y in range(20, 300, 60)]
+        dark = [shown(page, x, y)[0] for x, y in places]
+        assert max(dark) < 8
+        page.keyboard.press("i")
+        with page.expect_response(lambda answer: "low=3" in answer.url) as answered:
+            slide(page, "Stretch the histogram", 3)
+        assert answered.value.ok
+        page.wait_for_timeout(300)
+        bright = [shown(page, x, y)[0] for x, y in places]
+        assert max(bright) - min(bright) > 150
+        shot(page, "view-stretched")
+
+
+def test_grid_ruler_and_map(site: Site, url: str, page: Page, shot: Shot) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    before = shown(page, 49.5, 150)
+    page.keyboard.press("Shift+G")
+    assert shown(page, 49.5, 150) != before
+    page.keyboard.press("r")
+    driver.drag(page, (100, 100), (160, 180))
+    assert page.evaluate(f"{driver.EDITOR}.drawing.length") == pytest.approx(100, abs=0.5)
+    assert "100" in page.locator("#announce").inner_text()
+    shot(page, "view-grid-ruler")
+    page.keyboard.press("Escape")
+    assert page.evaluate(f"{driver.EDITOR}.drawing.length") == 0
+    page.keyboard.press("v")
+    for _ in range(6):
+        page.keyboard.press("+")
+    page.wait_for_timeout(60)
+    shot(page, "view-map")
+    editor = driver.EDITOR
+    box = page.evaluate(
+        f"import('/static/js/editor/aids.js').then((a) => a.mapBox({editor}.viewport))"
+    )
+    left, top = page.evaluate(
+        "(() => { const b = document.getElementById('canvas').getBoundingClientRect();"
+        " return [b.left, b.top]; })()"
+    )
+    page.mouse.click(left + box[0] + box[2] * 0.75, top + box[1] + box[3] * 0.25)
+    seen = page.evaluate(f"{editor}.viewport.seen")
+    assert (seen[0] + seen[2]) / 2 == pytest.approx(SIZE[1] * 0.75, abs=2)
+    assert (seen[1] + seen[3]) / 2 == pytest.approx(SIZE[0] * 0.25, abs=2)
+    assert driver.steps(page) == []  # it was no click on the image

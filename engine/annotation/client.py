@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from engine.annotation.access import COOKIE
 from engine.annotation.actions import Values
+from engine.annotation.browse_schemas import OwnWork
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import (
     ActionPlan,
@@ -35,6 +37,7 @@ from engine.annotation.schemas import (
     Submitted,
     TaskView,
 )
+from engine.annotation.work_schemas import WaitingPage, WorkView
 from storage.catalog import TaskKind
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -197,6 +200,30 @@ class Client:
         """An image as JPEG, its longer side at most `side` pixels."""
         query = "" if side is None else f"?side={side}"
         return self._send("GET", f"/api/images/{image_id}/pixels{query}").content
+
+    def work(self, since: datetime) -> WorkView:
+        """One's own tasks, what one has done since a time, and the datasets that one sees."""
+        return self._call(WorkView, "GET", f"/api/work?{urlencode({'since': since.isoformat()})}")
+
+    def waiting(self, dataset: str, *, offset: int = 0, limit: int = 60) -> WaitingPage:
+        """The open tasks of a dataset that one may take."""
+        query = urlencode({"dataset": dataset, "offset": offset, "limit": limit})
+        return self._call(WaitingPage, "GET", f"/api/work/waiting?{query}")
+
+    def take(self, task_id: int) -> None:
+        """Take a task out of the queue's order; `next_task` returns it."""
+        self._send("POST", f"/api/work/tasks/{task_id}/take")
+
+    def finished(self, *, dataset: str | None = None, offset: int = 0, limit: int = 60) -> OwnWork:
+        """The tasks that one has submitted, the latest first."""
+        query: dict[str, str | int] = {"offset": offset, "limit": limit}
+        if dataset is not None:
+            query["dataset"] = dataset
+        return self._call(OwnWork, "GET", f"/api/browse/finished?{urlencode(query)}")
+
+    def reopen(self, task_id: int) -> None:
+        """Take a submitted task again; `next_task` returns it."""
+        self._send("POST", f"/api/browse/finished/{task_id}/reopen")
 
     def overview(self) -> Overview:
         """The figures of the dashboard."""

@@ -15,6 +15,7 @@ from engine.annotation.browse_names import SuggestionsOf
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
+from engine.annotation.own_day import OwnDay
 from engine.annotation.own_work import FinishedWork
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter
@@ -96,6 +97,7 @@ class AnnotationService:
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)
+        self.own_day = OwnDay(catalog, queue, self.gold.rules)
         self.lease_seconds = lease_seconds
         self.draft_seconds = max(draft_seconds, lease_seconds)
 
@@ -128,6 +130,16 @@ class AnnotationService:
         view = self.views.view(task, annotator)
         self.prefetch(kinds, dataset_ids)
         return NextTaskView(task=view, waiting=view.waiting)
+
+    def take(self, annotator: Annotator, task_id: int) -> None:
+        """Lease a task that the annotator has chosen, with its image ready.
+
+        Raises:
+            RefusedError: as `OwnDay.take`, or the image cannot be read.
+        """
+        task = self.own_day.take(annotator, task_id, self.lease_seconds)
+        if not self._is_ready(task):
+            raise not_found("this image cannot be read and has left the queue; choose another one")
 
     def view(self, annotator: Annotator, task_id: int) -> TaskView:
         """A task that the annotator holds.
@@ -219,6 +231,19 @@ class AnnotationService:
         """
         if not self.access.may_see(annotator, image_id):
             raise not_found(f"you have no image {image_id}")
+        return self._picture(image_id, side)
+
+    def thumbnail(self, annotator: Annotator, image_id: int, side: int) -> bytes:
+        """The same, also for those who may choose the image from the queue.
+
+        Raises:
+            RefusedError: as `picture`.
+        """
+        if not self.own_day.may_take(annotator, image_id):
+            return self.picture(annotator, image_id, side)
+        return self._picture(image_id, side)
+
+    def _picture(self, image_id: int, side: int | None) -> bytes:
         try:
             return self.pictures.get(image_id, side)
         except (NotFoundError, BadImageError) as error:

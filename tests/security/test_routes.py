@@ -8,12 +8,12 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from engine.annotation import browse_routes
 from engine.annotation.access import COOKIE
 from engine.annotation.admission import GuardedRoute
+from engine.annotation.app import ROUTERS
 from engine.annotation.browse_routes import CHOSEN
 from engine.annotation.client import Client
-from engine.annotation.routes import MAX_BODY, PROMPT, WORDS, router
+from engine.annotation.routes import MAX_BODY, PROMPT, WORDS
 from flows.page.make_app import make_app
 from tests.annotation.site import Site
 from tests.security.conftest import raw
@@ -59,6 +59,9 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("GET", "/browse/finished"): ("annotator", "browse", 0),
     ("GET", "/browse/finished/{task_id}"): ("annotator", "browse", 0),
     ("POST", "/browse/finished/{task_id}/reopen"): ("annotator", "change", 0),
+    ("GET", "/work"): ("annotator", "browse", 0),
+    ("GET", "/work/waiting"): ("annotator", "browse", 0),
+    ("POST", "/work/tasks/{task_id}/take"): ("annotator", "change", 0),
     ("POST", "/browse/review"): ("reviewer", "change", CHOSEN),
     ("POST", "/browse/annotate"): ("reviewer", "change", CHOSEN),
     ("POST", "/browse/reject"): ("reviewer", "change", CHOSEN),
@@ -68,7 +71,17 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
 ALL_DATASETS = {("GET", "/overview"), ("GET", "/jobs"), ("GET", "/jobs/{job_id}")}
 
 BESIDES = {
-    *("/", "/annotate", "/review", "/browse", "/dashboard", "/sign-in", "/static", "/favicon.ico"),
+    *(
+        "/",
+        "/work",
+        "/annotate",
+        "/review",
+        "/browse",
+        "/dashboard",
+        "/sign-in",
+        "/static",
+        "/favicon.ico",
+    ),
     *("/api/openapi.json", "/metrics"),
 }
 """What is there beside the interface: pages that say nothing, and metrics, which have a guard."""
@@ -86,11 +99,11 @@ LADDER = ("annotator", "reviewer", "admin")
 def routes() -> dict[KEY, GuardedRoute]:
     """The routes of the app."""
     found: dict[KEY, GuardedRoute] = {}
-    for prefix, routes in (("", router.routes), ("/browse", browse_routes.router.routes)):
-        for route in routes:
+    for prefix, router in ROUTERS.items():
+        for route in router.routes:
             assert isinstance(route, GuardedRoute), f"{route} has no rule"
             (method,) = sorted(route.methods or ())
-            found[method, f"{prefix}{route.path}"] = route
+            found[method, f"{prefix}{route.path}".removeprefix("/api")] = route
     return found
 
 

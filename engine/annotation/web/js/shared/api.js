@@ -111,6 +111,7 @@ function goToSignIn() {
 
 const task = (id) => `/api/tasks/${encodeURIComponent(id)}`;
 const action = (name) => `/api/actions/${encodeURIComponent(name)}`;
+const page = (offset, limit, dataset) => new URLSearchParams({ offset, limit, ...(dataset ? { dataset } : {}) });
 const long = { timeoutMs: LONG_TIMEOUT_MS };
 
 export const api = {
@@ -162,10 +163,14 @@ export const api = {
   /** `command`: review, annotate, reject or label; `chosen`: a ChosenMasks, ChosenImages or LabelledMasks. */
   browseCommand: (command, chosen) => send("POST", `/api/browse/${command}`, chosen, long),
   /** The visitor's own submitted tasks, and the masks of one. */
-  finished: (offset, limit, /** @type {Options} */ { signal } = {}) =>
-    call("GET", `/api/browse/finished?offset=${offset}&limit=${limit}`, undefined, { signal }),
+  finished: (offset, limit, /** @type {Options & {dataset?: string}} */ { signal, dataset } = {}) =>
+    call("GET", `/api/browse/finished?${page(offset, limit, dataset)}`, undefined, { signal }),
   finishedTask: (id) => call("GET", `/api/browse/finished/${encodeURIComponent(id)}`),
   reopen: (id) => send("POST", `/api/browse/finished/${encodeURIComponent(id)}/reopen`),
+  /** `since`: a Date. */
+  work: (since) => call("GET", `/api/work?${new URLSearchParams({ since: since.toISOString() })}`),
+  waiting: (dataset, offset, limit) => call("GET", `/api/work/waiting?${page(offset, limit, dataset)}`),
+  take: (id) => send("POST", `/api/work/tasks/${encodeURIComponent(id)}/take`, undefined, long),
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
 
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */

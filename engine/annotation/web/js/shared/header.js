@@ -4,6 +4,7 @@ import { api } from "./api.js";
 import { el, toast } from "./dom.js";
 
 const PAGES = [
+  { name: "work", title: "Work", roles: ["annotator", "reviewer", "admin"] },
   { name: "annotate", title: "Annotate", roles: ["annotator", "reviewer", "admin"] },
   { name: "review", title: "Review", roles: ["reviewer", "admin"] },
   { name: "browse", title: "Browse", roles: ["annotator", "reviewer", "admin"] },

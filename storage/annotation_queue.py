@@ -26,6 +26,7 @@ from storage.catalog.tasks import (
     Task,
     TaskQueries,
     TaskResult,
+    not_gold,
     of_datasets,
     of_work,
     task_of,
@@ -260,6 +261,15 @@ class AnnotationQueue(TaskQueries):
             *([] if annotator_id is None else [TaskRow.reserved_for == annotator_id]),
         )
         return self._sessions.change(statement.values(reserved_for=None))
+
+    def unreserve(self, *, annotator_id: int) -> int:
+        """Let everybody take the open tasks that are reserved for an annotator; returns their
+        number. Gold tasks leave the queue: they are scored for one person only."""
+        reserved = update(TaskRow).where(
+            TaskRow.state == TaskState.OPEN, TaskRow.reserved_for == annotator_id
+        )
+        self._sessions.change(reserved.where(~not_gold()).values(state=TaskState.SKIPPED))
+        return self._sessions.change(reserved.where(not_gold()).values(reserved_for=None))
 
     def requeue(self, dataset_id: int) -> int:
         """Reopen tasks that left the queue without a result: those skipped by too many annotators,

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from engine.annotation import browse_routes, routes, work_routes
+from engine.annotation import browse_routes, routes, team_routes, work_routes
 from engine.annotation.access import COOKIE, Access, RateLimits, Sight
 from engine.annotation.actions import Actions, Reports
 from engine.annotation.admission import LARGE_AT_ONCE
@@ -44,12 +44,14 @@ HTTP = {
 ROUTERS = {
     "/api": routes.router,
     "/api/browse": browse_routes.router,
+    "/api/team": team_routes.router,
     "/api/work": work_routes.router,
 }
 """The HTTP interface, by the start of its addresses."""
 
 PAGES = {
     "/work": "work.html",
+    "/team": "team.html",
     "/annotate": "annotate.html",
     "/review": "review.html",
     "/browse": "browse.html",

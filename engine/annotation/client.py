@@ -37,6 +37,7 @@ from engine.annotation.schemas import (
     Submitted,
     TaskView,
 )
+from engine.annotation.team_client import TeamClient
 from engine.annotation.work_schemas import WaitingPage, WorkView
 from storage.catalog import TaskKind
 
@@ -53,17 +54,21 @@ class Client:
         *,
         token: str | None = None,
         session: str | None = None,
+        api_token: str | None = None,
         timeout: float = 30.0,
     ) -> None:
         """
         Args:
             url: of the server, e.g. http://127.0.0.1:8765.
             token: of a one-time sign-in link (the part after #).
-            session: of an earlier client (`Client.session`). A local server may need neither.
+            session: of an earlier client (`Client.session`).
+            api_token: made by an admin on the page Team. A local server may need none of them.
         """
         cookies = {} if session is None else {COOKIE: session}
-        self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies)
+        headers = {} if api_token is None else {"Authorization": f"Bearer {api_token}"}
+        self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies, headers=headers)
         self._csrf = ""
+        self.team = TeamClient(self._send)
         if token is not None:
             self.me = self._call(Me, "POST", "/api/sign-in", {"token": token})
         else:

@@ -111,6 +111,7 @@ function goToSignIn() {
 
 const task = (id) => `/api/tasks/${encodeURIComponent(id)}`;
 const action = (name) => `/api/actions/${encodeURIComponent(name)}`;
+const person = (id) => `/api/team/people/${encodeURIComponent(id)}`;
 const page = (offset, limit, dataset) => new URLSearchParams({ offset, limit, ...(dataset ? { dataset } : {}) });
 const long = { timeoutMs: LONG_TIMEOUT_MS };
 
@@ -171,6 +172,18 @@ export const api = {
   work: (since) => call("GET", `/api/work?${new URLSearchParams({ since: since.toISOString() })}`),
   waiting: (dataset, offset, limit) => call("GET", `/api/work/waiting?${page(offset, limit, dataset)}`),
   take: (id) => send("POST", `/api/work/tasks/${encodeURIComponent(id)}/take`, undefined, long),
+
+  team: () => call("GET", "/api/team"),
+  audit: () => call("GET", "/api/team/audit"),
+  /** `person`: a NewPerson; resolves to an Invitation. */
+  invite: (person) => send("POST", "/api/team/people", person),
+  inviteAgain: (id) => send("POST", `${person(id)}/invite`),
+  setRights: (id, rights) => send("PUT", person(id), rights),
+  /** `what`: enable or disable. */
+  setState: (id, what) => send("POST", `${person(id)}/${what}`),
+  makeToken: (given) => send("POST", "/api/team/tokens", given),
+  revokeToken: (id) => send("POST", `/api/team/tokens/${encodeURIComponent(id)}/revoke`),
+
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
 
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels. */

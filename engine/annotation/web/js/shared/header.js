@@ -9,6 +9,7 @@ const PAGES = [
   { name: "review", title: "Review", roles: ["reviewer", "admin"] },
   { name: "browse", title: "Browse", roles: ["annotator", "reviewer", "admin"] },
   { name: "dashboard", title: "Dashboard", roles: ["reviewer", "admin"] },
+  { name: "team", title: "Team", roles: ["admin"] },
 ];
 
 /** Fill `<header id="header">` (made if it is not there). Resolves to Me, or to null if the

@@ -26,6 +26,7 @@ from storage.catalog.tasks import (
     Task,
     TaskQueries,
     TaskResult,
+    not_gold,
     of_datasets,
     of_work,
     task_of,
@@ -68,6 +69,7 @@ class AnnotationQueue(TaskQueries):
         seconds: float = 600,
         dataset_ids: Collection[int] | None = None,
         run_id: str | None = None,
+        task_id: int | None = None,
     ) -> Task | None:
         """Lease the first task in the queue's order to one annotator. Tasks that are reserved for
         them, and those whose lease they let expire, come before others. Nobody gets a second copy
@@ -76,6 +78,7 @@ class AnnotationQueue(TaskQueries):
         Args:
             seconds: duration of the lease.
             dataset_ids: only tasks of these datasets; None: of all.
+            task_id: only this task.
 
         Returns:
             The task with its `lease_id`; None if none is free.
@@ -88,9 +91,10 @@ class AnnotationQueue(TaskQueries):
             raise ValueError(f"a lease needs kinds and a time, got {kinds} and {seconds} s")
         self.expire()
         free = [
-            *_free_for(annotator_id, kinds),
+            *free_for(annotator_id, kinds),
             *of_work(run_id=run_id),
             *of_datasets(dataset_ids),
+            *([] if task_id is None else [TaskRow.id == task_id]),
         ]
         choices = _in_order(annotator_id, free)
         now = self._clock()
@@ -98,8 +102,8 @@ class AnnotationQueue(TaskQueries):
             # one lease of an annotator at a time: two must not get two copies of an image
             mine_only = select(AnnotatorRow.id).where(AnnotatorRow.id == annotator_id)
             session.scalar(mine_only.with_for_update(key_share=True))
-            while (task_id := _first_of(session, choices)) is not None:
-                taken = update(TaskRow).where(*free, TaskRow.id == task_id)
+            while (found := _first_of(session, choices)) is not None:
+                taken = update(TaskRow).where(*free, TaskRow.id == found)
                 leased = count_changed(
                     session,
                     taken.values(
@@ -112,7 +116,7 @@ class AnnotationQueue(TaskQueries):
                     ),
                 )
                 if leased:  # else somebody else was faster: try the next one
-                    task = task_of(session.get_one(TaskRow, task_id))
+                    task = task_of(session.get_one(TaskRow, found))
                     session.commit()
                     return task
         return None
@@ -126,7 +130,7 @@ class AnnotationQueue(TaskQueries):
     ) -> Task | None:
         """The task that `lease` would give the annotator, if `exchange` takes it, else None."""
         self.expire()
-        free = [*_free_for(annotator_id, kinds), *of_datasets(dataset_ids)]
+        free = [*free_for(annotator_id, kinds), *of_datasets(dataset_ids)]
         with self._sessions.session() as session:
             task_id = _first_of(session, _in_order(annotator_id, free))
             fresh = select(TaskRow).where(TaskRow.id == task_id, *_fresh())
@@ -258,6 +262,15 @@ class AnnotationQueue(TaskQueries):
         )
         return self._sessions.change(statement.values(reserved_for=None))
 
+    def unreserve(self, *, annotator_id: int) -> int:
+        """Let everybody take the open tasks that are reserved for an annotator; returns their
+        number. Gold tasks leave the queue: they are scored for one person only."""
+        reserved = update(TaskRow).where(
+            TaskRow.state == TaskState.OPEN, TaskRow.reserved_for == annotator_id
+        )
+        self._sessions.change(reserved.where(~not_gold()).values(state=TaskState.SKIPPED))
+        return self._sessions.change(reserved.where(not_gold()).values(reserved_for=None))
+
     def requeue(self, dataset_id: int) -> int:
         """Reopen tasks that left the queue without a result: those skipped by too many annotators,
         and those whose image was quarantined. Finished runs stay as they are.
@@ -341,7 +354,7 @@ class AnnotationQueue(TaskQueries):
             return len(freed)
 
 
-def _free_for(annotator_id: int, kinds: Collection[TaskKind]) -> list[ColumnElement[bool]]:
+def free_for(annotator_id: int, kinds: Collection[TaskKind]) -> list[ColumnElement[bool]]:
     """Conditions for the open tasks that the annotator may take."""
     reserved_for = TaskRow.reserved_for
     return [

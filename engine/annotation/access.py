@@ -24,6 +24,12 @@ COOKIE = "dataengine_session"
 SESSION_SECONDS = 14 * 24 * 3600.0
 LINK_SECONDS = 7 * 24 * 3600.0
 
+LOCAL = "local"
+"""Name of the annotator that users of this machine are while no sign-in is required."""
+
+SCRIPT = "script:"
+"""Before the hash of an API token in `Visitor.session`."""
+
 MAX_BUCKETS = 10_000
 """Rate limits kept in memory; the oldest are dropped."""
 
@@ -35,12 +41,26 @@ class Visitor:
     annotator: Annotator
     csrf: str
     session: str = ""
-    """Hash of the session; empty for the local user without one."""
+    """Hash of the session, or of the API token after SCRIPT; empty for the local user."""
 
     @property
     def is_local(self) -> bool:
         """Whether they are admitted without a sign-in."""
         return not self.session
+
+    @property
+    def is_script(self) -> bool:
+        """Whether they sign their requests with an API token."""
+        return self.session.startswith(SCRIPT)
+
+    def need_person(self) -> None:
+        """Check that the visitor has signed in, so that a stolen API token makes no other tokens.
+
+        Raises:
+            RefusedError: they use an API token.
+        """
+        if self.is_script:
+            raise RefusedError(403, "script", "API tokens may not do this; sign in with a link")
 
     def need(self, role: str) -> None:
         """Check that the visitor has this role or a higher one.
@@ -136,9 +156,25 @@ class Access:
             return Visitor(person, self._local_csrf)
         raise RefusedError(401, "not_signed_in", "sign in with your link")
 
+    def script(self, token: str) -> Visitor:
+        """The visitor of an API token. Browsers do not send such a token by themselves, so it needs
+        no CSRF token beside it.
+
+        Raises:
+            RefusedError: the token is wrong, expired or revoked.
+        """
+        annotator = self._catalog.api_tokens.use(hashed(token))
+        if annotator is None:
+            raise RefusedError(401, "bad_token", "this API token is wrong, expired or revoked")
+        return Visitor(annotator, "", SCRIPT + hashed(token))
+
     def find_active(self, sessions: Collection[str]) -> dict[str, Annotator]:
         """The annotators of these sessions, by `Visitor.session`, without ended sessions."""
-        found = self._catalog.sign_ins.find_all([hash_ for hash_ in sessions if hash_])
+        scripts = [one.removeprefix(SCRIPT) for one in sessions if one.startswith(SCRIPT)]
+        people = [one for one in sessions if one and not one.startswith(SCRIPT)]
+        by_token = self._catalog.api_tokens.find_all(scripts) if scripts else {}
+        found = self._catalog.sign_ins.find_all(people)
+        found |= {SCRIPT + hash_: who for hash_, who in by_token.items()}
         person = self._local_annotator() if "" in sessions else None
         return found if person is None else {**found, "": person}
 

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from engine.annotation.access import COOKIE, Rate, check_csrf
+from engine.annotation.access import COOKIE, Access, Rate, Visitor, check_csrf
 from engine.annotation.callers import address_of, is_foreign, is_local
 from engine.annotation.errors import RefusedError
 
@@ -86,14 +86,27 @@ def _admit(request: Request, rule: Rule) -> None:
     if rule.role is None:
         state.limits.spend(address_of(request), rule.rate)
         return
-    visitor = state.access.visitor(request.cookies.get(COOKIE), is_local=is_local(request))
+    visitor = _visitor(request)
     state.limits.spend(str(visitor.annotator.id), rule.rate)
-    if request.method != "GET":
+    if request.method != "GET" and not visitor.is_script:
         check_csrf(visitor, request.headers.get("x-csrf-token"))
     visitor.need(rule.role)
     if rule.all_datasets:
         visitor.need_all_datasets()
     request.state.visitor = visitor
+
+
+def _visitor(request: Request) -> Visitor:
+    """Who makes the request: by the API token, if it has one, else by the cookie.
+
+    Raises:
+        RefusedError: nobody is signed in so.
+    """
+    access: Access = request.app.state.access
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":  # other schemes are between the browser and a proxy
+        return access.script(token.strip())
+    return access.visitor(request.cookies.get(COOKIE), is_local=is_local(request))
 
 
 async def _with_body(request: Request, limit: int) -> Request:

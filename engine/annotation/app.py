@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from engine.annotation import browse_routes, routes
+from engine.annotation import browse_routes, routes, team_routes, work_routes
 from engine.annotation.access import COOKIE, Access, RateLimits, Sight
 from engine.annotation.actions import Actions, Reports
 from engine.annotation.admission import LARGE_AT_ONCE
@@ -41,7 +41,17 @@ HTTP = {
 }
 """Answers to requests that match no route."""
 
+ROUTERS = {
+    "/api": routes.router,
+    "/api/browse": browse_routes.router,
+    "/api/team": team_routes.router,
+    "/api/work": work_routes.router,
+}
+"""The HTTP interface, by the start of its addresses."""
+
 PAGES = {
+    "/work": "work.html",
+    "/team": "team.html",
     "/annotate": "annotate.html",
     "/review": "review.html",
     "/browse": "browse.html",
@@ -94,8 +104,8 @@ def create_app(
     state.guidelines = Guidelines(markdown=guidelines, html=html_of(guidelines))
     state.large = asyncio.Semaphore(LARGE_AT_ONCE)
     state.live = Live(lambda sight: _live_state(service, actions, sight), access.find_active)
-    app.include_router(routes.router, prefix="/api")
-    app.include_router(browse_routes.router, prefix="/api/browse")
+    for prefix, router in ROUTERS.items():
+        app.include_router(router, prefix=prefix)
     add_metrics(app, collectors, metrics_token)
     _add_pages(app)
     _add_error_handlers(app)

@@ -32,8 +32,6 @@ from engine.annotation.browse_schemas import (
 from engine.annotation.errors import not_found
 from engine.annotation.routes import CHANGES, Changer, Service, Someone, TaskId
 from engine.annotation.schemas import Id
-from engine.annotation.service import AnnotationService
-from storage.catalog import Annotator, Dataset
 
 PAGES = Rate(burst=80, a_second=20, name="browse")
 THUMBNAILS = Rate(burst=300, a_second=60, name="thumbnail")
@@ -42,16 +40,6 @@ CHOSEN = 256 << 10
 
 router = APIRouter(route_class=GuardedRoute)
 ImageOfPath = Annotated[int, Path(ge=1, lt=2**63)]
-
-
-def _dataset(service: AnnotationService, annotator: Annotator, name: str) -> Dataset:
-    """The dataset of that name.
-
-    Raises:
-        RefusedError: the annotator sees no such dataset.
-    """
-    service.access.datasets(annotator, name)
-    return service.catalog.datasets.get(name)
 
 
 @router.get("/datasets")
@@ -68,7 +56,7 @@ def datasets(visitor: Someone, service: Service) -> list[BrowsedDataset]:
 @admits("reviewer", PAGES)
 def masks(asked: Annotated[PageOf, Query()], visitor: Someone, service: Service) -> MaskPage:
     """A page of a dataset's masks."""
-    dataset = _dataset(service, visitor.annotator, asked.dataset)
+    dataset = service.access.dataset(visitor.annotator, asked.dataset)
     return service.browse.masks(dataset.id, asked)
 
 
@@ -76,7 +64,7 @@ def masks(asked: Annotated[PageOf, Query()], visitor: Someone, service: Service)
 @admits("reviewer", PAGES)
 def images(asked: Annotated[PageOf, Query()], visitor: Someone, service: Service) -> ImagePage:
     """A page of a dataset's images."""
-    dataset = _dataset(service, visitor.annotator, asked.dataset)
+    dataset = service.access.dataset(visitor.annotator, asked.dataset)
     return service.browse.images(dataset.id, asked)
 
 
@@ -84,7 +72,7 @@ def images(asked: Annotated[PageOf, Query()], visitor: Someone, service: Service
 @admits("reviewer", PAGES)
 def figures(asked: Annotated[Filters, Query()], visitor: Someone, service: Service) -> Figures:
     """Counts and histograms of a dataset's masks."""
-    dataset = _dataset(service, visitor.annotator, asked.dataset)
+    dataset = service.access.dataset(visitor.annotator, asked.dataset)
     return service.browse.figures(dataset.id, asked)
 
 
@@ -98,7 +86,7 @@ def outlines(
     mask_id: Annotated[list[Id], Query(min_length=1, max_length=MAX_OUTLINES)],
 ) -> Outlines:
     """The shapes of these masks on these images."""
-    found = _dataset(service, visitor.annotator, dataset)
+    found = service.access.dataset(visitor.annotator, dataset)
     return Outlines(outlines=service.histories.outlines(found, image_id, mask_id))
 
 
@@ -120,7 +108,7 @@ def thumbnail(
     side: Annotated[int, Query(ge=32, le=1024)] = 256,
 ) -> Response:
     """An image as JPEG, as by `/api/images/{image_id}/pixels`, for a grid of many."""
-    data = service.picture(visitor.annotator, image_id, side)
+    data = service.thumbnail(visitor.annotator, image_id, side)
     headers = {"Cache-Control": "private, max-age=86400, immutable"}
     return Response(data, media_type="image/jpeg", headers=headers)
 
@@ -129,7 +117,7 @@ def thumbnail(
 @admits("reviewer", CHANGES, max_body=CHOSEN)
 def review(given: ChosenMasks, visitor: Changer, service: Service) -> Queued:
     """Queue masks for review."""
-    dataset = _dataset(service, visitor.annotator, given.dataset)
+    dataset = service.access.dataset(visitor.annotator, given.dataset)
     return service.commands.review(visitor.annotator, dataset, given)
 
 
@@ -137,7 +125,7 @@ def review(given: ChosenMasks, visitor: Changer, service: Service) -> Queued:
 @admits("reviewer", CHANGES, max_body=CHOSEN)
 def annotate(given: ChosenImages, visitor: Changer, service: Service) -> Queued:
     """Queue images for annotators, with their masks pre-filled."""
-    dataset = _dataset(service, visitor.annotator, given.dataset)
+    dataset = service.access.dataset(visitor.annotator, given.dataset)
     return service.commands.annotate(visitor.annotator, dataset, given.image_ids)
 
 
@@ -145,7 +133,7 @@ def annotate(given: ChosenImages, visitor: Changer, service: Service) -> Queued:
 @admits("reviewer", CHANGES, max_body=CHOSEN)
 def reject(given: ChosenMasks, visitor: Changer, service: Service) -> Queued:
     """Delete masks: reject verdicts, so that releases and trainings leave them out."""
-    dataset = _dataset(service, visitor.annotator, given.dataset)
+    dataset = service.access.dataset(visitor.annotator, given.dataset)
     return service.commands.reject(visitor.annotator, dataset, given)
 
 
@@ -153,7 +141,7 @@ def reject(given: ChosenMasks, visitor: Changer, service: Service) -> Queued:
 @admits("annotator", PAGES)
 def categories(visitor: Someone, service: Service, dataset: Id) -> list[CategoryView]:
     """The dataset's categories, in their order."""
-    found = _dataset(service, visitor.annotator, dataset)
+    found = service.access.dataset(visitor.annotator, dataset)
     listed = service.catalog.categories.current(found.id).categories
     return [CategoryView.model_validate(asdict(one)) for one in listed.categories]
 
@@ -162,7 +150,7 @@ def categories(visitor: Someone, service: Service, dataset: Id) -> list[Category
 @admits("reviewer", CHANGES, max_body=CHOSEN)
 def label(given: LabelledMasks, visitor: Changer, service: Service) -> Labelled:
     """Label masks with a category, or with those suggested for them."""
-    dataset = _dataset(service, visitor.annotator, given.dataset)
+    dataset = service.access.dataset(visitor.annotator, given.dataset)
     return service.commands.label(visitor.annotator, dataset, given)
 
 
@@ -173,9 +161,11 @@ def finished(
     service: Service,
     offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 60,
+    dataset: Id | None = None,
 ) -> OwnWork:
-    """The tasks that the visitor has submitted, the latest first."""
-    return service.finished.page(visitor.annotator, offset, limit)
+    """The tasks that the visitor has submitted, of one dataset or all, the latest first."""
+    dataset_ids = service.access.datasets(visitor.annotator, dataset)
+    return service.finished.page(visitor.annotator, dataset_ids, offset, limit)
 
 
 @router.get("/finished/{task_id}")

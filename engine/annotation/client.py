@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
@@ -16,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from engine.annotation.access import COOKIE
 from engine.annotation.actions import Values
+from engine.annotation.browse_schemas import OwnWork
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import (
     ActionPlan,
@@ -38,6 +40,8 @@ from engine.annotation.schemas import (
     Suggestion,
     TaskView,
 )
+from engine.annotation.team_client import TeamClient
+from engine.annotation.work_schemas import WaitingPage, WorkView
 from storage.catalog import TaskKind
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -53,17 +57,21 @@ class Client:
         *,
         token: str | None = None,
         session: str | None = None,
+        api_token: str | None = None,
         timeout: float = 30.0,
     ) -> None:
         """
         Args:
             url: of the server, e.g. http://127.0.0.1:8765.
             token: of a one-time sign-in link (the part after #).
-            session: of an earlier client (`Client.session`). A local server may need neither.
+            session: of an earlier client (`Client.session`).
+            api_token: made by an admin on the page Team. A local server may need none of them.
         """
         cookies = {} if session is None else {COOKIE: session}
-        self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies)
+        headers = {} if api_token is None else {"Authorization": f"Bearer {api_token}"}
+        self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies, headers=headers)
         self._csrf = ""
+        self.team = TeamClient(self._send)
         if token is not None:
             self.me = self._call(Me, "POST", "/api/sign-in", {"token": token})
         else:
@@ -217,6 +225,30 @@ class Client:
         data = self._send("GET", f"/api/images/{image_id}/regions?{query}").content
         width, height = np.frombuffer(data, "<u4", 2)
         return np.frombuffer(data, "<u2", offset=8).reshape(height, width)
+
+    def work(self, since: datetime) -> WorkView:
+        """One's own tasks, what one has done since a time, and the datasets that one sees."""
+        return self._call(WorkView, "GET", f"/api/work?{urlencode({'since': since.isoformat()})}")
+
+    def waiting(self, dataset: str, *, offset: int = 0, limit: int = 60) -> WaitingPage:
+        """The open tasks of a dataset that one may take."""
+        query = urlencode({"dataset": dataset, "offset": offset, "limit": limit})
+        return self._call(WaitingPage, "GET", f"/api/work/waiting?{query}")
+
+    def take(self, task_id: int) -> None:
+        """Take a task out of the queue's order; `next_task` returns it."""
+        self._send("POST", f"/api/work/tasks/{task_id}/take")
+
+    def finished(self, *, dataset: str | None = None, offset: int = 0, limit: int = 60) -> OwnWork:
+        """The tasks that one has submitted, the latest first."""
+        query: dict[str, str | int] = {"offset": offset, "limit": limit}
+        if dataset is not None:
+            query["dataset"] = dataset
+        return self._call(OwnWork, "GET", f"/api/browse/finished?{urlencode(query)}")
+
+    def reopen(self, task_id: int) -> None:
+        """Take a submitted task again; `next_task` returns it."""
+        self._send("POST", f"/api/browse/finished/{task_id}/reopen")
 
     def overview(self) -> Overview:
         """The figures of the dashboard."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.annotation.access import sight_of
+from collections.abc import Collection
+
 from engine.annotation.browse_history import history_of
 from engine.annotation.browse_schemas import ImageHistory, OwnTask, OwnWork, Step
 from engine.annotation.errors import RefusedError
@@ -40,10 +41,16 @@ class FinishedWork:
         self._objects, self._masks = objects, masks
         self._access, self._lease_seconds = TaskAccess(catalog, queue), lease_seconds
 
-    def page(self, annotator: Annotator, offset: int, limit: int) -> OwnWork:
-        """A page of the tasks that the annotator has submitted, of datasets that they see."""
+    def page(
+        self,
+        annotator: Annotator,
+        dataset_ids: Collection[int] | None,
+        offset: int,
+        limit: int,
+    ) -> OwnWork:
+        """A page of the tasks that the annotator has submitted, of these datasets; None: of all."""
         total, tasks = self._tasks.page(
-            annotator.id, dataset_ids=sight_of(annotator).datasets, offset=offset, limit=limit
+            annotator.id, dataset_ids=dataset_ids, offset=offset, limit=limit
         )
         images = self._catalog.images.get_many([task.image_id for task in tasks])
         names = {one.id: one.name for one in self._catalog.datasets.all()}

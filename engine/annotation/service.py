@@ -18,6 +18,7 @@ from engine.annotation.errors import RefusedError, invalid, lease_lost, not_foun
 from engine.annotation.gold import GoldRules, GoldTasks
 from engine.annotation.like_regions import LikeRegions, Part
 from engine.annotation.mask_labels import LabelsOf, MaskLabels, SuggestFor
+from engine.annotation.own_day import OwnDay
 from engine.annotation.own_work import FinishedWork
 from engine.annotation.pictures import Pictures
 from engine.annotation.prompting import Prompter
@@ -108,6 +109,7 @@ class AnnotationService:
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)
+        self.own_day = OwnDay(catalog, queue, self.gold.rules)
         self.lease_seconds = lease_seconds
         self.draft_seconds = max(draft_seconds, lease_seconds)
 
@@ -140,6 +142,16 @@ class AnnotationService:
         view = self.views.view(task, annotator)
         self.prefetch(kinds, dataset_ids)
         return NextTaskView(task=view, waiting=view.waiting)
+
+    def take(self, annotator: Annotator, task_id: int) -> None:
+        """Lease a task that the annotator has chosen, with its image ready.
+
+        Raises:
+            RefusedError: as `OwnDay.take`, or the image cannot be read.
+        """
+        task = self.own_day.take(annotator, task_id, self.lease_seconds)
+        if not self._is_ready(task):
+            raise not_found("this image cannot be read and has left the queue; choose another one")
 
     def view(self, annotator: Annotator, task_id: int) -> TaskView:
         """A task that the annotator holds.
@@ -267,14 +279,23 @@ class AnnotationService:
         with self._seen_image(annotator, image_id):
             return self.regions.get(image_id, part, between)
 
+    def thumbnail(self, annotator: Annotator, image_id: int, side: int) -> bytes:
+        """The same, also for those who may choose the image from the queue.
+
+        Raises:
+            RefusedError: as `picture`.
+        """
+        if not self.own_day.may_take(annotator, image_id):
+            return self.picture(annotator, image_id, side)
+        with _readable(image_id):
+            return self.pictures.get(image_id, side)
+
     @contextlib.contextmanager
     def _seen_image(self, annotator: Annotator, image_id: int) -> Iterator[None]:
         if not self.access.may_see(annotator, image_id):
             raise not_found(f"you have no image {image_id}")
-        try:
+        with _readable(image_id):
             yield
-        except (NotFoundError, BadImageError) as error:
-            raise not_found(f"image {image_id}: {error}") from error
 
     def _is_ready(self, task: Task) -> bool:
         """Whether a task just taken can be worked on. If the image or the model is unavailable, the
@@ -301,3 +322,11 @@ class AnnotationService:
             result = TaskResult(quarantined=str(error))
             self.submissions.close(self.queue.submit(task.id, str(task.lease_id), key, result))
             return False
+
+
+@contextlib.contextmanager
+def _readable(image_id: int) -> Iterator[None]:
+    try:
+        yield
+    except (NotFoundError, BadImageError) as error:
+        raise not_found(f"image {image_id}: {error}") from error

@@ -10,6 +10,7 @@ from storage.annotation_queue import AnnotationQueue
 from storage.catalog import (
     Annotator,
     Catalog,
+    Dataset,
     DatasetNotFoundError,
     NotFoundError,
     Task,
@@ -58,6 +59,15 @@ class TaskAccess:
         if not found or not sight_of(annotator).includes(found):
             raise not_found(f"you have no dataset {name!r}")
         return frozenset({found})
+
+    def dataset(self, annotator: Annotator, name: str) -> Dataset:
+        """The dataset of that name.
+
+        Raises:
+            RefusedError: they see no dataset of that name.
+        """
+        self.datasets(annotator, name)
+        return self._catalog.datasets.get(name)
 
     def check_kinds(self, annotator: Annotator, kinds: Collection[TaskKind]) -> None:
         """Check that the annotator's role may take tasks of these kinds.

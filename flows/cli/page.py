@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from engine.annotation.access import LOCAL
 from flows.cli.commands import LOOP, JsonOption, example, in_workspace, print_json
-from flows.page.make_app import LOCAL, make_app
+from flows.page.make_app import make_app
 from flows.workspace.console import console, errors
 from flows.workspace.settings import WorkspaceError
 
@@ -120,6 +121,7 @@ def add(
         if dataset:
             people.set_datasets(person.id, chosen)
         people.set_role(person.id, role)
+        people.enable(person.id)
         link = f"{url.rstrip('/')}/sign-in#{new_link_token(workspace.catalog, person)}"
         workspace.catalog.audit.add("annotator_added", name, role=role, datasets=dataset)
     if as_json:
@@ -155,14 +157,38 @@ def list_people(as_json: JsonOption = False) -> None:
     console.print(table)
 
 
+@annotators.command(epilog=example("dataengine annotators token ada --name nightly --days 30"))
+def token(
+    name: Annotated[str, typer.Argument(help="Name of the annotator.")],
+    purpose: Annotated[str, typer.Option("--name", help="What the token is for.")] = "script",
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days that it is valid.")] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an API token, with which a script acts as an annotator, and print it this once."""
+    from engine.annotation.team import make_token
+
+    with in_workspace(as_json) as workspace:
+        person = workspace.catalog.annotators.find(name)
+        if person is None or person.disabled_at is not None:
+            raise typer.BadParameter(f"there is no annotator {name!r}", param_hint="NAME")
+        secret, stored = make_token(workspace.catalog, person, purpose, days)
+        workspace.catalog.audit.add("token_made", name, token=purpose, days=days)
+    if as_json:
+        print_json({"name": name, "token": secret, "expires_at": stored.expires_at})
+    else:
+        errors.print(f"{name}'s API token, valid until {stored.expires_at:%Y-%m-%d}:")
+        print(secret)
+
+
 @annotators.command(epilog=example("dataengine annotators remove ada"))
 def remove(name: Annotated[str, typer.Argument(help="Name of the annotator.")]) -> None:
-    """Sign an annotator out everywhere and revoke their link. Their work stays."""
+    """Sign an annotator out everywhere, and revoke their link and API tokens. Their work stays."""
+    from engine.annotation.team import disable
+
     with in_workspace() as workspace:
         person = workspace.catalog.annotators.find(name)
         if person is None:
             raise typer.BadParameter(f"there is no annotator {name!r}", param_hint="NAME")
-        workspace.catalog.annotators.set_token(person.id, None)
-        workspace.catalog.sign_ins.end_all(person.id)
+        disable(workspace.catalog, workspace.queue, person)
         workspace.catalog.audit.add("annotator_removed", name)
     console.print(f"{name} is signed out; `dataengine annotators add {name}` creates a new link")

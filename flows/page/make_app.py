@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from engine.annotation.access import LOCAL
 from engine.annotation.callers import is_loopback
 from flows.workspace.settings import WorkspaceError
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from engine.annotation.service import AnnotationService
     from engine.core.records import Mask
     from flows.workspace.workspace import Workspace
-
-LOCAL = "local"
-"""Annotator name of users of this machine while no sign-in is required."""
 
 
 def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:

@@ -1,6 +1,8 @@
 """The catalog: small rows, states, and who did what when, in SQLite or PostgreSQL."""
 
 from storage.catalog.annotators import Annotator
+from storage.catalog.api_tokens import ApiToken
+from storage.catalog.audit import AuditEntry
 from storage.catalog.categories import CategoryInUseError, CategoryVersion
 from storage.catalog.comments import Comment, NewComment
 from storage.catalog.database import Catalog
@@ -84,6 +86,8 @@ __all__ = [
     "Annotator",
     "AnnotatorKind",
     "AnnotatorWork",
+    "ApiToken",
+    "AuditEntry",
     "BadNameError",
     "Catalog",
     "CatalogError",

@@ -27,6 +27,8 @@ class Annotator:
     created_at: datetime
     datasets: list[int] | None = None
     """Ids of the datasets whose tasks and images they see; None: all."""
+    disabled_at: datetime | None = None
+    """Since when they may not sign in; None: they may."""
 
 
 class Annotators(Repository):
@@ -74,6 +76,28 @@ class Annotators(Repository):
         """
         chosen = None if dataset_ids is None else sorted(set(dataset_ids))
         self._set(annotator_id, datasets=chosen)
+
+    def disable(self, annotator_id: int) -> None:
+        """Keep an annotator from signing in, also with the link they have; sessions and tokens that
+        exist stop working. Their work stays.
+
+        Raises:
+            NotFoundError: no such annotator.
+        """
+        self._set(
+            annotator_id,
+            disabled_at=self._sessions.now(),
+            token_hash=None,
+            token_expires_at=None,
+        )
+
+    def enable(self, annotator_id: int) -> None:
+        """Let an annotator sign in again.
+
+        Raises:
+            NotFoundError: no such annotator.
+        """
+        self._set(annotator_id, disabled_at=None)
 
     def set_token(
         self, annotator_id: int, token_hash: str | None, seconds: float | None = None

@@ -33,6 +33,7 @@ from sqlalchemy import inspect as inspect_database
 from sqlalchemy.exc import DataError, IntegrityError
 
 from storage.catalog import schema
+from storage.catalog.api_tokens import ApiTokenRow
 from storage.catalog.backup_values import (
     BackupError,
     check_words,
@@ -167,6 +168,7 @@ def restore_backup(engine: Engine, path: Path) -> Manifest:
             _fill(connection, archive, manifest, path)
             upgrade("head")
             connection.execute(delete(SignInRow))
+            connection.execute(delete(ApiTokenRow))
             connection.execute(update(AnnotatorRow).values(token_hash=None, token_expires_at=None))
             check_words(connection)
         return manifest

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from storage.catalog.annotators import Annotators
+from storage.catalog.api_tokens import ApiTokens
 from storage.catalog.audit import AuditLog
 from storage.catalog.categories import Categories
 from storage.catalog.comments import Comments
@@ -81,6 +82,7 @@ class Catalog(Sessions):
         self.locks = Locks(self)
         self.annotators = Annotators(self)
         self.sign_ins = SignIns(self)
+        self.api_tokens = ApiTokens(self)
         self.drafts = Drafts(self)
         self.audit = AuditLog(self)
         self.verdicts = Verdicts(self)

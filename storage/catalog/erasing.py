@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from engine.core.batches import batches
+from storage.catalog.api_tokens import ApiTokenRow
 from storage.catalog.label_tables import CategoryListRow, LabelRow, SuggesterRow
 from storage.catalog.sessions import Sessions, typed_errors
 from storage.catalog.states import ShardState, TaskState
@@ -113,7 +114,7 @@ def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: s
         waiting = reserved.where(~not_gold(), TaskRow.state == TaskState.OPEN)
         session.execute(waiting.values(state=TaskState.SKIPPED))
         session.execute(reserved.where(not_gold()).values(reserved_for=None))
-        for table in (SignInRow, DraftRow):
+        for table in (SignInRow, ApiTokenRow, DraftRow):
             session.execute(delete(table).where(table.annotator_id == annotator_id))
         session.execute(
             update(AnnotatorRow)

@@ -43,7 +43,9 @@ class SignIns(Repository):
             select(SignInRow.token_hash, AnnotatorRow)
             .join(AnnotatorRow, SignInRow.annotator_id == AnnotatorRow.id)
             .where(
-                SignInRow.token_hash.in_(token_hashes), SignInRow.expires_at > self._sessions.now()
+                SignInRow.token_hash.in_(token_hashes),
+                SignInRow.expires_at > self._sessions.now(),
+                AnnotatorRow.disabled_at.is_(None),
             )
         )
         with self._sessions.reading() as session:
@@ -54,6 +56,11 @@ class SignIns(Repository):
         now = self._sessions.now()
         mine = (SignInRow.annotator_id == annotator_id, SignInRow.expires_at > now)
         return self._sessions.value(select(SignInRow.token_hash).where(*mine).limit(1)) is not None
+
+    def active(self) -> set[int]:
+        """Ids of the annotators who are signed in somewhere."""
+        query = select(SignInRow.annotator_id).where(SignInRow.expires_at > self._sessions.now())
+        return set(self._sessions.values(query.distinct()))
 
     def end(self, token_hash: str) -> None:
         """Sign out; does nothing if the sign-in does not exist."""

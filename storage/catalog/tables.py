@@ -254,6 +254,7 @@ class AnnotatorRow(Base):
     datasets: Mapped[list[int] | None]
     """Ids of the datasets they see; NULL: all."""
     created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
 
 
 class SignInRow(Base):

@@ -204,3 +204,30 @@ def test_without_rules_nothing_is_gold(site: Site, ada: Client) -> None:
     queue(site)
     assert [is_gold(site, task) for task, _ in work(site, ada)] == [False] * ORDINARY
     assert site.workspace.catalog.gold.scores() == []
+
+
+def test_where_there_are_gold_tasks_annotators_choose_nothing_and_see_no_counts(
+    site: Site, ada: Client, rita: Client
+) -> None:
+    queue(site)
+    since = utc_now()
+    view = ada.work(since)
+    assert not view.may_choose
+    assert [(one.waiting, one.round) for one in view.datasets] == [(None, None)]
+    for call in (lambda: ada.waiting("d"), lambda: ada.take(rita.waiting("d").tasks[0].task_id)):
+        with pytest.raises(RefusedError) as refused:
+            call()
+        assert refused.value.error == "choice"
+    gold = taken(ada)  # their first task is gold
+    assert is_gold(site, gold)
+    assert [task.state for task in ada.work(since).tasks] == ["held"]
+    ada.release(gold)
+    assert ada.work(since).tasks == []  # as an ordinary task that was given back
+    again = taken(ada)
+    ada.save_draft(again, 1, {"masks": []})
+    ada.release(again)
+    assert [task.state for task in ada.work(since).tasks] == ["begun"]
+    ada.take(again.id)
+    ada.submit(taken(ada), true_masks(site, again), seconds=9)
+    assert ada.work(since).today.images == 1
+    assert rita.work(since).may_choose

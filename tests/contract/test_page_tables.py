@@ -90,6 +90,43 @@ def test_a_session_lasts_its_time_and_ends_when_told(catalog: Catalog, clock: Fa
         catalog.sign_ins.start(ada.id + 1, "s5", 100)
 
 
+def test_an_api_token_is_valid_for_its_time_and_its_use_is_noted(
+    catalog: Catalog, clock: FakeClock
+) -> None:
+    ada = catalog.annotators.get_or_create("ada")
+    made = catalog.api_tokens.add(ada.id, "nightly", "a" * 64, 1000)
+    assert made.used_at is None
+    assert catalog.api_tokens.use("a" * 64) == ada
+    used = catalog.api_tokens.all()[0].used_at
+    clock.advance(10)
+    assert catalog.api_tokens.use("a" * 64) == ada
+    assert catalog.api_tokens.all()[0].used_at == used  # not written with each request
+    clock.advance(100)
+    assert catalog.api_tokens.use("a" * 64) == ada
+    assert catalog.api_tokens.all()[0].used_at == clock()
+    assert catalog.api_tokens.use("b" * 64) is None
+    clock.advance(900)
+    assert catalog.api_tokens.use("a" * 64) is None
+    assert catalog.api_tokens.drop(made.id)
+    assert not catalog.api_tokens.drop(made.id)
+    with pytest.raises(ConstraintError):
+        catalog.api_tokens.add(ada.id + 1, "x", "c" * 64, 10)
+
+
+def test_who_is_disabled_has_no_session_and_no_link(catalog: Catalog, clock: FakeClock) -> None:
+    ada = catalog.annotators.get_or_create("ada")
+    catalog.annotators.set_token(ada.id, "a" * 64, 60)
+    catalog.sign_ins.start(ada.id, "s1", 100)
+    catalog.api_tokens.add(ada.id, "nightly", "t" * 64, 100)
+    catalog.annotators.disable(ada.id)
+    assert catalog.annotators.get(ada.id).disabled_at == clock()
+    assert catalog.annotators.take_token("a" * 64) is None
+    assert catalog.sign_ins.find("s1") is None
+    assert catalog.api_tokens.use("t" * 64) is None
+    catalog.annotators.enable(ada.id)
+    assert catalog.sign_ins.find("s1") == catalog.annotators.get(ada.id) == ada
+
+
 def test_a_role_can_be_changed(catalog: Catalog) -> None:
     ada = catalog.annotators.get_or_create("ada")
     catalog.annotators.set_role(ada.id, "admin")

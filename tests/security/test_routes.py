@@ -8,12 +8,12 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from engine.annotation import browse_routes
 from engine.annotation.access import COOKIE
 from engine.annotation.admission import GuardedRoute
+from engine.annotation.app import ROUTERS
 from engine.annotation.browse_routes import CHOSEN
 from engine.annotation.client import Client
-from engine.annotation.routes import MAX_BODY, PROMPT, WORDS, router
+from engine.annotation.routes import MAX_BODY, PROMPT, WORDS
 from flows.page.make_app import make_app
 from tests.annotation.site import Site
 from tests.security.conftest import raw
@@ -61,6 +61,18 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("GET", "/browse/finished"): ("annotator", "browse", 0),
     ("GET", "/browse/finished/{task_id}"): ("annotator", "browse", 0),
     ("POST", "/browse/finished/{task_id}/reopen"): ("annotator", "change", 0),
+    ("GET", "/team"): ("admin", "read", 0),
+    ("POST", "/team/people"): ("admin", "change", WORDS),
+    ("POST", "/team/people/{person_id}/invite"): ("admin", "change", 0),
+    ("PUT", "/team/people/{person_id}"): ("admin", "change", WORDS),
+    ("POST", "/team/people/{person_id}/disable"): ("admin", "change", 0),
+    ("POST", "/team/people/{person_id}/enable"): ("admin", "change", 0),
+    ("POST", "/team/tokens"): ("admin", "change", WORDS),
+    ("POST", "/team/tokens/{token_id}/revoke"): ("admin", "change", 0),
+    ("GET", "/team/audit"): ("admin", "read", 0),
+    ("GET", "/work"): ("annotator", "browse", 0),
+    ("GET", "/work/waiting"): ("annotator", "browse", 0),
+    ("POST", "/work/tasks/{task_id}/take"): ("annotator", "change", 0),
     ("POST", "/browse/review"): ("reviewer", "change", CHOSEN),
     ("POST", "/browse/annotate"): ("reviewer", "change", CHOSEN),
     ("POST", "/browse/reject"): ("reviewer", "change", CHOSEN),
@@ -70,8 +82,8 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
 ALL_DATASETS = {("GET", "/overview"), ("GET", "/jobs"), ("GET", "/jobs/{job_id}")}
 
 BESIDES = {
-    *("/", "/annotate", "/review", "/browse", "/dashboard", "/sign-in", "/static", "/favicon.ico"),
-    *("/api/openapi.json", "/metrics"),
+    *("/", "/work", "/annotate", "/review", "/browse", "/dashboard", "/team", "/sign-in"),
+    *("/static", "/favicon.ico", "/api/openapi.json", "/metrics"),
 }
 """What is there beside the interface: pages that say nothing, and metrics, which have a guard."""
 
@@ -88,11 +100,11 @@ LADDER = ("annotator", "reviewer", "admin")
 def routes() -> dict[KEY, GuardedRoute]:
     """The routes of the app."""
     found: dict[KEY, GuardedRoute] = {}
-    for prefix, routes in (("", router.routes), ("/browse", browse_routes.router.routes)):
-        for route in routes:
+    for prefix, router in ROUTERS.items():
+        for route in router.routes:
             assert isinstance(route, GuardedRoute), f"{route} has no rule"
             (method,) = sorted(route.methods or ())
-            found[method, f"{prefix}{route.path}"] = route
+            found[method, f"{prefix}{route.path}".removeprefix("/api")] = route
     return found
 
 
@@ -114,7 +126,9 @@ def people(site: Site, url: str) -> Iterator[dict[str, Client]]:
 def answer_to(url: str, key: KEY, who: Client | None) -> httpx.Response:
     """The status of an empty request of a client, which signs in anew to sign out."""
     method, path = key
-    path = f"{url}/api{path}".replace("{task_id}", str(2**40)).replace("{image_id}", str(2**40))
+    for name in ("task_id", "image_id", "person_id", "token_id"):
+        path = path.replace(f"{{{name}}}", str(2**30))
+    path = f"{url}/api{path}"
     headers = {"X-CSRF-Token": who._csrf} if who else {}
     cookies = {COOKIE: str(who.session)} if who else {}
     body: dict[str, str] | None = None if method == "GET" else {}
@@ -171,7 +185,8 @@ def test_nobody_gets_a_body_read_before_they_are_let_in(
     url: str, people: dict[str, Client], key: KEY
 ) -> None:
     method, path = key
-    path = path.replace("{task_id}", "1").replace("{name}", "retrain")
+    for name, value in (("task_id", "1"), ("person_id", "1"), ("name", "retrain")):
+        path = path.replace(f"{{{name}}}", value)
     role, _, size = RULES[key]
     head = f"{method} /api{path} HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
     unsent = f"{head}Content-Length: 1000\n"

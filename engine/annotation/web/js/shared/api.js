@@ -112,6 +112,8 @@ function goToSignIn() {
 const queryOf = (values) => new URLSearchParams(Object.entries(values).map(([name, value]) => [name, String(value)]));
 const task = (id) => `/api/tasks/${encodeURIComponent(id)}`;
 const action = (name) => `/api/actions/${encodeURIComponent(name)}`;
+const person = (id) => `/api/team/people/${encodeURIComponent(id)}`;
+const page = (offset, limit, dataset) => new URLSearchParams({ offset, limit, ...(dataset ? { dataset } : {}) });
 const long = { timeoutMs: LONG_TIMEOUT_MS };
 
 export const api = {
@@ -172,10 +174,26 @@ export const api = {
   /** `command`: review, annotate, reject or label; `chosen`: a ChosenMasks, ChosenImages or LabelledMasks. */
   browseCommand: (command, chosen) => send("POST", `/api/browse/${command}`, chosen, long),
   /** The visitor's own submitted tasks, and the masks of one. */
-  finished: (offset, limit, /** @type {Options} */ { signal } = {}) =>
-    call("GET", `/api/browse/finished?offset=${offset}&limit=${limit}`, undefined, { signal }),
+  finished: (offset, limit, /** @type {Options & {dataset?: string}} */ { signal, dataset } = {}) =>
+    call("GET", `/api/browse/finished?${page(offset, limit, dataset)}`, undefined, { signal }),
   finishedTask: (id) => call("GET", `/api/browse/finished/${encodeURIComponent(id)}`),
   reopen: (id) => send("POST", `/api/browse/finished/${encodeURIComponent(id)}/reopen`),
+  /** `since`: a Date. */
+  work: (since) => call("GET", `/api/work?${new URLSearchParams({ since: since.toISOString() })}`),
+  waiting: (dataset, offset, limit) => call("GET", `/api/work/waiting?${page(offset, limit, dataset)}`),
+  take: (id) => send("POST", `/api/work/tasks/${encodeURIComponent(id)}/take`, undefined, long),
+
+  team: () => call("GET", "/api/team"),
+  audit: () => call("GET", "/api/team/audit"),
+  /** `person`: a NewPerson; resolves to an Invitation. */
+  invite: (person) => send("POST", "/api/team/people", person),
+  inviteAgain: (id) => send("POST", `${person(id)}/invite`),
+  setRights: (id, rights) => send("PUT", person(id), rights),
+  /** `what`: enable or disable. */
+  setState: (id, what) => send("POST", `${person(id)}/${what}`),
+  makeToken: (given) => send("POST", "/api/team/tokens", given),
+  revokeToken: (id) => send("POST", `/api/team/tokens/${encodeURIComponent(id)}/revoke`),
+
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
 
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels, with `between`

@@ -4,10 +4,12 @@ import { api } from "./api.js";
 import { el, toast } from "./dom.js";
 
 const PAGES = [
+  { name: "work", title: "Work", roles: ["annotator", "reviewer", "admin"] },
   { name: "annotate", title: "Annotate", roles: ["annotator", "reviewer", "admin"] },
   { name: "review", title: "Review", roles: ["reviewer", "admin"] },
   { name: "browse", title: "Browse", roles: ["annotator", "reviewer", "admin"] },
   { name: "dashboard", title: "Dashboard", roles: ["reviewer", "admin"] },
+  { name: "team", title: "Team", roles: ["admin"] },
 ];
 
 /** Fill `<header id="header">` (made if it is not there). Resolves to Me, or to null if the

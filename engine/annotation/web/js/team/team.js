@@ -1,0 +1,157 @@
+// Team: the people of the workspace, their roles and links, API tokens, and the log of who did what.
+
+import { api } from "../shared/api.js";
+import { ask, byId, el, toast } from "../shared/dom.js";
+import { DASH, ago, dateTime, words } from "../shared/format.js";
+import { mountHeader } from "../shared/header.js";
+import { choiceField, datasetsField, openForm, roleField, showSecret, textField } from "./forms.js";
+
+const LINK = "It signs them in once, within seven days, and is shown only now. Send it to nobody else.";
+
+class TeamPage {
+  constructor(me) {
+    this.me = me;
+    byId("local").hidden = !me.is_local;
+    byId("invite").addEventListener("click", () => this.invite());
+    byId("make-token").addEventListener("click", () => this.makeToken());
+  }
+
+  async refresh() {
+    try {
+      const [team, audit] = await Promise.all([api.team(), api.audit()]);
+      this.team = team;
+      byId("people").replaceChildren(this.peopleTable(team.people));
+      byId("tokens").replaceChildren(this.tokensTable(team.tokens));
+      byId("audit").replaceChildren(auditTable(audit));
+      byId("make-token").disabled = !team.people.some((one) => one.state === "active");
+      byId("banner").hidden = true;
+      document.body.dataset.state = "ready";
+    } catch (problem) {
+      byId("banner").textContent = problem.message;
+      byId("banner").hidden = problem.status === 401;
+    }
+  }
+
+  peopleTable(people) {
+    if (!people.length) return el("p", { class: "muted" }, "Nobody has been added.");
+    return table(["Name", "Role", "Datasets", "State", "Last submission", ""], people.map((one) => this.personRow(one)));
+  }
+
+  personRow(one) {
+    const isActive = one.state === "active";
+    const state = isActive ? (one.is_signed_in ? "signed in" : "signed out") : "disabled";
+    const style = isActive ? (one.is_signed_in ? "badge-good" : "") : "badge-bad";
+    const button = (text, act) => el("button", { class: "button", type: "button", "aria-label": `${text}: ${one.name}`, onclick: act }, text);
+    return el(
+      "tr",
+      { "data-person": one.name, class: isActive ? null : "disabled" },
+      el("td", {}, one.name, one.is_self && el("span", { class: "muted" }, " (you)")),
+      el("td", {}, one.role),
+      el("td", {}, one.datasets === null ? "all" : one.datasets.join(", ") || "none"),
+      el("td", {}, el("span", { class: `badge ${style}` }, state)),
+      el("td", {}, ago(one.last_seen)),
+      el(
+        "td",
+        { class: "actions" },
+        isActive && button("Edit", () => this.edit(one)),
+        isActive && button("New link", () => this.inviteAgain(one)),
+        isActive && !one.is_self && button("Disable", () => this.disable(one)),
+        !isActive && button("Enable", () => this.change(() => api.setState(one.id, "enable"))),
+      ),
+    );
+  }
+
+  tokensTable(tokens) {
+    if (!tokens.length) return el("p", { class: "muted" }, "No tokens. A script sends one with its requests, as “Authorization: Bearer …”.");
+    const row = (one) =>
+      el(
+        "tr",
+        { "data-token": one.name, class: one.is_expired ? "disabled" : null },
+        el("td", {}, one.name),
+        el("td", {}, one.person),
+        el("td", {}, dateTime(one.created_at)),
+        el("td", {}, one.is_expired ? "expired" : dateTime(one.expires_at)),
+        el("td", {}, one.used_at ? ago(one.used_at) : "never"),
+        el("td", { class: "actions" }, el("button", { class: "button", type: "button", "aria-label": `Revoke: ${one.name}`, onclick: () => this.revoke(one) }, "Revoke")),
+      );
+    return table(["Token", "Acts as", "Made", "Valid until", "Last use", ""], tokens.map(row));
+  }
+
+  async invite() {
+    const fields = [textField("name", "Name", { maxlength: 200 }), roleField(this.me.is_local ? "admin" : "annotator"), datasetsField(this.team.datasets, null)];
+    const made = await openForm("Add a person", fields, "Add", (person) => api.invite(person));
+    if (made) await this.showLink(made);
+  }
+
+  async inviteAgain(one) {
+    try {
+      await this.showLink(await api.inviteAgain(one.id));
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+  }
+
+  async showLink({ name, token }) {
+    await showSecret(`Sign-in link of ${name}`, LINK, `${location.origin}/sign-in#${token}`);
+    await this.refresh();
+  }
+
+  async edit(one) {
+    const fields = [roleField(one.role, one.is_self), datasetsField(this.team.datasets, one.datasets)];
+    const send = async (rights) => (await api.setRights(one.id, rights), true);
+    if (await openForm(`Rights of ${one.name}`, fields, "Save", send)) await this.refresh();
+  }
+
+  async disable(one) {
+    const text = `${one.name} is signed out everywhere; their link and API tokens stop working. Their work stays, and tasks kept for them become everybody's.`;
+    if (await ask(`Disable ${one.name}?`, text, "Disable", { isLoss: true })) await this.change(() => api.setState(one.id, "disable"));
+  }
+
+  async makeToken() {
+    const people = this.team.people.filter((one) => one.state === "active");
+    const fields = [
+      choiceField("person_id", "Acts as", people.map((one) => [String(one.id), `${one.name} (${one.role})`])),
+      textField("name", "What it is for", { maxlength: 100 }),
+      textField("days", "Valid for days", { type: "number", min: 1, max: 366, value: 30 }),
+    ];
+    const send = (given) => api.makeToken({ ...given, person_id: Number(given.person_id) });
+    const made = await openForm("Make an API token", fields, "Make it", send);
+    if (!made) return;
+    await showSecret(`API token ${made.view.name}`, "It is shown only now. Whoever has it acts as this person.", made.token);
+    await this.refresh();
+  }
+
+  async revoke(one) {
+    if (await ask(`Revoke ${one.name}?`, "Scripts that use it are refused from now on.", "Revoke", { isLoss: true })) await this.change(() => api.revokeToken(one.id));
+  }
+
+  async change(call) {
+    try {
+      await call();
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+    await this.refresh();
+  }
+}
+
+function table(heads, rows) {
+  const head = el("tr", {}, heads.map((text) => el("th", { scope: "col" }, text || el("span", { class: "visually-hidden" }, "Actions"))));
+  return el("table", { class: "table" }, el("thead", {}, head), el("tbody", {}, rows));
+}
+
+function auditTable(entries) {
+  const row = ({ at, who, action, subject, detail }) =>
+    el("tr", {}, el("td", {}, dateTime(at)), el("td", {}, who ?? DASH), el("td", {}, words(action)), el("td", {}, subject), el("td", { class: "muted small" }, detailOf(detail)));
+  return table(["When", "Who", "What", "Of", "Details"], entries.map(row));
+}
+
+const detailOf = (detail) =>
+  Object.entries(detail)
+    .filter(([name, value]) => value !== null || name === "datasets")
+    .map(([name, value]) => `${name}: ${value === null ? "all" : [value].flat().join(", ")}`)
+    .join(" · ");
+
+const me = await mountHeader("team");
+if (me && me.role !== "admin") location.assign("/");
+else if (me) void new TeamPage(me).refresh();

@@ -12,10 +12,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.annotation.mask_labels import LABELS, submitted_labels
+from engine.annotation.mask_labels import DISPUTED, LABELS, submitted_labels
 from engine.core import consensus
 from engine.core import rle as rle_codec
-from engine.core.consensus import Agreement, Merged
+from engine.core.consensus import Agreement, Member, Merged
 from engine.core.records import Mask, Source
 from flows.stages.commit_answers import MergedAnswers
 from flows.stages.commit_labels import Disputes
@@ -67,14 +67,13 @@ def _merge(
     agreed = consensus.agreement(rles)
     shared = consensus.merge(rles, quorum=len(answered) // 2 + 1)
     merged = [_merged_mask(context, one, masks, number) for number, one in enumerate(shared)]
-    members = {
-        made.mask_id: [masks[p][i].mask_id for p, i in one.members]
-        for made, one in zip(merged, shared, strict=True)
-    }
-    labels, disputes = _merged_labels(answered, members)
+    parts = {made.mask_id: one.members for made, one in zip(merged, shared, strict=True)}
+    labels, disputes = _merged_labels(answered, masks, parts)
     review = None
     if agreed.score < workspace.settings.quality.consensus_agreement:
-        review = _queue_review(workspace, context, answered, masks, merged, agreed, labels)
+        review = _queue_review(
+            workspace, context, answered, masks, merged, agreed, (labels, disputes)
+        )
     workspace.catalog.consensus.add(
         NewConsensus(
             task_id=answered[0].copy_of or answered[0].id,
@@ -84,7 +83,9 @@ def _merge(
             f1=agreed.f1,
             iou=agreed.iou,
             review_run=review,
-            merged=members,
+            merged={
+                name: [masks[p][i].mask_id for p, i in members] for name, members in parts.items()
+            },
         )
     )
     found.masks[task_id] = merged if review is None else []
@@ -94,18 +95,21 @@ def _merge(
 
 
 def _merged_labels(
-    answered: Sequence[Task], members: Mapping[str, Sequence[str]]
+    answered: Sequence[Task],
+    masks: Sequence[Sequence[Mask]],
+    members: Mapping[str, Sequence[Member]],
 ) -> tuple[list[TaskLabel], Disputes]:
     """The labels of merged masks on which all agree who labelled them, and what people say about
     the others."""
-    said = {
-        label.mask_id: (int(task.annotator_id or 0), label.category_id or 0)
-        for task in answered
-        for label in task.result.labels
-    }
+    said = [submitted_labels(task) for task in answered]  # a pre-filled mask is in several answers
     labels, disputes = list[TaskLabel](), Disputes()
-    for mask_id, names in members.items():
-        people = [said[name] for name in names if name in said]
+    for mask_id, parts in members.items():
+        named = [(p, masks[p][i].mask_id) for p, i in parts]
+        people = [
+            (int(answered[p].annotator_id or 0), said[p][name])
+            for p, name in named
+            if name in said[p]
+        ]
         categories = {category for _, category in people}
         if len(categories) == 1:
             person, category = people[0]
@@ -163,9 +167,13 @@ def _queue_review(
     masks: Sequence[Sequence[Mask]],
     merged: Sequence[Mask],
     agreed: Agreement,
-    labels: Sequence[TaskLabel],
+    of_merged: tuple[Sequence[TaskLabel], Disputes],
 ) -> str:
-    """Queue an image with one candidate per person and the merged masks; returns the run's id."""
+    """Queue an image with one candidate per person and the merged masks; returns the run's id.
+
+    Args:
+        of_merged: labels and disputes of the merged masks.
+    """
     run_id = uuid.uuid5(uuid.NAMESPACE_URL, f"consensus/{context.run_id}").hex
     image_id = answered[0].image_id
     workspace.catalog.runs.start(
@@ -177,12 +185,11 @@ def _queue_review(
         code_version=code_version(),
     )
     rows, candidates = list[Mask](), list[dict[str, Any]]()
-    named = {label.mask_id: label.category_id or 0 for label in labels}
-    for task in answered:
-        named |= submitted_labels(task)
-    labels_of_rows = dict[str, int]()
-    sets = [(task.annotator_id, made) for task, made in zip(answered, masks, strict=True)]
-    for place, (annotator_id, made) in enumerate([*sets, (None, merged)]):
+    labels, disputed = dict[str, int](), Disputes()
+    mine = [(task.annotator_id, submitted_labels(task)) for task in answered]
+    shared = {label.mask_id: label.category_id or 0 for label in of_merged[0]}
+    sets = zip([*mine, (None, shared)], [*masks, merged], strict=True)
+    for place, ((annotator_id, named), made) in enumerate(sets):
         own = [
             replace(mask, run_id=run_id, mask_id=f"{run_id}/{image_id}/{place}-{number}")
             for number, mask in enumerate(made)
@@ -190,10 +197,11 @@ def _queue_review(
         rows += own
         names = [mask.mask_id for mask in own]
         candidates.append({"annotator": annotator_id, "mask_ids": names})
-        pairs = zip(own, made, strict=True)
-        labels_of_rows |= {
-            copy.mask_id: named[mask.mask_id] for copy, mask in pairs if mask.mask_id in named
-        }
+        for name, mask in zip(names, made, strict=True):
+            if mask.mask_id in named:
+                labels[name] = named[mask.mask_id]
+            if annotator_id is None and mask.mask_id in of_merged[1]:
+                disputed[name] = of_merged[1][mask.mask_id]
     key = layout.PREFILL.key(run=run_id, name=new_id())
     workspace.objects.put(key, write_parquet(rows))
     review = NewTask(
@@ -205,7 +213,8 @@ def _queue_review(
             "mask_ids": [mask.mask_id for mask in rows],
             "prefill": key,
             "candidates": candidates,
-            **({LABELS: labels_of_rows} if labels_of_rows else {}),
+            **({LABELS: labels} if labels else {}),
+            **({DISPUTED: disputed} if disputed else {}),
             "note": (
                 f"{len(answered)} people disagree on this image (F1 {agreed.f1:.2f}, IoU "
                 f"{agreed.iou:.2f}): pick one person's masks or the merged ones."

@@ -12,11 +12,17 @@ from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from engine.annotation.schemas import LabelIn, NewVerdict
 from engine.core.categories import Category, CategoryList
+from engine.core.records import Source, Stage
+from flows.loop.data_engine import LoopPlan
 from flows.stages.assisted_manual import run_assisted_manual
 from flows.stages.commit_answers import commit_answers
+from flows.stages.rounds import open_round
 from flows.stages.run_context import context_without_round
+from flows.stages.semi_automatic import run_semi_automatic
 from flows.workspace.settings import FILE_NAME, load_settings
+from storage import layout
 from storage.catalog import Label, LabelSource, NewLabel, TaskKind, VerdictKind
+from storage.masks import write_parquet
 from tests.annotation.site import Site, make_site, served
 from tests.annotation.test_browse_commands import committed
 from tests.annotation.test_comments import arrived, finished
@@ -280,3 +286,39 @@ def test_the_dashboard_counts_masks_by_category(site: Site, ada: Client, rita: C
     ada.submit(taken(ada), drawn, seconds=5)
     commit(site, "annotate")
     assert counts() == [("dust", 2), ("cell", 0)]
+
+
+def test_people_who_keep_the_same_pre_filled_mask_can_label_it_differently(
+    site: Site, ada: Client, bob: Client, rita: Client
+) -> None:
+    file = site.workspace.settings.root / FILE_NAME
+    quality = QUALITY.replace("people = 3", "people = 2").replace("share = 0.5", "share = 1.0")
+    file.write_text(file.read_text() + quality)
+    site.workspace.settings = load_settings(file.parent)
+    plan = LoopPlan(
+        assisted_manual=0,
+        semi_automatic=1,
+        fully_automatic=0,
+        images_per_round=1,
+        annotator="people",
+    )
+    loop = site.workspace.catalog.loops.start_or_resume(site.dataset_id, plan.rounds())
+    row = open_round(site.workspace, site.workspace.catalog.rounds.for_loop(loop.id)[0])
+    (image,) = site.workspace.catalog.rounds.image_ids(row.id)
+    run_id, number = str(row.run_id), site.image_ids.index(image)
+    given = site.mask_rows(number, run_id, Source.PREFILL, Stage.SEMI_AUTOMATIC)
+    key = layout.PREFILL.key(run=run_id, name=image)
+    site.workspace.objects.put(key, write_parquet(given))
+    assert run_semi_automatic(site.workspace, row, wait=False) is None
+    for client, category in ((ada, CELL), (bob, DUST)):
+        task = taken(client, COMPLETE)
+        first, second = (mask.mask_id for mask in task.masks[:2])
+        labels = [(first, category), (second, CELL)]
+        sent = [LabelIn(mask_id=name, category_id=one) for name, one in labels]
+        client.submit(task, [], labels=sent, seconds=1)
+    assert run_semi_automatic(site.workspace, row, wait=False) is not None
+    task = arrived(rita, REVIEW)
+    (mask,) = task.masks
+    assert {one.name: one.category_id for one in mask.disputed} == {"ada": CELL, "bob": DUST}
+    agreed = site.workspace.catalog.labels.of_images([image]).values()
+    assert [label.category_id for label in agreed] == [CELL]

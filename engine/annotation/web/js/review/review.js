@@ -172,6 +172,7 @@ export class Review {
     }
     const [undecided] = this.labelling.undecided;
     if (undecided !== undefined) {
+      if (this.candidates.isOpen) this.candidates.setOpen(false);
       this.select(undecided);
       return toast("People disagree about the label of this mask: give it one. T opens the list.");
     }

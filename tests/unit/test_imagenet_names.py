@@ -44,8 +44,8 @@ def test_a_photograph_of_a_thing_has_its_name(
 def test_words_are_classes_and_a_mask_is_of_the_word_that_is_its_most_probable_class() -> None:
     words = ImagenetWords(["Egyptian Cat", "espresso"])
     said = []
-    for photograph in (data.chelsea(), data.coffee(), data.rocket()):
-        image = np.ascontiguousarray(photograph[..., :3])
+    for photograph in ("chelsea", "coffee", "rocket"):
+        image = np.ascontiguousarray(getattr(data, photograph)()[..., :3])
         said.append(words.say(image, [rle_codec.encode(np.ones(image.shape[:2], bool))]))
     assert [int(one.word_N[0]) for one in said[:2]] == [0, 1]
     assert [bool(one.is_best_N[0]) for one in said] == [True, True, False]

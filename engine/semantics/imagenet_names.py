@@ -20,7 +20,7 @@ from engine.sam.lite import LiteEncoder
 from engine.sam.torchvision_ops import ensure_torchvision
 from engine.sam.trunk import fold, fresh_trunk, imagenet_weights
 from engine.semantics.crops import cut_crops
-from engine.semantics.encoders import AT_ONCE, EncoderError
+from engine.semantics.encoders import AT_ONCE, EncoderError, weights_digest
 
 SCALE = 1.3
 """Side of a crop, in longer sides of the mask's box."""
@@ -65,6 +65,15 @@ class _Classifier:
 @cache
 def _classifier() -> _Classifier:
     return _Classifier()
+
+
+def imagenet_version() -> str:
+    """Return the name and the digest of the classifier's weights.
+
+    Raises:
+        EncoderError: the extra `labels` is not installed.
+    """
+    return f"imagenet-{weights_digest(_classifier().trunk.state_dict().items())}"
 
 
 def imagenet_classes() -> list[str]:

@@ -16,7 +16,11 @@ from scipy.special import softmax
 
 from engine.core.errors import DataEngineError
 from engine.core.rle import RLE
-from engine.semantics.imagenet_names import imagenet_classes, imagenet_probabilities
+from engine.semantics.imagenet_names import (
+    imagenet_classes,
+    imagenet_probabilities,
+    imagenet_version,
+)
 from engine.semantics.texts import TextEncoder, text_vectors
 
 NOTHING_ELSE = ("background", "something else", "a piece of something", "a texture")
@@ -97,8 +101,6 @@ class ImagenetWords:
         EncoderError: the extra `labels` is not installed.
     """
 
-    version = "imagenet"
-
     def __init__(self, words: Sequence[str]) -> None:
         classes = {name.casefold(): index for index, name in enumerate(imagenet_classes())}
         for word in words:
@@ -108,6 +110,7 @@ class ImagenetWords:
                     f"{', '.join(_similar(word, imagenet_classes())) or 'none'}; for other words "
                     "use --encoder clip:NAME"
                 )
+        self.version = imagenet_version()
         self._columns_W = np.array([classes[word.casefold()] for word in words])
 
     def say(self, image_HWC: np.ndarray, rles: Sequence[RLE]) -> Said:

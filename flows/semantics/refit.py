@@ -65,7 +65,7 @@ def refit_if_due(workspace: Workspace, dataset: Dataset) -> dict[str, Any]:
     if not is_due(workspace, dataset):
         return {"suggester": None, "reason": "too few new labels"}
     present = workspace.catalog.suggesters.current(dataset.id)
-    card = present.card if present else {"by": "labels", "precision": 0.95}
+    card: dict[str, Any] = present.card if present else {"by": "labels", "precision": 0.95}
     name = card.get("name") or (present.encoder.rpartition("-")[0] if present else "lite")
     root = str(workspace.settings.root)
     try:

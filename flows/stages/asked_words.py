@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 IN_CONFIG = "text"
 """Where the words are in a run's configuration."""
 
+MODEL_CHARACTERS = 200
+"""Of a label's model; the digest of an encoder's weights is at the end of its version."""
+
 OTHER, UNSURE = "none of these", "unsure"
 """Reasons why a mask is dropped: another answer is more probable, or none is probable enough."""
 
@@ -145,7 +148,7 @@ def label_words(workspace: Workspace, context: RunContext, shard: Shard) -> int:
             image_id=one.image_id,
             category_id=category.id,
             source=LabelSource.MODEL,
-            model=words.encoder,
+            model=words.encoder[-MODEL_CHARACTERS:],
             score=one.probability,
         )
         for words in WordFiles(workspace.objects).read(context.run_id, shard.shard)

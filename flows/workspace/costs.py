@@ -33,6 +33,8 @@ LATEST_RUNS = 20
 """`CostLedger.as_dict` lists this many runs, the latest."""
 
 MONTH_SECONDS = 30 * 24 * 3600.0
+AUTOMATIC = (RunKind.FULLY_AUTOMATIC, RunKind.WORDS)
+"""Runs of stage 3."""
 PEOPLES = (RunKind.ASSISTED_MANUAL, RunKind.SEMI_AUTOMATIC)
 """Kinds of runs whose masks people made or confirmed: accepted unless a reviewer rejects them."""
 
@@ -201,7 +203,7 @@ def _spent(
         masks=masks,
         judged_masks=sums.judged,
         accepted_masks=_accepted(run, sums, masks),
-        accepted_is_estimate=run.kind == RunKind.FULLY_AUTOMATIC and 0 < sums.judged < masks,
+        accepted_is_estimate=run.kind in AUTOMATIC and 0 < sums.judged < masks,
         cost=cost,
     )
 
@@ -212,7 +214,7 @@ def _made(run: Run, sums: RunSums) -> tuple[int, int]:
         return 0, 0
     if run.kind in PEOPLES:
         return sums.tasks, sums.task_masks
-    if run.kind == RunKind.FULLY_AUTOMATIC:
+    if run.kind in AUTOMATIC:
         return sums.shard_images, sums.shard_masks
     if run.kind == RunKind.REVIEW:
         return 0, int(run.metrics.get("fix") or 0)
@@ -230,7 +232,7 @@ def _is_work(run: Run) -> bool:
 def _accepted(run: Run, sums: RunSums, masks: int) -> int | None:
     if run.kind in PEOPLES or run.kind == RunKind.REVIEW or _is_work(run):
         return max(0, masks - sums.rejected - sums.fixed)
-    if run.kind == RunKind.FULLY_AUTOMATIC and sums.judged:
+    if run.kind in AUTOMATIC and sums.judged:
         return round(masks * sums.accepted / sums.judged)
     return None
 

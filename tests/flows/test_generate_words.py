@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from engine.core.records import Source
 from engine.core.rle import iou_matrix
 from flows.cli.main import app
 from flows.data.ingest import ingest_folder
+from flows.labels.current import labels_of
 from flows.workspace.workspace import Workspace
 from storage.catalog import LabelSource, RunKind
 from storage.mask_words import WordFiles
@@ -22,21 +25,22 @@ from tests.labelled_shapes import draw_picture
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "one_thread")]
 
 TOML = """
-shard_images = 3
+shard_images = 2
 [generator]
 points_per_side = 8
 crop_layers = 0
 """
-SEEDS = range(7000, 7006)
+TRAIN = "[train]\nsteps = 1\nimages_per_step = 1\nevaluation_images = 1\n"
+SEEDS = range(7000, 7004)
 
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Workspace:
-    """Six pictures, and the categories circle and star."""
+    """Pictures, and their shapes as categories, without the squares."""
     workspace = make_workspace(tmp_path / "ws", TOML)
     folder = write_pictures(tmp_path / "in", SEEDS)
     ingest_folder(workspace, "shapes", folder, None)
-    (tmp_path / "names.yaml").write_text("- circle\n- star\n- {name: thing, description: any}\n")
+    (tmp_path / "names.yaml").write_text("- circle\n- star\n- triangle\n- cross\n")
     run(workspace, "labels", "set", str(tmp_path / "names.yaml"), "--dataset", "shapes")
     return workspace
 
@@ -76,7 +80,7 @@ def test_masks_of_asked_words_are_kept_and_labelled_and_the_others_are_counted(
     assert min(label.score or 0 for label in labels) >= 0.6
     names = true_names(shapes)
     of_stars = [names[one.mask_id] == "star" for one in labels if one.mask_id in names]
-    assert np.mean(of_stars) > 0.7  # of all shapes, a fifth are stars
+    assert np.mean(of_stars) > 0.6  # of all shapes, a fifth are stars
     recorded = list(WordFiles(shapes.objects).read(figures["run"]))
     squares = [one for part in recorded for one in part.kept if one.word == "square"]
     assert len(squares) == kept["square"]
@@ -113,26 +117,41 @@ def test_a_stopped_run_keeps_its_words_and_labels_each_mask_once(
     assert all(len(shapes.catalog.labels.history(la.image_id, la.mask_id)) == 1 for la in labels)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--text", "cat", "--encoder", "lite"), "lite reads no texts.*extra `clip`"),
-        (("--text", "cat", "--encoder", "imagenet"), "no class 'cat'; similar.*tabby|Egyptian cat"),
-        (
-            (
-                "--text",
-                " , ",
-            ),
-            "with commas between them",
-        ),
-    ],
-)
-def test_words_that_cannot_be_asked_are_refused_before_a_run_begins(
-    shapes: Workspace, options: tuple[str, ...], message: str
+def test_stage_2_begins_with_the_kept_masks_and_those_that_people_keep_have_their_label(
+    shapes: Workspace, small_clip: str, tmp_path: Path
 ) -> None:
-    root = {"DATAENGINE_WORKSPACE": str(shapes.settings.root)}
-    found = CliRunner().invoke(app, ["generate", "--dataset", "shapes", *options], env=root)
-    assert found.exit_code != 0
-    with pytest.raises(Exception, match=message):
-        raise found.exception or AssertionError
-    assert not shapes.catalog.runs.all(kind=RunKind.WORDS, limit=9)
+    seen = write_pictures(tmp_path / "truth", SEEDS, named=False)
+    ingest_folder(shapes, "shapes", seen, seen / "instances.json")
+    words = ("--dataset", "shapes", "--text", "star", "--encoder", small_clip, "--least", "0.6")
+    begun = run(shapes, "generate", *words)["run"]
+    automatic = {mask.mask_id for mask in shapes.masks.masks(run_id=begun)}
+    settings = shapes.settings.root / "dataengine.toml"
+    settings.write_text(f'{TOML}[prefill]\nsource = "words"\n[annotator]\nmax_objects = 2\n{TRAIN}')
+    [row] = run(shapes, "run", "--dataset", "shapes", "--rounds", "0,1,0")["rounds"]
+    assert row["stage"] == "semi_automatic"
+    prefilled = [
+        mask for mask in shapes.masks.masks(dataset="shapes") if mask.source == Source.PREFILL
+    ]
+    assert prefilled
+    assert {mask.supersedes for mask in prefilled} <= automatic
+    names = {label.category_id for label in labels_of(shapes, prefilled).values()}
+    dataset = shapes.catalog.datasets.get("shapes")
+    star = shapes.catalog.categories.current(dataset.id).categories.named("star")
+    assert star is not None
+    assert names == {star.id}
+    assert len(labels_of(shapes, prefilled)) == len(prefilled)
+
+
+def test_words_that_cannot_be_asked_are_refused_before_a_run_begins(workspace: Workspace) -> None:
+    workspace.catalog.datasets.get_or_create("shapes")
+    root = {"DATAENGINE_WORKSPACE": str(workspace.settings.root)}
+    for options, message in (
+        (("cat", "--encoder", "lite"), "lite reads no texts.*extra `clip`"),
+        (("cat", "--encoder", "imagenet"), "no class 'cat'; similar ones: .*Egyptian cat"),
+        ((" , ",), "with commas between them"),
+    ):
+        words = ["generate", "--dataset", "shapes", "--text", *options]
+        found = CliRunner().invoke(app, words, env=root)
+        assert found.exit_code != 0
+        assert re.search(message, str(found.exception))
+    assert not workspace.catalog.runs.all(kind=RunKind.WORDS, limit=9)

@@ -72,10 +72,13 @@ def test_advance_learns_once_enough_labels_came_and_not_again_before_as_many_mor
         given.look(dataset.id)
     assert sent == [("dataengine.labels.given", {"dataset": "shapes", "labels": 10})]
 
-    job = {"workspace": str(workspace.settings.root), "dataset": "shapes", "only_if_due": True}
-    second = suggest_labels_of_dataset(**job)
+    root = str(workspace.settings.root)
+    second = suggest_labels_of_dataset(root, "shapes", only_if_due=True)
     assert second["suggester"] != first["suggester"]
-    assert suggest_labels_of_dataset(**job)["reason"] == "too few new labels"
+    assert (
+        suggest_labels_of_dataset(root, "shapes", only_if_due=True)["reason"]
+        == "too few new labels"
+    )
 
 
 def test_labels_that_teach_nothing_are_tried_once_and_datasets_without_categories_never(

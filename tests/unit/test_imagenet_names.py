@@ -12,6 +12,7 @@ from engine.core import rle as rle_codec
 from engine.semantics import imagenet_names as module
 from engine.semantics.encoders import EncoderError
 from engine.semantics.imagenet_names import imagenet_names
+from engine.semantics.words import ImagenetWords
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,6 +39,18 @@ def test_a_photograph_of_a_thing_has_its_name(
     assert probabilities == sorted(probabilities, reverse=True)
     assert probabilities == pytest.approx([p for _, p in found[0]], abs=1e-4)
     assert 0 < sum(probabilities) <= 1
+
+
+def test_words_are_classes_and_a_mask_is_of_the_word_that_is_its_most_probable_class() -> None:
+    words = ImagenetWords(["Egyptian Cat", "espresso"])
+    said = []
+    for photograph in ("chelsea", "coffee", "rocket"):
+        image = np.ascontiguousarray(getattr(data, photograph)()[..., :3])
+        said.append(words.say(image, [rle_codec.encode(np.ones(image.shape[:2], bool))]))
+    assert [int(one.word_N[0]) for one in said[:2]] == [0, 1]
+    assert [bool(one.is_best_N[0]) for one in said] == [True, True, False]
+    assert said[2].probability_N[0] < 0.1
+    assert words.version.startswith("imagenet-")
 
 
 def test_no_masks_have_no_names() -> None:

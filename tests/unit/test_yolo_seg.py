@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def test_holes_and_further_pieces_are_lost_and_counted() -> None:
 @pytest.mark.parametrize(
     "place", [np.s_[7, 9], np.s_[0, 0], np.s_[39, 59], np.s_[7, 9:20], np.s_[3:30, 59]]
 )
-def test_a_pixel_and_a_line_have_a_polygon_with_an_area(place: tuple[object, ...]) -> None:
+def test_a_pixel_and_a_line_have_a_polygon_with_an_area(place: Any) -> None:
     pixels = np.zeros(SIZE, bool)
     pixels[place] = True
     line, _, _ = line_of(pixels)

@@ -38,6 +38,7 @@ import { Scene } from "./scene.js";
 import { Session } from "./session.js";
 import { Strokes } from "./strokes.js";
 import { isAround, isNear } from "./subject.js";
+import { Tiles } from "./tiles.js";
 import { toolsOf } from "./tools.js";
 import { Viewport } from "./viewport.js";
 import { ViewPanel } from "./view_panel.js";
@@ -95,7 +96,9 @@ class Editor {
       this.list?.refresh();
       this.frames.request();
     });
-    this.adjusted = new Adjusted(this.picture, () => this.frames.request());
+    const redraw = () => this.frames.request();
+    this.tiles = this.picture.isTiled ? new Tiles((path) => this.viewPanel.tileUrlOf(path), this.size, redraw) : null;
+    this.adjusted = new Adjusted(this.picture, this.tiles, redraw);
     this.adjusted.set(this.viewPanel.view);
     this.ready = this.picture.ready;
     this.strokes = new Strokes(this);
@@ -303,10 +306,11 @@ class Editor {
       picture: this.adjusted,
       view: this.viewPanel.view,
       layer: this.layer,
-      items: stroke ? this.items.filter((item) => item.id !== stroke.id && item.id !== stroke.replaces) : this.items,
+      items: stroke ? this.items.filter((item) => item.id !== stroke.work.id && item.id !== stroke.work.replaces) : this.items,
       look,
       selected,
-      current: stroke ?? session.current,
+      current: stroke?.work ?? session.current,
+      stroke,
       preview: this.prompts.preview,
       points: this.prompts.shownPoints,
       dragBox: this.prompts.dragBox,
@@ -394,7 +398,7 @@ class Editor {
   destroy() {
     this.abort.abort();
     clearInterval(this.timer);
-    for (const part of [this.viewPanel, this.tools.wand, this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
+    for (const part of [this.viewPanel, this.tools.wand, this.pointer, this.prompts, this.viewport, this.list, this.picture, this.tiles, this.frames]) part?.close();
     this.container.replaceChildren();
     this.container.classList.remove("editor", "has-list");
   }

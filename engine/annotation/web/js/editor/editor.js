@@ -181,6 +181,7 @@ class Editor {
     this.drawing?.finish?.();
     this.tool = this.tool === tool ? "prompt" : tool;
     const { prompts } = this;
+    if (this.drawing && !this.drawing.takesSign) this.isNegative = false;
     if (this.drawing && prompts.cursor) prompts.place = prompts.cursor.map((value) => value + 0.5);
     this.update();
   }

@@ -32,7 +32,7 @@ class Part(NamedTuple):
     y0: int
     x1: int
     y1: int
-    count: int
+    regions: int
 
 
 class LikeRegions:
@@ -86,7 +86,7 @@ def divided(image_HWC: np.ndarray, part: Part) -> np.ndarray:
     small_HWC = cv2.resize(cut_HWC, size, interpolation=cv2.INTER_AREA)
     labels_HW = slic(
         small_HWC,
-        n_segments=part.count,
+        n_segments=part.regions,
         compactness=_COMPACTNESS,
         max_num_iter=_ITERATIONS,
         start_label=0,

@@ -65,6 +65,7 @@ CHANGES = Rate(burst=60, a_second=20, name="change")
 SUBMISSIONS = Rate(burst=40, a_second=4, name="submission")
 READS = Rate(burst=120, a_second=20, name="read")
 PICTURES = Rate(burst=40, a_second=8, name="picture")
+TILES = Rate(burst=300, a_second=60, name="tile")
 REGIONS = Rate(burst=10, a_second=1, name="regions")
 
 WORDS = 16 << 10
@@ -287,6 +288,25 @@ def _between(low: float | None, high: float | None) -> tuple[float, float] | Non
     if low is None and high is None:
         return None
     return round(0.0 if low is None else low, 1), round(100.0 if high is None else high, 1)
+
+
+@router.get("/images/{image_id}/tiles/{level}/{column}/{row}", response_class=Response)
+@admits("annotator", TILES)
+def tile(
+    image_id: Annotated[int, Path(ge=1, lt=2**63)],
+    level: Annotated[int, Path(ge=0, lt=32)],
+    column: Annotated[int, Path(ge=0, lt=2**31)],
+    row: Annotated[int, Path(ge=0, lt=2**31)],
+    visitor: Someone,
+    service: Service,
+    low: Low = None,
+    high: High = None,
+) -> Response:
+    """A tile of 512 x 512 pixels of a large image, as JPEG: at level 0 of the full resolution, at
+    each further level of half of it."""
+    place = (level, column, row)
+    data = service.tile(visitor.annotator, image_id, place, _between(low, high))
+    return Response(data, media_type="image/jpeg", headers=KEPT)
 
 
 @router.get("/images/{image_id}/regions", response_class=Response)

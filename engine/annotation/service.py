@@ -34,6 +34,7 @@ from engine.annotation.submissions import Submissions
 from engine.annotation.task_access import TaskAccess
 from engine.annotation.task_views import TaskViews
 from engine.annotation.threads import Threads
+from engine.annotation.tiles import Tiles
 from engine.core.rle import RLE
 from storage import layout
 from storage.annotation_queue import AnnotationQueue
@@ -96,6 +97,7 @@ class AnnotationService:
         self.catalog, self.queue, self.objects = catalog, queue, objects
         self.embeddings, self.pictures = embeddings, pictures
         self.regions = LikeRegions(pictures.pixels_of)
+        self.tiles = Tiles(pictures.pixels_of)
         self.prompter = Prompter(embeddings)
         self.access = TaskAccess(catalog, queue)
         self.gold = GoldTasks(catalog, queue, objects, gold_rules or GoldRules(), truths_of)
@@ -289,6 +291,21 @@ class AnnotationService:
             return self.picture(annotator, image_id, side)
         with _readable(image_id):
             return self.pictures.get(image_id, side)
+
+    def tile(
+        self,
+        annotator: Annotator,
+        image_id: int,
+        place: tuple[int, int, int],
+        between: tuple[float, float] | None = None,
+    ) -> bytes:
+        """A tile, by level, column and row, of a large image as JPEG; for whom `picture` is.
+
+        Raises:
+            RefusedError: as for `picture`, or there is no such tile.
+        """
+        with self._seen_image(annotator, image_id):
+            return self.tiles.get(image_id, *place, between)
 
     @contextlib.contextmanager
     def _seen_image(self, annotator: Annotator, image_id: int) -> Iterator[None]:

@@ -1,4 +1,5 @@
-"""The editor in a real Chromium with many masks: milliseconds a frame while the image is moved.
+"""The editor in a real Chromium with many masks: milliseconds a frame while the image is moved or
+zoomed, and while a stroke is painted.
 
 `work_ms` is what drawing a frame takes, `frame_ms` the time from one drawn frame to the next; the
 browser draws in software where there is no GPU.
@@ -12,8 +13,9 @@ import argparse
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
@@ -27,20 +29,13 @@ from tests.browser.test_annotate import many_masks
 MOVES = 150
 
 
-def pan(page: Page) -> dict[str, Any]:
-    """Zoom in, then drag the image about; frame times."""
-    x, y = driver.screen(page, SIZE[1] / 2, SIZE[0] / 2)
-    page.mouse.move(x, y)
-    for _ in range(4):
-        page.mouse.wheel(0, -120)
+def measured(page: Page, act: Callable[[], None]) -> dict[str, Any]:
+    """Frame times while something is done."""
     page.wait_for_timeout(300)
     page.evaluate("window.dataengine.frameTimes().length = 0")
     page.evaluate("window.dataengine.frameIntervals().length = 0")
-    page.mouse.down(button="middle")
-    for step in range(MOVES):
-        angle = 2 * math.pi * step / 50
-        page.mouse.move(x + 120 * math.sin(angle), y + 90 * (math.cos(angle) - 1))
-    page.mouse.up(button="middle")
+    act()
+    page.wait_for_timeout(100)
     work = np.array(page.evaluate("window.dataengine.frameTimes()"))
     frames = np.array(page.evaluate("window.dataengine.frameIntervals()"))
     return {
@@ -48,30 +43,68 @@ def pan(page: Page) -> dict[str, Any]:
         "work_ms_median": round(float(np.median(work)), 2),
         "work_ms_p95": round(float(np.percentile(work, 95)), 2),
         "frame_ms_median": round(float(np.median(frames)), 1),
+        "frame_ms_p95": round(float(np.percentile(frames, 95)), 1),
     }
+
+
+def circle(page: Page, button: Literal["left", "middle"]) -> None:
+    """Drag in circles around the middle of the canvas."""
+    x, y = 540, 360
+    page.mouse.move(x, y)
+    page.mouse.down(button=button)
+    for step in range(MOVES):
+        angle = 2 * math.pi * step / 50
+        page.mouse.move(x + 120 * math.sin(angle), y + 90 * (math.cos(angle) - 1))
+    page.mouse.up(button=button)
+
+
+def wheel(page: Page) -> None:
+    """Zoom in, then out."""
+    for step in range(40):
+        page.mouse.wheel(0, -60 if step < 20 else 60)
+        page.wait_for_timeout(16)
+
+
+def everything(page: Page) -> dict[str, Any]:
+    """Pan when zoomed in, zoom, and paint a long stroke twice: on nothing, then over that mask."""
+    found = {"zoom": measured(page, lambda: wheel(page))}
+    page.keyboard.press("f")
+    page.keyboard.press("b")
+    found["brush"] = measured(page, lambda: circle(page, "left"))
+    found["brush_over"] = measured(page, lambda: circle(page, "left"))
+    page.keyboard.press("Escape")
+    page.mouse.move(540, 360)
+    for _ in range(4):
+        page.mouse.wheel(0, -120)
+    found["pan"] = measured(page, lambda: circle(page, "middle"))
+    return found
 
 
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--masks", type=int, nargs="+", default=[200, 1000, 5000])
+    parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("H", "W"))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    found: dict[str, Any] = {}
+    height, width = arguments.size
+    found: dict[str, Any] = {"size": [height, width]}
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(
             executable_path=driver.find_browser(), args=["--no-sandbox"]
         )
         for count in arguments.masks:
-            site = make_site(Path(folder) / str(count), images=1, size=SIZE, kind="capsules")
+            site = make_site(
+                Path(folder) / str(count), images=1, size=(height, width), kind="capsules"
+            )
             site.complete()
             key = f"prefill/complete/{site.image_ids[0]}.parquet"
             site.workspace.objects.delete(key)
-            site.workspace.objects.put(key, write_parquet(many_masks(site, count)))
+            site.workspace.objects.put(key, write_parquet(many_masks(site, count, (height, width))))
             with served(site.workspace, local=True) as url:
                 page = browser.new_page(viewport={"width": 1280, "height": 720})
                 driver.open_task(page, url)
-                found[f"masks_{count}"] = pan(page)
+                found[f"masks_{count}"] = everything(page)
                 page.close()
         browser.close()
     if not arguments.json:

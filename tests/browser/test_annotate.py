@@ -329,16 +329,16 @@ def test_many_masks_stay_usable(site: Site, url: str, page: Page, masks: int) ->
     assert len(stored) == masks + 1
 
 
-def many_masks(site: Site, count: int) -> list[Mask]:
-    """Small masks, spread over the first image."""
+def many_masks(site: Site, count: int, size: tuple[int, int] = SIZE) -> list[Mask]:
+    """Small masks, spread over the first image, which has this size."""
     from dataclasses import replace
 
     (row,) = site.mask_rows(0, "complete", Source.PREFILL, Stage.SEMI_AUTOMATIC, limit=1)
     rng = np.random.default_rng(1)
     rows = []
     for number in range(count):
-        mask = np.zeros(SIZE, bool)
-        y, x = rng.integers(0, SIZE[0] - 12), rng.integers(0, SIZE[1] - 12)
+        mask = np.zeros(size, bool)
+        y, x = rng.integers(0, size[0] - 12), rng.integers(0, size[1] - 12)
         mask[y : y + 9, x : x + 11] = True
         mask[y + 3 : y + 5, x + 4 : x + 6] = False
         coded = rle_codec.encode(mask)

@@ -18,6 +18,13 @@ from tests.browser.conftest import SIZE, Shot
 pytestmark = pytest.mark.slow
 
 
+def pixel(x: float, y: float) -> str:
+    """JavaScript for the red value of an image pixel on the screen."""
+    place = f"{driver.EDITOR}.viewport.fromImage({x} + 0.5, {y} + 0.5)"
+    context = "document.getElementById('canvas').getContext('2d')"
+    return f"{context}.getImageData(...{place}.map(Math.floor), 1, 1).data[0]"
+
+
 def shown(page: Page, x: float, y: float) -> list[int]:
     """The colour of an image pixel on the screen, RGB."""
     page.wait_for_timeout(60)  # a frame
@@ -34,6 +41,20 @@ def shown(page: Page, x: float, y: float) -> list[int]:
 
 def slide(page: Page, name: str, value: float) -> None:
     page.get_by_label(name, exact=True).fill(str(value))
+
+
+def put_instead(site: Site, pixels: np.ndarray) -> None:
+    """Make this the site's only image."""
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    site.workspace.objects.put("images/other.png", data)
+    image = NewImage(
+        sha256=sha256(data).hexdigest(),
+        key="images/other.png",
+        file_name="other.png",
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+    )
+    site.image_ids[:] = site.workspace.catalog.images.add_many(site.dataset_id, [image]).ids
 
 
 def test_values_are_adjusted_on_the_screen_only(
@@ -70,16 +91,7 @@ def test_a_deep_image_is_stretched_by_the_server(tmp_path: Path, page: Page, sho
     scene = cv2.cvtColor(site.scenes[0].image_HWC, cv2.COLOR_RGB2GRAY)
     deep = 1_000 + scene.astype(np.uint16)  # one level of 256 of the whole range
     deep[:8] = 65_535
-    data = cv2.imencode(".png", deep)[1].tobytes()
-    site.workspace.objects.put("images/deep.png", data)
-    image = NewImage(
-        sha256=sha256(data).hexdigest(),
-        key="images/deep.png",
-        file_name="deep.png",
-        height=SIZE[0],
-        width=SIZE[1],
-    )
-    site.image_ids[:] = site.workspace.catalog.images.add_many(site.dataset_id, [image]).ids
+    put_instead(site, deep)
     site.annotate()
     with served(site.workspace, local=True) as url:
         driver.open_task(page, url)
@@ -128,3 +140,28 @@ def test_grid_ruler_and_map(site: Site, url: str, page: Page, shot: Shot) -> Non
     assert (seen[0] + seen[2]) / 2 == pytest.approx(SIZE[1] * 0.75, abs=2)
     assert (seen[1] + seen[3]) / 2 == pytest.approx(SIZE[0] * 0.25, abs=2)
     assert driver.steps(page) == []  # it was no click on the image
+
+
+def test_a_large_image_is_shown_in_tiles(tmp_path: Path, page: Page, shot: Shot) -> None:
+    site = make_site(tmp_path / "ws", images=1, size=SIZE, kind="capsules")
+    large = np.full((700, 9_000), 128, np.uint8)
+    large[:, ::2] = 100  # single columns, which a reduced copy does not have
+    large[:, 4_500:] += 60
+    put_instead(site, large)
+    site.annotate()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with served(site.workspace, local=True) as url:
+        driver.open_task(page, url)
+        page.mouse.move(5, 5)
+        assert not any("/tiles/" in address for address in asked)
+        page.evaluate(f"{driver.EDITOR}.viewport.approach([4480, 300, 4520, 320])")
+        for x in (4_481, 4_482, 4_519, 4_520):
+            expected = int(large[310, x])
+            shows = f"Math.abs({pixel(x, 310)} - {expected}) < 6"
+            driver.until(page, shows)
+        shot(page, "view-tiles")
+        page.keyboard.press("Shift+I")
+        driver.until(page, f"Math.abs({pixel(4_519, 310)} - (255 - {large[310, 4_519]})) < 6")
+    assert any("/tiles/0/8/0" in address for address in asked)
+    assert not any(address.endswith("/pixels") for address in asked)  # never the whole

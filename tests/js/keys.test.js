@@ -27,6 +27,15 @@ test("a key that is given to another action leaves its own", () => {
   assert.deepEqual([keys.actionOf({ key: "b" }), keys.hint("finish")], ["brush", " (Enter)"]);
 });
 
+test("the tools, operations and views have keys of their own", () => {
+  const keys = new Keys();
+  const expected = { d: "lasso", w: "wand", q: "scribble", m: "edit", j: "join", i: "adjust", r: "ruler" };
+  for (const [key, action] of Object.entries(expected)) assert.equal(keys.actionOf({ key }), action);
+  const shifted = { f: "fillHoles", r: "removeSpecks", s: "smooth", x: "cutOut", d: "split", i: "invert", c: "channel", v: "resetView", g: "grid", m: "map" };
+  for (const [key, action] of Object.entries(shifted)) assert.equal(keys.actionOf({ key, shiftKey: true }), action);
+  assert.deepEqual(["c", "v"].map((key) => keys.actionOf({ key, ctrlKey: true })), ["copy", "paste"]);
+});
+
 test("digits are reasons while one is asked for, and nothing else otherwise", () => {
   assert.deepEqual([commandOf({ key: "2" }, true), commandOf({ key: "2" }, false), commandOf({ key: "7" }, true)], ["reason:1", null, null]);
   assert.deepEqual([commandOf({ key: "0" }, true), commandOf({ key: "A", shiftKey: true }, true), commandOf({ key: "a" }, false)], ["whole", "acceptRest", "accept"]);

@@ -39,6 +39,7 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("POST", "/tasks/{task_id}/comments"): ("annotator", "change", WORDS),
     ("GET", "/images/{image_id}/comments"): ("annotator", "read", 0),
     ("GET", "/images/{image_id}/pixels"): ("annotator", "picture", 0),
+    ("GET", "/images/{image_id}/tiles/{level}/{column}/{row}"): ("annotator", "tile", 0),
     ("GET", "/images/{image_id}/regions"): ("annotator", "regions", 0),
     ("GET", "/guidelines"): ("annotator", "read", 0),
     ("GET", "/overview"): ("reviewer", "read", 0),

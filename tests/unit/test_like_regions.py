@@ -17,7 +17,7 @@ def disc() -> np.ndarray:
     image = np.full((200, 300, 3), 120, np.uint8)
     image[(x - 150) ** 2 + (y - 100) ** 2 < 60**2] = (200, 40, 40)
     noise = np.random.default_rng(0).integers(0, 12, image.shape, np.uint8)
-    return image + noise
+    return np.asarray(image + noise)
 
 
 def test_regions_follow_the_borders_of_objects() -> None:

@@ -8,18 +8,19 @@ const AT_ONCE = 4e6; // pixels: more are converted between frames
 
 export class Adjusted {
   adjustment = NEUTRAL;
-  #made = new Map(); // canvas by bitmap, null while it is made
+  #made = new WeakMap(); // canvas by bitmap, null while it is made
 
-  /** `picture`: a Picture; `onChange()` is called when a conversion is done. */
-  constructor(picture, onChange) {
+  /** `picture`: a Picture; `tiles`: Tiles or null; `onChange()` is called when a conversion is done. */
+  constructor(picture, tiles, onChange) {
     this.picture = picture;
+    this.tiles = tiles;
     this.onChange = onChange;
   }
 
   /** @param {import("./adjust.js").Adjustment} adjustment */
   set(adjustment) {
     this.adjustment = adjustment;
-    this.#made.clear();
+    this.#made = new WeakMap();
     this.onChange();
   }
 
@@ -30,11 +31,16 @@ export class Adjusted {
     return this.#of(bitmap) ?? (bitmap === this.picture.small ? null : this.#of(this.picture.small));
   }
 
+  /** The tiles to draw over it: {bitmap, box}. */
+  tilesSeen(viewport) {
+    const seen = this.tiles?.seen(viewport) ?? [];
+    return isNeutral(this.adjustment) ? seen : seen.map(({ bitmap, box }) => ({ bitmap: this.#of(bitmap), box }));
+  }
+
   /** @param {ImageBitmap} bitmap */
   #of(bitmap) {
     const found = this.#made.get(bitmap);
     if (found !== undefined) return found;
-    for (const old of this.#made.keys()) if (old !== this.picture.small && old !== this.picture.full) this.#made.delete(old);
     this.#made.set(bitmap, null);
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [bitmap.width, bitmap.height];

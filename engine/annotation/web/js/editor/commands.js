@@ -147,7 +147,7 @@ export class Commands {
   #takeAway() {
     const { editor } = this;
     editor.isNegative = !editor.isNegative;
-    if (["brush", "eraser", "join"].includes(editor.tool)) editor.tool = "prompt";
+    if (!editor.drawing?.takesSign) editor.tool = "prompt";
     editor.update();
   }
 

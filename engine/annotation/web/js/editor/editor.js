@@ -40,6 +40,7 @@ import { Scene } from "./scene.js";
 import { Session } from "./session.js";
 import { Strokes } from "./strokes.js";
 import { isAround, isNear } from "./subject.js";
+import { Tiles } from "./tiles.js";
 import { toolsOf } from "./tools.js";
 import { Viewport } from "./viewport.js";
 import { ViewPanel } from "./view_panel.js";
@@ -101,7 +102,9 @@ class Editor {
       this.list?.refresh();
       this.frames.request();
     });
-    this.adjusted = new Adjusted(this.picture, () => this.frames.request());
+    const redraw = () => this.frames.request();
+    this.tiles = this.picture.isTiled ? new Tiles((path) => this.viewPanel.tileUrlOf(path), this.size, redraw) : null;
+    this.adjusted = new Adjusted(this.picture, this.tiles, redraw);
     this.adjusted.set(this.viewPanel.view);
     this.ready = this.picture.ready;
     this.strokes = new Strokes(this);
@@ -185,6 +188,7 @@ class Editor {
     this.drawing?.finish?.();
     this.tool = this.tool === tool ? "prompt" : tool;
     const { prompts } = this;
+    if (this.drawing && !this.drawing.takesSign) this.isNegative = false;
     if (this.drawing && prompts.cursor) prompts.place = prompts.cursor.map((value) => value + 0.5);
     this.update();
   }
@@ -317,10 +321,11 @@ class Editor {
       picture: this.adjusted,
       view: this.viewPanel.view,
       layer: this.layer,
-      items: stroke ? this.items.filter((item) => item.id !== stroke.id && item.id !== stroke.replaces) : this.items,
+      items: stroke ? this.items.filter((item) => item.id !== stroke.work.id && item.id !== stroke.work.replaces) : this.items,
       look,
       selected,
-      current: stroke ?? session.current,
+      current: stroke?.work ?? session.current,
+      stroke,
       preview: this.prompts.preview,
       points: this.prompts.shownPoints,
       dragBox: this.prompts.dragBox,
@@ -411,7 +416,7 @@ class Editor {
     this.isDestroyed = true;
     this.abort.abort();
     clearInterval(this.timer);
-    for (const part of [this.viewPanel, this.tools.wand, this.pointer, this.prompts, this.viewport, this.list, this.picture, this.frames]) part.close();
+    for (const part of [this.viewPanel, this.tools.wand, this.pointer, this.prompts, this.viewport, this.list, this.picture, this.tiles, this.frames]) part?.close();
     this.container.replaceChildren();
     this.container.classList.remove("editor", "has-list");
   }

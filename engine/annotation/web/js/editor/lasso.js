@@ -14,6 +14,7 @@ const MOST_CORNERS = 20_000; // as the server allows in an event
 const css = ([r, g, b], alpha = 1) => `rgb(${r} ${g} ${b} / ${alpha})`;
 
 export class Lasso {
+  takesSign = true;
   /** @type {{work: object, subject: string | null, isErasing: boolean, points: number[][]} | null} */
   #line = null;
   #pressed = null; // {at, isFree, isFirst}: while the pointer is down

@@ -161,7 +161,7 @@ export class MaskOperations {
       };
       return el("button", { class: "button", type: "button", "data-action": id, onclick: click }, text, key && el("kbd", {}, key));
     };
-    const several = editor.isFix ? [] : [button("cutOut", "Cut out other masks"), button("split", "Split into its pieces"), button("join", "Merge with others"), button("copy", "Copy"), button("paste", "Paste")];
+    const several = editor.isFix ? [] : [button("cutOut", "Cut out others"), button("split", "Split into its pieces"), button("join", "Merge with others"), button("copy", "Copy"), button("paste", "Paste")];
     return [
       button("fillHoles", "Fill holes"),
       el("div", { class: "panel-group" }, specks.node, button("removeSpecks", "Remove specks")),

@@ -1,5 +1,7 @@
 // The image's pixels: a screen-sized copy first, the full resolution once the user zooms in.
 
+import { TILED_FROM } from "./tiles.js";
+
 const SCREEN_SIDE = 1600;
 const LAST_RETRY_MS = 10_000;
 
@@ -16,6 +18,7 @@ export class Picture {
     this.width = width;
     this.height = height;
     this.onChange = onChange;
+    this.isTiled = Math.max(width, height) > TILED_FROM; // the full resolution comes in tiles
     this.smallScale = Math.min(1, SCREEN_SIDE / Math.max(width, height));
     this.ready = this.#load(SCREEN_SIDE, Infinity).then((bitmap) => {
       this.small = bitmap;
@@ -26,7 +29,7 @@ export class Picture {
   /** What to draw at `density` canvas pixels per image pixel; null while nothing has loaded. */
   at(density) {
     const isTooCoarse = this.smallScale < 1 && density > this.smallScale * 1.1;
-    if (isTooCoarse && this.#full === "none") void this.#loadFull();
+    if (isTooCoarse && !this.isTiled && this.#full === "none") void this.#loadFull();
     return isTooCoarse && this.full ? this.full : this.small;
   }
 

@@ -8,6 +8,7 @@ const MOST_POINTS = 200; // of a prompt, as the server allows
 const COLOURS = { 0: "#ff8378", 1: "#4fd195" };
 
 export class Scribble {
+  takesSign = true;
   /** @type {{label: number, path: number[][]} | null} */
   #stroke = null;
 

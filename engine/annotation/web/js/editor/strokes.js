@@ -1,8 +1,9 @@
 // Brush and eraser. A stroke is painted over the mask in progress, or over the selected one.
 
+import { CURRENT_COLOUR } from "./colours.js";
 import { toast } from "../shared/dom.js";
-import { capsule, Mask } from "../shared/rle.js";
-import { withStroke } from "./work.js";
+import { Ink } from "./ink.js";
+import { capsule, unionOf } from "../shared/rle.js";
 
 const MIN_RADIUS = 0.75; // always covers at least one pixel
 const STEP = 1.25;
@@ -23,16 +24,15 @@ export class Strokes {
   }
 
   start(point, isErasing) {
-    const { session, size } = this.editor;
+    const { session, viewport } = this.editor;
     const hasSubject = session.current !== null || this.editor.selected !== null;
     if (isErasing && !hasSubject) {
       toast("There is nothing to erase yet: select a mask (double click) or start one.");
       return;
     }
-    const [width, height] = size;
     const subject = isErasing ? this.editor.selected : this.editor.subjectAt({ x: point[0], y: point[1] });
     const work = session.workFor(subject);
-    this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [] };
+    this.#stroke = { work, subject, isErasing, path: [], ink: new Ink(viewport, CURRENT_COLOUR) };
     this.editor.log.turnTo(work.id); // the time of the first stroke belongs to the mask
     this.editor.prompts.preview = null;
     this.to(point);
@@ -43,13 +43,9 @@ export class Strokes {
     this.editor.prompts.place = point;
     if (!stroke) return;
     const here = point.map((value) => Math.round(value * 10) / 10);
-    const last = stroke.path.at(-1) ?? here;
-    const isSame = stroke.path.length > 0 && here[0] === last[0] && here[1] === last[1];
-    if (isSame) return;
+    const last = stroke.path.at(-1);
+    if (last && here[0] === last[0] && here[1] === last[1]) return;
     stroke.path.push(here);
-    const [width, height] = this.editor.size;
-    stroke.mask = stroke.mask.union(capsule(width, height, ...last, ...here, this.radius));
-    stroke.shown = null;
     this.editor.frames.request();
   }
 
@@ -65,25 +61,33 @@ export class Strokes {
   end() {
     const stroke = this.#stroke;
     if (!stroke) return;
-    if (stroke.mask.isEmpty) {
+    const mask = this.#covered(stroke.path);
+    if (mask.isEmpty) {
       this.drop();
       return;
     }
     this.#stroke = null;
     const { isErasing, path } = stroke;
     const event = { kind: isErasing ? "erase" : "brush", radius: this.radius, path };
-    this.editor.session.addStroke(stroke.work, stroke.mask, isErasing, event);
+    this.editor.session.addStroke(stroke.work, mask, isErasing, event);
     this.editor.selected = stroke.subject;
     this.editor.prompts.clicked = null;
     this.editor.update();
   }
 
-  /** The work including the stroke in progress; null between strokes. */
+  /** The pixels that the brush covers along a path. */
+  #covered(path) {
+    const [width, height] = this.editor.size;
+    return unionOf(path.map((point, i) => capsule(width, height, ...path[Math.max(0, i - 1)], ...point, this.radius)));
+  }
+
+  /** The stroke in progress: the work that it changes, and the ink on the screen; null between strokes. */
   get live() {
     const stroke = this.#stroke;
     if (!stroke) return null;
-    stroke.shown ??= withStroke(stroke.work, stroke.mask, stroke.isErasing);
-    return stroke.shown;
+    const { work, isErasing, ink, path } = stroke;
+    ink.draw(path, this.radius);
+    return { work, isErasing, canvas: ink.canvas };
   }
 
   /** The brush's outline at a place of the image. */

@@ -2,6 +2,7 @@
 // `end()` and `drop()`; points are image pixels with fractions, `isOther`: with Shift or the right button.
 // It may have `finish()`, `undo()` and `drop()` for what it has begun, which return whether there was
 // something, `resize(direction)`, `paint(context, viewport)`, in screen pixels, and `close()`.
+// `takesSign`: touch screens choose by the tool ⊖ whether it adds or removes.
 
 import { Ruler } from "./aids.js";
 import { Lasso } from "./lasso.js";

@@ -47,6 +47,11 @@ export class ViewPanel {
     return api.imageUrl(task.image.id, side, this.between);
   }
 
+  tileUrlOf(path) {
+    const { api, task } = this.editor.options;
+    return api.tileUrl(task.image.id, path, this.between);
+  }
+
   /** `isShown`: the panel, if it is open, is to show the change. */
   #set(changes, isShown = false) {
     const { editor } = this;
@@ -63,6 +68,7 @@ export class ViewPanel {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(async () => {
       try {
+        editor.tiles?.clear();
         await editor.picture.reload();
       } catch (problem) {
         toast(`The picture could not be rendered anew: ${problem.message}`, "bad");

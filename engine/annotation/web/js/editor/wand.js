@@ -13,6 +13,7 @@ const SIZES = [12, 17, 24, 34, 48, 68, 96]; // screen pixels, about, of a region
 const [LEAST, MOST] = [4, 3_000]; // regions, as the server allows
 
 export class Wand {
+  takesSign = true;
   /** @type {LabelMap | null} */
   #map = null;
   #scale = 1; // of the view that was divided

@@ -196,6 +196,12 @@ export const api = {
 
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,
 
+  /** Address of a tile of a large image; `path`: level/column/row. */
+  tileUrl: (id, path, between = null) => {
+    const query = queryOf(between ?? {});
+    return `/api/images/${encodeURIComponent(id)}/tiles/${path}${query.size ? `?${query}` : ""}`;
+  },
+
   /** Address of an image's pixels; with `side` the longer side is at most that many pixels, with `between`
    * ({low, high}) these percentiles of the stored values are black and white. */
   imageUrl: (id, side, between = null) => {

@@ -78,6 +78,30 @@ def add(
         errors.print(escape(line), soft_wrap=True)
 
 
+@app.command(epilog=example("dataengine gold remove --dataset photos --images a.jpg"))
+def remove(
+    images: Annotated[
+        list[str], typer.Option("--images", help="File name or id of a gold image; repeatable.")
+    ],
+    dataset: DatasetOption = "default",
+    as_json: JsonOption = False,
+) -> None:
+    """Make gold images ordinary ones, for example because their true masks are wrong.
+
+    The answers to them count no longer in annotators' scores; they do again after `gold add`.
+    """
+    with in_workspace(as_json) as workspace:
+        from flows.review.gold import remove_images
+
+        found = remove_images(workspace, dataset, images)
+        row = workspace.catalog.datasets.get(dataset)
+        total = len(workspace.catalog.gold.image_ids(row.id))
+    if as_json:
+        print_json({"dataset": dataset, "images": found, "gold_images": total})
+        return
+    console.print(f"{len(found)} removed; {escape(dataset)} has {total} gold images")
+
+
 @app.command("list", epilog=example("dataengine gold list --dataset photos --json"))
 def list_images(dataset: DatasetOption = "default", as_json: JsonOption = False) -> None:
     """List a dataset's gold images, with the answers to each.

@@ -61,6 +61,27 @@ def add_images(workspace: Workspace, dataset: str, names: Sequence[str]) -> list
     return [image.id for image in images]
 
 
+def remove_images(workspace: Workspace, dataset: str, names: Sequence[str]) -> list[int]:
+    """Make gold images ordinary ones, by file name or id; returns their ids. Their answers count no
+    longer.
+
+    Raises:
+        NoGoldError: the dataset has no such image, or it is not gold; then nothing is removed.
+        DatasetNotFoundError: no such dataset.
+    """
+    row = workspace.catalog.datasets.get(dataset)
+    images = _named(workspace, row, names)
+    gold = set(workspace.catalog.gold.image_ids(row.id))
+    others = [image.file_name for image in images if image.id not in gold]
+    if others:
+        raise NoGoldError(
+            f"{others[0]} is not a gold image ({len(others)} such images); "
+            f"`dataengine gold list --dataset {dataset}` shows them"
+        )
+    workspace.catalog.gold.unmark(row.id, [image.id for image in images])
+    return [image.id for image in images]
+
+
 def _named(workspace: Workspace, dataset: Dataset, names: Sequence[str]) -> list[Image]:
     by_name: dict[str, list[Image]] = defaultdict(list)
     ids = list(workspace.catalog.images.ids(dataset.id))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, delete, func, or_, select
 
 from storage.catalog.sessions import Repository
 from storage.catalog.states import TaskKind, TaskState
@@ -52,6 +52,15 @@ class Gold(Repository):
         rows = [{"image_id": image_id, **common} for image_id in sorted(set(image_ids))]
         return self._sessions.insert(GoldImageRow, rows)
 
+    def unmark(self, dataset_id: int, image_ids: Collection[int]) -> int:
+        """Make gold images ordinary ones; returns how many were gold. The scores of their answers
+        stay, and count again if an image becomes gold again."""
+        return self._sessions.change(
+            delete(GoldImageRow).where(
+                GoldImageRow.dataset_id == dataset_id, GoldImageRow.image_id.in_(set(image_ids))
+            )
+        )
+
     def image_ids(self, dataset_id: int) -> list[int]:
         """The ids of the dataset's gold images, ascending."""
         query = select(GoldImageRow.image_id).where(GoldImageRow.dataset_id == dataset_id)
@@ -87,8 +96,14 @@ class Gold(Repository):
         dataset_id: int | None = None,
         task_id: int | None = None,
     ) -> list[StoredGoldScore]:
-        """Scores, oldest first, of one dataset or task, or all."""
-        query = select(GoldScoreRow).order_by(GoldScoreRow.created_at, GoldScoreRow.task_id)
+        """Scores of answers to images that are gold now, oldest first, of one dataset or task, or
+        all."""
+        is_gold = GoldScoreRow.image_id.in_(select(GoldImageRow.image_id))
+        query = (
+            select(GoldScoreRow)
+            .where(is_gold)
+            .order_by(GoldScoreRow.created_at, GoldScoreRow.task_id)
+        )
         if dataset_id is not None:
             query = query.where(GoldScoreRow.dataset_id == dataset_id)
         if task_id is not None:

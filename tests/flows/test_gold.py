@@ -74,6 +74,7 @@ def answered(site: Site, name: str, answers: list[tuple[int, int]]) -> None:
     """Store scores of a person: found and true objects of each gold task."""
     catalog, queue = site.workspace.catalog, site.workspace.queue
     person, run_id = catalog.annotators.get_or_create(name).id, f"gold-{name}"
+    catalog.gold.mark(site.dataset_id, [site.image_ids[0]])
     for number, (found, truths) in enumerate(answers):
         run = f"{run_id}-{number}"
         catalog.runs.start(run, RunKind.GOLD, dataset_id=site.dataset_id)
@@ -198,6 +199,19 @@ def test_scores_say_who_is_below_and_who_above(site: Site) -> None:
     assert shown["bob"]["judgement"] == "below"
     assert any(line.startswith("bob: ") and "--rules" in line for line in overview["advice"])
     assert "below 0.96" in invoke("gold", "scores").stdout
+
+
+def test_answers_to_a_removed_gold_image_count_no_longer(site: Site) -> None:
+    answered(site, "bob", BAD)
+    name = site.workspace.catalog.images.get(site.image_ids[0]).file_name
+    removed = asked("gold", "remove", "--dataset", "d", "--images", name)
+    assert removed == {"dataset": "d", "images": [site.image_ids[0]], "gold_images": 0}
+    assert asked("gold", "scores")["annotators"] == []
+    with pytest.raises(DataEngineError, match=f"{name} is not a gold image"):
+        invoke("gold", "remove", "--dataset", "d", "--images", name)
+    site.workspace.catalog.gold.mark(site.dataset_id, [site.image_ids[0]])  # as it was
+    (bob,) = asked("gold", "scores")["annotators"]
+    assert bob["answers"] == len(BAD)
 
 
 def test_people_are_not_given_gold_images_as_work(site: Site) -> None:

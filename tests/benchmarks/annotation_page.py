@@ -60,6 +60,7 @@ def circle(page: Page, button: Literal["left", "middle"]) -> None:
 
 def wheel(page: Page) -> None:
     """Zoom in, then out."""
+    page.mouse.move(540, 360)
     for step in range(40):
         page.mouse.wheel(0, -60 if step < 20 else 60)
         page.wait_for_timeout(16)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
@@ -25,6 +26,7 @@ from tests.annotation.site import make_site, served
 from tests.browser import driver
 from tests.browser.conftest import SIZE
 from tests.browser.test_annotate import many_masks
+from tests.browser.test_seeing import put_instead
 
 MOVES = 150
 
@@ -95,9 +97,9 @@ def main() -> None:
             executable_path=driver.find_browser(), args=["--no-sandbox"]
         )
         for count in arguments.masks:
-            site = make_site(
-                Path(folder) / str(count), images=1, size=(height, width), kind="capsules"
-            )
+            site = make_site(Path(folder) / str(count), images=1, size=SIZE, kind="capsules")
+            scene = cv2.cvtColor(site.scenes[0].image_HWC, cv2.COLOR_RGB2BGR)
+            put_instead(site, cv2.resize(scene, (width, height)))
             site.complete()
             key = f"prefill/complete/{site.image_ids[0]}.parquet"
             site.workspace.objects.delete(key)

@@ -13,14 +13,13 @@ const css = ([r, g, b], alpha = 1) => `rgb(${r} ${g} ${b} / ${alpha})`;
 
 export class Scene {
   #sprites = new WeakMap();
-  #aside = document.createElement("canvas"); // where a mask and a stroke are put together
 
   constructor(canvas, viewport) {
     this.viewport = viewport;
     this.context = canvas.getContext("2d", { alpha: false });
   }
 
-  /** `view`: {picture, view, layer, items, look, selected, current, stroke, ghost, preview, points, dragBox, brush, tool, cursor}. */
+  /** `view`: {picture, view, layer, items, look, selected, current, ghost, preview, points, dragBox, brush, tool, cursor}. */
   draw(view) {
     const { context, viewport } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -31,9 +30,7 @@ export class Scene {
     const { look, selected, current } = view;
     if (!look.isHidden && !look.isSolo) this.#finished(view);
     if (selected && !look.isHidden) this.#mask(selected.mask, { rgb: selected.rgb, rim: SELECTED_COLOUR, opacity: 0.6, isMain: true });
-    const style = { rgb: CURRENT_COLOUR, opacity: look.isContour ? 0 : 0.5, isMain: true };
-    if (view.stroke) this.#stroked(current.mask, view.stroke, style);
-    else if (current?.mask) this.#mask(current.mask, style);
+    if (current?.mask) this.#mask(current.mask, { rgb: CURRENT_COLOUR, opacity: look.isContour ? 0 : 0.5, isMain: true });
     if (view.ghost) this.#mask(view.ghost, { rgb: ERASE_COLOUR, opacity: 0.7 });
     if (view.preview) this.#mask(view.preview, { rgb: PREVIEW_COLOUR, opacity: current?.mask ? 0.1 : 0.28 });
     // from here on in screen pixels
@@ -118,39 +115,24 @@ export class Scene {
     return edges <= DETAIL_EDGES && pixels <= DETAIL_PIXELS ? seen : null;
   }
 
-  /** The mask in progress with a stroke: what is erased is cut from it, what is painted is laid over it. */
-  #stroked(mask, { canvas, isErasing }, style) {
-    const { context, viewport } = this;
-    const aside = this.#aside.getContext("2d");
-    [this.#aside.width, this.#aside.height] = [canvas.width, canvas.height]; // also empties it
-    viewport.apply(aside);
-    if (mask) this.#mask(mask, style, aside);
-    aside.setTransform(1, 0, 0, 1, 0, 0);
-    aside.globalCompositeOperation = "destination-out";
-    aside.drawImage(canvas, 0, 0);
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.drawImage(this.#aside, 0, 0);
-    context.globalAlpha = isErasing ? 0 : 0.5;
-    context.drawImage(canvas, 0, 0);
-    context.globalAlpha = 1;
-    viewport.apply(context);
-  }
-
   /** `style`: {rgb, rim, opacity, isMain}; `isMain` adds a dark seam. */
-  #mask(mask, style, context = this.context) {
+  #mask(mask, style) {
     if (mask.isEmpty) return;
-    const { viewport } = this;
+    const { context, viewport } = this;
     const image = this.#sprite(mask, style, viewport.density);
     context.imageSmoothingEnabled = !image.isCrisp;
     context.drawImage(image.canvas, image.x, image.y, image.width, image.height);
     context.imageSmoothingEnabled = true;
     if (!image.isCrisp) return;
     context.lineCap = "square";
-    for (const [width, colour] of /** @type {[number, string][]} */ ([...(style.isMain ? [[3.5, "rgb(0 0 0 / 0.45)"]] : []), [1.5, css(style.rim ?? style.rgb)]])) {
-      context.lineWidth = width / viewport.scale;
-      context.strokeStyle = colour;
-      context.stroke(outline(mask));
-    }
+    if (style.isMain) this.#stroke(mask, 3.5, "rgb(0 0 0 / 0.45)");
+    this.#stroke(mask, 1.5, css(style.rim ?? style.rgb));
+  }
+
+  #stroke(mask, width, style) {
+    this.context.lineWidth = width / this.viewport.scale;
+    this.context.strokeStyle = style;
+    this.context.stroke(outline(mask));
   }
 
   /** Cached until the mask's style changes or the zoom changes by a factor of two. */

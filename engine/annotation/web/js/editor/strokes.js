@@ -1,9 +1,8 @@
 // Brush and eraser. A stroke is painted over the mask in progress, or over the selected one.
 
-import { CURRENT_COLOUR } from "./colours.js";
 import { toast } from "../shared/dom.js";
-import { Ink } from "./ink.js";
-import { capsule, unionOf } from "../shared/rle.js";
+import { capsule, Mask, unionOf } from "../shared/rle.js";
+import { withStroke } from "./work.js";
 
 const MIN_RADIUS = 0.75; // always covers at least one pixel
 const STEP = 1.25;
@@ -24,15 +23,16 @@ export class Strokes {
   }
 
   start(point, isErasing) {
-    const { session, viewport } = this.editor;
+    const { session, size } = this.editor;
     const hasSubject = session.current !== null || this.editor.selected !== null;
     if (isErasing && !hasSubject) {
       toast("There is nothing to erase yet: select a mask (double click) or start one.");
       return;
     }
+    const [width, height] = size;
     const subject = isErasing ? this.editor.selected : this.editor.subjectAt({ x: point[0], y: point[1] });
     const work = session.workFor(subject);
-    this.#stroke = { work, subject, isErasing, path: [], ink: new Ink(viewport, CURRENT_COLOUR) };
+    this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [], joined: 0, shown: null };
     this.editor.log.turnTo(work.id); // the time of the first stroke belongs to the mask
     this.editor.prompts.preview = null;
     this.to(point);
@@ -61,33 +61,37 @@ export class Strokes {
   end() {
     const stroke = this.#stroke;
     if (!stroke) return;
-    const mask = this.#covered(stroke.path);
-    if (mask.isEmpty) {
+    this.#join(stroke);
+    if (stroke.mask.isEmpty) {
       this.drop();
       return;
     }
     this.#stroke = null;
     const { isErasing, path } = stroke;
     const event = { kind: isErasing ? "erase" : "brush", radius: this.radius, path };
-    this.editor.session.addStroke(stroke.work, mask, isErasing, event);
+    this.editor.session.addStroke(stroke.work, stroke.mask, isErasing, event);
     this.editor.selected = stroke.subject;
     this.editor.prompts.clicked = null;
     this.editor.update();
   }
 
-  /** The pixels that the brush covers along a path. */
-  #covered(path) {
+  /** Adds what the brush has covered since the last frame, in one go: events come more often than frames. */
+  #join(stroke) {
+    const { path, joined } = stroke;
+    if (joined === path.length) return;
     const [width, height] = this.editor.size;
-    return unionOf(path.map((point, i) => capsule(width, height, ...path[Math.max(0, i - 1)], ...point, this.radius)));
+    const parts = path.slice(joined).map((here, i) => capsule(width, height, ...path[Math.max(0, joined + i - 1)], ...here, this.radius));
+    stroke.mask = unionOf([stroke.mask, unionOf(parts)]);
+    stroke.joined = path.length;
+    stroke.shown = withStroke(stroke.work, stroke.mask, stroke.isErasing);
   }
 
-  /** The stroke in progress: the work that it changes, and the ink on the screen; null between strokes. */
+  /** The work including the stroke in progress; null between strokes. */
   get live() {
     const stroke = this.#stroke;
     if (!stroke) return null;
-    const { work, isErasing, ink, path } = stroke;
-    ink.draw(path, this.radius);
-    return { work, isErasing, canvas: ink.canvas };
+    this.#join(stroke);
+    return stroke.shown;
   }
 
   /** The brush's outline at a place of the image. */

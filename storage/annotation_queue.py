@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from engine.core.batches import batches
 from storage.catalog.database import Catalog
 from storage.catalog.errors import LeaseLostError, TaskNotFoundError
 from storage.catalog.sessions import Clock, count_changed, insert_new, new_id
@@ -34,6 +35,9 @@ from storage.catalog.tasks import (
 
 MAX_SKIPS = 3
 """A task that this many annotators have skipped leaves the queue (`skipped`)."""
+
+BATCH = 500
+"""Ids in one statement."""
 
 
 class AnnotationQueue(TaskQueries):
@@ -248,28 +252,69 @@ class AnnotationQueue(TaskQueries):
         self._change(task_id, lease_id, values)
         return TaskState.SUBMITTED if is_reopened else TaskState.OPEN
 
-    def unreserve_returns(
-        self, *, annotator_id: int | None = None, run_id: str | None = None
-    ) -> int:
-        """Let everybody take the open tasks of returned images that are reserved for one annotator,
-        or those of a run; returns their number."""
+    def unreserve_returns(self, run_id: str) -> int:
+        """Let everybody take the open tasks of a run of returned images; returns their number."""
         statement = update(TaskRow).where(
             TaskRow.state == TaskState.OPEN,
             TaskRow.payload["return_of"].as_integer().is_not(None),
             TaskRow.reserved_for.is_not(None),
-            *of_work(run_id=run_id),
-            *([] if annotator_id is None else [TaskRow.reserved_for == annotator_id]),
+            TaskRow.run_id == run_id,
         )
         return self._sessions.change(statement.values(reserved_for=None))
 
-    def unreserve(self, *, annotator_id: int) -> int:
-        """Let everybody take the open tasks that are reserved for an annotator; returns their
-        number. Gold tasks leave the queue: they are scored for one person only."""
+    def reserve(
+        self,
+        annotator_id: int,
+        dataset_id: int,
+        *,
+        kinds: Collection[TaskKind],
+        limit: int | None = None,
+        image_ids: Collection[int] | None = None,
+    ) -> int:
+        """Reserve open tasks of a dataset for one annotator, the first ones in the queue's order:
+        at most `limit`, on these images or all. Tasks that are reserved already and images that
+        several people annotate are left out.
+
+        Returns:
+            The number of reserved tasks.
+
+        """
+        free = [
+            TaskRow.state == TaskState.OPEN,
+            TaskRow.reserved_for.is_(None),
+            TaskRow.dataset_id == dataset_id,
+            TaskRow.kind.in_(kinds),
+            *_no_copies(),
+            *([] if image_ids is None else [TaskRow.image_id.in_(image_ids)]),
+        ]
+        order = (TaskRow.skips, TaskRow.priority.desc(), TaskRow.id)
+        first = select(TaskRow.id).where(*free).order_by(*order).limit(limit)
+        with self._sessions.session() as session:
+            chosen = session.scalars(first.with_for_update(skip_locked=True)).all()
+            reserved = 0
+            for ids in batches(chosen, BATCH):
+                mine = update(TaskRow).where(*free, TaskRow.id.in_(ids))
+                reserved += count_changed(session, mine.values(reserved_for=annotator_id))
+            session.commit()
+            return reserved
+
+    def unreserve(self, *, annotator_id: int, dataset_id: int | None = None) -> int:
+        """Let everybody take the open tasks that are reserved for an annotator, of a dataset or of
+        all; returns their number. Gold tasks stay: they are scored for one person only."""
         reserved = update(TaskRow).where(
-            TaskRow.state == TaskState.OPEN, TaskRow.reserved_for == annotator_id
+            TaskRow.state == TaskState.OPEN,
+            TaskRow.reserved_for == annotator_id,
+            not_gold(),
+            *([] if dataset_id is None else of_datasets([dataset_id])),
         )
-        self._sessions.change(reserved.where(~not_gold()).values(state=TaskState.SKIPPED))
-        return self._sessions.change(reserved.where(not_gold()).values(reserved_for=None))
+        return self._sessions.change(reserved.values(reserved_for=None))
+
+    def drop_gold(self, annotator_id: int) -> int:
+        """Take the open gold tasks of an annotator out of the queue; returns their number."""
+        gold = update(TaskRow).where(
+            TaskRow.state == TaskState.OPEN, TaskRow.reserved_for == annotator_id, ~not_gold()
+        )
+        return self._sessions.change(gold.values(state=TaskState.SKIPPED))
 
     def requeue(self, dataset_id: int) -> int:
         """Reopen tasks that left the queue without a result: those skipped by too many annotators,
@@ -376,15 +421,19 @@ def _in_order(annotator_id: int, free: Sequence[ColumnElement[bool]]) -> list[Se
 
 def _fresh() -> list[ColumnElement[bool]]:
     """Conditions for open tasks that nothing refers to: never taken, reserved or copied."""
-    copy = aliased(TaskRow)
-    copied = select(copy.id).where(copy.copy_of == TaskRow.id)
     return [
         TaskRow.state == TaskState.OPEN,
         TaskRow.attempts == 0,
         TaskRow.reserved_for.is_(None),
-        TaskRow.copy_of.is_(None),
-        ~copied.exists(),
+        *_no_copies(),
     ]
+
+
+def _no_copies() -> list[ColumnElement[bool]]:
+    """Conditions for tasks that are no copies and have none."""
+    copy = aliased(TaskRow)
+    copied = select(copy.id).where(copy.copy_of == TaskRow.id)
+    return [TaskRow.copy_of.is_(None), ~copied.exists()]
 
 
 def _no_other_copy(annotator_id: int) -> ColumnElement[bool]:

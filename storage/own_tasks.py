@@ -123,10 +123,16 @@ class OwnTasks(TaskQueries):
         total = self._sessions.value(select(func.count()).select_from(TaskRow).where(shown)) or 0
         return total, self._tasks(page)
 
-    def waiting_by_dataset(self, annotator_id: int, kinds: Collection[TaskKind]) -> dict[int, int]:
-        """The number of such images by dataset id."""
+    def waiting_by_dataset(
+        self, annotator_id: int, kinds: Collection[TaskKind], *, unreserved: bool = False
+    ) -> dict[int, int]:
+        """The number of such images by dataset id; `unreserved`: only of tasks that are reserved
+        for nobody."""
         images = func.count(TaskRow.image_id.distinct())
-        query = select(TaskRow.dataset_id, images).where(*free_for(annotator_id, kinds))
+        free = free_for(annotator_id, kinds)
+        if unreserved:
+            free.append(TaskRow.reserved_for.is_(None))
+        query = select(TaskRow.dataset_id, images).where(*free)
         with self._sessions.reading() as session:
             rows = session.execute(query.group_by(TaskRow.dataset_id))
             return {dataset_id: images for dataset_id, images in rows}  # noqa: C416

@@ -45,6 +45,14 @@ class Actions(Protocol):
         """
         ...
 
+    def retry(self, job_id: str) -> JobView:
+        """Start a job that failed or was stopped again, as a new job.
+
+        Raises:
+            RefusedError: no such job, it has not failed, or the same is running.
+        """
+        ...
+
     def job(self, job_id: str) -> JobView:
         """The job with this id.
 

@@ -249,7 +249,8 @@ class Browse:
         no_images = DatasetImages(np.zeros(0, np.int64), np.zeros(0, bool))
         verdicts = np.zeros(len(index), np.uint8)
         places_N, names = places(index, no_images), MaskNames.of_none(len(index))
-        columns = Columns(index, bins_of(index), no_images, verdicts, places_N, names)
+        bins = {**bins_of(index), "probability": score_bins(names.probability_N)}
+        columns = Columns(index, bins, no_images, verdicts, places_N, names)
         return _Dataset(
             dataset_id, columns, namer, SuggestionFeed(dataset_id, self._suggestions_of)
         )

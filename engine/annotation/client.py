@@ -271,6 +271,14 @@ class Client:
         """Interrupt a job as Ctrl-C does; the second call kills it."""
         return self._call(JobView, "POST", f"/api/jobs/{job_id}/stop", {})
 
+    def retry(self, job_id: str) -> JobView:
+        """Start a job that failed or was stopped again, as a new job."""
+        return self._call(JobView, "POST", f"/api/jobs/{job_id}/retry", {})
+
+    def job(self, job_id: str) -> JobView:
+        """One of the started jobs."""
+        return self._call(JobView, "GET", f"/api/jobs/{job_id}")
+
     def jobs(self) -> list[JobView]:
         """The started jobs, newest first."""
         return self._list(JobView, "/api/jobs")

@@ -79,13 +79,13 @@ class Returns:
         self._queue.add([correction])
 
     def free_absent(self) -> int:
-        """Let everybody take the open tasks of returned images that wait for somebody who is away;
+        """Let everybody take the open tasks that are returned or assigned to somebody who is away;
         returns their number."""
         freed = 0
-        for annotator_id in self._queue.reserved_returns():
+        for annotator_id in self._queue.reserved():
             person = self._catalog.annotators.get(annotator_id)
             if is_away(self._catalog, self._queue, person):
-                freed += self._queue.unreserve_returns(annotator_id=annotator_id)
+                freed += self._queue.unreserve(annotator_id=annotator_id)
         return freed
 
     def _comments(self, task: Task) -> list[Comment]:

@@ -400,6 +400,17 @@ def stop(job_id: str, visitor: Changer, request: Request) -> JobView:
     return found
 
 
+@router.post("/jobs/{job_id}/retry")
+@admits("admin", CHANGES)
+def retry(job_id: str, visitor: Changer, request: Request) -> JobView:
+    """Start a job that failed or was stopped again, as a new job."""
+    found = actions_of(request).retry(job_id)
+    service_of(request).catalog.audit.add(
+        "retry", found.action, annotator_id=visitor.annotator.id, command=found.command
+    )
+    return found
+
+
 @router.get("/events", response_class=EventSourceResponse)
 @admits("annotator", READS)
 async def events(visitor: Someone, request: Request) -> AsyncIterator[ServerSentEvent]:

@@ -396,6 +396,8 @@ class JobView(Schema):
     finished_at: datetime | None
     log: str
     """The last lines of its log."""
+    progress: float | None = None
+    """The share of its present step that is done, while it runs; None: unknown."""
 
 
 class Overview(Schema):

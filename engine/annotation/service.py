@@ -203,7 +203,7 @@ class AnnotationService:
         try:
             state = (self.queue.skip if skip else self.queue.release)(task_id, lease_id)
             if skip and "return_of" in task.payload:
-                self.queue.unreserve_returns(run_id=str(task.run_id))
+                self.queue.unreserve_returns(str(task.run_id))
             if state != TaskState.OPEN:  # skipped for good, or submitted as before
                 self.submissions.close(self.access.task(task_id))
         except LeaseLostError as error:

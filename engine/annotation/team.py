@@ -7,9 +7,20 @@ import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 
-from engine.annotation.access import LINK_SECONDS, LOCAL, ROLES, Visitor, hashed, new_link_token
+from engine.annotation.access import (
+    LINK_SECONDS,
+    LOCAL,
+    ROLES,
+    Visitor,
+    hashed,
+    new_link_token,
+    sight_of,
+)
 from engine.annotation.errors import RefusedError, invalid, not_found
+from engine.annotation.own_day import MAKING
 from engine.annotation.team_schemas import (
+    Assigned,
+    Assignment,
     AuditView,
     Invitation,
     MadeToken,
@@ -31,6 +42,7 @@ from storage.catalog import (
     DatasetNotFoundError,
     NotFoundError,
 )
+from storage.own_tasks import OwnTasks
 
 DAY = 24 * 3600.0
 TOKEN_START = "ode_"  # noqa: S105  # makes a leaked token recognisable
@@ -43,10 +55,12 @@ class Team:
 
     def __init__(self, catalog: Catalog, queue: AnnotationQueue) -> None:
         self._catalog, self._queue = catalog, queue
+        self._own = OwnTasks(catalog, catalog.now)
 
     def view(self, by: Visitor) -> TeamView:
         """All people, tokens and datasets."""
         datasets = {one.id: one.name for one in self._catalog.datasets.all()}
+        reserved = self._queue.reserved()
         work, active = self._queue.by_annotator(), self._catalog.sign_ins.active()
         people = [one for one in self._catalog.annotators.all() if self._is_managed(one)]
         names = {one.id: one.name for one in people}
@@ -63,6 +77,7 @@ class Team:
                     is_signed_in=one.id in active and one.disabled_at is None,
                     is_self=one.id == by.annotator.id,
                     last_seen=work.get(one.id, AnnotatorWork()).last_seen,
+                    reserved=reserved.get(one.id, 0),
                 )
                 for one in people
             ],
@@ -144,6 +159,45 @@ class Team:
         person = self._person(person_id)
         self._catalog.annotators.enable(person.id)
         self._log(by, "annotator_enabled", person)
+
+    def assign(self, by: Visitor, person_id: int, given: Assignment) -> Assigned:
+        """Keep open tasks of stages 1 and 2 for a person; nobody else is given them.
+
+        Raises:
+            RefusedError: no such person or dataset, they are disabled or do not see it, or no task
+                is left for it.
+        """
+        person = self._person(person_id)
+        if person.disabled_at is not None:
+            raise RefusedError(409, "disabled", f"{person.name} is disabled; enable them first")
+        (dataset_id,) = self._dataset_ids([given.dataset]) or [0]
+        if not sight_of(person).includes(dataset_id):
+            raise invalid(f"{person.name} does not see {given.dataset!r}; change their datasets")
+        limit = given.images
+        if given.share is not None:
+            waiting = self._own.waiting_by_dataset(person.id, MAKING, unreserved=True)
+            limit = max(1, round(given.share * waiting.get(dataset_id, 0)))
+        tasks = self._queue.reserve(
+            person.id, dataset_id, kinds=MAKING, limit=limit, image_ids=given.image_ids
+        )
+        if not tasks:
+            raise RefusedError(
+                409, "none", f"no task of {given.dataset!r} waits that is not kept for somebody"
+            )
+        self._log(by, "assigned", person, dataset=given.dataset, tasks=tasks)
+        return Assigned(tasks=tasks)
+
+    def take_back(self, by: Visitor, person_id: int, dataset: str) -> Assigned:
+        """Let everybody take the open tasks of a dataset that are kept for a person.
+
+        Raises:
+            RefusedError: no such person or dataset.
+        """
+        person = self._person(person_id)
+        (dataset_id,) = self._dataset_ids([dataset]) or [0]
+        tasks = self._queue.unreserve(annotator_id=person.id, dataset_id=dataset_id)
+        self._log(by, "taken_back", person, dataset=dataset, tasks=tasks)
+        return Assigned(tasks=tasks)
 
     def make_token(self, by: Visitor, given: NewToken) -> MadeToken:
         """Make an API token of a person.
@@ -232,6 +286,7 @@ def disable(catalog: Catalog, queue: AnnotationQueue, person: Annotator) -> None
     catalog.sign_ins.end_all(person.id)
     catalog.api_tokens.drop_all(person.id)
     queue.unreserve(annotator_id=person.id)
+    queue.drop_gold(person.id)
 
 
 def make_token(catalog: Catalog, person: Annotator, name: str, days: int) -> tuple[str, ApiToken]:

@@ -9,6 +9,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from engine.annotation.team_schemas import (
+    Assigned,
     AuditView,
     Invitation,
     MadeToken,
@@ -50,6 +51,26 @@ class TeamClient:
     def enable(self, person_id: int) -> None:
         """Let a disabled person sign in again."""
         self._send("POST", f"/api/team/people/{person_id}/enable")
+
+    def assign(
+        self,
+        person_id: int,
+        dataset: str,
+        *,
+        images: int | None = None,
+        share: float | None = None,
+        image_ids: Sequence[int] | None = None,
+    ) -> int:
+        """Keep open tasks for a person: a number or a share of those that wait, or those on some
+        images; returns how many."""
+        body = {"dataset": dataset, "images": images, "share": share, "image_ids": image_ids}
+        answer = self._send("POST", f"/api/team/people/{person_id}/assign", body)
+        return Assigned.model_validate_json(answer.content).tasks
+
+    def take_back(self, person_id: int, dataset: str) -> int:
+        """Let everybody take a dataset's tasks that are kept for a person; returns how many."""
+        answer = self._send("POST", f"/api/team/people/{person_id}/take-back", {"dataset": dataset})
+        return Assigned.model_validate_json(answer.content).tasks
 
     def make_token(self, person_id: int, name: str, days: int) -> MadeToken:
         """Make an API token of a person."""

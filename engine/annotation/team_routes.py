@@ -11,7 +11,10 @@ from engine.annotation.admission import GuardedRoute, admits
 from engine.annotation.routes import CHANGES, READS, WORDS, Changer, Service, Someone
 from engine.annotation.team import Team
 from engine.annotation.team_schemas import (
+    Assigned,
+    Assignment,
     AuditView,
+    Dataset,
     Invitation,
     MadeToken,
     NewPerson,
@@ -79,6 +82,20 @@ def disable(person_id: RowId, by: Admin, team: OfTeam) -> None:
 def enable(person_id: RowId, by: Admin, team: OfTeam) -> None:
     """Let a disabled person sign in again."""
     team.enable(by, person_id)
+
+
+@router.post("/people/{person_id}/assign")
+@admits("admin", CHANGES, max_body=WORDS)
+def assign(person_id: RowId, given: Assignment, by: Admin, team: OfTeam) -> Assigned:
+    """Keep open tasks for a person."""
+    return team.assign(by, person_id, given)
+
+
+@router.post("/people/{person_id}/take-back")
+@admits("admin", CHANGES, max_body=WORDS)
+def take_back(person_id: RowId, given: Dataset, by: Admin, team: OfTeam) -> Assigned:
+    """Let everybody take the open tasks of a dataset that are kept for a person."""
+    return team.take_back(by, person_id, given.dataset)
 
 
 @router.post("/tokens")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from engine.annotation.browse_schemas import MAX_CHOSEN, ImageId
 from engine.annotation.schemas import PLAIN, Id, Schema
 
 Role = Literal["annotator", "reviewer", "admin"]
@@ -28,7 +29,8 @@ class NewPerson(Rights):
 
 
 class PersonView(Schema):
-    """A person. `last_seen`: their last submission."""
+    """A person. `last_seen`: their last submission; `reserved`: open tasks that are
+    kept for them."""
 
     id: int
     name: str
@@ -38,6 +40,7 @@ class PersonView(Schema):
     is_signed_in: bool
     is_self: bool
     last_seen: datetime | None
+    reserved: int
 
 
 class Invitation(Schema):
@@ -73,6 +76,34 @@ class MadeToken(Schema):
 
     token: str
     view: TokenView
+
+
+class Assignment(Schema):
+    """Tasks to keep for a person: of these images, or a number of those that wait in the queue, or
+    a share of them. Exactly one of the three is given."""
+
+    dataset: Id
+    image_ids: Annotated[list[ImageId], Field(min_length=1, max_length=MAX_CHOSEN)] | None = None
+    images: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Assignment:
+        if [self.image_ids, self.images, self.share].count(None) != 2:
+            raise ValueError("give one of image_ids, images and share")
+        return self
+
+
+class Dataset(Schema):
+    """A dataset, by name."""
+
+    dataset: Id
+
+
+class Assigned(Schema):
+    """How many tasks were assigned or taken back."""
+
+    tasks: int
 
 
 class TeamView(Schema):

@@ -36,6 +36,7 @@ from flows.page.background_commands import (
     state_of,
     stop_command,
 )
+from flows.workspace.progress import share_in
 from flows.workspace.workspace import Workspace
 from storage.catalog import (
     BadNameError,
@@ -155,7 +156,20 @@ class WorkspaceActions:
         """
         self.plan(name, values)
         _, fields = self._checked(name, values)
-        arguments = self._arguments(name, fields)
+        return self._start(name, self._arguments(name, fields))
+
+    def retry(self, job_id: str) -> JobView:
+        """Start a command that failed or was stopped again: it continues where it ended.
+
+        Raises:
+            RefusedError: there is none, it has not failed, or the same is running already.
+        """
+        command = self._command(job_id)
+        if (state := state_of(self._folder, command)[0]) not in ("failed", "stopped"):
+            raise RefusedError(409, state, f"this job is {state}; only a failed one is repeated")
+        return self._start(command.action, command.arguments)
+
+    def _start(self, name: str, arguments: list[str]) -> JobView:
         for earlier in commands_in(self._folder):
             if earlier.arguments == arguments and state_of(self._folder, earlier)[0] == "running":
                 raise RefusedError(409, "running", "this command is already running")
@@ -219,6 +233,7 @@ class WorkspaceActions:
 
     def _view(self, command: BackgroundCommand) -> JobView:
         state, ended = state_of(self._folder, command)
+        log = log_of(self._folder, command)
         return JobView(
             id=command.id,
             action=command.action,
@@ -227,7 +242,8 @@ class WorkspaceActions:
             state=cast("Literal['running', 'done', 'failed', 'stopped']", state),
             started_at=datetime.fromisoformat(command.started_at),
             finished_at=ended,
-            log=log_of(self._folder, command),
+            log=log,
+            progress=share_in(log) if state == "running" else None,
         )
 
 

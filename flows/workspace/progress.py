@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.text import Text
+
+_SHARE = re.compile(r": (\d+) of (\d+) [a-z]+s\b(?=, |\s*$)", re.MULTILINE)
+"""A line of `Lines` about work in progress."""
 
 Advance = Callable[..., None]
 """advance(n=1, note=""): n more units are done; the note is shown beside the bar."""
@@ -94,6 +98,16 @@ class Lines(Silent):
 
     def say(self, text: str) -> None:
         self._write(text)
+
+
+def share_in(log: str) -> float | None:
+    """The share of its work, [0, 1], that the last line of `Lines` in a log tells; None: no line
+    does."""
+    found = _SHARE.findall(log)
+    if not found:
+        return None
+    done, total = (int(number) for number in found[-1])
+    return min(1.0, done / total) if total else None
 
 
 class _Rate(ProgressColumn):

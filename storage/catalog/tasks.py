@@ -296,14 +296,14 @@ class TaskQueries(Repository):
         )
         return self._sessions.value(query.limit(1)) is not None
 
-    def reserved_returns(self) -> set[int]:
-        """Ids of the annotators for whom open tasks of returned images are reserved."""
-        query = select(TaskRow.reserved_for).where(
-            TaskRow.state == TaskState.OPEN,
-            TaskRow.reserved_for.is_not(None),
-            TaskRow.payload["return_of"].as_integer().is_not(None),
+    def reserved(self) -> dict[int, int]:
+        """How many open tasks are reserved for annotators, by their ids; without gold tasks."""
+        query = select(TaskRow.reserved_for, func.count()).where(
+            TaskRow.state == TaskState.OPEN, TaskRow.reserved_for.is_not(None), not_gold()
         )
-        return {int(found) for found in self._sessions.values(query.distinct()) if found}
+        with self._sessions.reading() as session:
+            rows = session.execute(query.group_by(TaskRow.reserved_for))
+            return {int(found or 0): tasks for found, tasks in rows}
 
     def counts(
         self,

@@ -315,6 +315,13 @@ def test_an_image_that_is_ingested_later_is_found(
 # figures
 
 
+def test_a_dataset_without_categories_has_the_histogram_of_their_probability(
+    shared: Site, reviewer: Client
+) -> None:
+    figures = get(reviewer, "figures")
+    assert set(figures["histograms"]["probability"]["masks"]) == {0}
+
+
 def test_counts_and_histograms_respect_all_other_filters(shared: Site, reviewer: Client) -> None:
     query = {"stage": "fully_automatic", "area_min": 64, "predicted_iou_min": 0.8}
     figures = get(reviewer, "figures", **query)

@@ -217,6 +217,19 @@ def test_a_job_can_be_stopped_and_has_its_buttons_name(
     entry = site.workspace.catalog.audit.latest(1)[0]
     assert (entry.action, entry.subject) == ("stop", "advance")
 
+    again = adam.retry(begun.id)
+    assert (again.state, again.command) == ("running", adam.job(begun.id).command)
+    assert again.id != begun.id
+    for call in (adam.retry, rita.retry):
+        with pytest.raises(RefusedError):  # it runs; a reviewer may not
+            call(again.id)
+    with pytest.raises(RefusedError, match="already running"):
+        adam.retry(begun.id)
+    adam.stop(again.id)
+    assert ended(actions, again).state == "stopped"
+    entry = site.workspace.catalog.audit.latest(2)[1]
+    assert (entry.action, entry.subject) == ("retry", "advance")
+
 
 def test_a_run_without_parts_tells_how_far_it_has_come(site: Site) -> None:
     runs = site.workspace.catalog.runs

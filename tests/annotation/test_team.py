@@ -195,3 +195,38 @@ def test_the_first_person_is_an_admin_and_then_everybody_signs_in(tmp_path: Path
         assert refusal(local.team.view).status == 401
         with Client(url, token=made.token) as grace:
             assert [one.name for one in grace.team.view().people] == ["grace"]
+
+
+def test_assigned_images_are_for_one_person_until_they_are_taken_back(
+    site: Site, ada: Client, bob: Client, adam: Client
+) -> None:
+    site.annotate()
+    view = adam.team.view()
+    first, second = person(view, "ada").id, person(view, "bob").id
+    assert adam.team.assign(first, "d", image_ids=[site.image_ids[2]]) == 1
+    assert [task.state for task in ada.work(datetime.now(UTC)).tasks] == ["reserved"]
+    assert taken(ada).image.id == site.image_ids[2]
+    assert adam.team.assign(second, "d", share=0.5) == 1  # of the two that are left
+    assert adam.team.assign(second, "d", images=7) == 1
+    assert person(adam.team.view(), "bob").reserved == 2
+    ada.submit(taken(ada), [new_mask()], seconds=2)
+    assert ada.next_task([TaskKind.ANNOTATE]).task is None
+    found = refusal(lambda: adam.team.assign(first, "d", images=1))
+    assert (found.status, found.error) == (409, "none")
+    assert adam.team.take_back(second, "d") == 2
+    assert taken(ada).image.id == site.image_ids[0]
+    assert adam.team.audit()[0].detail == {"dataset": "d", "tasks": 2}
+
+
+def test_an_assignment_is_one_thing_to_somebody_who_sees_the_dataset(
+    site: Site, ada: Client, adam: Client
+) -> None:
+    site.annotate()
+    mine = person(adam.team.view(), "ada").id
+    for given in ({}, {"images": 1, "share": 0.5}, {"share": 0}, {"share": 1.1}, {"images": 0}):
+        assert refusal(lambda: adam.team.assign(mine, "d", **given)).status == 422  # noqa: B023
+    assert refusal(lambda: adam.team.assign(mine, "nowhere", images=1)).status == 422
+    assert refusal(lambda: adam.team.assign(10_000, "d", images=1)).status == 404
+    adam.team.set_rights(mine, "annotator", [])
+    assert "does not see 'd'" in refusal(lambda: adam.team.assign(mine, "d", images=1)).message
+    assert person(adam.team.view(), "ada").reserved == 0

@@ -83,6 +83,12 @@ def test_the_dashboard_is_live_and_an_action_shows_what_it_will_do(
     assert "No such command 'none such'" in page.locator("#failures").inner_text()
     page.wait_for_timeout(200)
     shot(page, "dashboard-failed")
+    page.goto(f"{url}/work")
+    page.locator("nav .badge-bad", has_text="1 job failed").click()  # told on every page
+    page.wait_for_url(f"{url}/dashboard")
+    page.locator("#jobs [data-state=failed] button", has_text="Try again").click()
+    until(page, "document.querySelectorAll('#jobs [data-state=failed]').length === 2", 60)
+    page.wait_for_timeout(200)
     page.locator("#failures button").click()
     page.reload()
     until(page, "document.querySelector('#jobs [data-state=failed]') !== null")

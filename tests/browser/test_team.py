@@ -25,6 +25,7 @@ def secret(page: Page) -> str:
 def test_an_admin_adds_a_person_makes_a_token_and_disables_them(
     site: Site, page: Page, shot: Shot
 ) -> None:
+    site.annotate()
     with served(site.workspace) as url:
         page.goto(f"{url}/sign-in#{site.link('adam', 'admin')}")
         page.wait_for_url(f"{url}/dashboard")
@@ -55,6 +56,11 @@ def test_an_admin_adds_a_person_makes_a_token_and_disables_them(
             page.locator("[data-token='nightly figures']").wait_for()
             shot(page, "team")
 
+            row.locator("button", has_text="Assign").click()
+            page.locator("input[name=number]").fill("2")
+            page.locator("dialog button[type=submit]").click()
+            page.locator("[data-person=grace] [data-reserved='2']").wait_for()
+            shot(page, "team-assigned")
             row.locator("button", has_text="Disable").click()
             page.locator("dialog .button-danger").click()
             page.locator("[data-person=grace] .badge-bad").wait_for()

@@ -9,7 +9,15 @@ import pytest
 from engine.core.records import Stage
 from storage import erasures
 from storage.annotation_queue import AnnotationQueue
-from storage.catalog import Catalog, ConstraintError, NewComment, NewTask, PlannedRound, TaskKind
+from storage.catalog import (
+    Catalog,
+    ConstraintError,
+    NewComment,
+    NewTask,
+    PlannedRound,
+    RunKind,
+    TaskKind,
+)
 from storage.catalog.consensus import NewConsensus
 from storage.catalog.tables import ErasureRow
 from tests.contract.database_fixtures import (
@@ -89,7 +97,7 @@ def test_a_thread_has_the_comments_of_one_image_in_order(
     assert not queue.worked_since(ada, clock() + timedelta(days=1))
 
 
-def test_a_return_that_waits_for_somebody_is_freed_and_other_tasks_are_not(
+def test_tasks_that_wait_for_somebody_are_freed_by_run_or_by_annotator(
     catalog: Catalog, world: World, clock: FakeClock
 ) -> None:
     queue = AnnotationQueue(catalog, clock=clock)
@@ -97,14 +105,74 @@ def test_a_return_that_waits_for_somebody_is_freed_and_other_tasks_are_not(
     queue.add([task_of(world, reserved_for=ada, payload={"return_of": 7})])
     other = task_of(world, kind=TaskKind.ANNOTATE, reserved_for=ada)
     queue.add([other])
-    assert queue.reserved_returns() == {ada}
+    assert queue.reserved() == {ada: 2}
     assert queue.lease(bob, kinds=list(TaskKind)) is None
-    assert queue.unreserve_returns(run_id="other") == 0
-    assert queue.unreserve_returns(annotator_id=bob) == 0
-    assert queue.unreserve_returns(annotator_id=ada, run_id="run") == 1
-    assert queue.reserved_returns() == set()
+    assert queue.unreserve_returns("other") == 0
+    assert queue.unreserve_returns("run") == 1
+    assert queue.reserved() == {ada: 1}
     assert queue.lease(bob, kinds=COMPLETE) is not None
     assert queue.lease(bob, kinds=[TaskKind.ANNOTATE]) is None
+    assert queue.unreserve(annotator_id=bob) == 0
+    assert queue.unreserve(annotator_id=ada, dataset_id=world.dataset.id + 1) == 0
+    assert queue.unreserve(annotator_id=ada, dataset_id=world.dataset.id) == 1
+    assert queue.lease(bob, kinds=[TaskKind.ANNOTATE]) is not None
+
+
+def test_a_gold_task_stays_with_its_annotator_until_it_is_dropped(
+    catalog: Catalog, world: World, clock: FakeClock
+) -> None:
+    queue = AnnotationQueue(catalog, clock=clock)
+    ada, bob = (catalog.annotators.get_or_create(name).id for name in ("ada", "bob"))
+    catalog.runs.start("gold", RunKind.GOLD, dataset_id=world.dataset.id, model="m")
+    queue.add([task_of(world, reserved_for=ada, run_id="gold")])
+    assert queue.reserved() == {}
+    assert queue.unreserve(annotator_id=ada) == 0
+    assert queue.lease(bob, kinds=list(TaskKind)) is None
+    assert queue.drop_gold(bob) == 0
+    assert queue.drop_gold(ada) == 1
+    assert queue.lease(ada, kinds=list(TaskKind)) is None
+
+
+def test_an_image_that_several_people_annotate_is_reserved_for_nobody(
+    catalog: Catalog, world: World, clock: FakeClock
+) -> None:
+    queue = AnnotationQueue(catalog, clock=clock)
+    ada = catalog.annotators.get_or_create("ada").id
+    queue.add([task_of(world)])
+    (task,) = queue.of_run("run", image_ids=world.image_ids)
+    catalog.runs.start("copies", RunKind.SEMI_AUTOMATIC, dataset_id=world.dataset.id, model="m")
+    queue.add([task_of(world, run_id="copies", copy_of=task.id)])
+    assert queue.reserve(ada, world.dataset.id, kinds=COMPLETE) == 0
+
+
+def test_tasks_are_reserved_in_the_queues_order_except_reserved_ones(
+    catalog: Catalog, world: World, clock: FakeClock
+) -> None:
+    queue = AnnotationQueue(catalog, clock=clock)
+    ada, bob = (catalog.annotators.get_or_create(name).id for name in ("ada", "bob"))
+    rows = [
+        NewTask(
+            dataset_id=world.dataset.id,
+            image_id=image_id,
+            kind=TaskKind.ANNOTATE,
+            run_id=world.run_id,
+            priority=priority,
+        )
+        for priority, image_id in enumerate(world.image_ids)
+    ]
+    queue.add(rows)
+    kinds = [TaskKind.ANNOTATE]
+    assert queue.reserve(ada, world.dataset.id, kinds=[TaskKind.REVIEW]) == 0
+    assert queue.reserve(ada, world.dataset.id + 1, kinds=kinds) == 0
+    assert queue.reserve(ada, world.dataset.id, kinds=kinds, limit=1) == 1
+    task = queue.lease(ada, kinds=kinds)
+    assert task is not None
+    assert (task.image_id, task.reserved_for) == (world.image_ids[-1], ada)  # the highest priority
+    first = world.image_ids[0]
+    assert queue.reserve(bob, world.dataset.id, kinds=kinds, image_ids=[first, 10**9]) == 1
+    left = len(world.image_ids) - 2
+    assert queue.reserve(ada, world.dataset.id, kinds=kinds) == left
+    assert queue.reserved() == {bob: 1} | ({ada: left} if left else {})
 
 
 def test_the_catalog_knows_who_is_signed_in_and_whose_name_was_erased(

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from flows.workspace.progress import Lines, Terminal, on
+from flows.workspace.progress import Lines, Terminal, on, share_in
 
 
 def shown(total: int, unit: str) -> str:
@@ -67,3 +67,19 @@ def test_a_log_hears_what_begins_and_how_far_it_has_come() -> None:
 def test_bars_are_for_terminals_alone() -> None:
     assert isinstance(on(Console(file=io.StringIO(), force_terminal=True)), Terminal)
     assert isinstance(on(Console(file=io.StringIO())), Lines)
+
+
+def test_how_far_work_has_come_is_read_from_its_log() -> None:
+    lines: list[str] = []
+    log = Lines(lines.append, every_seconds=-1)
+    assert share_in("") is None
+    with log.track("generate", 40, "image") as advance:
+        assert share_in("\n".join(lines)) is None  # it has only begun
+        advance(10)
+        lines.append("a photograph of 3 of 4 sizes is read")
+        assert share_in("\n".join(lines)) == 0.25
+        advance(20, "7.5 masks/image")
+        assert share_in("\n".join(lines)) == 0.75
+    with log.track("train d-2", 200, "step") as advance:
+        advance(50)
+        assert share_in("\n".join(lines)) == 0.25

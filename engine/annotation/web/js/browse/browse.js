@@ -214,9 +214,9 @@ class BrowsePage {
       "div",
       {
         class: "card",
-        role: "option",
+        role: "gridcell",
         "aria-selected": String(this.chosen.has(key)),
-        "aria-label": `${image.file_name}, ${text.join(", ")}`,
+        "aria-label": [...new Set([image.file_name, ...text])].join(" "),
         "data-key": key,
         "data-verdict": item.verdict ?? "",
         "data-old": Boolean(item.is_superseded),
@@ -229,7 +229,7 @@ class BrowsePage {
       item.can_reopen && el("span", { class: "badge near", title: "Its round is not complete: you can open it again" }, "open round"),
       item.is_near_duplicate && el("span", { class: "badge near" }, "near-duplicate"),
       this.labelling.badge(item),
-      el("div", { class: "caption" }, el("span", {}, text[0]), el("span", {}, text[1])),
+      el("div", { class: "caption" }, el("span", {}, text[0]), " ", el("span", {}, text[1])),
     );
     return Object.assign(card, { item });
   }

@@ -17,7 +17,7 @@ export class VirtualGrid {
   constructor(root, on) {
     this.root = root;
     this.on = on;
-    this.inner = el("div", { class: "virtual-inner" });
+    this.inner = el("div", { class: "virtual-inner", role: "row" });
     root.append(this.inner);
     this.cards = new Map(); // index -> element
     this.reset();

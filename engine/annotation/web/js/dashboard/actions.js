@@ -2,13 +2,12 @@
 
 import { api } from "../shared/api.js";
 import { el, openDialog, toast } from "../shared/dom.js";
+import { dismissFailures, unseenFailures } from "../shared/failures.js";
 import { duration, secondsBetween, words } from "../shared/format.js";
 
 const PLAN_MS = 300;
 const CHOICES = { annotator: ["people", "simulated"], choice: ["random", "disagreement", "diversity", "mix"] }; // fields with words to choose from
 const STATE_BADGES = { running: "badge-accent", done: "badge-good", failed: "badge-bad", stopped: "badge-warn" };
-const A_DAY_MS = 86_400_000;
-const SEEN = "dataengine.failuresSeen"; // when the notice of failures was last dismissed
 
 /** Buttons for the actions; `context()` gives {datasets}, `started(job)` is called with a new job. */
 export function actionButtons(actions, context, started) {
@@ -177,34 +176,45 @@ export class Jobs {
     for (const { job } of this.nodes.values()) if (job.state === "running") this.update(job);
   }
 
+  /** The parts of a job: a log that opens, and buttons beside it. */
+  node(job, isOpen) {
+    const line = el("span");
+    const bar = el("div", { class: "progress job-progress", role: "progressbar", "aria-label": `Progress of ${job.title}` }, el("div"));
+    const details = el(
+      "details",
+      { open: isOpen || job.state === "running" },
+      el("summary", {}, line, bar),
+      el("code", { class: "job-command muted" }),
+      el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": `Log of ${job.title}` }),
+    );
+    const stop = this.stopButton(job.id);
+    const retry = this.retryButton(job.id);
+    return Object.assign(el("div", { class: "job", "data-job": job.id }, details, stop, retry), { details, line, bar, stop, retry });
+  }
+
   update(job, isOpen = false) {
     let node = this.nodes.get(job.id);
     if (!node) {
-      node = el(
-        "details",
-        { class: "job", "data-job": job.id, open: isOpen || job.state === "running" },
-        el("summary"),
-        el("code", { class: "job-command muted" }),
-        el("pre", { class: "log", tabindex: "0", "aria-label": "Log" }),
-      );
+      node = this.node(job, isOpen);
       this.nodes.set(job.id, node);
       this.root.prepend(node);
     }
-    if (isOpen) node.open = true;
+    if (isOpen) node.details.open = true;
     this.panel.hidden = false;
-    const [summary, command, log] = node.children;
+    const [, command, log] = node.details.children;
     const isRunning = job.state === "running";
     const seconds = secondsBetween(job.started_at, job.finished_at);
     const when = isRunning ? `for ${duration(seconds)}` : `took ${duration(seconds)}`;
-    node.line ??= el("span");
     node.line.replaceChildren(
       el("span", { class: `badge ${STATE_BADGES[job.state] ?? ""}` }, job.state),
       ` ${job.title} `,
       el("span", { class: "muted small" }, when, isRunning && job.log ? ` · ${lastLine(job)}` : null),
     );
-    node.stop ??= this.stopButton(job.id);
     node.stop.hidden = !isRunning || !this.canStop;
-    if (!summary.firstChild) summary.append(node.line, node.stop);
+    node.retry.hidden = !this.canStop || !["failed", "stopped"].includes(job.state);
+    node.bar.hidden = !isRunning || typeof job.progress !== "number";
+    node.bar.setAttribute("aria-valuenow", String(Math.round(100 * (job.progress ?? 0))));
+    node.bar.firstChild.style.width = `${100 * (job.progress ?? 0)}%`;
     node.job = job;
     node.dataset.state = job.state;
     command.textContent = job.command;
@@ -216,8 +226,7 @@ export class Jobs {
 
   /** The first press interrupts the job as Ctrl-C does, a second one ends it at once. */
   stopButton(id) {
-    const press = async (event) => {
-      event.preventDefault(); // otherwise the log opens or closes
+    const press = async () => {
       try {
         this.update(await api.stopJob(id));
         button.textContent = "Stop at once";
@@ -229,21 +238,30 @@ export class Jobs {
     return button;
   }
 
+  /** Starts the same command again: it continues where it ended. */
+  retryButton(id) {
+    const press = async () => {
+      try {
+        this.update(await api.retryJob(id), true);
+      } catch (problem) {
+        toast(problem.message, "bad");
+      }
+    };
+    return el("button", { class: "button job-stop", type: "button", title: "Starts the same command again", onclick: press }, "Try again");
+  }
+
   tellFailures() {
-    const seen = Number(localStorage.getItem(SEEN) ?? Date.now() - A_DAY_MS);
-    const failed = [...this.nodes.values()].map((node) => node.job).filter((job) => job.state === "failed" && endOf(job) > seen);
+    const failed = unseenFailures([...this.nodes.values()].map((node) => node.job));
     this.notice.hidden = failed.length === 0;
     if (!failed.length) return;
     const close = () => {
-      localStorage.setItem(SEEN, String(Math.max(...failed.map(endOf))));
+      dismissFailures(failed);
       this.tellFailures();
     };
     const texts = failed.map((job) => el("div", {}, el("strong", {}, `${job.title} failed. `), lastLine(job)));
     this.notice.replaceChildren(el("div", {}, texts), el("button", { class: "button", type: "button", onclick: close }, "Dismiss"));
   }
 }
-
-const endOf = (job) => Date.parse(job.finished_at ?? job.started_at);
 
 /** The log's last line with text; frames drawn around messages are removed. */
 function lastLine(job) {

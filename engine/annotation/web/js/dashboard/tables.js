@@ -88,7 +88,7 @@ function stacked(parts) {
 }
 
 /** A table; a column is [title, cell of a row, whether it is a number]. */
-function table(rows, columns) {
+function table(title, rows, columns) {
   const head = columns.map(([title, , isNumber]) =>
     el("th", { scope: "col", class: isNumber ? "number" : null }, title),
   );
@@ -101,14 +101,14 @@ function table(rows, columns) {
   );
   return el(
     "div",
-    { class: "scroll" },
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": title },
     el("table", { class: "table" }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)),
   );
 }
 
 function section(title, rows, columns, empty, command = null) {
   const content = rows.length
-    ? [table(rows, columns)]
+    ? [table(title, rows, columns)]
     : [el("p", { class: "muted" }, empty), command && el("pre", {}, command)];
   return [el("h2", {}, title), ...content.filter(Boolean)];
 }

@@ -70,8 +70,11 @@ export class Grid {
         "div",
         { class: "caption" },
         el("span", {}, String(index + 1)),
+        " ", // between the words of its name
         el("span", {}, task.note && mask.annotator ? `by ${mask.annotator}` : ""),
+        " ",
         el("span", { class: "reason" }),
+        " ",
         el("span", { title: "Predicted IoU" }, score),
       ),
     );
@@ -85,10 +88,8 @@ export class Grid {
     card.dataset.verdict = entry?.verdict ?? "";
     card.querySelector(".mark").textContent = MARKS[entry?.verdict] ?? "";
     card.querySelector(".reason").textContent = entry?.reason ?? "";
-    card.setAttribute(
-      "aria-label",
-      `Mask ${index + 1}, ${entry ? `${entry.verdict} ${entry.reason ?? ""}` : "no verdict yet"}`,
-    );
+    const caption = card.querySelector(".caption").textContent.replace(/\s+/g, " ").trim();
+    card.setAttribute("aria-label", `Mask ${caption}, ${entry?.verdict ?? "no verdict yet"}`);
   }
 
   /** `badge`: what is shown of the mask's label, or null. */

@@ -164,6 +164,7 @@ export const api = {
   startAction: (name, values) => send("POST", action(name), { values }),
   jobs: () => call("GET", "/api/jobs"),
   job: (id) => call("GET", `/api/jobs/${encodeURIComponent(id)}`),
+  retryJob: (id) => send("POST", `/api/jobs/${encodeURIComponent(id)}/retry`, {}),
   stopJob: (id) => send("POST", `/api/jobs/${encodeURIComponent(id)}/stop`, {}),
 
   browseDatasets: () => call("GET", "/api/browse/datasets"),
@@ -191,6 +192,9 @@ export const api = {
   setRights: (id, rights) => send("PUT", person(id), rights),
   /** `what`: enable or disable. */
   setState: (id, what) => send("POST", `${person(id)}/${what}`),
+  /** `given`: an Assignment. */
+  assign: (id, given) => send("POST", `${person(id)}/assign`, given),
+  takeBack: (id, dataset) => send("POST", `${person(id)}/take-back`, { dataset }),
   makeToken: (given) => send("POST", "/api/team/tokens", given),
   revokeToken: (id) => send("POST", `/api/team/tokens/${encodeURIComponent(id)}/revoke`),
 

@@ -2,6 +2,7 @@
 
 import { api } from "./api.js";
 import { el, toast } from "./dom.js";
+import { unseenFailures } from "./failures.js";
 
 const PAGES = [
   { name: "work", title: "Work", roles: ["annotator", "reviewer", "admin"] },
@@ -27,6 +28,7 @@ export async function mountHeader(current) {
     return null;
   }
   header.append(navigation(current, me), who(me));
+  if (me.role === "admin" && current !== "dashboard") void tellFailures(header);
   return me;
 }
 
@@ -40,6 +42,17 @@ function navigation(current, me) {
     el("a", { href: `/${page.name}`, "aria-current": page.name === current ? "page" : null }, page.title),
   );
   return el("nav", { "aria-label": "Pages" }, links);
+}
+
+/** Marks the link to the dashboard if jobs have failed. */
+async function tellFailures(header) {
+  try {
+    const failed = unseenFailures(await api.jobs());
+    const text = failed.length === 1 ? "1 job failed" : `${failed.length} jobs failed`;
+    if (failed.length) header.querySelector('nav a[href="/dashboard"]').append(el("span", { class: "badge badge-bad" }, text));
+  } catch (problem) {
+    console.error(problem); // the page itself works
+  }
 }
 
 function who(me) {

@@ -2,11 +2,17 @@
 
 import { api } from "../shared/api.js";
 import { ask, byId, el, toast } from "../shared/dom.js";
-import { DASH, ago, dateTime, words } from "../shared/format.js";
+import { DASH, ago, count, dateTime, words } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
 import { choiceField, datasetsField, openForm, roleField, showSecret, textField } from "./forms.js";
 
 const LINK = "It signs them in once, within seven days, and is shown only now. Send it to nobody else.";
+
+const HOWS = [
+  ["images", "this many of the waiting images"],
+  ["share", "this share of the waiting images, in %"],
+  ["back", "give what is kept back to everybody"],
+];
 
 class TeamPage {
   constructor(me) {
@@ -34,7 +40,7 @@ class TeamPage {
 
   peopleTable(people) {
     if (!people.length) return el("p", { class: "muted" }, "Nobody has been added.");
-    return table(["Name", "Role", "Datasets", "State", "Last submission", ""], people.map((one) => this.personRow(one)));
+    return table(["Name", "Role", "Datasets", "State", "Last submission", "Kept for them", ""], people.map((one) => this.personRow(one)));
   }
 
   personRow(one) {
@@ -50,10 +56,12 @@ class TeamPage {
       el("td", {}, one.datasets === null ? "all" : one.datasets.join(", ") || "none"),
       el("td", {}, el("span", { class: `badge ${style}` }, state)),
       el("td", {}, ago(one.last_seen)),
+      el("td", { "data-reserved": one.reserved }, one.reserved ? `${count(one.reserved)} ${one.reserved === 1 ? "image" : "images"}` : DASH),
       el(
         "td",
         { class: "actions" },
         isActive && button("Edit", () => this.edit(one)),
+        isActive && button("Assign", () => this.assign(one)),
         isActive && button("New link", () => this.inviteAgain(one)),
         isActive && !one.is_self && button("Disable", () => this.disable(one)),
         !isActive && button("Enable", () => this.change(() => api.setState(one.id, "enable"))),
@@ -100,6 +108,24 @@ class TeamPage {
     const fields = [roleField(one.role, one.is_self), datasetsField(this.team.datasets, one.datasets)];
     const send = async (rights) => (await api.setRights(one.id, rights), true);
     if (await openForm(`Rights of ${one.name}`, fields, "Save", send)) await this.refresh();
+  }
+
+  /** Keeps images for a person, or gives those back to everybody. */
+  async assign(one) {
+    const seen = this.team.datasets.filter((name) => one.datasets === null || one.datasets.includes(name));
+    const fields = [
+      choiceField("dataset", "Dataset", seen.map((name) => [name, name])),
+      choiceField("how", "Which", HOWS, "images"),
+      textField("number", "Number", { type: "number", min: 1, value: 10 }),
+    ];
+    const send = ({ dataset, how, number }) => {
+      if (how === "back") return api.takeBack(one.id, dataset);
+      return api.assign(one.id, { dataset, ...(how === "share" ? { share: number / 100 } : { images: number }) });
+    };
+    const done = await openForm(`Images for ${one.name}`, fields, "Do it", send);
+    if (!done) return;
+    toast(`${count(done.tasks)} ${done.tasks === 1 ? "image" : "images"}.`, "good");
+    await this.refresh();
   }
 
   async disable(one) {

@@ -77,7 +77,7 @@ export class Categories {
   /** The category that a key press stands for; undefined: none.
    * @param {KeyboardEvent} event */
   forKey(event) {
-    if (!this.isUsed || event.ctrlKey || event.metaKey || event.altKey) return undefined;
+    if (!this.isUsed || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return undefined;
     return this.keys.get(event.key.toLowerCase());
   }
 

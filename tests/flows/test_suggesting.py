@@ -152,11 +152,12 @@ def test_the_page_searches_by_categories_and_by_words_if_masks_have_vectors_of_a
     made = make_vectors(root, "shapes", f"clip:{folder}")
     found = find_on_page(workspace, dataset, "a red thing", None, 4)
     (query,) = load_clip(f"clip:{folder}").encode_texts(["a red thing"])
-    (block,) = read_vectors(workspace, dataset, made["encoder"])
-    scores = block.vectors_ND.astype(float) @ query.astype(float)
+    blocks = read_vectors(workspace, dataset, made["encoder"])
+    vectors = np.concatenate([block.vectors_ND for block in blocks])
+    scores = vectors.astype(float) @ query.astype(float)
     assert [one.score for one in found] == pytest.approx(sorted(scores)[::-1][:4], abs=0.01)
     alike = find_on_page(workspace, dataset, None, found[0].mask_id, 100)
-    assert len(alike) == len(block) - 1
+    assert len(alike) == len(vectors) - 1
 
 
 def test_the_suggester_is_scored_on_held_out_images_which_teach_it_nothing(

@@ -10,8 +10,9 @@ import numpy as np
 
 from engine.core.errors import DataEngineError
 from engine.core.records import Mask
+from flows.encoders.load import mask_encoder
 from flows.semantics.learning import load_suggester
-from flows.semantics.vectors import mask_encoder, read_vectors, vector_runs
+from flows.semantics.vectors import read_vectors, vector_runs
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset
 from storage.catalog.suggesters import StoredSuggester

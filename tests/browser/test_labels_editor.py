@@ -12,10 +12,11 @@ from playwright.sync_api import Page
 from engine.annotation.client import Client
 from engine.core.records import Source
 from engine.semantics.encoders import MaskEncoder
+from flows.encoders.load import mask_encoder
 from flows.semantics.known_labels import known_labels
 from flows.semantics.learning import Wanted, refreshed
 from flows.semantics.sources import LearnFrom
-from flows.semantics.vectors import mask_encoder, read_vectors, vector_files
+from flows.semantics.vectors import read_vectors, vector_files
 from flows.workspace.workspace import Workspace
 from storage.catalog import AnnotatorKind, Dataset, Label, LabelSource, NewTask, RunKind, TaskKind
 from storage.vectors import MaskVectors
@@ -44,7 +45,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ingest(made, write_pictures(folder / name, seeds, named=name == "named"))
     dataset, encoder = made.catalog.datasets.get("shapes"), mask_encoder(made, "lite")
     add_vectors(made, dataset, encoder)
-    wanted = Wanted(made, dataset, "lite", encoder.version, 0.9, LearnFrom.LABELS)
+    wanted = Wanted(made, dataset, "lite", encoder.version, 0.9, LearnFrom.LABELS, "lite")
     refreshed(wanted, read_vectors(made, dataset, encoder.version), known_labels(made, dataset))
     return made
 

@@ -85,9 +85,9 @@ export class Session {
   setLabel(id, label) {
     const { current, masks, labels } = this.state;
     const labelled = (work) => (work.id === id ? { ...work, label } : work);
-    if (current?.id === id) this.#commit({ current: labelled(current) });
-    else if (masks.some((work) => work.id === id)) this.#commit({ masks: masks.map(labelled) });
-    else this.#commit({ labels: { ...labels, [id]: label } });
+    if (current?.id === id) this.commit({ current: labelled(current) });
+    else if (masks.some((work) => work.id === id)) this.commit({ masks: masks.map(labelled) });
+    else this.commit({ labels: { ...labels, [id]: label } });
   }
 
   /** The label of a mask; a fix without one has that of the mask it fixes. Null: none. */

@@ -33,7 +33,7 @@ def most_similar(blocks: Iterable[np.ndarray], query_D: np.ndarray, count: int) 
     Raises:
         ValueError: a block's vectors differ from the query in length.
     """
-    query = torch.from_numpy(np.asarray(query_D, np.float16))
+    query = torch.from_numpy(np.array(query_D, np.float16))
     best: list[Hit] = []
     for number, block_ND in enumerate(blocks):
         if block_ND.shape[1] != len(query):

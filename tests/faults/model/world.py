@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from engine.annotation.embeddings import embedding_key
+from engine.annotation.pictures import Pictures
 from engine.annotation.service import AnnotationService
 from engine.automatic import GeneratedMask
 from engine.core import rle as rle_codec
@@ -184,7 +185,7 @@ class World:
             objects=opened.objects,
             masks=opened.masks,
             embeddings=_Embeddings(opened),  # type: ignore[arg-type]
-            pictures=None,  # type: ignore[arg-type]
+            pictures=Pictures(lambda image_id: opened.pixels(opened.catalog.images.get(image_id))),
             lease_seconds=opened.settings.people_lease_seconds,
             draft_seconds=opened.settings.people_draft_seconds,
             on_drained=lambda run_id: run_drained(opened, run_id),

@@ -198,10 +198,10 @@ def test_events_end_when_somebody_is_removed(
     site: Site, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATAENGINE_WORKSPACE", str(site.workspace.settings.root))
-    with signed_in(site, url, "ada", "annotator") as ada:
-        with listening(url, ada) as lines:
+    with signed_in(site, url, "gone", "annotator") as gone:
+        with listening(url, gone) as lines:
             told(lines)
-            assert CliRunner().invoke(commands, ["annotators", "remove", "ada"]).exit_code == 0
+            assert CliRunner().invoke(commands, ["annotators", "remove", "gone"]).exit_code == 0
             assert list(lines) == []
 
 

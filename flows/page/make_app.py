@@ -12,12 +12,9 @@ from engine.annotation.callers import is_loopback
 from flows.workspace.settings import WorkspaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fastapi import FastAPI
 
     from engine.annotation.service import AnnotationService
-    from engine.core.records import Mask
     from flows.workspace.workspace import Workspace
 
 
@@ -69,7 +66,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
     from engine.annotation.gold import GoldRules
     from engine.annotation.pictures import Pictures
     from engine.annotation.service import AnnotationService
-    from flows.semantics.refit import LabelsGiven
+    from flows.page.mask_names import MaskNames
     from flows.workspace.gold import known_masks
     from storage.catalog import RunKind
 
@@ -83,36 +80,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
         dataset = workspace.catalog.datasets.get_by_id(image.dataset_id).name
         return known_masks(workspace, dataset, [image_id]).get(image_id, [])
 
-    given = LabelsGiven(workspace)
-
-    def suggestions_of(dataset_id: int, key: str | None) -> Any:
-        from flows.semantics.suggesting import newer_suggestions
-
-        given.look(dataset_id)  # the page asks every few seconds while people label
-        return newer_suggestions(workspace, dataset_id, key)
-
-    def suggest_for(dataset_id: int, image_id: int, masks: Sequence[Mask]) -> Any:
-        from flows.semantics.task_suggestions import suggest_for_task
-
-        return suggest_for_task(workspace, dataset_id, image_id, masks)
-
-    def labels(dataset_id: int, masks: Sequence[Mask]) -> dict[str, int]:
-        from flows.labels.current import labels_of
-
-        if not workspace.catalog.categories.current(dataset_id).categories:
-            return {}
-        return {name: one.category_id or 0 for name, one in labels_of(workspace, masks).items()}
-
-    def find(dataset_id: int, words: str | None, like: str | None, count: int) -> Any:
-        from engine.annotation.errors import invalid
-        from engine.semantics.encoders import EncoderError
-        from flows.semantics.find import FindError, find_on_page
-
-        dataset = workspace.catalog.datasets.get_by_id(dataset_id)
-        try:
-            return find_on_page(workspace, dataset, words, like, count)
-        except (FindError, EncoderError) as error:
-            raise invalid(str(error)) from error
+    names = MaskNames(workspace)
 
     @lru_cache(maxsize=4)
     def decoder_of(version: str) -> BatchedDecoder:
@@ -122,7 +90,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
         from flows.loop.advance import run_drained
 
         run_drained(workspace, run_id)
-        given.look(workspace.catalog.runs.get(run_id).dataset_id)
+        names.given.look(workspace.catalog.runs.get(run_id).dataset_id)
 
     def finish(run_id: str) -> None:
         # in a thread, so that submitting the last task does not wait for the commit
@@ -149,8 +117,8 @@ def make_service(workspace: Workspace) -> AnnotationService:
             first=quality.gold_first, share=quality.gold_share, feedback=quality.feedback
         ),
         truths_of=truths_of,
-        suggestions_of=suggestions_of,
-        labels_of=labels,
-        suggest_for=suggest_for,
-        find=find,
+        suggestions_of=names.suggestions_of,
+        labels_of=names.labels_of,
+        suggest_for=names.suggest_for,
+        find=names.find,
     )

@@ -1,4 +1,5 @@
-"""The figures of quality on one queue: detector, gold tasks, audits, verifier, browse.
+"""The figures of quality on one queue: detector, gold tasks, audits, verifier, choice of images,
+browse.
 
 `python -m tests.benchmarks.engine_value --quality` runs the benchmarks of PARTS one after another,
 each in a process of its own, and joins their last lines into one JSON object. A part whose result
@@ -18,6 +19,7 @@ PARTS = {
     "quality_gold": ("--data", "{data}/nuclei/val"),
     "quality_audit": (),
     "quality_verifier": ("--data", "{data}", "--folder", "{folder}/verifier"),
+    "quality_choice": ("--data", "{data}", "--folder", "{folder}/choice"),
     "browse": (),
 }
 """Benchmarks and their options."""

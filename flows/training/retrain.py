@@ -26,6 +26,7 @@ from flows.training.scores import HeldOut, held_out
 from flows.training.training_set import MaskSource
 from flows.workspace import costs, progress
 from flows.workspace.run_lock import exclusive_run, loop_lock, named_lock, tracked_run
+from flows.workspace.slowdown import Slowdown
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import (
@@ -176,6 +177,7 @@ def _progress_reporter(
     workspace: Workspace, run_id: str, steps: int, advance: progress.Advance
 ) -> Callable[[Progress], None]:
     last, reported_at = 0, time.monotonic()
+    slowdown = Slowdown()
 
     def report(state: Progress) -> None:
         nonlocal last, reported_at
@@ -183,7 +185,8 @@ def _progress_reporter(
             reported_at = time.monotonic()
             with contextlib.suppress(CatalogError):  # the next update follows soon
                 workspace.catalog.runs.set_progress(run_id, TRAINING_SHARE * state.step / steps)
-        advance(state.step - last, f"loss {state.loss:.3f}, IoU {state.iou:.2f}")
+        notes = (f"loss {state.loss:.3f}, IoU {state.iou:.2f}", slowdown.note())
+        advance(state.step - last, "; ".join(filter(None, notes)))
         last = state.step
 
     return report

@@ -85,9 +85,10 @@ class TrainConfig:
     ema_decay: float = 0.99
     """Decay of the exponential moving average of the weights, which is the result."""
 
-    trained_share: float = 1.0
+    trained_share: float | None = 1.0
     """Share of the trained weights in the result; the rest are the weights at the start. Their mean
-    keeps what short trainings on few images forget (WiSE-FT, Wortsman et al. 2022)."""
+    keeps what short trainings on few images forget (WiSE-FT, Wortsman et al. 2022). None: the one
+    of `early_stopping.SHARES` with the lowest loss on the checked examples; half without any."""
 
     mask_loss: Literal["focal", "balanced"] = "focal"
     """`focal`: 20 x focal + dice (SAM, appendix A). `balanced`: 2 x balanced cross entropy + dice
@@ -155,7 +156,7 @@ class TrainConfig:
             "trained_share",
         ):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must lie in [0, 1), got {self.drop_path}")

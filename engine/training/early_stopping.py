@@ -19,6 +19,9 @@ from engine.training.config import TrainConfig
 from engine.training.samples import Example, Sample, make_sample
 from engine.training.step import encode_samples, training_step
 
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Shares of the trained weights that are compared at the end of a training."""
+
 PLAN = (True,)
 """A check scores the first prompt and one correction."""
 
@@ -71,6 +74,22 @@ class EarlyStopping:
         else:
             self._without_gain += 1
         return loss
+
+    def best_share(self, start: dict[str, torch.Tensor], trained: dict[str, torch.Tensor]) -> float:
+        """Return the share of SHARES, of trained weights in a mean with those at the start, that
+        has the lowest loss on the examples; half if there are none.
+
+        Args:
+            start, trained: weights by name.
+        """
+        if not self._samples:
+            return 0.5
+        losses = []
+        for share in SHARES:
+            mean = {name: start[name].lerp(value, share) for name, value in trained.items()}
+            with self._weights(mean):
+                losses.append(self._loss())
+        return SHARES[int(np.argmin(losses))]
 
     @torch.no_grad()
     def _loss(self) -> float:

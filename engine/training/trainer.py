@@ -65,7 +65,11 @@ class Progress:
 
 class Trainer:
     """Trains `sam` in place; at the end it has the mean of the averaged weights and those at the
-    start, by `trained_share`. `checked` are the examples of early stopping."""
+    start, by `trained_share`. `checked` are the examples of early stopping.
+
+    Attributes:
+        share: of the trained weights in the result, in [0, 1]; None before the end.
+    """
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Trainer:
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._views = CachedViews(sam, config, source, self.rank)
         self.stopping = EarlyStopping(sam, config, checked)
+        self.share: float | None = None
         self.step = 0
         self.seconds = 0.0
         self.loss, self.iou = math.nan, math.nan
@@ -122,10 +127,13 @@ class Trainer:
         if checkpoint is not None:
             self.save(checkpoint)
         result = self.stopping.best or self.average
+        self.share = self.config.trained_share
+        if self.share is None:
+            self.share = self.stopping.best_share(self._start, result)
         with torch.no_grad():
             for name, value in self.sam.named_parameters():
                 if name in result:
-                    value.copy_(self._start[name].lerp(result[name], self.config.trained_share))
+                    value.copy_(self._start[name].lerp(result[name], self.share))
         self.sam.eval()
 
     def _run_steps(

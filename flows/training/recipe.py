@@ -52,6 +52,6 @@ def train_config(workspace: Workspace, data: TrainingData) -> TrainConfig:
         replay=chosen.replay,
         mask_loss="balanced",
         ema_decay=0.98,
-        trained_share=0.5,
+        trained_share=None,
         check_steps=max(1, steps // CHECKS) if data.checked else 0,
     )

@@ -155,7 +155,7 @@ def _train(
         parent=parent.version,
         table_version=table_version,
         data=source.counts(),
-        config=config.as_dict(),
+        config=replace(config, trained_share=trainer.share).as_dict(),
         thresholds=thresholds,
         scores={CALIBRATED: kept} if kept else {},
         seconds=round(trainer.seconds, 1),

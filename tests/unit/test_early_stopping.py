@@ -12,7 +12,7 @@ import torch
 from engine.sam import load_checkpoint
 from engine.sam.checkpoint import shipped_path
 from engine.training.config import TrainConfig
-from engine.training.early_stopping import EarlyStopping
+from engine.training.early_stopping import SHARES, EarlyStopping
 from engine.training.trainer import Progress, Trainer
 from tests.unit.small_training import draw, fresh
 
@@ -96,3 +96,26 @@ def test_with_a_frozen_encoder_checks_use_the_images_embeddings() -> None:
     trainer = Trainer(fresh(), config, draw, CHECKED)
     trainer.run()
     assert np.isfinite(trainer.stopping.best_loss)
+
+
+def test_the_share_of_trained_weights_is_the_one_that_is_best_on_the_checked_images() -> None:
+    sam = fresh()
+    start = {name: value.detach().clone() for name, value in sam.named_parameters()}
+    ruined = {name: value + 0.5 * torch.randn_like(value) for name, value in start.items()}
+    stopping = EarlyStopping(sam, CONFIG, CHECKED)
+    assert stopping.best_share(ruined, start) == 1.0
+    assert stopping.best_share(start, ruined) == SHARES[0]
+    assert EarlyStopping(sam, CONFIG, []).best_share(start, ruined) == 0.5
+
+
+def test_a_training_ends_with_the_share_that_it_chose() -> None:
+    results = []
+    for share in (None, 0.5):
+        trainer = Trainer(
+            fresh(), replace(CONFIG, steps=2, trained_share=share, check_steps=0), draw
+        )
+        trainer.run()
+        assert trainer.share == 0.5
+        results.append({name: value.clone() for name, value in trainer.sam.named_parameters()})
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name])

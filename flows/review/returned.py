@@ -25,7 +25,7 @@ def queue_second_review(workspace: Workspace, context: RunContext, run: Run) -> 
     if "return_of" not in run.config or any(task.kind == TaskKind.REVIEW for task in tasks):
         return False
     (correction,) = tasks
-    commit_answers(workspace, context)
+    commit_answers(workspace, context, is_review=True)
     left = _masks_left(workspace, correction)
     if not left:
         workspace.catalog.comments.resolve(correction.image_id)

@@ -292,7 +292,7 @@ class ReviewFigures:
 
 def finish_review(workspace: Workspace, context: RunContext) -> ReviewFigures:
     """Commit the fixes, store the verdicts, and emit the events that trigger a retrain."""
-    commit_answers(workspace, context)
+    commit_answers(workspace, context, is_review=True)
     person = workspace.catalog.annotators.get_or_create(SIMULATED, kind=AnnotatorKind.SIMULATED)
     counts = dict.fromkeys(VerdictKind, 0)
     returns = Returns(workspace.catalog, workspace.queue, workspace.objects, workspace.masks)

@@ -88,7 +88,7 @@ class Wanted:
         return self.score is None or (score is not None and self.score[0] <= score <= self.score[1])
 
     def to_config(self) -> dict[str, Any]:
-        """What a review run keeps; nothing of the default. Fixes get the stage."""
+        """What a review run keeps; nothing of the default."""
         if self == AUTOMATIC:
             return {}
         kept = {name: value for name, value in asdict(self).items() if value is not None}

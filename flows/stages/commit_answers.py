@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
-from engine.core.records import Mask
+from engine.core.records import Mask, Stage
 from flows.stages.commit_labels import Disputes, commit_labels
 from flows.stages.run_context import RunContext
 from flows.workspace import progress
@@ -61,13 +61,18 @@ class AnnotationFigures:
 
 
 def commit_answers(
-    workspace: Workspace, context: RunContext, merged: MergedAnswers | None = None
+    workspace: Workspace,
+    context: RunContext,
+    merged: MergedAnswers | None = None,
+    *,
+    is_review: bool = False,
 ) -> AnnotationFigures:
     """Commit all submitted answers of the run to the mask table, and their labels; return the
     round's figures.
 
     Args:
         merged: what to commit instead of the answers to some tasks.
+        is_review: fixes have the stage of the masks that they supersede.
     """
     merged = merged or MergedAnswers()
     workspace.queue.assign_shards(context.run_id, workspace.settings.shard_images)
@@ -77,7 +82,7 @@ def commit_answers(
         for shard, members in groupby(by_shard, key=lambda task: task.shard or 0):
             group = list(members)
             # not read if already committed
-            answers = _answers(workspace, context, shard, group, merged.masks)
+            answers = _answers(workspace, context, shard, group, merged.masks, is_review)
             workspace.masks.commit(answers, run_id=context.run_id, shard=shard)
             advance(len(group))
     commit_labels(workspace, context, tasks, merged.labels, merged.disputes)
@@ -90,15 +95,39 @@ def _answers(
     shard: int,
     tasks: Sequence[Task],
     merged: Mapping[int, list[Mask]],
+    is_review: bool,
 ) -> Iterator[Mask]:
     """Yield the masks of a shard's answers, after writing their trajectories as one object."""
     _keep_trajectories(workspace, context, shard, tasks)
-    for task in tasks:
-        found = merged.get(task.id)
-        if found is None:
-            found = read_parquet(_object_of(workspace, str(task.result_key)))
-        for mask in found:
-            yield replace(mask, shard=shard)
+    found = [_masks_of(workspace, task, merged) for task in tasks]
+    stages = _superseded_stages(workspace, context, found) if is_review else {}
+    for mask in chain.from_iterable(found):
+        yield replace(mask, shard=shard, stage=stages.get(mask.supersedes or "", mask.stage))
+
+
+def _masks_of(workspace: Workspace, task: Task, merged: Mapping[int, list[Mask]]) -> list[Mask]:
+    if task.id in merged:
+        return merged[task.id]
+    return list(read_parquet(_object_of(workspace, str(task.result_key))))
+
+
+def _superseded_stages(
+    workspace: Workspace, context: RunContext, answers: Sequence[Sequence[Mask]]
+) -> dict[str, Stage]:
+    """The stages of the masks that fixes supersede, by mask id."""
+    fixes = [mask for masks in answers for mask in masks if mask.supersedes]
+    wanted = {mask.supersedes for mask in fixes}
+    found: dict[str, Stage] = {}
+    if fixes:
+        for batch in workspace.masks.scan(
+            dataset=context.dataset,
+            image_ids=sorted({mask.image_id for mask in fixes}),
+            columns=["mask_id", "stage"],
+        ):
+            for row in batch.to_pylist():
+                if row["mask_id"] in wanted:
+                    found[row["mask_id"]] = Stage(row["stage"])
+    return found
 
 
 def _object_of(workspace: Workspace, key: str) -> bytes:

@@ -110,11 +110,10 @@ class Site:
             payloads.append({"prefill": key})
         self.add_tasks(TaskKind.COMPLETE, "complete", payloads)
 
-    def review(self) -> None:
+    def review(self, stage: Stage = Stage.FULLY_AUTOMATIC) -> None:
         """Commit automatic masks of all images, in run `made`, and queue them in run `review`."""
         rows = [
-            self.mask_rows(n, "made", Source.AUTOMATIC, Stage.FULLY_AUTOMATIC)
-            for n in range(len(self.image_ids))
+            self.mask_rows(n, "made", Source.AUTOMATIC, stage) for n in range(len(self.image_ids))
         ]
         self.start_run("made", RunKind.FULLY_AUTOMATIC)
         self.workspace.masks.commit([m for group in rows for m in group], run_id="made", shard=0)

@@ -146,7 +146,8 @@ def test_the_history_of_a_mask_names_who_made_judged_and_replaced_it(
     assert old["verdicts"][0]["annotator"] == "ada"
     replaced = {one["supersedes"]: one["mask_id"] for one in newer}
     assert replaced[mask["mask_id"]] == old["superseded_by"][0]
-    assert {one["stage"] for one in newer} == {"semi_automatic"}
+    stages = {one["supersedes"]: one["stage"] for one in newer}
+    assert stages == {mask["mask_id"]: "assisted_manual", None: "semi_automatic"}
     assert get(rita, "masks")["total"] == len(site.image_ids) + 1
 
 

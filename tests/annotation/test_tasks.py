@@ -11,7 +11,7 @@ from engine.annotation.schemas import Event, Former, NewMask, NewVerdict, Point,
 from engine.core import rle as rle_codec
 from engine.core.clicks import center_point
 from engine.core.metrics import iou
-from engine.core.records import Source
+from engine.core.records import Source, Stage
 from engine.core.rle import RLE
 from flows.stages.commit_answers import commit_answers
 from flows.stages.run_context import RunContext
@@ -347,8 +347,10 @@ def test_the_server_may_die_between_any_two_requests(site: Site) -> None:
 # review
 
 
-def test_verdicts_are_entered_and_a_fix_supersedes(site: Site, rita: Client) -> None:
-    site.review()
+def test_verdicts_are_entered_and_a_fix_supersedes_with_the_stage_of_its_mask(
+    site: Site, rita: Client
+) -> None:
+    site.review(Stage.SEMI_AUTOMATIC)
     verdicts: dict[str, str] = {}
     for _ in site.image_ids:
         task = taken(rita, [TaskKind.REVIEW])
@@ -371,6 +373,7 @@ def test_verdicts_are_entered_and_a_fix_supersedes(site: Site, rita: Client) -> 
     fixes = catalog.verdicts.fixes(site.dataset_id)
     assert len(fixes) == 3
     assert set(fixes.values()) <= current
+    assert site.workspace.masks.counts(("stage",)).keys() == {("semi_automatic",)}
     assert not set(fixes) & current
     assert catalog.runs.get("review").metrics["accept"] == 3
 

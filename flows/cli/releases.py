@@ -20,6 +20,13 @@ from flows.cli.commands import (
     number,
     print_json,
 )
+from flows.cli.erase import (
+    DryOption,
+    YesOption,
+    check_none_unfinished,
+    confirm_forever,
+    erasure_of,
+)
 from flows.workspace.console import console
 from flows.workspace.permissions import for_people
 
@@ -238,6 +245,56 @@ def diff(
     for one in found["labels"][:10]:
         old, new = (name or "no category" for name in (one["from"], one["to"]))
         console.print(f"label {old} -> {new}: {one['masks']}", markup=False, soft_wrap=True)
+
+
+@releases.command(
+    epilog=example(
+        "dataengine release takedown 17 birds/a.jpg --dataset photos --dry-run",
+        "dataengine release takedown 17 birds/a.jpg --dataset photos",
+    )
+)
+def takedown(
+    images: Annotated[list[str], typer.Argument(help="Ids, or file names in the dataset.")],
+    dataset: DatasetOption = "default",
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete images everywhere, as `erase image` does; replace the releases that hold them by ones
+    without them, and mark the models that were trained on them."""
+    with in_workspace(as_json) as workspace:
+        from flows.release.takedown import plan, take_down
+
+        check_none_unfinished(workspace)
+        erasure = erasure_of(workspace, dataset, images)
+        planned = plan(workspace, erasure)
+        if not as_json:
+            _print_takedown(planned)
+        done = None
+        if not dry_run:
+            confirm_forever(yes, as_json)
+            row = workspace.catalog.datasets.get(dataset)
+            done = take_down(workspace, row, erasure)["erased"]
+    if as_json:
+        print_json({**planned, "dry_run": dry_run, "erased": done})
+    elif done is not None:
+        console.print(
+            f"taken down ({done['id']}): {done['objects']} objects deleted; restart the page and "
+            "the workers, and delete published copies (docs/releases.md)",
+            soft_wrap=True,
+        )
+
+
+def _print_takedown(planned: dict[str, Any]) -> None:
+    lines = [f"{planned['images']} images of {planned['name']}, {planned['masks']} masks"]
+    for name in planned["releases"]:
+        new = planned["successors"].get(name)
+        after = f"is replaced by {new}" if new else "is withdrawn: it has no files to replace it by"
+        lines.append(f"release {name} {after}")
+    if planned["models"]:
+        lines.append(f"models trained on them are marked: {', '.join(planned['models'])}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _print_overlap(iou: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], pa
         workspace: the workspace.
         dataset: name of the dataset.
         summary: `rounds` as `round_rows` returns them; optional `final`, `review`, `audit`,
-            `release`, `seconds`, and `categories`, the number of masks by name.
+            `release`, `seconds`, `categories`, the number of masks by name, and `without_images`,
+            ids of images that are not shown.
         path: the file to write.
     """
     counts = workspace.masks.counts(("stage",), dataset=dataset)
@@ -32,7 +33,7 @@ def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], pa
         title="The open data engine",
         subtitle=f"dataset {dataset}: images in, three stages with retraining, masks out",
         rounds=[_row(row) for row in summary["rounds"]],
-        pictures=list(_pictures(workspace, dataset)),
+        pictures=list(_pictures(workspace, dataset, summary.get("without_images") or set())),
         facts=_facts(workspace, dataset, summary, sum(counts.values())),
         created_at=datetime.now(UTC),
         notes=[*_annotated_by(workspace, dataset), *_notes(summary)],
@@ -147,17 +148,17 @@ def _audited(audit: dict[str, Any], level: float | str) -> str:
     return f"{share['estimate']:.1%} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
 
 
-def _pictures(workspace: Workspace, dataset: str) -> Iterable[Picture]:
+def _pictures(workspace: Workspace, dataset: str, without: set[int]) -> Iterable[Picture]:
     """Yield images with their masks: those without ground truth, then those of each stage."""
     truth = workspace.images_with_truth(dataset)
     automatic = _images_of(workspace, dataset, Stage.FULLY_AUTOMATIC)
-    photos = [image for image in automatic if image.id not in truth]
+    photos = [image for image in automatic if image.id not in truth | without]
     for image in photos[:PICTURES_PER_GROUP]:
         yield _picture(workspace, image, Stage.FULLY_AUTOMATIC)
     for stage in Stage:
         if stage == Stage.GROUND_TRUTH:
             continue
-        known = [i for i in _images_of(workspace, dataset, stage) if i.id in truth]
+        known = [i for i in _images_of(workspace, dataset, stage) if i.id in truth - without]
         for image in known[:PICTURES_PER_GROUP]:
             yield _picture(workspace, image, stage)
 

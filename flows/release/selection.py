@@ -16,7 +16,7 @@ from flows.release.names import ReleasedNames
 from flows.release.rules import Judged, Rules, RulesError, accepted_rows, without_repeats
 from flows.stages.seen_masks import seen_runs
 from flows.workspace.workspace import Workspace
-from storage.catalog import Image, ModelKind, Release
+from storage.catalog import AnnotatorKind, Image, ModelKind, Release
 from storage.masks import SCHEMA, from_batch
 from storage.release_files import MASKS_SCHEMA
 
@@ -50,6 +50,7 @@ def chosen_masks(
     """
     wanted = _wanted_categories(rules, names)
     verdicts = workspace.catalog.verdicts
+    shown = _pseudonyms(workspace)
     accepted = verdicts.accepted_mask_ids(begun.dataset_id) if rules.verdicts == "accepted" else ()
     judged = Judged.of(verdicts.rejected_mask_ids(begun.dataset_id), accepted)
     status_of = image_statuses(workspace, begun)
@@ -64,7 +65,7 @@ def chosen_masks(
         rows = accepted_rows(current, rules, judged)
         if rules.min_accept_probability is not None:
             rows = _trusted(workspace, begun, rules, rows)
-        rows = _labelled(rows, names)
+        rows = _labelled(_pseudonymous(rows, shown), names)
         if wanted is not None:
             rows = rows.filter(pc.is_in(rows.column("category_id"), wanted))
         yield Chosen(
@@ -72,6 +73,25 @@ def chosen_masks(
             [status_of(image.id, stages.get(image.id, ())) for image in page],
             without_repeats(rows, rules.repeated_iou),
         )
+
+
+def _pseudonyms(workspace: Workspace) -> dict[str, str]:
+    """Return what a release says of annotators: the ids of people, the names of the others."""
+    return {
+        one.name: f"annotator-{one.id}" if one.kind == AnnotatorKind.PERSON else one.name
+        for one in workspace.catalog.annotators.all()
+    }
+
+
+def _pseudonymous(rows: pa.Table, shown: dict[str, str]) -> pa.Table:
+    """The rows without names of people; an unknown annotator has none."""
+    column = rows.column("annotator").combine_chunks()
+    known = pc.index_in(column, pa.array(list(shown), pa.string()))
+    known = pc.if_else(pc.is_valid(column), known, None)  # no name is one of "nobody"
+    place = rows.schema.get_field_index("annotator")
+    return rows.set_column(
+        place, rows.schema.field(place), pa.array(list(shown.values()), pa.string()).take(known)
+    )
 
 
 def check_rules(workspace: Workspace, rules: Rules, names: ReleasedNames) -> None:

@@ -24,7 +24,7 @@ from engine.simulation.scenes import generate_scene
 from engine.training.trainer import Trainer
 from flows.data.import_model import import_model
 from flows.data.ingest import ingest_folder
-from flows.release import release
+from flows.release import build, release
 from flows.review.review import finish_if_submitted
 from flows.stages import fully_automatic
 from flows.stages.assisted_manual import run_assisted_manual
@@ -241,7 +241,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     sam, card = load_checkpoint(shipped_path(), "cpu")
     scenes = [generate_scene(31_000_000 + number, (64, 96)) for number in range(2)]
-    monkeypatch.setattr(release, "write_report", report)
+    monkeypatch.setattr(build, "write_report", report)
     monkeypatch.setattr(Trainer, "run", train)
     monkeypatch.setattr(SimulatedAnnotator, "annotate", annotate)
     monkeypatch.setattr(MaskGenerator, "generate", lambda self, pixels: [])

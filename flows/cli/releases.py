@@ -285,6 +285,52 @@ def takedown(
         )
 
 
+@app.command(
+    rich_help_panel=RELEASES,
+    epilog=example("dataengine stats nuclei-1", "dataengine stats latest --out nuclei-1.html"),
+)
+def stats(
+    name: Annotated[str, typer.Argument(help="A release, or `latest`.")] = "latest",
+    out: Annotated[
+        Path | None, typer.Option(help="Write the report with all figures to this HTML file.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of the latest release; required if several.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a release beside SA-1B: sizes, shapes, scores, where masks come from, what is
+    thin."""
+    with in_workspace(as_json) as workspace:
+        from flows.release.describing import latest_release, release_stats, write_release_report
+
+        chosen = latest_release(workspace, dataset) if name == "latest" else name
+        found = release_stats(workspace, chosen)
+        if out is not None:
+            with for_people():
+                write_release_report(workspace, chosen, out)
+    if as_json:
+        print_json({"release": chosen, **found})
+        return
+    _print_stats(chosen, found)
+    if out is not None:
+        console.print(f"the figures are in {out}", markup=False, soft_wrap=True)
+
+
+def _print_stats(name: str, found: dict[str, Any]) -> None:
+    masks, images = found["masks"], found["images"]
+    console.print(f"release {name}: {masks:,} masks on {images:,} images", markup=False)
+    table = Table("stage", "source", "model", "annotator", "masks", "share")
+    for row in found["provenance"][:20]:
+        cells = [row[one] or "" for one in ("stage", "source", "model", "annotator")]
+        table.add_row(*cells, number(row["masks"], ","), number(row["masks"] / masks, ".1%"))
+    console.print(table)
+    for title, lines in (("beside SA-1B", found["findings"]), ("thin", found["thin"])):
+        console.print(f"{title}:", markup=False)
+        for line in lines:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
 def _print_takedown(planned: dict[str, Any]) -> None:
     lines = [f"{planned['images']} images of {planned['name']}, {planned['masks']} masks"]
     for name in planned["releases"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 import tempfile
@@ -15,6 +16,8 @@ from typing import Any
 
 from flows.operations.status import round_rows
 from flows.release.dataset_card import CARD_NAME, render_card
+from flows.release.description import description
+from flows.release.figures import figures
 from flows.release.freeze import (
     Content,
     known_models,
@@ -44,7 +47,7 @@ from storage.catalog import (
     VerdictKind,
     new_id,
 )
-from storage.release_files import CATEGORIES_FILE, MANIFEST_FILE, MaskFiles
+from storage.release_files import CATEGORIES_FILE, MANIFEST_FILE, STATS_FILE, MaskFiles
 
 
 def build_release(
@@ -158,11 +161,15 @@ def write_release(
     ) as advance:
         frozen = write_frozen(content, labels, folder, key, advance)
     counts = _exports(workspace, begun, frozen, folder)
+    stats = description(workspace, row, frozen)
+    (folder / STATS_FILE).write_text(json.dumps(stats, indent=1, default=str), encoding="utf-8")
     summary = _summary(workspace, row, begun.name) | {
         "categories": counts.get("categories", {}),
         "without_images": content.gone,
+        "stats": stats,
     }
     write_report(workspace, row.name, summary, folder / REPORT_FILE)
+    pictures = [(one.title, one.file) for one in figures(stats) if (folder / one.file).exists()]
     text = render_card(
         begun,
         row.name,
@@ -170,11 +177,13 @@ def write_release(
         counts,
         models=known_models(workspace, counts["models"]),
         privacy=None if content.pictures is None else content.pictures.result(),
+        findings=[*stats["thin"], *stats["findings"]],
+        figures=pictures,
         supersedes=content.supersedes,
         tombstones=content.tombstones,
     )
     (folder / CARD_NAME).write_text(text, encoding="utf-8")
-    names = [*FILES, CARD_NAME, *frozen.names]
+    names = [*FILES, CARD_NAME, STATS_FILE, *(file for _, file in pictures), *frozen.names]
     manifest = write_manifest(workspace, begun, options, counts, content, folder, names)
     put_files(workspace, key, folder, [*names, MANIFEST_FILE])
     return _card(workspace, row, begun, options, counts) | manifest_entries(manifest)

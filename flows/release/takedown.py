@@ -124,10 +124,10 @@ def _descends(model: Model, models: dict[str, Model], trained: Collection[str]) 
 
 def _successors(workspace: Workspace, erasure: Erasure) -> dict[str, str]:
     """Return the names of the successors by those of the releases that hold the images."""
-    held = [workspace.catalog.releases.get(name) for name in sorted(erasure.work.releases)]
-    return {
+    held = [workspace.catalog.releases.get(name) for name in erasure.work.releases]
+    return {  # in order of time, so that the latest release's successor is the latest
         release.name: _successor_name(workspace, release, erasure)
-        for release in held
+        for release in sorted(held, key=lambda one: (one.created_at, one.name))
         if _can_succeed(release)
     }
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from engine.annotation.embeddings import embedding_key
 from engine.core.records import Source, Stage
 from flows.cli.main import app
+from flows.release import build
 from flows.release import release as module
 from flows.release.freeze import needed_files
 from flows.release.release import NothingToReleaseError, export_release, release_to_export
@@ -28,6 +29,12 @@ from tests.annotation.site import Site, make_site
 def _quiet() -> Iterator[None]:
     yield
     progress.use(progress.Silent())
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are not drawn, which takes a second each."""
+    monkeypatch.setattr(build, "write_report", lambda w, d, s, path: path.write_text(str(s)))
 
 
 @pytest.fixture

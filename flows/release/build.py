@@ -160,7 +160,7 @@ def write_release(
         "choose masks", workspace.catalog.images.count(row.id), "image"
     ) as advance:
         frozen = write_frozen(content, labels, folder, key, advance)
-    counts = _exports(workspace, begun, frozen, folder)
+    counts = _exports(workspace, begun, frozen, folder, may_be_empty=content.supersedes is not None)
     stats = description(workspace, row, frozen)
     (folder / STATS_FILE).write_text(json.dumps(stats, indent=1, default=str), encoding="utf-8")
     summary = _summary(workspace, row, begun.name) | {
@@ -190,7 +190,7 @@ def write_release(
 
 
 def _exports(
-    workspace: Workspace, begun: Release, frozen: MaskFiles, folder: Path
+    workspace: Workspace, begun: Release, frozen: MaskFiles, folder: Path, *, may_be_empty: bool
 ) -> dict[str, Any]:
     """Write COCO and SA-1B of a release that is being built; return the counts.
 
@@ -198,7 +198,7 @@ def _exports(
         NothingToReleaseError: the rules accept no mask.
     """
     counts = export_release(workspace, begun, folder, "coco", source=frozen)
-    if not counts["masks"]:
+    if not counts["masks"] and not may_be_empty:  # a takedown leaves what it leaves
         raise NothingToReleaseError(
             f"the rules of release {begun.name!r} accept no mask of its {counts['images']} images"
         )

@@ -74,7 +74,7 @@ def mask_stats(files: MaskFiles, *, sample: int = SAMPLE, seed: int = 0) -> dict
     masks = int(sums.sizes.sum())
     worked_on = images.filter(pc.not_equal(images.column("status"), "neither"))
     per_image = worked_on.column("masks").to_numpy()
-    names: dict[int | None, str] = dict(files.categories())
+    names = files.categories()
     return {
         "images": worked_on.num_rows,
         "masks": masks,
@@ -100,7 +100,7 @@ def mask_stats(files: MaskFiles, *, sample: int = SAMPLE, seed: int = 0) -> dict
         "categories": {
             names[number]: count
             for number, count in sums.categories.most_common()
-            if number in names
+            if number is not None and number in names
         },
         "unlabelled": sums.categories[None] if names else None,
         "images_by": {

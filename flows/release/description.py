@@ -123,8 +123,8 @@ def findings(found: dict[str, Any]) -> list[str]:
                 f"Round {row['round']} of stage {row['stage']} took {row['seconds_per_mask']:.1f} "
                 f"seconds per mask; SA-1B's {paper}."
             )
-    if found["cost"]["per_accepted_mask"]:
-        told.append(f"An accepted mask cost {found['cost']['per_accepted_mask']:.4f}.")
+    if cost := found["cost"]["per_accepted_mask"]:
+        told.append(f"An accepted mask of the dataset has cost {cost:.2g} so far.")
     return told
 
 
@@ -175,8 +175,8 @@ def _thin_quality(found: dict[str, Any]) -> list[str]:
             told.append("No image was annotated twice: how far people agree is not measured.")
         if len(people) == 1:
             told.append("All masks of people are of one annotator.")
-    elif found["masks"]:
-        told.append("No mask was drawn or confirmed by an annotator.")
+    elif sources == {"automatic"}:
+        told.append("No mask was drawn or confirmed by a person.")
     return told
 
 

@@ -44,16 +44,25 @@ def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], pa
         notes=[*_annotated_by(workspace, dataset), *_notes(summary)],
     )
     if stats := summary.get("stats"):
-        report = _described(report, stats)
+        report = _described(report, dataset, stats)
         write_pngs(stats, path.parent)
     path.write_text(render_report(report), encoding="utf-8")
     return path
 
 
-def _described(report: Report, stats: dict[str, Any]) -> Report:
-    """Return the report with the figures of a release."""
+def _described(report: Report, dataset: str, stats: dict[str, Any]) -> Report:
+    """Return a release's report: with its name, its own counts and its figures."""
+    facts = dict(report.facts) | {
+        "images": f"{stats['images']:,}",
+        "masks": f"{stats['masks']:,}",
+        "model versions": str(len(stats["models"])),
+    }
+    name = facts.pop("release")
     return replace(
         report,
+        title=name,
+        subtitle=f"Release of the dataset {dataset}, made by the open data engine",
+        facts=list(facts.items()),
         panels=panels(stats),
         sheets=list(_sheets(stats)),
         findings=stats["findings"],

@@ -34,9 +34,11 @@ from flows.workspace.permissions import for_people
 class CreatesByDefault(TyperGroup):
     """`dataengine release NAME` is `dataengine release create NAME`."""
 
+    default_command = "create"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["create", *args]
+            args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
 

@@ -47,6 +47,7 @@ from storage.catalog import (
     VerdictKind,
     new_id,
 )
+from storage.os_errors import naming
 from storage.release_files import CATEGORIES_FILE, MANIFEST_FILE, STATS_FILE, MaskFiles
 
 
@@ -155,6 +156,20 @@ def write_release(
         OSError: the disk is full.
         StorageError: the store is full, or does not answer.
     """
+    with naming(folder):  # the system does not say which file found the disk full
+        return _write(workspace, row, begun, options, content, key, folder)
+
+
+def _write(
+    workspace: Workspace,
+    row: Dataset,
+    begun: Release,
+    options: Options,
+    content: Content,
+    key: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """Do what `write_release` describes."""
     labels = ReleasedNames(workspace, begun)
     with progress.current().track(
         "choose masks", workspace.catalog.images.count(row.id), "image"

@@ -208,7 +208,7 @@ def without_repeats(rows: pa.Table, repeated_iou: float = REPEATED_IOU) -> pa.Ta
     sizes = [ordered.column(name).to_numpy() for name in ("height", "width")]
     counts = ordered.column("counts")
     kept: list[int] = []
-    for start, end in zip(starts, np.append(starts[1:], len(images))[: len(starts)], strict=True):
+    for start, end in zip(starts, np.append(starts[1:], len(images)), strict=False):
         coded = [
             RLE(size=(int(sizes[0][n]), int(sizes[1][n])), counts=counts[n].as_py())
             for n in range(start, end)

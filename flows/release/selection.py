@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.core.batches import batches
+from engine.core.errors import DataEngineError
 from engine.verifier.model import load_verifier
 from flows.release.image_status import Status, image_statuses
 from flows.release.names import ReleasedNames
@@ -19,6 +20,11 @@ from flows.workspace.workspace import Workspace
 from storage.catalog import AnnotatorKind, Image, ModelKind, Release
 from storage.masks import SCHEMA, from_batch
 from storage.release_files import MASKS_SCHEMA
+
+
+class MaskSizeError(DataEngineError):
+    """An accepted mask does not have the size of its image. Nothing was released."""
+
 
 PAGE = 200
 """Images whose masks are chosen at once."""
@@ -46,6 +52,7 @@ def chosen_masks(
     """Yield a dataset's images, in order of id, with the masks that the rules accept.
 
     Raises:
+        MaskSizeError: an accepted mask does not fit its image.
         RulesError: a rule is about labels or a verifier that the dataset or workspace lacks.
     """
     wanted = _wanted_categories(rules, names)
@@ -63,6 +70,7 @@ def chosen_masks(
         current = pa.Table.from_batches(list(scanned), SCHEMA)
         stages = _stages(accepted_rows(current, everything, judged))
         rows = accepted_rows(current, rules, judged)
+        _check_sizes(page, rows)
         if rules.min_accept_probability is not None:
             rows = _trusted(workspace, begun, rules, rows)
         rows = _labelled(_pseudonymous(rows, shown), names)
@@ -72,6 +80,22 @@ def chosen_masks(
             page,
             [status_of(image.id, stages.get(image.id, ())) for image in page],
             without_repeats(rows, rules.repeated_iou),
+        )
+
+
+def _check_sizes(images: list[Image], rows: pa.Table) -> None:
+    """Check that each mask has the size of its image; masks of other code may not."""
+    columns = (rows.column(name).to_numpy() for name in ("image_id", "height", "width"))
+    ids, heights, widths = columns
+    places = np.searchsorted([image.id for image in images], ids)
+    sizes = np.array([(image.height, image.width) for image in images])[places]
+    if wrong := np.flatnonzero((sizes[:, 0] != heights) | (sizes[:, 1] != widths)).tolist():
+        first = wrong[0]
+        height, width = sizes[first].tolist()
+        raise MaskSizeError(
+            f"mask {rows.column('mask_id')[first].as_py()} is {heights[first]} x {widths[first]} "
+            f"pixels, its image {ids[first]} is {height} x {width} ({len(wrong)} such masks near "
+            "it): reject them, or leave them out by a rule"
         )
 
 

@@ -25,8 +25,9 @@ from flows.release import release as module
 from flows.release.freeze import needed_files
 from flows.release.release import NothingToReleaseError, export_release
 from flows.release.rules import Options, Rules, RulesError
+from flows.release.selection import MaskSizeError
 from flows.workspace import progress
-from storage.catalog import AlreadyExistsError, ReleaseState, RunKind
+from storage.catalog import AlreadyExistsError, NewImage, ReleaseState, RunKind
 from storage.objects import ObjectStore
 from storage.outputs import OutputExistsError
 from storage.release_files import Manifest, ReleaseFileError, tree_sum
@@ -320,6 +321,18 @@ def test_a_full_disk_leaves_no_release_and_names_the_file(
     keys = [info.key for info in site.workspace.objects.list(f"{failed.key}/")]
     assert not any(key.endswith("manifest.json") for key in keys)
     assert made(site, "full")["masks"] == 9
+
+
+def test_a_mask_of_another_size_than_its_image_is_named(site: Site) -> None:
+    dataset = site.workspace.catalog.datasets.get_or_create("sizes")
+    row = NewImage(sha256="e" * 64, key="images/0.png", file_name="s.png", height=99, width=77)
+    (image,) = site.workspace.catalog.images.add_many(dataset.id, [row]).ids
+    (mask,) = site.mask_rows(0, "sizes", Source.AUTOMATIC, Stage.FULLY_AUTOMATIC, limit=1)
+    mask = replace(mask, image_id=image, dataset="sizes", mask_id=f"sizes/{image}/0")
+    commit(site, [mask], "sizes")
+    with pytest.raises(MaskSizeError, match=rf"sizes/{image}/0 is 160 x 224 .* is 99 x 77"):
+        module.release.fn(str(site.workspace.settings.root), "sizes", "s-1", None)
+    assert site.workspace.catalog.releases.get("s-1").state == ReleaseState.FAILED
 
 
 # Two releases

@@ -188,4 +188,5 @@ def _cascade() -> Any:
     from skimage import data  # slow to import
     from skimage.feature import Cascade
 
-    return Cascade(xml_file=data.lbp_frontal_face_cascade_filename())
+    name = data.lbp_frontal_face_cascade_filename()  # type: ignore[no-untyped-call]
+    return Cascade(xml_file=name)

@@ -193,7 +193,7 @@ def test_the_card_has_a_head_that_hugging_face_reads(site: Site) -> None:
     assert head["size_categories"] == ["n<1K"]
     assert head["annotations_creators"] == ["machine-generated", "crowdsourced"]
     card = DatasetCard(text)
-    known = card.data.to_dict()
+    known = card.data.to_dict()  # type: ignore[no-untyped-call]
     assert known["license"] == "unknown"
     assert known["configs"][0]["data_files"] == "masks-*.parquet"
     assert "9 masks on 3 images" in card.text

@@ -225,8 +225,10 @@ def export_release(
     outputs.refuse_others(_export_names(workspace, begun, style))
     counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
     counts["statuses"] = dict.fromkeys(map(str, Status), 0)
-    total = workspace.catalog.images.count(begun.dataset_id)
     source = source or stored_files(workspace, begun)
+    total = workspace.catalog.images.count(begun.dataset_id)
+    if source is not None:
+        total = source.images().num_rows
     names = ImageNames(workspace, begun.dataset_id) if source is None else KeptNames()
     labels = ReleasedNames(workspace, begun)
     if labels.categories is not None:

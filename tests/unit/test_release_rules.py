@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -39,13 +39,14 @@ def iou(left: np.ndarray, right: np.ndarray) -> float:
     return float((left & right).sum() / (left | right).sum())
 
 
+@settings(deadline=None)
 @given(MASKS, st.data(), IOUS)
 def test_an_automatic_mask_that_repeats_a_kept_one_is_left_out(
     masks: list[np.ndarray], data: st.DataObject, least: float
 ) -> None:
-    size = {"min_size": len(masks), "max_size": len(masks)}
-    sources = data.draw(st.lists(st.sampled_from(["automatic", "annotator"]), **size))
-    images = data.draw(st.lists(st.integers(1, 2), **size))
+    kinds = st.tuples(st.sampled_from(["automatic", "annotator"]), st.integers(1, 2))
+    drawn = data.draw(st.lists(kinds, min_size=len(masks), max_size=len(masks)))
+    sources, images = [source for source, _ in drawn], [image for _, image in drawn]
     rows = rows_of(masks, sources, images)
     expected: list[int] = []
     for row in in_order(rows).select(["mask_id", "image_id", "source"]).to_pylist():
@@ -58,6 +59,7 @@ def test_an_automatic_mask_that_repeats_a_kept_one_is_left_out(
     assert found == list(map(str, expected))
 
 
+@settings(deadline=None)
 @given(MASKS, IOUS)
 def test_no_pair_that_overlaps_enough_is_missed(masks: list[np.ndarray], least: float) -> None:
     coded = [rle_codec.encode(mask) for mask in masks]

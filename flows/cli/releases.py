@@ -1,41 +1,125 @@
-"""`dataengine release` and `export`."""
+"""`dataengine release ...` and `export`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.table import Table
+from typer.core import TyperGroup
 
 from flows.cli.commands import (
     RELEASES,
     RESUMES,
+    ChoiceOption,
     DatasetOption,
     JsonOption,
     example,
     in_workspace,
+    number,
     print_json,
 )
 from flows.workspace.console import console
 from flows.workspace.permissions import for_people
 
+
+class CreatesByDefault(TyperGroup):
+    """`dataengine release NAME` is `dataengine release create NAME`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["create", *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(rich_markup_mode="markdown")
-
-
-@app.command(
-    rich_help_panel=RELEASES, epilog=example("dataengine release nuclei-1 --dataset nuclei")
+releases = typer.Typer(
+    cls=CreatesByDefault,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Freeze a dataset, describe, check and compare what was frozen.",
+    epilog=example(
+        "dataengine release create nuclei-1 --dataset nuclei",
+        "dataengine release nuclei-1 --dataset nuclei",
+        "dataengine release diff nuclei-1 nuclei-2",
+    ),
 )
-def release(
-    name: Annotated[str, typer.Argument(help="Name of the release.")],
+app.add_typer(releases, name="release", rich_help_panel=RELEASES)
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the release.")]
+
+
+@releases.command(
+    epilog=example(
+        "dataengine release create nuclei-1 --dataset nuclei",
+        "dataengine release create strict-1 --min-iou 0.9 --min-stability 0.95 --verdicts accepted",
+        "dataengine release create street-1 --dataset street --blur faces --license cc-by-4.0",
+    )
+)
+def create(
+    name: NameArgument,
     dataset: DatasetOption = "default",
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="Only masks of this stage; may be repeated. All by default."),
+    ] = None,
+    verdicts: Annotated[
+        Literal["not-rejected", "accepted"],
+        typer.Option(help="`accepted`: automatic masks need an accept."),
+    ] = "not-rejected",
+    min_iou: Annotated[
+        float | None, typer.Option(help="Least predicted IoU of automatic masks.")
+    ] = None,
+    min_stability: Annotated[
+        float | None, typer.Option(help="Least stability score of automatic masks.")
+    ] = None,
+    min_accept: Annotated[
+        float | None,
+        typer.Option(help="Least probability by the current verifier that a mask is accepted."),
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="Only masks of this category; may be repeated."),
+    ] = None,
+    labelled_only: Annotated[
+        bool, typer.Option("--labelled-only", help="Only masks with a category.")
+    ] = False,
+    repeated_iou: Annotated[
+        float,
+        typer.Option(help="IoU with a mask already in from which an automatic mask is left out."),
+    ] = 0.7,
+    blur: Annotated[
+        list[str] | None,
+        typer.Option(help="Blur `faces`, or what an installed detector finds; may be repeated."),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", help="For the dataset card, as Hugging Face names it.")
+    ] = "unknown",
     as_json: JsonOption = False,
 ) -> None:
-    """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
+    """Freeze a dataset: choose masks by rules; write Parquet, COCO, SA-1B, a report, a card, and a
+    manifest with checksums. It never changes afterwards."""
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.release.release import is_released
         from flows.release.release import release as flow
+        from flows.release.rules import Options, Rules
 
+        stages = {"stages": tuple(stage)} if stage else {}
+        rules = Rules(
+            **stages,
+            verdicts=verdicts,
+            min_predicted_iou=min_iou,
+            min_stability=min_stability,
+            min_accept_probability=min_accept,
+            categories=tuple(category or ()),
+            labelled_only=labelled_only,
+            repeated_iou=repeated_iou,
+        )
+        options = Options(rules=rules, blur=tuple(blur or ()), license=licence)
+        asked = None if options == Options() else options.as_json()
         was_done = is_released(workspace, name)
-        card = flow(str(workspace.settings.root), dataset, name)
+        card = flow(str(workspace.settings.root), dataset, name, asked)
     if as_json:
         print_json({**card, "made_before": was_done})
         return
@@ -44,6 +128,127 @@ def release(
         message += f", as made at {card['created_at']}; later masks need a release of a new name"
     console.print(message, markup=False, soft_wrap=True)
     _print_statuses(card)
+
+
+@releases.command("list", epilog=example("dataengine release list --dataset nuclei"))
+def list_releases(dataset: ChoiceOption = None, as_json: JsonOption = False) -> None:
+    """List releases, newest first."""
+    with in_workspace(as_json) as workspace:
+        from flows.release.checking import release_rows
+
+        rows = release_rows(workspace, dataset)
+    if as_json:
+        print_json({"releases": rows})
+        return
+    table = Table("release", "dataset", "state", "images", "masks", "MB", "made", "superseded by")
+    for row in rows:
+        size = None if row["bytes"] is None else row["bytes"] / 1e6
+        table.add_row(
+            *(row["name"], row["dataset"], row["state"]),
+            *(number(row["images"]), number(row["masks"]), number(size, ".1f")),
+            *(row["created_at"][:16], row["superseded_by"] or ""),
+        )
+    console.print(table)
+
+
+@releases.command(epilog=example("dataengine release show nuclei-1 --json"))
+def show(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show a release: rules, counts, models, files and sums."""
+    with in_workspace(as_json) as workspace:
+        from flows.release.checking import described
+
+        found = described(workspace, name)
+    if as_json:
+        print_json(found)
+        return
+    card, manifest = found["card"], found["manifest"]
+    lines = [f"release {name} of dataset {found['dataset']}: {found['state']}"]
+    if "masks" in card:
+        lines.append(f"{card['masks']} masks on {card['images']} images, {found['created_at']}")
+        lines.append(f"rule: {card['rule']}")
+        lines.append(f"mask table version {card['table_version']}, models {_list(card['models'])}")
+    if found["superseded_by"]:
+        lines.append(f"superseded by {found['superseded_by']}")
+    if "error" in card:
+        lines.append(f"error: {card['error']}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+    _print_statuses(card)
+    if manifest is not None:
+        table = Table("file", "rows", "bytes", "SHA-256")
+        for one in manifest["files"]:
+            rows = number(one["rows"], ",")
+            table.add_row(one["name"], rows, number(one["bytes"], ","), one["sha256"][:16])
+        console.print(table)
+        console.print(f"tree: {manifest['tree_sha256']}", soft_wrap=True)
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+@releases.command(epilog=example("dataengine release verify nuclei-1"))
+def verify(
+    name: NameArgument,
+    sample: Annotated[int, typer.Option(min=0, help="Masks to decode in each file.")] = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a release's files against its manifest; exit with 1 if one is bad."""
+    with in_workspace(as_json) as workspace:
+        from flows.release.checking import verified
+
+        found = verified(workspace, name, sample)
+    if as_json:
+        print_json(found)
+    else:
+        for one in found["problems"]:
+            console.print(f"{one['file']}: {one['problem']}", markup=False, soft_wrap=True)
+        told = "whole" if found["ok"] else f"damaged: {len(found['problems'])} problems"
+        console.print(f"release {name} is {told}; {found['files']} files checked", markup=False)
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+@releases.command(epilog=example("dataengine release diff nuclei-1 nuclei-2 --json"))
+def diff(
+    first: Annotated[str, typer.Argument(help="The older release.")],
+    second: Annotated[str, typer.Argument(help="The newer release.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two releases: masks added, removed and changed, by stage and source; labels."""
+    with in_workspace(as_json) as workspace:
+        from flows.release.comparing import compared
+
+        found = compared(workspace, first, second)
+    if as_json:
+        print_json(found)
+        return
+    images = found["images"]
+    told = f"images: {images['both']} in both, {images['added']} added, {images['removed']} removed"
+    console.print(told, highlight=False)
+    kinds = list(found["masks"])
+    table = Table("stage", "source", *kinds)
+    for row in found["groups"]:
+        table.add_row(row["stage"], row["source"], *(number(row[kind], ",") for kind in kinds))
+    if found["groups"]:
+        table.add_section()
+    table.add_row("all", "", *(number(found["masks"][kind], ",") for kind in kinds))
+    console.print(table)
+    _print_overlap(found["iou"])
+    for one in found["labels"][:10]:
+        old, new = (name or "no category" for name in (one["from"], one["to"]))
+        console.print(f"label {old} -> {new}: {one['masks']}", markup=False, soft_wrap=True)
+
+
+def _print_overlap(iou: dict[str, Any]) -> None:
+    """Print the histogram of changed masks."""
+    if iou["mean"] is None:
+        return
+    console.print(f"changed masks: mean IoU with the old ones {iou['mean']:.3f}", highlight=False)
+    most = max(iou["counts"])
+    for low, high, count in zip(iou["edges"], iou["edges"][1:], iou["counts"], strict=False):
+        bar = "#" * round(40 * count / most)
+        console.print(f"  {low:4.2f} - {high:4.2f}  {count:9,}  {bar}", highlight=False)
 
 
 def _print_statuses(counts: dict[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from functools import cache
 
-from engine.core.records import Mask, Stage
+from engine.core.records import Stage
 from flows.workspace.workspace import Workspace
 from storage.catalog import Release, RunKind
 
@@ -21,8 +21,8 @@ class Status(StrEnum):
     NEITHER = "neither"
 
 
-StatusOf = Callable[[int, Sequence[Mask]], Status]
-"""Returns the status from an image id and the image's masks in the release."""
+StatusOf = Callable[[int, Collection[str]], Status]
+"""Returns the status from an image id and the stages of the image's masks that are not rejected."""
 
 
 def image_statuses(workspace: Workspace, begun: Release) -> StatusOf:
@@ -35,9 +35,8 @@ def image_statuses(workspace: Workspace, begun: Release) -> StatusOf:
         )
     )
 
-    def status_of(image_id: int, masks: Sequence[Mask]) -> Status:
-        stages = {mask.stage for mask in masks}
-        if stages - {Stage.FULLY_AUTOMATIC} or image_id in annotated():
+    def status_of(image_id: int, stages: Collection[str]) -> Status:
+        if set(stages) - {Stage.FULLY_AUTOMATIC} or image_id in annotated():
             return Status.ANNOTATED
         if stages or image_id in generated():
             return Status.GENERATED

@@ -1,39 +1,58 @@
 """A release: a frozen version of a dataset, with exports, a report and a card.
 
-It pins a version of the mask table. `releases/<name>/<id>/` holds `instances.json` (COCO),
-`sa1b.tar` (one JSON file per image, as SA-1B is published) and `report.html`.
+It pins a version of the mask table and the masks that its rules accept (`flows.release.rules`).
+`releases/<name>/<id>/` holds them as Parquet (`storage.release_files`), `instances.json` (COCO),
+`sa1b.tar` (one JSON file per image, as SA-1B is published), `report.html`, the dataset card
+`README.md` and `manifest.json`, which lists all files with their sums.
 
 It contains for each image the masks that people made or confirmed, then automatic masks that are
-not rejected and do not repeat an earlier mask. It contains the images that were annotated or
-generated, and counts the others.
+not rejected and do not repeat an earlier mask. Exports contain the images that were annotated or
+generated, and count the others.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 from prefect import flow
 
-from engine.core.batches import batches
 from engine.core.categories import CategoryList
 from engine.core.errors import DataEngineError
-from engine.core.records import Mask, Source
-from engine.core.rle import iou_matrix
+from engine.core.records import Mask
 from flows.operations.status import round_rows
+from flows.release.dataset_card import CARD_NAME, render_card
+from flows.release.freeze import (
+    KeptNames,
+    known_models,
+    manifest_entries,
+    put_files,
+    stored_files,
+    write_frozen,
+    write_manifest,
+)
 from flows.release.image_names import ImageNames
-from flows.release.image_status import Status, image_statuses
+from flows.release.image_status import Status
 from flows.release.names import ReleasedNames, pinned_names
+from flows.release.privacy import Blurring
 from flows.release.report_data import write_report
+from flows.release.rules import Options, Rules, RulesError
+from flows.release.selection import (
+    PAGE,
+    check_rules,
+    chosen_masks,
+    current_verifier_version,
+)
 from flows.release.yolo import write_yolo, yolo_names
 from flows.workspace import costs, progress
 from flows.workspace.audits import latest_audit
@@ -53,15 +72,11 @@ from storage.catalog import (
 )
 from storage.formats.coco_writer import CocoWriter, category_entries
 from storage.formats.sa1b import write_sa1b
+from storage.masks import from_batch
 from storage.outputs import OutputFolder
+from storage.release_files import CATEGORIES_FILE, MANIFEST_FILE, MaskFiles
 
-REPEATED_IOU = 0.7
-"""IoU with an earlier mask from which an automatic mask is a repeat."""
-
-PAGE = 200
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
-CATEGORIES_FILE = "categories.json"
-"""Beside SA-1B's files, in a dataset with categories."""
 FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
 """Files of a release in the object store."""
 
@@ -82,26 +97,49 @@ class ReleasedImage:
 
 
 @flow(name="release")
-def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
+def release(
+    workspace: str, dataset: str, name: str, options: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Prefect flow: freeze the dataset under `name`; return the card. Resumes an unfinished
-    release; returns the card of a finished one."""
+    release; returns the card of a finished one.
+
+    Args:
+        workspace: its folder.
+        dataset: name of the dataset.
+        name: of the release.
+        options: of `Options.as_json`; None: the defaults, or those that it was begun with.
+
+    Raises:
+        NothingToReleaseError: the dataset has no masks, or none that the rules accept.
+        RulesError: the rules do not fit the dataset, or the release was begun with others.
+    """
     opened = open_workspace(workspace)
     with named_lock(opened, release_lock(name)):
-        return _build_release(opened, dataset, name)
+        return _build_release(opened, dataset, name, options)
 
 
-def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
+def _build_release(
+    opened: Workspace, dataset: str, name: str, options: dict[str, Any] | None
+) -> dict[str, Any]:
     row = opened.catalog.datasets.get(dataset)
     version = opened.masks.version()
     if version is None or not opened.masks.counts(("stage",), dataset=dataset):
         raise NothingToReleaseError(f"dataset {dataset!r} has no masks yet")
+    wanted = _pinned(opened, Options() if options is None else Options.from_json(options))
     begun = opened.catalog.releases.start(
         name,
         dataset_id=row.id,
         table_version=version,
         key=layout.RELEASE.folder(name=name),
+        options={"options": wanted.as_json()},
         **opened.catalog.labels.state(row.id)._asdict(),
     )
+    kept = Options.from_json(begun.card.get("options", {}))
+    if options is not None and not _agree(kept, wanted):
+        raise RulesError(
+            f"release {name!r} exists already, with other rules: {kept.rules.sentence()}; "
+            "choose another name"
+        )
     if begun.state == ReleaseState.DONE:
         return begun.card
     run = opened.catalog.runs.start(
@@ -116,20 +154,83 @@ def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]
         costs.spending(opened, run.id),
         tempfile.TemporaryDirectory(prefix="dataengine-") as temporary,
     ):
-        folder = Path(temporary)
-        counts = export_release(opened, begun, folder, "coco")
-        export_release(opened, begun, folder / "sa1b", "sa1b")
-        _tar(folder / "sa1b", folder / "sa1b.tar")
-        summary = _summary(opened, row, name) | {"categories": counts.get("categories", {})}
-        write_report(opened, dataset, summary, folder / REPORT_FILE)
-        # A new folder per attempt: an interrupted one leaves other files.
-        key = layout.inside(begun.key, new_id())
-        for file in FILES:
-            opened.objects.put_file(layout.inside(key, file), folder / file)
-        card = _card(opened, row, begun, counts)
+        card, key = _written(opened, row, begun, kept, Path(temporary))
         card = opened.catalog.releases.finish(name, card, key=key).card
-        opened.catalog.runs.finish(run.id, counts)
+        opened.catalog.runs.finish(run.id, {"images": card["images"], "masks": card["masks"]})
     return card
+
+
+def _pinned(workspace: Workspace, options: Options) -> Options:
+    """Return the options with the verifier that is current now, if they need one."""
+    if options.rules.min_accept_probability is None or options.rules.verifier is not None:
+        return options
+    rules = replace(options.rules, verifier=current_verifier_version(workspace))
+    return replace(options, rules=rules)
+
+
+def _agree(kept: Options, wanted: Options) -> bool:
+    """Whether a release made with some options is the asked one; the verifier may be newer now."""
+    rules = replace(wanted.rules, verifier=kept.rules.verifier)
+    return kept == replace(wanted, rules=rules)
+
+
+def _written(
+    opened: Workspace, row: Dataset, begun: Release, options: Options, folder: Path
+) -> tuple[dict[str, Any], str]:
+    """Make a release's files and store them; return its card and the key of their folder."""
+    labels = ReleasedNames(opened, begun)
+    check_rules(opened, options.rules, labels)
+    blurring = Blurring(opened, options.blur) if options.blur else None
+    # A new folder per attempt: an interrupted one leaves other files.
+    key = layout.inside(begun.key, new_id())
+    with progress.current().track(
+        "choose masks", opened.catalog.images.count(row.id), "image"
+    ) as advance:
+        frozen = write_frozen(
+            ImageNames(opened, row.id),
+            labels,
+            chosen_masks(opened, begun, options.rules, labels),
+            folder,
+            key,
+            blurring,
+            advance,
+        )
+    counts = _exports(opened, begun, frozen, folder)
+    summary = _summary(opened, row, begun.name) | {"categories": counts.get("categories", {})}
+    write_report(opened, row.name, summary, folder / REPORT_FILE)
+    privacy = None if blurring is None else blurring.result()
+    text = render_card(
+        begun,
+        row.name,
+        options,
+        counts,
+        models=known_models(opened, counts["models"]),
+        privacy=privacy,
+    )
+    (folder / CARD_NAME).write_text(text, encoding="utf-8")
+    names = [*FILES, CARD_NAME, *frozen.names]
+    manifest = write_manifest(opened, begun, options, counts, folder, names, privacy)
+    put_files(opened, key, folder, [*names, MANIFEST_FILE])
+    return _card(opened, row, begun, options, counts) | manifest_entries(manifest), key
+
+
+def _exports(
+    workspace: Workspace, begun: Release, frozen: MaskFiles, folder: Path
+) -> dict[str, Any]:
+    """Write COCO and SA-1B of a release that is being built; return the counts.
+
+    Raises:
+        NothingToReleaseError: the rules accept no mask.
+    """
+    counts = export_release(workspace, begun, folder, "coco", source=frozen)
+    if not counts["masks"]:
+        raise NothingToReleaseError(
+            f"the rules of release {begun.name!r} accept no mask of its {counts['images']} images"
+        )
+    export_release(workspace, begun, folder / "sa1b", "sa1b", source=frozen)
+    _tar(folder / "sa1b", folder / "sa1b.tar")
+    shutil.rmtree(folder / "sa1b")
+    return counts
 
 
 @contextmanager
@@ -180,7 +281,11 @@ def _audit(workspace: Workspace, dataset_id: int) -> dict[str, Any] | None:
 
 
 def _card(
-    workspace: Workspace, dataset: Dataset, begun: Release, counts: dict[str, Any]
+    workspace: Workspace,
+    dataset: Dataset,
+    begun: Release,
+    options: Options,
+    counts: dict[str, Any],
 ) -> dict[str, Any]:
     verdicts = workspace.catalog.verdicts.counts(dataset.id)
     return {
@@ -192,49 +297,69 @@ def _card(
         "verdicts": {str(kind): count for kind, count in verdicts.items()},
         "audit": _audit(workspace, dataset.id),
         "models": sorted(counts["models"]),
-        "rule": "people's masks, then automatic ones that were not rejected and overlap no mask "
-        f"already in by {REPEATED_IOU} or more",
+        "rule": options.rules.sentence(),
+        "options": options.as_json(),
         "code_version": code_version(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def released_images(
-    workspace: Workspace, begun: Release, names: ReleasedNames | None = None
+    workspace: Workspace,
+    begun: Release,
+    names: ReleasedNames | None = None,
+    source: MaskFiles | None = None,
 ) -> Iterator[ReleasedImage]:
     """Yield the dataset's images with their masks in the release, in order of id, and the masks'
-    categories if `names` are given."""
-    status_of = image_statuses(workspace, begun)
-    dropped = workspace.catalog.verdicts.rejected_mask_ids(begun.dataset_id)
-    images = workspace.catalog.images.each(begun.dataset_id)
-    for page in batches(images, PAGE):
-        by_image: dict[int, list[Mask]] = {image.id: [] for image in page}
-        for mask in workspace.masks.masks(
-            image_ids=list(by_image), version=begun.table_version, current_only=True
-        ):
-            if mask.mask_id not in dropped and mask.area > 0:
-                by_image[mask.image_id].append(mask)
-        released = {image.id: without_repeats(by_image[image.id]) for image in page}
-        ids = names.of([mask for masks in released.values() for mask in masks]) if names else None
-        for image in page:
-            status = status_of(image.id, by_image[image.id])
-            yield ReleasedImage(image, released[image.id], status, ids)
+    categories if `names` are given.
+
+    Args:
+        workspace: the workspace.
+        begun: the release.
+        names: its categories.
+        source: its files, while it is built. None: those in the store; without a manifest, as in
+            releases of older versions, the masks are chosen from the mask table.
+
+    Raises:
+        ReleaseFileError: a file is damaged.
+    """
+    source = source or stored_files(workspace, begun)
+    if source is not None:
+        yield from _stored_images(workspace, source, names)
+        return
+    for part in chosen_masks(workspace, begun, Rules(), names or ReleasedNames(workspace, begun)):
+        yield from _grouped(part.images, part.statuses, part.rows, names)
 
 
-def without_repeats(masks: list[Mask]) -> list[Mask]:
-    """Return people's masks, then automatic ones by descending predicted IoU, without automatic
-    masks that repeat an earlier mask."""
-    ordered = sorted(
-        masks, key=lambda m: (m.source == Source.AUTOMATIC, -(m.predicted_iou or 0.0), m.mask_id)
-    )
-    coded = [mask.rle for mask in ordered]
-    overlap = np.triu(iou_matrix(coded, coded), k=1)
-    kept: list[int] = []
-    for index, mask in enumerate(ordered):
-        automatic = mask.source == Source.AUTOMATIC
-        if not automatic or not kept or overlap[kept, index].max() < REPEATED_IOU:
-            kept.append(index)
-    return [ordered[index] for index in kept]
+def _stored_images(
+    workspace: Workspace, source: MaskFiles, names: ReleasedNames | None
+) -> Iterator[ReleasedImage]:
+    images = source.images()
+    for start in range(0, images.num_rows, PAGE):
+        rows = images.slice(start, PAGE).to_pylist()
+        first, last = rows[0]["image_id"], rows[-1]["image_id"]
+        known = workspace.catalog.images.get_many([row["image_id"] for row in rows])
+        released = [
+            replace(image, **{name: row[name] for name in ("key", "sha256", "file_name")})
+            for image, row in zip(known, rows, strict=True)
+        ]
+        statuses = [Status(row["status"]) for row in rows]
+        yield from _grouped(released, statuses, source.masks(first=first, last=last), names)
+
+
+def _grouped(
+    images: Sequence[Image], statuses: Sequence[Status], rows: pa.Table, names: ReleasedNames | None
+) -> Iterator[ReleasedImage]:
+    """Yield images with their rows of MASKS_SCHEMA as masks."""
+    by_image: dict[int, list[Mask]] = {}
+    for mask in from_batch(rows):
+        by_image.setdefault(mask.image_id, []).append(mask)
+    ids: dict[str, int] | None = None
+    if names is not None and names.categories is not None:
+        columns = (rows.column(name).to_pylist() for name in ("mask_id", "category_id"))
+        ids = {mask: number for mask, number in zip(*columns, strict=True) if number is not None}
+    for image, status in zip(images, statuses, strict=True):
+        yield ReleasedImage(image, by_image.get(image.id, []), status, ids)
 
 
 def release_to_export(workspace: Workspace, name: str, dataset: str | None) -> Release:
@@ -274,7 +399,13 @@ def _check_not_erased(found: Release) -> Release:
 
 
 def export_release(
-    workspace: Workspace, begun: Release, folder: Path, style: str, *, all_images: bool = False
+    workspace: Workspace,
+    begun: Release,
+    folder: Path,
+    style: str,
+    *,
+    all_images: bool = False,
+    source: MaskFiles | None = None,
 ) -> dict[str, Any]:
     """Write a release into a folder: `instances.json` (coco), `sa_<id>.json` per image (sa1b), or
     images, polygons and `data.yaml` (yolo); and its report, if any. Images neither annotated nor
@@ -297,12 +428,13 @@ def export_release(
     counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
     counts["statuses"] = dict.fromkeys(map(str, Status), 0)
     total = workspace.catalog.images.count(begun.dataset_id)
-    names = ImageNames(workspace, begun.dataset_id)
+    source = source or stored_files(workspace, begun)
+    names = ImageNames(workspace, begun.dataset_id) if source is None else KeptNames()
     labels = ReleasedNames(workspace, begun)
     if labels.categories is not None:
         counts["categories"] = dict.fromkeys(labels.categories.names.values(), 0)
     with progress.current().track(f"export {style}", total, "image") as advance:
-        images = released_images(workspace, begun, labels)
+        images = released_images(workspace, begun, labels, source)
         found = _exported(images, labels, counts, all_images, advance)
         if style == "yolo":
             lists = outputs, found, names, labels.categories

@@ -23,11 +23,12 @@ from engine.core.records import Mask, Source, Stage
 from engine.verifier.learning import TooFewVerdictsError, cross_fitted
 from engine.verifier.model import LearnedVerifier
 from engine.verifier.routing import Route, Side, choose_route
-from flows.review.judged_masks import IMAGES_AT_ONCE, judged_by_people, seen_runs
+from flows.review.judged_masks import judged_by_people
 from flows.review.review import finish_review, queue_review
 from flows.review.verifier_training import check_verdicts, needed_verifier
 from flows.stages.embeddings import make_embeddings
 from flows.stages.run_context import RunContext, context_without_round
+from flows.stages.seen_masks import IMAGES_AT_ONCE, seen_runs
 from flows.workspace import costs
 from flows.workspace.run_lock import named_lock, review_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace

@@ -44,9 +44,14 @@ class Releases(Repository):
         key: str,
         label_id: int | None = None,
         categories_version: int | None = None,
+        options: dict[str, Any] | None = None,
     ) -> Release:
-        """Start building a release, or resume it: a known name keeps what it pinned and its key, so
-        build from those returned. A failed release is building again.
+        """Start building a release, or resume it: a known name keeps what it pinned, its key and
+        its options, so build from those returned. A failed release is building again, with these
+        options.
+
+        Args:
+            options: how to build it; the card until it is done.
 
         Raises:
             AlreadyExistsError: the name belongs to another dataset.
@@ -59,7 +64,7 @@ class Releases(Repository):
             "table_version": table_version,
             "state": ReleaseState.BUILDING,
             "key": key,
-            "card": {},
+            "card": options or {},
             "created_at": self._sessions.now(),
             "label_id": label_id,
             "categories_version": categories_version,
@@ -69,7 +74,7 @@ class Releases(Repository):
             insert_new(session, ReleaseRow, [values])
             failed = (ReleaseRow.name == name, ReleaseRow.state == ReleaseState.FAILED)
             again = update(ReleaseRow).where(*failed, ReleaseRow.dataset_id == dataset_id)
-            count_changed(session, again.values(state=ReleaseState.BUILDING, card={}))
+            count_changed(session, again.values(state=ReleaseState.BUILDING, card=options or {}))
             row = session.get_one(ReleaseRow, name)
             if row.dataset_id != dataset_id:
                 raise AlreadyExistsError(

@@ -1,0 +1,148 @@
+"""Chooses a release's masks: reads the pinned version of the mask table and applies the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.core.batches import batches
+from engine.verifier.model import load_verifier
+from flows.release.image_status import Status, image_statuses
+from flows.release.names import ReleasedNames
+from flows.release.rules import Judged, Rules, RulesError, accepted_rows, without_repeats
+from flows.stages.seen_masks import seen_runs
+from flows.workspace.workspace import Workspace
+from storage.catalog import Image, ModelKind, Release
+from storage.masks import SCHEMA, from_batch
+from storage.release_files import MASKS_SCHEMA
+
+PAGE = 200
+"""Images whose masks are chosen at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Some images and their accepted masks."""
+
+    images: list[Image]
+    """In order of id."""
+    statuses: list[Status]
+    rows: pa.Table
+    """Of MASKS_SCHEMA, by image_id and the release's order."""
+
+    def counts(self) -> dict[int, int]:
+        """The number of masks by image id; images without any are missing."""
+        ids, numbers = np.unique(self.rows.column("image_id").to_numpy(), return_counts=True)
+        return dict(zip(ids.tolist(), numbers.tolist(), strict=True))
+
+
+def chosen_masks(
+    workspace: Workspace, begun: Release, rules: Rules, names: ReleasedNames
+) -> Iterator[Chosen]:
+    """Yield a dataset's images, in order of id, with the masks that the rules accept.
+
+    Raises:
+        RulesError: a rule is about labels or a verifier that the dataset or workspace lacks.
+    """
+    wanted = _wanted_categories(rules, names)
+    verdicts = workspace.catalog.verdicts
+    accepted = verdicts.accepted_mask_ids(begun.dataset_id) if rules.verdicts == "accepted" else ()
+    judged = Judged.of(verdicts.rejected_mask_ids(begun.dataset_id), accepted)
+    status_of = image_statuses(workspace, begun)
+    everything = Rules(verdicts="not-rejected")
+    for page in batches(workspace.catalog.images.each(begun.dataset_id), PAGE):
+        ids = [image.id for image in page]
+        scanned = workspace.masks.scan(
+            image_ids=ids, version=begun.table_version, current_only=True
+        )
+        current = pa.Table.from_batches(list(scanned), SCHEMA)
+        stages = _stages(accepted_rows(current, everything, judged))
+        rows = accepted_rows(current, rules, judged)
+        if rules.min_accept_probability is not None:
+            rows = _trusted(workspace, begun, rules, rows)
+        rows = _labelled(rows, names)
+        if wanted is not None:
+            rows = rows.filter(pc.is_in(rows.column("category_id"), wanted))
+        yield Chosen(
+            page,
+            [status_of(image.id, stages.get(image.id, ())) for image in page],
+            without_repeats(rows, rules.repeated_iou),
+        )
+
+
+def check_rules(workspace: Workspace, rules: Rules, names: ReleasedNames) -> None:
+    """Check the rules before anything is begun.
+
+    Raises:
+        RulesError: as for `chosen_masks`.
+    """
+    _wanted_categories(rules, names)
+    if rules.min_accept_probability is not None and rules.verifier is None:
+        raise RulesError(
+            "no verifier is current: train one with `dataengine verifier train`, or leave out "
+            "the accept probability"
+        )
+
+
+def current_verifier_version(workspace: Workspace) -> str | None:
+    """The current verifier, which a release's rules pin; None if there is none."""
+    model = workspace.catalog.models.current(ModelKind.VERIFIER)
+    return None if model is None else model.version
+
+
+def _stages(rows: pa.Table) -> dict[int, Collection[str]]:
+    found: dict[int, set[str]] = {}
+    grouped = rows.group_by(["image_id", "stage"]).aggregate([])
+    for image_id, stage in zip(
+        grouped.column("image_id").to_pylist(), grouped.column("stage").to_pylist(), strict=True
+    ):
+        found.setdefault(image_id, set()).add(stage)
+    return dict(found)
+
+
+def _labelled(rows: pa.Table, names: ReleasedNames) -> pa.Table:
+    """The rows with their categories."""
+    numbers = names.of(from_batch(rows)) if names.categories is not None else None
+    ids = rows.column("mask_id").to_pylist() if numbers else [None] * rows.num_rows
+    found = pa.array([None if one is None else (numbers or {}).get(one) for one in ids], pa.int32())
+    return rows.append_column(MASKS_SCHEMA.field("category_id"), found)
+
+
+def _wanted_categories(rules: Rules, names: ReleasedNames) -> pa.Array | None:
+    """The ids of the categories that the rules ask for; None: any, or none at all."""
+    if not rules.categories and not rules.labelled_only:
+        return None
+    if names.categories is None:
+        raise RulesError(
+            "the dataset has no categories: set them with `dataengine labels set`, or leave out "
+            "rules about labels"
+        )
+    numbers = {name: number for number, name in names.categories.names.items()}
+    if unknown := sorted(set(rules.categories) - numbers.keys()):
+        raise RulesError(
+            f"unknown category {unknown[0]!r}; the dataset has {', '.join(sorted(numbers))}"
+        )
+    chosen = rules.categories or tuple(numbers)
+    return pa.array([numbers[name] for name in chosen], pa.int32())
+
+
+def _trusted(workspace: Workspace, begun: Release, rules: Rules, rows: pa.Table) -> pa.Table:
+    """The rows without automatic masks of a lower accept probability. Masks of images that cannot
+    be read have none, and are left out."""
+    automatic = rows.filter(pc.equal(rows.column("source"), "automatic"))
+    if not automatic.num_rows:
+        return rows
+    verifier = load_verifier(workspace.checkpoint(str(rules.verifier)))
+    dataset = workspace.catalog.datasets.get_by_id(begun.dataset_id)
+    images = set(automatic.column("image_id").to_pylist())
+    trusted: list[str] = []
+    for seen in seen_runs(workspace, dataset, verifier.card.segmenter, images):
+        enough = verifier.probabilities(seen.picture) >= float(rules.min_accept_probability or 0)
+        trusted += [m.mask_id for m, good in zip(seen.masks, enough, strict=True) if good]
+    by_people = pc.not_equal(rows.column("source"), "automatic")
+    is_trusted = pc.is_in(rows.column("mask_id"), pa.array(trusted, pa.string()))
+    return rows.filter(pc.or_(by_people, is_trusted))

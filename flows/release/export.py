@@ -21,11 +21,14 @@ import pyarrow as pa
 
 from engine.core.categories import UNLABELLED
 from engine.core.errors import DataEngineError
+from flows.release.freeze import image_rows, stored_files
 from flows.release.image_names import ImageNames
 from flows.release.image_status import Status
 from flows.release.json_styles import CocoStyle, LvisStyle, Sa1bStyle
 from flows.release.names import ReleasedNames
-from flows.release.release import CARD_FILE, REPORT_FILE, released_images
+from flows.release.release import CARD_FILE, REPORT_FILE
+from flows.release.rules import Rules
+from flows.release.selection import Chosen, chosen_masks
 from flows.release.shard_styles import ParquetStyle, TarStyle, WebDatasetStyle
 from flows.release.splits import SPLITS, SplitPlan, held_out_splits, kept_splits
 from flows.release.styles import SHARD_IMAGES, Job, Style, Write
@@ -34,10 +37,11 @@ from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage import layout
 from storage.catalog import Release
-from storage.formats.pages import IMAGE_FIELDS, Page, page_of, pages
+from storage.formats.pages import Page, pages
 from storage.formats.portable import portable_image
 from storage.objects import named_by_catalog
 from storage.outputs import OutputFolder, Outputs
+from storage.release_files import IMAGES_SCHEMA
 from storage.s3_outputs import S3Outputs
 from storage.s3_store import S3Store
 from storage.stores import open_store
@@ -84,13 +88,13 @@ class ExportOptions:
 
 
 class RowSource(Protocol):
-    """A release's rows: images of IMAGE_FIELDS and masks of MASK_FIELDS, by image id."""
+    """A release's rows, as `storage.release_files.MaskFiles` has them."""
 
     def images(self) -> pa.Table:
-        """All images."""
+        """All images of IMAGES_SCHEMA, by id."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The masks, in the images' order."""
+        """The masks of MASKS_SCHEMA, in the images' order."""
 
 
 def export_release(
@@ -177,7 +181,9 @@ class _Export:
         self._workspace, self._begun, self._outputs = workspace, begun, outputs
         self._style_name, self._options = style, options
         self._names = ReleasedNames(workspace, begun)
-        self._source = source or ChosenRows(workspace, begun, self._names)
+        self._source = (
+            source or stored_files(workspace, begun) or _ChosenRows(workspace, begun, self._names)
+        )
         kind = TarStyle if options.tars else FORMATS[style]
         self._style = kind(self._job())
         self._counts: dict[str, Counter[str]] = {
@@ -313,28 +319,21 @@ def _values(column: pa.Array) -> Counter[Any]:
     return Counter(dict(zip(values, counts, strict=True)))
 
 
-class ChosenRows:
-    """The rows of a release that has no files of its own: as its rule chooses them now."""
+class _ChosenRows:
+    """The rows of a release without files of its own, of an older version: as its rule chooses
+    them."""
 
     def __init__(self, workspace: Workspace, begun: Release, labels: ReleasedNames) -> None:
         self._workspace, self._begun, self._labels = workspace, begun, labels
-        self._names = ImageNames(workspace, begun.dataset_id)
 
     def images(self) -> pa.Table:
-        """All images."""
-        rows = []
-        for found in released_images(self._workspace, self._begun):
-            one = found.image
-            row = {field.name: getattr(one, field.name, None) for field in IMAGE_FIELDS}
-            row |= {"image_id": one.id, "file_name": self._names.of(one), "split": str(one.split)}
-            rows.append(row | {"status": str(found.status), "near_image_id": one.near_image_id})
-        return pa.Table.from_pylist(rows, schema=IMAGE_FIELDS.append(_NEAR))
+        names = ImageNames(self._workspace, self._begun.dataset_id)
+        rows = [row for chosen in self._chosen() for row in image_rows(chosen, names)]
+        return pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The masks, in the images' order."""
-        for found in released_images(self._workspace, self._begun, self._labels):
-            image = {"image_id": found.image.id, "file_name": "", "height": 0, "width": 0}
-            yield from page_of(image, found.masks, found.category_ids).masks.to_batches()
+        for chosen in self._chosen():
+            yield from chosen.rows.to_batches()
 
-
-_NEAR = pa.field("near_image_id", pa.int64())
+    def _chosen(self) -> Iterator[Chosen]:
+        return chosen_masks(self._workspace, self._begun, Rules(), self._labels)

@@ -103,7 +103,7 @@ def write_frozen(
     ):
         for part in chosen:
             masks.write(part.rows)
-            rows = _image_rows(part, names)
+            rows = image_rows(part, names)
             if blurring is not None:
                 for image, row in zip(part.images, rows, strict=True):
                     if found := blurring.blur(image, folder):
@@ -118,7 +118,8 @@ def write_frozen(
     return MaskFiles([*written, *masks.names], folder.joinpath)
 
 
-def _image_rows(part: Chosen, names: ImageNames) -> list[dict[str, Any]]:
+def image_rows(part: Chosen, names: ImageNames) -> list[dict[str, Any]]:
+    """Return the rows of IMAGES_SCHEMA of some images."""
     counts = part.counts()
     return [
         {

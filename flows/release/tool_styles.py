@@ -39,7 +39,7 @@ class LabelPngStyle(Style):
                     for image, masks in by_image(page):
                         name = f"{image['image_id']}.png"
                         found = label_png.label_image(
-                            rles_of(masks), (image["height"], image["width"])
+                            rles_of(masks.masks), (image["height"], image["width"])
                         )
                         self.counts["hidden_pixels"] += found.hidden_pixels
                         self.counts["hidden_masks"] += found.hidden_masks
@@ -106,7 +106,7 @@ class YoloStyle(Style):
         """The lines of an image's masks; counts what they lose."""
         lines = []
         categories = masks.column("category_id").to_pylist()
-        for rle, category in zip(rles_of(masks), categories, strict=True):
+        for rle, category in zip(rles_of(masks.masks), categories, strict=True):
             number = self._numbers.get(category) if self.job.categories is not None else 0
             if number is None:
                 self.counts["without_category"] += 1
@@ -149,7 +149,7 @@ class CvatStyle(Style):
                         shapes = [
                             (rle, label, is_automatic)
                             for rle, (_, label), is_automatic in zip(
-                                rles_of(masks), named(masks, self.job), automatic, strict=True
+                                rles_of(masks.masks), named(masks, self.job), automatic, strict=True
                             )
                         ]
                         size = (image["height"], image["width"])
@@ -186,7 +186,9 @@ class LabelStudioStyle(Style):
     def _task(self, image: dict[str, Any], masks: Page) -> dict[str, Any]:
         shapes = [
             (rle, label, mask_id)
-            for rle, (mask_id, label) in zip(rles_of(masks), named(masks, self.job), strict=True)
+            for rle, (mask_id, label) in zip(
+                rles_of(masks.masks), named(masks, self.job), strict=True
+            )
         ]
         predicted = image["status"] != "annotated"
         address = f"{self.job.image_root}{image['file_name']}"

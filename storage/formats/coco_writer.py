@@ -133,7 +133,7 @@ class CocoWriter:
 
     def _polygon_texts(self, page: Page) -> pa.Array:
         """The masks' polygons as JSON."""
-        found = [polygons_of(rle) for rle in rles_of(page)]
+        found = [polygons_of(rle) for rle in rles_of(page.masks)]
         self.counts["lost_holes"] += sum(one.holes for one in found)
         written = [json.dumps(one.rings, separators=(",", ":")) for one in found]
         return pa.array(written, pa.string())
@@ -248,9 +248,9 @@ def scores(page: Page, name: str, what: str) -> pa.Array:
     return columns.numbers(page.column(name), page.column("mask_id"), what)
 
 
-def rles_of(page: Page) -> list[RLE]:
-    """The masks' RLE."""
-    sides = [page.column(name).to_pylist() for name in ("height", "width", "counts")]
+def rles_of(masks: pa.Table) -> list[RLE]:
+    """The RLE of rows of masks."""
+    sides = [masks.column(name).to_pylist() for name in ("height", "width", "counts")]
     return [RLE(size=(h, w), counts=counts) for h, w, counts in zip(*sides, strict=True)]
 
 

@@ -74,7 +74,7 @@ class LvisWriter(CocoWriter):
 
     def _category_entries(self) -> list[dict[str, Any]]:
         if self._categories is None:
-            entries = [{"id": 1, "name": "object", "supercategory": "object"}]
+            entries: list[dict[str, Any]] = [{"id": 1, "name": "object", "supercategory": "object"}]
         else:
             entries = category_entries(self._categories, unlabelled=False)
         return [entry | self._counted(entry["id"], entry["name"]) for entry in entries]

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from engine.core.records import Mask
-from storage.mask_rows import SCHEMA, columns_of
+from storage.mask_rows import columns_of
+from storage.release_files import MASKS_SCHEMA
 
 IMAGE_FIELDS = pa.schema(
     [
@@ -30,18 +31,18 @@ IMAGE_FIELDS = pa.schema(
     ]
 )
 """The columns of a page's images that exports read; `key` is of the image's object."""
-MASK_FIELDS = SCHEMA.append(pa.field("category_id", pa.int32()))
-"""The columns of a page's masks. A page made of Masks has float64 where this has float32."""
 _WIDE = pa.schema(
-    field.with_type(pa.float64()) if field.type == pa.float32() else field for field in MASK_FIELDS
+    field.with_type(pa.float64()) if field.type == pa.float32() else field for field in MASKS_SCHEMA
 )
+"""MASKS_SCHEMA with scores as Masks have them."""
 PAGE_IMAGES = 4_096
 """Images of a page, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Images of IMAGE_FIELDS, and their masks of MASK_FIELDS, by image in the images' order."""
+    """Images of IMAGE_FIELDS, and their masks of MASKS_SCHEMA (scores may be float64), by image in
+    the images' order."""
 
     images: pa.Table
     masks: pa.Table
@@ -126,7 +127,7 @@ def pages(images: pa.Table, batches: Iterable[pa.RecordBatch]) -> Iterator[Page]
             yield from _cut(images, ids, place, end, pending.slice(0, cut))
             place, pending = end, pending.slice(cut)
     if pending is None:
-        pending = MASK_FIELDS.empty_table()
+        pending = MASKS_SCHEMA.empty_table()
     yield from _cut(images, ids, place, len(ids), pending)
 
 

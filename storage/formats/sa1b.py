@@ -33,7 +33,7 @@ from engine.core.records import Mask
 from engine.core.rle import RLE, area, box_xyxy
 from storage.formats import json_columns as columns
 from storage.formats.coco import BadAnnotationsError, parse_json_object
-from storage.formats.coco_writer import boxes, check_sizes, scores, segmentations
+from storage.formats.coco_writer import boxes, check_sizes, rles_of, scores, segmentations
 from storage.formats.pages import Page, page_of
 from storage.formats.segmentation import json_type, rle_from_json, run_lengths
 
@@ -168,24 +168,23 @@ def _points(page: Page) -> pa.Array:
     without = np.flatnonzero(pc.is_null(known).to_numpy(zero_copy_only=False))
     if not len(without):
         return known
-    counts, heights = (page.column(name).take(pa.array(without)) for name in ("counts", "height"))
-    inner = [_inner_text(*one) for one in zip(counts.to_pylist(), heights.to_pylist(), strict=True)]
+    inner = [_inner_text(rle) for rle in rles_of(page.masks.take(pa.array(without)))]
     return pc.replace_with_mask(known, pc.is_null(known), pa.array(inner, pa.string()))
 
 
-def _inner_text(counts: bytes, height: int) -> str:
-    point = _inner_point(counts, height)
+def _inner_text(rle: RLE) -> str:
+    point = _inner_point(rle)
     return "[]" if point is None else f"[[{point[0]}.0,{point[1]}.0]]"
 
 
-def _inner_point(counts: bytes, height: int) -> tuple[int, int] | None:
+def _inner_point(rle: RLE) -> tuple[int, int] | None:
     """A set pixel (x, y): the middle of the longest run. None for an empty mask."""
-    runs = run_lengths(counts)
+    runs = run_lengths(rle)
     ends = np.cumsum(runs)
     if len(runs) < 2:
         return None
     longest = 1 + 2 * int(np.argmax(runs[1::2]))
-    x, y = divmod(int(ends[longest] - runs[longest] + runs[longest] // 2), height)
+    x, y = divmod(int(ends[longest] - runs[longest] + runs[longest] // 2), rle.size[0])
     return x, y
 
 

@@ -42,14 +42,13 @@ def rle_from_json(segmentation: object) -> RLE:
     return _pack(runs, size)
 
 
-def run_lengths(counts: bytes) -> np.ndarray:
-    """The run lengths of COCO's compressed form, int64 of shape (R,): column-major, starting with a
-    run of 0.
+def run_lengths(rle: RLE) -> np.ndarray:
+    """The mask's run lengths, int64 of shape (R,): column-major, starting with a run of 0.
 
     Raises:
         ValueError: the counts are not COCO's compressed form.
     """
-    return _unpack(counts)
+    return _unpack(rle.counts)
 
 
 def rle_from_polygons(segmentation: list[Any], size: tuple[int, int]) -> RLE:

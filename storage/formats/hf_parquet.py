@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from storage.formats.pages import Page
 
-GROUP_IMAGES = 32
+GROUP_IMAGES = 16
 """Images of a row group: what a reader holds at least."""
 _BOX = pa.list_(pa.int32(), 4)
 _OBJECTS: dict[str, pa.DataType] = {
@@ -44,6 +44,12 @@ SCHEMA = pa.schema(
 )
 """The columns. `category` is a place in the list of names, -1 for a mask without a category."""
 FOLDER = "data"
+_LEAVES = [
+    *(field.name for field in SCHEMA if not pa.types.is_struct(field.type)),
+    *(f"objects.{name}.list.element" for name in _OBJECTS if name != "bbox"),
+    *("objects.bbox.list.element.list.element", "image.bytes", "image.path"),
+]
+"""Paths of the columns in the file."""
 
 
 def schema_of(names: Sequence[str]) -> pa.Schema:
@@ -65,7 +71,9 @@ class ImageRows:
         """`ids` are the categories' ids in the order of `names`; [None]: all masks are of the one
         category."""
         self._ids, self._load = ids, load
-        self._writer = pq.ParquetWriter(path, schema_of(names), compression="zstd")
+        # Image files are compressed already.
+        compression = dict.fromkeys(_LEAVES, "zstd") | {"image.bytes": "none"}
+        self._writer = pq.ParquetWriter(path, schema_of(names), compression=compression)
 
     def __enter__(self) -> Self:
         return self

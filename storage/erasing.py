@@ -135,7 +135,9 @@ def objects_of(store: ObjectStore, erasure: Erasure, shared: set[str]) -> Iterat
         found = layout.EMBEDDING.parse(info.key)
         if found and found["image"] in ids:
             yield info.key
-    prefixes = [layout.inside(key) for key in work.releases.values()]
+    prefixes = [layout.inside(layout.RELEASE.folder(name=name)) for name in work.releases]
+    keys = map(layout.inside, work.releases.values())
+    prefixes += [key for key in keys if not key.startswith(tuple(prefixes))]
     for run in work.runs:
         kinds = (*layout.LOOSE, layout.TASK_STEPS)
         prefixes += [layout.inside(kind.folder(run=run)) for kind in kinds]

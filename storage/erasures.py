@@ -89,7 +89,7 @@ def of_images(catalog: Catalog, dataset: Dataset, image_ids: Collection[int]) ->
         held = {
             row.name: row.key
             for row in session.scalars(releases)
-            if first is not None and row.created_at >= first
+            if first is not None and row.created_at >= first and not _lacks(row, ids)
         }
     return Erasure(
         id=new_id(),
@@ -104,6 +104,12 @@ def of_images(catalog: Catalog, dataset: Dataset, image_ids: Collection[int]) ->
             releases=held,
         ),
     )
+
+
+def _lacks(release: ReleaseRow, image_ids: Collection[int]) -> bool:
+    """Whether a release was made without all of these images, by a takedown."""
+    gone = {one["image_id"] for one in release.card.get("tombstones") or []}
+    return gone >= set(image_ids)
 
 
 def of_dataset(catalog: Catalog, dataset: Dataset) -> Erasure:

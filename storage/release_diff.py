@@ -136,7 +136,7 @@ def _ranges(
     images.update(both=both, added=len(new) - both, removed=len(old) - both)
     part = np.cumsum(masks) // range_masks
     starts = np.flatnonzero(np.diff(part, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+    for start, end in zip(starts, np.append(starts[1:], len(ids)), strict=False):
         yield int(ids[start]), int(ids[end - 1]), int(end - start)
 
 

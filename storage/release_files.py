@@ -26,6 +26,8 @@ from storage.mask_rows import ROW_GROUP_ROWS, SCHEMA
 from storage.objects import ObjectNotFoundError, ObjectStore, StorageError
 
 MANIFEST_FILE, IMAGES_FILE, CATEGORIES_FILE = "manifest.json", "images.parquet", "categories.json"
+STATS_FILE = "stats.json"
+"""The release's figures."""
 FORMAT = 1
 """Of the manifest; a reader refuses higher ones."""
 FILE_ROWS = 500_000

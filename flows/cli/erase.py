@@ -42,15 +42,9 @@ def image(
     as_json: JsonOption = False,
 ) -> None:
     """Delete images: pixels, masks in all versions, tasks, results, embeddings, release files."""
-    from storage import erasures
 
     def chosen(workspace: Workspace) -> Erasure:
-        row = workspace.catalog.datasets.get(dataset)
-        ids = [number for name in images for number in _ids_of(workspace, row.id, name)]
-        found = erasures.of_images(workspace.catalog, row, ids)
-        if missing := sorted(set(ids) - set(found.work.image_ids)):
-            raise typer.BadParameter(f"{dataset} has no image {missing[0]}", param_hint="IMAGES")
-        return found
+        return erasure_of(workspace, dataset, images)
 
     _erase(chosen, dry_run, yes, as_json)
 
@@ -103,7 +97,39 @@ def pending(dry_run: DryOption = False, as_json: JsonOption = False) -> None:
         console.print(f"{len(done)} erasures finished")
 
 
-def _ids_of(workspace: Workspace, dataset_id: int, name: str) -> list[int]:
+def erasure_of(workspace: Workspace, dataset: str, images: list[str]) -> Erasure:
+    """The erasure of a dataset's images, by ids or file names."""
+    from storage import erasures
+
+    row = workspace.catalog.datasets.get(dataset)
+    ids = [number for name in images for number in ids_of(workspace, row.id, name)]
+    found = erasures.of_images(workspace.catalog, row, ids)
+    if missing := sorted(set(ids) - set(found.work.image_ids)):
+        raise typer.BadParameter(f"{dataset} has no image {missing[0]}", param_hint="IMAGES")
+    return found
+
+
+def check_none_unfinished(workspace: Workspace) -> None:
+    """Refuse to erase while an erasure is unfinished, as the catalog lacks part of what that one
+    deletes."""
+    from storage.erasures import unfinished
+
+    if left := unfinished(workspace.catalog):
+        raise WorkspaceError(
+            f"{len(left)} erasures were interrupted; `dataengine erase pending` finishes them"
+        )
+
+
+def confirm_forever(yes: bool, as_json: bool) -> None:
+    """Ask whether to erase, unless `yes` says so."""
+    if yes:
+        return
+    if as_json:
+        raise typer.BadParameter("erasing cannot be undone: give --yes with --json")
+    typer.confirm("this cannot be undone; erase it?", abort=True)
+
+
+def ids_of(workspace: Workspace, dataset_id: int, name: str) -> list[int]:
     """Ids of the images that a name means: itself if it is a number, else those of a file name."""
     if name.isdecimal() and len(name) < 19:
         return [int(name)]
@@ -116,24 +142,16 @@ def _ids_of(workspace: Workspace, dataset_id: int, name: str) -> list[int]:
 
 
 def _erase(chosen: Callable[[Workspace], Erasure], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Erase what `chosen` returns, once confirmed. Refused while an erasure is unfinished, as the
-    catalog lacks part of what that one deletes."""
-    from storage.erasures import unfinished
-
+    """Erase what `chosen` returns, once confirmed."""
     with in_workspace(as_json) as workspace:
-        if left := unfinished(workspace.catalog):
-            raise WorkspaceError(
-                f"{len(left)} erasures were interrupted; `dataengine erase pending` finishes them"
-            )
+        check_none_unfinished(workspace)
         erasure = chosen(workspace)
         affected = concerned(workspace, erasure)
         check_idle(workspace, erasure)
         if not as_json:
             _print_affected(affected)
-        if not dry_run and not yes:
-            if as_json:
-                raise typer.BadParameter("erasing cannot be undone: give --yes with --json")
-            typer.confirm("this cannot be undone; erase it?", abort=True)
+        if not dry_run:
+            confirm_forever(yes, as_json)
         done = None if dry_run else erase(workspace, erasure)
     if as_json:
         print_json({**affected, "dry_run": dry_run, "erased": done})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -19,6 +20,13 @@ from flows.cli.commands import (
     number,
     print_json,
 )
+from flows.cli.erase import (
+    DryOption,
+    YesOption,
+    check_none_unfinished,
+    confirm_forever,
+    erasure_of,
+)
 from flows.workspace.console import console
 from flows.workspace.permissions import for_people
 
@@ -26,9 +34,11 @@ from flows.workspace.permissions import for_people
 class CreatesByDefault(TyperGroup):
     """`dataengine release NAME` is `dataengine release create NAME`."""
 
+    default_command = "create"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["create", *args]
+            args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
 
@@ -102,11 +112,10 @@ def create(
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.release.release import is_released
         from flows.release.release import release as flow
-        from flows.release.rules import Options, Rules
+        from flows.release.rules import RELEASED, Options, Rules
 
-        stages = {"stages": tuple(stage)} if stage else {}
         rules = Rules(
-            **stages,
+            stages=tuple(stage or RELEASED),
             verdicts=verdicts,
             min_predicted_iou=min_iou,
             min_stability=min_stability,
@@ -237,6 +246,102 @@ def diff(
     for one in found["labels"][:10]:
         old, new = (name or "no category" for name in (one["from"], one["to"]))
         console.print(f"label {old} -> {new}: {one['masks']}", markup=False, soft_wrap=True)
+
+
+@releases.command(
+    epilog=example(
+        "dataengine release takedown 17 birds/a.jpg --dataset photos --dry-run",
+        "dataengine release takedown 17 birds/a.jpg --dataset photos",
+    )
+)
+def takedown(
+    images: Annotated[list[str], typer.Argument(help="Ids, or file names in the dataset.")],
+    dataset: DatasetOption = "default",
+    dry_run: DryOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete images everywhere, as `erase image` does; replace the releases that hold them by ones
+    without them, and mark the models that were trained on them."""
+    with in_workspace(as_json) as workspace:
+        from flows.release.takedown import plan, take_down
+
+        check_none_unfinished(workspace)
+        erasure = erasure_of(workspace, dataset, images)
+        planned = plan(workspace, erasure)
+        if not as_json:
+            _print_takedown(planned)
+        done = None
+        if not dry_run:
+            confirm_forever(yes, as_json)
+            row = workspace.catalog.datasets.get(dataset)
+            done = take_down(workspace, row, erasure)["erased"]
+    if as_json:
+        print_json({**planned, "dry_run": dry_run, "erased": done})
+    elif done is not None:
+        console.print(
+            f"taken down ({done['id']}): {done['objects']} objects deleted; restart the page and "
+            "the workers, and delete published copies (docs/releases.md)",
+            soft_wrap=True,
+        )
+
+
+@app.command(
+    rich_help_panel=RELEASES,
+    epilog=example("dataengine stats nuclei-1", "dataengine stats latest --out nuclei-1.html"),
+)
+def stats(
+    name: Annotated[str, typer.Argument(help="A release, or `latest`.")] = "latest",
+    out: Annotated[
+        Path | None, typer.Option(help="Write the report with all figures to this HTML file.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of the latest release; required if several.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a release beside SA-1B: sizes, shapes, scores, where masks come from, what is
+    thin."""
+    with in_workspace(as_json) as workspace:
+        from flows.release.describing import latest_release, release_stats, write_release_report
+
+        chosen = latest_release(workspace, dataset) if name == "latest" else name
+        found = release_stats(workspace, chosen)
+        if out is not None:
+            with for_people():
+                write_release_report(workspace, chosen, out)
+    if as_json:
+        print_json({"release": chosen, **found})
+        return
+    _print_stats(chosen, found)
+    if out is not None:
+        console.print(f"the figures are in {out}", markup=False, soft_wrap=True)
+
+
+def _print_stats(name: str, found: dict[str, Any]) -> None:
+    masks, images = found["masks"], found["images"]
+    console.print(f"release {name}: {masks:,} masks on {images:,} images", markup=False)
+    table = Table("stage", "source", "model", "annotator", "masks", "share")
+    for row in found["provenance"][:20]:
+        cells = [row[one] or "" for one in ("stage", "source", "model", "annotator")]
+        table.add_row(*cells, number(row["masks"], ","), number(row["masks"] / masks, ".1%"))
+    console.print(table)
+    for title, lines in (("beside SA-1B", found["findings"]), ("thin", found["thin"])):
+        console.print(f"{title}:", markup=False)
+        for line in lines:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def _print_takedown(planned: dict[str, Any]) -> None:
+    lines = [f"{planned['images']} images of {planned['name']}, {planned['masks']} masks"]
+    for name in planned["releases"]:
+        new = planned["successors"].get(name)
+        after = f"is replaced by {new}" if new else "is withdrawn: it has no files to replace it by"
+        lines.append(f"release {name} {after}")
+    if planned["models"]:
+        lines.append(f"models trained on them are marked: {', '.join(planned['models'])}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _print_overlap(iou: dict[str, Any]) -> None:

@@ -152,11 +152,12 @@ def _shared_keys(workspace: Workspace, erasure: Erasure) -> set[str]:
 
 def _drop_local(workspace: Workspace) -> int:
     """Delete copies of earlier states on this machine: backups made before upgrades, logs of
-    finished commands, vectors, suggesters and trained CLIPs. Returns the number of backups."""
+    finished commands, vectors, suggesters, trained CLIPs and releases. Returns the number of
+    backups."""
     backups = list(workspace.backups.glob("before-upgrade-*.backup"))
     for path in backups:
         path.unlink(missing_ok=True)
-    for folder in ("vectors", "suggesters", "clips"):
+    for folder in ("vectors", "suggesters", "clips", "releases"):
         shutil.rmtree(workspace.cache / folder, ignore_errors=True)
     for ended in (workspace.cache / "jobs").glob("*/ended.json"):
         shutil.rmtree(ended.parent)

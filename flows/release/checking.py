@@ -76,8 +76,8 @@ def verified(workspace: Workspace, name: str, sample: int = SAMPLE) -> dict[str,
     except ReleaseFileError as error:
         if MANIFEST_KEY not in release.card or "erased" in release.card:
             raise
-        problems = [{"file": MANIFEST_FILE, "problem": str(error)}]
-        return {"release": name, "ok": False, "files": 0, "masks": 0, "problems": problems}
+        bad = {"file": MANIFEST_FILE, "problem": str(error)}
+        return {"release": name, "ok": False, "files": 0, "masks": 0, "problems": [bad]}
     total = len(files.manifest.files)
     with progress.current().track("verify", total, "file") as advance:
         problems = check_files(

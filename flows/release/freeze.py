@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from flows.release.image_names import ImageNames
 from flows.release.names import ReleasedNames
-from flows.release.privacy import Blurring
+from flows.release.privacy import BlurredImage
 from flows.release.rules import Options
 from flows.release.selection import Chosen
 from flows.workspace import progress
@@ -73,24 +74,47 @@ def needed_files(workspace: Workspace, release: Release) -> ReleaseFiles:
     return found
 
 
+class Pictures(Protocol):
+    """Copies of images that a release has in place of the originals."""
+
+    def blur(self, image: Image, folder: Path) -> BlurredImage | None:
+        """Write an image's copy into the folder; None if it has none."""
+        ...
+
+    def result(self) -> dict[str, Any]:
+        """How they were made, for the manifest."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What a release is made of."""
+
+    names: ImageNames
+    chosen: Iterable[Chosen]
+    """Images and masks, in order of image id."""
+    pictures: Pictures | None
+    """None: the originals are the release's images."""
+    supersedes: str | None = None
+    """After a takedown: the release of which this is the rest, and what was removed."""
+    tombstones: Sequence[dict[str, Any]] = ()
+
+    @property
+    def gone(self) -> set[int]:
+        """Ids of the removed images."""
+        return {int(one["image_id"]) for one in self.tombstones}
+
+
 def write_frozen(
-    names: ImageNames,
-    labels: ReleasedNames,
-    chosen: Iterable[Chosen],
-    folder: Path,
-    key: str,
-    blurring: Blurring | None,
-    advance: progress.Advance,
+    content: Content, labels: ReleasedNames, folder: Path, key: str, advance: progress.Advance
 ) -> MaskFiles:
-    """Write masks, images and categories of a release that is being built, and blurred images.
+    """Write masks, images and categories of a release that is being built, and copies of images.
 
     Args:
-        names: of the images.
-        labels: the release's categories.
-        chosen: its images and masks, in order of image id.
+        content: of the release.
+        labels: its categories.
         folder: to write into.
         key: the folder's key once it is stored.
-        blurring: None: no image is blurred.
         advance: called once per image.
 
     Raises:
@@ -101,12 +125,12 @@ def write_frozen(
         MaskFilesWriter(folder) as masks,
         RowsWriter(folder / IMAGES_FILE, IMAGES_SCHEMA) as images,
     ):
-        for part in chosen:
+        for part in content.chosen:
             masks.write(part.rows)
-            rows = image_rows(part, names)
-            if blurring is not None:
+            rows = image_rows(part, content.names)
+            if content.pictures is not None:
                 for image, row in zip(part.images, rows, strict=True):
-                    if found := blurring.blur(image, folder):
+                    if found := content.pictures.blur(image, folder):
                         written.append(found.file)
                         row |= {"key": layout.inside(key, found.file), "sha256": found.sha256}
             images.write(pa.Table.from_pylist(rows, IMAGES_SCHEMA))
@@ -156,22 +180,14 @@ def write_manifest(
     begun: Release,
     options: Options,
     counts: dict[str, Any],
+    content: Content,
     folder: Path,
     names: Iterable[str],
-    privacy: dict[str, Any] | None,
-    **takedown: Any,
 ) -> Manifest:
     """Write the manifest of the files `names` of a folder; return it.
 
-    Args:
-        workspace: the workspace.
-        begun: the release.
-        options: how it was made.
-        counts: of images and masks.
-        folder: of its files.
-        names: of all files but the manifest.
-        privacy: the result of blurring, if any.
-        takedown: `supersedes` and `tombstones`, of a release that a takedown made.
+    Raises:
+        OSError: the disk is full.
     """
     entry = partial(entry_of, folder)
     files = [entry(name) for name in sorted(names)]
@@ -189,8 +205,9 @@ def write_manifest(
         code_version=code_version(),
         files=files,
         tree_sha256=tree_sum(files),
-        privacy=privacy,
-        **takedown,
+        privacy=None if content.pictures is None else content.pictures.result(),
+        supersedes=content.supersedes,
+        tombstones=list(content.tombstones),
     )
     (folder / MANIFEST_FILE).write_bytes(manifest.to_json())
     return manifest

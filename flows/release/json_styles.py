@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from flows.release.styles import CATEGORIES_FILE, Style, Write, folder_of, joined, write_categories
+from flows.release.styles import Style, Write, folder_of, joined, write_categories
 from storage.formats.coco_writer import CocoWriter
 from storage.formats.lvis_writer import LvisWriter
 from storage.formats.pages import Page
 from storage.formats.sa1b import sa1b_texts
+from storage.release_files import CATEGORIES_FILE
 
 
 class CocoStyle(Style):

@@ -185,7 +185,8 @@ def blurred(image_HWC: np.ndarray, boxes: Sequence[tuple[int, int, int, int]]) -
 
 @cache
 def _cascade() -> Any:
-    from skimage.data import lbp_frontal_face_cascade_filename  # slow to import
+    from skimage import data  # slow to import
     from skimage.feature import Cascade
 
-    return Cascade(xml_file=lbp_frontal_face_cascade_filename())
+    name = data.lbp_frontal_face_cascade_filename()  # type: ignore[no-untyped-call]
+    return Cascade(xml_file=name)

@@ -12,69 +12,34 @@ generated, and count the others.
 
 from __future__ import annotations
 
-import json
-import shutil
-import tarfile
-import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from prefect import flow
 
-from engine.core.categories import CategoryList
 from engine.core.errors import DataEngineError
 from engine.core.records import Mask
-from flows.operations.status import round_rows
-from flows.release.dataset_card import CARD_NAME, render_card
 from flows.release.freeze import (
-    KeptNames,
-    known_models,
-    manifest_entries,
-    put_files,
     stored_files,
-    write_frozen,
-    write_manifest,
 )
-from flows.release.image_names import ImageNames
 from flows.release.image_status import Status
-from flows.release.names import ReleasedNames, pinned_names
-from flows.release.privacy import Blurring
-from flows.release.report_data import write_report
-from flows.release.rules import Options, Rules, RulesError
+from flows.release.names import ReleasedNames
+from flows.release.rules import Rules
 from flows.release.selection import (
     PAGE,
-    check_rules,
     chosen_masks,
-    current_verifier_version,
 )
-from flows.release.yolo import write_yolo, yolo_names
-from flows.workspace import costs, progress
-from flows.workspace.audits import latest_audit
-from flows.workspace.run_lock import named_lock, reason_of, release_lock, tracked_run
-from flows.workspace.workspace import Workspace, code_version, open_workspace
-from storage import layout
+from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
-    CatalogError,
-    Dataset,
     Image,
     NotFoundError,
     Release,
     ReleaseState,
-    RunKind,
-    VerdictKind,
-    new_id,
 )
-from storage.formats.coco_writer import CocoWriter, category_entries
-from storage.formats.sa1b import write_sa1b
 from storage.masks import from_batch
-from storage.outputs import OutputFolder
-from storage.release_files import CATEGORIES_FILE, MANIFEST_FILE, MaskFiles
+from storage.release_files import MaskFiles
 
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
 FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
@@ -113,135 +78,9 @@ def release(
         NothingToReleaseError: the dataset has no masks, or none that the rules accept.
         RulesError: the rules do not fit the dataset, or the release was begun with others.
     """
-    opened = open_workspace(workspace)
-    with named_lock(opened, release_lock(name)):
-        return _build_release(opened, dataset, name, options)
+    from flows.release.build import build_release  # which exports, too
 
-
-def _build_release(
-    opened: Workspace, dataset: str, name: str, options: dict[str, Any] | None
-) -> dict[str, Any]:
-    row = opened.catalog.datasets.get(dataset)
-    version = opened.masks.version()
-    if version is None or not opened.masks.counts(("stage",), dataset=dataset):
-        raise NothingToReleaseError(f"dataset {dataset!r} has no masks yet")
-    wanted = _pinned(opened, Options() if options is None else Options.from_json(options))
-    begun = opened.catalog.releases.start(
-        name,
-        dataset_id=row.id,
-        table_version=version,
-        key=layout.RELEASE.folder(name=name),
-        options={"options": wanted.as_json()},
-        **opened.catalog.labels.state(row.id)._asdict(),
-    )
-    kept = Options.from_json(begun.card.get("options", {}))
-    if options is not None and not _agree(kept, wanted):
-        raise RulesError(
-            f"release {name!r} exists already, with other rules: {kept.rules.sentence()}; "
-            "choose another name"
-        )
-    if begun.state == ReleaseState.DONE:
-        return begun.card
-    run = opened.catalog.runs.start(
-        uuid.uuid5(uuid.NAMESPACE_URL, f"release/{row.id}/{name}").hex,
-        RunKind.RELEASE,
-        dataset_id=row.id,
-        code_version=code_version(),
-    )
-    with (
-        _failing(opened, name),
-        tracked_run(opened, run.id),
-        costs.spending(opened, run.id),
-        tempfile.TemporaryDirectory(prefix="dataengine-") as temporary,
-    ):
-        card, key = _written(opened, row, begun, kept, Path(temporary))
-        card = opened.catalog.releases.finish(name, card, key=key).card
-        opened.catalog.runs.finish(run.id, {"images": card["images"], "masks": card["masks"]})
-    return card
-
-
-def _pinned(workspace: Workspace, options: Options) -> Options:
-    """Return the options with the verifier that is current now, if they need one."""
-    if options.rules.min_accept_probability is None or options.rules.verifier is not None:
-        return options
-    rules = replace(options.rules, verifier=current_verifier_version(workspace))
-    return replace(options, rules=rules)
-
-
-def _agree(kept: Options, wanted: Options) -> bool:
-    """Whether a release made with some options is the asked one; the verifier may be newer now."""
-    rules = replace(wanted.rules, verifier=kept.rules.verifier)
-    return kept == replace(wanted, rules=rules)
-
-
-def _written(
-    opened: Workspace, row: Dataset, begun: Release, options: Options, folder: Path
-) -> tuple[dict[str, Any], str]:
-    """Make a release's files and store them; return its card and the key of their folder."""
-    labels = ReleasedNames(opened, begun)
-    check_rules(opened, options.rules, labels)
-    blurring = Blurring(opened, options.blur) if options.blur else None
-    # A new folder per attempt: an interrupted one leaves other files.
-    key = layout.inside(begun.key, new_id())
-    with progress.current().track(
-        "choose masks", opened.catalog.images.count(row.id), "image"
-    ) as advance:
-        frozen = write_frozen(
-            ImageNames(opened, row.id),
-            labels,
-            chosen_masks(opened, begun, options.rules, labels),
-            folder,
-            key,
-            blurring,
-            advance,
-        )
-    counts = _exports(opened, begun, frozen, folder)
-    summary = _summary(opened, row, begun.name) | {"categories": counts.get("categories", {})}
-    write_report(opened, row.name, summary, folder / REPORT_FILE)
-    privacy = None if blurring is None else blurring.result()
-    text = render_card(
-        begun,
-        row.name,
-        options,
-        counts,
-        models=known_models(opened, counts["models"]),
-        privacy=privacy,
-    )
-    (folder / CARD_NAME).write_text(text, encoding="utf-8")
-    names = [*FILES, CARD_NAME, *frozen.names]
-    manifest = write_manifest(opened, begun, options, counts, folder, names, privacy)
-    put_files(opened, key, folder, [*names, MANIFEST_FILE])
-    return _card(opened, row, begun, options, counts) | manifest_entries(manifest), key
-
-
-def _exports(
-    workspace: Workspace, begun: Release, frozen: MaskFiles, folder: Path
-) -> dict[str, Any]:
-    """Write COCO and SA-1B of a release that is being built; return the counts.
-
-    Raises:
-        NothingToReleaseError: the rules accept no mask.
-    """
-    counts = export_release(workspace, begun, folder, "coco", source=frozen)
-    if not counts["masks"]:
-        raise NothingToReleaseError(
-            f"the rules of release {begun.name!r} accept no mask of its {counts['images']} images"
-        )
-    export_release(workspace, begun, folder / "sa1b", "sa1b", source=frozen)
-    _tar(folder / "sa1b", folder / "sa1b.tar")
-    shutil.rmtree(folder / "sa1b")
-    return counts
-
-
-@contextmanager
-def _failing(workspace: Workspace, name: str) -> Iterator[None]:
-    """Mark the release as failed if its building is stopped or raises an error."""
-    try:
-        yield
-    except BaseException as error:
-        with suppress(CatalogError):  # then its state stays unfinished until `sweep` closes it
-            workspace.catalog.releases.fail(name, reason_of(error))
-        raise
+    return build_release(open_workspace(workspace), dataset, name, options)
 
 
 def is_released(workspace: Workspace, name: str) -> bool:
@@ -250,58 +89,6 @@ def is_released(workspace: Workspace, name: str) -> bool:
         return workspace.catalog.releases.get(name).state == ReleaseState.DONE
     except NotFoundError:
         return False
-
-
-def _tar(folder: Path, path: Path) -> None:
-    """Write the folder's SA-1B files as one tar, in order of name."""
-    with tarfile.open(path, "w") as tar:
-        for file in sorted([*folder.glob("sa_*.json"), *folder.glob(CATEGORIES_FILE)]):
-            tar.add(file, file.name)
-
-
-def _summary(workspace: Workspace, dataset: Dataset, name: str) -> dict[str, Any]:
-    """Return the report's summary: the rounds of the last loop, if any, the share of accepted
-    masks in review, and the latest audit."""
-    loop = workspace.catalog.loops.latest(dataset.id)
-    verdicts = workspace.catalog.verdicts.counts(dataset.id)
-    judged = sum(verdicts.values())
-    accepted = verdicts.get(VerdictKind.ACCEPT, 0) / judged if judged else None
-    return {
-        "rounds": round_rows(workspace, loop.id) if loop else [],
-        "review": {"accepted_share": accepted},
-        "audit": _audit(workspace, dataset.id),
-        "release": name,
-    }
-
-
-def _audit(workspace: Workspace, dataset_id: int) -> dict[str, Any] | None:
-    """Return the result of the dataset's latest finished audit (docs/quality.md), or None."""
-    run = latest_audit(workspace, dataset_id)
-    return None if run is None else run.metrics
-
-
-def _card(
-    workspace: Workspace,
-    dataset: Dataset,
-    begun: Release,
-    options: Options,
-    counts: dict[str, Any],
-) -> dict[str, Any]:
-    verdicts = workspace.catalog.verdicts.counts(dataset.id)
-    return {
-        "name": begun.name,
-        "dataset": dataset.name,
-        "table_version": begun.table_version,
-        **counts,
-        **pinned_names(begun),
-        "verdicts": {str(kind): count for kind, count in verdicts.items()},
-        "audit": _audit(workspace, dataset.id),
-        "models": sorted(counts["models"]),
-        "rule": options.rules.sentence(),
-        "options": options.as_json(),
-        "code_version": code_version(),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def released_images(
@@ -396,143 +183,3 @@ def _check_not_erased(found: Release) -> Release:
             "were erased; make another one with `dataengine release NAME`"
         )
     return found
-
-
-def export_release(
-    workspace: Workspace,
-    begun: Release,
-    folder: Path,
-    style: str,
-    *,
-    all_images: bool = False,
-    source: MaskFiles | None = None,
-) -> dict[str, Any]:
-    """Write a release into a folder: `instances.json` (coco), `sa_<id>.json` per image (sa1b), or
-    images, polygons and `data.yaml` (yolo); and its report, if any. Images neither annotated nor
-    generated are left out, unless `all_images` is on: a training would treat them as images without
-    objects.
-
-    Returns:
-        images, masks, masks per stage and source, models; `statuses`: the number of the dataset's
-        images per `Status`. With yolo also `yolo`, as `write_yolo`.
-
-    Raises:
-        ValueError: the format is unknown.
-        OutputExistsError: a foreign file in the folder has a name that the export needs; no file
-            is replaced.
-    """
-    if style not in STYLES:
-        raise ValueError(f"unknown format {style!r}; known formats: {', '.join(STYLES)}")
-    outputs = OutputFolder(folder)
-    outputs.refuse_others(_export_names(workspace, begun, style))
-    counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
-    counts["statuses"] = dict.fromkeys(map(str, Status), 0)
-    total = workspace.catalog.images.count(begun.dataset_id)
-    source = source or stored_files(workspace, begun)
-    names = ImageNames(workspace, begun.dataset_id) if source is None else KeptNames()
-    labels = ReleasedNames(workspace, begun)
-    if labels.categories is not None:
-        counts["categories"] = dict.fromkeys(labels.categories.names.values(), 0)
-    with progress.current().track(f"export {style}", total, "image") as advance:
-        images = released_images(workspace, begun, labels, source)
-        found = _exported(images, labels, counts, all_images, advance)
-        if style == "yolo":
-            lists = outputs, found, names, labels.categories
-            counts["yolo"] = write_yolo(workspace.objects, *lists)
-        else:
-            _WRITERS[style](outputs, begun, found, names, labels.categories)
-    outputs.write(CARD_FILE, json.dumps({**begun.card, **counts}, indent=2))
-    # Missing while the release is built, and in the oldest releases.
-    report = layout.inside(begun.key, REPORT_FILE)
-    if workspace.objects.exists(report):
-        with outputs.writing(REPORT_FILE) as fresh:
-            workspace.objects.fetch(report, fresh)
-    return counts
-
-
-def _exported(
-    found: Iterator[ReleasedImage],
-    labels: ReleasedNames,
-    counts: dict[str, Any],
-    all_images: bool,
-    advance: progress.Advance,
-) -> Iterator[ReleasedImage]:
-    """Yield the images of the export. Counts all images by status, and the yielded ones' masks."""
-    for item in found:
-        counts["statuses"][str(item.status)] += 1
-        if all_images or item.status != Status.NEITHER:
-            yield item
-            _count(counts, item)
-            if item.category_ids is not None:
-                labels.count(counts["categories"], item.masks, item.category_ids)
-        advance()
-
-
-def _described(item: ReleasedImage, names: ImageNames) -> tuple[int, str, int, int, list[Mask]]:
-    """Id, name, height, width and masks of an exported image."""
-    image = item.image
-    return image.id, names.of(image), image.height, image.width, item.masks
-
-
-def _write_coco(
-    outputs: OutputFolder,
-    begun: Release,
-    found: Iterator[ReleasedImage],
-    names: ImageNames,
-    categories: CategoryList | None,
-) -> None:
-    with (
-        outputs.writing(COCO_FILE) as fresh,
-        CocoWriter(fresh, description=begun.name, categories=categories) as writer,
-    ):
-        for item in found:
-            writer.add_image(
-                *_described(item, names),
-                sha256=item.image.sha256,
-                status=str(item.status),
-                category_ids=item.category_ids,
-            )
-
-
-def _write_sa1b(
-    outputs: OutputFolder,
-    begun: Release,
-    found: Iterator[ReleasedImage],
-    names: ImageNames,
-    categories: CategoryList | None,
-) -> None:
-    for item in found:
-        with outputs.writing(f"sa_{item.image.id}.json") as fresh:
-            status, ids = str(item.status), item.category_ids
-            write_sa1b(fresh, *_described(item, names), status=status, category_ids=ids)
-    if categories is not None:
-        entries = category_entries(categories, unlabelled=False)
-        outputs.write(CATEGORIES_FILE, json.dumps({"categories": entries}, indent=1))
-
-
-_WRITERS = {"coco": _write_coco, "sa1b": _write_sa1b}
-STYLES = (*_WRITERS, "yolo")
-"""Formats of exports."""
-
-
-def _export_names(workspace: Workspace, begun: Release, style: str) -> Iterator[str]:
-    """Yield the names of the files that an export writes."""
-    yield from (CARD_FILE, REPORT_FILE)
-    if style == "coco":
-        yield COCO_FILE
-    elif style == "yolo":
-        yield from yolo_names(workspace.catalog.images.each(begun.dataset_id))
-    else:
-        if begun.categories_version:
-            yield CATEGORIES_FILE
-        yield from (f"sa_{i}.json" for i in workspace.catalog.images.ids(begun.dataset_id))
-
-
-def _count(counts: dict[str, Any], item: ReleasedImage) -> None:
-    counts["images"] += 1
-    counts["masks"] += len(item.masks)
-    for mask in item.masks:
-        for group, value in (("stages", str(mask.stage)), ("sources", str(mask.source))):
-            counts[group][value] = counts[group].get(value, 0) + 1
-        if mask.model and mask.model not in counts["models"]:
-            counts["models"].append(mask.model)

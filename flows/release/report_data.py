@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from engine.core.overlay import draw_masks
 from engine.core.records import Mask, Source, Stage
-from flows.release.report_html import Picture, Report, RoundRow, render_report
+from flows.release.figures import panels, write_pngs
+from flows.release.report_html import MISSING, Picture, Report, RoundRow, Sheet, render_report
 from flows.workspace.workspace import Workspace
 from storage.catalog import PEOPLE, AnnotatorKind, Image
 
 PICTURES_PER_GROUP = 4
 NAMED_CATEGORIES = 20
+SHEET_ROWS = 50
+"""Rows of a table at most."""
 
 
 def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], path: Path) -> Path:
@@ -24,7 +28,9 @@ def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], pa
         workspace: the workspace.
         dataset: name of the dataset.
         summary: `rounds` as `round_rows` returns them; optional `final`, `review`, `audit`,
-            `release`, `seconds`, and `categories`, the number of masks by name.
+            `release`, `seconds`, `categories`, the number of masks by name, and `without_images`,
+            ids of images that are not shown; `stats`, the `description` of a release, whose figures
+            are also written as PNG files beside the report.
         path: the file to write.
     """
     counts = workspace.masks.counts(("stage",), dataset=dataset)
@@ -32,13 +38,87 @@ def write_report(workspace: Workspace, dataset: str, summary: dict[str, Any], pa
         title="The open data engine",
         subtitle=f"dataset {dataset}: images in, three stages with retraining, masks out",
         rounds=[_row(row) for row in summary["rounds"]],
-        pictures=list(_pictures(workspace, dataset)),
+        pictures=list(_pictures(workspace, dataset, summary.get("without_images") or set())),
         facts=_facts(workspace, dataset, summary, sum(counts.values())),
         created_at=datetime.now(UTC),
         notes=[*_annotated_by(workspace, dataset), *_notes(summary)],
     )
+    if stats := summary.get("stats"):
+        report = _described(report, dataset, stats)
+        write_pngs(stats, path.parent)
     path.write_text(render_report(report), encoding="utf-8")
     return path
+
+
+def _described(report: Report, dataset: str, stats: dict[str, Any]) -> Report:
+    """Return a release's report: with its name, its own counts and its figures."""
+    facts = dict(report.facts) | {
+        "images": f"{stats['images']:,}",
+        "masks": f"{stats['masks']:,}",
+        "model versions": str(len(stats["models"])),
+    }
+    name = facts.pop("release")
+    return replace(
+        report,
+        title=name,
+        subtitle=f"Release of the dataset {dataset}, made by the open data engine",
+        facts=list(facts.items()),
+        panels=panels(stats),
+        sheets=list(_sheets(stats)),
+        findings=stats["findings"],
+        thin=stats["thin"],
+    )
+
+
+def _sheets(stats: dict[str, Any]) -> Iterable[Sheet]:
+    """Yield tables of where masks come from, and of what models and categories there are."""
+    total = max(stats["masks"], 1)
+    yield Sheet(
+        title="Where masks come from",
+        columns=("Stage", "Source", "Model", "Annotator", "Masks", "Share"),
+        rows=[
+            (
+                *(str(row[name] or MISSING) for name in ("stage", "source", "model", "annotator")),
+                *(f"{row['masks']:,}", f"{row['masks'] / total:.1%}"),
+            )
+            for row in stats["provenance"][:SHEET_ROWS]
+        ],
+    )
+    if stats["models"]:
+        yield Sheet(
+            title="Model versions that made masks",
+            columns=("Version", "Parent", "mIoU, 1 click", "mIoU, 3 clicks"),
+            rows=[
+                (
+                    *(row["version"], row["parent"] or MISSING),
+                    *(_score(row[name]) for name in ("miou_1_click", "miou_3_clicks")),
+                )
+                for row in stats["models"]
+            ],
+        )
+    if stats["categories"]:
+        yield Sheet(
+            title="Categories",
+            columns=("Category", "Masks", "Share"),
+            rows=[
+                (name, f"{count:,}", f"{count / total:.1%}")
+                for name, count in list(stats["categories"].items())[:SHEET_ROWS]
+            ],
+        )
+    splits = stats["images_by"]["split"]
+    yield Sheet(
+        title="Images",
+        columns=("Kind", "Images"),
+        rows=[
+            *((f"split {name}", f"{count:,}") for name, count in splits.items()),
+            *((name, f"{count:,}") for name, count in stats["images_by"]["status"].items()),
+            ("near-duplicates", f"{stats['near_duplicates']:,}"),
+        ],
+    )
+
+
+def _score(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3f}"
 
 
 def _row(row: dict[str, Any]) -> RoundRow:
@@ -147,17 +227,17 @@ def _audited(audit: dict[str, Any], level: float | str) -> str:
     return f"{share['estimate']:.1%} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
 
 
-def _pictures(workspace: Workspace, dataset: str) -> Iterable[Picture]:
+def _pictures(workspace: Workspace, dataset: str, without: set[int]) -> Iterable[Picture]:
     """Yield images with their masks: those without ground truth, then those of each stage."""
     truth = workspace.images_with_truth(dataset)
     automatic = _images_of(workspace, dataset, Stage.FULLY_AUTOMATIC)
-    photos = [image for image in automatic if image.id not in truth]
+    photos = [image for image in automatic if image.id not in truth | without]
     for image in photos[:PICTURES_PER_GROUP]:
         yield _picture(workspace, image, Stage.FULLY_AUTOMATIC)
     for stage in Stage:
         if stage == Stage.GROUND_TRUTH:
             continue
-        known = [i for i in _images_of(workspace, dataset, stage) if i.id in truth]
+        known = [i for i in _images_of(workspace, dataset, stage) if i.id in truth - without]
         for image in known[:PICTURES_PER_GROUP]:
             yield _picture(workspace, image, stage)
 

@@ -27,6 +27,7 @@ from storage.formats.images import write_jpeg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MISSING = "–"
 """Text for an unknown value."""
@@ -49,6 +50,8 @@ _COLORS = {
     "#010206": "var(--ink)",
 }
 _QUIET, _LINE, _FIRST, _SECOND, _CARD, _INK = _COLORS
+PAGE_COLORS = tuple(_COLORS)
+"""What figures are drawn in for `svg_of`: quiet, line, first, second, card, ink."""
 _LABELS = 9
 """Charts with up to this many rounds label every value, others the first and the last."""
 
@@ -84,6 +87,25 @@ class Picture:
     image_HWC: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A figure of `svg_of`; `hint` says how to read it, `summary` is its content as text."""
+
+    title: str
+    hint: str
+    summary: str
+    svg: Markup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sheet:
+    """A table; cells are text, the first column names the row."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """Contents of a report; lists are in display order."""
@@ -97,6 +119,13 @@ class Report:
     created_at: datetime
     """Time with a time zone; the report shows UTC."""
     notes: list[str]
+    panels: Sequence[Panel] = ()
+    """Figures of a release's masks."""
+    sheets: Sequence[Sheet] = ()
+    findings: Sequence[str] = ()
+    """Sentences beside the figures."""
+    thin: Sequence[str] = ()
+    """Sentences on what the release has too little of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,25 +280,29 @@ def _drawn(chart: _Chart, rounds: Sequence[RoundRow]) -> _Chart:
     """Return the chart with its SVG, or without if no value is known."""
     if not any(series.known for series in chart.series):
         return chart
-    import matplotlib  # slow to import
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # slow to import
 
-    # Text stays text; the salt makes ids unique per chart and equal in every run.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": chart.key}):
-        figure = Figure(figsize=(4.7, 2.35))
-        FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.085, 0.2, 0.885, 0.76))
-        _prepare(axes, chart, rounds)
-        known = [series for series in chart.series if series.known]
-        highest = max(known, key=lambda series: max(series.known))
-        for series in known:
-            _draw(axes, series, chart.digits, above=series is highest)
-        file = io.BytesIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    svg = Markup(_for_page(file.getvalue().decode()))  # noqa: S704 - text in it is escaped
+    figure = Figure(figsize=(4.7, 2.35))
+    axes = figure.add_axes((0.085, 0.2, 0.885, 0.76))
+    _prepare(axes, chart, rounds)
+    known = [series for series in chart.series if series.known]
+    highest = max(known, key=lambda series: max(series.known))
+    for series in known:
+        _draw(axes, series, chart.digits, above=series is highest)
+    svg = svg_of(figure, chart.key)
     return _Chart(chart.title, chart.hint, chart.digits, chart.series, svg)
+
+
+def svg_of(figure: Figure, key: str) -> Markup:
+    """A figure drawn in PAGE_COLORS as a part of the page. `key`: unique in the page."""
+    import matplotlib
+
+    file = io.BytesIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    # Text stays text; the salt makes ids unique per chart and equal in every run.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    return Markup(_for_page(file.getvalue().decode()))  # noqa: S704 - text in it is escaped
 
 
 def _prepare(axes: Axes, chart: _Chart, rounds: Sequence[RoundRow]) -> None:

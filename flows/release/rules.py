@@ -16,7 +16,8 @@ from engine.core.rle import RLE, iou_matrix
 
 REPEATED_IOU = 0.7
 """Default IoU with an earlier mask from which an automatic mask is a repeat."""
-RELEASED = (Stage.ASSISTED_MANUAL, Stage.SEMI_AUTOMATIC, Stage.FULLY_AUTOMATIC)
+RELEASED = tuple(map(str, (Stage.ASSISTED_MANUAL, Stage.SEMI_AUTOMATIC, Stage.FULLY_AUTOMATIC)))
+"""Stages whose masks are released."""
 
 
 class RulesError(DataEngineError):
@@ -32,7 +33,7 @@ class Rules:
         RulesError: a value is out of range or unknown.
     """
 
-    stages: tuple[str, ...] = tuple(map(str, RELEASED))
+    stages: tuple[str, ...] = RELEASED
     verdicts: Literal["not-rejected", "accepted"] = "not-rejected"
     """`accepted`: automatic masks need a reviewer's or a verifier's accept. Rejected masks are
     left out in any case."""
@@ -50,7 +51,7 @@ class Rules:
     """IoU, [0, 1], with a mask already in from which an automatic mask is left out."""
 
     def __post_init__(self) -> None:
-        known = set(map(str, RELEASED))
+        known = set(RELEASED)
         if not self.stages or (unknown := set(self.stages) - known):
             raise RulesError(
                 f"unknown stages {', '.join(sorted(unknown)) if self.stages else '(none)'}; "
@@ -68,8 +69,11 @@ class Rules:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Rules:
         """The rules that `as_json` returned."""
-        tuples = {name: tuple(values[name]) for name in ("stages", "categories") if name in values}
-        return cls(**{**values, **tuples})
+        merged: dict[str, Any] = dict(values)
+        for name in ("stages", "categories"):
+            if name in merged:
+                merged[name] = tuple(merged[name])
+        return cls(**merged)
 
     def as_json(self) -> dict[str, Any]:
         """The rules as JSON values, for the manifest."""
@@ -204,13 +208,13 @@ def without_repeats(rows: pa.Table, repeated_iou: float = REPEATED_IOU) -> pa.Ta
     sizes = [ordered.column(name).to_numpy() for name in ("height", "width")]
     counts = ordered.column("counts")
     kept: list[int] = []
-    for start, end in zip(starts, np.append(starts[1:], len(images))[: len(starts)], strict=True):
+    for start, end in zip(starts, np.append(starts[1:], len(images)), strict=False):
         coded = [
             RLE(size=(int(sizes[0][n]), int(sizes[1][n])), counts=counts[n].as_py())
             for n in range(start, end)
         ]
         mine = _kept(coded, automatic[start:end], repeated_iou)
-        kept += [start + index for index in mine]
+        kept += [int(start) + index for index in mine]
     return ordered.take(pa.array(kept, pa.int64()))
 
 

@@ -10,15 +10,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.core.batches import batches
+from engine.core.errors import DataEngineError
 from engine.verifier.model import load_verifier
 from flows.release.image_status import Status, image_statuses
 from flows.release.names import ReleasedNames
 from flows.release.rules import Judged, Rules, RulesError, accepted_rows, without_repeats
 from flows.stages.seen_masks import seen_runs
 from flows.workspace.workspace import Workspace
-from storage.catalog import Image, ModelKind, Release
+from storage.catalog import AnnotatorKind, Image, ModelKind, Release
 from storage.masks import SCHEMA, from_batch
 from storage.release_files import MASKS_SCHEMA
+
+
+class MaskSizeError(DataEngineError):
+    """An accepted mask does not have the size of its image. Nothing was released."""
+
 
 PAGE = 200
 """Images whose masks are chosen at once."""
@@ -46,10 +52,12 @@ def chosen_masks(
     """Yield a dataset's images, in order of id, with the masks that the rules accept.
 
     Raises:
+        MaskSizeError: an accepted mask does not fit its image.
         RulesError: a rule is about labels or a verifier that the dataset or workspace lacks.
     """
     wanted = _wanted_categories(rules, names)
     verdicts = workspace.catalog.verdicts
+    shown = _pseudonyms(workspace)
     accepted = verdicts.accepted_mask_ids(begun.dataset_id) if rules.verdicts == "accepted" else ()
     judged = Judged.of(verdicts.rejected_mask_ids(begun.dataset_id), accepted)
     status_of = image_statuses(workspace, begun)
@@ -62,9 +70,10 @@ def chosen_masks(
         current = pa.Table.from_batches(list(scanned), SCHEMA)
         stages = _stages(accepted_rows(current, everything, judged))
         rows = accepted_rows(current, rules, judged)
+        _check_sizes(page, rows)
         if rules.min_accept_probability is not None:
             rows = _trusted(workspace, begun, rules, rows)
-        rows = _labelled(rows, names)
+        rows = _labelled(_pseudonymous(rows, shown), names)
         if wanted is not None:
             rows = rows.filter(pc.is_in(rows.column("category_id"), wanted))
         yield Chosen(
@@ -72,6 +81,41 @@ def chosen_masks(
             [status_of(image.id, stages.get(image.id, ())) for image in page],
             without_repeats(rows, rules.repeated_iou),
         )
+
+
+def _check_sizes(images: list[Image], rows: pa.Table) -> None:
+    """Check that each mask has the size of its image; masks of other code may not."""
+    columns = (rows.column(name).to_numpy() for name in ("image_id", "height", "width"))
+    ids, heights, widths = columns
+    places = np.searchsorted([image.id for image in images], ids)
+    sizes = np.array([(image.height, image.width) for image in images])[places]
+    if wrong := np.flatnonzero((sizes[:, 0] != heights) | (sizes[:, 1] != widths)).tolist():
+        first = wrong[0]
+        height, width = sizes[first].tolist()
+        raise MaskSizeError(
+            f"mask {rows.column('mask_id')[first].as_py()} is {heights[first]} x {widths[first]} "
+            f"pixels, its image {ids[first]} is {height} x {width} ({len(wrong)} such masks near "
+            "it): reject them, or leave them out by a rule"
+        )
+
+
+def _pseudonyms(workspace: Workspace) -> dict[str, str]:
+    """Return what a release says of annotators: the ids of people, the names of the others."""
+    return {
+        one.name: f"annotator-{one.id}" if one.kind == AnnotatorKind.PERSON else one.name
+        for one in workspace.catalog.annotators.all()
+    }
+
+
+def _pseudonymous(rows: pa.Table, shown: dict[str, str]) -> pa.Table:
+    """The rows without names of people; an unknown annotator has none."""
+    column = rows.column("annotator").combine_chunks()
+    known = pc.index_in(column, pa.array(list(shown), pa.string()))
+    known = pc.if_else(pc.is_valid(column), known, None)  # no name is one of "nobody"
+    place = rows.schema.get_field_index("annotator")
+    return rows.set_column(
+        place, rows.schema.field(place), pa.array(list(shown.values()), pa.string()).take(known)
+    )
 
 
 def check_rules(workspace: Workspace, rules: Rules, names: ReleasedNames) -> None:

@@ -18,11 +18,10 @@ from storage.formats.coco_writer import category_entries
 from storage.formats.hf_parquet import ImageLoader
 from storage.formats.pages import Page
 from storage.outputs import Outputs
+from storage.release_files import CATEGORIES_FILE
 
 AGNOSTIC = "object"
 """The only category of a release without categories."""
-CATEGORIES_FILE = "categories.json"
-"""Beside SA-1B's files, in a dataset with categories."""
 SHARD_IMAGES = 1_000
 """Images of a shard: about 10,000 to 100,000 masks."""
 

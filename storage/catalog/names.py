@@ -15,7 +15,7 @@ MAX_BYTES = 200
 """Of a name in UTF-8."""
 MAX_DATASET_BYTES = 150
 """Of a dataset's name, from which its releases, models and schedules get theirs."""
-RESERVED = {"release": ("latest",)}
+RESERVED = {"release": ("latest", "create", "list", "show", "verify", "diff", "takedown")}
 """Names with a special meaning in commands, by kind."""
 
 

@@ -95,12 +95,12 @@ class Releases(Repository):
         return self._end(name, ReleaseState.DONE, card, key)
 
     def fail(self, name: str, error: str) -> Release:
-        """Record on a release's card why building it failed.
+        """Record on a release's card, beside its options, why building it failed.
 
         Raises:
             NotFoundError: no such release.
         """
-        return self._end(name, ReleaseState.FAILED, {"error": error})
+        return self._end(name, ReleaseState.FAILED, {**self.get(name).card, "error": error})
 
     def _end(
         self, name: str, state: ReleaseState, card: dict[str, Any], key: str | None = None

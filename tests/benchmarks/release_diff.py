@@ -53,7 +53,8 @@ print(json.dumps({"seconds": seconds, "peak_mib": peak, "masks": found["masks"]}
 
 def ellipses(rng: np.random.Generator) -> tuple[list[rle_codec.RLE], list[rle_codec.RLE]]:
     """Ellipses, and each a little larger."""
-    plain, grown = [], []
+    plain: list[rle_codec.RLE] = []
+    grown: list[rle_codec.RLE] = []
     for _ in range(SHAPES):
         radius = np.exp(rng.uniform(np.log(8), np.log(200), 2))
         centre = rng.uniform((0, 0), SIZE)

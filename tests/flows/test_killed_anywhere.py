@@ -24,7 +24,8 @@ from engine.simulation.scenes import generate_scene
 from engine.training.trainer import Trainer
 from flows.data.import_model import import_model
 from flows.data.ingest import ingest_folder
-from flows.release import release
+from flows.release import build, release
+from flows.release.checking import verified
 from flows.review.review import finish_if_submitted
 from flows.stages import fully_automatic
 from flows.stages.assisted_manual import run_assisted_manual
@@ -84,13 +85,17 @@ def _release(workspace: Workspace) -> None:
     release.release.fn(str(workspace.settings.root), "d", "d-1")
 
 
+FROZEN = ("images.parquet", "masks-00000.parquet", "stats.json", "README.md", "manifest.json")
+
+
 def _released(workspace: Workspace) -> None:
     found = workspace.catalog.releases.get("d-1")
     assert found.state == ReleaseState.DONE
     assert found.card["masks"] == 4
     assert {info.key for info in workspace.objects.list(f"{found.key}/")} == {
-        f"{found.key}/{name}" for name in release.FILES
+        f"{found.key}/{name}" for name in (*release.FILES, *FROZEN)
     }
+    assert verified(workspace, "d-1")["ok"]
 
 
 def _retrain(workspace: Workspace) -> None:
@@ -241,7 +246,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     sam, card = load_checkpoint(shipped_path(), "cpu")
     scenes = [generate_scene(31_000_000 + number, (64, 96)) for number in range(2)]
-    monkeypatch.setattr(release, "write_report", report)
+    monkeypatch.setattr(build, "write_report", report)
     monkeypatch.setattr(Trainer, "run", train)
     monkeypatch.setattr(SimulatedAnnotator, "annotate", annotate)
     monkeypatch.setattr(MaskGenerator, "generate", lambda self, pixels: [])

@@ -11,7 +11,7 @@ import pytest
 from engine.core.records import Source, Stage
 from flows.operations import doctor
 from flows.operations.sweep import sweep_workspace
-from flows.release import release
+from flows.release import build, release
 from flows.release.export import ExportOptions, export_release
 from flows.release.report_data import write_report
 from flows.workspace.settings import FILE_NAME
@@ -130,7 +130,7 @@ def test_a_release_that_breaks_off_has_failed_and_is_finished_when_asked_for_aga
             raise OSError("no space left on the device")
         path.write_text("report")
 
-    monkeypatch.setattr(release, "write_report", report)
+    monkeypatch.setattr(build, "write_report", report)
     with pytest.raises(OSError, match="no space"):
         release.release.fn(root, "d", "d-1")
     assert catalog.releases.get("d-1").state == ReleaseState.FAILED

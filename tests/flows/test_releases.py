@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,17 @@ from typer.testing import CliRunner
 from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
 from flows.cli.main import app
+from flows.release import build
 from flows.release import release as module
+from flows.release.export import export_release
 from flows.release.freeze import needed_files
-from flows.release.release import NothingToReleaseError, export_release
+from flows.release.release import NothingToReleaseError
 from flows.release.rules import Options, Rules, RulesError
+from flows.release.selection import MaskSizeError
 from flows.workspace import progress
-from storage.catalog import AlreadyExistsError, ReleaseState, RunKind
+from storage.catalog import AlreadyExistsError, NewImage, ReleaseState, RunKind
 from storage.objects import ObjectStore
+from storage.outputs import OutputExistsError
 from storage.release_files import Manifest, ReleaseFileError, tree_sum
 from tests.annotation.site import Site, make_site
 
@@ -34,6 +39,12 @@ from tests.annotation.site import Site, make_site
 def _quiet() -> Iterator[None]:
     yield
     progress.use(progress.Silent())
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch, whole: Site) -> None:
+    """Reports of all releases but the first are not drawn, which takes a second each."""
+    monkeypatch.setattr(build, "write_report", lambda w, d, s, path: path.write_text("report"))
 
 
 def made(site: Site, name: str, **rules: Any) -> dict[str, Any]:
@@ -152,7 +163,7 @@ def test_rules_that_cannot_hold_are_refused_before_anything_is_begun(site: Site)
         {"repeated_iou": 0.0},
     ):
         with pytest.raises(RulesError):
-            Rules(**wrong)  # type: ignore[arg-type]
+            Rules(**wrong)
     with pytest.raises(RulesError, match="no categories"):
         made(site, "labelled", labelled_only=True)
     with pytest.raises(RulesError, match="no verifier is current"):
@@ -183,8 +194,9 @@ def test_the_card_has_a_head_that_hugging_face_reads(site: Site) -> None:
     assert head["size_categories"] == ["n<1K"]
     assert head["annotations_creators"] == ["machine-generated", "crowdsourced"]
     card = DatasetCard(text)
-    assert card.data.license == "unknown"
-    assert card.data.configs[0]["data_files"] == "masks-*.parquet"
+    known = card.data.to_dict()  # type: ignore[no-untyped-call]
+    assert known["license"] == "unknown"
+    assert known["configs"][0]["data_files"] == "masks-*.parquet"
     assert "9 masks on 3 images" in card.text
 
 
@@ -312,6 +324,18 @@ def test_a_full_disk_leaves_no_release_and_names_the_file(
     assert made(site, "full")["masks"] == 9
 
 
+def test_a_mask_of_another_size_than_its_image_is_named(site: Site) -> None:
+    dataset = site.workspace.catalog.datasets.get_or_create("sizes")
+    row = NewImage(sha256="e" * 64, key="images/0.png", file_name="s.png", height=99, width=77)
+    (image,) = site.workspace.catalog.images.add_many(dataset.id, [row]).ids
+    (mask,) = site.mask_rows(0, "sizes", Source.AUTOMATIC, Stage.FULLY_AUTOMATIC, limit=1)
+    mask = replace(mask, image_id=image, dataset="sizes", mask_id=f"sizes/{image}/0")
+    commit(site, [mask], "sizes")
+    with pytest.raises(MaskSizeError, match=rf"sizes/{image}/0 is 160 x 224 .* is 99 x 77"):
+        module.release.fn(str(site.workspace.settings.root), "sizes", "s-1", None)
+    assert site.workspace.catalog.releases.get("s-1").state == ReleaseState.FAILED
+
+
 # Two releases
 
 
@@ -361,3 +385,55 @@ def test_diff_refuses_releases_of_different_datasets(site: Site) -> None:
     )
     result = CliRunner().invoke(app, ["release", "diff", "d-1", "o-1"])
     assert "different datasets" in str(result.exception)
+
+
+# The description
+
+
+def test_stats_describe_a_release_beside_sa_1b(site: Site, tmp_path: Path) -> None:
+    found = run("stats", "d-1")
+    assert (found["masks"], found["images"]) == (9, 3)
+    assert (found["per_image"]["mean"], found["per_image"]["counts"][0]) == (3.0, 3)
+    assert {(row["source"], row["masks"]) for row in found["provenance"]} == {
+        ("annotator", 1),
+        ("automatic", 8),
+    }
+    assert sum(map(sum, found["centres"])) == sum(found["size"]["counts"]) == 9
+    assert found["sa_1b"]["masks_per_image"] == 100
+    assert any("SA-1B has about 100" in line for line in found["findings"])
+    assert any(line.startswith("No audit") for line in found["thin"])
+    assert any(line.startswith("Small: 9 masks on 3 images") for line in found["thin"])
+    out = tmp_path / "report.html"
+    told = CliRunner().invoke(app, ["stats", "d-1", "--out", str(out)], catch_exceptions=False)
+    assert "beside SA-1B" in told.stdout
+    page = out.read_text()
+    for title in ("Masks per image", "Relative mask size", "Concavity by size", "What is thin"):
+        assert title in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    out.write_text("mine")
+    refused = CliRunner().invoke(app, ["stats", "d-1", "--out", str(out)])
+    assert isinstance(refused.exception, OutputExistsError)
+    assert out.read_text() == "mine"
+
+
+def test_the_card_shows_figures_that_lie_beside_it(site: Site) -> None:
+    release = site.workspace.catalog.releases.get("d-1")
+    store = site.workspace.objects
+    text = store.get(f"{release.key}/README.md").decode()
+    shown = re.findall(r"!\[[^\]]+\]\((figure-[\w-]+\.png)\)", text)
+    assert len(shown) == 6
+    for name in shown:
+        assert store.get(f"{release.key}/{name}").startswith(b"\x89PNG")
+    assert "- Small: 9 masks on 3 images." in text
+
+
+def test_a_release_names_no_person(site: Site) -> None:
+    people = site.workspace.catalog.annotators.get_or_create("Ada Lovelace")
+    drawn = site.mask_rows(2, "ada", Source.ANNOTATOR, Stage.SEMI_AUTOMATIC, limit=1)
+    commit(site, [replace(drawn[0], annotator="Ada Lovelace", mask_id="hers")], "ada")
+    made(site, "hers", stages=("semi_automatic",))
+    release = site.workspace.catalog.releases.get("hers")
+    rows = pq.read_table(needed_files(site.workspace, release).path("masks-00000.parquet"))
+    assert rows.column("annotator").to_pylist() == [f"annotator-{people.id}"]
+    for info in site.workspace.objects.list(f"{release.key}/"):
+        assert b"Lovelace" not in site.workspace.objects.get(info.key)

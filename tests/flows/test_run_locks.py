@@ -18,7 +18,7 @@ from engine.core.records import Source, Stage
 from engine.evaluation.bootstrap import ByImage
 from flows.deploy import prefect_flows
 from flows.loop import advance, data_engine
-from flows.release import release
+from flows.release import build, release
 from flows.review import rescore, review
 from flows.stages import annotation_round, assisted_manual, fully_automatic, semi_automatic
 from flows.stages.rounds import context_of, open_round
@@ -95,7 +95,7 @@ def _plain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (data_engine, review):
         monkeypatch.setattr(module, "wait_for_people", people_needed)
     monkeypatch.setattr(rescore, "disagreements", lambda w, m, sample: sample)
-    monkeypatch.setattr(release, "write_report", lambda w, d, s, path: path.write_text(str(s)))
+    monkeypatch.setattr(build, "write_report", lambda w, d, s, path: path.write_text(str(s)))
     monkeypatch.setattr(retrain, "_train", train)
     nothing = HeldOut({"masks": 0}, cast("ByImage", None))
     monkeypatch.setattr(retrain, "held_out", lambda *_: [nothing, nothing])

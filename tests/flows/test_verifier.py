@@ -21,6 +21,10 @@ from flows.cli.main import app
 from flows.cli.verifier import print_route, print_training
 from flows.data.ingest import ingest_folder
 from flows.page.actions import WorkspaceActions
+from flows.release.freeze import needed_files
+from flows.release.release import release
+from flows.release.rules import Options, Rules
+from flows.release.selection import current_verifier_version
 from flows.review.review import finish_review, queue_review, start_review
 from flows.review.verifier_routing import RouteError, RouteOptions, route_dataset
 from flows.review.verifier_training import NoVerifierError, run_training
@@ -149,6 +153,28 @@ def route(workspace: Workspace, *, dry_run: bool = False, precision: float = 0.8
     return route_dataset(workspace, dataset, options, dry_run=dry_run)
 
 
+def _a_release_asks_it(workspace: Workspace) -> None:
+    """Rules about the verifier's probability, and about accepts, leave the bad masks out."""
+    released = {}
+    for name, rules in (
+        ("all", Rules(repeated_iou=1.0)),
+        ("sure", Rules(repeated_iou=1.0, min_accept_probability=0.5)),
+        ("accepted", Rules(repeated_iou=1.0, verdicts="accepted")),
+    ):
+        options = Options(rules=rules).as_json()
+        release.fn(str(workspace.settings.root), "d", name, options)
+        files = needed_files(workspace, workspace.catalog.releases.get(name))
+        found = files.masks(["mask_id"], first=0, last=2**62)
+        released[name] = set(found.column("mask_id").to_pylist())
+        assert files.manifest.rules["verifier"] == (
+            current_verifier_version(workspace) if name == "sure" else None
+        )
+    accepted = workspace.catalog.verdicts.accepted_mask_ids(1)
+    assert released["accepted"] == released["all"] & accepted
+    assert released["sure"] < released["all"]
+    assert sum(map(is_good, released["sure"])) >= 0.8 * len(released["sure"])
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_a_trained_verifier_judges_what_it_is_sure_of_and_people_get_the_rest(
     made: Workspace, capsys: pytest.CaptureFixture[str]
@@ -172,6 +198,7 @@ def test_a_trained_verifier_judges_what_it_is_sure_of_and_people_get_the_rest(
     assert rejected
     assert sum(map(is_good, accepted)) >= 0.8 * len(accepted)
     assert sum(map(is_good, rejected)) <= 0.2 * len(rejected)
+    _a_release_asks_it(made)
     asked = made.catalog.verdicts.waiting_mask_ids(1)
     assert len(asked) == done["asked"]
     assert accepted | rejected | asked == ids_of(made, others)

@@ -46,7 +46,9 @@ def _exists(line: str) -> bool:
     while (commands := getattr(command, "commands", {})) and words and words[0] in commands:
         command = commands[words.pop(0)]
     if commands and words and not words[0].startswith("-"):
-        return words[0] in ("...", "…")
+        if (default := getattr(command, "default_command", None)) is None:
+            return words[0] in ("...", "…")
+        command = commands[default]
     known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
     options = {word.partition("=")[0] for word in words if word.startswith("--")}
     return options <= known | {"--help"}

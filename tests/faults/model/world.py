@@ -25,7 +25,7 @@ from engine.core.rle import RLE
 from flows.loop import advance, data_engine
 from flows.loop.advance import run_drained
 from flows.prefect_api import events
-from flows.release import release
+from flows.release import build
 from flows.stages import embeddings, fully_automatic, semi_automatic
 from flows.workspace import logs, retry, run_lock
 from flows.workspace.setting_sections import OperationsSettings
@@ -245,7 +245,7 @@ def make_quick(patch: pytest.MonkeyPatch) -> Callable[[World], None]:
         (data_engine, "fully_automatic", fully_automatic.fully_automatic.fn),
         (data_engine, "held_out_scores", lambda *given: {}),
         (advance, "data_engine", data_engine.data_engine.fn),
-        (release, "write_report", report),
+        (build, "write_report", report),
         (logs, "configure", lambda settings: None),
         (events, "emit", lambda *given, **more: False),
     ):

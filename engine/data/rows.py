@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from pyarrow import fs
-from pycocotools import mask as coco_mask
+
+from engine.core.run_lengths import masks_in_boxes
 
 Target = dict[str, Any]
 Sample = tuple[torch.Tensor, Target]
@@ -109,7 +110,8 @@ def decoded(row: dict[str, Any], *, keep_unlabelled: bool) -> Sample:
         `iscrowd` int64 (N,) of zeros, `image_id` int.
 
     Raises:
-        ValueError: the image's bytes cannot be decoded, or have another size than the masks.
+        ValueError: the image's bytes cannot be decoded, or have another size than the masks; or a
+            mask is damaged.
     """
     image = cv2.imdecode(np.frombuffer(row["image"]["bytes"], np.uint8), cv2.IMREAD_COLOR)
     size = (row["height"], row["width"])
@@ -120,9 +122,9 @@ def decoded(row: dict[str, Any], *, keep_unlabelled: bool) -> Sample:
     chosen = np.arange(len(labels)) if keep_unlabelled else np.flatnonzero(labels)
     boxes = np.array(objects["bbox"], np.int64).reshape(-1, 4)[chosen]
     boxes[:, 2:] += boxes[:, :2]
-    counts = [objects["counts"][index] for index in chosen]
+    counts = [objects["counts"][index].encode() for index in chosen]
     target = {
-        "masks": torch.from_numpy(_masks(counts, boxes, size)),
+        "masks": torch.from_numpy(masks_in_boxes(counts, boxes, size)),
         "boxes": torch.from_numpy(boxes.astype(np.float32)),
         "labels": torch.from_numpy(labels[chosen]),
         "area": torch.from_numpy(np.array(objects["area"], np.int64)[chosen]),
@@ -131,16 +133,6 @@ def decoded(row: dict[str, Any], *, keep_unlabelled: bool) -> Sample:
     }
     planes = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(planes)), target
-
-
-def _masks(counts: list[str], boxes_xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Masks as bool (N, H, W). COCO's code decodes them column by column; only their boxes are
-    turned, which is most of the work."""
-    out = np.zeros((len(counts), *size), bool)
-    for plane, text, (x0, y0, x1, y1) in zip(out, counts, boxes_xyxy.tolist(), strict=True):
-        columns = coco_mask.decode({"size": list(size), "counts": text}).T
-        plane[y0:y1, x0:x1] = columns[x0:x1, y0:y1].T
-    return out
 
 
 def _files(filesystem: fs.FileSystem, root: str, split: str) -> list[str]:

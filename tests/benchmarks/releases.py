@@ -44,7 +44,6 @@ import pyarrow as pa
 from storage.formats.coco_writer import CocoWriter
 from storage.formats.pages import pages
 from storage.release_files import IMAGES_FILE
-from tests.benchmarks import release_reading as reading
 from tests.benchmarks.made_release import (
     PER_IMAGE,
     SHAPES,
@@ -302,6 +301,8 @@ def measure_import(folder: Path, release: Path, masks: int) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All chosen measurements."""
+    from tests.benchmarks import release_reading as reading  # torch, which exports do not need
+
     chosen = arguments.only.split(",")
     found: dict[str, Any] = {"masks": arguments.masks}
     release = folder / "release"

@@ -219,6 +219,7 @@ def test_polygons_of_coco_fill_holes_and_nothing_else(
             )
 
 
+@pytest.mark.release_test
 def test_hugging_faces_datasets_reads_the_parquet_export(
     site: tuple[Workspace, Release], true: Shapes, tmp_path: Path
 ) -> None:

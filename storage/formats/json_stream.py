@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 22
+_ENDS = (*" \t\n\r,]}:",)
+"""Characters that end a number."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -98,7 +100,8 @@ class _Reader:
             except RecursionError as error:
                 raise JsonStreamError("nested too deeply to be annotations") from error
             else:
-                if end < len(self._text) or not self._more():  # a number may go on
+                # The rest of a number may not be read yet, nor what follows "1.".
+                if self._text[end : end + 1] in _ENDS or not self._more():
                     begin_byte = self._byte_of(self._place)
                     self._place = end
                     return value, begin_byte, self._byte_of(end)

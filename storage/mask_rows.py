@@ -64,7 +64,7 @@ def to_batch(masks: Iterable[Mask]) -> pa.RecordBatch:
     for mask in checked:
         for fault in _faults(mask):
             raise ValueError(f"mask {mask.mask_id!r}: {fault}")
-    return pa.RecordBatch.from_pydict(_columns(checked), schema=SCHEMA)
+    return pa.RecordBatch.from_pydict(columns_of(checked), schema=SCHEMA)
 
 
 def from_batch(batch: pa.RecordBatch | pa.Table) -> list[Mask]:
@@ -140,7 +140,7 @@ def _inside(box_xyxy: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
     return 0 <= x0 <= x1 <= size[1] and 0 <= y0 <= y1 <= size[0]
 
 
-def _columns(masks: Sequence[Mask]) -> dict[str, list[Any]]:
+def columns_of(masks: Sequence[Mask]) -> dict[str, list[Any]]:
     """The masks' values by column."""
     columns: dict[str, list[Any]] = {
         name: [getattr(mask, name) for mask in masks]
@@ -175,7 +175,7 @@ def _xyxy(name: str, row: dict[str, Any]) -> tuple[int, int, int, int]:
 
 
 def _mask(row: dict[str, Any]) -> Mask:
-    """The mask of a row's values by column; the inverse of `_columns`."""
+    """The mask of a row's values by column; the inverse of `columns_of`."""
     return Mask(
         mask_id=row["mask_id"],
         image_id=row["image_id"],

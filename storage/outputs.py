@@ -16,7 +16,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from engine.core.errors import DataEngineError
 from storage.keys import MAX_SEGMENT_BYTES
@@ -32,12 +32,31 @@ class OutputExistsError(DataEngineError):
     folder or name; nothing was changed."""
 
 
+class Outputs(Protocol):
+    """A place of the user to write files into: an OutputFolder, or `storage.s3_outputs`."""
+
+    def is_ours(self, name: str, of: str | None = None) -> bool:
+        """Whether we wrote the file, from the source `of` if one is given."""
+
+    def refuse_others(self, names: Iterable[str]) -> None:
+        """Check that these names are free or ours; raises OutputExistsError."""
+
+    def writing(self, name: str, of: str = "") -> contextlib.AbstractContextManager[Path]:
+        """A temporary path to write the content to; the file appears when the block ends."""
+
+    def write(self, name: str, content: bytes | str, of: str = "") -> object:
+        """Write one file."""
+
+
 class OutputFolder:
     """A user's folder to write files into, made with the first file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known = _read_list(folder)
+
+    def __str__(self) -> str:
+        return str(self.folder)
 
     def is_ours(self, name: str, of: str | None = None) -> bool:
         """Whether we wrote the file with its current content.

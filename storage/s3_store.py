@@ -87,6 +87,26 @@ class S3Store:
 
         replace(path, copy)
 
+    def replace(self, key: str, path: Path, marks: dict[str, str]) -> None:
+        """Write or replace an object of any size from a local file, with marks (ASCII) that
+        `marks_of` returns. Objects of the workspace are never replaced: this is for exports.
+
+        Raises:
+            OSError: the local file cannot be read.
+        """
+        with _s3_errors(key):
+            extra = {"Metadata": marks}
+            self._client.upload_file(str(path), self.bucket, self._key(key), ExtraArgs=extra)
+
+    def marks_of(self, key: str) -> dict[str, str]:
+        """The marks with which the object was written.
+
+        Raises:
+            ObjectNotFoundError: no object has this key.
+        """
+        with _s3_errors(key):
+            return self._client.head_object(Bucket=self.bucket, Key=self._key(key))["Metadata"]
+
     def exists(self, key: str) -> bool:
         try:
             self.size(key)

@@ -29,7 +29,7 @@ app = typer.Typer(rich_markup_mode="markdown")
     epilog=example(
         "dataengine ingest photos/ --dataset photos",
         "dataengine ingest nuclei/images --coco nuclei/instances.json --dataset nuclei",
-        "dataengine ingest done/ --coco done.json --annotations-as masks --dataset photos",
+        "dataengine ingest done/ --annotations tasks.json --annotations-as masks --dataset photos",
     ),
 )
 def ingest(
@@ -38,6 +38,14 @@ def ingest(
     coco: Annotated[
         Path | None, typer.Option(help="COCO instance annotations, the ground truth of the images.")
     ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Annotations of other tools, a file or folder (docs/formats.md)."),
+    ] = None,
+    form: Annotated[
+        Literal["auto", "coco", "sa1b", "yolo", "label-png", "cvat", "label-studio", "labelme"],
+        typer.Option("--format", help="Format of --annotations."),
+    ] = "auto",
     held_out: Annotated[
         float | None, typer.Option(min=0, max=0.99, help="Share of images never trained on.")
     ] = None,
@@ -67,13 +75,18 @@ def ingest(
         raise typer.BadParameter(f"{folder} is not a folder", param_hint="FOLDER")
     if coco is not None and not coco.is_file():
         raise typer.BadParameter(f"{coco} is not a file", param_hint="--coco")
+    if coco is not None and annotations is not None:
+        raise typer.BadParameter("give one of --coco and --annotations")
+    if annotations is not None and not annotations.exists():
+        raise typer.BadParameter(f"{annotations} does not exist", param_hint="--annotations")
+    given_file = coco or annotations
     given = {
         "--replace-annotations": replace_annotations,
         "--annotations-as": annotations_as != "truth",
     }
     for option, is_given in given.items():
-        if is_given and coco is None:
-            raise typer.BadParameter("give the annotations with --coco", param_hint=option)
+        if is_given and given_file is None:
+            raise typer.BadParameter("give them with --coco or --annotations", param_hint=option)
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.data.ingest import ingest as flow
         from flows.data.ingest import path_as_parameter
@@ -82,12 +95,13 @@ def ingest(
             str(workspace.settings.root),
             dataset,
             path_as_parameter(folder),
-            path_as_parameter(coco) if coco else None,
+            path_as_parameter(given_file) if given_file else None,
             held_out,
             crowds=crowds,
             frame=frame,
             replace_annotations=replace_annotations,
             annotations_as=annotations_as,
+            annotation_format="coco" if coco else form,
         )
     if as_json:
         print_json(report)

@@ -372,13 +372,21 @@ def _print_statuses(counts: dict[str, Any]) -> None:
     rich_help_panel=RELEASES,
     epilog=example(
         "dataengine export latest --format coco --out out/",
-        "dataengine export latest --format yolo --out photos-yolo/",
+        "dataengine export latest --format yolo --out photos-yolo/ --splits 0.8,0.1,0.1",
+        "dataengine export photos-1 --format parquet --out s3://bucket/photos-1",
     ),
 )
 def export(
     name: Annotated[str, typer.Argument(help="A release, or `latest`.")] = "latest",
-    style: Annotated[str, typer.Option("--format", help="coco, sa1b or yolo.")] = "coco",
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
+    style: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="coco, lvis, sa1b, yolo, label-png, webdataset, parquet (Hugging Face), cvat or "
+            "label-studio: docs/formats.md.",
+        ),
+    ] = "coco",
+    out: Annotated[str, typer.Option(help="Folder to write to, or s3://bucket/prefix.")] = "out",
     dataset: Annotated[
         str | None,
         typer.Option(help="Dataset of the latest release; required if several."),
@@ -387,32 +395,69 @@ def export(
         bool,
         typer.Option("--all-images", help="Include images neither annotated nor generated."),
     ] = False,
+    splits: Annotated[
+        str | None,
+        typer.Option(help="Shares of train, val and test, such as 0.8,0.1,0.1; kept for good."),
+    ] = None,
+    split_by: Annotated[
+        Literal["image", "folder"],
+        typer.Option(help="What is in one split as a whole: an image, or a folder of images."),
+    ] = "image",
+    polygons: Annotated[
+        bool, typer.Option("--polygons", help="coco, lvis: polygons, which lose holes.")
+    ] = False,
+    tars: Annotated[bool, typer.Option("--tars", help="sa1b: tars of 1,000 images.")] = False,
+    image_root: Annotated[
+        str, typer.Option(help="label-studio: what its addresses of images begin with.")
+    ] = "/data/local-files/?d=",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a release and its report into a folder. `latest` makes a first release if the dataset
-    has none."""
-    with in_workspace(as_json, orchestrated=True) as workspace:
-        from flows.release.release import export_release, release_to_export
+    """Write a release into a folder or S3. `latest` makes a first release if the dataset has none.
 
+    Files that are there already are replaced only if this command wrote them. Repeated after a
+    stop, it goes on with shards and images that are not written yet.
+    """
+    with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
+        from flows.release.export import ExportOptions, export_release
+        from flows.release.release import release_to_export
+        from flows.release.splits import SplitPlan
+
+        options = ExportOptions(
+            all_images=all_images,
+            polygons=polygons,
+            tars=tars,
+            splits=None if splits is None else SplitPlan.parse(splits, split_by),
+            image_root=image_root,
+        )
         chosen = release_to_export(workspace, name, dataset)
         with for_people():
-            counts = export_release(workspace, chosen, out, style, all_images=all_images)
+            counts = export_release(workspace, chosen, out, style, options)
     if as_json:
-        print_json({"release": chosen.name, "folder": str(out), **counts})
+        print_json({"release": chosen.name, "folder": out, **counts})
     else:
-        console.print(f"{counts['masks']} masks of {counts['images']} images are in {out}")
-        _print_statuses(counts)
-        if "yolo" in counts:
-            _print_yolo(counts["yolo"])
+        _print_export(counts, style, out)
 
 
-def _print_yolo(counts: dict[str, int]) -> None:
-    """Print what polygons could not show."""
-    told = (
-        f"{counts['polygons']} polygons on {counts['train']} images to train on and "
-        f"{counts['val']} held out; lost: {counts['lost_holes']} holes, {counts['lost_pieces']} "
-        f"further pieces; left out: {counts['without_category']} masks without a category"
-    )
+def _print_export(counts: dict[str, Any], style: str, out: str) -> None:
+    """Print what was written, and what the format cannot show."""
+    told = f"{counts['masks']} masks of {counts['images']} images are in {out}"
+    if parts := [f"{images} {split}" for split, images in counts.get("splits", {}).items()]:
+        told += f" ({', '.join(parts)})"
     console.print(told, markup=False, soft_wrap=True)
-    if not counts["val"]:
+    _print_statuses(counts)
+    own = counts[style]
+    lost = [f"{own[name]} {text}" for name, text in _LOSSES.items() if own.get(name)]
+    if lost:
+        console.print(f"{style} cannot show: {', '.join(lost)}", markup=False, soft_wrap=True)
+    if style == "yolo" and not counts["splits"].get("val"):
         console.print("no image is held out: `val` in data.yaml names the training images")
+
+
+_LOSSES = {
+    "lost_holes": "holes",
+    "lost_pieces": "further pieces of masks",
+    "hidden_pixels": "pixels of masks under smaller ones",
+    "hidden_masks": "masks entirely under others",
+    "without_category": "masks without a category (left out)",
+}
+"""Counts of a format that say what it lost, in words."""

@@ -29,6 +29,7 @@ from flows.workspace.run_lock import tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import NewImage, RunKind, Split, new_id
+from storage.formats.annotation_files import AnnotationFormat
 from storage.formats.coco_annotations import Conventions, Crowds, Picture
 from storage.formats.folders import as_text
 from storage.formats.frames import Frame
@@ -52,6 +53,7 @@ def ingest(
     frame: str = "auto",
     replace_annotations: bool = False,
     annotations_as: str = "truth",
+    annotation_format: str = "coco",
 ) -> dict[str, Any]:
     """Prefect flow around `ingest_folder`; takes paths as `path_as_parameter` returns them."""
     report = ingest_folder(
@@ -63,6 +65,7 @@ def ingest(
         conventions=Conventions(Crowds(crowds), Frame(frame)),
         replace_annotations=replace_annotations,
         annotations_as=AnnotationsAs(annotations_as),
+        form=AnnotationFormat(annotation_format),
     )
     return report.as_dict()
 
@@ -89,6 +92,7 @@ def ingest_folder(
     conventions: Conventions | None = None,
     replace_annotations: bool = False,
     annotations_as: AnnotationsAs = AnnotationsAs.TRUTH,
+    form: AnnotationFormat = AnnotationFormat.COCO,
 ) -> IngestReport:
     """Add a folder's images to a dataset; a repeated ingest adds only new ones.
 
@@ -96,18 +100,19 @@ def ingest_folder(
         workspace: the workspace.
         dataset: name of the dataset; created if missing.
         folder: searched recursively.
-        coco: instance annotations; their categories join those of the dataset.
+        coco: annotations, of the format `form`; their categories join those of the dataset.
         held_out: share of the images that is never trained on; None: the workspace's setting.
         conventions: how to read what COCO leaves to the tool that wrote the annotations.
         replace_annotations: replace an image's annotations from an earlier ingest, which stay in
             the table's history.
         annotations_as: what the annotations are; the ground truth of the images by default.
+        form: the format of the annotations.
 
     Raises:
         NotADirectoryError: the folder does not exist.
-        BadAnnotationsError: the COCO file is invalid.
+        BadAnnotationsError: the annotations are invalid.
     """
-    found = scan_folder(folder, coco, conventions)
+    found = scan_folder(folder, coco, conventions, form)
     if found.truth is not None:
         usable_names(found.truth, _categories(workspace, dataset))
     row = workspace.catalog.datasets.get_or_create(dataset)
@@ -119,6 +124,7 @@ def ingest_folder(
             "folder": as_text(folder.resolve()),
             "coco": as_text(coco) if coco else None,
             "annotations_as": str(annotations_as),
+            "annotation_format": str(form),
         },
         code_version=code_version(),
     )

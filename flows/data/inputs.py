@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.formats.coco import CocoDataset, read_coco
+from storage.formats.annotation_files import AnnotationFormat, read_annotations
+from storage.formats.coco import CocoDataset
 from storage.formats.coco_annotations import Conventions, Problem
 from storage.formats.folders import UNREADABLE, as_text, list_images
 
@@ -108,14 +109,17 @@ class Input:
 
 
 def scan_folder(
-    folder: Path, coco: Path | None = None, conventions: Conventions | None = None
+    folder: Path,
+    coco: Path | None = None,
+    conventions: Conventions | None = None,
+    form: AnnotationFormat = AnnotationFormat.COCO,
 ) -> Input:
     """List a folder's images and read their annotations, without opening an image.
 
     Raises:
         NotADirectoryError: the folder does not exist.
-        OSError: the folder or the COCO file cannot be read.
-        BadAnnotationsError: the COCO file is invalid.
+        OSError: the folder or the annotations cannot be read.
+        BadAnnotationsError: the annotations are invalid.
     """
     passed_over, unreadable = PassedOver(), list[str]()
 
@@ -128,10 +132,13 @@ def scan_folder(
             unreadable.append(name)
 
     files = list(list_images(folder, skip))
+    if coco is not None and coco.is_dir() and not coco.resolve().samefile(folder):
+        inside = coco.resolve()  # label images are no images
+        files = [path for path in files if not path.resolve().is_relative_to(inside)]
     names = [as_text(path.relative_to(folder)) for path in files]
     truth = None
     if coco is not None:
-        truth = read_coco(coco, names, folder=folder, conventions=conventions)
+        truth = read_annotations(coco, form, names, folder=folder, conventions=conventions)
         passed_over.add_all(as_text(Path(coco.name)), truth.problems)
     return Input(files, names, truth, passed_over, unreadable)
 

@@ -17,6 +17,7 @@ from typing import Any
 from flows.operations.status import round_rows
 from flows.release.dataset_card import CARD_NAME, render_card
 from flows.release.description import description
+from flows.release.export import export_release
 from flows.release.figures import figures
 from flows.release.freeze import (
     Content,
@@ -29,7 +30,7 @@ from flows.release.freeze import (
 from flows.release.image_names import ImageNames
 from flows.release.names import ReleasedNames, pinned_names
 from flows.release.privacy import Blurring
-from flows.release.release import FILES, REPORT_FILE, NothingToReleaseError, export_release
+from flows.release.release import FILES, REPORT_FILE, NothingToReleaseError
 from flows.release.report_data import write_report
 from flows.release.rules import Options, RulesError
 from flows.release.selection import check_rules, chosen_masks, current_verifier_version

@@ -134,7 +134,7 @@ def write_frozen(
     ):
         for part in content.chosen:
             masks.write(part.rows)
-            rows = _image_rows(part, content.names)
+            rows = image_rows(part, content.names)
             if content.pictures is not None:
                 for image, row in zip(part.images, rows, strict=True):
                     if found := content.pictures.blur(image, folder):
@@ -149,7 +149,8 @@ def write_frozen(
     return MaskFiles([*written, *masks.names], folder.joinpath)
 
 
-def _image_rows(part: Chosen, names: ImageNames) -> list[dict[str, Any]]:
+def image_rows(part: Chosen, names: ImageNames) -> list[dict[str, Any]]:
+    """Return the rows of IMAGES_SCHEMA of some images."""
     counts = part.counts()
     return [
         {

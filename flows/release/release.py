@@ -12,23 +12,18 @@ generated, and count the others.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from prefect import flow
 
-from engine.core.categories import CategoryList
 from engine.core.errors import DataEngineError
 from engine.core.records import Mask
 from flows.release.freeze import (
-    KeptNames,
     stored_files,
 )
-from flows.release.image_names import ImageNames
 from flows.release.image_status import Status
 from flows.release.names import ReleasedNames
 from flows.release.rules import Rules
@@ -36,21 +31,15 @@ from flows.release.selection import (
     PAGE,
     chosen_masks,
 )
-from flows.release.yolo import write_yolo, yolo_names
-from flows.workspace import progress
 from flows.workspace.workspace import Workspace, open_workspace
-from storage import layout
 from storage.catalog import (
     Image,
     NotFoundError,
     Release,
     ReleaseState,
 )
-from storage.formats.coco_writer import CocoWriter, category_entries
-from storage.formats.sa1b import write_sa1b
 from storage.masks import from_batch
-from storage.outputs import OutputFolder
-from storage.release_files import CATEGORIES_FILE, MaskFiles
+from storage.release_files import MaskFiles
 
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
 FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
@@ -194,145 +183,3 @@ def _check_not_erased(found: Release) -> Release:
             "were erased; make another one with `dataengine release NAME`"
         )
     return found
-
-
-def export_release(
-    workspace: Workspace,
-    begun: Release,
-    folder: Path,
-    style: str,
-    *,
-    all_images: bool = False,
-    source: MaskFiles | None = None,
-) -> dict[str, Any]:
-    """Write a release into a folder: `instances.json` (coco), `sa_<id>.json` per image (sa1b), or
-    images, polygons and `data.yaml` (yolo); and its report, if any. Images neither annotated nor
-    generated are left out, unless `all_images` is on: a training would treat them as images without
-    objects.
-
-    Returns:
-        images, masks, masks per stage and source, models; `statuses`: the number of the dataset's
-        images per `Status`. With yolo also `yolo`, as `write_yolo`.
-
-    Raises:
-        ValueError: the format is unknown.
-        OutputExistsError: a foreign file in the folder has a name that the export needs; no file
-            is replaced.
-    """
-    if style not in STYLES:
-        raise ValueError(f"unknown format {style!r}; known formats: {', '.join(STYLES)}")
-    outputs = OutputFolder(folder)
-    outputs.refuse_others(_export_names(workspace, begun, style))
-    counts: dict[str, Any] = {"images": 0, "masks": 0, "stages": {}, "sources": {}, "models": []}
-    counts["statuses"] = dict.fromkeys(map(str, Status), 0)
-    source = source or stored_files(workspace, begun)
-    total = workspace.catalog.images.count(begun.dataset_id)
-    if source is not None:
-        total = source.images().num_rows
-    names = ImageNames(workspace, begun.dataset_id) if source is None else KeptNames()
-    labels = ReleasedNames(workspace, begun)
-    if labels.categories is not None:
-        counts["categories"] = dict.fromkeys(labels.categories.names.values(), 0)
-    with progress.current().track(f"export {style}", total, "image") as advance:
-        images = released_images(workspace, begun, labels, source)
-        found = _exported(images, labels, counts, all_images, advance)
-        if style == "yolo":
-            lists = outputs, found, names, labels.categories
-            counts["yolo"] = write_yolo(workspace.objects, *lists)
-        else:
-            _WRITERS[style](outputs, begun, found, names, labels.categories)
-    outputs.write(CARD_FILE, json.dumps({**begun.card, **counts}, indent=2))
-    # Missing while the release is built, and in the oldest releases.
-    report = layout.inside(begun.key, REPORT_FILE)
-    if workspace.objects.exists(report):
-        with outputs.writing(REPORT_FILE) as fresh:
-            workspace.objects.fetch(report, fresh)
-    return counts
-
-
-def _exported(
-    found: Iterator[ReleasedImage],
-    labels: ReleasedNames,
-    counts: dict[str, Any],
-    all_images: bool,
-    advance: progress.Advance,
-) -> Iterator[ReleasedImage]:
-    """Yield the images of the export. Counts all images by status, and the yielded ones' masks."""
-    for item in found:
-        counts["statuses"][str(item.status)] += 1
-        if all_images or item.status != Status.NEITHER:
-            yield item
-            _count(counts, item)
-            if item.category_ids is not None:
-                labels.count(counts["categories"], item.masks, item.category_ids)
-        advance()
-
-
-def _described(item: ReleasedImage, names: ImageNames) -> tuple[int, str, int, int, list[Mask]]:
-    """Id, name, height, width and masks of an exported image."""
-    image = item.image
-    return image.id, names.of(image), image.height, image.width, item.masks
-
-
-def _write_coco(
-    outputs: OutputFolder,
-    begun: Release,
-    found: Iterator[ReleasedImage],
-    names: ImageNames,
-    categories: CategoryList | None,
-) -> None:
-    with (
-        outputs.writing(COCO_FILE) as fresh,
-        CocoWriter(fresh, description=begun.name, categories=categories) as writer,
-    ):
-        for item in found:
-            writer.add_image(
-                *_described(item, names),
-                sha256=item.image.sha256,
-                status=str(item.status),
-                category_ids=item.category_ids,
-            )
-
-
-def _write_sa1b(
-    outputs: OutputFolder,
-    begun: Release,
-    found: Iterator[ReleasedImage],
-    names: ImageNames,
-    categories: CategoryList | None,
-) -> None:
-    for item in found:
-        with outputs.writing(f"sa_{item.image.id}.json") as fresh:
-            status, ids = str(item.status), item.category_ids
-            write_sa1b(fresh, *_described(item, names), status=status, category_ids=ids)
-    if categories is not None:
-        entries = category_entries(categories, unlabelled=False)
-        outputs.write(CATEGORIES_FILE, json.dumps({"categories": entries}, indent=1))
-
-
-_WRITERS = {"coco": _write_coco, "sa1b": _write_sa1b}
-STYLES = (*_WRITERS, "yolo")
-"""Formats of exports."""
-
-
-def _export_names(workspace: Workspace, begun: Release, style: str) -> Iterator[str]:
-    """Yield the names of the files that an export writes."""
-    yield from (CARD_FILE, REPORT_FILE)
-    if style == "coco":
-        yield COCO_FILE
-    elif style == "yolo":
-        yield from yolo_names(workspace.catalog.images.each(begun.dataset_id))
-    else:
-        if begun.categories_version:
-            yield CATEGORIES_FILE
-        yield from (f"sa_{i}.json" for i in workspace.catalog.images.ids(begun.dataset_id))
-
-
-def _count(counts: dict[str, Any], item: ReleasedImage) -> None:
-    counts["images"] += 1
-    counts["masks"] += len(item.masks)
-    for mask in item.masks:
-        for group, value in (("stages", str(mask.stage)), ("sources", str(mask.source))):
-            counts[group][value] = counts[group].get(value, 0) + 1
-        if mask.model and mask.model not in counts["models"]:
-            counts["models"].append(mask.model)

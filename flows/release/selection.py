@@ -11,11 +11,9 @@ import pyarrow.compute as pc
 
 from engine.core.batches import batches
 from engine.core.errors import DataEngineError
-from engine.verifier.model import load_verifier
 from flows.release.image_status import Status, image_statuses
 from flows.release.names import ReleasedNames
 from flows.release.rules import Judged, Rules, RulesError, accepted_rows, without_repeats
-from flows.stages.seen_masks import seen_runs
 from flows.workspace.workspace import Workspace
 from storage.catalog import AnnotatorKind, Image, ModelKind, Release
 from storage.masks import SCHEMA, from_batch
@@ -180,6 +178,9 @@ def _trusted(workspace: Workspace, begun: Release, rules: Rules, rows: pa.Table)
     automatic = rows.filter(pc.equal(rows.column("source"), "automatic"))
     if not automatic.num_rows:
         return rows
+    from engine.verifier.model import load_verifier  # torch, which other rules do not need
+    from flows.stages.seen_masks import seen_runs
+
     verifier = load_verifier(workspace.checkpoint(str(rules.verifier)))
     dataset = workspace.catalog.datasets.get_by_id(begun.dataset_id)
     images = set(automatic.column("image_id").to_pylist())

@@ -1,8 +1,8 @@
 """COCO instance JSON: read annotations of other tools. `coco_writer` exports masks.
 
 Format: https://cocodataset.org/#format-data. Reading is defensive: a bad annotation is skipped with
-a reason; only a file that cannot be parsed as a whole raises. The file is parsed in memory (about
-ten times its size), the masks only on demand.
+a reason; only a file that cannot be parsed as a whole raises. Annotations stay in the file until
+their image is asked for.
 
 H = height, W = width.
 """
@@ -19,24 +19,22 @@ from typing import Any
 from engine.core.errors import DataEngineError
 from engine.core.rle import RLE
 from storage.formats.coco_annotations import (
-    UNUSABLE,
     CocoImage,
     Conventions,
     Picture,
     Problem,
     id_of,
-    label_of,
     masks_of,
-    plain_id,
     side_of,
 )
 from storage.formats.coco_categories import FileCategories
 from storage.formats.file_names import FileNames
 from storage.formats.frames import size_is_turned, stored_size
+from storage.formats.held_annotations import Held, InFile
+from storage.formats.json_stream import Item, JsonStreamError, read_items
 from storage.formats.other_tools import tool_of
 from storage.formats.segmentation import json_type
 
-UNKNOWN_IMAGE = "annotations of images that the file does not have"
 AMBIGUOUS = "images whose name fits several"
 REPLACED = "images that were replaced after they were annotated"
 
@@ -78,18 +76,19 @@ class CocoDataset:
     def __init__(
         self,
         images: Iterable[CocoImage],
-        annotations: Iterable[object],
+        held: Held,
         files_on_disk: Iterable[str] = (),
         *,
         folder: Path | None = None,
         conventions: Conventions | None = None,
         categories: FileCategories | None = None,
+        problems: Iterable[Problem] = (),
     ) -> None:
         self.images = tuple(images)
         self.categories = categories or FileCategories()
-        self.problems: list[Problem] = []
+        self.problems = list(problems)
         self._conventions = conventions or Conventions()
-        self._annotations = self._by_image(annotations)
+        self._held = held
         self._names = FileNames([i.file_name for i in self.images], files_on_disk, folder)
         self._by_sha256: dict[str, list[CocoImage]] = defaultdict(list)
         for image in self.images:
@@ -117,7 +116,7 @@ class CocoDataset:
         names: list[str | None] = []
         name_problems: list[Problem] = []
         for image in images:
-            held = self._annotations.get(image.image_id, [])
+            held = self._held.of(image, picture)
             found, more = masks_of(image, held, picture, self._conventions, self._sizes_are_turned)
             problems += more
             for rle, number, annotation in found:
@@ -168,33 +167,11 @@ class CocoDataset:
         """Whether some image's polygons show that sizes in this file are those of stored pixels."""
         if self._turned is None:
             self._turned = any(
-                size_is_turned((held for _, held in self._annotations[image.image_id]), image.size)
+                size_is_turned((held for _, held in self._held.of(image)), image.size)
                 for image in self.images
-                if image.size is not None and image.image_id in self._annotations
+                if image.size is not None
             )
         return self._turned
-
-    def _by_image(
-        self, annotations: Iterable[object]
-    ) -> dict[int | str, list[tuple[int, dict[str, Any]]]]:
-        exact = {image.image_id: image.image_id for image in self.images}
-        alike = Counter(plain_id(image_id) for image_id in exact)
-        loose = {plain_id(i): i for i in exact if alike[plain_id(i)] == 1}
-        found: dict[int | str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-        for number, annotation in enumerate(annotations):
-            if not isinstance(annotation, dict):
-                message = f"annotation number {number}: not a JSON object"
-                self.problems.append(Problem(UNUSABLE, message))
-                continue
-            written = id_of(annotation.get("image_id"))
-            image_id = None if written is None else exact.get(written, loose.get(plain_id(written)))
-            if image_id is None:
-                label, given = label_of(number, annotation), annotation.get("image_id")
-                message = f"{label}: its image id {given!r:.40} is not in 'images'"
-                self.problems.append(Problem(UNKNOWN_IMAGE, message))
-                continue
-            found[image_id].append((number, annotation))
-        return found
 
 
 def read_coco(
@@ -217,21 +194,76 @@ def read_coco(
         BadAnnotationsError: not JSON, or not COCO instances.
         OSError: the file cannot be read.
     """
-    content = parse_json_object(path.read_bytes(), str(path))
-    entries = _list_of(content, "images", path)
-    annotations = _list_of(content, "annotations", path)
-    images = [_image_of(entry, number, path) for number, entry in enumerate(entries)]
+    held, content = InFile(path), _Content()
+    try:
+        for item in read_items(path):
+            content.take(item, held)
+    except JsonStreamError as error:
+        raise _malformed(path, error) from error
+    content.check(path)
+    images = [_image_of(entry, number, path) for number, entry in enumerate(content.images)]
     twice = [key for key, n in Counter(image.image_id for image in images).items() if n > 1]
     if twice:
         raise BadAnnotationsError(f"{path}: several images have the id {twice[0]!r}")
+    held.settle(images)
+    named = [{"category_id": 0}] if content.has_category_ids else []
     return CocoDataset(
         images,
-        annotations,
+        held,
         files_on_disk,
         folder=folder,
         conventions=conventions,
-        categories=FileCategories(content.get("categories"), annotations),
+        categories=FileCategories(content.others.get("categories"), named),
+        problems=held.problems,
     )
+
+
+class _Content:
+    """The members of a COCO file, without its annotations."""
+
+    def __init__(self) -> None:
+        self.images: list[Any] = []
+        self.others: dict[str, Any] = {}
+        """Other members; of other lists, the first item only."""
+        self.has_category_ids = False
+
+    def take(self, item: Item, held: InFile) -> None:
+        if item.is_whole:
+            self.others[item.key] = item.value
+        elif item.key == "annotations":
+            held.add(item.value, item.begin, item.end)
+            if isinstance(item.value, dict) and "category_id" in item.value:
+                self.has_category_ids = True
+            self.others[item.key] = []
+        elif item.key == "images":
+            self.images.append(item.value)
+            self.others[item.key] = []
+        elif item.key == "categories":
+            self.others.setdefault(item.key, []).append(item.value)
+        else:
+            self.others.setdefault(item.key, [item.value])
+
+    def check(self, path: Path) -> None:
+        """Check that both lists are there.
+
+        Raises:
+            BadAnnotationsError: one is not.
+        """
+        for key in ("images", "annotations"):
+            _list_of(self.others, key, path)
+
+
+_SMALL_BYTES = 1 << 26
+"""Size up to which a malformed file is read whole, to name the line of its fault."""
+
+
+def _malformed(path: Path, error: JsonStreamError) -> BadAnnotationsError:
+    if path.stat().st_size <= _SMALL_BYTES:
+        try:
+            parse_json_object(path.read_bytes(), str(path))
+        except BadAnnotationsError as found:
+            return found
+    return BadAnnotationsError(f"{path}: malformed JSON: {error}")
 
 
 def parse_json_object(data: bytes, name: str) -> dict[str, Any]:

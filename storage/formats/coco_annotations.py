@@ -36,6 +36,9 @@ DOUBTFUL_FRAME = "images whose annotations may be turned (say --frame stored or 
 OTHER_BOX = "boxes elsewhere than their masks (the masks were taken)"
 FAR_OUTSIDE = "masks that leave their image (cut at its edge)"
 
+FAULT = "dataengine: fault"
+"""Key of an annotation that a reader of another format could not use: why."""
+
 SAME_BOX = 0.5
 """IoU from which a box matches its mask."""
 FAR = 0.05
@@ -198,6 +201,8 @@ def _mask_of(
     Raises:
         ValueError: why the annotation has no usable mask.
     """
+    if FAULT in annotation:
+        raise ValueError(annotation[FAULT])
     segmentation, size = annotation.get("segmentation"), picture.size
     stored = stored_size(size, picture.orientation)
     turned = frame == Frame.STORED

@@ -19,8 +19,6 @@ areas from the masks, not from the file.
 
 from __future__ import annotations
 
-import json
-import math
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,11 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.core.records import Mask
 from engine.core.rle import RLE, area, box_xyxy
+from storage.formats import json_columns as columns
 from storage.formats.coco import BadAnnotationsError, parse_json_object
-from storage.formats.coco_writer import box_xywh
+from storage.formats.coco_writer import boxes, check_sizes, rles_of, scores, segmentations
+from storage.formats.pages import Page, page_of
 from storage.formats.segmentation import json_type, rle_from_json, run_lengths
 
 
@@ -61,51 +63,45 @@ class Sa1bImage:
     masks: tuple[Sa1bMask, ...]
 
 
-def sa1b_record(
-    image_id: int,
-    file_name: str,
-    height: int,
-    width: int,
-    masks: Iterable[Mask],
-    *,
-    missing_score: float | None = None,
-    status: str | None = None,
-    category_ids: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """The content of an image's SA-1B file, as JSON types.
+def sa1b_texts(page: Page, *, missing_score: float | None = None, named: bool = False) -> pa.Array:
+    """The content of the SA-1B file of each of the page's images, as JSON text.
 
     Args:
-        image_id: the image's number.
-        file_name: its file name, usually `sa_<id>.jpg`.
-        height: in pixels.
-        width: in pixels.
-        masks: its masks.
+        page: images, with `status` as an extra field of those that have one, and masks.
         missing_score: replaces missing scores of masks; see the module.
-        status: an extra field of the image, if given.
-        category_ids: by mask id; if given, `category_id` is an extra field of each annotation,
-            null without a category.
+        named: `category_id` is an extra field of each annotation, null without a category.
 
     Raises:
-        ValueError: a mask's size is not (height, width), or a score is not a finite number.
+        ValueError: a mask's size is not its image's, or a score is not a finite number.
     """
-    held = list(masks)
-    annotations = [
-        _annotation_of(mask, number, (height, width), missing_score)
-        for number, mask in enumerate(held, start=1)
-    ]
-    if category_ids is not None:
-        for mask, annotation in zip(held, annotations, strict=True):
-            annotation["category_id"] = category_ids.get(mask.mask_id)
-    return {
-        "image": {
-            "image_id": int(image_id),
-            "width": int(width),
-            "height": int(height),
-            "file_name": file_name,
-            **({} if status is None else {"status": status}),
-        },
-        "annotations": annotations,
-    }
+    check_sizes(page)
+    of_image = page.image_of_masks()
+    numbers = np.arange(len(of_image)) - page.starts[of_image] + 1
+    whole = [columns.integers(page.column(name)) for name in ("width", "height")]
+    crop = pc.fill_null(boxes(page, "crop"), columns.list_of(["0", "0", *whole]))
+    extra: list[pa.Array | str] = []
+    if named:
+        category = pc.fill_null(columns.integers(page.column("category_id")), "null")
+        extra = [',"category_id":', category]
+    lines = columns.joined(
+        *('{"id":', columns.integers(pa.array(numbers))),
+        *(',"segmentation":', *segmentations(page)),
+        *(',"bbox":', boxes(page)),
+        *(',"area":', columns.integers(page.column("area"))),
+        *(',"predicted_iou":', _scores(page, "predicted_iou", missing_score)),
+        *(',"stability_score":', _scores(page, "stability_score", missing_score)),
+        *(',"crop_box":', crop),
+        *(',"point_coords":', _points(page)),
+        *(*extra, "}"),
+    )
+    return columns.joined(
+        *('{"image":{"image_id":', columns.integers(page.image_column("image_id"))),
+        *(',"width":', columns.integers(page.image_column("width"))),
+        *(',"height":', columns.integers(page.image_column("height"))),
+        *(',"file_name":', columns.texts(page.image_column("file_name"))),
+        columns.optional(',"status":', columns.texts(page.image_column("status"))),
+        *('},"annotations":[', columns.grouped(lines, page.starts), "]}"),
+    )
 
 
 def write_sa1b(
@@ -120,26 +116,21 @@ def write_sa1b(
     status: str | None = None,
     category_ids: Mapping[str, int] | None = None,
 ) -> None:
-    """Write an image's SA-1B file atomically.
+    """Write an image's SA-1B file atomically. `status` and `category_ids` (by mask id), if given,
+    are extra fields.
 
     Raises:
-        ValueError: as `sa1b_record`.
+        ValueError: as `sa1b_texts`.
         OSError: the file cannot be written.
     """
-    record = sa1b_record(
-        image_id,
-        file_name,
-        height,
-        width,
-        masks,
-        missing_score=missing_score,
-        status=status,
-        category_ids=category_ids,
-    )
+    image = {"image_id": image_id, "file_name": file_name, "height": height, "width": width}
+    page = page_of(image | {"status": status}, masks, category_ids)
+    named = category_ids is not None
+    (text,) = sa1b_texts(page, missing_score=missing_score, named=named).to_pylist()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        fresh.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8")
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
@@ -165,28 +156,25 @@ def read_sa1b(source: Path | str | bytes) -> Sa1bImage:
         raise BadAnnotationsError(f"{name}: {e}") from e
 
 
-def _annotation_of(
-    mask: Mask, annotation_id: int, size: tuple[int, int], missing_score: float | None
-) -> dict[str, Any]:
-    if mask.rle.size != size:
-        raise ValueError(f"mask {mask.mask_id} has size {mask.rle.size}, its image {size} (H, W)")
-    scores = [
-        missing_score if score is None else float(score)
-        for score in (mask.predicted_iou, mask.stability_score)
-    ]
-    if not all(score is None or math.isfinite(score) for score in scores):
-        raise ValueError(f"mask {mask.mask_id} has a score that is not a finite number: {scores}")
-    point = mask.point_xy if mask.point_xy is not None else _inner_point(mask.rle)
-    return {
-        "id": annotation_id,
-        "segmentation": mask.rle.as_json(),
-        "bbox": box_xywh(mask.box_xyxy),
-        "area": int(mask.area),
-        "predicted_iou": scores[0],
-        "stability_score": scores[1],
-        "crop_box": box_xywh(mask.crop_xyxy or (0, 0, size[1], size[0])),
-        "point_coords": [] if point is None else [[float(point[0]), float(point[1])]],
-    }
+def _scores(page: Page, name: str, missing: float | None) -> pa.Array:
+    written = scores(page, name, "a score of")
+    return pc.fill_null(written, "null" if missing is None else str(float(missing)))
+
+
+def _points(page: Page) -> pa.Array:
+    """The point that prompted each mask as a JSON list of points, or one inside the mask."""
+    sides = [scores(page, name, "a point at") for name in ("point_x", "point_y")]
+    known = columns.joined("[", columns.list_of(sides), "]")
+    without = np.flatnonzero(pc.is_null(known).to_numpy(zero_copy_only=False))
+    if not len(without):
+        return known
+    inner = [_inner_text(rle) for rle in rles_of(page.masks.take(pa.array(without)))]
+    return pc.replace_with_mask(known, pc.is_null(known), pa.array(inner, pa.string()))
+
+
+def _inner_text(rle: RLE) -> str:
+    point = _inner_point(rle)
+    return "[]" if point is None else f"[[{point[0]}.0,{point[1]}.0]]"
 
 
 def _inner_point(rle: RLE) -> tuple[int, int] | None:

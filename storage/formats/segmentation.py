@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from engine.core.rle import RLE
+from engine.core.run_lengths import unpack
 
 
 def rle_from_json(segmentation: object) -> RLE:
@@ -106,25 +107,7 @@ def _plain_runs(counts: list[Any]) -> np.ndarray:
 
 
 def _unpack(counts: bytes) -> np.ndarray:
-    """Run lengths from COCO's text form: `rleFrString` in pycocotools' maskApi.c, vectorised.
-
-    Each number is a group of 5-bit digits, lowest first, bit 6 meaning "more follow"; from the
-    fourth on it is the difference to the run two before.
-    """
-    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
-    if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("RLE counts are empty, cut off, or hold characters that COCO does not use")
-    ends = np.flatnonzero((codes & 32) == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    digits = ends - starts + 1
-    if digits.max() > 7:
-        raise ValueError("RLE counts hold a number beyond 32 bits")
-    place = 5 * (np.arange(len(codes)) - np.repeat(starts, digits))
-    runs = np.add.reduceat((codes & 31) << place, starts)
-    runs -= ((codes[ends] & 16) != 0).astype(np.int64) << (5 * digits)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
+    return unpack([counts])[0]
 
 
 def _pack(runs: np.ndarray, size: tuple[int, int]) -> RLE:

@@ -22,8 +22,8 @@ from flows.data.annotations import imported
 from flows.data.ingest import ingest_folder, path_as_parameter
 from flows.data.inputs import IngestReport
 from flows.operations.status import status_of
+from flows.release.export import export_release
 from flows.release.image_names import ImageNames
-from flows.release.release import export_release
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
 from storage.outputs import OutputFolder

@@ -23,7 +23,8 @@ from flows.data.annotations import AnnotationsAs
 from flows.data.ingest import ingest_folder
 from flows.labels.categories import category_rows
 from flows.operations.status import status_of
-from flows.release.release import export_release, release
+from flows.release.export import export_release
+from flows.release.release import release
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, LabelSource, NewLabel, Release
 from storage.formats.coco_writer import CocoWriter

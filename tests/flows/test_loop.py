@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from flows.data.ingest import ingest
 from flows.loop.data_engine import LoopPlan, data_engine
 from flows.operations.status import status_of
-from flows.release.release import FILES, export_release, release
+from flows.release.export import export_release
+from flows.release.release import FILES, release
 from flows.review.review import review
 from flows.stages.fully_automatic import generate
 from flows.workspace.workspace import Workspace

@@ -14,7 +14,8 @@ from engine.core.categories import CategoryList
 from engine.sam.checkpoint import shipped_path
 from flows.loop.advance import advance_dataset
 from flows.operations.status import status_of
-from flows.release.release import export_release, release
+from flows.release.export import export_release
+from flows.release.release import release
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import LabelSource, NewLabel
 

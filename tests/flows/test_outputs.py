@@ -18,7 +18,7 @@ from flows.cli.evaluate import FILES
 from flows.cli.main import app, main
 from flows.demo.demo_workspace import NotTheDemoError, prepare_demo
 from flows.prefect_api import temporary_server
-from flows.release.release import export_release
+from flows.release.export import export_release
 from flows.workspace import progress
 from flows.workspace.settings import FILE_NAME, WorkspaceError, load_settings
 from storage.catalog import Release

@@ -15,9 +15,9 @@ from engine.core.records import Source, Stage
 from flows.release import build, privacy
 from flows.release import release as module
 from flows.release.checking import verified
+from flows.release.export import ExportOptions, export_release
 from flows.release.freeze import needed_files
 from flows.release.privacy import Detector, PrivacyError, blurred, detector_of, find_faces
-from flows.release.release import export_release
 from flows.release.rules import Options
 from flows.release.takedown import take_down
 from flows.workspace import progress
@@ -105,7 +105,7 @@ def test_a_release_has_blurred_copies_and_says_by_what(site: Site, tmp_path: Pat
     copy = read_image(site.workspace.objects.get(face["key"]))
     assert copy.shape == (512, 512, 3)
     assert verified(site.workspace, "blurred")["ok"]
-    export_release(site.workspace, release, tmp_path, "yolo", all_images=True)
+    export_release(site.workspace, release, tmp_path, "yolo", ExportOptions(all_images=True))
     (exported,) = tmp_path.glob(f"images/*/{site.image_ids[1]}.jpg")
     assert hashlib.sha256(exported.read_bytes()).hexdigest() == face["sha256"]
     text = site.workspace.objects.get(f"{release.key}/README.md").decode()

@@ -12,7 +12,7 @@ from engine.core.records import Source, Stage
 from flows.operations import doctor
 from flows.operations.sweep import sweep_workspace
 from flows.release import build, release
-from flows.release.release import export_release
+from flows.release.export import ExportOptions, export_release
 from flows.release.report_data import write_report
 from flows.workspace.settings import FILE_NAME
 from storage.catalog import (
@@ -88,7 +88,7 @@ def test_images_that_nobody_and_no_model_looked_at_are_left_out_unless_asked_for
     assert statuses(tmp_path / "a") == known
     assert counts["images"] == 4
     assert counts["statuses"] == {"annotated": 2, "generated": 2, "neither": 2}
-    export_release(site.workspace, found, tmp_path / "b", "coco", all_images=True)
+    export_release(site.workspace, found, tmp_path / "b", "coco", ExportOptions(all_images=True))
     assert statuses(tmp_path / "b") == STATUSES
     export_release(site.workspace, found, tmp_path / "c", "sa1b")
     files = sorted((tmp_path / "c").glob("sa_*.json"))
@@ -112,7 +112,7 @@ def test_what_is_annotated_or_generated_later_does_not_change_a_release(
     catalog.shards.commit(
         "later", 0, str(shard.lease_id), masks=0, table_version=version, seconds=1
     )
-    export_release(workspace, found, tmp_path / "a", "coco", all_images=True)
+    export_release(workspace, found, tmp_path / "a", "coco", ExportOptions(all_images=True))
     assert statuses(tmp_path / "a") == STATUSES
     counts = export_release(workspace, begun(site, "d-2"), tmp_path / "b", "coco")
     assert counts["statuses"] == {"annotated": 2, "generated": 4, "neither": 0}

@@ -22,8 +22,9 @@ from engine.core.records import Mask, Source, Stage
 from flows.cli.main import app
 from flows.release import build
 from flows.release import release as module
+from flows.release.export import export_release
 from flows.release.freeze import needed_files
-from flows.release.release import NothingToReleaseError, export_release
+from flows.release.release import NothingToReleaseError
 from flows.release.rules import Options, Rules, RulesError
 from flows.release.selection import MaskSizeError
 from flows.workspace import progress

@@ -15,8 +15,9 @@ from engine.core.records import Source, Stage
 from flows.cli.main import app
 from flows.release import build
 from flows.release import release as module
+from flows.release.export import export_release
 from flows.release.freeze import needed_files
-from flows.release.release import NothingToReleaseError, export_release, release_to_export
+from flows.release.release import NothingToReleaseError, release_to_export
 from flows.workspace import progress
 from storage import erasures
 from storage.catalog import RunKind

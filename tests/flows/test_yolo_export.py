@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from engine.core import rle as rle_codec
-from flows.release.release import export_release
+from flows.release.export import export_release
 from flows.workspace.workspace import Workspace
 from storage.outputs import OutputExistsError
 from tests.flows.test_label_export import begin

@@ -18,7 +18,8 @@ from flows.operations.compact import compact_workspace
 from flows.operations.erase import erase, erase_pending
 from flows.operations.requeue import requeue_dataset
 from flows.operations.sweep import sweep_workspace
-from flows.release.release import NothingToReleaseError, export_release, release, release_to_export
+from flows.release.export import export_release
+from flows.release.release import NothingToReleaseError, release, release_to_export
 from flows.review.review import queue_sample, start_review
 from flows.stages import fully_automatic
 from flows.stages.fully_automatic import next_shard, planned_images, start_generate

@@ -18,17 +18,23 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from engine.annotation import browse_routes, routes, team_routes, work_routes
+from engine.annotation import (
+    browse_routes,
+    guideline_routes,
+    routes,
+    team_routes,
+    work_routes,
+)
 from engine.annotation.access import COOKIE, Access, RateLimits, Sight
 from engine.annotation.actions import Actions, Reports
 from engine.annotation.admission import LARGE_AT_ONCE
 from engine.annotation.callers import is_local
 from engine.annotation.errors import RefusedError, sentence
 from engine.annotation.guards import SecurityHeaders
-from engine.annotation.guidelines import html_of
+from engine.annotation.guidelines import GuidelineBook
 from engine.annotation.live import Live
 from engine.annotation.metrics import add_metrics
-from engine.annotation.schemas import Guidelines, Problem
+from engine.annotation.schemas import Problem
 from engine.annotation.service import AnnotationService
 from storage.catalog import CatalogUnavailableError, DatasetNotFoundError
 from storage.objects import StorageUnavailableError
@@ -44,6 +50,7 @@ HTTP = {
 ROUTERS = {
     "/api": routes.router,
     "/api/browse": browse_routes.router,
+    "/api/guidelines": guideline_routes.router,
     "/api/team": team_routes.router,
     "/api/work": work_routes.router,
 }
@@ -51,6 +58,7 @@ ROUTERS = {
 
 PAGES = {
     "/work": "work.html",
+    "/guidelines": "guidelines.html",
     "/team": "team.html",
     "/annotate": "annotate.html",
     "/review": "review.html",
@@ -79,7 +87,7 @@ def create_app(
         access: sign-ins and roles.
         actions: what an admin can start.
         reports: the figures of the dashboard.
-        guidelines: Markdown for annotators.
+        guidelines: Markdown for annotators of datasets without guidelines of their own.
         hosts: accepted host names; others are refused, so that no other site's name can be made
             to point here (DNS rebinding).
         proxies: addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are
@@ -101,7 +109,7 @@ def create_app(
     state: Any = app.state
     state.service, state.access, state.limits = service, access, RateLimits()
     state.actions, state.reports = actions, reports
-    state.guidelines = Guidelines(markdown=guidelines, html=html_of(guidelines))
+    state.guidelines = GuidelineBook(service.catalog, service.objects, guidelines)
     state.large = asyncio.Semaphore(LARGE_AT_ONCE)
     state.live = Live(lambda sight: _live_state(service, actions, sight), access.find_active)
     for prefix, router in ROUTERS.items():

@@ -19,6 +19,7 @@ from engine.annotation.access import COOKIE
 from engine.annotation.actions import Values
 from engine.annotation.browse_schemas import OwnWork
 from engine.annotation.errors import RefusedError
+from engine.annotation.guideline_client import GuidelineClient
 from engine.annotation.schemas import (
     ActionPlan,
     ActionView,
@@ -72,6 +73,7 @@ class Client:
         self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies, headers=headers)
         self._csrf = ""
         self.team = TeamClient(self._send)
+        self.guidelines = GuidelineClient(self._send)
         if token is not None:
             self.me = self._call(Me, "POST", "/api/sign-in", {"token": token})
         else:
@@ -292,8 +294,13 @@ class Client:
         return kind.model_validate_json(self._send(method, path, body).content)
 
     def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """`body`: bytes are sent as they are, all else as JSON."""
         headers = {"X-CSRF-Token": self._csrf} if self._csrf else {}
-        response = self._http.request(method, path, json=body, headers=headers)
+        content: dict[str, Any] = {"json": body}
+        if isinstance(body, bytes):
+            content = {"content": body}
+            headers["Content-Type"] = "application/octet-stream"
+        response = self._http.request(method, path, **content, headers=headers)
         if response.is_error:
             raise _refusal(response)
         return response

@@ -348,13 +348,6 @@ class Submitted(Schema):
     feedback: str | None = None
 
 
-class Guidelines(Schema):
-    """The guidelines for annotators, as Markdown and as HTML that is safe to show."""
-
-    markdown: str
-    html: str
-
-
 class Problem(Schema):
     """Why a request was refused. `error` is a word for programs, `message` is for people."""
 

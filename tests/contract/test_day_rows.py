@@ -58,7 +58,7 @@ def test_the_last_change_of_a_setting_holds(catalog: Catalog) -> None:
         "quality.feedback": None,
     }
     assert found["quality.review_share"].author == "ada"
-    with pytest.raises(ValueError, match="stored|JSON"):
+    with pytest.raises(ValueError, match=r"stored|JSON"):
         catalog.setting_changes.add("x", float("nan"))
 
 

@@ -13,6 +13,7 @@ from engine.annotation.admission import GuardedRoute
 from engine.annotation.app import ROUTERS
 from engine.annotation.browse_routes import CHOSEN
 from engine.annotation.client import Client
+from engine.annotation.guideline_routes import PICTURE, TEXT
 from engine.annotation.routes import MAX_BODY, PROMPT, WORDS
 from flows.page.make_app import make_app
 from tests.annotation.site import Site
@@ -42,6 +43,12 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("GET", "/images/{image_id}/tiles/{level}/{column}/{row}"): ("annotator", "tile", 0),
     ("GET", "/images/{image_id}/regions"): ("annotator", "regions", 0),
     ("GET", "/guidelines"): ("annotator", "read", 0),
+    ("PUT", "/guidelines"): ("admin", "change", TEXT),
+    ("POST", "/guidelines/preview"): ("admin", "read", TEXT),
+    ("GET", "/guidelines/history"): ("reviewer", "read", 0),
+    ("GET", "/guidelines/pictures"): ("reviewer", "read", 0),
+    ("POST", "/guidelines/pictures"): ("admin", "change", PICTURE),
+    ("GET", "/guidelines/pictures/{name}"): ("annotator", "picture", 0),
     ("GET", "/overview"): ("reviewer", "read", 0),
     ("GET", "/actions"): ("admin", "read", 0),
     ("POST", "/actions/{name}/plan"): ("admin", "change", WORDS),
@@ -86,7 +93,17 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
 ALL_DATASETS = {("GET", "/overview"), ("GET", "/jobs"), ("GET", "/jobs/{job_id}")}
 
 BESIDES = {
-    *("/", "/work", "/annotate", "/review", "/browse", "/dashboard", "/team", "/sign-in"),
+    *(
+        "/",
+        "/work",
+        "/guidelines",
+        "/annotate",
+        "/review",
+        "/browse",
+        "/dashboard",
+        "/team",
+        "/sign-in",
+    ),
     *("/static", "/favicon.ico", "/api/openapi.json", "/metrics"),
 }
 """What is there beside the interface: pages that say nothing, and metrics, which have a guard."""

@@ -1,5 +1,7 @@
 """Guidelines with pictures, settings changed on the page, webhooks."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -15,7 +17,7 @@ STATES = sa.Enum(
 )
 
 
-def _author() -> list[sa.Column]:
+def _author() -> list[sa.Column[Any]]:
     return [
         sa.Column("author", sa.String(length=200), nullable=True),
         sa.Column("created_at", TIME, nullable=False),

@@ -42,6 +42,7 @@ from engine.annotation.schemas import (
     TaskView,
 )
 from engine.annotation.team_client import TeamClient
+from engine.annotation.webhook_client import WebhookClient
 from engine.annotation.work_schemas import WaitingPage, WorkView
 from storage.catalog import TaskKind
 
@@ -73,6 +74,7 @@ class Client:
         self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies, headers=headers)
         self._csrf = ""
         self.team = TeamClient(self._send)
+        self.webhooks = WebhookClient(self._send)
         self.guidelines = GuidelineClient(self._send)
         if token is not None:
             self.me = self._call(Me, "POST", "/api/sign-in", {"token": token})

@@ -32,6 +32,7 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
     """
     from engine.annotation.access import Access
     from engine.annotation.app import create_app
+    from engine.annotation.webhook_sending import WebhookSender
     from flows.operations.dashboard import WorkspaceReports
     from flows.operations.prometheus import WorkspaceCollector
     from flows.page.actions import WorkspaceActions
@@ -52,6 +53,7 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
         actions=WorkspaceActions(workspace),
         reports=WorkspaceReports(workspace),
         guidelines=custom.read_text() if custom.exists() else packaged.read_text(),
+        sender=WebhookSender(workspace.catalog, workspace.settings.page.webhook_networks),
         hosts=sorted(hosts) if is_loopback(host) or names else ["*"],
         proxies=[str(network) for network in workspace.settings.page.trusted_proxies],
         collectors=[WorkspaceCollector(workspace)],

@@ -81,6 +81,13 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("POST", "/team/tokens"): ("admin", "change", WORDS),
     ("POST", "/team/tokens/{token_id}/revoke"): ("admin", "change", 0),
     ("GET", "/team/audit"): ("admin", "read", 0),
+    ("GET", "/webhooks"): ("admin", "read", 0),
+    ("POST", "/webhooks"): ("admin", "change", WORDS),
+    ("POST", "/webhooks/{webhook_id}/pause"): ("admin", "change", 0),
+    ("POST", "/webhooks/{webhook_id}/resume"): ("admin", "change", 0),
+    ("POST", "/webhooks/{webhook_id}/remove"): ("admin", "change", 0),
+    ("POST", "/webhooks/{webhook_id}/test"): ("admin", "change", 0),
+    ("POST", "/webhooks/deliveries/{delivery_id}/again"): ("admin", "change", 0),
     ("GET", "/work"): ("annotator", "browse", 0),
     ("GET", "/work/waiting"): ("annotator", "browse", 0),
     ("POST", "/work/tasks/{task_id}/take"): ("annotator", "change", 0),
@@ -147,7 +154,7 @@ def people(site: Site, url: str) -> Iterator[dict[str, Client]]:
 def answer_to(url: str, key: KEY, who: Client | None) -> httpx.Response:
     """The status of an empty request of a client, which signs in anew to sign out."""
     method, path = key
-    for name in ("task_id", "image_id", "person_id", "token_id"):
+    for name in ("task_id", "image_id", "person_id", "token_id", "webhook_id", "delivery_id"):
         path = path.replace(f"{{{name}}}", str(2**30))
     path = f"{url}/api{path}"
     headers = {"X-CSRF-Token": who._csrf} if who else {}

@@ -203,6 +203,11 @@ export const api = {
   assign: (id, given) => send("POST", `${person(id)}/assign`, given),
   takeBack: (id, dataset) => send("POST", `${person(id)}/take-back`, { dataset }),
   makeToken: (given) => send("POST", "/api/team/tokens", given),
+  webhooks: () => call("GET", "/api/webhooks"),
+  addWebhook: (given) => send("POST", "/api/webhooks", given, long),
+  /** `what`: pause, resume, remove or test. */
+  webhook: (id, what) => send("POST", `/api/webhooks/${encodeURIComponent(id)}/${what}`),
+  sendAgain: (id) => send("POST", `/api/webhooks/deliveries/${encodeURIComponent(id)}/again`),
   revokeToken: (id) => send("POST", `/api/team/tokens/${encodeURIComponent(id)}/revoke`),
 
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,

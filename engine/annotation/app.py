@@ -23,12 +23,13 @@ from engine.annotation import (
     browse_routes,
     guideline_routes,
     routes,
+    setting_routes,
     team_routes,
     webhook_routes,
     work_routes,
 )
 from engine.annotation.access import COOKIE, Access, RateLimits, Sight
-from engine.annotation.actions import Actions, Reports
+from engine.annotation.actions import Actions, Choices, Reports
 from engine.annotation.admission import LARGE_AT_ONCE
 from engine.annotation.callers import is_local
 from engine.annotation.errors import RefusedError, sentence
@@ -55,6 +56,7 @@ ROUTERS = {
     "/api": routes.router,
     "/api/browse": browse_routes.router,
     "/api/guidelines": guideline_routes.router,
+    "/api/settings": setting_routes.router,
     "/api/team": team_routes.router,
     "/api/webhooks": webhook_routes.router,
     "/api/work": work_routes.router,
@@ -79,6 +81,7 @@ def create_app(
     *,
     actions: Actions,
     reports: Reports,
+    choices: Choices,
     guidelines: str,
     sender: WebhookSender,
     hosts: Sequence[str] = ("127.0.0.1", "localhost"),
@@ -93,6 +96,7 @@ def create_app(
         access: sign-ins and roles.
         actions: what an admin can start.
         reports: the figures of the dashboard.
+        choices: settings that an admin can change.
         guidelines: Markdown for annotators of datasets without guidelines of their own.
         sender: sends events to webhooks while the app runs.
         hosts: accepted host names; others are refused, so that no other site's name can be made
@@ -116,7 +120,7 @@ def create_app(
     )
     state: Any = app.state
     state.service, state.access, state.limits = service, access, RateLimits()
-    state.actions, state.reports = actions, reports
+    state.actions, state.reports, state.choices = actions, reports, choices
     state.guidelines = GuidelineBook(service.catalog, service.objects, guidelines)
     state.webhooks = WebhookDesk(service.catalog, sender)
     state.large = asyncio.Semaphore(LARGE_AT_ONCE)

@@ -41,6 +41,7 @@ from engine.annotation.schemas import (
     Suggestion,
     TaskView,
 )
+from engine.annotation.setting_client import SettingClient
 from engine.annotation.team_client import TeamClient
 from engine.annotation.webhook_client import WebhookClient
 from engine.annotation.work_schemas import WaitingPage, WorkView
@@ -75,6 +76,7 @@ class Client:
         self._csrf = ""
         self.team = TeamClient(self._send)
         self.webhooks = WebhookClient(self._send)
+        self.settings = SettingClient(self._send)
         self.guidelines = GuidelineClient(self._send)
         if token is not None:
             self.me = self._call(Me, "POST", "/api/sign-in", {"token": token})

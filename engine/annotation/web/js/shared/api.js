@@ -203,6 +203,9 @@ export const api = {
   assign: (id, given) => send("POST", `${person(id)}/assign`, given),
   takeBack: (id, dataset) => send("POST", `${person(id)}/take-back`, { dataset }),
   makeToken: (given) => send("POST", "/api/team/tokens", given),
+  settings: () => call("GET", "/api/settings"),
+  /** `value` null: what the file says. */
+  changeSetting: (name, value) => send("PUT", `/api/settings/${encodeURIComponent(name)}`, { value }),
   webhooks: () => call("GET", "/api/webhooks"),
   addWebhook: (given) => send("POST", "/api/webhooks", given, long),
   /** `what`: pause, resume, remove or test. */

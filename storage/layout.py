@@ -81,6 +81,8 @@ TOWERS = KeyKind("towers/{dataset}/{version}/{file}")
 GUIDELINE_PICTURE = KeyKind("guidelines/{dataset}/{name}")
 """A picture in the guidelines of a dataset, by the dataset's id."""
 RELEASE = KeyKind("releases/{name}/{attempt}/{file}")
+RELEASE_FILES = ("instances.json", "sa1b.tar", "report.html")
+"""Files of a release."""
 DOCTOR = KeyKind("doctor/{name}")
 ERASURE = KeyKind("erasures/{erasure}")
 GENERATION = KeyKind("generations/{mark}")

@@ -22,6 +22,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from engine.annotation import (
     browse_routes,
     guideline_routes,
+    release_routes,
     routes,
     setting_routes,
     team_routes,
@@ -56,6 +57,7 @@ ROUTERS = {
     "/api": routes.router,
     "/api/browse": browse_routes.router,
     "/api/guidelines": guideline_routes.router,
+    "/api/releases": release_routes.router,
     "/api/settings": setting_routes.router,
     "/api/team": team_routes.router,
     "/api/webhooks": webhook_routes.router,

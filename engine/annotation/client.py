@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 import numpy as np
@@ -255,6 +256,26 @@ class Client:
     def reopen(self, task_id: int) -> None:
         """Take a submitted task again; `next_task` returns it."""
         self._send("POST", f"/api/browse/finished/{task_id}/reopen")
+
+    def download(self, release: str, file: str, path: Path) -> None:
+        """Write a file of a finished release (`instances.json`, `sa1b.tar`, `report.html`) to a
+        path, which must be new.
+
+        Raises:
+            FileExistsError: the path is taken.
+        """
+        address = f"/api/releases/{quote(release, safe='')}/{quote(file, safe='')}"
+        with path.open("xb") as out:
+            try:
+                with self._http.stream("GET", address) as answer:
+                    if answer.is_error:
+                        answer.read()
+                        raise _refusal(answer)
+                    for data in answer.iter_bytes():
+                        out.write(data)
+            except BaseException:
+                path.unlink()
+                raise
 
     def overview(self) -> Overview:
         """The figures of the dashboard."""

@@ -62,8 +62,7 @@ PAGE = 200
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
 CATEGORIES_FILE = "categories.json"
 """Beside SA-1B's files, in a dataset with categories."""
-FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
-"""Files of a release in the object store."""
+FILES = layout.RELEASE_FILES
 
 
 class NothingToReleaseError(DataEngineError):

@@ -81,6 +81,7 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("POST", "/team/tokens"): ("admin", "change", WORDS),
     ("POST", "/team/tokens/{token_id}/revoke"): ("admin", "change", 0),
     ("GET", "/team/audit"): ("admin", "read", 0),
+    ("GET", "/releases/{name}/{file}"): ("reviewer", "download", 0),
     ("GET", "/settings"): ("admin", "read", 0),
     ("PUT", "/settings/{name}"): ("admin", "change", WORDS),
     ("GET", "/webhooks"): ("admin", "read", 0),

@@ -6,7 +6,8 @@ with Client("http://127.0.0.1:8765", token="...") as client:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from engine.annotation.actions import Values
 from engine.annotation.browse_schemas import OwnWork
 from engine.annotation.errors import RefusedError
 from engine.annotation.guideline_client import GuidelineClient
+from engine.annotation.held_task import HeldTask
 from engine.annotation.schemas import (
     ActionPlan,
     ActionView,
@@ -47,6 +49,7 @@ from engine.annotation.team_client import TeamClient
 from engine.annotation.webhook_client import WebhookClient
 from engine.annotation.work_schemas import WaitingPage, WorkView
 from storage.catalog import TaskKind
+from storage.formats.images import read_image
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -109,6 +112,16 @@ class Client:
         """Take the next task; a task already held comes first."""
         body = {"kinds": [str(kind) for kind in kinds], "dataset": dataset}
         return self._call(NextTaskView, "POST", "/api/tasks/next", body)
+
+    def open_task(
+        self,
+        dataset: str | None = None,
+        kinds: Collection[TaskKind] = (TaskKind.COMPLETE, TaskKind.ANNOTATE),
+    ) -> HeldTask | None:
+        """Take the next task as an object for scripts and notebooks, where it shows itself as a
+        picture; None: no task is free."""
+        view = self.next_task(kinds, dataset).task
+        return None if view is None else HeldTask(self, view)
 
     def task(self, task_id: int) -> TaskView:
         """A task that the annotator holds."""
@@ -224,6 +237,11 @@ class Client:
         query = "" if side is None else f"?side={side}"
         return self._send("GET", f"/api/images/{image_id}/pixels{query}").content
 
+    def image(self, image_id: int, side: int | None = None) -> np.ndarray:
+        """An image as RGB uint8 (H, W, 3), its longer side at most `side` pixels; the server sends
+        it as JPEG."""
+        return read_image(self.pixels(image_id, side))
+
     def regions(self, image_id: int, box_xyxy: tuple[int, int, int, int], count: int) -> np.ndarray:
         """About `count` regions of like pixels in a part of an image: the number of each pixel's
         region, uint16 (h, w); a large part is reduced."""
@@ -309,6 +327,26 @@ class Client:
     def jobs(self) -> list[JobView]:
         """The started jobs, newest first."""
         return self._list(JobView, "/api/jobs")
+
+    def events(self) -> Iterator[tuple[str, Any]]:
+        """What changes, as the server says it, until the session ends: first the present state.
+        Names: `queue` (by kind of task); for those who see the dashboard also `job` and `overview`.
+        """
+        with self._http.stream("GET", "/api/events", timeout=None) as answer:
+            if answer.is_error:
+                answer.read()
+                raise _refusal(answer)
+            name, data = "message", list[str]()
+            for line in answer.iter_lines():
+                field, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    data.append(value)
+                elif not line and data:
+                    yield name, json.loads("\n".join(data))
+                    name, data = "message", []
 
     def _list(self, kind: type[ModelT], path: str) -> list[ModelT]:
         return TypeAdapter(list[kind]).validate_json(  # type: ignore[valid-type]

@@ -19,6 +19,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from engine.annotation.access import COOKIE
 from engine.annotation.actions import Values
+from engine.annotation.browse_client import BrowseClient
 from engine.annotation.browse_schemas import OwnWork
 from engine.annotation.errors import RefusedError
 from engine.annotation.guideline_client import GuidelineClient
@@ -80,6 +81,7 @@ class Client:
         self._csrf = ""
         self.team = TeamClient(self._send)
         self.webhooks = WebhookClient(self._send)
+        self.browse = BrowseClient(self._send)
         self.settings = SettingClient(self._send)
         self.guidelines = GuidelineClient(self._send)
         if token is not None:

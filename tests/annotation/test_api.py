@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from engine.annotation import held_task
+from engine.annotation.browse_schemas import ChosenMasks
 from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
 from storage.catalog import TaskKind, TaskState, VerdictKind
@@ -173,3 +175,25 @@ def test_the_schema_describes_every_route_for_clients_in_other_languages(url: st
             assert found["description"] or found["summary"], (path, method)
             good = [code for code in found["responses"] if code.startswith("2")]
             assert good, (path, method)
+
+
+def test_masks_are_found_by_filters_and_sent_to_review(site: Site, rita: Client) -> None:
+    site.review()
+    found = rita.browse.masks("d", area_max=1e9, superseded="without", limit=2)
+    assert (found.total, len(found.masks)) == (9, 2)
+    assert rita.browse.images("d", limit=1).total == 3
+    assert rita.browse.figures("d", source=["automatic"]).total == 9
+    assert [one.name for one in rita.browse.datasets()] == ["d"]
+    assert rita.browse.categories("d") == []
+    (image_id, mask_id) = found.masks[0].image.id, found.masks[0].mask_id
+    assert mask_id in rita.browse.outlines("d", [image_id], [mask_id]).outlines
+    assert len(rita.browse.image(image_id).masks) == 3
+    with pytest.raises(ValidationError):
+        rita.browse.masks("d", no_such_filter=1)
+    chosen = ChosenMasks(dataset="d", mask_ids=[mask_id], image_ids=[])
+    for queued in (
+        rita.browse.reject(chosen),
+        rita.browse.review(chosen),
+        rita.browse.annotate("d", [image_id]),
+    ):
+        assert (queued.tasks, queued.left_out) == (0, 1), "it waits for a review already"

@@ -141,6 +141,8 @@ def objects_of(store: ObjectStore, erasure: Erasure, shared: set[str]) -> Iterat
     for run in work.runs:
         kinds = (*layout.LOOSE, layout.TASK_STEPS)
         prefixes += [layout.inside(kind.folder(run=run)) for kind in kinds]
+    if erasure.kind == ErasureKind.DATASET and work.dataset_id is not None:
+        prefixes.append(layout.inside(layout.GUIDELINE_PICTURE.folder(dataset=work.dataset_id)))
     if work.name:
         for kind in (layout.EVALUATION, layout.SUGGESTER, layout.ADAPTER, layout.TOWERS):
             prefixes.append(layout.inside(kind.folder(dataset=work.name)))

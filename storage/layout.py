@@ -78,7 +78,11 @@ ADAPTER = KeyKind("adapters/{dataset}/{version}.safetensors")
 """An adapter of a CLIP's vectors."""
 TOWERS = KeyKind("towers/{dataset}/{version}/{file}")
 """A file of a CLIP whose towers were trained."""
+GUIDELINE_PICTURE = KeyKind("guidelines/{dataset}/{name}")
+"""A picture in the guidelines of a dataset, by the dataset's id."""
 RELEASE = KeyKind("releases/{name}/{attempt}/{file}")
+RELEASE_FILES = ("instances.json", "sa1b.tar", "report.html")
+"""Files of a release."""
 DOCTOR = KeyKind("doctor/{name}")
 ERASURE = KeyKind("erasures/{erasure}")
 GENERATION = KeyKind("generations/{mark}")

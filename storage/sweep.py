@@ -22,6 +22,7 @@ from storage.catalog.label_tables import SuggesterRow
 from storage.catalog.states import RunKind, RunState, TaskState
 from storage.catalog.tables import ImageRow, ModelRow, ReleaseRow, RunRow, TaskRow
 from storage.catalog.tasks import TaskResult
+from storage.catalog.team_tables import GuidelinePictureRow
 from storage.compaction import known_files
 from storage.masks import MaskTable
 from storage.objects import ObjectStore
@@ -72,7 +73,8 @@ def sweep(
 
     Swept are: submitted masks, pre-filled masks and trajectories that no task names, or whose run
     has finished with its masks in the table; vectors and words of unknown runs; embeddings of
-    deleted models or images; models, suggesters, trained CLIPs and releases that the catalog lacks;
+    deleted models or images; models, suggesters, trained CLIPs, releases and pictures of guidelines
+    that the catalog lacks;
     files that no version of a mask table names; leftovers of health checks.
 
     Raises:
@@ -94,6 +96,7 @@ def sweep(
         layout.ADAPTER.prefix: rows.suggesters,
         layout.TOWERS.prefix: rows.towers,
         layout.RELEASE.prefix: rows.releases,
+        layout.GUIDELINE_PICTURE.prefix: rows.guideline_pictures,
         layout.DOCTOR.prefix: lambda keys: (),
         **{layout.inside(table): _data_files(objects, table) for table in layout.TABLES},
     }
@@ -197,6 +200,11 @@ class _Rows:
     def suggesters(self, keys: Sequence[str]) -> set[str]:
         """Files of registered suggesters."""
         return set(self._catalog.values(select(SuggesterRow.key))) & set(keys)
+
+    def guideline_pictures(self, keys: Sequence[str]) -> set[str]:
+        """Pictures that a dataset's guidelines have."""
+        query = select(GuidelinePictureRow.key).where(GuidelinePictureRow.key.in_(keys))
+        return set(self._catalog.values(query))
 
     def towers(self, keys: Sequence[str]) -> set[str]:
         """Files of registered CLIPs, whose rows name the folder."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from engine.annotation.schemas import ActionPlan, ActionView, JobView
+from engine.annotation.setting_schemas import SettingView
+from storage.catalog import Annotator
 
 Values = dict[str, str | int | float | bool | None]
 
@@ -67,4 +69,20 @@ class Reports(Protocol):
 
     def overview(self) -> dict[str, Any]:
         """The fields of `Overview`."""
+        ...
+
+
+class Choices(Protocol):
+    """Settings that may be changed while the workspace is in use."""
+
+    def all(self) -> list[SettingView]:
+        """All of them."""
+        ...
+
+    def change(self, by: Annotator | None, name: str, value: Any) -> None:
+        """Change one; None: what the file says holds again.
+
+        Raises:
+            RefusedError: it cannot be changed here, or not to this value.
+        """
         ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,29 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from engine.annotation import browse_routes, routes, team_routes, work_routes
+from engine.annotation import (
+    browse_routes,
+    guideline_routes,
+    release_routes,
+    routes,
+    setting_routes,
+    team_routes,
+    webhook_routes,
+    work_routes,
+)
 from engine.annotation.access import COOKIE, Access, RateLimits, Sight
-from engine.annotation.actions import Actions, Reports
+from engine.annotation.actions import Actions, Choices, Reports
 from engine.annotation.admission import LARGE_AT_ONCE
 from engine.annotation.callers import is_local
 from engine.annotation.errors import RefusedError, sentence
 from engine.annotation.guards import SecurityHeaders
-from engine.annotation.guidelines import html_of
+from engine.annotation.guidelines import GuidelineBook
 from engine.annotation.live import Live
 from engine.annotation.metrics import add_metrics
-from engine.annotation.schemas import Guidelines, Problem
+from engine.annotation.schemas import Problem
 from engine.annotation.service import AnnotationService
+from engine.annotation.webhook_desk import WebhookDesk
+from engine.annotation.webhook_sending import WebhookSender
 from storage.catalog import CatalogUnavailableError, DatasetNotFoundError
 from storage.objects import StorageUnavailableError
 
@@ -44,13 +56,18 @@ HTTP = {
 ROUTERS = {
     "/api": routes.router,
     "/api/browse": browse_routes.router,
+    "/api/guidelines": guideline_routes.router,
+    "/api/releases": release_routes.router,
+    "/api/settings": setting_routes.router,
     "/api/team": team_routes.router,
+    "/api/webhooks": webhook_routes.router,
     "/api/work": work_routes.router,
 }
 """The HTTP interface, by the start of its addresses."""
 
 PAGES = {
     "/work": "work.html",
+    "/guidelines": "guidelines.html",
     "/team": "team.html",
     "/annotate": "annotate.html",
     "/review": "review.html",
@@ -66,7 +83,9 @@ def create_app(
     *,
     actions: Actions,
     reports: Reports,
+    choices: Choices,
     guidelines: str,
+    sender: WebhookSender,
     hosts: Sequence[str] = ("127.0.0.1", "localhost"),
     proxies: Sequence[str] = (),
     collectors: Sequence[Collector] = (),
@@ -79,7 +98,9 @@ def create_app(
         access: sign-ins and roles.
         actions: what an admin can start.
         reports: the figures of the dashboard.
-        guidelines: Markdown for annotators.
+        choices: settings that an admin can change.
+        guidelines: Markdown for annotators of datasets without guidelines of their own.
+        sender: sends events to webhooks while the app runs.
         hosts: accepted host names; others are refused, so that no other site's name can be made
             to point here (DNS rebinding).
         proxies: addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are
@@ -90,6 +111,7 @@ def create_app(
     app = FastAPI(
         title="open data engine: annotation",
         version="1",
+        lifespan=_sending(sender),
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -100,8 +122,9 @@ def create_app(
     )
     state: Any = app.state
     state.service, state.access, state.limits = service, access, RateLimits()
-    state.actions, state.reports = actions, reports
-    state.guidelines = Guidelines(markdown=guidelines, html=html_of(guidelines))
+    state.actions, state.reports, state.choices = actions, reports, choices
+    state.guidelines = GuidelineBook(service.catalog, service.objects, guidelines)
+    state.webhooks = WebhookDesk(service.catalog, sender)
     state.large = asyncio.Semaphore(LARGE_AT_ONCE)
     state.live = Live(lambda sight: _live_state(service, actions, sight), access.find_active)
     for prefix, router in ROUTERS.items():
@@ -113,6 +136,18 @@ def create_app(
     app.add_middleware(SecurityHeaders)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(proxies))
     return app
+
+
+def _sending(sender: WebhookSender) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Sends webhooks from the server's start to its end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sender.start()
+        yield
+        await asyncio.to_thread(sender.stop)
+
+    return lifespan
 
 
 def _live_state(service: AnnotationService, actions: Actions, sight: Sight) -> dict[str, Any]:

@@ -6,10 +6,12 @@ with Client("http://127.0.0.1:8765", token="...") as client:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 import numpy as np
@@ -17,8 +19,11 @@ from pydantic import BaseModel, TypeAdapter
 
 from engine.annotation.access import COOKIE
 from engine.annotation.actions import Values
+from engine.annotation.browse_client import BrowseClient
 from engine.annotation.browse_schemas import OwnWork
 from engine.annotation.errors import RefusedError
+from engine.annotation.guideline_client import GuidelineClient
+from engine.annotation.held_task import HeldTask
 from engine.annotation.schemas import (
     ActionPlan,
     ActionView,
@@ -40,9 +45,12 @@ from engine.annotation.schemas import (
     Suggestion,
     TaskView,
 )
+from engine.annotation.setting_client import SettingClient
 from engine.annotation.team_client import TeamClient
+from engine.annotation.webhook_client import WebhookClient
 from engine.annotation.work_schemas import WaitingPage, WorkView
 from storage.catalog import TaskKind
+from storage.formats.images import read_image
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -72,6 +80,10 @@ class Client:
         self._http = httpx.Client(base_url=url, timeout=timeout, cookies=cookies, headers=headers)
         self._csrf = ""
         self.team = TeamClient(self._send)
+        self.webhooks = WebhookClient(self._send)
+        self.browse = BrowseClient(self._send)
+        self.settings = SettingClient(self._send)
+        self.guidelines = GuidelineClient(self._send)
         if token is not None:
             self.me = self._call(Me, "POST", "/api/sign-in", {"token": token})
         else:
@@ -102,6 +114,16 @@ class Client:
         """Take the next task; a task already held comes first."""
         body = {"kinds": [str(kind) for kind in kinds], "dataset": dataset}
         return self._call(NextTaskView, "POST", "/api/tasks/next", body)
+
+    def open_task(
+        self,
+        dataset: str | None = None,
+        kinds: Collection[TaskKind] = (TaskKind.COMPLETE, TaskKind.ANNOTATE),
+    ) -> HeldTask | None:
+        """Take the next task as an object for scripts and notebooks, where it shows itself as a
+        picture; None: no task is free."""
+        view = self.next_task(kinds, dataset).task
+        return None if view is None else HeldTask(self, view)
 
     def task(self, task_id: int) -> TaskView:
         """A task that the annotator holds."""
@@ -217,6 +239,11 @@ class Client:
         query = "" if side is None else f"?side={side}"
         return self._send("GET", f"/api/images/{image_id}/pixels{query}").content
 
+    def image(self, image_id: int, side: int | None = None) -> np.ndarray:
+        """An image as RGB uint8 (H, W, 3), its longer side at most `side` pixels; the server sends
+        it as JPEG."""
+        return read_image(self.pixels(image_id, side))
+
     def regions(self, image_id: int, box_xyxy: tuple[int, int, int, int], count: int) -> np.ndarray:
         """About `count` regions of like pixels in a part of an image: the number of each pixel's
         region, uint16 (h, w); a large part is reduced."""
@@ -249,6 +276,26 @@ class Client:
     def reopen(self, task_id: int) -> None:
         """Take a submitted task again; `next_task` returns it."""
         self._send("POST", f"/api/browse/finished/{task_id}/reopen")
+
+    def download(self, release: str, file: str, path: Path) -> None:
+        """Write a file of a finished release (`instances.json`, `sa1b.tar`, `report.html`) to a
+        path, which must be new.
+
+        Raises:
+            FileExistsError: the path is taken.
+        """
+        address = f"/api/releases/{quote(release, safe='')}/{quote(file, safe='')}"
+        with path.open("xb") as out:
+            try:
+                with self._http.stream("GET", address) as answer:
+                    if answer.is_error:
+                        answer.read()
+                        raise _refusal(answer)
+                    for data in answer.iter_bytes():
+                        out.write(data)
+            except BaseException:
+                path.unlink()
+                raise
 
     def overview(self) -> Overview:
         """The figures of the dashboard."""
@@ -283,6 +330,26 @@ class Client:
         """The started jobs, newest first."""
         return self._list(JobView, "/api/jobs")
 
+    def events(self) -> Iterator[tuple[str, Any]]:
+        """What changes, as the server says it, until the session ends: first the present state.
+        Names: `queue` (by kind of task); for those who see the dashboard also `job` and `overview`.
+        """
+        with self._http.stream("GET", "/api/events", timeout=None) as answer:
+            if answer.is_error:
+                answer.read()
+                raise _refusal(answer)
+            name, data = "message", list[str]()
+            for line in answer.iter_lines():
+                field, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    data.append(value)
+                elif not line and data:
+                    yield name, json.loads("\n".join(data))
+                    name, data = "message", []
+
     def _list(self, kind: type[ModelT], path: str) -> list[ModelT]:
         return TypeAdapter(list[kind]).validate_json(  # type: ignore[valid-type]
             self._send("GET", path).content
@@ -292,8 +359,13 @@ class Client:
         return kind.model_validate_json(self._send(method, path, body).content)
 
     def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """`body`: bytes are sent as they are, all else as JSON."""
         headers = {"X-CSRF-Token": self._csrf} if self._csrf else {}
-        response = self._http.request(method, path, json=body, headers=headers)
+        content: dict[str, Any] = {"json": body}
+        if isinstance(body, bytes):
+            content = {"content": body}
+            headers["Content-Type"] = "application/octet-stream"
+        response = self._http.request(method, path, **content, headers=headers)
         if response.is_error:
             raise _refusal(response)
         return response

@@ -68,16 +68,22 @@ class GoldTasks:
         catalog: Catalog,
         queue: AnnotationQueue,
         objects: ObjectStore,
-        rules: GoldRules,
+        rules: Callable[[], GoldRules],
         truths_of: Callable[[int], Sequence[RLE]],
     ) -> None:
         """
         Args:
+            rules: returns when tasks are gold now.
             truths_of: returns the true masks of an image by its id.
         """
         self._catalog, self._queue, self._objects = catalog, queue, objects
         self._truths_of = truths_of
-        self.rules = rules
+        self._rules = rules
+
+    @property
+    def rules(self) -> GoldRules:
+        """When tasks are gold now."""
+        return self._rules()
 
     def offer(
         self,

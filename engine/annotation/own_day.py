@@ -8,7 +8,7 @@ from datetime import datetime
 
 from engine.annotation.access import sight_of
 from engine.annotation.errors import RefusedError
-from engine.annotation.gold import GoldRules
+from engine.annotation.gold import GoldTasks
 from engine.annotation.task_access import KINDS, TaskAccess
 from engine.annotation.task_views import image_view
 from engine.annotation.work_schemas import (
@@ -31,13 +31,13 @@ MAKING = {TaskKind.ANNOTATE, TaskKind.COMPLETE}
 class OwnDay:
     """One per server. Thread-safe."""
 
-    def __init__(self, catalog: Catalog, queue: AnnotationQueue, rules: GoldRules) -> None:
+    def __init__(self, catalog: Catalog, queue: AnnotationQueue, gold: GoldTasks) -> None:
         """
         Args:
-            rules: while there are gold tasks, annotators see no counts of the queue and take tasks
+            gold: while there are gold tasks, annotators see no counts of the queue and take tasks
                 in its order, since both would show which tasks are gold.
         """
-        self._catalog, self._queue, self._rules = catalog, queue, rules
+        self._catalog, self._queue, self._gold = catalog, queue, gold
         self._own, self._access = OwnTasks(catalog, catalog.now), TaskAccess(catalog, queue)
 
     def view(self, annotator: Annotator, since: datetime) -> WorkView:
@@ -55,7 +55,7 @@ class OwnDay:
 
     def may_choose(self, annotator: Annotator) -> bool:
         """Whether the annotator may take an image out of the queue's order."""
-        return annotator.role != "annotator" or not self._rules.is_on
+        return annotator.role != "annotator" or not self._gold.rules.is_on
 
     def waiting(
         self, annotator: Annotator, dataset: Dataset, offset: int, limit: int

@@ -40,13 +40,14 @@ class Pictures:
         with self._lock:
             if (found := self._recent.get(key)) is not None:
                 return found
-        made = write_jpeg(_at_most(self.pixels_of(image_id, *chosen), side or JPEG_MAX_SIDE))
+        made = write_jpeg(at_most(self.pixels_of(image_id, *chosen), side or JPEG_MAX_SIDE))
         with self._lock, suppress(ValueError):  # larger than the cache
             self._recent[key] = made
         return made
 
 
-def _at_most(image_HWC: np.ndarray, side: int) -> np.ndarray:
+def at_most(image_HWC: np.ndarray, side: int) -> np.ndarray:
+    """RGB uint8 (H, W, 3), reduced so that its longer side has at most `side` pixels."""
     height, width = image_HWC.shape[:2]
     if max(height, width) <= side:
         return image_HWC

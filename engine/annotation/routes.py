@@ -29,7 +29,6 @@ from engine.annotation.schemas import (
     CommentView,
     Draft,
     DraftIn,
-    Guidelines,
     JobView,
     Judgement,
     Lease,
@@ -330,14 +329,6 @@ def regions(
     data = service.regions_of(visitor.annotator, image_id, part, _between(low, high))
     headers = {**KEPT, "Content-Encoding": "gzip"}
     return Response(data, media_type="application/octet-stream", headers=headers)
-
-
-@router.get("/guidelines")
-@admits("annotator", READS)
-def guidelines(visitor: Someone, request: Request) -> Guidelines:
-    """The guidelines for annotators."""
-    found: Guidelines = request.app.state.guidelines
-    return found
 
 
 # dashboard

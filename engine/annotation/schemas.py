@@ -348,13 +348,6 @@ class Submitted(Schema):
     feedback: str | None = None
 
 
-class Guidelines(Schema):
-    """The guidelines for annotators, as Markdown and as HTML that is safe to show."""
-
-    markdown: str
-    html: str
-
-
 class Problem(Schema):
     """Why a request was refused. `error` is a word for programs, `message` is for people."""
 
@@ -406,7 +399,8 @@ class Overview(Schema):
     datasets: list[dict[str, Any]]
     """name, images, train, held_out, near_duplicates, annotated (images that people submitted),
     to_annotate (the others), masks (in the mask table), masks_handed_in (submitted, but not in the
-    table before their round ends), masks_per_image."""
+    table before their round ends), masks_per_image, masks_by_stage, people_today (who submitted in
+    the last 24 hours)."""
     loops: list[dict[str, Any]]
     """dataset, state, rounds: stage, round, state, images, chosen (why these), masks,
     clicks_per_mask, ..., tasks."""
@@ -428,6 +422,7 @@ class Overview(Schema):
     """By hour: at, tasks, masks, seconds_per_mask, masks_per_image."""
     verdicts: dict[str, int]
     releases: list[dict[str, Any]]
+    """name, dataset, state, created_at, masks, images, files (that can be downloaded)."""
     categories: list[dict[str, Any]] = []
     """By dataset with a list, the most frequent first: dataset, name (None: all others), color,
     masks."""

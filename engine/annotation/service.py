@@ -75,7 +75,7 @@ class AnnotationService:
         lease_seconds: float = 120,
         draft_seconds: float = 7200,
         on_drained: Callable[[str], None] = lambda run_id: None,
-        gold_rules: GoldRules | None = None,
+        gold_rules: Callable[[], GoldRules] = GoldRules,
         truths_of: Callable[[int], Sequence[RLE]] = lambda image_id: (),
         suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
         labels_of: LabelsOf = lambda dataset_id, masks: {},
@@ -87,7 +87,7 @@ class AnnotationService:
             lease_seconds: how long a task stays with a page that sends no heartbeat.
             draft_seconds: the same for a task with a draft.
             on_drained: called with the id of a run after its last task was submitted.
-            gold_rules: when tasks are gold; never by default.
+            gold_rules: returns when tasks are gold; never by default.
             truths_of: returns the true masks of a gold image by its id.
             suggestions_of: returns suggested categories of a dataset's masks.
             find: searches for masks.
@@ -100,7 +100,7 @@ class AnnotationService:
         self.tiles = Tiles(pictures.pixels_of)
         self.prompter = Prompter(embeddings)
         self.access = TaskAccess(catalog, queue)
-        self.gold = GoldTasks(catalog, queue, objects, gold_rules or GoldRules(), truths_of)
+        self.gold = GoldTasks(catalog, queue, objects, gold_rules, truths_of)
         self.labels = MaskLabels(catalog, labels_of, suggest_for)
         self.views = TaskViews(catalog, queue, objects, masks, self.gold, self.labels)
         self.submissions = Submissions(
@@ -111,7 +111,7 @@ class AnnotationService:
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)
-        self.own_day = OwnDay(catalog, queue, self.gold.rules)
+        self.own_day = OwnDay(catalog, queue, self.gold)
         self.lease_seconds = lease_seconds
         self.draft_seconds = max(draft_seconds, lease_seconds)
 

@@ -33,11 +33,13 @@ from flows.cli import (
     production,
     releases,
     schedules,
+    settings,
     setup,
     suggest,
     train_clip,
     upkeep,
     verifier,
+    webhooks,
 )
 from flows.cli.commands import LOOP, MODELS, NAMES, PRODUCTION, QUALITY, UPKEEP
 from flows.workspace.console import errors
@@ -75,6 +77,8 @@ app.add_typer(verifier.app, name="verifier", rich_help_panel=QUALITY)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)
 app.add_typer(detector.app, name="detector", rich_help_panel=MODELS)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=PRODUCTION)
+app.add_typer(settings.app, name="settings", rich_help_panel=PRODUCTION)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=PRODUCTION)
 app.add_typer(erase.app, name="erase", rich_help_panel=UPKEEP)
 
 

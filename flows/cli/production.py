@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.cli.commands import PRODUCTION, JsonOption, example, in_workspace, print_json
 from flows.cli.job_options import JobName, shared_parameters, with_parameters
 from flows.deploy.deployments import deploy_all
-from flows.deploy.start import follow, parameters_of, print_line, start_run
+from flows.deploy.start import cancel, follow, parameters_of, print_line, start_run
 from flows.prefect_api.client import connected
 from flows.services.supervisor import (
     OPTIONAL,
@@ -63,12 +63,15 @@ def start(
     wait: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Show its log until it ends.")
     ] = True,
+    cancels: Annotated[
+        bool, typer.Option("--cancel", help="Let Ctrl-C cancel the run, not only its log.")
+    ] = False,
     as_json: JsonOption = False,
     **given: Any,
 ) -> None:
     """Start a job now: a worker of the work pool runs it, on whichever machine.
 
-    Ctrl-C stops showing the log; the run continues.
+    Ctrl-C stops showing the log; the run continues, unless --cancel is given.
     """
     state = None
     with in_workspace(as_json) as workspace:
@@ -83,8 +86,12 @@ def start(
                 try:
                     state = follow(run_id, pool)
                 except KeyboardInterrupt:
-                    errors.print("no longer followed; the run continues")
-                    raise typer.Exit(130) from None
+                    if not cancels:
+                        errors.print("no longer followed; the run continues")
+                        raise typer.Exit(130) from None
+                    print_line("cancelling the run; once more ends this log")
+                    cancel(run_id)
+                    state = follow(run_id, pool)
     if as_json:
         print_json({"flow_run": str(run_id), "kind": kind, "state": state})
     elif state is not None:

@@ -85,6 +85,19 @@ def start_run(workspace: Workspace, kind: str, parameters: dict[str, Any]) -> UU
     return run.id
 
 
+def cancel(run_id: UUID) -> None:
+    """Ask for the end of a run: its worker stops it; one that no worker has taken ends at once.
+
+    Raises:
+        UnreachableError: the server does not answer.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run_id, Cancelling())
+
+
 def follow(run_id: UUID, pool: str) -> str:
     """Print the run's log until it ends, the first line of each entry.
 

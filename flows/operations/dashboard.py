@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from engine.annotation.access import sight_of
@@ -21,6 +21,8 @@ from storage.catalog import (
     AnnotatorWork,
     Dataset,
     Model,
+    Release,
+    ReleaseState,
     Run,
     RunKind,
     RunState,
@@ -30,8 +32,10 @@ from storage.catalog import (
     utc_now,
 )
 from storage.catalog.ledger import SubmittedWork
+from storage.layout import RELEASE_FILES
 
 RUNS = 20
+DAY = timedelta(days=1)
 HISTORY_TASKS = 5_000
 """The latest tasks, of which the history is made."""
 
@@ -76,6 +80,7 @@ class WorkspaceReports:
                     "created_at": item.created_at,
                     "masks": item.card.get("masks"),
                     "images": item.card.get("images"),
+                    "files": _files_of(item),
                 }
                 for row in datasets
                 for item in catalog.releases.all(row.id)
@@ -89,13 +94,16 @@ class WorkspaceReports:
 
 def _dataset_rows(workspace: Workspace, datasets: list[Dataset]) -> list[dict[str, Any]]:
     images, rows = workspace.catalog.images, []
-    masks = {str(key[0]): n for key, n in workspace.masks.counts(("dataset",)).items()}
+    stages = defaultdict[str, dict[str, int]](dict)
+    for (name, stage), number in workspace.masks.counts(("dataset", "stage")).items():
+        stages[str(name)][str(stage)] = number
+    people = workspace.catalog.ledger.people_since(utc_now() - DAY)
     submitted = workspace.catalog.ledger.submitted_work()
     for row in datasets:
         work = submitted.get(row.id, SubmittedWork())
         count = images.count(row.id)
         held_out = images.count(row.id, split=Split.HELD_OUT)
-        made = masks.get(row.name, 0)
+        made = sum(stages[row.name].values())
         rows.append(
             {
                 "name": row.name,
@@ -108,9 +116,17 @@ def _dataset_rows(workspace: Workspace, datasets: list[Dataset]) -> list[dict[st
                 "masks": made,
                 "masks_handed_in": work.masks,
                 "masks_per_image": made / count if count else 0.0,
+                "masks_by_stage": stages[row.name],
+                "people_today": people.get(row.id, 0),
             }
         )
     return rows
+
+
+def _files_of(release: Release) -> list[str]:
+    """Files of a release that can be downloaded; none after an erasure of its images."""
+    is_whole = release.state == ReleaseState.DONE and "erased" not in release.card
+    return list(RELEASE_FILES) if is_whole else []
 
 
 def _loop(workspace: Workspace, dataset: Dataset) -> dict[str, Any] | None:

@@ -215,7 +215,7 @@ class WorkspaceActions:
         same = [name, *option_arguments(fields, *(job.option_names if job else ()))]
         by_people = fields.get("annotator", "people") == "people"
         if job and by_people and is_deployed(self._workspace, name):
-            return ["start", *same]
+            return ["start", *same, "--cancel"]  # `Stop` sends Ctrl-C
         return same if form.arguments is None else form.arguments(fields)
 
     def _checked(self, name: str, values: Values) -> tuple[Form, Fields]:

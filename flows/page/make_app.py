@@ -7,6 +7,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from cachetools import TTLCache, cached
+
 from engine.annotation.access import LOCAL
 from engine.annotation.callers import is_loopback
 from flows.workspace.settings import WorkspaceError
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
     from engine.annotation.service import AnnotationService
     from flows.workspace.workspace import Workspace
+
+
+LOOK_SECONDS = 10.0
+"""How long a server of the page does not see settings that were changed elsewhere."""
 
 
 def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
@@ -32,9 +38,11 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
     """
     from engine.annotation.access import Access
     from engine.annotation.app import create_app
+    from engine.annotation.webhook_sending import WebhookSender
     from flows.operations.dashboard import WorkspaceReports
     from flows.operations.prometheus import WorkspaceCollector
     from flows.page.actions import WorkspaceActions
+    from flows.page.setting_book import WorkspaceSettings
 
     is_local = is_loopback(host) and not names
     if not is_local and not workspace.catalog.annotators.has_people(besides=LOCAL):
@@ -51,7 +59,9 @@ def make_app(workspace: Workspace, host: str, names: list[str]) -> FastAPI:
         Access(workspace.catalog, local=LOCAL if is_local else None),
         actions=WorkspaceActions(workspace),
         reports=WorkspaceReports(workspace),
+        choices=WorkspaceSettings(workspace),
         guidelines=custom.read_text() if custom.exists() else packaged.read_text(),
+        sender=WebhookSender(workspace.catalog, workspace.settings.page.webhook_networks),
         hosts=sorted(hosts) if is_loopback(host) or names else ["*"],
         proxies=[str(network) for network in workspace.settings.page.trusted_proxies],
         collectors=[WorkspaceCollector(workspace)],
@@ -70,7 +80,18 @@ def make_service(workspace: Workspace) -> AnnotationService:
     from flows.workspace.gold import known_masks
     from storage.catalog import RunKind
 
-    quality = workspace.settings.quality
+    looked = TTLCache[str, None](1, LOOK_SECONDS)
+
+    @cached(looked, key=lambda: "changes", lock=threading.Lock())
+    def look_at_changes() -> None:
+        workspace.look_at_changes()  # another server of the page may have made some
+
+    def gold_rules() -> GoldRules:
+        look_at_changes()
+        quality = workspace.settings.quality
+        return GoldRules(
+            first=quality.gold_first, share=quality.gold_share, feedback=quality.feedback
+        )
 
     def pixels_of(image_id: int, between: tuple[float, float] | None = None) -> Any:
         return workspace.pixels(workspace.catalog.images.get(image_id), between)
@@ -89,6 +110,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
     def drained(run_id: str) -> None:
         from flows.loop.advance import run_drained
 
+        look_at_changes()
         run_drained(workspace, run_id)
         names.given.look(workspace.catalog.runs.get(run_id).dataset_id)
 
@@ -113,9 +135,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
         lease_seconds=workspace.settings.people_lease_seconds,
         draft_seconds=workspace.settings.people_draft_seconds,
         on_drained=finish,
-        gold_rules=GoldRules(
-            first=quality.gold_first, share=quality.gold_share, feedback=quality.feedback
-        ),
+        gold_rules=gold_rules,
         truths_of=truths_of,
         suggestions_of=names.suggestions_of,
         labels_of=names.labels_of,

@@ -1,4 +1,4 @@
-"""Events that the app sends to Prefect, whose triggers start the next step.
+"""Events that the app sends to Prefect, whose triggers start the next step, and to webhooks.
 
 Events are hints: the catalog holds the state, and `dataengine advance` finds it there. So an event
 that cannot be sent is logged, and raises nothing.
@@ -13,16 +13,30 @@ from uuid import uuid4
 
 import httpx
 
+from engine.core.events import (
+    LABELS_GIVEN,
+    MASKS_ACCEPTED,
+    MASKS_REJECTED,
+    MODEL_PROMOTED,
+    ROUND_DRAINED,
+    event_body,
+)
 from flows.prefect_api.client import api_url, login
+from storage.catalog import CatalogError
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
 
-ROUND_DRAINED = "dataengine.round.drained"
-MASKS_ACCEPTED = "dataengine.masks.accepted"
-MASKS_REJECTED = "dataengine.masks.rejected-in-a-row"
-LABELS_GIVEN = "dataengine.labels.given"
-MODEL_PROMOTED = "dataengine.model.promoted"
+__all__ = [
+    "LABELS_GIVEN",
+    "MASKS_ACCEPTED",
+    "MASKS_REJECTED",
+    "MODEL_PROMOTED",
+    "ROUND_DRAINED",
+    "emit",
+    "model_promoted",
+    "round_drained",
+]
 
 SEND_SECONDS = 5.0
 
@@ -51,7 +65,8 @@ def model_promoted(workspace: Workspace, version: str) -> bool:
 
 
 def emit(workspace: Workspace, event: str, payload: dict[str, Any], **labels: str) -> bool:
-    """Send an event about the workspace to the Prefect server in use, if there is one.
+    """Send an event about the workspace to the Prefect server in use, if there is one, and queue it
+    for the webhooks that want it, which servers of the page send.
 
     Args:
         workspace: its subject; triggers of its deployments match its name.
@@ -60,8 +75,9 @@ def emit(workspace: Workspace, event: str, payload: dict[str, Any], **labels: st
         labels: further labels that triggers can match.
 
     Returns:
-        Whether a server accepted it.
+        Whether a Prefect server accepted it.
     """
+    _announce(workspace, event, payload)
     root = workspace.settings.root
     url = api_url(root)
     if url is None:
@@ -85,3 +101,13 @@ def emit(workspace: Workspace, event: str, payload: dict[str, Any], **labels: st
         log.warning("event %s was not sent, `dataengine advance` catches up: %s", event, error)
         return False
     return True
+
+
+def _announce(workspace: Workspace, event: str, payload: dict[str, Any]) -> None:
+    """Queue the event for webhooks. What it reports has happened, so a failure is only logged."""
+    data = {**payload, "workspace": workspace.settings.production.name}
+    try:
+        body = event_body(event, workspace.catalog.now(), data)
+        workspace.catalog.webhooks.announce(event, body)
+    except CatalogError as error:
+        log.warning("event %s is not queued for webhooks: %s", event, error)

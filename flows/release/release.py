@@ -42,8 +42,7 @@ from storage.masks import from_batch
 from storage.release_files import MaskFiles
 
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
-FILES = (COCO_FILE, "sa1b.tar", REPORT_FILE)
-"""Files of a release in the object store."""
+FILES = layout.RELEASE_FILES
 
 
 class NothingToReleaseError(DataEngineError):

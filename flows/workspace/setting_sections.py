@@ -202,6 +202,8 @@ class PageSettings(Section):
     )
     """Addresses or networks of proxies in front of the page. Their X-Forwarded-For is trusted for
     rate limits, their X-Forwarded-Proto for whether cookies went over TLS."""
+    webhook_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that are not public in which webhooks may be; all others are refused."""
 
 
 class RaySettings(Section):

@@ -281,6 +281,7 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 
 [page]
 # trusted_proxies = ["127.0.0.1", "::1"]   # addresses or networks of proxies in front of the page
+# webhook_networks = []     # private networks that webhooks may be in, for example "10.0.0.0/8"
 
 [costs]                    # prices for `dataengine status`, in one currency
 # cpu_hour = 0.05

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from engine.core.malloc import keep_freed_memory
 from engine.core.rle import RLE
 from flows.workspace import logs
+from flows.workspace.changed_settings import with_changes
 from flows.workspace.retry import retry_during_outage
 from flows.workspace.settings import Settings, load_settings
 from storage import generations, layout
@@ -42,7 +43,10 @@ class Workspace:
     """Everything that a flow needs, opened from one folder."""
 
     def __init__(self, settings: Settings) -> None:
+        self.own_settings = settings
+        """Of the file and the environment alone."""
         self.settings = settings
+        """With the changes made on the page, since `prepare` or `look_at_changes`."""
         secret, key = settings.store.secret_key, settings.store.access_key
         self.objects = open_store(
             settings.store_uri,
@@ -90,8 +94,18 @@ class Workspace:
         if found not in (None, schema.head()):
             self._back_up(str(found))
         self.catalog.migrate()
+        self.look_at_changes()
         if self.catalog.models.current() is None:
             self._add_shipped_model()
+
+    def look_at_changes(self) -> None:
+        """Use the settings as they were last changed on the page.
+
+        Raises:
+            CatalogError: the catalog does not answer.
+        """
+        changes = self.catalog.setting_changes.latest()
+        self.settings = with_changes(self.own_settings, changes)
 
     @property
     def backups(self) -> Path:

@@ -24,6 +24,7 @@ from storage.catalog.errors import (
     TaskNotFoundError,
 )
 from storage.catalog.gold import NewGoldScore, StoredGoldScore
+from storage.catalog.guidelines import GuidelinePicture, GuidelinesVersion
 from storage.catalog.images import Image, NewImage
 from storage.catalog.labels import Label, NewLabel
 from storage.catalog.locks import Lock
@@ -44,9 +45,11 @@ from storage.catalog.releases import Release
 from storage.catalog.rounds import Round
 from storage.catalog.runs import Run
 from storage.catalog.sessions import new_id, sqlite_url, utc_now
+from storage.catalog.setting_changes import SettingChange
 from storage.catalog.shards import Shard, ShardTotals
 from storage.catalog.states import (
     AnnotatorKind,
+    DeliveryState,
     LabelSource,
     LearnedKind,
     LoopState,
@@ -72,6 +75,7 @@ from storage.catalog.tasks import (
     TaskVerdict,
 )
 from storage.catalog.verdicts import NewVerdict, Verdict
+from storage.catalog.webhooks import Delivery, Parcel, Webhook
 
 __all__ = [
     "CHOICES",
@@ -100,6 +104,10 @@ __all__ = [
     "ConstraintError",
     "Dataset",
     "DatasetNotFoundError",
+    "Delivery",
+    "DeliveryState",
+    "GuidelinePicture",
+    "GuidelinesVersion",
     "Image",
     "Label",
     "LabelSource",
@@ -119,6 +127,7 @@ __all__ = [
     "NewTask",
     "NewVerdict",
     "NotFoundError",
+    "Parcel",
     "PlannedRound",
     "QuotaError",
     "Release",
@@ -128,6 +137,7 @@ __all__ = [
     "Run",
     "RunKind",
     "RunState",
+    "SettingChange",
     "Shard",
     "ShardState",
     "ShardTotals",
@@ -143,6 +153,7 @@ __all__ = [
     "TaskVerdict",
     "Verdict",
     "VerdictKind",
+    "Webhook",
     "check_name",
     "new_id",
     "sqlite_url",

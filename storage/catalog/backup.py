@@ -45,7 +45,9 @@ from storage.catalog.backup_values import (
 )
 from storage.catalog.errors import CatalogNotMigratedError
 from storage.catalog.sessions import typed_errors
+from storage.catalog.states import DeliveryState
 from storage.catalog.tables import AnnotatorRow, SignInRow
+from storage.catalog.team_tables import DeliveryRow, WebhookRow
 from storage.outputs import replace_own
 
 __all__ = [
@@ -150,7 +152,8 @@ def first_values(path: Path, table: str) -> set[str]:
 def restore_backup(engine: Engine, path: Path) -> Manifest:
     """Restore a backup into an empty database and migrate it to this code's schema, in one
     transaction: a failure leaves the database empty. Sessions and sign-in links are dropped, since
-    they may have ended or been used after the backup.
+    they may have ended or been used after the backup. Webhooks are paused, since the database may
+    be a copy; what waited for them is dropped.
 
     Raises:
         BackupError: the database has tables, or the file is not a backup or damaged.
@@ -169,6 +172,9 @@ def restore_backup(engine: Engine, path: Path) -> Manifest:
             upgrade("head")
             connection.execute(delete(SignInRow))
             connection.execute(delete(ApiTokenRow))
+            waiting = DeliveryRow.state == DeliveryState.WAITING
+            connection.execute(delete(DeliveryRow).where(waiting))
+            connection.execute(update(WebhookRow).values(paused_at=datetime.now(UTC)))
             connection.execute(update(AnnotatorRow).values(token_hash=None, token_expires_at=None))
             check_words(connection)
         return manifest

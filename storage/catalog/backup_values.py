@@ -33,6 +33,7 @@ _NAMED = {
     "tasks": ("run_id", "result_key"),
     "images": ("key", "run_id"),
     "releases": ("name", "key"),
+    "guideline_pictures": ("name", "key"),
 }
 """Columns that become part of object keys and of local paths."""
 _HASHED = re.compile(r"[0-9a-f]{64}")

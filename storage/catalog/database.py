@@ -17,6 +17,7 @@ from storage.catalog.consensus import Consensus
 from storage.catalog.datasets import Datasets
 from storage.catalog.drafts import Drafts
 from storage.catalog.gold import Gold
+from storage.catalog.guidelines import Guidelines
 from storage.catalog.images import Images
 from storage.catalog.labels import Labels
 from storage.catalog.ledger import Ledger
@@ -28,6 +29,7 @@ from storage.catalog.releases import Releases
 from storage.catalog.rounds import Rounds
 from storage.catalog.runs import Runs
 from storage.catalog.sessions import Clock, Sessions, StateT, connect, counts
+from storage.catalog.setting_changes import SettingChanges
 from storage.catalog.shards import Shards
 from storage.catalog.sign_ins import SignIns
 from storage.catalog.states import ModelState, ReleaseState, RoundState, RunState, Split, TaskState
@@ -42,6 +44,7 @@ from storage.catalog.tables import (
     TaskRow,
 )
 from storage.catalog.verdicts import Verdicts
+from storage.catalog.webhooks import Webhooks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +97,9 @@ class Catalog(Sessions):
         self.labels = Labels(self)
         self.suggesters = Suggesters(self)
         self.ledger = Ledger(self)
+        self.guidelines = Guidelines(self)
+        self.setting_changes = SettingChanges(self)
+        self.webhooks = Webhooks(self)
 
     def __enter__(self) -> Catalog:
         return self

@@ -36,6 +36,13 @@ from storage.catalog.tables import (
     VerdictRow,
 )
 from storage.catalog.tasks import not_gold
+from storage.catalog.team_tables import (
+    DeliveryRow,
+    GuidelinePictureRow,
+    GuidelinesRow,
+    SettingChangeRow,
+    WebhookRow,
+)
 from storage.catalog.thread_tables import CommentRow, ConsensusRow
 
 BATCH = 500
@@ -45,8 +52,15 @@ _FREE_TEXT: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (RunRow, ("config", "metrics", "error")),
     (VerdictRow, ("reason",)),
     (CommentRow, ("text",)),
+    (GuidelinesRow, ("markdown",)),
+    (DeliveryRow, ("payload",)),
 )
 """Columns of free text that may contain names."""
+_WRITTEN: tuple[Any, ...] = (
+    *(CategoryListRow, GuidelinesRow, GuidelinePictureRow),
+    *(SettingChangeRow, WebhookRow),
+)
+"""Tables whose rows have an author, by name."""
 
 
 def forget_images(
@@ -84,7 +98,8 @@ def forget_dataset(sessions: Sessions, dataset_id: int, name: str) -> None:
     with sessions.session() as session:
         _delete_tasks(session, select(TaskRow.id).where(TaskRow.dataset_id == dataset_id))
         session.execute(delete(ShardRow).where(ShardRow.run_id.in_(runs)))
-        for named in (LabelRow, CategoryListRow, SuggesterRow):
+        owned_too = (LabelRow, CategoryListRow, SuggesterRow, GuidelinesRow, GuidelinePictureRow)
+        for named in owned_too:
             session.execute(delete(named).where(named.dataset_id == dataset_id))
         for table in (ImageAliasRow, RoundImageRow, GoldImageRow):
             session.execute(delete(table).where(table.image_id.in_(images)))
@@ -121,9 +136,9 @@ def forget_person(sessions: Sessions, annotator_id: int, name: str, pseudonym: s
             .where(AnnotatorRow.id == annotator_id)
             .values(name=pseudonym, token_hash=None, token_expires_at=None)
         )
-        session.execute(
-            update(CategoryListRow).where(CategoryListRow.author == name).values(author=pseudonym)
-        )
+        for written in _WRITTEN:
+            by_them = update(written).where(written.author == name)
+            session.execute(by_them.values(author=pseudonym))
         _scrub(session, [name], pseudonym)
         session.commit()
 

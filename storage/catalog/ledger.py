@@ -109,6 +109,18 @@ class Ledger(Repository):
                 for dataset_id, images, masks in session.execute(query)
             }
 
+    def people_since(self, since: datetime) -> dict[int, int]:
+        """How many people have submitted tasks since a time, by dataset id; datasets without any
+        are left out."""
+        query = (
+            select(TaskRow.dataset_id, func.count(TaskRow.annotator_id.distinct()))
+            .join(AnnotatorRow, AnnotatorRow.id == TaskRow.annotator_id)
+            .where(TaskRow.state == TaskState.SUBMITTED, TaskRow.submitted_at >= since)
+            .where(AnnotatorRow.kind == AnnotatorKind.PERSON)
+            .group_by(TaskRow.dataset_id)
+        )
+        return self._sessions.pairs(query)
+
     def expiries(self) -> dict[str, int]:
         """How often leases expired, of `task`s and `shard`s."""
         with self._sessions.reading() as session:

@@ -146,6 +146,14 @@ class ErasureKind(StrEnum):
     PERSON = "person"
 
 
+class DeliveryState(StrEnum):
+    """An event on its way to a webhook; failed once it is given up."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 class LabelSource(StrEnum):
     """Who gave a mask its label."""
 

@@ -15,6 +15,7 @@ from typing import IO
 import httpx
 import pytest
 
+from engine.annotation.access import COOKIE
 from engine.annotation.actions import Values
 from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
@@ -25,6 +26,8 @@ from flows.operations.dashboard import WorkspaceReports, history
 from flows.page.actions import ACTIONS, WorkspaceActions
 from flows.page.background_commands import BackgroundCommand, commands_in, start_command, state_of
 from storage.catalog import RunKind, TaskKind
+from storage.catalog.erasing import forget_images
+from storage.layout import RELEASE_FILES
 from tests.annotation.site import Site
 from tests.annotation.test_tasks import new_mask, taken
 
@@ -49,6 +52,7 @@ def test_the_overview_shows_work_as_it_is_done(site: Site, ada: Client, rita: Cl
     (dataset,) = found.datasets
     assert (dataset["images"], dataset["train"], dataset["masks"]) == (3, 3, 0)
     assert (dataset["annotated"], dataset["to_annotate"], dataset["masks_handed_in"]) == (1, 2, 2)
+    assert (dataset["people_today"], dataset["masks_by_stage"]) == (1, {})
     assert {k: found.queue["annotate"][k] for k in ("open", "leased", "submitted")} == {
         "open": 1,
         "leased": 1,
@@ -277,3 +281,56 @@ def test_there_is_no_job_of_another_name(adam: Client) -> None:
         adam._send("GET", "/api/jobs/../../etc")
     assert refused.value.status == 404
     assert adam.next_task([TaskKind.REVIEW]).task is None
+
+
+# files of releases
+
+
+def released(site: Site, name: str = "d 1") -> None:
+    """A finished release with a small file of each kind."""
+    catalog, key = site.workspace.catalog, f"releases/{name}/abc"
+    for file in RELEASE_FILES:
+        site.workspace.objects.put(f"{key}/{file}", file.encode())
+    catalog.releases.start(name, dataset_id=site.dataset_id, table_version=1, key=key)
+    catalog.releases.finish(name, {"masks": 9, "images": 3})
+
+
+def test_files_of_finished_releases_are_downloaded_by_those_who_see_the_dataset(
+    site: Site, url: str, ada: Client, rita: Client, tmp_path: Path
+) -> None:
+    released(site)
+    (row,) = rita.overview().releases
+    assert row["files"] == list(RELEASE_FILES)
+    for file in RELEASE_FILES:
+        rita.download("d 1", file, tmp_path / file)
+        assert (tmp_path / file).read_text() == file
+    with pytest.raises(FileExistsError):
+        rita.download("d 1", "sa1b.tar", tmp_path / "sa1b.tar")
+    for name, file in (("d 1", "other"), ("d 2", "sa1b.tar"), ("d 1", "../x"), ("..", "sa1b.tar")):
+        with pytest.raises(RefusedError) as refused:
+            rita.download(name, file, tmp_path / "none")
+        assert refused.value.status == 404
+        assert not (tmp_path / "none").exists()
+    with pytest.raises(RefusedError):
+        ada.download("d 1", "sa1b.tar", tmp_path / "none")
+    answer = httpx.get(f"{url}/api/releases/d%201/report.html", cookies={COOKIE: str(rita.session)})
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert answer.headers["content-disposition"].startswith("inline")
+    person = site.workspace.catalog.annotators.find("rita")
+    assert person is not None
+    site.workspace.catalog.annotators.set_datasets(person.id, [])
+    with pytest.raises(RefusedError):
+        rita.download("d 1", "sa1b.tar", tmp_path / "none")
+
+
+def test_a_release_that_is_not_finished_or_lost_images_offers_no_files(
+    site: Site, rita: Client, tmp_path: Path
+) -> None:
+    catalog = site.workspace.catalog
+    catalog.releases.start("b", dataset_id=site.dataset_id, table_version=1, key="releases/b")
+    released(site, "c")
+    forget_images(catalog, site.image_ids[:1], ["c"], [])
+    assert [row["files"] for row in rita.overview().releases] == [[], []]
+    with pytest.raises(RefusedError):
+        rita.download("b", "sa1b.tar", tmp_path / "none")

@@ -10,6 +10,7 @@ from flows.loop.data_engine import LoopPlan
 from flows.stages.rounds import open_round
 from storage.catalog import NewImage, TaskKind
 from tests.annotation.site import Site, served
+from tests.annotation.test_dashboard import released
 from tests.annotation.test_tasks import new_mask
 from tests.browser.conftest import Shot
 from tests.browser.driver import until
@@ -177,3 +178,33 @@ def test_pages_fit_their_window(
         ".map((e) => e.outerHTML)"
     )
     assert unnamed == []
+
+
+def test_several_datasets_are_compared_in_one_table_with_links_to_their_releases(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    site.review()
+    with Client(url) as client:
+        site.annotate()
+        task = client.next_task([TaskKind.ANNOTATE]).task
+        assert task is not None
+        client.submit(task, [new_mask(mask_HW=site.masks_of(0)[0])], seconds=12)
+    released(site, "d-1")
+    site.workspace.catalog.datasets.get_or_create("nuclei")
+    page.goto(f"{url}/dashboard")
+    table = page.locator("#datasets")
+    table.wait_for()
+    row = table.locator("tbody tr").first.inner_text().split("\t")
+    assert row[:3] == ["d", "3", "1"]
+    assert row[5] == "9"
+    assert row[8] == "1"
+    shot(page, "datasets")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_timeout(200)
+    shot(page, "datasets-light")
+    with page.expect_download() as download:
+        table.locator("a", has_text="COCO").click()
+    assert download.value.suggested_filename == "d-1-instances.json"
+    with page.expect_popup() as popup:
+        table.locator("a", has_text="Report").click()
+    assert popup.value.locator("body").inner_text() == "report.html"

@@ -67,3 +67,33 @@ def test_an_admin_adds_a_person_makes_a_token_and_disables_them(
             assert page.locator("[data-token]").count() == 0
             assert "Annotator removed" in page.locator("#audit tbody tr").first.inner_text()
             assert token not in page.content()
+
+
+def test_an_admin_changes_a_setting_and_sees_who_did(
+    site: Site, url: str, page: Page, shot: Shot
+) -> None:
+    page.goto(f"{url}/team")
+    driver.settled(page)
+    row = page.locator("[data-setting='quality.review_share']")
+    save = row.locator("button", has_text="Save")
+    assert save.is_disabled()
+    row.locator("input").fill("7")
+    save.click()
+    page.locator(".toast-bad").wait_for()
+    row = page.locator("[data-setting='quality.review_share']")
+    row.locator("input").fill("0.1")
+    row.locator("input").press("Enter")
+    row.locator("button", has_text="As in the file").wait_for()
+    assert "local" in row.inner_text()
+    page.locator("[data-setting='quality.feedback'] input").check()
+    page.locator("[data-setting='quality.feedback'] button", has_text="Save").click()
+    page.locator("[data-setting='quality.feedback'] button", has_text="As in the file").wait_for()
+    page.locator("#settings").scroll_into_view_if_needed()
+    shot(page, "settings")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_timeout(200)
+    shot(page, "settings-light")
+    row.locator("button", has_text="As in the file").click()
+    row.locator("button", has_text="As in the file").wait_for(state="detached")
+    assert row.locator("input").input_value() == "0.2"
+    assert "Setting" in page.locator("#audit tbody tr").first.inner_text()

@@ -27,6 +27,7 @@ STORED = {
     layout.SUGGESTER: "suggesters/cells/labels-20260131T120000-5d4140.safetensors",
     layout.ADAPTER: "adapters/cells/adapter-20260131T120000-5d4140.safetensors",
     layout.TOWERS: "towers/cells/towers-20260131T120000-5d4140/open_clip_config.json",
+    layout.GUIDELINE_PICTURE: "guidelines/7/edge-0123456789ab.png",
     layout.RELEASE: "releases/cells-1/7d793037/instances.json",
     layout.DOCTOR: "doctor/7d793037",
     layout.ERASURE: "erasures/7d793037",

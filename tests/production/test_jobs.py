@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,20 +38,24 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         yield made
 
 
-def with_the_made_up_job(workspace: Workspace, *commands: list[str]) -> dict[str, Any]:
-    """The output of commands in a process whose registry has an additional job, and the job's
-    button."""
-    root = workspace.settings.root
+def environment_of(workspace: Workspace) -> dict[str, str]:
+    """For processes that use this process's server."""
     server = {
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-        "PREFECT_API_AUTH_STRING": auth_string(root),
+        "PREFECT_API_AUTH_STRING": auth_string(workspace.settings.root),
         "PYTHONPATH": str(REPOSITORY),
         "COLUMNS": "300",
     }
+    return {**os.environ, **server}
+
+
+def with_the_made_up_job(workspace: Workspace, *commands: list[str]) -> dict[str, Any]:
+    """The output of commands in a process whose registry has an additional job, and the job's
+    button."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.production.made_up_job", json.dumps(commands)],
-        cwd=root,
-        env={**os.environ, **server},
+        cwd=workspace.settings.root,
+        env=environment_of(workspace),
         capture_output=True,
         text=True,
         check=False,
@@ -92,7 +97,7 @@ def test_a_job_that_is_added_is_a_command_a_deployment_and_a_button(workspace: W
     assert found["page"] == {
         "title": "Count images",
         "plan": "Count the images of d.",
-        "command": f"dataengine start {NAME} --dataset d --shades 4",
+        "command": f"dataengine start {NAME} --dataset d --shades 4 --cancel",
     }
 
 
@@ -117,3 +122,27 @@ def test_deploy_again_mends_deployments_of_the_version_before(workspace: Workspa
         mended = deployment(full_name(name, chosen))
         assert (mended.id, mended.entrypoint) == (made[name].id, job.entrypoint)
     assert [row.name for row in found_schedules(chosen)] == ["old"]
+
+
+def test_ctrl_c_cancels_a_run_if_it_is_to_and_else_ends_the_log_alone(workspace: Workspace) -> None:
+    deploy_all(workspace)
+    states = {}
+    for option in ("--cancel", "--follow"):
+        command = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli.main", "start", "sweep", option],
+            cwd=workspace.settings.root,
+            env=environment_of(workspace),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert command.stderr is not None
+        run_id = next(line.split()[2] for line in command.stderr if line.startswith("flow run"))
+        command.send_signal(signal.SIGINT)
+        rest = command.stderr.read()
+        command.wait(60)
+        with get_client(sync_client=True) as client:
+            states[option] = str(client.read_flow_run(run_id).state_name)
+        assert ("cancelling" in rest) == (option == "--cancel")
+        assert command.returncode == (1 if option == "--cancel" else 130)
+    assert states["--cancel"] == "Cancelled"
+    assert states["--follow"] in ("Scheduled", "Late")

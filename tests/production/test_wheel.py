@@ -145,7 +145,16 @@ def test_masks_are_generated_in_a_new_workspace(generated: dict[str, Any]) -> No
 
 def test_the_page_loads_with_all_its_scripts_and_styles(page: str) -> None:
     with httpx.Client(base_url=page, follow_redirects=True, timeout=30) as client:
-        names = ("work", "team", "annotate", "review", "browse", "dashboard", "sign-in")
+        names = (
+            "work",
+            "guidelines",
+            "team",
+            "annotate",
+            "review",
+            "browse",
+            "dashboard",
+            "sign-in",
+        )
         urls = [urljoin(page, name) for name in names]
         for url in urls:  # and everything that was loaded
             answer = client.get(url)

@@ -13,6 +13,7 @@ from engine.annotation.admission import GuardedRoute
 from engine.annotation.app import ROUTERS
 from engine.annotation.browse_routes import CHOSEN
 from engine.annotation.client import Client
+from engine.annotation.guideline_routes import PICTURE, TEXT
 from engine.annotation.routes import MAX_BODY, PROMPT, WORDS
 from flows.page.make_app import make_app
 from tests.annotation.site import Site
@@ -42,6 +43,12 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("GET", "/images/{image_id}/tiles/{level}/{column}/{row}"): ("annotator", "tile", 0),
     ("GET", "/images/{image_id}/regions"): ("annotator", "regions", 0),
     ("GET", "/guidelines"): ("annotator", "read", 0),
+    ("PUT", "/guidelines"): ("admin", "change", TEXT),
+    ("POST", "/guidelines/preview"): ("admin", "read", TEXT),
+    ("GET", "/guidelines/history"): ("reviewer", "read", 0),
+    ("GET", "/guidelines/pictures"): ("reviewer", "read", 0),
+    ("POST", "/guidelines/pictures"): ("admin", "change", PICTURE),
+    ("GET", "/guidelines/pictures/{name}"): ("annotator", "picture", 0),
     ("GET", "/overview"): ("reviewer", "read", 0),
     ("GET", "/actions"): ("admin", "read", 0),
     ("POST", "/actions/{name}/plan"): ("admin", "change", WORDS),
@@ -74,6 +81,16 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
     ("POST", "/team/tokens"): ("admin", "change", WORDS),
     ("POST", "/team/tokens/{token_id}/revoke"): ("admin", "change", 0),
     ("GET", "/team/audit"): ("admin", "read", 0),
+    ("GET", "/releases/{name}/{file}"): ("reviewer", "download", 0),
+    ("GET", "/settings"): ("admin", "read", 0),
+    ("PUT", "/settings/{name}"): ("admin", "change", WORDS),
+    ("GET", "/webhooks"): ("admin", "read", 0),
+    ("POST", "/webhooks"): ("admin", "change", WORDS),
+    ("POST", "/webhooks/{webhook_id}/pause"): ("admin", "change", 0),
+    ("POST", "/webhooks/{webhook_id}/resume"): ("admin", "change", 0),
+    ("POST", "/webhooks/{webhook_id}/remove"): ("admin", "change", 0),
+    ("POST", "/webhooks/{webhook_id}/test"): ("admin", "change", 0),
+    ("POST", "/webhooks/deliveries/{delivery_id}/again"): ("admin", "change", 0),
     ("GET", "/work"): ("annotator", "browse", 0),
     ("GET", "/work/waiting"): ("annotator", "browse", 0),
     ("POST", "/work/tasks/{task_id}/take"): ("annotator", "change", 0),
@@ -86,7 +103,17 @@ RULES: dict[KEY, tuple[str | None, str, int]] = {
 ALL_DATASETS = {("GET", "/overview"), ("GET", "/jobs"), ("GET", "/jobs/{job_id}")}
 
 BESIDES = {
-    *("/", "/work", "/annotate", "/review", "/browse", "/dashboard", "/team", "/sign-in"),
+    *(
+        "/",
+        "/work",
+        "/guidelines",
+        "/annotate",
+        "/review",
+        "/browse",
+        "/dashboard",
+        "/team",
+        "/sign-in",
+    ),
     *("/static", "/favicon.ico", "/api/openapi.json", "/metrics"),
 }
 """What is there beside the interface: pages that say nothing, and metrics, which have a guard."""
@@ -130,7 +157,7 @@ def people(site: Site, url: str) -> Iterator[dict[str, Client]]:
 def answer_to(url: str, key: KEY, who: Client | None) -> httpx.Response:
     """The status of an empty request of a client, which signs in anew to sign out."""
     method, path = key
-    for name in ("task_id", "image_id", "person_id", "token_id"):
+    for name in ("task_id", "image_id", "person_id", "token_id", "webhook_id", "delivery_id"):
         path = path.replace(f"{{{name}}}", str(2**30))
     path = f"{url}/api{path}"
     headers = {"X-CSRF-Token": who._csrf} if who else {}

@@ -5,7 +5,7 @@ import { chart } from "./charts.js";
 import { Jobs, actionButtons } from "./actions.js";
 import { loopPanels } from "./loop.js";
 import { offerModels } from "./model_choice.js";
-import { annotatorsTable, categoriesTable, consensusTable, costsTable, modelsTable, queueCards, releasesTable, runsTable } from "./tables.js";
+import { annotatorsTable, categoriesTable, consensusTable, costsTable, datasetsTable, modelsTable, queueCards, releasesTable, runsTable } from "./tables.js";
 import { el, toast } from "../shared/dom.js";
 import { count, decimal, score } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
@@ -111,6 +111,8 @@ class Dashboard {
     const { datasets, loops, annotators, models, runs, releases, categories, consensus, costs, history, advice } = this.overview;
     const minute = Math.floor(Date.now() / 60_000); // "5 min ago" is outdated after a minute
     this.part("loops", { datasets, loops }, () => loopPanels(this.overview, this.isAdmin));
+    $("datasets").hidden = datasets.length < 2;
+    this.part("datasets", { datasets, loops, releases }, () => datasetsTable(this.overview));
     this.showQueue();
     this.part("charts", { history, models }, () => chartsOf(history, models));
     this.part("models", { models, minute }, () => modelsTable(models));

@@ -60,7 +60,7 @@ function panel(dataset, loop, isAdmin) {
   const steps = rounds.length ? stepper(rounds) : sketch();
   return el(
     "div",
-    { class: "panel loop", "data-dataset": dataset.name },
+    { class: "panel loop", "data-dataset": dataset.name, id: `loop-${dataset.name}` },
     head,
     steps,
     el("p", { class: "next" }, el("strong", {}, "Next: "), nextStep(dataset, loop, isAdmin)),

@@ -243,6 +243,56 @@ function progress(row) {
   );
 }
 
+const FILES = { "report.html": "Report", "instances.json": "COCO", "sa1b.tar": "SA-1B" };
+
+/** Links to a release's report and its exports. */
+function releaseFiles(row) {
+  const link = (file) => {
+    const isPage = file.endsWith(".html");
+    const href = `/api/releases/${encodeURIComponent(row.name)}/${file}`;
+    const title = isPage ? "Opens the report in a new tab" : `Downloads ${file}; other formats: dataengine export ${row.name} --format yolo`;
+    return el("a", { href, title, target: isPage ? "_blank" : null, rel: isPage ? "noopener" : null, download: isPage ? null : true }, FILES[file]);
+  };
+  const files = Object.keys(FILES).filter((file) => row.files?.includes(file));
+  return files.length ? el("span", { class: "links" }, files.map(link)) : null;
+}
+
+/** Every dataset in a row: its images, its masks by stage, its open round, who worked on it, its model. */
+export function datasetsTable({ datasets, loops, releases }) {
+  const made = (stage) => (row) => count(row.masks_by_stage?.[stage] ?? 0);
+  const latest = (row) => releases.find((one) => one.dataset === row.name && one.state === "done");
+  const columns = [
+    ["Dataset", (row) => el("a", { href: `#${encodeURIComponent(`loop-${row.name}`)}` }, row.name)],
+    ["Images", (row) => count(row.images), true],
+    ["Annotated", (row) => count(row.annotated), true],
+    ["Masks: assisted", made("assisted_manual"), true],
+    ["semi-automatic", made("semi_automatic"), true],
+    ["automatic", made("fully_automatic"), true],
+    ["Round", (row) => roundOf(loops.find((loop) => loop.dataset === row.name))],
+    ["Model", (row) => modelOf(loops.find((loop) => loop.dataset === row.name))],
+    ["People, 24 h", (row) => count(row.people_today), true],
+    ["Latest release", (row) => latest(row) && el("span", { class: "links" }, latest(row).name, releaseFiles(latest(row)))],
+  ];
+  return section("Datasets", datasets, columns, "");
+}
+
+/** The round that is open, with how many of its tasks are done; else what the loop's state is. */
+function roundOf(loop) {
+  if (!loop) return null;
+  const round = loop.rounds.find((one) => !["planned", "done"].includes(one.state));
+  if (!round) return loop.state;
+  const { open = 0, leased = 0, submitted = 0, skipped = 0 } = round.tasks ?? {};
+  const total = open + leased + submitted + skipped;
+  const done = total ? `${count(submitted + skipped)} of ${count(total)} images` : round.state;
+  return el("span", {}, `${words(round.stage)} ${round.round}`, el("div", { class: "muted small" }, done));
+}
+
+/** The model that came out of the loop's latest begun round, else the one that it works with. */
+function modelOf(loop) {
+  const round = loop?.rounds.findLast((one) => one.model_after ?? one.model);
+  return round && (round.model_after ?? round.model);
+}
+
 export function releasesTable(rows) {
   const columns = [
     ["Name", (row) => row.name],
@@ -254,6 +304,7 @@ export function releasesTable(rows) {
     ["Masks", (row) => count(row.masks), true],
     ["Images", (row) => count(row.images), true],
     ["Made", (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
+    ["Files", releaseFiles],
   ];
   return section(
     "Releases",

@@ -9,6 +9,7 @@ import { mountEditor } from "./editor.js";
 import { mountHeader } from "../shared/header.js";
 import { Keys } from "./keys.js";
 import { sendKept, sendLate } from "./late.js";
+import { areNew, openGuidelines } from "../shared/guidelines.js";
 import { Banner } from "../shared/banner.js";
 import { Thread } from "../shared/thread.js";
 
@@ -124,6 +125,7 @@ class Page {
       frameIntervals: () => this.editor?.frameIntervals() ?? [],
     };
     void this.openThread(task);
+    void areNew(task.dataset).then((isNew) => byId("guidelines").classList.toggle("is-new", isNew));
     const { editor } = this;
     void loadSuggestions(api, task, categories, editor.abort.signal, () => editor.update());
     this.showStatus(draft ? "saved" : "new");
@@ -373,9 +375,8 @@ class Page {
   async guidelines() {
     if (document.getElementById("guidelines-dialog")) return;
     try {
-      const text = el("div", { class: "guidelines" });
-      text.innerHTML = (await api.guidelines()).html; // the server escapes HTML in the Markdown
-      openDialog("Guidelines", text).id = "guidelines-dialog";
+      await openGuidelines(this.task?.dataset ?? this.dataset);
+      byId("guidelines").classList.remove("is-new");
     } catch (problem) {
       toast(problem.message, "bad");
     }

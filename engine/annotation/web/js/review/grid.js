@@ -1,6 +1,7 @@
 // The grid: every mask as a crop with its outline, so that many can be judged at once.
 
 import { el } from "../shared/dom.js";
+import { listenForSwipes } from "./swipe.js";
 import { boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
 // In rem, as in the style sheet.
@@ -8,7 +9,7 @@ const [SMALLEST, LARGEST, GAP, CAPTION] = [10.5, 26, 0.6, 1.9];
 
 export const MARKS = { accept: "✓", reject: "✕", fix: "✎" };
 
-/** `on.select(index)` after a click, `on.open(index)` after a double click. */
+/** `on.select(index)` after a click, `on.open(index)` after a double click, `on.swipe(index, verdict)`. */
 export class Grid {
   task = null;
   picture = null;
@@ -79,6 +80,7 @@ export class Grid {
       ),
     );
     card.addEventListener("click", () => this.on.select(index));
+    listenForSwipes(card, (verdict) => this.on.swipe(index, verdict));
     card.addEventListener("dblclick", () => this.on.open(index));
     return card;
   }

@@ -40,8 +40,8 @@ export class Review {
     this.labelling = new Labelling(this);
     this.clock = new WorkLog();
     this.banner = new Banner(byId("banner"));
-    this.grid = new Grid(byId("grid"), { select: (index) => this.select(index), open: (index) => this.look(index) });
-    this.single = new Single({ show: (show) => this.setShow(show) });
+    this.grid = new Grid(byId("grid"), { select: (index) => this.select(index), open: (index) => this.look(index), swipe: (index, verdict) => this.swipe(index, verdict) });
+    this.single = new Single({ show: (show) => this.setShow(show), swipe: (verdict) => this.controls.run(verdict) });
     this.comments = new Comments(this);
     this.candidates = new Candidates(this);
     this.controls = new Controls(this);
@@ -298,6 +298,13 @@ export class Review {
       },
       onClose: close,
     });
+  }
+
+  /** A finger's swipe over a mask of the grid. */
+  swipe(index, verdict) {
+    if (!this.isReady) return;
+    this.select(index);
+    this.controls.run(verdict);
   }
 
   // Selection --------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import { byId, el } from "../shared/dom.js";
 import { Fingers } from "../shared/fingers.js";
+import { swipeOf } from "./swipe.js";
 import { BEFORE, OUTLINE, boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
 const SHOWS = ["overlay", "image", "mask"];
@@ -204,7 +205,7 @@ export class Single {
     });
     canvas.addEventListener("pointerdown", (event) => {
       fingers.down(event);
-      from = { x: event.clientX, y: event.clientY, view: this.view };
+      from = { x: event.clientX, y: event.clientY, at: event.timeStamp, view: this.view };
       canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", (event) => {
@@ -225,6 +226,13 @@ export class Single {
     for (const name of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(name, (event) => {
         fingers.up(event);
+        const isSwipe = from && name === "pointerup" && event.pointerType === "touch" && !this.onPlace;
+        const verdict = isSwipe ? swipeOf(from, { x: event.clientX, y: event.clientY, at: event.timeStamp }) : null;
+        if (verdict) {
+          this.view = from.view; // the image was not meant to move
+          this.draw();
+          this.on.swipe(verdict);
+        }
         from = null;
       });
     }

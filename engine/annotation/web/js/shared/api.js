@@ -37,7 +37,7 @@ async function csrf() {
  * the request repeated once.
  * @param {string} method
  * @param {string} path
- * @param {unknown} [body] sent as JSON
+ * @param {unknown} [body] sent as JSON, a file as it is
  * @param {Options} [options] */
 async function send(method, path, body, options = {}) {
   const token = await csrf();
@@ -58,14 +58,16 @@ async function send(method, path, body, options = {}) {
  * @returns {Promise<any>} the answer's JSON */
 async function call(method, path, body, { token, signal, timeoutMs = TIMEOUT_MS, keepalive } = {}) {
   const headers = { Accept: "application/json" };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  /** @type {any} */
+  const sent = body === undefined || body instanceof Blob ? body : JSON.stringify(body);
+  if (body !== undefined) headers["Content-Type"] = body instanceof Blob ? "application/octet-stream" : "application/json";
   if (token) headers["X-CSRF-Token"] = token;
   let response;
   try {
     response = await fetch(path, {
       method,
       headers,
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: sent,
       credentials: "same-origin",
       cache: "no-store",
       keepalive: Boolean(keepalive),
@@ -155,7 +157,12 @@ export const api = {
     return response.ok ? response.arrayBuffer() : answerOf(response);
   },
 
-  guidelines: () => call("GET", "/api/guidelines"),
+  guidelines: (dataset = null) => call("GET", dataset === null ? "/api/guidelines" : `/api/guidelines?${queryOf({ dataset })}`),
+  previewGuidelines: (dataset, markdown) => send("POST", "/api/guidelines/preview", { dataset, markdown }),
+  setGuidelines: (dataset, markdown, version) => send("PUT", "/api/guidelines", { dataset, markdown, expected_version: version }),
+  guidelinesHistory: (dataset) => call("GET", `/api/guidelines/history?${queryOf({ dataset })}`),
+  /** `file`: a File. */
+  addGuidelinePicture: (dataset, file) => send("POST", `/api/guidelines/pictures?${queryOf({ dataset, file_name: file.name })}`, file, long),
   overview: () => call("GET", "/api/overview"),
   /** The fields of the actions have the values that suit the dataset, the first one by default. */
   actions: (dataset = null) =>
@@ -196,6 +203,14 @@ export const api = {
   assign: (id, given) => send("POST", `${person(id)}/assign`, given),
   takeBack: (id, dataset) => send("POST", `${person(id)}/take-back`, { dataset }),
   makeToken: (given) => send("POST", "/api/team/tokens", given),
+  settings: () => call("GET", "/api/settings"),
+  /** `value` null: what the file says. */
+  changeSetting: (name, value) => send("PUT", `/api/settings/${encodeURIComponent(name)}`, { value }),
+  webhooks: () => call("GET", "/api/webhooks"),
+  addWebhook: (given) => send("POST", "/api/webhooks", given, long),
+  /** `what`: pause, resume, remove or test. */
+  webhook: (id, what) => send("POST", `/api/webhooks/${encodeURIComponent(id)}/${what}`),
+  sendAgain: (id) => send("POST", `/api/webhooks/deliveries/${encodeURIComponent(id)}/again`),
   revokeToken: (id) => send("POST", `/api/team/tokens/${encodeURIComponent(id)}/revoke`),
 
   thumbnailUrl: (id, side) => `/api/browse/images/${encodeURIComponent(id)}/thumbnail?side=${Math.round(side)}`,

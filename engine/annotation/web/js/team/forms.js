@@ -67,6 +67,13 @@ export function datasetsField(names, chosen) {
   return { name: "datasets", node, value };
 }
 
+/** Values that are chosen of `options` (pairs of value and text), all at first. */
+export function checksField(name, label, options) {
+  const boxes = options.map(([value, text]) => [value, el("input", { type: "checkbox", checked: true }), text]);
+  const node = el("fieldset", {}, el("legend", {}, label), boxes.map(([, box, text]) => el("label", {}, box, text)));
+  return { name, node, value: () => boxes.filter(([, box]) => box.checked).map(([value]) => value) };
+}
+
 /** Shows a secret that the server shows only this once; resolves when the dialog is closed. */
 export function showSecret(title, text, secret) {
   const input = el("input", { readonly: true, value: secret, "aria-label": title, onfocus: () => input.select() });

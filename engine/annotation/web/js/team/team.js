@@ -4,7 +4,10 @@ import { api } from "../shared/api.js";
 import { ask, byId, el, toast } from "../shared/dom.js";
 import { DASH, ago, count, dateTime, words } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
+import { table } from "../shared/tables.js";
 import { choiceField, datasetsField, openForm, roleField, showSecret, textField } from "./forms.js";
+import { Settings } from "./settings.js";
+import { Webhooks } from "./webhooks.js";
 
 const LINK = "It signs them in once, within seven days, and is shown only now. Send it to nobody else.";
 
@@ -17,6 +20,8 @@ const HOWS = [
 class TeamPage {
   constructor(me) {
     this.me = me;
+    this.settings = new Settings(() => this.refresh());
+    this.webhooks = new Webhooks(() => this.refresh());
     byId("local").hidden = !me.is_local;
     byId("invite").addEventListener("click", () => this.invite());
     byId("make-token").addEventListener("click", () => this.makeToken());
@@ -24,7 +29,7 @@ class TeamPage {
 
   async refresh() {
     try {
-      const [team, audit] = await Promise.all([api.team(), api.audit()]);
+      const [team, audit] = await Promise.all([api.team(), api.audit(), this.webhooks.refresh(), this.settings.refresh()]);
       this.team = team;
       byId("people").replaceChildren(this.peopleTable(team.people));
       byId("tokens").replaceChildren(this.tokensTable(team.tokens));
@@ -159,11 +164,6 @@ class TeamPage {
     }
     await this.refresh();
   }
-}
-
-function table(heads, rows) {
-  const head = el("tr", {}, heads.map((text) => el("th", { scope: "col" }, text || el("span", { class: "visually-hidden" }, "Actions"))));
-  return el("table", { class: "table" }, el("thead", {}, head), el("tbody", {}, rows));
 }
 
 function auditTable(entries) {

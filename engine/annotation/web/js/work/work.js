@@ -59,6 +59,7 @@ class WorkPage {
     const options = [["", "all"], ...names.map((name) => [name, name])];
     byId("dataset").replaceChildren(...options.map(([value, text]) => el("option", { value, selected: value === this.dataset }, text)));
     byId("next").href = this.dataset ? `/annotate?${new URLSearchParams({ dataset: this.dataset })}` : "/annotate";
+    byId("guidelines").href = this.dataset ? `/guidelines?${new URLSearchParams({ dataset: this.dataset })}` : "/guidelines";
     const shown = work.datasets.filter((one) => !this.dataset || one.name === this.dataset);
     const rounds = shown.filter((one) => one.round || one.waiting || (this.dataset && work.may_choose));
     byId("figures").replaceChildren(todayPanel(work.today), ...rounds.map(roundPanel));

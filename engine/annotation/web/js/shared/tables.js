@@ -1,0 +1,9 @@
+// A table of rows that are made elsewhere.
+
+import { el } from "./dom.js";
+
+/** `heads`: titles of the columns; an empty one is that of buttons. */
+export function table(heads, rows) {
+  const head = el("tr", {}, heads.map((text) => el("th", { scope: "col" }, text || el("span", { class: "visually-hidden" }, "Actions"))));
+  return el("table", { class: "table" }, el("thead", {}, head), el("tbody", {}, rows));
+}

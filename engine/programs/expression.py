@@ -213,14 +213,15 @@ class _Computer:
             return self._truth(parts[0]) != self._truth(parts[1])
         left, right = map(self.value, parts)
         if sign in ("==", "!="):
-            return same(left, right) == (sign == "==")
+            return same(left, right) is bool(sign == "==")
         if isinstance(left, str) or isinstance(right, str):
             raise ProgramError(f"{sign!r} takes numbers, got {left!r} and {right!r}", self._line)
         if sign in _COMPARED:
             return _COMPARED[sign](left, right)
         if sign in ("/", "//", "%") and right == 0:
             raise ProgramError("Eval divides by zero", self._line)
-        return self._small(_ARITHMETIC[sign](left, right))
+        found: Answer = _ARITHMETIC[sign](left, right)
+        return self._small(found)
 
     def _truth(self, tree: tuple[Any, ...]) -> bool:
         found = self.value(tree)

@@ -25,7 +25,8 @@ def find_faces(image_HWC: np.ndarray) -> list[tuple[int, int, int, int]]:
     if min(height, width) <= SMALLEST:
         return []
     side = min(height, width)
-    found = Cascade(lbp_frontal_face_cascade_filename()).detect_multi_scale(
+    cascade: str = lbp_frontal_face_cascade_filename()  # type: ignore[no-untyped-call]
+    found = Cascade(cascade).detect_multi_scale(
         img=small,
         scale_factor=1.2,
         step_ratio=1,
@@ -37,4 +38,4 @@ def find_faces(image_HWC: np.ndarray) -> list[tuple[int, int, int, int]]:
         (face["c"], face["r"], face["c"] + face["width"], face["r"] + face["height"])
         for face in found
     ]
-    return sorted(tuple(round(value * scale) for value in box) for box in boxes)  # type: ignore[misc]
+    return sorted(tuple(round(value * scale) for value in box) for box in boxes)

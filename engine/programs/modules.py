@@ -258,7 +258,8 @@ def emoji(run: Running, given: Given) -> Picture:
 
 def replace_objects(run: Running, given: Given) -> Picture:
     """The objects painted anew."""
-    things, picture, repaint = _inside(run, given), given["image"], run.tools.repaint
+    picture: Picture = given["image"]
+    things, repaint = _inside(run, given), run.tools.repaint
     if repaint is None:
         raise run.wrong(
             "Replace needs a model that paints: DATAENGINE_PAINT_URL, or DATAENGINE_PAINT_MODEL "
@@ -273,7 +274,8 @@ def replace_objects(run: Running, given: Given) -> Picture:
         painted = repaint(picture.pixels_HWC, inside, given["prompt"])
         if painted.shape != picture.pixels_HWC.shape or painted.dtype != np.uint8:
             raise run.wrong(f"the model painted {painted.dtype} {painted.shape}, another size")
-        return np.where(inside[:, :, None], painted, picture.pixels_HWC)  # the rest stays exact
+        exact = np.where(inside[:, :, None], painted, picture.pixels_HWC)  # outside
+        return np.asarray(exact)
 
     return _edited(run, picture, pixels)
 

@@ -101,7 +101,7 @@ def _emoji(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return colours, uint8 (S, S, 3), and opacity, float (S, S)."""
     canvas = np.zeros((_EMOJI_SIDE, _EMOJI_SIDE, 3), np.uint8)
     EMOJIS[name](canvas)
-    alpha = (canvas.any(axis=2)).astype(np.float32)
+    alpha = np.asarray(canvas.any(axis=2), np.float32)
     return canvas, np.asarray(cv2.GaussianBlur(alpha, (0, 0), 0.8))
 
 

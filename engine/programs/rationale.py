@@ -104,7 +104,7 @@ def _marked(whole: Picture, objects: Objects) -> np.ndarray:
     small = shrink(whole.pixels_HWC, MAX_SIDE)
     scale = small.shape[1] / whole.pixels_HWC.shape[1]
     things = [
-        replace(thing, rle=None, box_xyxy=tuple(round(v * scale) for v in thing.box_xyxy))  # type: ignore[arg-type]
+        replace(thing, rle=None, box_xyxy=tuple(round(v * scale) for v in thing.box_xyxy))
         for thing in objects.things
     ]
     return tagged(Picture.whole(small, whole.slot), things)

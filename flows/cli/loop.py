@@ -51,7 +51,7 @@ def run(
         typer.Option(
             help="Which images are annotated: random (in order of ingest; the default, or the "
             "setting), disagreement (least certain automatic masks), diversity (least like the "
-            "annotated ones), mix (half of each)."
+            "annotated ones), mix (half of each), program:RUN (those that a program selected)."
         ),
     ] = None,
     new: Annotated[bool, typer.Option(help="Start a new loop if this plan is finished.")] = False,

@@ -31,6 +31,7 @@ from flows.cli import (
     models,
     page,
     production,
+    program,
     releases,
     schedules,
     setup,
@@ -39,7 +40,7 @@ from flows.cli import (
     upkeep,
     verifier,
 )
-from flows.cli.commands import LOOP, MODELS, NAMES, PRODUCTION, QUALITY, UPKEEP
+from flows.cli.commands import LOOP, MODELS, NAMES, PRODUCTION, QUALITY, UPKEEP, WORDS
 from flows.workspace.console import errors
 from flows.workspace.logs import masked
 from flows.workspace.permissions import private_files
@@ -70,6 +71,7 @@ app.add_typer(suggest.finder)
 labels.app.add_typer(train_clip.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(labels.app, name="labels", rich_help_panel=NAMES)
+app.add_typer(program.app, name="program", rich_help_panel=WORDS)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)
 app.add_typer(verifier.app, name="verifier", rich_help_panel=QUALITY)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)

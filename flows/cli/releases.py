@@ -23,11 +23,19 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command(
-    rich_help_panel=RELEASES, epilog=example("dataengine release nuclei-1 --dataset nuclei")
+    rich_help_panel=RELEASES,
+    epilog=example(
+        "dataengine release nuclei-1 --dataset nuclei",
+        "dataengine release night-1 --dataset streets --program night",
+    ),
 )
 def release(
     name: Annotated[str, typer.Argument(help="Name of the release.")],
     dataset: DatasetOption = "default",
+    program: Annotated[
+        str | None,
+        typer.Option(help="Run of a program, by id or tag: only the images that it selected."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Freeze a dataset: pin the mask table's version; write COCO, SA-1B, a report and a card."""
@@ -36,7 +44,7 @@ def release(
         from flows.release.release import release as flow
 
         was_done = is_released(workspace, name)
-        card = flow(str(workspace.settings.root), dataset, name)
+        card = flow(str(workspace.settings.root), dataset, name, program)
     if as_json:
         print_json({**card, "made_before": was_done})
         return

@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from flows.release.yolo import write_yolo, yolo_names
 from flows.workspace import costs, progress
 from flows.workspace.audits import latest_audit
 from flows.workspace.run_lock import named_lock, reason_of, release_lock, tracked_run
+from flows.workspace.selections import program_run, selected_images
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
 from storage.catalog import (
@@ -54,6 +55,9 @@ from storage.catalog import (
 from storage.formats.coco_writer import CocoWriter, category_entries
 from storage.formats.sa1b import write_sa1b
 from storage.outputs import OutputFolder
+
+IN_CARD = "program_run"
+"""Where a release's card names the run of a program that selected its images."""
 
 REPEATED_IOU = 0.7
 """IoU with an earlier mask from which an automatic mask is a repeat."""
@@ -82,16 +86,20 @@ class ReleasedImage:
 
 
 @flow(name="release")
-def release(workspace: str, dataset: str, name: str) -> dict[str, Any]:
+def release(workspace: str, dataset: str, name: str, program: str | None = None) -> dict[str, Any]:
     """Prefect flow: freeze the dataset under `name`; return the card. Resumes an unfinished
-    release; returns the card of a finished one."""
+    release; returns the card of a finished one. `program`: a finished run of a program, by id or
+    tag; only the images that it selected are released."""
     opened = open_workspace(workspace)
     with named_lock(opened, release_lock(name)):
-        return _build_release(opened, dataset, name)
+        return _build_release(opened, dataset, name, program)
 
 
-def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]:
+def _build_release(
+    opened: Workspace, dataset: str, name: str, program: str | None
+) -> dict[str, Any]:
     row = opened.catalog.datasets.get(dataset)
+    selection = None if program is None else program_run(opened, row.id, program).id
     version = opened.masks.version()
     if version is None or not opened.masks.counts(("stage",), dataset=dataset):
         raise NothingToReleaseError(f"dataset {dataset!r} has no masks yet")
@@ -117,6 +125,8 @@ def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]
         tempfile.TemporaryDirectory(prefix="dataengine-") as temporary,
     ):
         folder = Path(temporary)
+        pinned = {} if selection is None else {IN_CARD: selection}
+        begun = replace(begun, card=pinned)
         counts = export_release(opened, begun, folder, "coco")
         export_release(opened, begun, folder / "sa1b", "sa1b")
         _tar(folder / "sa1b", folder / "sa1b.tar")
@@ -126,7 +136,7 @@ def _build_release(opened: Workspace, dataset: str, name: str) -> dict[str, Any]
         key = layout.inside(begun.key, new_id())
         for file in FILES:
             opened.objects.put_file(layout.inside(key, file), folder / file)
-        card = _card(opened, row, begun, counts)
+        card = _card(opened, row, begun, counts) | pinned
         card = opened.catalog.releases.finish(name, card, key=key).card
         opened.catalog.runs.finish(run.id, counts)
     return card
@@ -202,9 +212,12 @@ def _card(
 def released_images(
     workspace: Workspace, begun: Release, names: ReleasedNames | None = None
 ) -> Iterator[ReleasedImage]:
-    """Yield the dataset's images with their masks in the release, in order of id, and the masks'
-    categories if `names` are given."""
+    """Yield the images with their masks in the release, in order of id, and the masks' categories
+    if `names` are given: those that a program's run selected, if the card names one, else all."""
     status_of = image_statuses(workspace, begun)
+    only = None
+    if (selection := begun.card.get(IN_CARD)) is not None:
+        only = selected_images(workspace, begun.dataset_id, selection)
     dropped = workspace.catalog.verdicts.rejected_mask_ids(begun.dataset_id)
     images = workspace.catalog.images.each(begun.dataset_id)
     for page in batches(images, PAGE):
@@ -217,6 +230,8 @@ def released_images(
         released = {image.id: without_repeats(by_image[image.id]) for image in page}
         ids = names.of([mask for masks in released.values() for mask in masks]) if names else None
         for image in page:
+            if only is not None and image.id not in only:
+                continue
             status = status_of(image.id, by_image[image.id])
             yield ReleasedImage(image, released[image.id], status, ids)
 

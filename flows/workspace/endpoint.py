@@ -1,10 +1,13 @@
-"""The language model that the settings name."""
+"""The models that the settings name: a language model, and one that paints."""
 
 from __future__ import annotations
 
 from engine.core.errors import DataEngineError
-from engine.semantics.chat import Endpoint
+from engine.semantics.chat import Chat, Endpoint, EndpointChat
 from flows.workspace.workspace import Workspace
+
+IN_PROCESS, IN_PROCESS_PAINTER = "transformers", "diffusers"
+"""In place of a URL: the model runs in this process."""
 
 
 class NoEndpointError(DataEngineError):
@@ -12,7 +15,7 @@ class NoEndpointError(DataEngineError):
 
 
 def endpoint_of(workspace: Workspace) -> Endpoint:
-    """Return the endpoint of the settings.
+    """Return the language model's endpoint of the settings.
 
     Raises:
         NoEndpointError: they name none.
@@ -26,3 +29,23 @@ def endpoint_of(workspace: Workspace) -> Endpoint:
         )
     key = settings.llm_key.get_secret_value() if settings.llm_key else ""
     return Endpoint(url=settings.llm_url, model=settings.llm_model, key=key)
+
+
+def chat_of(workspace: Workspace) -> Chat:
+    """Return the language model of the settings: behind an endpoint, or in this process.
+
+    Raises:
+        NoEndpointError: they name none.
+        ChatError: it cannot be loaded.
+    """
+    settings = workspace.settings
+    if settings.llm_url == IN_PROCESS and settings.llm_model:
+        from engine.semantics.local_chat import load_local_chat
+
+        return load_local_chat(settings.llm_model, workspace.device())
+    return EndpointChat(endpoint_of(workspace))
+
+
+def has_chat(workspace: Workspace) -> bool:
+    """Whether the settings name a language model."""
+    return bool(workspace.settings.llm_url and workspace.settings.llm_model)

@@ -158,7 +158,7 @@ def test_the_nlvr_program_counts_over_two_images() -> None:
 
 
 def test_faces_are_found_named_and_tagged() -> None:
-    pixels = data.astronaut()
+    pixels: np.ndarray = data.astronaut()  # type: ignore[no-untyped-call]
 
     def answer(question: str) -> str:
         if "List" in question:

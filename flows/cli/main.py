@@ -70,6 +70,7 @@ for group in (
 app.add_typer(suggest.finder)
 labels.app.add_typer(train_clip.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
+app.add_typer(loop.reviewer, name="review", rich_help_panel=LOOP)
 app.add_typer(labels.app, name="labels", rich_help_panel=NAMES)
 app.add_typer(program.app, name="program", rich_help_panel=WORDS)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)

@@ -70,7 +70,7 @@ def _describe_verifier(workspace: Workspace, dataset: Dataset, fields: Fields) -
 
 
 def _describe_route(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
-    from flows.review.verifier_routing import RouteOptions
+    from flows.review.model_routing import RouteOptions
     from storage.catalog import ModelKind
 
     options = RouteOptions(precision=fields["precision"])

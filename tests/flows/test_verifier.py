@@ -21,8 +21,9 @@ from flows.cli.main import app
 from flows.cli.verifier import print_route, print_training
 from flows.data.ingest import ingest_folder
 from flows.page.actions import WorkspaceActions
+from flows.review.model_routing import RouteError, RouteOptions
 from flows.review.review import finish_review, queue_review, start_review
-from flows.review.verifier_routing import RouteError, RouteOptions, route_dataset
+from flows.review.verifier_routing import route_dataset
 from flows.review.verifier_training import NoVerifierError, run_training
 from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, open_workspace

@@ -109,6 +109,8 @@ def train_towers(
     pairs: Sequence[Pair],
     config: TowersConfig,
     on_step: OnStep = lambda step, loss: None,
+    *,
+    caption_weight: float = 0.0,
 ) -> ClipEncoder:
     """Train both towers of a CLIP in place, and return it as an encoder of the new weights.
 
@@ -119,6 +121,8 @@ def train_towers(
         pairs: crops of the encoder's `side`, from masks of images that are not held out.
         config: how long and how fast.
         on_step: called after every step.
+        caption_weight: of the captioning loss beside the contrastive one, for a CoCa
+            (`engine.semantics.coca`); 0: without it.
 
     Raises:
         ContrastiveError: fewer than two texts, a crop of another size, or a loss that is not
@@ -141,18 +145,36 @@ def train_towers(
                 drawn = [pairs[index] for index in rng.choice(len(pairs), size, replace=False)]
                 texts = [pair.texts[rng.integers(len(pair.texts))] for pair in drawn]
                 pixels = torch.from_numpy(np.stack([pair.pixels_SSC for pair in drawn])).to(device)
-                loss = contrastive_loss(
-                    F.normalize(model.encode_image(encoder.normalise(pixels)), dim=-1),
-                    F.normalize(model.encode_text(encoder.tokenizer(texts).to(device)), dim=-1),
-                    torch.from_numpy(np.unique(texts, return_inverse=True)[1]).to(device),
-                    model.logit_scale.exp(),
-                )
+                loss = _towers_loss(encoder, pixels, texts, caption_weight)
                 _step(optimiser, loss, step, model.logit_scale)
                 schedule.step()
                 on_step(step + 1, float(loss.detach()))
     finally:
         model.eval()
     return ClipEncoder(encoder.name, model, encoder.tokenizer, encoder.config, str(device))
+
+
+def _towers_loss(
+    encoder: ClipEncoder, pixels_BSSC: torch.Tensor, texts: Sequence[str], caption_weight: float
+) -> torch.Tensor:
+    """Return the contrastive loss of a batch, and that of the captions' next tokens (Yu et al.
+    2022, CoCa, equation 3)."""
+    model, device = encoder.model, pixels_BSSC.device
+    tokens = encoder.tokenizer(list(texts)).to(device)
+    index = torch.from_numpy(np.unique(texts, return_inverse=True)[1]).to(device)
+    shown = encoder.normalise(pixels_BSSC)
+    if not caption_weight:
+        image, text = model.encode_image(shown), model.encode_text(tokens)
+        image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        return contrastive_loss(image, text, index, model.logit_scale.exp())
+    found = model(shown, tokens)
+    contrastive = contrastive_loss(
+        found["image_features"], found["text_features"], index, found["logit_scale"]
+    )
+    captioning = F.cross_entropy(
+        found["logits"].permute(0, 2, 1), found["labels"], ignore_index=model.pad_id
+    )
+    return contrastive + caption_weight * captioning
 
 
 @on_one_thread()

@@ -20,6 +20,7 @@ from engine.core.errors import DataEngineError
 from flows.cli import (
     amg,
     audit,
+    caption,
     detector,
     erase,
     evaluate,
@@ -72,6 +73,7 @@ labels.app.add_typer(train_clip.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
 app.add_typer(loop.reviewer, name="review", rich_help_panel=LOOP)
 app.add_typer(labels.app, name="labels", rich_help_panel=NAMES)
+app.add_typer(caption.app, name="caption", rich_help_panel=WORDS)
 app.add_typer(program.app, name="program", rich_help_panel=WORDS)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)
 app.add_typer(verifier.app, name="verifier", rich_help_panel=QUALITY)

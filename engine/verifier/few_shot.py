@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from engine.semantics.chat import Answer, Chat, Part
-from engine.verifier.learning import FOLDS, Judged, by_rate_alone, gain, platt, quality
-from engine.verifier.model import sigmoid
+from engine.verifier.learning import Judged, by_rate_alone, gain, platt, quality
+from engine.verifier.model import FOLDS, sigmoid
 from engine.verifier.routing import Route, choose_route
 
 TASK = (

@@ -20,6 +20,7 @@ import argparse
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ TEXTS = ("text_cfg", "multimodal_cfg")
 
 def crops_of(seeds: range, side: int) -> tuple[np.ndarray, list[Thing]]:
     """Return a crop of each object of pictures, RGB uint8 (N, S, S, 3), and the objects."""
-    crops, things = [], []
+    crops, things = list[np.ndarray](), list[Thing]()
     for seed in seeds:
         picture = draw_picture(seed)
         rles = [thing.rle for thing in picture.things]
@@ -94,8 +95,8 @@ def main() -> None:
     print(json.dumps(figures) if given.json else figures)
 
 
-def _share(right: object) -> float:
-    found = list(right)  # type: ignore[call-overload]
+def _share(right: Iterable[bool]) -> float:
+    found = list(right)
     return round(sum(found) / len(found), 3)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.semantics.mask_pictures import outlined
+from engine.verifier.few_shot import ask_about
 from flows.review import few_shot_judge
 from flows.review.few_shot_judge import SIDE, JudgeError, calibrate_judge, judge_masks
 from flows.workspace.endpoint import NoEndpointError
@@ -115,13 +116,13 @@ def test_a_stopped_calibration_asks_about_no_mask_twice(
     made: Workspace, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge_most(made)
-    ask, asked = few_shot_judge.ask_about, list[int]()
+    asked = list[int]()
 
     def stops(*given: Any) -> float:
         asked.append(1)
         if len(asked) == 11:
             raise KeyboardInterrupt
-        return ask(*given)
+        return ask_about(*given)
 
     monkeypatch.setattr(few_shot_judge, "ask_about", stops)
     with pytest.raises(KeyboardInterrupt):

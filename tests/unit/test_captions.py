@@ -90,7 +90,7 @@ def test_a_coca_learns_to_describe_and_to_compare_and_survives_saving(tmp_path: 
     trained = train_towers(
         encoder,
         pairs,
-        TowersConfig(steps=60, batch=4, learning_rate=1e-2, weight_decay=0.0),
+        TowersConfig(steps=60, batch=4, learning_rate=2e-2, weight_decay=0.0),
         lambda step, loss: losses.append(loss),
         caption_weight=2.0,
     )

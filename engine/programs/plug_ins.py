@@ -86,7 +86,7 @@ def local_repaint(name: str, device: str) -> Repaint:
     """Return Replace's plug-in of a pipeline that diffusers loads in this process.
 
     Raises:
-        ProgramError: the extra `diffusers` is missing, or the model cannot be had.
+        ProgramError: the package `diffusers` is missing, or the model cannot be had.
     """
 
     def repaint(picture_HWC: np.ndarray, inside_HW: np.ndarray, prompt: str) -> np.ndarray:
@@ -115,7 +115,7 @@ def _pipeline(name: str, device: str) -> Any:
     except ImportError as error:
         raise ProgramError(
             "a model that paints in this process needs a package that is missing: pip install "
-            '"open-data-engine[diffusers]"'
+            "diffusers transformers; or set DATAENGINE_PAINT_URL to an endpoint"
         ) from error
     try:
         found = AutoPipelineForInpainting.from_pretrained(name, use_safetensors=True)

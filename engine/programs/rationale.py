@@ -19,10 +19,12 @@ from engine.programs.values import Objects, Picture, Value
 MAX_SIDE = 360
 """Of a picture, in pixels."""
 STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;"
+    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:84rem;padding:0 1rem;"
     "color:#1c2330;background:#fff}h2{margin:2rem 0 .4rem;font-size:1.1rem;overflow-wrap:anywhere}"
-    "ol{list-style:none;padding:0;display:grid;gap:.8rem}li{border:1px solid #d6dae1;"
-    "border-radius:8px;padding:.7rem .9rem}code{font:13px/1.4 ui-monospace,monospace;"
+    "ol{list-style:none;padding:0;display:grid;gap:.8rem;"
+    "grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr))}"
+    "li{border:1px solid #d6dae1;border-radius:8px;padding:.7rem .9rem}"
+    "code{font:13px/1.4 ui-monospace,monospace;"
     "overflow-wrap:anywhere}img{display:block;margin-top:.5rem;max-width:100%;border-radius:4px}"
     ".value{color:#4a5568}.error{color:#a61b1b}"
     "@media(prefers-color-scheme:dark){body{color:#e6e9ef;background:#151920}"
@@ -41,9 +43,10 @@ def section(
         done: the finished steps.
         error: why the run ended before its last step, if it did.
     """
-    parts = [f"<section><h2>{escape(title)}</h2>"]
-    parts += [_picture(image.pixels_HWC, slot) for slot, image in images.items()]
-    parts.append("<ol>")
+    parts = [f"<section><h2>{escape(title)}</h2><ol>"]
+    for slot, image in images.items():
+        shown = _picture(image.pixels_HWC, slot)
+        parts.append(f"<li><code>{slot}</code><div>{escape(described(image))}</div>{shown}</li>")
     for one in done:
         parts.append(
             f"<li><code>{escape(one.step.text)}</code>"
@@ -92,7 +95,7 @@ def _seen(one: Done, images: Mapping[str, Picture]) -> str:
         if one.value.is_empty or one.step.module == "Result":
             return ""
         return _picture(one.value.pixels_HWC, one.step.target)
-    if isinstance(one.value, Objects) and one.step.module != "Result":
+    if isinstance(one.value, Objects) and one.value.things and one.step.module != "Result":
         whole = images.get(one.value.slot)
         if whole is not None and not whole.is_empty:
             return _picture(_marked(whole, one.value), one.step.target)

@@ -281,9 +281,7 @@ def fresh_clip(config: dict[str, Any], *, seed: int = 0) -> ClipEncoder:
         kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CLIP
         model = kind(**{name: part for name, part in config.items() if name != "custom_text"})
         if kind is open_clip.CoCa:
-            unset = (
-                model.text_decoder.text_projection
-            )  # open_clip 3.3 leaves it as it was in memory
+            unset = model.text_decoder.text_projection  # unset by open_clip 3.3
             torch.nn.init.normal_(unset, std=len(unset) ** -0.5)
     shown = {**vars(open_clip.transform.PreprocessCfg()), "size": model.visual.image_size}
     open_clip.model.set_model_preprocess_cfg(model, shown)

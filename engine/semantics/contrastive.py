@@ -26,6 +26,9 @@ from engine.semantics.clip import ClipEncoder
 LARGEST_SCALE = 100.0
 """Of the logits, as in CLIP."""
 
+SAMPLED = 2_000
+"""Tokens, drawn at each step, that a caption's next token is told from, beside the batch's own."""
+
 OnStep = Callable[[int, float], None]
 """on_step(step, loss), with steps from 1."""
 
@@ -167,14 +170,36 @@ def _towers_loss(
         image, text = model.encode_image(shown), model.encode_text(tokens)
         image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
         return contrastive_loss(image, text, index, model.logit_scale.exp())
-    found = model(shown, tokens)
+    with _without_projection(model.text_decoder) as projection_CV:
+        found = model(shown, tokens)
     contrastive = contrastive_loss(
         found["image_features"], found["text_features"], index, found["logit_scale"]
     )
-    captioning = F.cross_entropy(
-        found["logits"].permute(0, 2, 1), found["labels"], ignore_index=model.pad_id
-    )
+    captioning = _captioning_loss(found["logits"], found["labels"], projection_CV, model.pad_id)
     return contrastive + caption_weight * captioning
+
+
+@contextmanager
+def _without_projection(decoder: Any) -> Iterator[torch.Tensor]:
+    """Let a CoCa's decoder return features in place of logits; gives the projection to logits."""
+    projection = decoder.text_projection
+    decoder.text_projection = None
+    try:
+        yield projection
+    finally:
+        decoder.text_projection = projection
+
+
+def _captioning_loss(
+    features_BLC: torch.Tensor, labels_BL: torch.Tensor, projection_CV: torch.Tensor, pad_id: int
+) -> torch.Tensor:
+    """Return the cross entropy of the next tokens, among those of the batch and SAMPLED others:
+    all 49,408 would take most of a small model's time."""
+    others = torch.randint(projection_CV.shape[1], (SAMPLED,), device=labels_BL.device)
+    among_K, target = torch.unique(torch.cat([labels_BL.flatten(), others]), return_inverse=True)
+    is_text = labels_BL.flatten() != pad_id
+    logits_NK = features_BLC.flatten(0, 1)[is_text] @ projection_CV[:, among_K]
+    return F.cross_entropy(logits_NK, target[: labels_BL.numel()][is_text])
 
 
 @on_one_thread()

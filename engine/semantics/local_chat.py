@@ -83,14 +83,14 @@ def load_local_chat(name: str, device: str = "cpu") -> LocalChat:
     """Return a model by its name on the hub, or a folder; weights in safetensors only.
 
     Raises:
-        ChatError: the extra `transformers` is missing, or the model cannot be had.
+        ChatError: the package `transformers` is missing, or the model cannot be had.
     """
     try:
         from transformers import AutoModelForImageTextToText, AutoProcessor
     except ImportError as error:
         raise ChatError(
             "a language model in this process needs a package that is missing: pip install "
-            '"open-data-engine[transformers]"'
+            "transformers; or set DATAENGINE_LLM_URL to an endpoint"
         ) from error
     try:
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)

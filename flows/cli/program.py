@@ -19,6 +19,7 @@ from flows.cli.commands import (
     print_json,
 )
 from flows.workspace.console import console
+from flows.workspace.permissions import for_people
 
 if TYPE_CHECKING:
     from flows.programs.saved import SavedProgram
@@ -246,7 +247,8 @@ def run(
             options.to_config(),
         )
         if html is not None:
-            write_rationale(workspace, workspace.catalog.runs.get(figures["run"]), html)
+            with for_people():
+                write_rationale(workspace, workspace.catalog.runs.get(figures["run"]), html)
     if as_json:
         print_json(figures)
     else:
@@ -272,7 +274,7 @@ def _try(
     images = images_named(workspace, row, names)
     value, part = try_program(workspace, row, saved, images, encoder)
     if html is not None:
-        with html.open("x", encoding="utf-8") as file:
+        with for_people(), html.open("x", encoding="utf-8") as file:
             file.write(page(saved.name, saved.program.text, [part]))
     told, chosen = described(value), is_selected(value)
     if as_json:
@@ -342,6 +344,9 @@ def results(
         Path | None, typer.Option(help="New file: the picture after each step.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for edited pictures.")] = None,
+    selected: Annotated[
+        bool, typer.Option("--selected", help="Only the images that the run selected.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a run found, image by image; write its rationale, or its edited pictures."""
@@ -349,26 +354,29 @@ def results(
         raise typer.BadParameter(f"{html} exists; name a new file", param_hint="--html")
     written: dict[str, int] = {}
     with in_workspace(as_json) as workspace:
+        from engine.programs.rationale import described
         from flows.programs.using import result_rows, write_pictures, write_rationale
         from flows.workspace.selections import program_run
 
         found = program_run(workspace, workspace.catalog.datasets.get(dataset).id, run)
-        if html is not None:
-            written["explained"] = write_rationale(workspace, found, html)
-        if out is not None:
-            written["pictures"] = write_pictures(workspace, found, out)
-        rows = list(result_rows(workspace, found))
+        with for_people():
+            if html is not None:
+                written["explained"] = write_rationale(workspace, found, html)
+            if out is not None:
+                written["pictures"] = write_pictures(workspace, found, out)
+        rows = [row for row in result_rows(workspace, found) if row["selected"] or not selected]
     if as_json:
         print_json({"run": found.id, **written, "images": rows})
         return
     if written:
-        told = ", ".join(f"{count:,} images {what}" for what, count in written.items())
+        words = {"explained": "images explained", "pictures": "pictures written"}
+        told = ", ".join(f"{count:,} {words[what]}" for what, count in written.items())
         console.print(told, markup=False)
         return
     table = Table("image", "selected", "answer", header_style="bold")
     for row in rows:
         name = " | ".join(filter(None, (row["file_name"], row.get("right"))))
-        said = row["error"] or ("–" if row["answer"] is None else str(row["answer"]))
+        said = row["error"] or ("–" if row["answer"] is None else described(row["answer"]))
         table.add_row(name, "yes" if row["selected"] else "no", said)
     console.print(table)
 

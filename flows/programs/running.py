@@ -36,7 +36,7 @@ STAGE = "program"
 """In the quarantine: what an image could not be read for."""
 
 RATIONALES = 3
-"""Images of a shard whose rationale is kept; errors beyond them have only their message."""
+"""Images of a shard whose rationale is kept: its first one, and those that are selected or fail."""
 
 MOST_PAIRS = 100_000
 REFUSED = 3
@@ -170,7 +170,8 @@ def _rows(
     refused = 0
     for image_id in shard.image_ids:
         for other in right[image_id] or [None]:
-            row = runner.row(image_id, other, keeps_rationale=len(found) < RATIONALES)
+            kept = sum(row.get("rationale") is not None for row in found)
+            row = runner.row(image_id, other, kept)
             refused = refused + 1 if row.pop("is_refused") else 0
             if refused == REFUSED:
                 raise RunError(f"{row['error']} (of {REFUSED} images in a row); repeat the command")
@@ -190,8 +191,9 @@ class _Runner:
         root = str(workspace.settings.root)
         self._models = _models(root, dataset.name, program, encoder)
 
-    def row(self, image_id: int, right_id: int | None, *, keeps_rationale: bool) -> dict[str, Any]:
-        """Return the row of an image or a pair; an error becomes a part of it."""
+    def row(self, image_id: int, right_id: int | None, kept: int) -> dict[str, Any]:
+        """Return the row of an image or a pair; an error becomes a part of it. `kept`: rationales
+        of the shard so far."""
         ids = [image_id] if right_id is None else [image_id, right_id]
         row: dict[str, Any] = {"image_id": image_id, "right_id": right_id, "is_refused": False}
         images = {one.id: one for one in self._workspace.catalog.images.get_many(ids)}
@@ -205,10 +207,12 @@ class _Runner:
             value = self._run(ids, pictures, done)
         except (ProgramError, ChatError, BadImageError) as error:
             row["error"], row["is_refused"] = str(error), isinstance(error, ChatError)
-        if keeps_rationale and right_id is None and pictures:
+        row |= _stored(value, keeps_picture=right_id is None)
+        tells = not kept or row["selected"] or "error" in row
+        if tells and kept < RATIONALES and right_id is None and pictures:
             name = images[image_id].file_name
             row["rationale"] = section(name, pictures, done, row.get("error", ""))
-        return row | _stored(value, keeps_picture=right_id is None)
+        return row
 
     def _pictures(self, images: Sequence[Image]) -> dict[str, Picture]:
         found: dict[str, Picture] = {}

@@ -169,8 +169,9 @@ class Calibration:
         sides = {"accepts": route.accept, "rejects": route.reject}
         sure = [name for name, side in sides.items() if side.threshold is not None]
         if not sure:
-            best = max(route.accept.share, route.reject.share)
-            return False, f"precision {precision:g} is not shown by {count} verdicts ({best:.1%})"
+            needed = [side.needed for side in sides.values() if side.needed is not None]
+            more = f"; about {min(needed):,} would be enough" if needed else ""
+            return False, f"precision {precision:g} is not shown by {count} verdicts{more}"
         return (
             True,
             f"precision {precision:g} is shown by {count} verdicts for {' and '.join(sure)}",

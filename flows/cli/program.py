@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class ProgramGroup(typer.core.TyperGroup):
-    """Takes words that are no command as those of `write`."""
+    """Takes several words that are no command as those of `write`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See Typer: `program "two dogs"` is `program write "two dogs"`."""
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        if args and " " in args[0].strip() and args[0] not in self.commands:
             args = ["write", *args]
         return super().parse_args(ctx, args)
 

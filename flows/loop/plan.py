@@ -79,7 +79,8 @@ def check_choice(name: str) -> None:
     from storage.catalog import CHOICES, OF_PROGRAM
 
     if name not in CHOICES and not (name.startswith(OF_PROGRAM) and name != OF_PROGRAM):
-        raise BadPlanError(f"the choice must be {', '.join(CHOICES)} or program:RUN, got {name!r}")
+        names = f"{', '.join(CHOICES[:-1])} or {CHOICES[-1]}, or program:RUN"
+        raise BadPlanError(f"the choice must be {names}; got {name!r}")
 
 
 def unfinished_loop(workspace: Workspace, dataset: str) -> Loop | None:

@@ -6,7 +6,7 @@ Masks, reviewers, verifier, thresholds and columns are those of `tests.benchmark
 The judge is simulated, since no model that sees pictures is shipped: for each of RIGHT it says yes
 or no as the truth is in that share of the masks, with log-odds that are larger where it is right,
 and its answers are calibrated and routed as `dataengine review judge` does. `lies` says the
-opposite of the first judge. `on` is whether the calibration switches the judge on at PRECISION;
+opposite of the first judge. `on` is whether the calibration switches the judge on at the precision;
 `saved` is 0 where it is off.
 """
 
@@ -46,18 +46,22 @@ def answers(truth_N: np.ndarray, right: float, seed: int) -> np.ndarray:
     return np.where(truth_N == is_right, size, -size)
 
 
-def by_judge(known: Judged, truly: Judged, fresh: Judged, right: float, sign: int) -> Any:
+def by_judge(
+    known: Judged, truly: Judged, fresh: Judged, right: float, sign: int, precision: float
+) -> Any:
     """Return the figures of a judge: calibrated on reviewers' verdicts, routed on `fresh`."""
     calibration = Calibration(
         sign * answers(truly.accepted_N, right, 3), known.accepted_N, known.image_N
     )
-    on, reason = calibration.check(PRECISION)
+    on, reason = calibration.check(precision)
     found = calibration.probabilities(sign * answers(fresh.accepted_N, right, 4))
-    row = outcome(known, calibration.crossed(), fresh, found, PRECISION)
+    row = outcome(known, calibration.crossed(), fresh, found, precision)
     return {**row, "saved": row["saved"] if on else 0.0, "on": on, "reason": reason}
 
 
-def measure(folder: Path, data: Path, domain: str, train: int, val: int) -> dict[str, Any]:
+def measure(
+    folder: Path, data: Path, domain: str, train: int, val: int, precision: float
+) -> dict[str, Any]:
     """Return the figures of the verifier and of each judge on a domain's `val` masks."""
     truly = judged(masks_of(folder, data, f"{domain}/train", train))
     fresh = judged(masks_of(folder, data, f"{domain}/val", val))
@@ -65,10 +69,10 @@ def measure(folder: Path, data: Path, domain: str, train: int, val: int) -> dict
     known = Judged(truly.features_NF, said, truly.image_N, truly.held_out_N)
     verifier = learn(known, VerifierCard(version=domain, segmenter="lite"))
     learned = verifier.of_features(fresh.features_NF, np.full(len(fresh), WHOLE))
-    rows = {"verifier": outcome(known, cross_fitted(verifier, known), fresh, learned, PRECISION)}
+    rows = {"verifier": outcome(known, cross_fitted(verifier, known), fresh, learned, precision)}
     for right in RIGHT:
-        rows[f"judge {right:g}"] = by_judge(known, truly, fresh, right, 1)
-    rows["lies"] = by_judge(known, truly, fresh, RIGHT[0], -1)
+        rows[f"judge {right:g}"] = by_judge(known, truly, fresh, right, 1, precision)
+    rows["lies"] = by_judge(known, truly, fresh, RIGHT[0], -1, precision)
     return {"verdicts": len(known), "val_masks": len(fresh), "rows": rows}
 
 
@@ -80,6 +84,7 @@ def main() -> None:
     parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
     parser.add_argument("--train", type=int, default=60, help="images to learn from")
     parser.add_argument("--val", type=int, default=40, help="images to report on")
+    parser.add_argument("--precision", type=float, default=PRECISION)
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     given = parser.parse_args()
     keep_freed_memory()
@@ -87,7 +92,8 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for domain in given.domains:
-        found[domain] = measure(given.folder, given.data, domain, given.train, given.val)
+        sizes = given.train, given.val
+        found[domain] = measure(given.folder, given.data, domain, *sizes, given.precision)
         for name, row in found[domain]["rows"].items():
             told = ", ".join(
                 f"{key} {row[key]:.3f}"

@@ -73,6 +73,10 @@ VECTORS = KeyKind("vectors/{run}/{shard}.parquet")
 """Vectors of a shard's masks, without a column `annotator`."""
 WORDS = KeyKind("words/{run}/{shard}.parquet")
 """The words that a shard's masks were kept for, without a column `annotator`."""
+CAPTIONS = KeyKind("captions/{run}/{shard}.parquet")
+"""Captions of a shard's masks or images, without a column `annotator`."""
+PROGRAM = KeyKind("programs/{run}/{shard}.parquet")
+"""A program's results on a shard's images, without a column `annotator`."""
 SUGGESTER = KeyKind("suggesters/{dataset}/{version}.safetensors")
 ADAPTER = KeyKind("adapters/{dataset}/{version}.safetensors")
 """An adapter of a CLIP's vectors."""
@@ -87,7 +91,7 @@ DOCTOR = KeyKind("doctor/{name}")
 ERASURE = KeyKind("erasures/{erasure}")
 GENERATION = KeyKind("generations/{mark}")
 
-LOOSE = (ANSWER, PREFILL, STEPS, VECTORS, WORDS)
+LOOSE = (ANSWER, PREFILL, STEPS, VECTORS, WORDS, CAPTIONS, PROGRAM)
 """Parquet files beside the tables, with columns `image_id` and `annotator` like the tables.
 The keys of TASK_STEPS have the prefix of STEPS."""
 

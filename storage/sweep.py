@@ -72,10 +72,10 @@ def sweep(
     """Find objects that nothing refers to, and delete them if asked. Safe beside running work.
 
     Swept are: submitted masks, pre-filled masks and trajectories that no task names, or whose run
-    has finished with its masks in the table; vectors and words of unknown runs; embeddings of
-    deleted models or images; models, suggesters, trained CLIPs, releases and pictures of guidelines
-    that the catalog lacks;
-    files that no version of a mask table names; leftovers of health checks.
+    has finished with its masks in the table; vectors, words, captions and results of programs of
+    unknown runs; embeddings of deleted models or images; models, suggesters, trained CLIPs,
+    releases and pictures of guidelines that the catalog lacks; files that no version of a mask
+    table names; leftovers of health checks.
 
     Raises:
         StorageError: the store does not answer. Earlier deletions remain.
@@ -90,6 +90,8 @@ def sweep(
         layout.TASK_STEPS.prefix: rows.steps,
         layout.VECTORS.prefix: rows.of_runs,
         layout.WORDS.prefix: rows.of_runs,
+        layout.CAPTIONS.prefix: rows.of_runs,
+        layout.PROGRAM.prefix: rows.of_runs,
         layout.EMBEDDING.prefix: rows.embeddings,
         layout.MODEL.prefix: rows.models,
         layout.SUGGESTER.prefix: rows.suggesters,
@@ -171,8 +173,8 @@ class _Rows:
         return {key for key, run in runs.items() if run in there}
 
     def of_runs(self, keys: Sequence[str]) -> set[str]:
-        """Vectors and words of runs that the catalog has, and keys of another form."""
-        kinds = (layout.VECTORS, layout.WORDS)
+        """Rows of runs that the catalog has, and keys of another form."""
+        kinds = (layout.VECTORS, layout.WORDS, layout.CAPTIONS, layout.PROGRAM)
         parsed = {key: [kind.parse(key) or {} for kind in kinds] for key in keys}
         runs = {
             key: next((one["run"] for one in found if one), None) for key, found in parsed.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import cv2
+import numpy as np
 
 
 @dataclass
@@ -20,7 +24,11 @@ class ChatServer:
     """
 
     answer: Callable[[str], str]
-    """From a question."""
+    """From a question, without its pictures."""
+    reply: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """From a request to the choice that is sent, in place of `answer`."""
+    other: Callable[[str, bytes], dict[str, Any]] | None = None
+    """From path and body of a request that is no chat to the JSON that is sent."""
     faults: list[int | bytes | float] = field(default_factory=list)
     key: str = ""
     """If any, requests without it get 401."""
@@ -32,6 +40,31 @@ class ChatServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
 
+def asked_in(body: dict[str, Any]) -> str:
+    """The text of a request's question."""
+    content = body["messages"][0]["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def pictures_in(body: dict[str, Any]) -> list[np.ndarray]:
+    """The pictures of a request's question, RGB uint8 (H, W, 3)."""
+    urls = [p["image_url"]["url"] for p in body["messages"][0]["content"] if p["type"] != "text"]
+    coded = (base64.b64decode(url.partition(",")[2]) for url in urls)
+    found = (cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR) for one in coded)
+    return [np.asarray(one)[:, :, ::-1] for one in found]
+
+
+def said(text: str, first_token: dict[str, float] | None = None) -> dict[str, Any]:
+    """A choice: what was said, with log-probabilities of the first token, if any."""
+    choice: dict[str, Any] = {"message": {"role": "assistant", "content": text}}
+    if first_token is not None:
+        rows = [{"token": token, "logprob": value} for token, value in first_token.items()]
+        choice["logprobs"] = {"content": [{"token": text, "top_logprobs": rows}]}
+    return choice
+
+
 @contextmanager
 def chatting(answer: Callable[[str], str], key: str = "") -> Iterator[ChatServer]:
     """A server on a free port, stopped afterwards."""
@@ -39,7 +72,12 @@ def chatting(answer: Callable[[str], str], key: str = "") -> Iterator[ChatServer
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            if not self.path.endswith("/chat/completions"):
+                assert state.other is not None
+                self._send(200, json.dumps(state.other(self.path, content)).encode())
+                return
+            body = json.loads(content)
             state.requests.append({"path": self.path, **body})
             fault = state.faults.pop(0) if state.faults else None
             if isinstance(fault, float):
@@ -49,12 +87,11 @@ def chatting(answer: Callable[[str], str], key: str = "") -> Iterator[ChatServer
             elif fault is not None:
                 self._send(fault, b'{"error": {"message": "busy"}}')
             elif state.key and self.headers.get("Authorization") != f"Bearer {state.key}":
-                said = f"Incorrect API key provided: {self.headers.get('Authorization')}"
-                self._send(401, json.dumps({"error": {"message": said}}).encode())
+                message = f"Incorrect API key provided: {self.headers.get('Authorization')}"
+                self._send(401, json.dumps({"error": {"message": message}}).encode())
             else:
-                text = state.answer(body["messages"][0]["content"])
-                message = {"role": "assistant", "content": text}
-                self._send(200, json.dumps({"choices": [{"message": message}]}).encode())
+                choice = state.reply(body) if state.reply else said(state.answer(asked_in(body)))
+                self._send(200, json.dumps({"choices": [choice]}).encode())
 
         def _send(self, status: int, body: bytes) -> None:
             self.send_response(status)

@@ -265,10 +265,11 @@ def _open_clip() -> ModuleType:
 
 
 def fresh_clip(config: dict[str, Any], *, seed: int = 0) -> ClipEncoder:
-    """Return an untrained CLIP.
+    """Return an untrained CLIP, or a CoCa.
 
     Args:
-        config: open_clip's model configuration: `embed_dim`, `vision_cfg` and `text_cfg`.
+        config: open_clip's model configuration: `embed_dim`, `vision_cfg` and `text_cfg`; of a CoCa
+            also `multimodal_cfg`.
         seed: of the weights.
 
     Raises:
@@ -277,7 +278,11 @@ def fresh_clip(config: dict[str, Any], *, seed: int = 0) -> ClipEncoder:
     open_clip = _open_clip()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = open_clip.CLIP(**config)
+        kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CLIP
+        model = kind(**{name: part for name, part in config.items() if name != "custom_text"})
+        if kind is open_clip.CoCa:
+            unset = model.text_decoder.text_projection  # unset by open_clip 3.3
+            torch.nn.init.normal_(unset, std=len(unset) ** -0.5)
     shown = {**vars(open_clip.transform.PreprocessCfg()), "size": model.visual.image_size}
     open_clip.model.set_model_preprocess_cfg(model, shown)
     context = config["text_cfg"].get("context_length", 77)

@@ -26,6 +26,9 @@ from engine.semantics.clip import ClipEncoder
 LARGEST_SCALE = 100.0
 """Of the logits, as in CLIP."""
 
+SAMPLED = 2_000
+"""Tokens, drawn at each step, that a caption's next token is told from, beside the batch's own."""
+
 OnStep = Callable[[int, float], None]
 """on_step(step, loss), with steps from 1."""
 
@@ -109,6 +112,8 @@ def train_towers(
     pairs: Sequence[Pair],
     config: TowersConfig,
     on_step: OnStep = lambda step, loss: None,
+    *,
+    caption_weight: float = 0.0,
 ) -> ClipEncoder:
     """Train both towers of a CLIP in place, and return it as an encoder of the new weights.
 
@@ -119,6 +124,8 @@ def train_towers(
         pairs: crops of the encoder's `side`, from masks of images that are not held out.
         config: how long and how fast.
         on_step: called after every step.
+        caption_weight: of the captioning loss beside the contrastive one, for a CoCa
+            (`engine.semantics.coca`); 0: without it.
 
     Raises:
         ContrastiveError: fewer than two texts, a crop of another size, or a loss that is not
@@ -141,18 +148,58 @@ def train_towers(
                 drawn = [pairs[index] for index in rng.choice(len(pairs), size, replace=False)]
                 texts = [pair.texts[rng.integers(len(pair.texts))] for pair in drawn]
                 pixels = torch.from_numpy(np.stack([pair.pixels_SSC for pair in drawn])).to(device)
-                loss = contrastive_loss(
-                    F.normalize(model.encode_image(encoder.normalise(pixels)), dim=-1),
-                    F.normalize(model.encode_text(encoder.tokenizer(texts).to(device)), dim=-1),
-                    torch.from_numpy(np.unique(texts, return_inverse=True)[1]).to(device),
-                    model.logit_scale.exp(),
-                )
+                loss = _towers_loss(encoder, pixels, texts, caption_weight)
                 _step(optimiser, loss, step, model.logit_scale)
                 schedule.step()
                 on_step(step + 1, float(loss.detach()))
     finally:
         model.eval()
     return ClipEncoder(encoder.name, model, encoder.tokenizer, encoder.config, str(device))
+
+
+def _towers_loss(
+    encoder: ClipEncoder, pixels_BSSC: torch.Tensor, texts: Sequence[str], caption_weight: float
+) -> torch.Tensor:
+    """Return the contrastive loss of a batch, and that of the captions' next tokens (Yu et al.
+    2022, CoCa, equation 3)."""
+    model, device = encoder.model, pixels_BSSC.device
+    tokens = encoder.tokenizer(list(texts)).to(device)
+    index = torch.from_numpy(np.unique(texts, return_inverse=True)[1]).to(device)
+    shown = encoder.normalise(pixels_BSSC)
+    if not caption_weight:
+        image, text = model.encode_image(shown), model.encode_text(tokens)
+        image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        return contrastive_loss(image, text, index, model.logit_scale.exp())
+    with _without_projection(model.text_decoder) as projection_CV:
+        found = model(shown, tokens)
+    contrastive = contrastive_loss(
+        found["image_features"], found["text_features"], index, found["logit_scale"]
+    )
+    captioning = _captioning_loss(found["logits"], found["labels"], projection_CV, model.pad_id)
+    return contrastive + caption_weight * captioning
+
+
+@contextmanager
+def _without_projection(decoder: Any) -> Iterator[torch.Tensor]:
+    """Let a CoCa's decoder return features in place of logits; gives the projection to logits."""
+    projection = decoder.text_projection
+    decoder.text_projection = None
+    try:
+        yield projection
+    finally:
+        decoder.text_projection = projection
+
+
+def _captioning_loss(
+    features_BLC: torch.Tensor, labels_BL: torch.Tensor, projection_CV: torch.Tensor, pad_id: int
+) -> torch.Tensor:
+    """Return the cross entropy of the next tokens, among those of the batch and SAMPLED others:
+    all 49,408 would take most of a small model's time."""
+    others = torch.randint(projection_CV.shape[1], (SAMPLED,), device=labels_BL.device)
+    among_K, target = torch.unique(torch.cat([labels_BL.flatten(), others]), return_inverse=True)
+    is_text = labels_BL.flatten() != pad_id
+    logits_NK = features_BLC.flatten(0, 1)[is_text] @ projection_CV[:, among_K]
+    return F.cross_entropy(logits_NK, target[: labels_BL.numel()][is_text])
 
 
 @on_one_thread()

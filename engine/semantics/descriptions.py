@@ -7,18 +7,15 @@ people read and edit.
 
 from __future__ import annotations
 
-import json
 import re
-import time
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import httpx
 import yaml
 
 from engine.core.errors import DataEngineError
+from engine.semantics.chat import Endpoint, ask, flat, open_chat
 
 QUESTIONS = (
     "What does a {} look like?",
@@ -35,59 +32,10 @@ SHORTEST, LONGEST = 8, 300
 """Of a sentence, in characters; a CLIP reads about 300."""
 MOST_SENTENCES = 60
 """Of a category."""
-LARGEST_ANSWER = 1_000_000
-"""In bytes."""
-LONGEST_WAIT_S = 30.0
-BUSY = (408, 425, 429)
-"""HTTP statuses, besides all from 500, that are worth a retry."""
 
 
 class DescriptionsError(DataEngineError):
-    """The endpoint gives no descriptions, or a file of them is malformed; the message says why."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Endpoint:
-    """A language model behind OpenAI's chat interface.
-
-    Attributes:
-        url: such as `https://api.example.com/v1`; `/chat/completions` is appended.
-        model: the name that the endpoint knows.
-        key: sent as bearer token, if any; neither shown nor logged.
-        silence_s: the longest wait for a part of an answer.
-        limit_s: the longest time for one question, with retries.
-        wait_s: pause after the first busy answer; doubled after each.
-    """
-
-    url: str
-    model: str
-    key: str = field(default="", repr=False)
-    silence_s: float = 60.0
-    limit_s: float = 180.0
-    wait_s: float = 1.0
-
-    @property
-    def address(self) -> httpx.URL:
-        """The complete URL of questions.
-
-        Raises:
-            DescriptionsError: it is not an http or https URL.
-        """
-        try:
-            found = httpx.URL(self.url.rstrip("/") + "/chat/completions")
-        except httpx.InvalidURL as error:
-            raise DescriptionsError(f"the language model's URL is none: {error}") from error
-        if found.scheme not in ("http", "https") or not found.host:
-            raise DescriptionsError(
-                "the language model's URL does not start with http:// or https:// and a host"
-            )
-        return found
-
-    @property
-    def host(self) -> str:
-        """Host and port, for messages and files."""
-        address = self.address
-        return address.host if address.port is None else f"{address.host}:{address.port}"
+    """An answer has no sentence, or a file of descriptions is malformed; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +72,7 @@ class Descriptions:
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except (yaml.YAMLError, RecursionError) as error:
-            raise DescriptionsError(f"the descriptions are not YAML: {_flat(error)}") from error
+            raise DescriptionsError(f"the descriptions are not YAML: {flat(error)}") from error
         top = _mapping(root, "`descriptions:` and below it the categories")
         for key, node in top.values():
             if key.value not in ("model", "endpoint", "prompt", "descriptions"):
@@ -224,19 +172,19 @@ def describe(
         on_category: called after each category.
 
     Raises:
-        DescriptionsError: the endpoint is not there, refuses, is too slow, or its answer has no
-            sentences; the message names its host.
+        ChatError: the endpoint is not there, refuses or is too slow.
+        DescriptionsError: its answer has no sentences; the message names its host.
     """
     asked = [f"{question} {INSTRUCTION}" for question in QUESTIONS]
     if domain:
         asked = [f"The images are {domain}. {question}" for question in asked]
     sentences: dict[str, list[str]] = {}
-    with httpx.Client(headers=_headers(endpoint), timeout=endpoint.silence_s) as client:
+    with open_chat(endpoint) as client:
         for name in names:
             found: dict[str, None] = {}
             for question in asked:
-                answer = _ask(client, endpoint, question.replace("{}", name))
-                found.update(dict.fromkeys(parse_answer(answer)))
+                answer = ask(client, endpoint, question.replace("{}", name))
+                found.update(dict.fromkeys(parse_answer(answer.text)))
             if not found:
                 raise DescriptionsError(
                     f"the answers of {endpoint.host} about {name!r} have no sentence; try another "
@@ -247,87 +195,3 @@ def describe(
     return Descriptions(
         model=endpoint.model, endpoint=endpoint.host, prompt="\n".join(asked), sentences=sentences
     )
-
-
-def _headers(endpoint: Endpoint) -> dict[str, str]:
-    if not endpoint.key:
-        return {}
-    if not endpoint.key.isascii() or not endpoint.key.isprintable() or " " in endpoint.key:
-        raise DescriptionsError(
-            f"the key of {endpoint.host} has a space, a line break or another character that no "
-            "key has: set it again"
-        )
-    return {"Authorization": f"Bearer {endpoint.key}"}
-
-
-def _ask(client: httpx.Client, endpoint: Endpoint, question: str) -> str:
-    """Return the answer to one question; waits and asks again while the endpoint is busy."""
-    deadline, wait = time.monotonic() + endpoint.limit_s, endpoint.wait_s
-    body = {"model": endpoint.model, "messages": [{"role": "user", "content": question}]}
-    while True:
-        status, headers, content = _post(client, endpoint, body, deadline)
-        if status not in BUSY and status < 500:
-            break
-        asked = headers.get("retry-after", "")
-        pause = min(float(asked) if asked.isdecimal() else wait, LONGEST_WAIT_S)
-        if time.monotonic() + pause > deadline:
-            raise _failed(endpoint, f"answers {status} for {endpoint.limit_s:g} s", content)
-        time.sleep(pause)
-        wait *= 2
-    if status in (401, 403):
-        raise _failed(endpoint, f"refuses the key ({status}): set the right one", content)
-    if status != 200:
-        raise _failed(
-            endpoint, f"answers {status}: check URL and model {endpoint.model!r}", content
-        )
-    return _text_of(endpoint, content)
-
-
-def _post(
-    client: httpx.Client, endpoint: Endpoint, body: dict[str, Any], deadline: float
-) -> tuple[int, httpx.Headers, bytes]:
-    content = b""
-    try:
-        with client.stream("POST", endpoint.address, json=body) as response:
-            for part in response.iter_bytes():
-                content += part
-                if len(content) > LARGEST_ANSWER:
-                    raise _failed(endpoint, f"answers more than {LARGEST_ANSWER} bytes")
-                if time.monotonic() > deadline:
-                    raise _failed(endpoint, f"took more than {endpoint.limit_s:g} s for an answer")
-    except httpx.TimeoutException as error:
-        raise _failed(endpoint, f"said nothing for {endpoint.silence_s:g} s") from error
-    except httpx.HTTPError as error:
-        raise _failed(endpoint, f"cannot be reached: {error}") from error
-    return response.status_code, response.headers, content
-
-
-def _text_of(endpoint: Endpoint, content: bytes) -> str:
-    try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _failed(endpoint, "answers something that is not JSON: check the URL", content) from (
-            error
-        )
-    try:
-        text = answer["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise _failed(endpoint, "answers JSON without `choices[0].message.content`", content) from (
-            error
-        )
-    if not isinstance(text, str) or not text.strip():
-        raise _failed(endpoint, f"answers nothing: try another model than {endpoint.model}")
-    return text
-
-
-def _failed(endpoint: Endpoint, what: str, content: bytes = b"") -> DescriptionsError:
-    """Return the error with the beginning of an answer, from which the key is removed."""
-    said = content.decode("utf-8", "replace")
-    said = _flat(said.replace(endpoint.key, "(key)") if endpoint.key else said)
-    return DescriptionsError(
-        f"the language model at {endpoint.host} {what}" + (f"; it says {said!r}" if said else "")
-    )
-
-
-def _flat(text: object) -> str:
-    return " ".join(str(text).split())[:200]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 SETUP, LOOP, MODELS, QUALITY, RELEASES = "Set-up", "The loop", "Models", "Quality", "Releases"
-NAMES, PRODUCTION, UPKEEP = "Names", "Production", "Upkeep"
+NAMES, WORDS, PRODUCTION, UPKEEP = "Names", "Words", "Production", "Upkeep"
 """Panels of `dataengine --help`."""
 
 DatasetOption = Annotated[str, typer.Option(help="Name of the dataset.")]

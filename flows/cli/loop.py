@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.core.records import Source, Stage
+from flows.cli import judge
 from flows.cli.commands import (
     LOOP,
     MODELS,
@@ -27,6 +28,16 @@ from flows.loop import plan
 from flows.workspace.console import console
 
 app = typer.Typer(rich_markup_mode="markdown")
+reviewer = typer.Typer(
+    rich_markup_mode="markdown",
+    epilog=example(
+        "dataengine review --dataset nuclei --images 20",
+        "dataengine review --dataset photos --annotator people --score 0.7-0.9 --size small",
+        "dataengine review --dataset photos --annotator people --rules",
+        "dataengine review judge --dataset photos --calibrate",
+    ),
+)
+reviewer.add_typer(judge.app)
 
 
 @app.command(
@@ -51,7 +62,7 @@ def run(
         typer.Option(
             help="Which images are annotated: random (in order of ingest; the default, or the "
             "setting), disagreement (least certain automatic masks), diversity (least like the "
-            "annotated ones), mix (half of each)."
+            "annotated ones), mix (half of each), program:RUN (those that a program selected)."
         ),
     ] = None,
     new: Annotated[bool, typer.Option(help="Start a new loop if this plan is finished.")] = False,
@@ -111,15 +122,9 @@ def retrain(
         console.print(f"{result.version}: {result.reason}; current is {result.model}")
 
 
-@app.command(
-    rich_help_panel=LOOP,
-    epilog=example(
-        "dataengine review --dataset nuclei --images 20",
-        "dataengine review --dataset photos --annotator people --score 0.7-0.9 --size small",
-        "dataengine review --dataset photos --annotator people --rules",
-    ),
-)
+@reviewer.callback(invoke_without_command=True)
 def review(
+    context: typer.Context,
     dataset: DatasetOption = "default",
     images: Annotated[
         int | None,
@@ -154,6 +159,8 @@ def review(
     --rules takes people's masks: all of annotators whose gold score lies below the threshold, and
     the shares in [quality] of others (docs/quality.md). Repeated, it adds only what is new.
     """
+    if context.invoked_subcommand is not None:
+        return
     with _errors_of_option("--annotator"):
         plan.check_annotator(annotator)
     only = {"source": source, "stage": stage, "by": by, "score": score, "size": size}

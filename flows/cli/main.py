@@ -20,6 +20,7 @@ from engine.core.errors import DataEngineError
 from flows.cli import (
     amg,
     audit,
+    caption,
     detector,
     erase,
     evaluate,
@@ -31,6 +32,7 @@ from flows.cli import (
     models,
     page,
     production,
+    program,
     releases,
     schedules,
     settings,
@@ -41,7 +43,7 @@ from flows.cli import (
     verifier,
     webhooks,
 )
-from flows.cli.commands import LOOP, MODELS, NAMES, PRODUCTION, QUALITY, UPKEEP
+from flows.cli.commands import LOOP, MODELS, NAMES, PRODUCTION, QUALITY, UPKEEP, WORDS
 from flows.workspace.console import errors
 from flows.workspace.logs import masked
 from flows.workspace.permissions import private_files
@@ -71,7 +73,10 @@ for group in (
 app.add_typer(suggest.finder)
 labels.app.add_typer(train_clip.app)
 app.add_typer(page.annotators, name="annotators", rich_help_panel=LOOP)
+app.add_typer(loop.reviewer, name="review", rich_help_panel=LOOP)
 app.add_typer(labels.app, name="labels", rich_help_panel=NAMES)
+app.add_typer(caption.app, name="caption", rich_help_panel=WORDS)
+app.add_typer(program.app, name="program", rich_help_panel=WORDS)
 app.add_typer(gold.app, name="gold", rich_help_panel=QUALITY)
 app.add_typer(verifier.app, name="verifier", rich_help_panel=QUALITY)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)

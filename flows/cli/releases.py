@@ -63,6 +63,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the release.")]
     epilog=example(
         "dataengine release create nuclei-1 --dataset nuclei",
         "dataengine release create strict-1 --min-iou 0.9 --min-stability 0.95 --verdicts accepted",
+        "dataengine release create night-1 --dataset street --program night",
         "dataengine release create street-1 --dataset street --blur faces --license cc-by-4.0",
     )
 )
@@ -94,6 +95,10 @@ def create(
     labelled_only: Annotated[
         bool, typer.Option("--labelled-only", help="Only masks with a category.")
     ] = False,
+    program: Annotated[
+        str | None,
+        typer.Option(help="Run of a program, by id or tag: only the images that it selected."),
+    ] = None,
     repeated_iou: Annotated[
         float,
         typer.Option(help="IoU with a mask already in from which an automatic mask is left out."),
@@ -122,6 +127,7 @@ def create(
             min_accept_probability=min_accept,
             categories=tuple(category or ()),
             labelled_only=labelled_only,
+            program=program,
             repeated_iou=repeated_iou,
         )
         options = Options(rules=rules, blur=tuple(blur or ()), license=licence)

@@ -157,27 +157,39 @@ def describe(
     epilog=example(
         "dataengine labels propose --dataset photos",
         "dataengine labels propose --dataset photos --out classes.yaml",
+        "dataengine labels propose --dataset photos --in-captions",
     )
 )
 def propose(
     dataset: DatasetOption = "default",
     images: Annotated[int, typer.Option(min=1, max=10_000, help="Images to look at.")] = 50,
+    in_captions: Annotated[
+        bool,
+        typer.Option("--in-captions", help="Names in the captions of `dataengine caption`."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="New file for `labels set`: delete what does not fit.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Propose categories for photographs: ImageNet's classes of the masks of some images.
+    """Propose categories for photographs: ImageNet's classes of the masks of some images, or what
+    captions name.
 
-    Needs the extra `labels`. Only classes that ImageNet has are found.
+    ImageNet's needs the extra `labels`; only classes that it has are found.
     """
     if out is not None and out.exists():
         raise typer.BadParameter(f"{out} exists; name a new file", param_hint="--out")
     with in_workspace(as_json) as workspace:
-        from flows.semantics.proposing import propose_names
+        from flows.semantics.proposing import ProposedName, propose_names
 
         row = workspace.catalog.datasets.get(dataset)
-        found, masks = propose_names(workspace, row, images=images)
+        if in_captions:
+            from flows.semantics.captioning import names_in_captions
+
+            named, masks = names_in_captions(workspace, row)
+            found = [ProposedName(*one) for one in named]
+        else:
+            found, masks = propose_names(workspace, row, images=images)
     if out is not None:
         import yaml
 
@@ -283,6 +295,7 @@ def rollback(
         'dataengine find "red car" --dataset photos --encoder clip:ViT-B-32/laion2b_s34b_b79k',
         "dataengine find cup --dataset photos --sheet cups.png",
         "dataengine find --like RUN/IMAGE/NAME --dataset photos",
+        'dataengine find "red cup" --dataset photos --in-captions',
     ),
 )
 def find(
@@ -296,6 +309,10 @@ def find(
     sheet: Annotated[
         Path | None, typer.Option(help="New PNG file: a picture of the masks.")
     ] = None,
+    in_captions: Annotated[
+        bool,
+        typer.Option("--in-captions", help="Look for the words in captions of masks and images."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find masks by words, or masks like a mask.
@@ -307,6 +324,9 @@ def find(
         raise typer.BadParameter("give either words or --like MASK", param_hint="TEXT")
     if sheet is not None and sheet.exists():
         raise typer.BadParameter(f"{sheet} exists; name a new file", param_hint="--sheet")
+    if in_captions:
+        _find_in_captions(str(text), dataset, count, like is None and sheet is None, as_json)
+        return
     with in_workspace(as_json) as workspace:
         from flows.semantics.find import find_like, find_text
 
@@ -334,3 +354,26 @@ def find(
     console.print(table)
     if sheet is not None:
         console.print(f"picture of the masks: {sheet}", markup=False)
+
+
+def _find_in_captions(words: str, dataset: str, count: int, fits: bool, as_json: bool) -> None:
+    """Find captions, and print them with their masks and images."""
+    if not fits:
+        raise typer.BadParameter("takes words, and no --sheet", param_hint="--in-captions")
+    with in_workspace(as_json) as workspace:
+        from flows.semantics.captioning import find_captions
+
+        row = workspace.catalog.datasets.get(dataset)
+        found = find_captions(workspace, row, words, count)
+        names = {
+            one.id: one.file_name
+            for one in workspace.catalog.images.get_many([one.image_id for one in found])
+        }
+    rows = [{**one.to_json(), "file_name": names.get(one.image_id)} for one in found]
+    if as_json:
+        print_json({"dataset": dataset, "captions": rows})
+        return
+    table = Table("mask", "image", "caption", header_style="bold")
+    for row_ in rows:
+        table.add_row(row_["mask_id"] or "–", row_["file_name"], row_["caption"])
+    console.print(table)

@@ -70,7 +70,7 @@ def _describe_verifier(workspace: Workspace, dataset: Dataset, fields: Fields) -
 
 
 def _describe_route(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
-    from flows.review.verifier_routing import RouteOptions
+    from flows.review.model_routing import RouteOptions
     from storage.catalog import ModelKind
 
     options = RouteOptions(precision=fields["precision"])
@@ -82,6 +82,40 @@ def _describe_route(workspace: Workspace, dataset: Dataset, fields: Fields) -> s
         f"accept or reject the automatic masks of {dataset.name} that {version} is sure of, so "
         f"that {options.precision:.0%} of its verdicts are right, and send the rest to review; "
         "masks that people have judged or will judge stay theirs"
+    )
+
+
+def _program_fields(workspace: Workspace, dataset: str) -> Fields:
+    from flows.programs.saved import saved_programs
+
+    found = [one.name for one in saved_programs(workspace)]
+    return {"dataset": dataset, "program": found[0] if found else ""}
+
+
+def _describe_program(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    from flows.programs.saved import load_program
+
+    if not fields["program"]:
+        return f"run a saved program over {dataset.name} (none is saved yet: write one first)"
+    saved = load_program(workspace, str(fields["program"]))
+    what = f" ({saved.request})" if saved.request else ""
+    return (
+        f"run version {saved.version} of the program {saved.name}{what} over the "
+        f"{workspace.catalog.images.count(dataset.id)} images of {dataset.name}; its result is "
+        f"listed by `dataengine program runs`"
+    )
+
+
+def _describe_judge(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    from flows.review.model_routing import RouteOptions
+
+    options = RouteOptions(precision=fields["precision"])
+    model = workspace.settings.llm_model or "the language model (none is set yet)"
+    return (
+        f"ask {model} about the automatic masks of {dataset.name} after examples of people's "
+        "verdicts, accept or reject those that it is sure of, so that "
+        f"{options.precision:.0%} of its verdicts are right, and send the rest to review; it does "
+        "nothing until `dataengine review judge --calibrate` has shown that precision"
     )
 
 
@@ -124,6 +158,18 @@ ROUTE = Form(
     defaults=lambda w, d: {"dataset": d, "precision": 0.95},
     describe=_describe_route,
     arguments=lambda f: ["verifier", "route", *option_arguments(f, "dataset", "precision")],
+)
+PROGRAM = Form(
+    title="Run a program",
+    defaults=_program_fields,
+    describe=_describe_program,
+    arguments=lambda f: ["program", "run", f["program"], *option_arguments(f, "dataset")],
+)
+JUDGE = Form(
+    title="Let the language model judge",
+    defaults=lambda w, d: {"dataset": d, "precision": 0.95},
+    describe=_describe_judge,
+    arguments=lambda f: ["review", "judge", *option_arguments(f, "dataset", "precision")],
 )
 SUGGEST = Form(
     title="Suggest categories",

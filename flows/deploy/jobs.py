@@ -200,6 +200,44 @@ _DEFINITIONS = (
         ),
     ),
     JobDefinition(
+        name="program",
+        entrypoint=f"{_FLOWS}.run_program_on_dataset",
+        options=(
+            JobOption(name="program", help="name of a saved program.", kind=str),
+            JobOption(name="tag", help="name for what the run selects.", kind=str),
+        ),
+        schedule=ScheduleCommand(
+            help="Run a saved program over all images.",
+            example="0 6 * * 1",
+        ),
+        form=job_forms.PROGRAM,
+    ),
+    JobDefinition(
+        name="judge",
+        entrypoint=f"{_FLOWS}.judge_masks_of_dataset",
+        options=(
+            JobOption(
+                name="precision",
+                help="share of sure verdicts that is right.",
+                kind=float,
+                default=0.95,
+            ),
+        ),
+        schedule=ScheduleCommand(
+            help="Let the calibrated language model judge the masks that it is sure of.",
+            example="0 6 * * *",
+        ),
+        form=job_forms.JUDGE,
+    ),
+    JobDefinition(
+        name="caption",
+        entrypoint=f"{_FLOWS}.caption_masks_of_dataset",
+        options=(JobOption(name="model", help="llm or coca:NAME.", kind=str, default="llm"),),
+        schedule=ScheduleCommand(
+            help="Describe the masks that have no caption.", example="0 2 * * 0"
+        ),
+    ),
+    JobDefinition(
         name="release",
         entrypoint=f"{_FLOWS}.release_dataset",
         options=(JobOption(name="name", kind=str, help="release name.", in_schedules=False),),

@@ -20,9 +20,10 @@ from flows.encoders.names import PUBLISHED_CLIP
 from flows.loop.advance import advance_dataset, retrain_if_due
 from flows.operations import sweep
 from flows.release.release import NothingToReleaseError, release
+from flows.review.model_routing import RouteOptions
 from flows.review.rescore import rescore_dataset
 from flows.review.review import finish_review, queue_sample, start_review
-from flows.review.verifier_routing import RouteOptions, route_dataset
+from flows.review.verifier_routing import route_dataset
 from flows.review.verifier_training import run_training
 from flows.semantics.refit import refit_if_due
 from flows.semantics.vectors import make_vectors
@@ -160,6 +161,42 @@ def train_clip_of_dataset(
             return train_clip(workspace, dataset, encoder, steps=steps)
         except ContrastiveError as error:
             return {"version": None, "reason": str(error)}
+
+
+@flow
+def run_program_on_dataset(
+    workspace: str, dataset: str, program: str | None = None, tag: str | None = None
+) -> dict[str, Any]:
+    """Prefect flow around `run_program`: the newest version of a saved program over all images."""
+    from flows.programs.running import RunOptions, run_program
+    from flows.programs.saved import load_program
+
+    with opened(workspace) as found:
+        saved = load_program(found, program or "")
+        options = RunOptions(tag=tag).to_config()
+        text = saved.program.text
+        return run_program(workspace, dataset, text, saved.name, saved.version, options)
+
+
+@flow
+def judge_masks_of_dataset(workspace: str, dataset: str, precision: float = 0.95) -> dict[str, Any]:
+    """Prefect flow around `judge_masks`. A judge that is off does nothing."""
+    from flows.review.few_shot_judge import JudgeError, judge_masks
+
+    with opened(workspace):
+        try:
+            return judge_masks(workspace, dataset, precision)
+        except JudgeError as error:
+            return {"judge": None, "reason": str(error)}
+
+
+@flow
+def caption_masks_of_dataset(workspace: str, dataset: str, model: str = "llm") -> dict[str, Any]:
+    """Prefect flow around `caption_dataset`: describe the masks that have no caption."""
+    from flows.semantics.captioning import caption_dataset
+
+    with opened(workspace):
+        return caption_dataset(workspace, dataset, "masks", model)
 
 
 @flow

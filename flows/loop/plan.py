@@ -74,12 +74,13 @@ def check_annotator(name: str) -> None:
 
 def check_choice(name: str) -> None:
     """Raises:
-    BadPlanError: the name is not one of the catalog's CHOICES.
+    BadPlanError: the name is not one of the catalog's CHOICES, and names no program's run.
     """
-    from storage.catalog import CHOICES
+    from storage.catalog import CHOICES, OF_PROGRAM
 
-    if name not in CHOICES:
-        raise BadPlanError(f"the choice must be {', '.join(CHOICES[:-1])} or mix, got {name!r}")
+    if name not in CHOICES and not (name.startswith(OF_PROGRAM) and name != OF_PROGRAM):
+        names = f"{', '.join(CHOICES[:-1])} or {CHOICES[-1]}, or program:RUN"
+        raise BadPlanError(f"the choice must be {names}; got {name!r}")
 
 
 def unfinished_loop(workspace: Workspace, dataset: str) -> Loop | None:

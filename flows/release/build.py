@@ -37,6 +37,7 @@ from flows.release.selection import check_rules, chosen_masks, current_verifier_
 from flows.workspace import costs, progress
 from flows.workspace.audits import latest_audit
 from flows.workspace.run_lock import named_lock, reason_of, release_lock, tracked_run
+from flows.workspace.selections import program_run
 from flows.workspace.workspace import Workspace, code_version
 from storage import layout
 from storage.catalog import (
@@ -67,7 +68,8 @@ def _build(
     version = opened.masks.version()
     if version is None or not opened.masks.counts(("stage",), dataset=dataset):
         raise NothingToReleaseError(f"dataset {dataset!r} has no masks yet")
-    wanted = _pinned(opened, Options() if options is None else Options.from_json(options))
+    given = Options() if options is None else Options.from_json(options)
+    wanted = _pinned(opened, row, given)
     begun = opened.catalog.releases.start(
         name,
         dataset_id=row.id,
@@ -115,11 +117,14 @@ def _chosen(workspace: Workspace, begun: Release, options: Options) -> Content:
     )
 
 
-def _pinned(workspace: Workspace, options: Options) -> Options:
-    """Return the options with the verifier that is current now, if they need one."""
-    if options.rules.min_accept_probability is None or options.rules.verifier is not None:
-        return options
-    rules = replace(options.rules, verifier=current_verifier_version(workspace))
+def _pinned(workspace: Workspace, dataset: Dataset, options: Options) -> Options:
+    """Return the options with the verifier that is current now, if they need one, and the id of the
+    program's run, if they name one."""
+    rules = options.rules
+    if rules.min_accept_probability is not None and rules.verifier is None:
+        rules = replace(rules, verifier=current_verifier_version(workspace))
+    if rules.program is not None:
+        rules = replace(rules, program=program_run(workspace, dataset.id, rules.program).id)
     return replace(options, rules=rules)
 
 

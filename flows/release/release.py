@@ -38,11 +38,12 @@ from storage.catalog import (
     Release,
     ReleaseState,
 )
+from storage.layout import RELEASE_FILES
 from storage.masks import from_batch
 from storage.release_files import MaskFiles
 
 COCO_FILE, REPORT_FILE, CARD_FILE = "instances.json", "report.html", "release.json"
-FILES = layout.RELEASE_FILES
+FILES = RELEASE_FILES
 
 
 class NothingToReleaseError(DataEngineError):

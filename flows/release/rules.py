@@ -49,6 +49,8 @@ class Rules:
     categories: tuple[str, ...] = ()
     """Only masks with a label of these categories, if any are named."""
     labelled_only: bool = False
+    program: str | None = None
+    """Run of a visual program, by id or tag: only images that it selected. Its id once pinned."""
     repeated_iou: float = REPEATED_IOU
     """IoU, [0, 1], with a mask already in from which an automatic mask is left out."""
 
@@ -100,6 +102,8 @@ class Rules:
             text += f"; categories {', '.join(self.categories)}"
         elif self.labelled_only:
             text += "; labelled masks only"
+        if self.program:
+            text += f"; images that run {self.program} of a program selected"
         return text
 
 

@@ -14,6 +14,7 @@ from engine.core.errors import DataEngineError
 from flows.release.image_status import Status, image_statuses
 from flows.release.names import ReleasedNames
 from flows.release.rules import Judged, Rules, RulesError, accepted_rows, without_repeats
+from flows.workspace.selections import selected_images
 from flows.workspace.workspace import Workspace
 from storage.catalog import AnnotatorKind, Image, ModelKind, Release
 from storage.masks import SCHEMA, from_batch
@@ -60,7 +61,7 @@ def chosen_masks(
     judged = Judged.of(verdicts.rejected_mask_ids(begun.dataset_id), accepted)
     status_of = image_statuses(workspace, begun)
     everything = Rules(verdicts="not-rejected")
-    for page in batches(workspace.catalog.images.each(begun.dataset_id), PAGE):
+    for page in batches(_images(workspace, begun, rules), PAGE):
         ids = [image.id for image in page]
         scanned = workspace.masks.scan(
             image_ids=ids, version=begun.table_version, current_only=True
@@ -79,6 +80,15 @@ def chosen_masks(
             [status_of(image.id, stages.get(image.id, ())) for image in page],
             without_repeats(rows, rules.repeated_iou),
         )
+
+
+def _images(workspace: Workspace, begun: Release, rules: Rules) -> Iterator[Image]:
+    """The dataset's images in order of id; those that a program's run selected, if one is named."""
+    images = workspace.catalog.images.each(begun.dataset_id)
+    if rules.program is None:
+        return images
+    selected = selected_images(workspace, begun.dataset_id, rules.program)
+    return (image for image in images if image.id in selected)
 
 
 def _check_sizes(images: list[Image], rows: pa.Table) -> None:

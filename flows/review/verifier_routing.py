@@ -1,80 +1,24 @@
-"""Routes a dataset's automatic masks by the current verifier: sure accepts and rejects become its
-verdicts, the rest goes to the review queue.
-
-The verifier is an annotator of kind model, named after its version. Its verdicts are those of
-review tasks that are reserved for it, in a run of their own; people's tasks are in a second run.
-Masks that people have judged or will judge are left to them. A stopped routing continues.
-"""
+"""Routes a dataset's automatic masks by the current verifier (`flows.review.model_routing`)."""
 
 from __future__ import annotations
 
-import uuid
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from prefect import flow
 
-from engine.core.batches import batches
-from engine.core.errors import DataEngineError
-from engine.core.records import Mask, Source, Stage
+from engine.core.records import Stage
 from engine.verifier.learning import TooFewVerdictsError, cross_fitted
 from engine.verifier.model import LearnedVerifier
 from engine.verifier.routing import Route, Side, choose_route
 from flows.review.judged_masks import judged_by_people
-from flows.review.review import finish_review, queue_review
+from flows.review.model_routing import JudgedImage, RouteError, RouteOptions, route_by
 from flows.review.verifier_training import check_verdicts, needed_verifier
-from flows.stages.embeddings import make_embeddings
-from flows.stages.run_context import RunContext, context_without_round
-from flows.stages.seen_masks import IMAGES_AT_ONCE, seen_runs
-from flows.workspace import costs
-from flows.workspace.run_lock import named_lock, review_lock, tracked_run
-from flows.workspace.workspace import Workspace, code_version, open_workspace
-from storage import layout
-from storage.catalog import (
-    Annotator,
-    AnnotatorKind,
-    Dataset,
-    RunKind,
-    TaskKind,
-    TaskResult,
-    TaskVerdict,
-    VerdictKind,
-    new_id,
-)
-from storage.masks import write_parquet
-
-RUNS = 10_000
-"""Latest unfinished review runs that are searched for a stopped routing."""
-
-PASS, DROP, ASK = 1, -1, 0
-
-
-class RouteError(DataEngineError):
-    """Masks cannot be routed as asked; the message says what to do."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RouteOptions:
-    """What to route.
-
-    Raises:
-        RouteError: the precision is out of range.
-    """
-
-    precision: float
-    """The share of sure accepts that people would accept, at least; and of sure rejects that they
-    would not."""
-    stage: Stage = Stage.FULLY_AUTOMATIC
-
-    def __post_init__(self) -> None:
-        if not 0.5 < self.precision < 1:
-            raise RouteError(
-                f"precision must be above 0.5 and below 1, got {self.precision:g}; "
-                "95 percent is 0.95"
-            )
+from flows.stages.seen_masks import seen_runs
+from flows.workspace.workspace import Workspace, open_workspace
+from storage.catalog import Dataset
 
 
 @flow(name="route-masks")
@@ -97,9 +41,7 @@ def route_dataset(
     """Route the current masks of a stage that people have not judged and will not.
 
     Returns:
-        `dataset`, `stage`, `precision`, `verifier`; numbers of masks `passed`, `dropped` and
-        `asked`; `saved`, the share of masks that needs no person; the thresholds `accept` and
-        `reject` (`Side`); `review_run`, the run of people's tasks, None without any.
+        As `route_by`.
 
     Raises:
         NoVerifierError: no verifier is current.
@@ -108,12 +50,34 @@ def route_dataset(
     """
     verifier = needed_verifier(workspace, dataset.name)
     check_verdicts(workspace, dataset)
-    with named_lock(workspace, review_lock(dataset.id)):
-        begun = _Routing.begin(workspace, dataset, verifier, options, dry_run=dry_run)
-        if dry_run:
-            return begun.summary(sum(map(_counted, begun.sorted_masks()), Counter()), None)
-        with tracked_run(workspace, begun.run_id), costs.spending(workspace, begun.run_id):
-            return begun.route()
+    judge = VerifierJudge(workspace, dataset, verifier)
+    return route_by(workspace, dataset, judge, options, dry_run=dry_run)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierJudge:
+    """A Judge by a verifier."""
+
+    workspace: Workspace
+    dataset: Dataset
+    verifier: LearnedVerifier
+
+    @property
+    def version(self) -> str:
+        """See Judge."""
+        return self.verifier.version
+
+    def thresholds(self, precision: float) -> Route:
+        """See Judge."""
+        return find_route(self.workspace, self.dataset, self.verifier, precision)
+
+    def judged(self, image_ids: Sequence[int], wanted: set[str]) -> Iterator[JudgedImage]:
+        """See Judge: the masks of one run at a time, since they are compared with each other."""
+        segmenter = self.verifier.card.segmenter
+        for seen in seen_runs(self.workspace, self.dataset, segmenter, image_ids):
+            found = np.asarray(self.verifier.probabilities(seen.picture))
+            rows = [row for row, mask in enumerate(seen.masks) if mask.mask_id in wanted]
+            yield JudgedImage(seen.image.id, [seen.masks[row] for row in rows], found[rows])
 
 
 def find_route(
@@ -148,196 +112,3 @@ def _unsure(side: Side, precision: float) -> str:
     if side.needed is not None:
         return f"{told}; about {side.needed:,} verdicts in all would be enough to be sure"
     return f"{told}; more verdicts would not help: state a precision below {precision:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Sorted:
-    """Masks of one image by where they go."""
-
-    image_id: int
-    masks: dict[int, list[Mask]]
-
-
-def _counted(found: _Sorted) -> Counter[int]:
-    return Counter({way: len(masks) for way, masks in found.masks.items()})
-
-
-@dataclass(frozen=True, slots=True)
-class _Routing:
-    """A routing with its run."""
-
-    workspace: Workspace
-    dataset: Dataset
-    verifier: LearnedVerifier
-    options: RouteOptions
-    thresholds: Route
-    run_id: str
-
-    @staticmethod
-    def begin(
-        workspace: Workspace,
-        dataset: Dataset,
-        verifier: LearnedVerifier,
-        options: RouteOptions,
-        *,
-        dry_run: bool,
-    ) -> _Routing:
-        """Begin a routing, or resume the stopped one with the same verifier and options."""
-        asked = {**asdict(options), "stage": str(options.stage), "verifier": verifier.version}
-        known = next(
-            (
-                run
-                for run in workspace.catalog.runs.all(
-                    dataset_id=dataset.id, kind=RunKind.REVIEW, unfinished=True, limit=RUNS
-                )
-                if run.config.get("route", {}).get("asked") == asked
-            ),
-            None,
-        )
-        if known is not None and not dry_run:
-            kept = known.config["route"]["thresholds"]
-            sides = {name: Side(**kept[name]) for name in ("accept", "reject")}
-            route = Route(precision=options.precision, **sides)
-            found = _Routing(workspace, dataset, verifier, options, route, known.id)
-            found._start(known.id, {})  # a failed run is running again
-            return found
-        route = find_route(workspace, dataset, verifier, options.precision)
-        found = _Routing(workspace, dataset, verifier, options, route, new_id())
-        if not dry_run:
-            found._start(found.run_id, {"route": {"asked": asked, "thresholds": route.to_json()}})
-        return found
-
-    def _start(self, run_id: str, config: dict[str, Any]) -> RunContext:
-        run = self.workspace.catalog.runs.start(
-            run_id,
-            RunKind.REVIEW,
-            dataset_id=self.dataset.id,
-            model=self.workspace.current_model().version,
-            config={"settings": self.workspace.settings.shaping(), **config},
-            code_version=code_version(),
-        )
-        return context_without_round(self.workspace, run)
-
-    def route(self) -> dict[str, Any]:
-        """Give verdicts and queue the rest; return the summary, which is stored with the run."""
-        workspace, judge = self.workspace, self._annotator()
-        mine = context_without_round(workspace, workspace.catalog.runs.get(self.run_id))
-        review_id = uuid.uuid5(uuid.NAMESPACE_URL, f"route/{self.run_id}").hex
-        self._submit(mine, judge)
-        for found in self.sorted_masks():
-            if sure := found.masks[PASS] + found.masks[DROP]:
-                accepted = [mask.mask_id for mask in found.masks[PASS]]
-                names = [mask.mask_id for mask in sure]
-                task = mine.task(TaskKind.REVIEW, found.image_id, mask_ids=names, accepted=accepted)
-                workspace.queue.add([replace(task, reserved_for=judge.id)])
-                self._submit(mine, judge)
-            if asked := found.masks[ASK]:
-                context = self._start(review_id, {"routed_by": self.run_id})
-                queue_review(workspace, context, {found.image_id: asked})
-        finish_review(workspace, mine)
-        waiting = workspace.catalog.verdicts.asked_in_run(review_id)
-        if waiting:
-            context = self._start(review_id, {})
-            make_embeddings(workspace, context, sorted(waiting))  # people do not wait for the model
-        counts = Counter({ASK: sum(map(len, waiting.values()))})
-        for row in workspace.catalog.verdicts.for_run(self.run_id):
-            counts[PASS if row.verdict == VerdictKind.ACCEPT else DROP] += 1
-        summary = self.summary(counts, review_id if waiting else None)
-        return workspace.catalog.runs.finish(self.run_id, summary).metrics
-
-    def _annotator(self) -> Annotator:
-        version = self.verifier.version
-        found = self.workspace.catalog.annotators.get_or_create(
-            version, kind=AnnotatorKind.MODEL, role="reviewer"
-        )
-        if found.kind != AnnotatorKind.MODEL:
-            raise RouteError(f"an annotator of kind {found.kind} is named {version!r}")
-        return found
-
-    def _submit(self, context: RunContext, judge: Annotator) -> None:
-        """Answer the verifier's open tasks."""
-        workspace = self.workspace
-        seconds = workspace.settings.lease_seconds
-        while task := workspace.queue.lease(
-            judge.id, kinds=[TaskKind.REVIEW], seconds=seconds, run_id=context.run_id
-        ):
-            accepted = set(task.payload["accepted"])
-            verdicts = [
-                TaskVerdict(
-                    mask_id=name,
-                    verdict=VerdictKind.ACCEPT if name in accepted else VerdictKind.REJECT,
-                    seconds=0.0,
-                )
-                for name in task.payload["mask_ids"]
-            ]
-            lease = str(task.lease_id)
-            key = layout.ANSWER.key(run=context.run_id, task=task.id, attempt=lease)
-            workspace.objects.put(key, write_parquet([]))
-            workspace.queue.submit(task.id, lease, key, TaskResult(verdicts=tuple(verdicts)))
-
-    def sorted_masks(self) -> Iterator[_Sorted]:
-        """Yield the masks to route, image by image.
-
-        Raises:
-            RouteError: there are no masks of the stage.
-        """
-        workspace, name, stage = self.workspace, self.dataset.name, self.options.stage
-        only: dict[str, Any] = {"dataset": name, "stage": stage, "source": Source.AUTOMATIC}
-        images = sorted(int(str(key[0])) for key in workspace.masks.counts(("image_id",), **only))
-        if not images:
-            raise RouteError(
-                f"dataset {name!r} has no automatic masks of stage {stage}; make some with "
-                f"`dataengine generate --dataset {name}`"
-            )
-        left_out = self._asked()
-        for part in batches(images, IMAGES_AT_ONCE):
-            columns = ["mask_id"]
-            wanted: set[str] = set()
-            for rows in workspace.masks.scan(
-                current_only=True, columns=columns, image_ids=part, **only
-            ):
-                wanted.update(rows.column("mask_id").to_pylist())
-            yield from self._sorted_part(part, wanted - left_out)
-
-    def _sorted_part(self, image_ids: list[int], wanted: set[str]) -> Iterator[_Sorted]:
-        images = {int(name.split("/")[1]) for name in wanted}
-        found: dict[int, _Sorted] = {}
-        segmenter = self.verifier.card.segmenter
-        for seen in seen_runs(self.workspace, self.dataset, segmenter, images & set(image_ids)):
-            ways = self.thresholds.sorted(self.verifier.probabilities(seen.picture))
-            start = _Sorted(seen.image.id, {PASS: [], DROP: [], ASK: []})
-            masks = found.setdefault(seen.image.id, start).masks
-            for mask, way in zip(seen.masks, np.asarray(ways).tolist(), strict=True):
-                if mask.mask_id in wanted:
-                    masks[way].append(mask)
-        yield from found.values()
-
-    def _asked(self) -> set[str]:
-        """Return masks that people have judged or will judge, and those that this version has
-        judged; verdicts of other verifiers do not count."""
-        everyone = self.workspace.catalog.annotators.all()
-        others = [
-            row.id
-            for row in everyone
-            if row.kind == AnnotatorKind.MODEL and row.name != self.verifier.version
-        ]
-        return self.workspace.catalog.verdicts.asked_mask_ids(self.dataset.id, besides=others)
-
-    def summary(self, counts: Counter[int], review_run: str | None) -> dict[str, Any]:
-        """Return the result, as `route_dataset` describes it."""
-        total = sum(counts.values())
-        sure = counts[PASS] + counts[DROP]
-        return {
-            "dataset": self.dataset.name,
-            "stage": str(self.options.stage),
-            "precision": self.options.precision,
-            "verifier": self.verifier.version,
-            "passed": counts[PASS],
-            "dropped": counts[DROP],
-            "asked": counts[ASK],
-            "saved": sure / total if total else None,
-            "accept": asdict(self.thresholds.accept),
-            "reject": asdict(self.thresholds.reject),
-            "review_run": review_run,
-            "judged": sure,
-        }

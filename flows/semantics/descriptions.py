@@ -12,16 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from engine.core.errors import DataEngineError
-from engine.semantics.descriptions import Descriptions, DescriptionsError, Endpoint, describe
+from engine.semantics.descriptions import Descriptions, DescriptionsError, describe
 from flows.workspace import progress
+from flows.workspace.endpoint import endpoint_of
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset
 from storage.local_files import replace as replace_file
-
-
-class NoEndpointError(DataEngineError):
-    """The settings name no language model; the message says which ones to set."""
 
 
 def descriptions_path(workspace: Workspace, dataset: Dataset) -> Path:
@@ -67,17 +63,10 @@ def describe_categories(
 
     Raises:
         NoEndpointError: no endpoint is set.
-        DescriptionsError: the endpoint gives no descriptions, or the file is malformed.
+        ChatError: the endpoint does not answer.
+        DescriptionsError: its answer has no sentence, or the file is malformed.
     """
-    settings = workspace.settings
-    if not settings.llm_url or not settings.llm_model:
-        raise NoEndpointError(
-            "no language model is set: DATAENGINE_LLM_URL is the address of an endpoint like "
-            "http://127.0.0.1:11434/v1, DATAENGINE_LLM_MODEL its model, and DATAENGINE_LLM_KEY its "
-            "key, if it needs one"
-        )
-    key = settings.llm_key.get_secret_value() if settings.llm_key else ""
-    endpoint = Endpoint(url=settings.llm_url, model=settings.llm_model, key=key)
+    endpoint = endpoint_of(workspace)
     path = descriptions_path(workspace, dataset)
     before = Descriptions(model="", endpoint="", prompt="", sentences={})
     if path.exists() and not renew:

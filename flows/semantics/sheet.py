@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from engine.semantics.crops import cut_crops
+from engine.semantics.mask_pictures import outlined
 from flows.semantics.find import FoundMask
 from flows.workspace.workspace import Workspace
 from storage.formats.images import BadImageError, write_png
 
 SIDE = 160
 COLUMNS = 8
-SCALE = 1.6
 GAP = 6
-OUTLINE = (255, 0, 200)
 
 
 def write_sheet(workspace: Workspace, found: Sequence[FoundMask], path: Path) -> None:
@@ -43,11 +40,7 @@ def write_sheet(workspace: Workspace, found: Sequence[FoundMask], path: Path) ->
             pixels = workspace.pixels(images[one.image_id])
         except BadImageError:
             continue
-        crops = cut_crops(pixels, [rles[one.mask_id]], SCALE, SIDE)
-        tile = np.ascontiguousarray(crops.pixels_NSSC[0])
-        inside = (crops.cover_NSS[0] > 0.5).astype(np.uint8)
-        lines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(tile, lines, -1, OUTLINE, 1)
+        [tile] = outlined(pixels, [rles[one.mask_id]], SIDE)
         y, x = GAP + number // COLUMNS * step, GAP + number % COLUMNS * step
         sheet[y : y + SIDE, x : x + SIDE] = tile
     with path.open("xb") as file:

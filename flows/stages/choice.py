@@ -13,7 +13,16 @@ from engine.core.choice import most_different, most_uncertain
 from engine.core.records import Source, Stage
 from flows.stages.disagreement import automatic_scores, detector_agreement
 from flows.workspace.gold import gold_for_people
-from storage.catalog import DISAGREEMENT, DIVERSITY, MIX, PEOPLE, Split, utc_now
+from flows.workspace.selections import selected_images
+from storage.catalog import (
+    DISAGREEMENT,
+    DIVERSITY,
+    MIX,
+    OF_PROGRAM,
+    PEOPLE,
+    Split,
+    utc_now,
+)
 
 if TYPE_CHECKING:
     from flows.workspace.workspace import Workspace
@@ -59,6 +68,9 @@ def choose_images(workspace: Workspace, row: Round, plan: PlannedRound) -> Chose
     chosen_held_out: list[int] = []
     gold = set(gold_for_people(workspace, row.dataset_id, plan.annotator))
     done = gold | _with_ingested_masks(workspace, dataset)
+    if plan.choice.startswith(OF_PROGRAM):
+        run = plan.choice.removeprefix(OF_PROGRAM)
+        done |= set(images.ids(row.dataset_id)) - selected_images(workspace, row.dataset_id, run)
     fresh = [image_id for image_id in fresh if image_id not in done]
     if plan.annotator == PEOPLE:
         held_out = images.unused_ids_in_loop(
@@ -197,4 +209,6 @@ class _Ranking:
         different = "those that look least like the annotated images and each other"
         if choice == DIVERSITY:
             return different
+        if choice.startswith(OF_PROGRAM):
+            return f"those that {choice} selected, in order of ingest"
         return f"half {lowest}, half {different}" if choice == MIX else "in order of ingest"

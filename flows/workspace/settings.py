@@ -100,10 +100,15 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=60.0, gt=0)
     """How long a task or shard stays leased after the last heartbeat of its worker."""
     outage_seconds: float = Field(default=300.0, ge=0)
+    """How long a flow retries while the catalog or the store does not answer."""
     llm_url: str | None = None
+    """Of a language model's endpoint; `transformers`: the model runs in this process."""
     llm_model: str | None = None
     llm_key: SecretStr | None = None
-    """How long a flow retries while the catalog or the store does not answer."""
+    paint_url: str | None = None
+    """Of an endpoint that paints, for programs; `diffusers`: the model runs in this process."""
+    paint_model: str | None = None
+    paint_key: SecretStr | None = None
     people_lease_seconds: float = Field(default=120.0, gt=0)
     """How long a task stays leased to a page without heartbeat."""
     people_draft_seconds: float = Field(default=7200.0, gt=0)
@@ -226,8 +231,9 @@ TEMPLATE = """# A data-engine workspace. A DATAENGINE_* variable overrides each 
 # device = "auto"          # auto, cpu, cuda, mps
 # held_out = 0.15          # share of ingested images that is never trained on
 # shard_images = 20        # images one worker commits at once
-# llm_url = "http://127.0.0.1:11434/v1"   # language model that describes categories; its key is in
-# llm_model = "..."                      # the environment, DATAENGINE_LLM_KEY
+# llm_url = "http://127.0.0.1:11434/v1"   # language model, or "transformers": docs/words.md
+# llm_model = "..."                      # its key is in the environment, DATAENGINE_LLM_KEY
+# paint_url = "..."        # the same for a model that paints, or "diffusers": docs/words.md
 # outage_seconds = 300     # how long to retry while the catalog or the store does not answer
 # log = "text"             # json: one line per event, for machines
 # runner = "local"         # ray: stage 3's shards go to a Ray cluster, see [ray]

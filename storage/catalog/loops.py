@@ -30,6 +30,10 @@ CHOICES = (RANDOM, DISAGREEMENT, DIVERSITY, MIX)
 """How a round's images are chosen: in order of ingest; those whose automatic masks have the lowest
 scores; those that look least like the annotated ones; half by each of the latter two."""
 
+OF_PROGRAM = "program:"
+"""Beginning of a choice of the images that a program's run selected, in order of ingest; its tag or
+id follows."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRound:
@@ -47,12 +51,12 @@ class PlannedRound:
     annotator: str = SIMULATED
     """`simulated` or `people`."""
     choice: str = RANDOM
-    """How the images are chosen: one of `CHOICES`."""
+    """How the images are chosen: one of `CHOICES`, or OF_PROGRAM and a run."""
 
     def __post_init__(self) -> None:
         if self.stage not in LOOP_STAGES:
             raise ValueError(f"a round's stage is {', '.join(LOOP_STAGES)}, got {self.stage!r}")
-        if self.choice not in CHOICES:
+        if self.choice not in CHOICES and not self.choice.startswith(OF_PROGRAM):
             raise ValueError(f"images are chosen by {', '.join(CHOICES)}, got {self.choice!r}")
 
     def to_json(self) -> dict[str, Any]:

@@ -68,6 +68,12 @@ class RunKind(StrEnum):
     VECTORS = "vectors"
     TRAIN_SUGGESTER = "train_suggester"
     TRAIN_CLIP = "train_clip"
+    PROGRAM = "program"
+    """A visual program over a dataset's images."""
+    CAPTIONS = "captions"
+    CALIBRATE_JUDGE = "calibrate_judge"
+    """A few-shot judge's answers about masks that people have judged."""
+    TRAIN_COCA = "train_coca"
 
 
 class LearnedKind(StrEnum):
@@ -101,7 +107,8 @@ class AnnotatorKind(StrEnum):
     PERSON = "person"
     SIMULATED = "simulated"
     MODEL = "model"
-    """A verifier; its verdicts count where no other annotator has judged the mask."""
+    """A verifier or a few-shot judge; its verdicts count where no other annotator has judged the
+    mask."""
 
 
 class TaskKind(StrEnum):

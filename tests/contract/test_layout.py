@@ -24,6 +24,8 @@ STORED = {
     layout.PREFILL: "prefill/5d41402a/7.parquet",
     layout.VECTORS: "vectors/5d41402a/3.parquet",
     layout.WORDS: "words/5d41402a/3.parquet",
+    layout.CAPTIONS: "captions/5d41402a/3.parquet",
+    layout.PROGRAM: "programs/5d41402a/3.parquet",
     layout.SUGGESTER: "suggesters/cells/labels-20260131T120000-5d4140.safetensors",
     layout.ADAPTER: "adapters/cells/adapter-20260131T120000-5d4140.safetensors",
     layout.TOWERS: "towers/cells/towers-20260131T120000-5d4140/open_clip_config.json",

@@ -26,6 +26,7 @@ ELSEWHERE = {
     *("lease_seconds", "outage_seconds", "people_lease_seconds", "people_draft_seconds"),
     *("runner", "ray", "page"),
     *("llm_url", "llm_model", "llm_key"),  # its descriptions are files
+    *("paint_url", "paint_model", "paint_key"),  # of programs, whose runs name the models
     "held_out",  # of an ingest, whose images store their split
     "rounds",  # of a loop, whose plan stores the choice
 }

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from engine.semantics.adapter import AdaptedEncoder, Adapter, AdapterCard, AdapterError
+from engine.semantics.chat import Endpoint
 from engine.semantics.clip import ClipEncoder, load_clip
 from engine.semantics.contrastive import AdapterConfig, ContrastiveError, train_adapter
-from engine.semantics.descriptions import QUESTIONS, Descriptions, Endpoint, describe
+from engine.semantics.descriptions import QUESTIONS, Descriptions, describe
 from engine.semantics.search import most_similar
 from engine.semantics.suggesting import (
     NONE_OF_THESE,

@@ -1,0 +1,1 @@
+"""Visual programs over a dataset: written, saved, run, and what their results are used for."""

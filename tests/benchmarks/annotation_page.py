@@ -2,9 +2,14 @@
 zoomed, and while a stroke is painted.
 
 `work_ms` is what drawing a frame takes, `frame_ms` the time from one drawn frame to the next; the
-browser draws in software where there is no GPU.
+browser draws in software where there is no GPU. `pixels_a_frame` counts the pixels of masks that a
+frame hands to the browser: it does not depend on what else the machine does. `heap_mb` and `rss_mb`
+are the memory of the page's JavaScript and of the browser's processes together. With `--tiles` the
+image is pan and zoomed in only, as a large one whose tiles are loaded while it moves.
 
     python -m tests.benchmarks.annotation_page --json
+    python -m tests.benchmarks.annotation_page --masks 5000 --size 4000 6000 --json
+    python -m tests.benchmarks.annotation_page --masks 20 --size 30000 40000 --tiles --json
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import psutil
 from playwright.sync_api import Page, sync_playwright
 
 from storage.masks import write_parquet
@@ -36,11 +42,14 @@ def measured(page: Page, act: Callable[[], None]) -> dict[str, Any]:
     page.wait_for_timeout(300)
     page.evaluate("window.dataengine.frameTimes().length = 0")
     page.evaluate("window.dataengine.frameIntervals().length = 0")
+    before = page.evaluate("window.dataengine.pixelsPainted()")
     act()
     page.wait_for_timeout(100)
     work = np.array(page.evaluate("window.dataengine.frameTimes()"))
     frames = np.array(page.evaluate("window.dataengine.frameIntervals()"))
+    painted = page.evaluate("window.dataengine.pixelsPainted()") - before
     return {
+        "pixels_a_frame": round(painted / max(1, len(work))),
         "frames": len(work),
         "work_ms_median": round(float(np.median(work)), 2),
         "work_ms_p95": round(float(np.percentile(work, 95)), 2),
@@ -68,6 +77,26 @@ def wheel(page: Page) -> None:
         page.wait_for_timeout(16)
 
 
+def memory(page: Page) -> dict[str, float]:
+    """Of the page's JavaScript, and of all processes of the browser (resident, counted whole)."""
+    used = page.evaluate("performance.memory?.usedJSHeapSize ?? 0")
+    mine = psutil.Process().children(recursive=True)
+    names = [one for one in mine if "chrom" in one.name()]
+    resident = sum(one.memory_info().rss for one in names)
+    return {"heap_mb": round(used / 2**20, 1), "rss_mb": round(resident / 2**20, 1)}
+
+
+def tiled(page: Page) -> dict[str, Any]:
+    """Zoom in to full resolution, and pan there."""
+    page.mouse.move(540, 360)
+    for _ in range(30):
+        page.mouse.wheel(0, -240)
+    page.wait_for_timeout(2_000)
+    found = {"pan_tiles": measured(page, lambda: circle(page, "middle"))}
+    page.wait_for_timeout(2_000)
+    return {**found, "pan_again": measured(page, lambda: circle(page, "middle")), **memory(page)}
+
+
 def everything(page: Page) -> dict[str, Any]:
     """Pan when zoomed in, zoom, and paint a long stroke twice: on nothing, then over that mask."""
     found = {"zoom": measured(page, lambda: wheel(page))}
@@ -80,7 +109,7 @@ def everything(page: Page) -> dict[str, Any]:
     for _ in range(4):
         page.mouse.wheel(0, -120)
     found["pan"] = measured(page, lambda: circle(page, "middle"))
-    return found
+    return {**found, **memory(page)}
 
 
 def main() -> None:
@@ -88,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--masks", type=int, nargs="+", default=[200, 1000, 5000])
     parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("H", "W"))
+    parser.add_argument("--tiles", action="store_true", help="only pan and zoom in, on tiles")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     height, width = arguments.size
@@ -107,7 +137,7 @@ def main() -> None:
             with served(site.workspace, local=True) as url:
                 page = browser.new_page(viewport={"width": 1280, "height": 720})
                 driver.open_task(page, url)
-                found[f"masks_{count}"] = everything(page)
+                found[f"masks_{count}"] = (tiled if arguments.tiles else everything)(page)
                 page.close()
         browser.close()
     if not arguments.json:

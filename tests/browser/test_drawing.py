@@ -257,3 +257,49 @@ def test_the_wand_selects_regions_of_like_pixels(
     away = (SIZE[1] - 20, SIZE[0] - 20)
     page.mouse.click(*driver.screen(page, *away))
     assert driver.current(page)[away[1], away[0]]
+
+
+SMOOTHED = 60
+"""Pixels of 600,000 that may differ, where a picture is enlarged from another corner."""
+PIXELS = """(() => { const c = document.querySelector('#editor canvas');
+    return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.join(); })()"""
+
+
+def drawn(page: Page) -> None:
+    """Wait until no frame is left to draw."""
+    frames = -1
+    while (now := page.evaluate("window.dataengine.frameTimes().length")) != frames:
+        frames = now
+        page.wait_for_timeout(500)
+
+
+def pixels(page: Page) -> np.ndarray:
+    """The editor's canvas, RGBA (N, 4)."""
+    return np.fromstring(page.evaluate(PIXELS), int, sep=",").reshape(-1, 4)
+
+
+def test_what_is_painted_looks_the_same_during_a_stroke_as_after_it_and_each_frame_paints_little(
+    site: Site, url: str, page: Page
+) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    painted = "window.dataengine.pixelsPainted()"
+    for key, aside in (("b", 0), ("e", 4)):  # then part of it is erased
+        page.keyboard.press(key)
+        page.mouse.move(*driver.screen(page, 60 + aside, 60 + aside))
+        page.mouse.down()
+        page.mouse.move(*driver.screen(page, 250 + aside, 70 + aside), steps=12)
+        page.mouse.move(*driver.screen(page, 240 + aside, 210 + aside), steps=12)
+        drawn(page)
+        before = page.evaluate(painted)
+        page.mouse.move(*driver.screen(page, 236 + aside, 212 + aside))
+        drawn(page)
+        density = page.evaluate("window.dataengine.editor.toScreen(1, 0)[0]")
+        density -= page.evaluate("window.dataengine.editor.toScreen(0, 0)[0]")
+        box = 190 * 150 * min(1.0, density) ** 2
+        assert 0 < page.evaluate(painted) - before < box / 4
+        live = pixels(page)
+        page.mouse.up()
+        page.wait_for_timeout(200)
+        different = np.abs(pixels(page) - live).max(axis=1)
+        assert np.count_nonzero(different) <= SMOOTHED

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -141,7 +142,7 @@ def test_ctrl_c_cancels_a_run_if_it_is_to_and_else_ends_the_log_alone(workspace:
         rest = command.stderr.read()
         command.wait(60)
         with get_client(sync_client=True) as client:
-            states[option] = str(client.read_flow_run(run_id).state_name)
+            states[option] = str(client.read_flow_run(UUID(run_id)).state_name)
         assert ("cancelling" in rest) == (option == "--cancel")
         assert command.returncode == (1 if option == "--cancel" else 130)
     assert states["--cancel"] == "Cancelled"

@@ -8,6 +8,7 @@ import { Session } from "./session.js";
 import { mountEditor } from "./editor.js";
 import { mountHeader } from "../shared/header.js";
 import { Keys } from "./keys.js";
+import { pixelsPainted } from "./layers.js";
 import { sendKept, sendLate } from "./late.js";
 import { areNew, openGuidelines } from "../shared/guidelines.js";
 import { Banner } from "../shared/banner.js";
@@ -123,6 +124,7 @@ class Page {
       editor: this.editor,
       frameTimes: () => this.editor?.frameTimes() ?? [],
       frameIntervals: () => this.editor?.frameIntervals() ?? [],
+      pixelsPainted,
     };
     void this.openThread(task);
     void areNew(task.dataset).then((isNew) => byId("guidelines").classList.toggle("is-new", isNew));

@@ -8,11 +8,11 @@ const MAX_PIXELS = 8e6; // of the bitmap; masks of larger images are painted sma
 const MAX_PATCHES = 12; // more boxes than this are repainted as one
 
 /** A colour as a little-endian RGBA pixel. */
-const pixel = ([r, g, b], alpha) => ((Math.round(alpha * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
+export const pixel = ([r, g, b], alpha) => ((Math.round(alpha * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 /** Writes `value` where the mask is. `target`: {pixels, width, height}, which shows the image at
  * `scale` from (x, y) of the scaled image on; nothing is written outside `clip`. */
-function paint(target, mask, value, scale, x, y, clip) {
+export function paint(target, mask, value, scale, x, y, clip) {
   const { pixels, width } = target;
   const [left, top, right, bottom] = clip;
   forEachPiece(mask.edges, mask.height, (column, y0, y1) => {
@@ -27,7 +27,7 @@ function paint(target, mask, value, scale, x, y, clip) {
   });
 }
 
-function bitmap(width, height) {
+export function bitmap(width, height) {
   const image = new ImageData(width, height);
   const canvas = document.createElement("canvas");
   canvas.width = width;
@@ -43,6 +43,7 @@ export class MaskLayer {
   constructor(imageWidth, imageHeight) {
     this.scale = Math.min(1, Math.sqrt(MAX_PIXELS / (imageWidth * imageHeight)));
     this.opacity = 0.5;
+    this.version = 0; // of what the bitmap shows
     this.rim = Math.max(1, Math.round(Math.max(imageWidth, imageHeight) / 1400));
     const scaled = (size) => Math.max(1, Math.round(size * this.scale));
     this.bitmap = bitmap(scaled(imageWidth), scaled(imageHeight));
@@ -98,6 +99,7 @@ export class MaskLayer {
       paint(this.bitmap, mask.rim(this.rim), pixel(rgb, 1), this.scale, 0, 0, clip);
     }
     this.context.putImageData(image, 0, 0, left, top, right - left, bottom - top);
+    this.version += 1;
   }
 
   #scaled([x0, y0, x1, y1]) {
@@ -122,14 +124,24 @@ export class MaskLayer {
       if (value !== 0 && value >>> 24 !== 255) pixels[p] = (value & 0xffffff) | alpha;
     }
     this.context.putImageData(image, 0, 0);
+    this.version += 1;
   }
 }
 
-const RIM_WIDTH = 1.5; // canvas pixels, of a mask that is drawn alone
+export const RIM_WIDTH = 1.5; // canvas pixels, of a mask that is drawn alone
+
+/** Pixels of a mask that is drawn alone, per image pixel: a power of two, so that zooming repaints seldom. */
+export const scaleFor = (density) => Math.min(1, 2 ** Math.ceil(Math.log2(Math.max(density, 1 / 64))));
+
+let painted = 0;
+
+/** Adds to the pixels of masks that were handed to the browser; a benchmark counts them. */
+export const countPixels = (count) => (painted += count);
+export const pixelsPainted = () => painted;
 
 /** One mask at the resolution of the screen at most, with a rim of colour `rim`: {canvas, x, y, width, height} in image pixels. */
 export function sprite(mask, { rgb, rim = rgb, opacity }, density) {
-  const scale = Math.min(1, 2 ** Math.ceil(Math.log2(Math.max(density, 1 / 64))));
+  const scale = scaleFor(density);
   const [x0, y0, x1, y1] = mask.box;
   const left = Math.floor(x0 * scale);
   const top = Math.floor(y0 * scale);
@@ -141,6 +153,7 @@ export function sprite(mask, { rgb, rim = rgb, opacity }, density) {
     paint(target, ring, pixel(rim, 1), scale, left, top, clip);
   }
   target.canvas.getContext("2d").putImageData(target.image, 0, 0);
+  countPixels(target.width * target.height);
   return {
     canvas: target.canvas,
     x: left / scale,
@@ -194,7 +207,8 @@ export function overlap(a, b) {
   return a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
 }
 
-function around(boxes) {
+/** The box that holds all of these. */
+export function around(boxes) {
   return boxes.reduce((all, box) => [
     Math.min(all[0], box[0]),
     Math.min(all[1], box[1]),

@@ -3,34 +3,44 @@
 import { drawGrid, drawMap } from "./aids.js";
 import { CURRENT_COLOUR, ERASE_COLOUR, PREVIEW_COLOUR, SELECTED_COLOUR } from "./colours.js";
 import { CRISP, outline, overlap, sprite } from "./layers.js";
+import { LiveSprite } from "./live_sprite.js";
 
 const DETAIL_MASKS = 60; // at most this many are drawn one by one when zoomed in
 const DETAIL_EDGES = 10_000;
 const DETAIL_PIXELS = 2e6;
+
+function copyOf(canvas) {
+  const copy = document.createElement("canvas");
+  copy.width = canvas.width;
+  copy.height = canvas.height;
+  copy.getContext("2d", { alpha: false }).drawImage(canvas, 0, 0);
+  return copy;
+}
 
 /** @param {number[]} rgb */
 const css = ([r, g, b], alpha = 1) => `rgb(${r} ${g} ${b} / ${alpha})`;
 
 export class Scene {
   #sprites = new WeakMap();
+  #live = new LiveSprite();
+  /** @type {{key: unknown[], canvas: HTMLCanvasElement | null}} what lies under the work, as it was last drawn */
+  #ground = { key: [], canvas: null };
 
   constructor(canvas, viewport) {
     this.viewport = viewport;
+    this.canvas = canvas;
     this.context = canvas.getContext("2d", { alpha: false });
   }
 
   /** `view`: {picture, view, layer, items, look, selected, current, ghost, preview, points, dragBox, brush, tool, cursor}. */
   draw(view) {
     const { context, viewport } = this;
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = "#0b0d11";
-    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
-    viewport.apply(context);
-    this.#image(view.picture);
     const { look, selected, current } = view;
-    if (!look.isHidden && !look.isSolo) this.#finished(view);
+    this.#below(view);
+    viewport.apply(context);
+    if (!current?.live) this.#live.drop();
     if (selected && !look.isHidden) this.#mask(selected.mask, { rgb: selected.rgb, rim: SELECTED_COLOUR, opacity: 0.6, isMain: true });
-    if (current?.mask) this.#mask(current.mask, { rgb: CURRENT_COLOUR, opacity: look.isContour ? 0 : 0.5, isMain: true });
+    if (current?.mask) this.#mask(current.mask, { rgb: CURRENT_COLOUR, opacity: look.isContour ? 0 : 0.5, isMain: true, live: current.live });
     if (view.ghost) this.#mask(view.ghost, { rgb: ERASE_COLOUR, opacity: 0.7 });
     if (view.preview) this.#mask(view.preview, { rgb: PREVIEW_COLOUR, opacity: current?.mask ? 0.1 : 0.28 });
     // from here on in screen pixels
@@ -45,15 +55,37 @@ export class Scene {
     if (view.view.hasMap) drawMap(context, viewport, view.picture.at(0));
   }
 
-  #image(picture) {
+  /** The image and the finished masks. While neither they nor the view change, as during a stroke, they are
+   * copied from the frame before: that costs as much as the window has pixels, however large the image is. */
+  #below(view) {
+    const { viewport, context, canvas } = this;
+    const picture = view.picture?.at(viewport.density);
+    const tiles = view.picture?.tilesSeen(viewport) ?? [];
+    const hasMasks = !view.look.isHidden && !view.look.isSolo;
+    const place = [viewport.x, viewport.y, viewport.scale, viewport.ratio, canvas.width, canvas.height];
+    const key = [...place, picture, hasMasks && view.layer.version, hasMasks && view.items.length, ...tiles.map((tile) => tile.bitmap)];
+    const isSame = key.length === this.#ground.key.length && key.every((value, i) => value === this.#ground.key[i]);
+    if (isSame && this.#ground.canvas) {
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.drawImage(this.#ground.canvas, 0, 0);
+      return;
+    }
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.fillStyle = "#0b0d11";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    viewport.apply(context);
+    this.#image(picture, tiles);
+    if (hasMasks) this.#finished(view);
+    this.#ground = { key, canvas: isSame ? copyOf(canvas) : null }; // the second time: it may stay so
+  }
+
+  #image(bitmap, tiles) {
     const { context, viewport } = this;
     const { imageWidth: width, imageHeight: height } = viewport;
-    const bitmap = picture?.at(viewport.density);
     context.fillStyle = "#1a1e25";
     if (!bitmap) context.fillRect(0, 0, width, height);
     // when zoomed in, single pixels are shown without smoothing
     else this.#blit(bitmap, viewport.density < 6);
-    const tiles = picture?.tilesSeen(viewport) ?? [];
     if (tiles.length) this.#tiles(tiles);
   }
 
@@ -115,11 +147,11 @@ export class Scene {
     return edges <= DETAIL_EDGES && pixels <= DETAIL_PIXELS ? seen : null;
   }
 
-  /** `style`: {rgb, rim, opacity, isMain}; `isMain` adds a dark seam. */
+  /** `style`: {rgb, rim, opacity, isMain}; `isMain` adds a dark seam; `live`: of the stroke that changes it. */
   #mask(mask, style) {
     if (mask.isEmpty) return;
     const { context, viewport } = this;
-    const image = this.#sprite(mask, style, viewport.density);
+    const image = style.live ? this.#live.show(style.live, mask, style, viewport.density) : this.#sprite(mask, style, viewport.density);
     context.imageSmoothingEnabled = !image.isCrisp;
     context.drawImage(image.canvas, image.x, image.y, image.width, image.height);
     context.imageSmoothingEnabled = true;

@@ -32,7 +32,7 @@ export class Strokes {
     const [width, height] = size;
     const subject = isErasing ? this.editor.selected : this.editor.subjectAt({ x: point[0], y: point[1] });
     const work = session.workFor(subject);
-    this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [], joined: 0, shown: null };
+    this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [], joined: 0, shown: null, live: { boxes: [] } };
     this.editor.log.turnTo(work.id); // the time of the first stroke belongs to the mask
     this.editor.prompts.preview = null;
     this.to(point);
@@ -81,9 +81,11 @@ export class Strokes {
     if (joined === path.length) return;
     const [width, height] = this.editor.size;
     const parts = path.slice(joined).map((here, i) => capsule(width, height, ...path[Math.max(0, joined + i - 1)], ...here, this.radius));
-    stroke.mask = unionOf([stroke.mask, unionOf(parts)]);
+    const fresh = unionOf(parts);
+    stroke.mask = stroke.mask.union(fresh);
     stroke.joined = path.length;
-    stroke.shown = withStroke(stroke.work, stroke.mask, stroke.isErasing);
+    stroke.live.boxes.push(fresh.box);
+    stroke.shown = { ...withStroke(stroke.work, stroke.mask, stroke.isErasing), live: stroke.live };
   }
 
   /** The work including the stroke in progress; null between strokes. */

@@ -117,10 +117,10 @@ def create(
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.release.release import is_released
         from flows.release.release import release as flow
-        from flows.release.rules import RELEASED, Options, Rules
+        from flows.release.rules import Options, Rules
 
         rules = Rules(
-            stages=tuple(stage or RELEASED),
+            stages=tuple(stage or ()),
             verdicts=verdicts,
             min_predicted_iou=min_iou,
             min_stability=min_stability,

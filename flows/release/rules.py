@@ -19,7 +19,7 @@ from storage.mask_rows import boxes_xyxy
 REPEATED_IOU = 0.7
 """Default IoU with an earlier mask from which an automatic mask is a repeat."""
 RELEASED = tuple(map(str, (Stage.ASSISTED_MANUAL, Stage.SEMI_AUTOMATIC, Stage.FULLY_AUTOMATIC)))
-"""Stages whose masks are released."""
+"""Stages that rules can name."""
 
 
 class RulesError(DataEngineError):
@@ -35,7 +35,8 @@ class Rules:
         RulesError: a value is out of range or unknown.
     """
 
-    stages: tuple[str, ...] = RELEASED
+    stages: tuple[str, ...] = ()
+    """Only masks of these stages, if any are named."""
     verdicts: Literal["not-rejected", "accepted"] = "not-rejected"
     """`accepted`: automatic masks need a reviewer's or a verifier's accept. Rejected masks are
     left out in any case."""
@@ -55,12 +56,8 @@ class Rules:
     """IoU, [0, 1], with a mask already in from which an automatic mask is left out."""
 
     def __post_init__(self) -> None:
-        known = set(RELEASED)
-        if not self.stages or (unknown := set(self.stages) - known):
-            raise RulesError(
-                f"unknown stages {', '.join(sorted(unknown)) if self.stages else '(none)'}; "
-                f"known: {', '.join(RELEASED)}"
-            )
+        if unknown := sorted(set(self.stages) - set(RELEASED)):
+            raise RulesError(f"unknown stage {unknown[0]!r}; known: {', '.join(RELEASED)}")
         for name in ("min_predicted_iou", "min_stability", "min_accept_probability"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -96,7 +93,7 @@ class Rules:
             parts[-1] += f" by {self.verifier}"
         parts.append(f"and overlap no mask already in by {self.repeated_iou:g} or more")
         text = f"{parts[0]}, {' '.join(parts[1:])}"
-        if len(self.stages) < len(RELEASED):
+        if self.stages:
             text += f"; stages {', '.join(self.stages)}"
         if self.categories:
             text += f"; categories {', '.join(self.categories)}"
@@ -164,10 +161,9 @@ def accepted_rows(rows: pa.Table, rules: Rules, judged: Judged) -> pa.Table:
         rules: the rules.
         judged: the verdicts.
     """
-    keep = pc.and_(
-        pc.greater(rows.column("area"), 0),
-        pc.is_in(rows.column("stage"), pa.array(rules.stages, pa.string())),
-    )
+    keep = pc.greater(rows.column("area"), 0)
+    if rules.stages:
+        keep = pc.and_(keep, pc.is_in(rows.column("stage"), pa.array(rules.stages, pa.string())))
     keep = pc.and_(keep, pc.invert(pc.is_in(rows.column("mask_id"), judged.rejected)))
     good = pa.chunked_array([np.ones(rows.num_rows, bool)])
     for column, least in (

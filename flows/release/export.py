@@ -58,6 +58,8 @@ FORMATS: dict[str, type[Style]] = {
     "label-studio": LabelStudioStyle,
 }
 """Formats by their names."""
+PAGE_ROWS = 4_096
+"""Masks of a page, about."""
 FORMAT_VERSION = 1
 """Of what exports write; part of their mark, so that files of older code are written anew."""
 
@@ -93,8 +95,8 @@ class RowSource(Protocol):
     def images(self) -> pa.Table:
         """All images of IMAGES_SCHEMA, by id."""
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The masks of MASKS_SCHEMA, in the images' order."""
+    def batches(self, *, batch_size: int) -> Iterator[pa.RecordBatch]:
+        """The masks of MASKS_SCHEMA, in the images' order, about so many at once."""
 
 
 def export_release(
@@ -263,7 +265,7 @@ class _Export:
             writers: dict[str, Write] = {
                 split: stack.enter_context(self._style.writing(split)) for split in splits
             }
-            for page in pages(images, self._source.batches()):
+            for page in pages(images, self._source.batches(batch_size=PAGE_ROWS)):
                 kept = keep_I[done : done + len(page)]
                 mine = split_of[done : done + len(page)]
                 done += len(page)
@@ -331,9 +333,9 @@ class _ChosenRows:
         rows = [row for chosen in self._chosen() for row in image_rows(chosen, names)]
         return pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, *, batch_size: int) -> Iterator[pa.RecordBatch]:
         for chosen in self._chosen():
-            yield from chosen.rows.to_batches()
+            yield from chosen.rows.to_batches(max_chunksize=batch_size)
 
     def _chosen(self) -> Iterator[Chosen]:
         return chosen_masks(self._workspace, self._begun, Rules(), self._labels)

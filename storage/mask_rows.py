@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -77,6 +78,13 @@ def from_batch(batch: pa.RecordBatch | pa.Table) -> list[Mask]:
     exact = batch.select(SCHEMA.names).cast(SCHEMA)
     columns = [column.to_pylist() for column in exact.columns]
     return [_mask(dict(zip(SCHEMA.names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def boxes_xyxy(rows: pa.Table) -> np.ndarray:
+    """The boxes of rows with the columns `bbox_x` to `bbox_h`: half-open pixel XYXY, int64
+    (N, 4)."""
+    x, y, w, h = (rows.column(f"bbox_{side}").to_numpy().astype(np.int64) for side in "xywh")
+    return np.stack([x, y, x + w, y + h], axis=1)
 
 
 def write_parquet(masks: Iterable[Mask]) -> bytes:

@@ -65,6 +65,8 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         name = error.filename
+        if error.errno is None:  # its text is all there is
+            raise
         if name is None or (isinstance(name, str) and Path(name).parent == path.parent):
             error.filename = str(path)
         raise

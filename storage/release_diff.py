@@ -18,7 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.core.boxes import masks_may_overlap
 from engine.core.rle import RLE, iou_matrix
+from storage.mask_rows import boxes_xyxy
 from storage.release_files import MaskFiles
 
 CHANGED_IOU = 0.5
@@ -227,8 +229,7 @@ class _Shapes:
     def __init__(self, rows: pa.Table) -> None:
         columns = {name: rows.column(name).to_numpy() for name in SHAPES[1:] if name != "counts"}
         self.image, self.area = columns["image_id"], columns["area"]
-        self.low = np.stack([columns["bbox_x"], columns["bbox_y"]], 1).astype(np.int64)
-        self.high = self.low + np.stack([columns["bbox_w"], columns["bbox_h"]], 1)
+        self.boxes = boxes_xyxy(rows)
         self.size = np.stack([columns["height"], columns["width"]], 1)
         self.counts = rows.column("counts").to_pylist()
         self.ids = rows.column("mask_id").to_pylist()
@@ -255,7 +256,11 @@ def _match_image(
         for n, place in enumerate(mine_B)
         if (origin := news.supersedes[place]) in number
     ]
-    can_AB = _may_overlap(mine_A, mine_B, olds, news)
+    can_AB = masks_may_overlap(
+        *(olds.boxes[mine_A], olds.area[mine_A]),
+        *(news.boxes[mine_B], news.area[mine_B]),
+        CHANGED_IOU,
+    )
     for a, b in follows:
         can_AB[a, b] = True
     rows, columns = np.flatnonzero(can_AB.any(1)), np.flatnonzero(can_AB.any(0))
@@ -276,15 +281,3 @@ def _match_image(
         pairs.old.append(olds.ids[mine_A[a]])
         pairs.new.append(news.ids[mine_B[b]])
         pairs.iou.append(float(iou_AB[a, b]))
-
-
-def _may_overlap(
-    mine_A: np.ndarray, mine_B: np.ndarray, olds: _Shapes, news: _Shapes
-) -> np.ndarray:
-    """Whether two masks can reach CHANGED_IOU: their boxes share enough pixels. Bool (A, B)."""
-    low = np.maximum(olds.low[mine_A, None], news.low[None, mine_B])
-    high = np.minimum(olds.high[mine_A, None], news.high[None, mine_B])
-    shared = np.clip(high - low, 0, None).prod(2)
-    most = np.maximum(olds.area[mine_A, None], news.area[None, mine_B])
-    least = np.minimum(olds.area[mine_A, None], news.area[None, mine_B])
-    return np.asarray((np.minimum(shared, least) >= CHANGED_IOU * most) & (shared > 0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from storage.objects import ObjectNotFoundError, ObjectStore, StorageError
 MANIFEST_FILE, IMAGES_FILE, CATEGORIES_FILE = "manifest.json", "images.parquet", "categories.json"
 STATS_FILE = "stats.json"
 """The release's figures."""
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 FORMAT = 1
 """Of the manifest; a reader refuses higher ones."""
 FILE_ROWS = 500_000
@@ -114,6 +116,8 @@ class Manifest:
             if values["format"] > FORMAT:
                 raise ReleaseFileError(f"{where} is of format {values['format']}: use newer code")
             files = [FileEntry(**entry) for entry in values.pop("files")]
+            if odd := [one.name for one in files if not _NAME.fullmatch(one.name)]:
+                raise ReleaseFileError(f"{where} lists {odd[0]!r}, which is not a plain file name")
             return cls(**values, files=files)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ReleaseFileError(f"{where} is not a manifest of a release: {error}") from error

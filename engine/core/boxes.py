@@ -16,6 +16,34 @@ def iou_matrix(left_N4: np.ndarray, right_M4: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0))
 
 
+def masks_may_overlap(
+    left_N4: np.ndarray,
+    left_areas_N: np.ndarray,
+    right_M4: np.ndarray,
+    right_areas_M: np.ndarray,
+    least_iou: float,
+) -> np.ndarray:
+    """Return which pairs of masks can have an IoU of `least_iou` or more, by their boxes and areas
+    alone: bool (N, M). A pair that has one is never left out.
+
+    Args:
+        left_N4: the masks' tight XYXY boxes.
+        left_areas_N: their pixels.
+        right_M4: of the other masks.
+        right_areas_M: their pixels.
+        least_iou: above 0, at most 1.
+    """
+    left, right = np.asarray(left_N4, np.int64), np.asarray(right_M4, np.int64)
+    low = np.maximum(left[:, None, :2], right[None, :, :2])
+    high = np.minimum(left[:, None, 2:], right[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    smaller = np.minimum(left_areas_N[:, None], right_areas_M[None, :])
+    larger = np.maximum(left_areas_N[:, None], right_areas_M[None, :])
+    # the intersection is at most `shared` and `smaller`, the union at least `larger`
+    least = least_iou * larger * (1 - 1e-12)  # rounding must not leave out a pair at the limit
+    return np.asarray((np.minimum(shared, smaller) >= least) & (shared > 0))
+
+
 def _areas(boxes_N4: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(boxes_N4[:, 2:] - boxes_N4[:, :2], 0, None).prod(axis=1))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from flows.release.freeze import MANIFEST_KEY, needed_files
@@ -71,27 +73,28 @@ def verified(workspace: Workspace, name: str, sample: int = SAMPLE) -> dict[str,
         StorageUnavailableError: the store does not answer.
     """
     release = workspace.catalog.releases.get(name)
-    try:
-        files = needed_files(workspace, release)
-    except ReleaseFileError as error:
-        if MANIFEST_KEY not in release.card or "erased" in release.card:
-            raise
-        bad = {"file": MANIFEST_FILE, "problem": str(error)}
-        return {"release": name, "ok": False, "files": 0, "masks": 0, "problems": [bad]}
-    total = len(files.manifest.files)
-    with progress.current().track("verify", total, "file") as advance:
-        problems = check_files(
-            files,
-            workspace.objects,
-            manifest_sha256=release.card[MANIFEST_KEY],
-            sample=sample,
-            advance=advance,
-        )
-        found = list(problems)
+    with tempfile.TemporaryDirectory(prefix="dataengine-") as fresh:  # a copy may be older
+        try:
+            files = needed_files(workspace, release, Path(fresh))
+        except ReleaseFileError as error:
+            if MANIFEST_KEY not in release.card or "erased" in release.card:
+                raise
+            bad = {"file": MANIFEST_FILE, "problem": str(error)}
+            return {"release": name, "ok": False, "files": 0, "masks": 0, "problems": [bad]}
+        total = len(files.manifest.files)
+        with progress.current().track("verify", total, "file") as advance:
+            problems = check_files(
+                files,
+                workspace.objects,
+                manifest_sha256=release.card[MANIFEST_KEY],
+                sample=sample,
+                advance=advance,
+            )
+            found = [asdict(one) for one in problems]
     return {
         "release": name,
         "ok": not found,
         "files": total,
         "masks": files.manifest.counts["masks"],
-        "problems": [asdict(one) for one in found],
+        "problems": found,
     }

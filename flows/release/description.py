@@ -27,6 +27,8 @@ SA_1B: dict[str, Any] = {
 }
 """What is published of SA-1B. `seconds_per_mask`, `masks_per_image_by_stage`: first and last."""
 
+LEAST_COST = 1e-4
+"""A smaller cost of a mask, in the currency of the prices, is not told."""
 FEW_IMAGES, FEW_MASKS, FEW_OF_CATEGORY = 100, 1_000, 10
 FEW_PER_IMAGE = 20
 """SA-1B's first round had this many masks per image."""
@@ -116,6 +118,13 @@ def findings(found: dict[str, Any]) -> list[str]:
                     f"{100 * share['high']:.1f}] of automatic masks reach IoU {level} with the "
                     f"corrected mask; in SA-1B {paper:.0%}."
                 )
+    told += [
+        f"On {row['images']} images of round {row['round']}, stage {row['stage']}, that several "
+        f"people annotated, their masks agree with F1 {row['f1']:.2f} and mean IoU "
+        f"{row['iou']:.2f}."
+        for row in found["agreement"]
+        if row["f1"] is not None and row["iou"] is not None
+    ]
     for row in found["rounds"]:
         if row["seconds_per_mask"] and row["stage"] in SA_1B["seconds_per_mask"]:
             paper = " to ".join(map(str, SA_1B["seconds_per_mask"][row["stage"]]))
@@ -123,7 +132,8 @@ def findings(found: dict[str, Any]) -> list[str]:
                 f"Round {row['round']} of stage {row['stage']} took {row['seconds_per_mask']:.1f} "
                 f"seconds per mask; SA-1B's {paper}."
             )
-    if cost := found["cost"]["per_accepted_mask"]:
+    cost = found["cost"]["per_accepted_mask"]
+    if cost is not None and cost >= LEAST_COST:
         told.append(f"An accepted mask of the dataset has cost {cost:.2g} so far.")
     return told
 

@@ -42,19 +42,26 @@ MANIFEST_KEY = "manifest_sha256"
 """Entry of the card of a release with a manifest: the manifest's SHA-256."""
 
 
-def stored_files(workspace: Workspace, release: Release) -> ReleaseFiles | None:
+def stored_files(
+    workspace: Workspace, release: Release, cache: Path | None = None
+) -> ReleaseFiles | None:
     """Return the files of a finished release; None for one of an older version, without a manifest.
+
+    Args:
+        workspace: the workspace.
+        release: the release.
+        cache: folder for files of an S3 store; None: the workspace's.
 
     Raises:
         ReleaseFileError: the manifest is missing or damaged.
     """
     if MANIFEST_KEY not in release.card:
         return None
-    return ReleaseFiles(workspace.objects, release.key, workspace.cache)
+    return ReleaseFiles(workspace.objects, release.key, cache or workspace.cache)
 
 
-def needed_files(workspace: Workspace, release: Release) -> ReleaseFiles:
-    """Return the files of a release.
+def needed_files(workspace: Workspace, release: Release, cache: Path | None = None) -> ReleaseFiles:
+    """Return the files of a release; arguments as in `stored_files`.
 
     Raises:
         ReleaseFileError: it is not done, was withdrawn, or is of an older version.
@@ -64,7 +71,7 @@ def needed_files(workspace: Workspace, release: Release) -> ReleaseFiles:
             f"release {release.name!r} was withdrawn: images of it were erased, and its files with "
             "them"
         )
-    found = stored_files(workspace, release)
+    found = stored_files(workspace, release, cache)
     if found is None:
         why = f"is {release.state}" if not release.card.get("name") else "was made before manifests"
         raise ReleaseFileError(

@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.core.boxes import masks_may_overlap
 from engine.core.errors import DataEngineError
 from engine.core.records import Source, Stage
 from engine.core.rle import RLE, iou_matrix
+from storage.mask_rows import boxes_xyxy
 
 REPEATED_IOU = 0.7
 """Default IoU with an earlier mask from which an automatic mask is a repeat."""
@@ -205,26 +207,38 @@ def without_repeats(rows: pa.Table, repeated_iou: float = REPEATED_IOU) -> pa.Ta
     images = ordered.column("image_id").to_numpy()
     starts = np.flatnonzero(np.diff(images, prepend=images[:1] - 1))
     automatic = is_automatic(ordered).to_numpy()
-    sizes = [ordered.column(name).to_numpy() for name in ("height", "width")]
-    counts = ordered.column("counts")
+    boxes, areas = boxes_xyxy(ordered), ordered.column("area").to_numpy()
     kept: list[int] = []
     for start, end in zip(starts, np.append(starts[1:], len(images)), strict=False):
-        coded = [
-            RLE(size=(int(sizes[0][n]), int(sizes[1][n])), counts=counts[n].as_py())
-            for n in range(start, end)
-        ]
-        mine = _kept(coded, automatic[start:end], repeated_iou)
-        kept += [int(start) + index for index in mine]
+        mine = slice(start, end)
+        near_NN = np.triu(
+            masks_may_overlap(boxes[mine], areas[mine], boxes[mine], areas[mine], repeated_iou), 1
+        )
+        near_NN &= automatic[mine]
+        if near_NN.any():
+            near_NN = _repeats(ordered.slice(start, end - start), near_NN, repeated_iou)
+        kept += [int(start) + index for index in _kept(near_NN)]
     return ordered.take(pa.array(kept, pa.int64()))
 
 
-def _kept(coded: list[RLE], automatic_N: np.ndarray, repeated_iou: float) -> list[int]:
-    """The places of an image's masks that repeat no earlier one, and of all people's masks."""
-    if not automatic_N.any() or len(coded) < 2:
-        return list(range(len(coded)))
-    overlap = np.triu(iou_matrix(coded, coded), k=1)
+def _repeats(rows: pa.Table, near_NN: np.ndarray, repeated_iou: float) -> np.ndarray:
+    """Which of the pairs of an image's masks, bool (N, N), have this IoU."""
+    first, second = np.flatnonzero(near_NN.any(axis=1)), np.flatnonzero(near_NN.any(axis=0))
+    columns = [rows.column(name) for name in ("height", "width", "counts")]
+
+    def coded(places: np.ndarray) -> list[RLE]:
+        values = zip(*(column.take(places).to_pylist() for column in columns), strict=True)
+        return [RLE(size=(height, width), counts=counts) for height, width, counts in values]
+
+    overlap = np.zeros(near_NN.shape)
+    overlap[np.ix_(first, second)] = iou_matrix(coded(first), coded(second))
+    return np.asarray(near_NN & (overlap >= repeated_iou))
+
+
+def _kept(repeats_NN: np.ndarray) -> list[int]:
+    """The places of an image's masks that repeat no earlier one that is kept."""
     kept: list[int] = []
-    for index in range(len(coded)):
-        if not automatic_N[index] or not kept or overlap[kept, index].max() < repeated_iou:
+    for index in range(len(repeats_NN)):
+        if not repeats_NN[kept, index].any():
             kept.append(index)
     return kept

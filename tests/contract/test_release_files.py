@@ -110,7 +110,10 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(stored: ObjectStore, tmp_p
 def test_what_is_no_manifest_is_refused(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(ReleaseFileError, match="has no manifest"):
         opened(store, tmp_path)
-    for n, content in enumerate((b"[1]", b"{", b'{"format": 1}', b'{"format": 99, "files": []}')):
+    entry = b'{"name": "../../etc/passwd", "bytes": 1, "sha256": "0"}'
+    outside = b'{"format": 1, "files": [' + entry + b"]}"
+    contents = (b"[1]", b"{", b'{"format": 1}', b'{"format": 99, "files": []}', outside)
+    for n, content in enumerate(contents):
         store.put(f"{KEY}{n}/{MANIFEST_FILE}", content)
         with pytest.raises(ReleaseFileError, match="manifest"):
             ReleaseFiles(store, f"{KEY}{n}", tmp_path / "cache")

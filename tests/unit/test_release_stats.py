@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -21,6 +21,7 @@ def hull_area(mask_HW: np.ndarray) -> float:
     return float(cv2.contourArea(hull))
 
 
+@settings(deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
 def test_concavity_is_that_of_the_pixels_hull(mask_HW: np.ndarray) -> None:
     rle = rle_codec.encode(mask_HW)

@@ -178,12 +178,12 @@ def _check_verdicts(world: World, task: TaskRow, possible: list[dict[str, str]])
 
 
 def check_export(world: World, truth: Truth, release: Release, path: Path) -> None:
-    """An export has people's masks without verdicts, and no mask that all verdicts reject or that
-    another mask supersedes."""
+    """An export has people's masks without verdicts, and no mask that another one supersedes or
+    that all verdicts reject, if they were given before the release was begun."""
     content = json.loads(path.read_text())
     there = {(a["image_id"], a["segmentation"]["counts"]) for a in content["annotations"]}
     masks = list(world.workspace.masks.masks(version=release.table_version))
-    gone = {mask.supersedes for mask in masks} | _rejected(world, truth)
+    gone = {mask.supersedes for mask in masks} | _rejected(world, truth, release)
     good = {_named(mask) for mask in masks if mask.mask_id not in gone}
     assert there <= good, f"exported, and rejected or superseded: {there - good}"
     peoples = {
@@ -200,9 +200,13 @@ def _named(mask: Mask) -> tuple[int, str]:
     return mask.image_id, mask.rle.counts.decode()
 
 
-def _rejected(world: World, truth: Truth) -> set[str]:
-    """Masks with only reject verdicts, in finished reviews."""
-    over = finished(world)
+def _rejected(world: World, truth: Truth, release: Release) -> set[str]:
+    """Masks with only reject verdicts, in reviews that were finished before a release."""
+    over = {
+        run.id
+        for run in rows(world, RunRow)
+        if run.finished_at is not None and run.finished_at < release.created_at
+    } & finished(world)
     tasks = {task.id for task in rows(world, TaskRow) if task.run_id in over}
     found = {
         name

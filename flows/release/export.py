@@ -64,8 +64,8 @@ FORMAT_VERSION = 1
 """Of what exports write; part of their mark, so that files of older code are written anew."""
 
 
-class ExportError(DataEngineError):
-    """The options do not fit the format; the message says which."""
+class ExportError(DataEngineError, ValueError):
+    """There is no such format or place, or the options do not fit the format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,12 +124,11 @@ def export_release(
         was written and what the format cannot show.
 
     Raises:
-        ValueError: the format is unknown.
-        ExportError, SplitsError: the options do not fit it, or the release.
+        ExportError, SplitsError: the format or place is unknown, or the options do not fit.
         OutputExistsError: a foreign file has a name that the export needs; no file is replaced.
     """
     if style not in FORMATS:
-        raise ValueError(f"unknown format {style!r}; known formats: {', '.join(FORMATS)}")
+        raise ExportError(f"unknown format {style!r}; known formats: {', '.join(FORMATS)}")
     chosen = options or ExportOptions()
     _check_options(style, chosen)
     return _Export(workspace, begun, open_outputs(workspace, target), style, chosen, source).run()
@@ -140,23 +139,26 @@ def open_outputs(workspace: Workspace, target: Path | str) -> Outputs:
     if it has a store in S3.
 
     Raises:
-        ValueError: a bad address.
+        ExportError: a bad address.
     """
     if "://" not in str(target):
         return OutputFolder(Path(target))
     settings = workspace.settings.store
     key, secret = settings.access_key, settings.secret_key
-    store = open_store(
-        str(target),
-        endpoint_url=settings.endpoint_url,
-        region=settings.region,
-        access_key=key.get_secret_value() if key else None,
-        secret_key=secret.get_secret_value() if secret else None,
-        timeout_seconds=settings.timeout_seconds,
-    )
+    try:
+        store = open_store(
+            str(target),
+            endpoint_url=settings.endpoint_url,
+            region=settings.region,
+            access_key=key.get_secret_value() if key else None,
+            secret_key=secret.get_secret_value() if secret else None,
+            timeout_seconds=settings.timeout_seconds,
+        )
+    except ValueError as error:
+        raise ExportError(str(error)) from error
     if isinstance(store, S3Store):
         return S3Outputs(store)
-    raise ValueError(f"bad address {target!r}; expected a folder or s3://bucket/prefix")
+    raise ExportError(f"bad address {target!r}; expected a folder or s3://bucket/prefix")
 
 
 def _check_options(style: str, options: ExportOptions) -> None:

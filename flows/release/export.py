@@ -58,12 +58,14 @@ FORMATS: dict[str, type[Style]] = {
     "label-studio": LabelStudioStyle,
 }
 """Formats by their names."""
+PAGE_ROWS = 4_096
+"""Masks of a page, about."""
 FORMAT_VERSION = 1
 """Of what exports write; part of their mark, so that files of older code are written anew."""
 
 
-class ExportError(DataEngineError):
-    """The options do not fit the format; the message says which."""
+class ExportError(DataEngineError, ValueError):
+    """There is no such format or place, or the options do not fit the format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +95,8 @@ class RowSource(Protocol):
     def images(self) -> pa.Table:
         """All images of IMAGES_SCHEMA, by id."""
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The masks of MASKS_SCHEMA, in the images' order."""
+    def batches(self, *, batch_size: int) -> Iterator[pa.RecordBatch]:
+        """The masks of MASKS_SCHEMA, in the images' order, about so many at once."""
 
 
 def export_release(
@@ -122,12 +124,11 @@ def export_release(
         was written and what the format cannot show.
 
     Raises:
-        ValueError: the format is unknown.
-        ExportError, SplitsError: the options do not fit it, or the release.
+        ExportError, SplitsError: the format or place is unknown, or the options do not fit.
         OutputExistsError: a foreign file has a name that the export needs; no file is replaced.
     """
     if style not in FORMATS:
-        raise ValueError(f"unknown format {style!r}; known formats: {', '.join(FORMATS)}")
+        raise ExportError(f"unknown format {style!r}; known formats: {', '.join(FORMATS)}")
     chosen = options or ExportOptions()
     _check_options(style, chosen)
     return _Export(workspace, begun, open_outputs(workspace, target), style, chosen, source).run()
@@ -138,23 +139,26 @@ def open_outputs(workspace: Workspace, target: Path | str) -> Outputs:
     if it has a store in S3.
 
     Raises:
-        ValueError: a bad address.
+        ExportError: a bad address.
     """
     if "://" not in str(target):
         return OutputFolder(Path(target))
     settings = workspace.settings.store
     key, secret = settings.access_key, settings.secret_key
-    store = open_store(
-        str(target),
-        endpoint_url=settings.endpoint_url,
-        region=settings.region,
-        access_key=key.get_secret_value() if key else None,
-        secret_key=secret.get_secret_value() if secret else None,
-        timeout_seconds=settings.timeout_seconds,
-    )
+    try:
+        store = open_store(
+            str(target),
+            endpoint_url=settings.endpoint_url,
+            region=settings.region,
+            access_key=key.get_secret_value() if key else None,
+            secret_key=secret.get_secret_value() if secret else None,
+            timeout_seconds=settings.timeout_seconds,
+        )
+    except ValueError as error:
+        raise ExportError(str(error)) from error
     if isinstance(store, S3Store):
         return S3Outputs(store)
-    raise ValueError(f"bad address {target!r}; expected a folder or s3://bucket/prefix")
+    raise ExportError(f"bad address {target!r}; expected a folder or s3://bucket/prefix")
 
 
 def _check_options(style: str, options: ExportOptions) -> None:
@@ -263,7 +267,7 @@ class _Export:
             writers: dict[str, Write] = {
                 split: stack.enter_context(self._style.writing(split)) for split in splits
             }
-            for page in pages(images, self._source.batches()):
+            for page in pages(images, self._source.batches(batch_size=PAGE_ROWS)):
                 kept = keep_I[done : done + len(page)]
                 mine = split_of[done : done + len(page)]
                 done += len(page)
@@ -331,9 +335,9 @@ class _ChosenRows:
         rows = [row for chosen in self._chosen() for row in image_rows(chosen, names)]
         return pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, *, batch_size: int) -> Iterator[pa.RecordBatch]:
         for chosen in self._chosen():
-            yield from chosen.rows.to_batches()
+            yield from chosen.rows.to_batches(max_chunksize=batch_size)
 
     def _chosen(self) -> Iterator[Chosen]:
         return chosen_masks(self._workspace, self._begun, Rules(), self._labels)

@@ -68,13 +68,9 @@ def say(text: str) -> None:
 def export(release: Path, out: Path, style: str) -> dict[str, float]:
     """Export by the function behind `dataengine export`."""
     from flows.release.export import ExportOptions, export_release
-    from flows.workspace.settings import FILE_NAME
     from flows.workspace.workspace import open_workspace
 
-    out.mkdir()
-    (out / FILE_NAME).write_text("")
     workspace = open_workspace(str(out))
-    workspace.prepare()
     dataset = workspace.catalog.datasets.get_or_create("big")
     begun = workspace.catalog.releases.start(
         "r", dataset_id=dataset.id, table_version=0, key="releases/r"
@@ -107,7 +103,7 @@ def script(release: Path, out: Path) -> dict[str, float]:
         {"id": row["image_id"], **{name: row[name] for name in ("file_name", "height", "width")}}
         for row in pq.read_table(release / IMAGES_FILE).to_pylist()
     ]
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for path in sorted(release.glob("masks-*.parquet")):
         for row in pq.read_table(path).to_pylist():
             rle = {"size": [row["height"], row["width"]], "counts": row["counts"]}
@@ -132,7 +128,7 @@ def script(release: Path, out: Path) -> dict[str, float]:
 
 
 DATUMARO = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 import datumaro as dm
 import pyarrow.parquet as pq
@@ -153,7 +149,8 @@ dataset = dm.Dataset.from_iterable([
     for i, masks in items.items()], categories=["object"], media_type=dm.Image)
 dataset.export(str(out), "coco_instances", save_media=False, segmentation_mode="mask")
 seconds = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+peak = int(lines["VmHWM"].split()[0]) / 1024
 print(json.dumps({"datumaro_masks_per_second": count / seconds, "datumaro_peak_mib": peak}))
 """
 
@@ -185,9 +182,13 @@ def import_coco(folder: Path, coco: Path, workspace_folder: Path) -> dict[str, f
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held."""
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / (2**20 if sys.platform == "darwin" else 2**10)
+    """The most memory that this process has held. Linux's `ru_maxrss` counts what the process had
+    before its program was started, as a copy of its parent, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 MEASURES: dict[str, Callable[..., dict[str, float]]] = {
@@ -195,6 +196,17 @@ MEASURES: dict[str, Callable[..., dict[str, float]]] = {
     "script": script,
     "import": import_coco,
 }
+
+
+def measure_export(release: Path, out: Path, style: str) -> dict[str, float]:
+    """Export in a process of its own, from a workspace that is there already."""
+    from flows.workspace.settings import FILE_NAME
+    from flows.workspace.workspace import open_workspace
+
+    out.mkdir()
+    (out / FILE_NAME).write_text("")
+    open_workspace(str(out)).prepare()
+    return apart("export", release, out, style)
 
 
 def apart(name: str, *arguments: Path | str) -> dict[str, float]:
@@ -214,7 +226,7 @@ def measure_peer(folder: Path, masks: int, datumaro: str | None) -> dict[str, An
     """Our export and others' of the same masks."""
     release = folder / "peer"
     write_release(release, masks)
-    ours = apart("export", release, folder / "peer-ours", "coco")
+    ours = measure_export(release, folder / "peer-ours", "coco")
     theirs = apart("script", release, folder / "theirs.json")
     found: dict[str, Any] = {"peer": "pycocotools", **theirs}
     found["same_output"] = float(
@@ -312,7 +324,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for style in ("coco", "sa1b", "sa1b_files"):
         if style in chosen:
             say(style)
-            found |= apart("export", release, folder / style, style)
+            found |= measure_export(release, folder / style, style)
     peaks = [found[f"{s}_peak_mib"] for s in ("coco", "sa1b") if f"{s}_peak_mib" in found]
     found |= {"export_peak_mib": max(peaks)} if peaks else {}
     steps: dict[str, Callable[[], dict[str, Any]]] = {

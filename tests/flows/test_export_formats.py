@@ -341,8 +341,11 @@ def test_options_that_do_not_fit_the_format_are_refused(
     for style, options in (("sa1b", {"polygons": True}), ("coco", {"tars": True})):
         with pytest.raises(ExportError, match="not"):
             exported(site, tmp_path / "out", style, **options)
-    with pytest.raises(ValueError, match="known formats: coco, sa1b"):
+    with pytest.raises(ExportError, match="known formats: coco, sa1b"):
         exported(site, tmp_path / "out", "voc")
+    for place in ("http://example/a", "s3://", "file:///out"):
+        with pytest.raises(ExportError, match="bad "):
+            exported(site, place, "coco")
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_a_torchvision_model_trains_a_step_on_it(export: Path) -> None:
     for _ in range(2):
         loss = torch.nn.functional.cross_entropy(model(images)["out"], classes)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(float(loss))
     assert losses[1] < losses[0]

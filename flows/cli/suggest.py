@@ -199,7 +199,8 @@ def propose(
         rows = [{"name": one.name, "masks": one.masks} for one in found]
         print_json({"dataset": dataset, "masks": masks, "names": rows})
         return
-    table = Table("name", title=f"{dataset}: {masks:,} masks looked at", header_style="bold")
+    what = "captions" if in_captions else "masks"
+    table = Table("name", title=f"{dataset}: {masks:,} {what} looked at", header_style="bold")
     table.add_column("masks", justify="right")
     for one in found:
         table.add_row(one.name, f"{one.masks:,}")

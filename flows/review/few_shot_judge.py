@@ -281,15 +281,21 @@ def calibrate_judge(
     opened = open_workspace(workspace)
     row = opened.catalog.datasets.get(dataset)
     chosen = JudgeOptions(**(options or {}))
+    chat = chat_of(opened)
+    _check_enough(dataset, len(opened.catalog.verdicts.of_people(row.id)), least)
     make_vectors(workspace, dataset, chosen.encoder)
-    judge = FewShotJudge(opened, row, chat_of(opened), chosen)
-    if judge.known < least:
-        raise JudgeError(
-            f"people have judged {judge.known} automatic masks of dataset {dataset!r}, {least} are "
-            f"needed; have a sample judged with `dataengine review --dataset {dataset}`"
-        )
+    judge = FewShotJudge(opened, row, chat, chosen)
+    _check_enough(dataset, judge.known, least)
     with named_lock(opened, f"judge/{row.id}"):
         return _calibrate(opened, row, judge, precision, least, verdicts)
+
+
+def _check_enough(dataset: str, known: int, least: int) -> None:
+    if known < least:
+        raise JudgeError(
+            f"people have judged {known} automatic masks of dataset {dataset!r}, {least} are "
+            f"needed; have a sample judged with `dataengine review --dataset {dataset}`"
+        )
 
 
 def _calibrate(
@@ -378,7 +384,8 @@ def judge_masks(
     opened = open_workspace(workspace)
     row = opened.catalog.datasets.get(dataset)
     chosen = JudgeOptions(**(options or {}))
-    make_vectors(workspace, dataset, chosen.encoder)
     judge = FewShotJudge(opened, row, chat_of(opened), chosen)
     judge.calibrated()  # raises if it is off
+    if make_vectors(workspace, dataset, chosen.encoder)["masks"]:
+        judge = FewShotJudge(opened, row, chat_of(opened), chosen)
     return route_by(opened, row, judge, asked, dry_run=dry_run)

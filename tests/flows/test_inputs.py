@@ -197,8 +197,9 @@ def exported(workspace: Workspace, folder: Path) -> dict[str, int]:
     for image in workspace.catalog.images.each(1):
         pixels = np.zeros(SIZE, bool)
         pixels[2:8, image.id : image.id + 4] = True
-        masks.append(imported("d", "r").mask(image.id, 0, rle.encode(pixels)))
-    assert {(mask.stage, mask.source) for mask in masks} == {(Stage.GROUND_TRUTH, Source.IMPORTED)}
+        origin = imported("d", "r", stage=Stage.ASSISTED_MANUAL)
+        masks.append(origin.mask(image.id, 0, rle.encode(pixels)))
+    assert {mask.source for mask in masks} == {Source.IMPORTED}
     version = workspace.masks.commit(masks, run_id="r", shard=0)
     begun = workspace.catalog.releases.start("r", dataset_id=1, table_version=version, key="r")
     export_release(workspace, begun, folder, "coco")

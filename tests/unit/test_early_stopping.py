@@ -103,7 +103,7 @@ def test_the_share_of_trained_weights_is_the_one_that_is_best_on_the_checked_ima
     start = {name: value.detach().clone() for name, value in sam.named_parameters()}
     ruined = {name: value + 0.5 * torch.randn_like(value) for name, value in start.items()}
     stopping = EarlyStopping(sam, CONFIG, CHECKED)
-    assert stopping.best_share(ruined, start) == 1.0
+    assert stopping.best_share(ruined, start) == SHARES[-1]
     assert stopping.best_share(start, ruined) == SHARES[0]
     assert EarlyStopping(sam, CONFIG, []).best_share(start, ruined) == 0.5
 

@@ -24,7 +24,7 @@ from flows.workspace.embeddings import embedding_of
 from flows.workspace.workspace import Workspace
 from storage.catalog import ModelKind, ModelState, PlannedRound, Split, TaskKind
 from storage.masks import read_parquet
-from tests.flows.conftest import make_workspace, write_scenes
+from tests.flows.conftest import TOML, make_workspace, write_scenes
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -32,16 +32,14 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 @pytest.fixture
 def annotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace with a round of stage 1, whose stage 2 takes a detector's masks."""
-    workspace = make_workspace(tmp_path / "ws")
+    union = '[prefill]\nsource = "union"\nprecision = 0.01\n'
+    workspace = make_workspace(tmp_path / "ws", TOML + union)
     root = workspace.settings.root
     scenes = write_scenes(tmp_path / "scenes", 12)
     ingest_folder(workspace, "d", scenes, scenes / "instances.json", held_out=0.3)
     monkeypatch.setattr("flows.training.detector.LEAST_STEPS", 12)
     monkeypatch.setattr("flows.training.detector.GOOD_IOU", 0.05)
     monkeypatch.setattr("engine.detector.network.MAX_DETECTIONS", 12)
-    prefill = workspace.settings.prefill.model_copy(update={"source": "union", "precision": 0.01})
-    settings = workspace.settings.model_copy(update={"prefill": prefill})
-    monkeypatch.setattr(workspace, "settings", settings)
     monkeypatch.chdir(root)
     plan = [PlannedRound(stage=Stage.ASSISTED_MANUAL, images=3, retrain=False)]
     data_engine(str(root), "d", plan)

@@ -55,7 +55,8 @@ def test_duckdb_reads_the_table_and_a_releases_files(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code = block("import duckdb")
-    table, _, release = code.partition('duckdb.sql("SELECT status')
+    second = code.rindex("duckdb.sql(")
+    table, release = code[:second], code[second:]
     workspace, _ = queried(table)
     told = capsys.readouterr().out
     assert re.search(rf"assisted_manual\W+{_masks(workspace)}\b", told)

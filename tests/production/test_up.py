@@ -204,7 +204,8 @@ def test_a_button_of_the_page_has_the_work_pool_do_it(
     production: Production, workspace: Workspace
 ) -> None:
     actions = WorkspaceActions(workspace)
-    assert actions.plan("retrain", {}).command == "dataengine start retrain --dataset d"
+    planned = actions.plan("retrain", {}).command
+    assert planned == "dataengine start retrain --dataset d --cancel"
     assert actions.plan("round", {}).command.startswith("dataengine run ")
     job = actions.start("release", {"name": "by-button"})
     until(lambda: actions.job(job.id).state != "running", "the job's end")

@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,6 +16,9 @@ import numpy as np
 from engine.core.errors import DataEngineError
 from flows.workspace import progress
 from storage.formats.images import BadImageError, read_image
+
+if TYPE_CHECKING:
+    from engine.semantics.contrastive import Pair
 
 MOST_PAIRS = 1_000_000
 LARGEST_LIST = 500_000_000
@@ -59,7 +62,7 @@ def train_coca(
     """
     from engine.semantics.clip import ClipEncoder, save_clip
     from engine.semantics.coca import CAPTION_WEIGHT, fresh_coca, load_coca
-    from engine.semantics.contrastive import Pair, TowersConfig, train_towers
+    from engine.semantics.contrastive import TowersConfig, train_towers
 
     if out.exists():
         raise CocaPairsError(f"{out} exists; name a new folder")
@@ -69,19 +72,7 @@ def train_coca(
     else:
         encoder = load_coca(base, device=device).encoder
     rate = learning_rate or (2e-3 if base is None else 1e-5)
-    found: list[Pair] = []
-    skipped: dict[str, str] = {}
-    rows = _rows_of(pairs)
-    with progress.current().track("read pairs", len(rows), "image") as advance:
-        for path, caption in rows:
-            try:
-                pixels = read_image(path.read_bytes(), max_pixels=max_pixels)
-                side = (encoder.side, encoder.side)
-                square = np.asarray(cv2.resize(pixels, side, interpolation=cv2.INTER_AREA))
-                found.append(Pair(square, (caption,)))
-            except (BadImageError, OSError) as error:
-                skipped[str(path)] = str(error)
-            advance()
+    found, skipped = _read_pairs(pairs, encoder.side, max_pixels)
     config = TowersConfig(steps=steps, batch=batch, learning_rate=rate)
     began = time.monotonic()
     with progress.current().track("train", steps, "step") as advance:
@@ -103,6 +94,26 @@ def train_coca(
         "config": asdict(config),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _read_pairs(path: Path, side: int, max_pixels: int) -> tuple[list[Pair], dict[str, str]]:
+    """Return the pairs, their images as squares of `side` pixels, and by path why the others cannot
+    be read."""
+    from engine.semantics.contrastive import Pair
+
+    found: list[Pair] = []
+    skipped: dict[str, str] = {}
+    rows = _rows_of(path)
+    with progress.current().track("read pairs", len(rows), "image") as advance:
+        for image, caption in rows:
+            try:
+                pixels = read_image(image.read_bytes(), max_pixels=max_pixels)
+                square = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+                found.append(Pair(np.asarray(square), (caption,)))
+            except (BadImageError, OSError) as error:
+                skipped[str(image)] = str(error)
+            advance()
+    return found, skipped
 
 
 def _rows_of(path: Path) -> list[tuple[Path, str]]:

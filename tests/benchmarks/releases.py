@@ -12,7 +12,8 @@ own, whose peak memory includes the interpreter and its libraries.
 - **coco**, **sa1b**: an export of the release's Parquet files; `sa1b` into tars, `sa1b_files` into
   a file for each image.
 - **peer**: the same export by a script of a loop over rows, pycocotools and `json.dump`; or by
-  datumaro, given a Python that has it. `same_output`: images, masks, boxes and areas are equal.
+  datumaro, given a Python that has it, else its figures are null. `same_output`: images, masks,
+  boxes and areas are equal.
 - **bytes**: the release's Parquet against SA-1B's JSON, each file compressed by gzip.
 - **scan**: predicted IoU above .95, area above 10,000, one of ten data sets, in the mask table;
   against parsing SA-1B's JSON of `--peer-masks` masks, of which the time for all rows is
@@ -240,14 +241,11 @@ def measure_peer(folder: Path, masks: int, datumaro: str | None) -> dict[str, An
         found["same_output_datumaro"] = float(
             _shapes(path) == _shapes(folder / "peer-ours/export/instances.json")
         )
-    name = "datumaro" if datumaro else "peer"
-    mine = ours["coco_masks_per_second"]
-    return found | {
-        "speed_against_datumaro": mine / found[f"{name}_masks_per_second"],
-        "memory_against_datumaro": ours["coco_peak_mib"] / found[f"{name}_peak_mib"],
-        "speed_against_pycocotools": mine / found["peer_masks_per_second"],
-        "memory_against_pycocotools": ours["coco_peak_mib"] / found["peer_peak_mib"],
-    }
+    for name, prefix in (("datumaro", "datumaro"), ("pycocotools", "peer")):
+        speed, peak = (found.get(f"{prefix}_{what}") for what in ("masks_per_second", "peak_mib"))
+        found[f"speed_against_{name}"] = speed and ours["coco_masks_per_second"] / speed
+        found[f"memory_against_{name}"] = peak and ours["coco_peak_mib"] / peak
+    return found
 
 
 def _content(path: Path) -> tuple[list[Any], list[Any]]:

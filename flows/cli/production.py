@@ -81,17 +81,17 @@ def start(
         pool = workspace.settings.production.work_pool
         with connected(workspace.settings.root):
             run_id = start_run(workspace, kind, parameters)
-            print_line(f"flow run {run_id} in pool {pool!r}")
-            if wait:
-                try:
+            try:
+                print_line(f"flow run {run_id} in pool {pool!r}")
+                if wait:
                     state = follow(run_id, pool)
-                except KeyboardInterrupt:
-                    if not cancels:
-                        errors.print("no longer followed; the run continues")
-                        raise typer.Exit(130) from None
-                    print_line("cancelling the run; once more ends this log")
-                    cancel(run_id)
-                    state = follow(run_id, pool)
+            except KeyboardInterrupt:
+                if not cancels:
+                    errors.print("no longer followed; the run continues")
+                    raise typer.Exit(130) from None
+                print_line("cancelling the run; once more ends this log")
+                cancel(run_id)
+                state = follow(run_id, pool)
     if as_json:
         print_json({"flow_run": str(run_id), "kind": kind, "state": state})
     elif state is not None:

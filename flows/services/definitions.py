@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 import secrets
 import shutil
@@ -36,6 +37,10 @@ SOCKET_PATH = 100
 """Longest path of a Unix socket in bytes; operating systems allow 104 to 108."""
 PLAIN_PATH = re.compile(r"[\w./ -]+")
 HOST = "127.0.0.1"
+OTHER_PORTS = range(20_000, 32_000)
+"""Ports to take where the preferred one is taken: below those (32,768 and up on Linux) that the
+kernel gives to any program that asks for none in particular."""
+PORTS_TRIED = 50
 CORS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 HERE = "/proc/self/cwd"
 """A process's current folder on Linux, as a path that needs no access to the folders above."""
@@ -74,20 +79,26 @@ def folder_of(root: Path) -> Path:
 
 
 def choose_port(name: str, preferred: int, *, exact: bool) -> int:
-    """`preferred` if it is free, else any free port.
+    """`preferred` if it is free, else a random free port of OTHER_PORTS.
 
     Raises:
-        WorkspaceError: it is taken, and `exact` allows no other.
+        WorkspaceError: it is taken, and `exact` allows no other; or all that were tried are taken.
     """
+    others = [] if exact else random.sample(OTHER_PORTS, PORTS_TRIED)
+    for port in (preferred, *others):
+        if port and _is_free(port):
+            return port
+    raise WorkspaceError(f"port {preferred} for {name} is taken")
+
+
+def _is_free(port: int) -> bool:
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, preferred))
-        except OSError as error:
-            if exact:
-                raise WorkspaceError(f"port {preferred} for {name} is taken") from error
-            probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def postgres(root: Path) -> Service:
@@ -253,7 +264,7 @@ def prefect_server(port: int, auth: str) -> Service:
         name="prefect",
         url=url,
         command=python("flows.prefect_api.prefect_server", "--host", HOST, "--port", str(port)),
-        healthy=lambda: _answers(f"{url}/api/health"),
+        healthy=lambda: _prefect_answers(f"{url}/api", auth),
         environment={
             **database_of_home(),
             "PREFECT_SERVER_API_HOST": HOST,
@@ -265,6 +276,12 @@ def prefect_server(port: int, auth: str) -> Service:
             CORS: os.environ.get(CORS) or f"{url},http://localhost:{port}",
         },
     )
+
+
+def _prefect_answers(api: str, auth: str) -> bool:
+    """Whether this server answers, not another one that took its port: only it has this login."""
+    answer = httpx.get(f"{api}/admin/version", timeout=HEALTH_SECONDS, auth=basic(auth))
+    return answer.status_code == httpx.codes.OK
 
 
 def client_environment(api: str, auth: str) -> dict[str, str]:

@@ -17,9 +17,9 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from flows.prefect_api.client import AUTH_FILE, own_auth
-from flows.services.definitions import read_services_file
+from flows.services.definitions import OTHER_PORTS, choose_port, prefect_server, read_services_file
 from flows.services.s3_security import KEY
-from flows.workspace.settings import SERVICES, SERVICES_FILE
+from flows.workspace.settings import SERVICES, SERVICES_FILE, WorkspaceError
 from flows.workspace.workspace import open_workspace
 from tests.production.running import Production, processes_of
 from tests.security.strangers import FOREIGN, knocks, open_ports
@@ -148,6 +148,23 @@ def first_word(url: str, origin: str | None, token: str | None) -> str | bytes:
     with connect(url, origin=page, subprotocols=[Subprotocol("prefect")]) as opened:
         opened.send(json.dumps({"type": "auth", "token": token}))
         return opened.recv(timeout=10)
+
+
+def test_another_prefect_server_on_the_port_does_not_count_as_the_workspaces_own(
+    attacked: Production,
+) -> None:
+    port = httpx.URL(attacked.api).port
+    assert port is not None
+    assert prefect_server(port, own_auth(attacked.root)).healthy()
+    assert not prefect_server(port, "dataengine:of another workspace").healthy()
+
+
+def test_a_taken_port_is_replaced_by_one_that_no_program_gets_unasked(attacked: Production) -> None:
+    port = httpx.URL(attacked.page).port
+    assert port is not None
+    assert choose_port("page", port, exact=False) in OTHER_PORTS
+    with pytest.raises(WorkspaceError, match=f"port {port} for page is taken"):
+        choose_port("page", port, exact=True)
 
 
 def test_keys_and_logins_are_in_files_of_the_user_and_in_no_command_line(

@@ -19,8 +19,9 @@ class TrainConfig:
     masks_per_image: int = 8
     """Masks drawn at random from each image of a step; SAM uses up to 64 (paper, appendix A)."""
 
-    image_size: int = 256
-    """Longer side of the training images in pixels."""
+    image_size: int = 384
+    """Longer side of the training images in pixels: that of the model's input (`lite`: 384), else
+    the model is trained on objects of sizes that it is not asked about. A retrain sets it."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: of encoder (autocast) and mask decoder (a copy); weights stay float32."""

@@ -61,6 +61,7 @@ from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import PlannedRound, RunKind, Split
 from tests.benchmarks.base_model import folder_images
+from tests.benchmarks.engine_value_curves import draw_curves
 from tests.benchmarks.quality import PartError, run_quality
 
 GOOD_IOU = 0.85
@@ -358,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=Path, help="for workspaces; default .cache/engine_value or, short, -short"
     )
+    parser.add_argument("--picture", type=Path, help="PNG or SVG to draw the curves into")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(arguments)
     keep_freed_memory()
@@ -390,6 +392,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **summarize(domains),
     }
     _print(domains, Console(stderr=given.json))
+    if given.picture:
+        draw_curves(domains, given.picture)
     if given.json:
         print(json.dumps(summary))
     return 0

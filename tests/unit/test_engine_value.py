@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from tests.benchmarks import engine_value
 from tests.benchmarks.engine_value import SHORT, main, prepare_images, summarize
+from tests.benchmarks.engine_value_curves import draw_curves
 from tests.flows.conftest import write_scenes
 
 SIZE = replace(SHORT, rounds=2, images=3, held_out=2, reported=2)
@@ -77,3 +79,29 @@ def test_the_loop_is_compared_by_its_last_round() -> None:
     assert found["clicks_saved"]["rocks"] == pytest.approx(0.4)
     assert found["beats_manual"] == {"rocks": False}
     assert found["beats_no_retraining"] == {"rocks": True}
+
+
+def test_the_picture_shows_each_domain_and_which_models_were_promoted(tmp_path: Path) -> None:
+    def model(value: float) -> dict[str, Any]:
+        interval = [value - 0.05, value + 0.05]
+        return {"miou_1_click": value, "miou_1_click_ci": interval, "ap": value / 2}
+
+    def row(clicks: float, before: float, after: float) -> dict[str, Any]:
+        rounds = {"before": model(before), "after": model(after), "promoted": after > before}
+        return {"clicks_per_mask": clicks, **rounds}
+
+    arms = {
+        "loop": [row(5, 0.5, 0.6), row(3, 0.6, 0.6)],
+        "no_retraining": [row(5, 0.5, 0.5), row(5, 0.5, 0.5)],
+        "manual": [row(0, 0.5, 0.55)],
+    }
+    pictures = []
+    for number, promoted in enumerate((True, False)):
+        arms["loop"][0]["promoted"] = promoted
+        draw_curves({"rocks": arms, "aerial_houses": arms}, tmp_path / f"{number}.png")
+        pictures.append(cv2.imread(str(tmp_path / f"{number}.png")))
+    star = (pictures[0] != pictures[1]).any(axis=2)
+    assert pictures[0].shape == pictures[1].shape
+    assert 0 < star.mean() < 0.01
+    assert star[: len(star) // 2].any()
+    assert star[len(star) // 2 :].any()

@@ -193,6 +193,8 @@ def feedback_on(score: GoldScore | StoredGoldScore) -> str:
         parts = [f"You found all {score.truths} objects."]
     if score.iou is not None:
         parts.append(f"Your masks match the known ones by {score.iou:.2f}; 1 is exact.")
+    if score.boundary_f is not None:
+        parts.append(f"{100 * score.boundary_f:.0f} % of their outlines are where they should be.")
     if score.extra:
         masks = "mask matches" if score.extra == 1 else "masks match"
         parts.append(f"{score.extra} {masks} no known object.")

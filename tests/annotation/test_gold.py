@@ -157,6 +157,7 @@ def test_feedback_says_what_was_missed_and_never_where(site: Site, ada: Client) 
     task = taken(ada)
     perfect = ada.submit(task, true_masks(site, task), seconds=4)
     assert str(perfect.feedback).startswith("You found ")
+    assert "100 % of their outlines are where they should be." in str(perfect.feedback)
     task = taken(ada)
     assert ada.submit(task, [], seconds=4).feedback is not None
     task = taken(ada)

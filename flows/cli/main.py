@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 # Read by OpenMP when torch is imported, here and in processes that this one starts. Threads that
 # wait for each other by spinning take 2 to 3 times as long beside one busy process; sleeping costs
@@ -44,16 +45,16 @@ from flows.cli import (
     webhooks,
 )
 from flows.cli.commands import LOOP, MODELS, NAMES, PRODUCTION, QUALITY, UPKEEP, WORDS
-from flows.workspace.console import errors
+from flows.workspace.console import console, errors
 from flows.workspace.logs import masked
 from flows.workspace.permissions import private_files
+from flows.workspace.workspace import code_version
 from storage.os_errors import sentence_of
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="The open data engine: images in, masks and a better model out.",
     epilog="Start with `dataengine demo`, or `dataengine init` and `dataengine ingest`.",
 )
 for group in (
@@ -85,6 +86,24 @@ app.add_typer(schedules.app, name="schedule", rich_help_panel=PRODUCTION)
 app.add_typer(settings.app, name="settings", rich_help_panel=PRODUCTION)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=PRODUCTION)
 app.add_typer(erase.app, name="erase", rich_help_panel=UPKEEP)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"dataengine {code_version()}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def dataengine(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """The open data engine: images in, masks and a better model out."""
 
 
 def main() -> None:

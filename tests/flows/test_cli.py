@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,11 @@ def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
     assert set(COMMANDS) >= WANTED
     assert [name for name in COMMANDS if " " not in name and name not in text] == []
+
+
+def test_the_version_is_that_of_the_package_and_the_commit() -> None:
+    printed = CliRunner().invoke(app, ["--version"]).output
+    assert re.fullmatch(rf"dataengine {re.escape(version('open-data-engine'))}(\+\w+)?\n", printed)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

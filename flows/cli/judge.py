@@ -74,13 +74,9 @@ def judge(
     """
     from flows.review.model_routing import RouteOptions
 
-    if labels and missing:
-        raise typer.BadParameter("ask about one thing at a time", param_hint="--missing")
-    if (labels or missing) and stage != Stage.FULLY_AUTOMATIC:
-        raise typer.BadParameter("only masks are chosen by their stage", param_hint="--stage")
+    about = _about(labels, missing, stage)
     RouteOptions(precision=precision, stage=stage)  # raises before Prefect starts
     options = {"encoder": encoder, "shots": shots}
-    about = "labels" if labels else "missing" if missing else "masks"
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:
         from flows.review.judge_calibration import calibrate_judge
 
@@ -94,10 +90,16 @@ def judge(
         print_json(result if calibrate else {**result, "dry_run": dry_run})
     elif calibrate:
         print_calibration(result)
-    elif about == "masks":
-        print_route(result, dry_run=dry_run)
     else:
-        print_answers(result, dry_run=dry_run)
+        (print_route if about == "masks" else print_answers)(result, dry_run=dry_run)
+
+
+def _about(labels: bool, missing: bool, stage: Stage) -> str:
+    if labels and missing:
+        raise typer.BadParameter("ask about one thing at a time", param_hint="--missing")
+    if (labels or missing) and stage != Stage.FULLY_AUTOMATIC:
+        raise typer.BadParameter("only masks are chosen by their stage", param_hint="--stage")
+    return "labels" if labels else "missing" if missing else "masks"
 
 
 def _judge(

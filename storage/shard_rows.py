@@ -6,7 +6,7 @@ A file is written once. Each kind has columns of its own, among them `image_id`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -73,18 +73,27 @@ class ShardRows:
             return None
         return int(pq.read_metadata(pa.BufferReader(self._store.get(key))).num_rows)
 
-    def read(self, run_id: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    def read(
+        self,
+        run_id: str,
+        columns: Sequence[str] | None = None,
+        *,
+        shards: Collection[int] | None = None,
+    ) -> Iterator[dict[str, Any]]:
         """Yield the rows of a run, a file at a time, in the order of images.
 
         Args:
             run_id: the run.
             columns: None: all.
+            shards: only these; None: all.
 
         Raises:
             StorageError: the store does not answer, or a file is damaged.
         """
         folder = layout.inside(self._kind.folder(run=run_id))
         for key in sorted((info.key for info in self._store.list(folder)), key=self._order):
+            if shards is not None and self._order(key) not in shards:
+                continue
             try:
                 source = pa.BufferReader(self._store.get(key))
                 table = pq.read_table(source, columns=None if columns is None else list(columns))

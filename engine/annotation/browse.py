@@ -37,7 +37,7 @@ from engine.annotation.browse_schemas import (
     MaskPage,
     PageOf,
 )
-from engine.annotation.browse_search import FindMasks, Search
+from engine.annotation.browse_search import FindMasks, Search, Selected, SelectedBy, Selections
 from engine.annotation.errors import RefusedError, not_found
 from engine.annotation.task_views import image_view
 from engine.core.records import Stage
@@ -73,8 +73,9 @@ class Browse:
         masks: MaskTable,
         suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
         find: FindMasks = lambda dataset_id, words, like, count: (),
+        selected_by: SelectedBy = lambda dataset_id, run: Selected(),
     ) -> None:
-        self._search = Search(find)
+        self._search, self._selections = Search(find), Selections(selected_by)
         self._catalog, self._masks, self._suggestions_of = catalog, masks, suggestions_of
         self._lock = threading.Lock()
         self._kept: LRUCache[tuple[int, int | None], _Dataset] = LRUCache(VERSIONS)
@@ -222,7 +223,11 @@ class Browse:
             columns = kept.columns
         if asked is None:
             return columns
-        return replace(columns, found=self._search.run(dataset_id, columns.index, asked))
+        return replace(
+            columns,
+            found=self._search.run(dataset_id, columns.index, asked),
+            selected=self._selections.run(dataset_id, columns.index, columns.images.ids_I, asked),
+        )
 
     def _read(self, dataset_id: int, version: int | None, given: int | None) -> _Dataset:
         name = self._catalog.datasets.get_by_id(dataset_id).name

@@ -92,6 +92,19 @@ class FoundMasks:
 
 
 @dataclass(frozen=True, slots=True)
+class SelectedPlaces:
+    """What a run of a program selected.
+
+    Attributes:
+        mask_N: bool, its objects, and all masks of images that were selected as a whole.
+        image_I: bool.
+    """
+
+    mask_N: np.ndarray
+    image_I: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Columns:
     """A dataset at one version of the mask table, ready to be filtered.
 
@@ -100,6 +113,7 @@ class Columns:
         place_N: int32, the place of each mask's image; -1: it is gone.
         names: labels and suggestions.
         found: what was searched for; None: no search.
+        selected: by the run of a program that is asked for; None: none is.
     """
 
     index: MaskIndex
@@ -109,6 +123,7 @@ class Columns:
     place_N: np.ndarray
     names: MaskNames
     found: FoundMasks | None = None
+    selected: SelectedPlaces | None = None
 
     def number(self, name: str) -> np.ndarray:
         """A column of numbers, (N,); NaN where unknown."""
@@ -170,6 +185,8 @@ class Passing:
             self._refused["found"] = np.isnan(columns.found.rank_N)
         self.has_filter = bool(self._refused) or filters.superseded == "only"
         self._which("superseded", columns.index.is_superseded_N)
+        if columns.selected is not None:
+            self._refused["program"] = ~columns.selected.mask_N
         if filters.near_duplicates != "with":
             is_near = np.append(columns.images.is_near_I, False)  # the last one is for -1
             self._which("near_duplicates", is_near[columns.place_N])
@@ -229,6 +246,8 @@ class Passing:
         shown = masks_I > 0 if self.has_filter else np.ones(len(masks_I), bool)
         if asked.near_duplicates != "with":
             shown &= images.is_near_I == (asked.near_duplicates == "only")
+        if self.columns.selected is not None:
+            shown &= self.columns.selected.image_I
         found = np.flatnonzero(shown)
         keys = None
         if self._is_sorted(asked):

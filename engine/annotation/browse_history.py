@@ -8,7 +8,15 @@ from contextlib import suppress
 
 import pyarrow.compute as pc
 
-from engine.annotation.browse_schemas import ImageHistory, JudgedBy, LabelledBy, MaskHistory, Step
+from engine.annotation.browse_schemas import (
+    CaptionBy,
+    ImageHistory,
+    JudgedBy,
+    LabelledBy,
+    MaskHistory,
+    Step,
+)
+from engine.annotation.captions import Captions
 from engine.annotation.prompting import rle_view
 from engine.annotation.schemas import Rle
 from engine.annotation.task_views import image_view
@@ -29,6 +37,7 @@ class MaskHistories:
 
     def __init__(self, catalog: Catalog, masks: MaskTable, objects: ObjectStore) -> None:
         self._catalog, self._masks, self._objects = catalog, masks, objects
+        self._captions = Captions(catalog, objects)
 
     def outlines(
         self, dataset: Dataset, image_ids: Sequence[int], mask_ids: Sequence[str]
@@ -48,7 +57,7 @@ class MaskHistories:
         masks = list(self._masks.masks(dataset=dataset.name, image_ids=[image_id]))
         masks.sort(key=lambda mask: mask.created_at)
         steps, verdicts = self._steps(image_id, masks), self._verdicts(image_id)
-        labels = self._labels(image)
+        labels, captions = self._labels(image), self._captions.of_image(image)
         later = defaultdict[str, list[str]](list)
         for mask in masks:
             if mask.supersedes is not None:
@@ -58,6 +67,7 @@ class MaskHistories:
             dataset=dataset.name,
             split=image.split,
             near_image_id=image.near_image_id,
+            captions=captions[None],
             masks=[
                 history_of(
                     mask,
@@ -65,6 +75,7 @@ class MaskHistories:
                     steps[mask.mask_id],
                     verdicts[mask.mask_id],
                     labels[mask.mask_id],
+                    captions[mask.mask_id],
                 )
                 for mask in masks
             ],
@@ -121,9 +132,10 @@ def history_of(
     steps: list[Step],
     verdicts: list[JudgedBy],
     labels: list[LabelledBy],
+    captions: list[CaptionBy],
 ) -> MaskHistory:
-    """A mask, the ids of masks that supersede it, its steps, its verdicts and its labels."""
-    others = {"rle", "superseded_by", "steps", "verdicts", "labels"}
+    """A mask, the ids of masks that supersede it, its steps, verdicts, labels and captions."""
+    others = {"rle", "superseded_by", "steps", "verdicts", "labels", "captions"}
     same = MaskHistory.model_fields.keys() - others
     return MaskHistory(
         rle=rle_view(mask.rle),
@@ -131,5 +143,6 @@ def history_of(
         steps=steps,
         verdicts=verdicts,
         labels=labels,
+        captions=captions,
         **{name: getattr(mask, name) for name in same},
     )

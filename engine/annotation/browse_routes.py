@@ -32,9 +32,13 @@ from engine.annotation.browse_schemas import (
 from engine.annotation.errors import not_found
 from engine.annotation.routes import CHANGES, Changer, Service, Someone, TaskId
 from engine.annotation.schemas import Id
+from engine.annotation.service import AnnotationService
+from storage.catalog import RunKind, RunState
 
 PAGES = Rate(burst=80, a_second=20, name="browse")
 THUMBNAILS = Rate(burst=300, a_second=60, name="thumbnail")
+MAX_PROGRAMS = 20
+"""Latest runs of programs that are offered."""
 CHOSEN = 256 << 10
 """Bytes of the ids of chosen masks or images."""
 
@@ -48,8 +52,22 @@ def datasets(visitor: Someone, service: Service) -> list[BrowsedDataset]:
     """The datasets that the visitor sees."""
     sight = sight_of(visitor.annotator)
     found = [one for one in service.catalog.datasets.all() if sight.includes(one.id)]
-    images = service.catalog.images
-    return [BrowsedDataset(name=one.name, images=images.count(one.id)) for one in found]
+    return [
+        BrowsedDataset(
+            name=one.name,
+            images=service.catalog.images.count(one.id),
+            programs=_programs(service, one.id),
+        )
+        for one in found
+    ]
+
+
+def _programs(service: AnnotationService, dataset_id: int) -> list[str]:
+    """What the latest finished runs of programs are named."""
+    runs = service.catalog.runs.all(dataset_id=dataset_id, kind=RunKind.PROGRAM, limit=MAX_PROGRAMS)
+    done = [run for run in runs if run.state == RunState.FINISHED]
+    asked = [(run.config["asked"], run.id) for run in done]
+    return list(dict.fromkeys(one["tag"] or one["name"] or run_id for one, run_id in asked))
 
 
 @router.get("/masks")

@@ -48,11 +48,13 @@ class Filters(Schema):
     `superseded`: masks that another mask replaces. `label`, `suggested`: names of categories,
     `none of these` or `unlabelled`; `probability` is the suggestion's. `words`: a category, or with
     vectors of a CLIP any text, that masks fit; `like`: id of a mask that they are like. What is
-    searched for is in the order of the search."""
+    searched for is in the order of the search. `program`: id, tag or program of a run, whose
+    objects are shown, or all masks of the images that it selected."""
 
     dataset: Id
     words: Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)] | None = None
     like: Id | None = None
+    program: Id | None = None
     version: Version | None = None
     stage: list[Stage] = Field([], max_length=MAX_VALUES)
     round: list[RoundNumber] = Field([], max_length=MAX_VALUES)
@@ -98,10 +100,12 @@ class PageOf(Filters):
 
 
 class BrowsedDataset(Schema):
-    """A dataset that the visitor sees."""
+    """A dataset that the visitor sees. `programs`: tags, or else programs or ids, of the latest
+    finished runs of programs."""
 
     name: str
     images: int
+    programs: list[str]
 
 
 class MaskCard(Schema):
@@ -219,9 +223,16 @@ class LabelledBy(Schema):
     created_at: datetime
 
 
+class CaptionBy(Schema):
+    """A caption of a mask or an image, and the model that wrote it."""
+
+    caption: str
+    model: str
+
+
 class MaskHistory(Schema):
     """A mask and how it came to be: who made it, by which steps, what it replaced and what replaced
-    it, and the verdicts on it and its labels, oldest first."""
+    it, and the verdicts on it, its labels and its captions, oldest first."""
 
     mask_id: str
     rle: Rle
@@ -243,15 +254,17 @@ class MaskHistory(Schema):
     steps: list[Step]
     verdicts: list[JudgedBy]
     labels: list[LabelledBy]
+    captions: list[CaptionBy]
 
 
 class ImageHistory(Schema):
-    """An image and all its masks, oldest first, superseded ones too."""
+    """An image, its captions, and all its masks, oldest first, superseded ones too."""
 
     image: ImageView
     dataset: str
     split: str
     near_image_id: int | None
+    captions: list[CaptionBy]
     masks: list[MaskHistory]
 
 

@@ -1,16 +1,18 @@
-"""Search on the page Browse: masks that fit words, or that are like a mask, the best first."""
+"""Search on the page Browse: masks that fit words, or that are like a mask, the best first; and
+what runs of programs selected."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-from cachetools import TTLCache
+from cachetools import TTLCache, cached
 
-from engine.annotation.browse_columns import FoundMasks
+from engine.annotation.browse_columns import FoundMasks, SelectedPlaces
 from engine.annotation.browse_schemas import Filters
 from storage.mask_index import MaskIndex
 
@@ -40,6 +42,55 @@ class Found(Protocol):
 FindMasks = Callable[[int, str | None, str | None, int], Sequence[Found]]
 """Searches a dataset by its id: for words, or for masks like the one of an id; at most this many.
 Raises RefusedError if that cannot be searched for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What a run of a program selected.
+
+    Attributes:
+        image_ids: the images.
+        mask_ids: the objects by image id; an image that is missing was selected as a whole.
+    """
+
+    image_ids: Collection[int] = ()
+    mask_ids: Mapping[int, Collection[str]] = field(default_factory=dict)
+
+
+SelectedBy = Callable[[int, str], Selected]
+"""Returns what a run selected in a dataset, from the dataset's id and the run's id, tag or program.
+Raises RefusedError if there is no such run."""
+
+
+class Selections:
+    """One per server. Thread-safe."""
+
+    def __init__(self, selected_by: SelectedBy) -> None:
+        self._read = cached(
+            TTLCache[tuple[int, str], Selected](KEPT, KEPT_SECONDS), lock=threading.Lock()
+        )(selected_by)
+
+    def run(
+        self, dataset_id: int, index: MaskIndex, image_ids_I: np.ndarray, asked: Filters
+    ) -> SelectedPlaces | None:
+        """Which masks of the index and which images, (I,), a run selected; None: nothing is asked.
+
+        Raises:
+            RefusedError: there is no such run.
+        """
+        if asked.program is None:
+            return None
+        found = self._read(dataset_id, asked.program)
+        objects = np.array(sorted(found.mask_ids), np.int64)
+        images = np.array(sorted(found.image_ids), np.int64)
+        mask_N = np.isin(index.image_N, np.setdiff1d(images, objects))
+        pairs = [(image, name) for image, names in found.mask_ids.items() for name in names]
+        rows = index.rows_of(
+            np.array([image for image, _ in pairs], np.int64),
+            pa.array([name for _, name in pairs], pa.string()),
+        )
+        mask_N[rows[rows >= 0]] = True
+        return SelectedPlaces(mask_N, np.isin(image_ids_I, images))
 
 
 class Search:

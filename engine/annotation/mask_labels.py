@@ -27,6 +27,8 @@ in the mask table, category id by mask id."""
 DISPUTED = "disputed"
 """In the payload of a review: what people who disagree say, pairs of annotator and category id by
 mask id."""
+LABELS_ASKED = "labels_asked"
+"""In the payload of a review: ids of the masks whose label the reviewer has to give or confirm."""
 
 
 LabelsOf = Callable[[int, Sequence[Mask]], Mapping[str, int]]
@@ -46,9 +48,11 @@ class MaskLabels:
         """The fields of `MaskView` that are about labels, by mask id."""
         labels = {**self._labels_of(task.dataset_id, masks), **task.payload.get(LABELS, {})}
         disputed, found = task.payload.get(DISPUTED, {}), {}
+        asked = set(task.payload.get(LABELS_ASKED, ()))
         for mask in masks:
             found[mask.mask_id] = {
                 "category_id": labels.get(mask.mask_id),
+                "is_label_asked": mask.mask_id in asked,
                 "disputed": [
                     LabelByPerson(
                         name=self._catalog.annotators.get(person).name, category_id=category

@@ -86,8 +86,9 @@ class FinishedWork:
             dataset=self._catalog.datasets.get_by_id(task.dataset_id).name,
             split=image.split,
             near_image_id=None,
+            captions=[],
             masks=[
-                history_of(mask, [], [_step(row) for row in steps[mask.mask_id]], [], [])
+                history_of(mask, [], [_step(row) for row in steps[mask.mask_id]], [], [], [])
                 for mask in submitted_masks(self._objects, self._masks, task)
             ],
         )

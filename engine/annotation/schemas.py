@@ -116,7 +116,8 @@ class LabelByPerson(Schema):
 
 class MaskView(Schema):
     """An existing mask: pre-filled, or under review. `category_id`: its label so far, None without
-    one. `disputed`: the labels of people who disagree."""
+    one. `disputed`: the labels of people who disagree. `is_label_asked`: the reviewer has to give
+    or confirm its label."""
 
     mask_id: str
     rle: Rle
@@ -128,6 +129,7 @@ class MaskView(Schema):
     annotator: str | None
     category_id: CategoryId | None = None
     disputed: list[LabelByPerson] = []
+    is_label_asked: bool = False
 
 
 class Draft(Schema):

@@ -12,7 +12,7 @@ from engine.annotation.browse import Browse
 from engine.annotation.browse_commands import BrowseCommands
 from engine.annotation.browse_history import MaskHistories
 from engine.annotation.browse_names import SuggestionsOf
-from engine.annotation.browse_search import FindMasks
+from engine.annotation.browse_search import FindMasks, Selected, SelectedBy
 from engine.annotation.embeddings import EmbeddingCache
 from engine.annotation.errors import RefusedError, invalid, lease_lost, not_found
 from engine.annotation.gold import GoldRules, GoldTasks
@@ -81,6 +81,7 @@ class AnnotationService:
         labels_of: LabelsOf = lambda dataset_id, masks: {},
         suggest_for: SuggestFor = lambda dataset_id, image_id, masks: {},
         find: FindMasks = lambda dataset_id, words, like, count: (),
+        selected_by: SelectedBy = lambda dataset_id, run: Selected(),
     ) -> None:
         """
         Args:
@@ -91,6 +92,7 @@ class AnnotationService:
             truths_of: returns the true masks of a gold image by its id.
             suggestions_of: returns suggested categories of a dataset's masks.
             find: searches for masks.
+            selected_by: returns what a run of a program selected.
             labels_of: returns labels of a task's masks.
             suggest_for: returns suggested categories of a task's masks.
         """
@@ -107,7 +109,7 @@ class AnnotationService:
             catalog, queue, objects, masks, self.views, self.gold, self.labels, on_drained
         )
         self.threads = Threads(catalog, queue)
-        self.browse = Browse(catalog, masks, suggestions_of, find)
+        self.browse = Browse(catalog, masks, suggestions_of, find, selected_by)
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)

@@ -1,10 +1,10 @@
-"""A few-shot judge: a language model that sees examples of accepted and rejected masks, and says
-whether people would accept another one (Alayrac et al. 2022, Flamingo).
+"""A few-shot judge: a language model that sees examples of what people answered, and says what they
+would answer about another mask or image (Alayrac et al. 2022, Flamingo).
 
-Its answers are calibrated against people's verdicts, as a verifier's are: Platt's log-odds, fitted
-without the fold of a mask's image.
+Its answers are calibrated against people's, as a verifier's are: Platt's log-odds, fitted without
+the fold of an image.
 
-N = masks, D = length of a vector.
+N = masks or images, D = length of a vector.
 """
 
 from __future__ import annotations
@@ -22,51 +22,84 @@ from engine.verifier.learning import Judged, by_rate_alone, gain, platt, quality
 from engine.verifier.model import FOLDS, sigmoid
 from engine.verifier.routing import Route, choose_route
 
-TASK = (
-    "You check masks of objects. In each picture an outline marks one mask. A mask is good if it "
-    "covers exactly one thing, or one part of it, and nothing else. Answer each question with yes "
-    "or no."
-)
-QUESTION = "Is this mask good?"
 PROMPT_VERSION = 1
-"""Of TASK, QUESTION and their order: part of a judge's version."""
+"""Of the questions and the order of their parts: part of a judge's version."""
 
 BY_TEXT = 2.0
 """Log-odds of a yes where the endpoint gives no log-probabilities; of a no, less it."""
 MOST = 12.0
 """Of a score's log-odds, without its sign."""
 LEAST_VERDICTS = 100
-"""By default, of people's verdicts that a judge's precision is shown on."""
+"""By default, of people's answers that a judge's precision is shown on."""
 CONFIDENCE = 0.95
 """Of the interval of the gain over the rate alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A judged mask: its picture, RGB uint8 (S, S, 3), the verdict, and the reason, if any."""
+class Question:
+    """What is asked about each picture: the task, said once, and a question of yes or no."""
 
-    picture_SSC: np.ndarray
-    accepted: bool
+    task: str
+    text: str
+
+
+GOOD_MASK = Question(
+    "You check masks of objects. In each picture an outline marks one mask. A mask is good if it "
+    "covers exactly one thing, or one part of it, and nothing else. Answer each question with yes "
+    "or no.",
+    "Is this mask good?",
+)
+ANY_MISSING = Question(
+    "You check whether an image is annotated completely. In each picture the objects that are "
+    "annotated have a colour and an outline. An object is missing if it has neither. Answer each "
+    "question with yes or no.",
+    "Is any object missing?",
+)
+
+
+def right_label(name: str) -> Question:
+    """Return the question whether a mask's thing is of the category of that name."""
+    article = "an" if name[:1].casefold() in "aeiou" else "a"
+    return Question(
+        "You check labels of objects. In each picture an outline marks one thing. Answer each "
+        "question about that thing with yes or no.",
+        f"Is this {article} {name}?",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What people answered about a picture, RGB uint8 (H, W, 3), and the reason, if any."""
+
+    picture_HWC: np.ndarray
+    answer: bool
     reason: str = ""
 
 
-def question_parts(examples: Sequence[Example], picture_SSC: np.ndarray) -> list[Part]:
-    """Return the interleaved prompt about a mask's picture, RGB uint8 (S, S, 3)."""
-    parts: list[Part] = [TASK]
+def question_parts(
+    examples: Sequence[Example], picture_HWC: np.ndarray, question: Question = GOOD_MASK
+) -> list[Part]:
+    """Return the interleaved prompt about a picture, RGB uint8 (H, W, 3)."""
+    parts: list[Part] = [question.task]
     for example in examples:
         reason = " ".join(example.reason.split())[:200]
-        said = f"{'yes' if example.accepted else 'no'}{f' ({reason})' if reason else ''}"
-        parts += [example.picture_SSC, f"{QUESTION} {said}"]
-    return [*parts, picture_SSC, f"{QUESTION} Answer yes or no."]
+        said = f"{'yes' if example.answer else 'no'}{f' ({reason})' if reason else ''}"
+        parts += [example.picture_HWC, f"{question.text} {said}"]
+    return [*parts, picture_HWC, f"{question.text} Answer yes or no."]
 
 
-def ask_about(chat: Chat, examples: Sequence[Example], picture_SSC: np.ndarray) -> float:
+def ask_about(
+    chat: Chat,
+    examples: Sequence[Example],
+    picture_HWC: np.ndarray,
+    question: Question = GOOD_MASK,
+) -> float:
     """Return the log-odds with which a language model says yes.
 
     Raises:
         ChatError: it does not answer.
     """
-    parts = question_parts(examples, picture_SSC)
+    parts = question_parts(examples, picture_HWC, question)
     return score_of(chat.ask(parts, first_token=True, max_tokens=8))
 
 
@@ -92,12 +125,12 @@ def _plain(word: str) -> str:
 def choose_examples(
     similarity_N: np.ndarray, accepted_N: np.ndarray, allowed_N: np.ndarray, count: int
 ) -> list[int]:
-    """Return rows of examples: of each verdict the most similar ones, half of `count` where there
+    """Return rows of examples: of each answer the most similar ones, half of `count` where there
     are as many; the most similar one last, beside the question (RICES; Alayrac et al. 2022, A.2).
 
     Args:
-        similarity_N: cosines with the mask in question.
-        accepted_N: bool.
+        similarity_N: cosines with the mask or image in question.
+        accepted_N: people's answers, bool.
         allowed_N: bool; others, such as those of the same image, are not shown.
         count: at most so many.
     """
@@ -112,11 +145,12 @@ def choose_examples(
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a judge said about N masks that people have judged.
+    """What a judge said about N masks or images about which people have answered.
 
     Attributes:
         score_N: log-odds, as `score_of`.
-        accepted_N: people's verdicts, bool.
+        accepted_N: people's answers, bool: whether they accepted the mask, confirmed its label, or
+            added what was missing.
         image_N: groups of images, int.
     """
 
@@ -137,7 +171,7 @@ class Calibration:
         return sigmoid(slope * score_N + offset)
 
     def crossed(self) -> np.ndarray:
-        """Return each mask's probability by a calibration without the fold of its image."""
+        """Return each probability by a calibration without the fold of its image."""
         found, fold_N = np.zeros(len(self.score_N)), self.image_N % FOLDS
         for fold in np.unique(fold_N):
             others = fold_N != fold
@@ -154,28 +188,26 @@ class Calibration:
 
         Args:
             precision: in (0, 1).
-            least: verdicts that it must be shown on.
+            least: answers that it must be shown on.
         """
         count, accepted = len(self.score_N), int(self.accepted_N.sum())
         if count < least:
-            return False, f"{count} verdicts are too few, {least} are needed"
+            return False, f"{count} answers of people are too few, {least} are needed"
         if accepted in (0, count) or len(np.unique(self.image_N % FOLDS)) < 2:
-            return False, "all verdicts are alike, or of too few images"
+            return False, "all answers of people are alike, or of too few images"
         known = self._judged()
         better = gain(known, by_rate_alone(known), self.crossed(), CONFIDENCE)
         if better.low is None or better.low <= 0:
-            return False, f"its answers tell nothing about people's verdicts (by {count})"
+            return False, f"its answers tell nothing about people's (by {count})"
         route = self.route(precision)
-        sides = {"accepts": route.accept, "rejects": route.reject}
+        sides = {"yes": route.accept, "no": route.reject}
         sure = [name for name, side in sides.items() if side.threshold is not None]
         if not sure:
             needed = [side.needed for side in sides.values() if side.needed is not None]
             more = f"; about {min(needed):,} would be enough" if needed else ""
-            return False, f"precision {precision:g} is not shown by {count} verdicts{more}"
-        return (
-            True,
-            f"precision {precision:g} is shown by {count} verdicts for {' and '.join(sure)}",
-        )
+            return False, f"precision {precision:g} is not shown by {count} answers of people{more}"
+        told = " and ".join(sure)
+        return True, f"precision {precision:g} is shown by {count} answers of people for {told}"
 
     def figures(self) -> dict[str, Any]:
         """Return `accuracy` of its yes and no, and log loss, AUC and calibration error of the
@@ -190,7 +222,7 @@ class Calibration:
         )
 
     def to_rows(self) -> list[list[float]]:
-        """Return plain values to store: score, verdict and image of each mask."""
+        """Return plain values to store: score, answer and image of each."""
         columns = (self.score_N.tolist(), self.accepted_N.tolist(), self.image_N.tolist())
         return [[score, int(yes), image] for score, yes, image in zip(*columns, strict=True)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
 
 import click
 import typer
@@ -379,6 +380,10 @@ def results(
         said = row["error"] or ("–" if row["answer"] is None else described(row["answer"]))
         table.add_row(name, "yes" if row["selected"] else "no", said)
     console.print(table)
+    if any(row["selected"] for row in rows):
+        query = urlencode({"dataset": dataset, "show": "images", "program": run})
+        told = f"on the page: /browse?{query}"
+        console.print(told, markup=False, soft_wrap=True)
 
 
 @app.command(

@@ -107,15 +107,55 @@ def _describe_program(workspace: Workspace, dataset: Dataset, fields: Fields) ->
 
 
 def _describe_judge(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    model, precision = _asked_of(workspace, fields)
+    return (
+        f"ask {model} about the automatic masks of {dataset.name} after examples of people's "
+        f"verdicts, accept or reject those that it is sure of, so that {precision:.0%} of its "
+        "verdicts are right, and send the rest to review; it does nothing until `dataengine review "
+        "judge --calibrate` has shown that precision"
+    )
+
+
+def _describe_judge_labels(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    model, precision = _asked_of(workspace, fields)
+    return (
+        f"ask {model} about the labels of {dataset.name} that models gave and nobody has looked "
+        f"at, confirm those that it is sure of, so that {precision:.0%} are right, and send the "
+        "rest to reviewers; it does nothing until `dataengine review judge --labels --calibrate` "
+        "has shown that precision"
+    )
+
+
+def _describe_judge_missing(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    model, precision = _asked_of(workspace, fields)
+    return (
+        f"ask {model} whether the images of {dataset.name} lack masks, mark those that are "
+        f"complete, so that {precision:.0%} are, and send the rest to annotators; it does nothing "
+        "until `dataengine review judge --missing --calibrate` has shown that precision"
+    )
+
+
+def _asked_of(workspace: Workspace, fields: Fields) -> tuple[str, float]:
+    """Return the language model that is asked, in words, and the precision.
+
+    Raises:
+        RouteError: the precision is out of range.
+    """
     from flows.review.model_routing import RouteOptions
 
     options = RouteOptions(precision=fields["precision"])
-    model = workspace.settings.llm_model or "the language model (none is set yet)"
+    return _language_model(workspace), options.precision
+
+
+def _language_model(workspace: Workspace) -> str:
+    return workspace.settings.llm_model or "the language model (none is set yet)"
+
+
+def _describe_caption(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
+    model = _language_model(workspace) if fields["model"] == "llm" else fields["model"]
     return (
-        f"ask {model} about the automatic masks of {dataset.name} after examples of people's "
-        "verdicts, accept or reject those that it is sure of, so that "
-        f"{options.precision:.0%} of its verdicts are right, and send the rest to review; it does "
-        "nothing until `dataengine review judge --calibrate` has shown that precision"
+        f"describe in words the masks of {dataset.name} that have no caption of {model}; an opened "
+        "image shows them on the page Browse"
     )
 
 
@@ -170,6 +210,34 @@ JUDGE = Form(
     defaults=lambda w, d: {"dataset": d, "precision": 0.95},
     describe=_describe_judge,
     arguments=lambda f: ["review", "judge", *option_arguments(f, "dataset", "precision")],
+)
+JUDGE_LABELS = Form(
+    title="Let the language model check labels",
+    defaults=lambda w, d: {"dataset": d, "precision": 0.95},
+    describe=_describe_judge_labels,
+    arguments=lambda f: [
+        "review",
+        "judge",
+        "--labels",
+        *option_arguments(f, "dataset", "precision"),
+    ],
+)
+JUDGE_MISSING = Form(
+    title="Let the language model find gaps",
+    defaults=lambda w, d: {"dataset": d, "precision": 0.95},
+    describe=_describe_judge_missing,
+    arguments=lambda f: [
+        "review",
+        "judge",
+        "--missing",
+        *option_arguments(f, "dataset", "precision"),
+    ],
+)
+CAPTION = Form(
+    title="Describe the masks",
+    defaults=lambda w, d: {"dataset": d, "model": "llm"},
+    describe=_describe_caption,
+    arguments=lambda f: ["caption", *option_arguments(f, "dataset", "model")],
 )
 SUGGEST = Form(
     title="Suggest categories",

@@ -84,6 +84,10 @@ _IF_DUE = {**_SAME_DATASET, "only_if_due": True}
 
 _ENCODER = JobOption(name="encoder", help="lite, imagenet or clip:NAME.", kind=str, default="lite")
 
+_PRECISION = JobOption(
+    name="precision", help="share of sure answers that is right.", kind=float, default=0.95
+)
+
 _DEFINITIONS = (
     JobDefinition(
         name="generate",
@@ -215,19 +219,32 @@ _DEFINITIONS = (
     JobDefinition(
         name="judge",
         entrypoint=f"{_FLOWS}.judge_masks_of_dataset",
-        options=(
-            JobOption(
-                name="precision",
-                help="share of sure verdicts that is right.",
-                kind=float,
-                default=0.95,
-            ),
-        ),
+        options=(_PRECISION,),
         schedule=ScheduleCommand(
             help="Let the calibrated language model judge the masks that it is sure of.",
             example="0 6 * * *",
         ),
         form=job_forms.JUDGE,
+    ),
+    JobDefinition(
+        name="judge-labels",
+        entrypoint=f"{_FLOWS}.judge_labels_of_dataset",
+        options=(_PRECISION,),
+        schedule=ScheduleCommand(
+            help="Let the calibrated language model confirm the labels that it is sure of.",
+            example="0 7 * * *",
+        ),
+        form=job_forms.JUDGE_LABELS,
+    ),
+    JobDefinition(
+        name="judge-missing",
+        entrypoint=f"{_FLOWS}.judge_missing_of_dataset",
+        options=(_PRECISION,),
+        schedule=ScheduleCommand(
+            help="Let the calibrated language model say which images lack masks.",
+            example="0 8 * * *",
+        ),
+        form=job_forms.JUDGE_MISSING,
     ),
     JobDefinition(
         name="caption",
@@ -236,6 +253,7 @@ _DEFINITIONS = (
         schedule=ScheduleCommand(
             help="Describe the masks that have no caption.", example="0 2 * * 0"
         ),
+        form=job_forms.CAPTION,
     ),
     JobDefinition(
         name="release",

@@ -6,7 +6,7 @@ retry: its results are named after the flow run or after the state of the catalo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -181,13 +181,41 @@ def run_program_on_dataset(
 @flow
 def judge_masks_of_dataset(workspace: str, dataset: str, precision: float = 0.95) -> dict[str, Any]:
     """Prefect flow around `judge_masks`. A judge that is off does nothing."""
-    from flows.review.few_shot_judge import JudgeError, judge_masks
+    from flows.review.mask_judge import judge_masks
 
     with opened(workspace):
-        try:
-            return judge_masks(workspace, dataset, precision)
-        except JudgeError as error:
-            return {"judge": None, "reason": str(error)}
+        return _if_on(lambda: judge_masks(workspace, dataset, precision))
+
+
+@flow
+def judge_labels_of_dataset(
+    workspace: str, dataset: str, precision: float = 0.95
+) -> dict[str, Any]:
+    """Prefect flow around `judge_labels`. A judge that is off does nothing."""
+    from flows.review.label_judge import judge_labels
+
+    with opened(workspace):
+        return _if_on(lambda: judge_labels(workspace, dataset, precision))
+
+
+@flow
+def judge_missing_of_dataset(
+    workspace: str, dataset: str, precision: float = 0.95
+) -> dict[str, Any]:
+    """Prefect flow around `judge_missing`. A judge that is off does nothing."""
+    from flows.review.missing_judge import judge_missing
+
+    with opened(workspace):
+        return _if_on(lambda: judge_missing(workspace, dataset, precision))
+
+
+def _if_on(judge: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    from flows.review.few_shot_judge import JudgeError
+
+    try:
+        return judge()
+    except JudgeError as error:
+        return {"judge": None, "reason": str(error)}
 
 
 @flow

@@ -141,4 +141,5 @@ def make_service(workspace: Workspace) -> AnnotationService:
         labels_of=names.labels_of,
         suggest_for=names.suggest_for,
         find=names.find,
+        selected_by=names.selected_by,
     )

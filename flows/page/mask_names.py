@@ -12,7 +12,7 @@ from flows.workspace.workspace import Workspace
 
 
 class MaskNames:
-    """Labels, suggestions and search, as `engine.annotation.service.AnnotationService` takes them.
+    """Labels, suggestions, search and what programs selected, as the annotation service takes them.
 
     `given` looks whether enough labels came to learn the suggestions again.
     """
@@ -42,6 +42,20 @@ class MaskNames:
             return {}
         found = labels_of(self._workspace, masks)
         return {name: one.category_id or 0 for name, one in found.items()}
+
+    def selected_by(self, dataset_id: int, run: str) -> Any:
+        """What a run of a program selected.
+
+        Raises:
+            RefusedError: there is no such run.
+        """
+        from engine.annotation.errors import invalid
+        from flows.workspace.selections import SelectionError, selection
+
+        try:
+            return selection(self._workspace, dataset_id, run)
+        except SelectionError as error:
+            raise invalid(str(error)) from error
 
     def find(self, dataset_id: int, words: str | None, like: str | None, count: int) -> Any:
         """Masks that words describe, or like one.

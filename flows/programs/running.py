@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow
 
 from engine.core.errors import DataEngineError
 from engine.programs.errors import ProgramError
@@ -21,10 +21,9 @@ from engine.programs.values import Objects, Picture, Value
 from engine.semantics.chat import ChatError
 from flows.programs.saved import SavedProgram
 from flows.programs.tools import ProgramModels, ThingsOfDataset, models_for, tools_for
-from flows.stages.shard_files import commit_rows
-from flows.stages.shards import plan_shards, take_shard, work_until_done
+from flows.stages.shard_files import rows_task
+from flows.stages.shards import plan_shards, work_until_done
 from flows.workspace import progress
-from flows.workspace.retry import retry_during_outage
 from flows.workspace.run_lock import named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
@@ -98,7 +97,7 @@ def run_program(
     with named_lock(opened, f"program/{row.id}"):  # or two would start the same
         run_id = _begin(opened, row, parse(program), asked)
     with tracked_run(opened, run_id):
-        work_until_done(opened, run_id, program_shard, "program")
+        work_until_done(opened, run_id, _one_shard, "program")
         return opened.catalog.runs.finish(run_id, figures_of(opened, run_id)).metrics
 
 
@@ -145,20 +144,6 @@ def _image_ids(
     return found
 
 
-@task(name="program-shard")
-def program_shard(workspace: str, run_id: str) -> int | None:
-    """Prefect task: one task run works on one shard."""
-    opened = open_workspace(workspace)
-    return retry_during_outage(
-        opened.settings.outage_seconds, lambda: take_shard(opened, run_id, _work)
-    )
-
-
-def _work(workspace: Workspace, run: Run, shard: Shard, advance: progress.Advance) -> None:
-    files = ShardRows(workspace.objects, layout.PROGRAM)
-    commit_rows(workspace, shard, files, lambda: _rows(workspace, run, shard, advance))
-
-
 def _rows(
     workspace: Workspace, run: Run, shard: Shard, advance: progress.Advance
 ) -> list[dict[str, Any]]:
@@ -178,6 +163,9 @@ def _rows(
             found.append(row)
         advance(1)
     return found
+
+
+_one_shard = rows_task("program-shard", layout.PROGRAM, _rows)
 
 
 class _Runner:

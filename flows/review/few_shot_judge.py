@@ -1,50 +1,44 @@
-"""A few-shot judge of automatic masks: calibrated on people's verdicts, then routed like a verifier
-(`flows.review.model_routing`). Off until a calibration has shown its precision.
+"""A few-shot judge: a language model that answers a question of yes or no after examples of what
+people answered. Off until a calibration (`judge_calibration`) has shown its precision.
+
+What it can be asked: whether a mask is good (`mask_judge`), whether a label that a model gave is
+right (`label_judge`), and whether an object of an image lacks a mask (`missing_judge`).
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from prefect import flow
 
-from engine.core.batches import batches
 from engine.core.errors import DataEngineError
-from engine.core.records import Mask, Source, Stage
 from engine.semantics.chat import Chat
-from engine.semantics.mask_pictures import outlined
 from engine.verifier.few_shot import (
-    LEAST_VERDICTS,
     PROMPT_VERSION,
     Calibration,
     Example,
+    Question,
     ask_about,
     choose_examples,
 )
 from engine.verifier.routing import Route
 from flows.encoders.load import mask_encoder
-from flows.review.judged_masks import images_of_masks
-from flows.review.model_routing import JudgedImage, RouteError, RouteOptions, route_by
+from flows.review.model_routing import RouteError
 from flows.semantics.vectors import make_vectors, read_vectors
-from flows.stages.seen_masks import IMAGES_AT_ONCE
-from flows.workspace import costs, progress
 from flows.workspace.endpoint import chat_of
-from flows.workspace.run_lock import named_lock, tracked_run
-from flows.workspace.workspace import Workspace, code_version, open_workspace
-from storage.catalog import Dataset, Run, RunKind, RunState, VerdictKind, new_id
+from flows.workspace.workspace import Workspace
+from storage.catalog import Dataset, Run, RunKind, RunState
 from storage.formats.images import BadImageError
 
 SIDE = 224
-"""Of the pictures that the language model sees, in pixels."""
+"""Of the pictures of masks that the language model sees, in pixels."""
 SHOTS = 8
-MOST_VERDICTS = 300
-"""That a calibration asks about, by default."""
 NAME_CHARACTERS = 180
 RUNS = 1_000
 PICTURES = 512
@@ -53,6 +47,14 @@ PICTURES = 512
 
 class JudgeError(DataEngineError):
     """The judge cannot be used; the message says why and what to do."""
+
+
+class About(StrEnum):
+    """What a judge is asked about."""
+
+    MASKS = "masks"
+    LABELS = "labels"
+    MISSING = "missing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,20 +77,33 @@ class JudgeOptions:
             raise JudgeError(f"a question has 0 to 64 examples, got {self.shots}")
 
 
-@dataclass(frozen=True)
-class _Known:
-    """The masks that people have judged and that have vectors: N rows."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What people answered about masks or images that have vectors: N rows.
 
-    masks: list[Mask]
+    Attributes:
+        vectors_ND: float32.
+        answer_N: bool.
+        group_N: images; near-duplicates of an image count as that image.
+        reasons: of the answers; empty without one.
+        topic_N: what the question was about: a category's id; 0 where all questions are alike.
+        asked_N: bool: a judge is calibrated on them. The others are examples only.
+    """
+
     vectors_ND: np.ndarray
-    accepted_N: np.ndarray
+    answer_N: np.ndarray
     group_N: np.ndarray
-    """Images; near-duplicates of an image count as that image."""
     reasons: list[str]
+    topic_N: np.ndarray
+    asked_N: np.ndarray
 
 
-class FewShotJudge:
-    """A Judge (`model_routing`) that asks a language model."""
+class FewShotJudge(ABC):
+    """A model with thresholds (`model_routing.Thresholds`) that asks a language model."""
+
+    about: ClassVar[About]
+    option: ClassVar[str] = ""
+    """Of `dataengine review judge`."""
 
     def __init__(
         self, workspace: Workspace, dataset: Dataset, chat: Chat, options: JudgeOptions
@@ -96,59 +111,102 @@ class FewShotJudge:
         self._workspace, self._dataset = workspace, dataset
         self._chat, self._options = chat, options
         self._encoder = mask_encoder(workspace, options.encoder).version
-        self._vectors = _vectors_by_mask(workspace, dataset, self._encoder)
+        self._vectors: dict[str, np.ndarray] = {}
+        self._image_of: dict[str, int] = {}
+        for block in read_vectors(workspace, dataset, self._encoder):
+            mask_ids = block.mask_ids.to_pylist()
+            self._vectors.update(zip(mask_ids, block.vectors_ND, strict=True))
+            self._image_of.update(zip(mask_ids, block.image_ids.tolist(), strict=True))
         self._known = self._read_known()
         self._picture = lru_cache(maxsize=PICTURES)(self._cut)
 
+    @classmethod
+    def ready(cls, workspace: Workspace, dataset: Dataset, options: dict[str, Any] | None) -> Self:
+        """Return a judge that is on, after making the vectors that masks lack.
+
+        Raises:
+            JudgeError: it is not calibrated, or switched off.
+            NoEndpointError: there is no language model.
+        """
+        chosen = JudgeOptions(**(options or {}))
+        judge = cls(workspace, dataset, chat_of(workspace), chosen)
+        judge.calibrated()  # raises if it is off
+        if make_vectors(str(workspace.settings.root), dataset.name, chosen.encoder)["masks"]:
+            judge = cls(workspace, dataset, chat_of(workspace), chosen)
+        return judge
+
+    @staticmethod
+    @abstractmethod
+    def answers(workspace: Workspace, dataset: Dataset) -> int:
+        """Return the number of people's answers, some of which may be about what has no vector."""
+
+    @staticmethod
+    @abstractmethod
+    def too_few(dataset: str, known: int) -> str:
+        """Say how many answers people have given, and how they give some."""
+
+    @abstractmethod
+    def _read_known(self) -> Known: ...
+
+    @abstractmethod
+    def _cut(self, row: int) -> np.ndarray:
+        """Return the picture of a row of `Known`, RGB uint8 (H, W, 3)."""
+
+    @abstractmethod
+    def _question(self, topic: int) -> Question: ...
+
+    def _told(self, topic: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what each known row answers to a question, and which rows answer it, bool (N,)."""
+        return self._known.answer_N, np.ones(len(self._known.answer_N), bool)
+
+    def _known_rows(
+        self,
+        keys: list[tuple[np.ndarray, int]],
+        answers: list[bool],
+        reasons: list[str],
+        topics: list[int] | None = None,
+        asked: list[bool] | None = None,
+    ) -> Known:
+        """Return the rows of these vectors and images."""
+        images = self._workspace.catalog.images.get_many(sorted({image for _, image in keys}))
+        group = {image.id: image.near_image_id or image.id for image in images}
+        vectors = [vector for vector, _ in keys]
+        return Known(
+            np.stack(vectors).astype(np.float32) if keys else np.zeros((0, 1), np.float32),
+            np.array(answers, bool),
+            np.array([group[image] for _, image in keys], np.int64),
+            reasons,
+            np.zeros(len(keys), np.int64) if topics is None else np.array(topics, np.int64),
+            np.ones(len(keys), bool) if asked is None else np.array(asked, bool),
+        )
+
     @property
     def version(self) -> str:
-        """See Judge: model, encoder and prompt."""
+        """See Thresholds: question, model, examples, encoder and prompt."""
         plain = re.sub(r"[^\w.@:-]", "-", self._chat.name)
+        name = "judge" if self.about == About.MASKS else f"judge-{self.about}"
         tail = f"-{self._options.shots}-p{PROMPT_VERSION}-{self._encoder[-12:]}"
-        return f"judge-{plain}"[: NAME_CHARACTERS - len(tail)] + tail
+        return f"{name}-{plain}"[: NAME_CHARACTERS - len(tail)] + tail
 
     @property
     def known(self) -> int:
-        """The number of masks with verdicts of people."""
-        return len(self._known.masks)
+        """The number of answers of people to calibrate on."""
+        return int(self._known.asked_N.sum())
 
-    def _read_known(self) -> _Known:
-        workspace = self._workspace
-        verdicts = {
-            row.mask_id: row for row in workspace.catalog.verdicts.of_people(self._dataset.id)
-        }
-        masks: list[Mask] = []
-        for part in batches(sorted(images_of_masks(verdicts)), IMAGES_AT_ONCE):
-            for mask in workspace.masks.masks(
-                dataset=self._dataset.name, source=Source.AUTOMATIC, image_ids=part
-            ):
-                if mask.mask_id in verdicts and mask.mask_id in self._vectors and mask.area:
-                    masks.append(mask)
-        masks.sort(key=lambda mask: mask.mask_id)
-        images = workspace.catalog.images.get_many(sorted({mask.image_id for mask in masks}))
-        group = {image.id: image.near_image_id or image.id for image in images}
-        given = [verdicts[mask.mask_id] for mask in masks]
-        vectors = [self._vectors[mask.mask_id] for mask in masks]
-        return _Known(
-            masks,
-            np.stack(vectors).astype(np.float32) if vectors else np.zeros((0, 1), np.float32),
-            np.array([row.verdict == VerdictKind.ACCEPT for row in given], bool),
-            np.array([group[mask.image_id] for mask in masks], np.int64),
-            [row.reason or "" for row in given],
-        )
+    def _ask(
+        self, vector_D: np.ndarray, group: int, picture_HWC: np.ndarray, topic: int = 0
+    ) -> float:
+        """Return the score of a picture; `group`: of its image, whose examples are left out."""
+        examples = self._examples(vector_D, group, topic)
+        return ask_about(self._chat, examples, picture_HWC, self._question(topic))
 
-    def _cut(self, row: int) -> np.ndarray:
-        mask = self._known.masks[row]
-        image = self._workspace.catalog.images.get(mask.image_id)
-        [picture] = outlined(self._workspace.pixels(image), [mask.rle], SIDE)
-        return np.asarray(picture)
-
-    def _examples(self, vector_D: np.ndarray, group: int) -> list[Example]:
+    def _examples(self, vector_D: np.ndarray, group: int, topic: int) -> list[Example]:
         known = self._known
+        answer_N, allowed_N = self._told(topic)
         rows = choose_examples(
             known.vectors_ND @ vector_D.astype(np.float32),
-            known.accepted_N,
-            known.group_N != group,
+            answer_N,
+            allowed_N & (known.group_N != group),
             self._options.shots,
         )
         found = []
@@ -157,41 +215,54 @@ class FewShotJudge:
                 picture = self._picture(row)
             except BadImageError:  # the next stage that reads the image quarantines it
                 continue
-            found.append(Example(picture, bool(known.accepted_N[row]), known.reasons[row]))
+            found.append(Example(picture, bool(answer_N[row]), known.reasons[row]))
         return found
 
     def ask_known(self, row: int) -> float:
-        """Return the score of a mask that people have judged; examples are of other images.
+        """Return the score of what people have answered; examples are of other images.
 
         Raises:
             ChatError: the language model does not answer.
             BadImageError: the image cannot be read.
         """
         known = self._known
-        examples = self._examples(known.vectors_ND[row], int(known.group_N[row]))
-        return ask_about(self._chat, examples, self._picture(row))
+        group, topic = int(known.group_N[row]), int(known.topic_N[row])
+        return self._ask(known.vectors_ND[row], group, self._picture(row), topic)
 
     def drawn(self, count: int) -> list[int]:
-        """Return rows of judged masks at random, the same at every call."""
+        """Return rows to calibrate on at random, the same at every call."""
         order = np.random.default_rng(0).permutation(self.known)[:count]
-        return sorted(order.tolist())
+        rows = np.flatnonzero(self._known.asked_N)[np.sort(order)]
+        return [int(row) for row in rows]
 
     def calibration(self, scores: dict[int, float]) -> Calibration:
         """Return the calibration of scores by row."""
         rows = np.array(sorted(scores), np.int64)
         return Calibration(
             np.array([scores[row] for row in rows.tolist()], np.float64),
-            self._known.accepted_N[rows],
+            self._known.answer_N[rows],
             self._known.group_N[rows],
         )
 
+    @cached_property
+    def _calibration(self) -> Calibration:
+        return self.calibrated()
+
+    def probabilities(self, scores: Sequence[float]) -> np.ndarray:
+        """Return calibrated probabilities that people say yes, float64 (N,).
+
+        Raises:
+            JudgeError: as `calibrated`.
+        """
+        return self._calibration.probabilities(np.array(scores, np.float64))
+
     def thresholds(self, precision: float) -> Route:
-        """See Judge."""
-        route = self.calibrated().route(precision)
+        """See Thresholds."""
+        route = self._calibration.route(precision)
         if route.accept.threshold is None and route.reject.threshold is None:
             raise RouteError(
                 f"{self.version} reaches precision {precision:g} with no threshold; calibrate it "
-                "on more verdicts, or state a lower precision"
+                "on more answers of people, or state a lower precision"
             )
         return route
 
@@ -202,46 +273,13 @@ class FewShotJudge:
             JudgeError: there is none, or it switched the judge off.
         """
         run = latest_calibration(self._workspace, self._dataset, self.version)
-        again = f"`dataengine review judge --dataset {self._dataset.name} --calibrate`"
+        command = f"dataengine review judge{self.option} --dataset {self._dataset.name}"
+        again = f"`{command} --calibrate`"
         if run is None:
             raise JudgeError(f"{self.version} is off: it is not calibrated; run {again}")
         if not run.metrics["on"]:
             raise JudgeError(f"{self.version} is off: {run.metrics['reason']}; later run {again}")
         return Calibration.of_rows(run.metrics["rows"])
-
-    def judged(self, image_ids: Sequence[int], wanted: set[str]) -> Iterator[JudgedImage]:
-        """See Judge: masks with vectors, of images that can be read."""
-        workspace, calibration = self._workspace, self.calibrated()
-        with progress.current().track("ask about masks", len(image_ids), "image") as advance:
-            for image in workspace.catalog.images.get_many(list(image_ids)):
-                masks = [
-                    mask
-                    for mask in workspace.masks.masks(
-                        dataset=self._dataset.name, source=Source.AUTOMATIC, image_ids=[image.id]
-                    )
-                    if mask.mask_id in wanted and mask.mask_id in self._vectors and mask.area
-                ]
-                group = image.near_image_id or image.id
-                try:
-                    pictures = outlined(workspace.pixels(image), [m.rle for m in masks], SIDE)
-                except BadImageError:
-                    masks, pictures = [], np.zeros((0, SIDE, SIDE, 3), np.uint8)
-                scores = [
-                    ask_about(
-                        self._chat, self._examples(self._vectors[mask.mask_id], group), picture
-                    )
-                    for mask, picture in zip(masks, pictures, strict=True)
-                ]
-                advance()
-                yield JudgedImage(image.id, masks, calibration.probabilities(np.array(scores)))
-
-
-def _vectors_by_mask(workspace: Workspace, dataset: Dataset, version: str) -> dict[str, np.ndarray]:
-    return {
-        mask_id: block.vectors_ND[row]
-        for block in read_vectors(workspace, dataset, version)
-        for row, mask_id in enumerate(block.mask_ids.to_pylist())
-    }
 
 
 def latest_calibration(workspace: Workspace, dataset: Dataset, version: str) -> Run | None:
@@ -252,140 +290,3 @@ def latest_calibration(workspace: Workspace, dataset: Dataset, version: str) -> 
     return next(
         (run for run in runs if run.state == RunState.FINISHED and run.model == version), None
     )
-
-
-@flow(name="calibrate-judge")
-def calibrate_judge(
-    workspace: str,
-    dataset: str,
-    precision: float,
-    least: int = LEAST_VERDICTS,
-    verdicts: int = MOST_VERDICTS,
-    options: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Prefect flow: ask the judge about masks that people have judged, and switch it on or off.
-    A stopped calibration resumes.
-
-    Args:
-        workspace: the folder.
-        dataset: its name.
-        precision: that its sure verdicts must keep.
-        least: verdicts of people that this must be shown on.
-        verdicts: the most masks to ask about.
-        options: of JudgeOptions.
-
-    Returns:
-        `judge`, `on`, `reason`, `verdicts`, `precision`, and the figures of `Calibration`.
-    """
-    RouteOptions(precision=precision)  # raises
-    opened = open_workspace(workspace)
-    row = opened.catalog.datasets.get(dataset)
-    chosen = JudgeOptions(**(options or {}))
-    chat = chat_of(opened)
-    _check_enough(dataset, len(opened.catalog.verdicts.of_people(row.id)), least)
-    make_vectors(workspace, dataset, chosen.encoder)
-    judge = FewShotJudge(opened, row, chat, chosen)
-    _check_enough(dataset, judge.known, least)
-    with named_lock(opened, f"judge/{row.id}"):
-        return _calibrate(opened, row, judge, precision, least, verdicts)
-
-
-def _check_enough(dataset: str, known: int, least: int) -> None:
-    if known < least:
-        raise JudgeError(
-            f"people have judged {known} automatic masks of dataset {dataset!r}, {least} are "
-            f"needed; have a sample judged with `dataengine review --dataset {dataset}`"
-        )
-
-
-def _calibrate(
-    workspace: Workspace,
-    dataset: Dataset,
-    judge: FewShotJudge,
-    precision: float,
-    least: int,
-    verdicts: int,
-) -> dict[str, Any]:
-    rows = judge.drawn(max(verdicts, least))
-    asked = {"precision": precision, "least": least, "rows": len(rows), "known": judge.known}
-    unfinished = workspace.catalog.runs.all(
-        dataset_id=dataset.id, kind=RunKind.CALIBRATE_JUDGE, unfinished=True, limit=RUNS
-    )
-    same = [r for r in unfinished if r.model == judge.version and r.config["asked"] == asked]
-    run = workspace.catalog.runs.start(
-        same[0].id if same else new_id(),
-        RunKind.CALIBRATE_JUDGE,
-        dataset_id=dataset.id,
-        model=judge.version,
-        config={"asked": asked, "settings": workspace.settings.shaping()},
-        code_version=code_version(),
-    )
-    with tracked_run(workspace, run.id), costs.spending(workspace, run.id):
-        scores = _scores(workspace, run.id, judge, rows)
-        calibration = judge.calibration(scores)
-        on, reason = calibration.check(precision, least)
-        figures = calibration.figures() if len(scores) > 1 and calibration.accepted_N.any() else {}
-        result = {
-            "judge": judge.version,
-            "on": on,
-            "reason": reason,
-            "verdicts": len(scores),
-            "precision": precision,
-            **figures,
-            "route": asdict(calibration.route(precision)) if on else None,
-        }
-        workspace.catalog.runs.finish(run.id, {**result, "rows": calibration.to_rows()})
-    return result
-
-
-def _scores(
-    workspace: Workspace, run_id: str, judge: FewShotJudge, rows: Sequence[int]
-) -> dict[int, float]:
-    """Ask about judged masks; answers are kept in a local file, so that none is asked for twice."""
-    path = workspace.cache / "judges" / f"{run_id}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    found: dict[int, float] = {}
-    if path.exists():
-        lines = path.read_text().split("\n")[:-1]  # the last one may be cut off
-        found = {int(row): float(score) for row, score in map(json.loads, lines)}
-    with (
-        path.open("a") as file,
-        progress.current().track("ask about judged masks", len(rows), "mask") as advance,
-    ):
-        for row in rows:
-            if row not in found:
-                try:
-                    found[row] = judge.ask_known(row)
-                except BadImageError:  # the next stage that reads the image quarantines it
-                    continue
-                file.write(f"{json.dumps([row, found[row]])}\n")
-                file.flush()
-            advance()
-    return {row: score for row, score in found.items() if row in set(rows)}
-
-
-@flow(name="judge-masks")
-def judge_masks(
-    workspace: str,
-    dataset: str,
-    precision: float,
-    stage: str = Stage.FULLY_AUTOMATIC,
-    dry_run: bool = False,
-    options: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Prefect flow: let the calibrated judge accept or reject the masks that it is sure of, and
-    send the rest to the review queue; returns what `route_by` does.
-
-    Raises:
-        JudgeError: it is not calibrated, or switched off.
-        RouteError: no threshold reaches the precision, or there are no masks to route.
-    """
-    asked = RouteOptions(precision=precision, stage=Stage(stage))
-    opened = open_workspace(workspace)
-    row = opened.catalog.datasets.get(dataset)
-    chosen = JudgeOptions(**(options or {}))
-    judge = FewShotJudge(opened, row, chat_of(opened), chosen)
-    judge.calibrated()  # raises if it is off
-    if make_vectors(workspace, dataset, chosen.encoder)["masks"]:
-        judge = FewShotJudge(opened, row, chat_of(opened), chosen)
-    return route_by(opened, row, judge, asked, dry_run=dry_run)

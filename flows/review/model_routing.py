@@ -81,8 +81,8 @@ class JudgedImage:
     probability_N: np.ndarray
 
 
-class Judge(Protocol):
-    """A model that judges masks."""
+class Thresholds(Protocol):
+    """A model with thresholds by what people say."""
 
     @property
     def version(self) -> str:
@@ -90,12 +90,16 @@ class Judge(Protocol):
         ...
 
     def thresholds(self, precision: float) -> Route:
-        """Return thresholds by people's verdicts.
+        """Return thresholds by people's answers.
 
         Raises:
             RouteError: none reaches the precision.
         """
         ...
+
+
+class Judge(Thresholds, Protocol):
+    """A model that judges masks."""
 
     def judged(self, image_ids: Sequence[int], wanted: set[str]) -> Iterator[JudgedImage]:
         """Yield the wanted masks of images with their probabilities; masks that cannot be judged
@@ -163,45 +167,17 @@ class _Routing:
     ) -> _Routing:
         """Begin a routing, or resume the stopped one with the same judge and options."""
         asked = {**asdict(options), "stage": str(options.stage), "verifier": judge.version}
-        known = next(
-            (
-                run
-                for run in workspace.catalog.runs.all(
-                    dataset_id=dataset.id, kind=RunKind.REVIEW, unfinished=True, limit=RUNS
-                )
-                if run.config.get("route", {}).get("asked") == asked
-            ),
-            None,
+        model = workspace.current_model().version
+        run_id, route = begin_route(
+            workspace, dataset, judge, asked, RunKind.REVIEW, model, dry_run=dry_run
         )
-        if known is not None and not dry_run:
-            kept = known.config["route"]["thresholds"]
-            sides = {name: Side(**kept[name]) for name in ("accept", "reject")}
-            route = Route(precision=options.precision, **sides)
-            found = _Routing(workspace, dataset, judge, options, route, known.id)
-            found._start(known.id, {})  # a failed run is running again
-            return found
-        route = judge.thresholds(options.precision)
-        found = _Routing(workspace, dataset, judge, options, route, new_id())
-        if not dry_run:
-            found._start(found.run_id, {"route": {"asked": asked, "thresholds": route.to_json()}})
-        return found
-
-    def _start(self, run_id: str, config: dict[str, Any]) -> RunContext:
-        run = self.workspace.catalog.runs.start(
-            run_id,
-            RunKind.REVIEW,
-            dataset_id=self.dataset.id,
-            model=self.workspace.current_model().version,
-            config={"settings": self.workspace.settings.shaping(), **config},
-            code_version=code_version(),
-        )
-        return context_without_round(self.workspace, run)
+        return _Routing(workspace, dataset, judge, options, route, run_id)
 
     def route(self) -> dict[str, Any]:
         """Give verdicts and queue the rest; return the summary, which is stored with the run."""
-        workspace, annotator = self.workspace, self._annotator()
+        workspace, annotator = self.workspace, annotator_of(self.workspace, self.judge.version)
         mine = context_without_round(workspace, workspace.catalog.runs.get(self.run_id))
-        review_id = uuid.uuid5(uuid.NAMESPACE_URL, f"route/{self.run_id}").hex
+        review_id = peoples_run(self.run_id)
         self._submit(mine, annotator)
         for found in self.sorted_masks():
             if sure := found.masks[PASS] + found.masks[DROP]:
@@ -211,27 +187,18 @@ class _Routing:
                 workspace.queue.add([replace(task, reserved_for=annotator.id)])
                 self._submit(mine, annotator)
             if asked := found.masks[ASK]:
-                context = self._start(review_id, {"routed_by": self.run_id})
+                context = start_peoples_run(workspace, self.dataset, self.run_id)
                 queue_review(workspace, context, {found.image_id: asked})
         finish_review(workspace, mine)
         waiting = workspace.catalog.verdicts.asked_in_run(review_id)
         if waiting:
-            context = self._start(review_id, {})
+            context = start_peoples_run(workspace, self.dataset, self.run_id)
             make_embeddings(workspace, context, sorted(waiting))  # people do not wait for the model
         counts = Counter({ASK: sum(map(len, waiting.values()))})
         for row in workspace.catalog.verdicts.for_run(self.run_id):
             counts[PASS if row.verdict == VerdictKind.ACCEPT else DROP] += 1
         summary = self.summary(counts, review_id if waiting else None)
         return workspace.catalog.runs.finish(self.run_id, summary).metrics
-
-    def _annotator(self) -> Annotator:
-        version = self.judge.version
-        found = self.workspace.catalog.annotators.get_or_create(
-            version, kind=AnnotatorKind.MODEL, role="reviewer"
-        )
-        if found.kind != AnnotatorKind.MODEL:
-            raise RouteError(f"an annotator of kind {found.kind} is named {version!r}")
-        return found
 
     def _submit(self, context: RunContext, annotator: Annotator) -> None:
         """Answer the judge's open tasks."""
@@ -302,19 +269,109 @@ class _Routing:
 
     def summary(self, counts: Counter[int], review_run: str | None) -> dict[str, Any]:
         """Return the result, as `route_by` describes it."""
-        total = sum(counts.values())
-        sure = counts[PASS] + counts[DROP]
         return {
             "dataset": self.dataset.name,
             "stage": str(self.options.stage),
-            "precision": self.options.precision,
-            "verifier": self.judge.version,
-            "passed": counts[PASS],
-            "dropped": counts[DROP],
-            "asked": counts[ASK],
-            "saved": sure / total if total else None,
-            "accept": asdict(self.thresholds.accept),
-            "reject": asdict(self.thresholds.reject),
-            "review_run": review_run,
-            "judged": sure,
+            **route_summary(self.judge.version, self.thresholds, counts, review_run),
         }
+
+
+def route_summary(
+    version: str, route: Route, counts: Counter[int], review_run: str | None
+) -> dict[str, Any]:
+    """Return what a routing's result says about the judge of that version, as `route_by` describes
+    it; `counts`: by PASS, DROP and ASK."""
+    total = sum(counts.values())
+    sure = counts[PASS] + counts[DROP]
+    return {
+        "precision": route.precision,
+        "verifier": version,
+        "passed": counts[PASS],
+        "dropped": counts[DROP],
+        "asked": counts[ASK],
+        "saved": sure / total if total else None,
+        "accept": asdict(route.accept),
+        "reject": asdict(route.reject),
+        "review_run": review_run,
+        "judged": sure,
+    }
+
+
+def begin_route(
+    workspace: Workspace,
+    dataset: Dataset,
+    judge: Thresholds,
+    asked: dict[str, Any],
+    kind: RunKind,
+    model: str,
+    *,
+    dry_run: bool,
+    **config: Any,
+) -> tuple[str, Route]:
+    """Begin a routing, or resume the stopped one that was asked the same; return the id of its run
+    and its thresholds, which a resumed one keeps. A dry run starts none.
+
+    Raises:
+        RouteError: no threshold reaches the precision `asked["precision"]`.
+    """
+    runs = workspace.catalog.runs
+    known = None
+    if not dry_run:
+        unfinished = runs.all(dataset_id=dataset.id, kind=kind, unfinished=True, limit=RUNS)
+        same = (run for run in unfinished if run.config.get("route", {}).get("asked") == asked)
+        known = next(same, None)
+    if known is not None:
+        kept = known.config["route"]["thresholds"]
+        sides = {name: Side(**kept[name]) for name in ("accept", "reject")}
+        route = Route(precision=asked["precision"], **sides)
+        runs.start(known.id, kind, dataset_id=dataset.id)  # a failed run is running again
+        return known.id, route
+    route, run_id = judge.thresholds(asked["precision"]), new_id()
+    if not dry_run:
+        runs.start(
+            run_id,
+            kind,
+            dataset_id=dataset.id,
+            model=model,
+            config={
+                "settings": workspace.settings.shaping(),
+                "route": {"asked": asked, "thresholds": route.to_json()},
+                **config,
+            },
+            code_version=code_version(),
+        )
+    return run_id, route
+
+
+def peoples_run(run_id: str) -> str:
+    """Return the id of the run with the tasks of people that a routing queues."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"route/{run_id}").hex
+
+
+def start_peoples_run(
+    workspace: Workspace, dataset: Dataset, run_id: str, **config: Any
+) -> RunContext:
+    """Start the run with people's tasks of a routing, unless it exists; return its context."""
+    run = workspace.catalog.runs.start(
+        peoples_run(run_id),
+        RunKind.REVIEW,
+        dataset_id=dataset.id,
+        model=workspace.current_model().version,
+        config={"settings": workspace.settings.shaping(), "routed_by": run_id, **config},
+        code_version=code_version(),
+    )
+    return context_without_round(workspace, run)
+
+
+def annotator_of(workspace: Workspace, version: str) -> Annotator:
+    """Return the annotator of kind model that is named after a judge's version.
+
+    Raises:
+        RouteError: an annotator of another kind has the name.
+    """
+    found = workspace.catalog.annotators.get_or_create(
+        version, kind=AnnotatorKind.MODEL, role="reviewer"
+    )
+    if found.kind != AnnotatorKind.MODEL:
+        raise RouteError(f"an annotator of kind {found.kind} is named {version!r}")
+    return found

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from prefect import flow, task
+from prefect import flow
 
 from engine.core.errors import DataEngineError
 from engine.core.overlay import shrink
@@ -20,11 +20,10 @@ from engine.core.records import Mask
 from engine.semantics.captions import Captioner, ChatCaptioner, match, thing_names
 from engine.semantics.crops import cut_crops
 from engine.semantics.mask_pictures import SCALE, outlined
-from flows.stages.shard_files import commit_rows
-from flows.stages.shards import plan_shards, take_shard, work_until_done
+from flows.stages.shard_files import rows_task
+from flows.stages.shards import plan_shards, work_until_done
 from flows.workspace import progress
 from flows.workspace.endpoint import chat_of
-from flows.workspace.retry import retry_during_outage
 from flows.workspace.run_lock import named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage import layout
@@ -85,7 +84,7 @@ def caption_dataset(
     if run is None:
         return {"run": None, "model": version, "images": 0, "captions": 0}
     with tracked_run(opened, run.id):
-        totals = work_until_done(opened, run.id, caption_shard, "captions")
+        totals = work_until_done(opened, run.id, _one_shard, "captions")
         figures = {
             "run": run.id,
             "model": version,
@@ -157,20 +156,6 @@ def _described(workspace: Workspace, dataset: Dataset, version: str, what: str) 
     return found - lacking
 
 
-@task(name="caption-shard")
-def caption_shard(workspace: str, run_id: str) -> int | None:
-    """Prefect task: one task run works on one shard."""
-    opened = open_workspace(workspace)
-    return retry_during_outage(
-        opened.settings.outage_seconds, lambda: take_shard(opened, run_id, _work)
-    )
-
-
-def _work(workspace: Workspace, run: Run, shard: Shard, advance: progress.Advance) -> None:
-    files = ShardRows(workspace.objects, layout.CAPTIONS)
-    commit_rows(workspace, shard, files, lambda: _rows(workspace, run, shard, advance))
-
-
 def _rows(
     workspace: Workspace, run: Run, shard: Shard, advance: progress.Advance
 ) -> list[dict[str, Any]]:
@@ -202,6 +187,9 @@ def _rows(
             found.append(row | {"model": run.model})
         advance(1, f"{len(found):,} captions")
     return found
+
+
+_one_shard = rows_task("caption-shard", layout.CAPTIONS, _rows)
 
 
 def _masks_of_earlier_runs(workspace: Workspace, dataset: Dataset, run: Run) -> set[str | None]:

@@ -6,7 +6,6 @@ A run covers the images whose masks lack vectors of the encoder's version, and i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect import flow, task
+from prefect import flow
 
 from engine.core.records import Mask
 from flows.encoders.load import mask_encoder
-from flows.stages.shards import leased, plan_shards, renew, take_shard, work_until_done
+from flows.stages.shard_files import commit_file
+from flows.stages.shards import plan_shards, shard_task, work_until_done
 from flows.workspace import progress
-from flows.workspace.retry import retry_during_outage
 from flows.workspace.run_lock import named_lock, tracked_run
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import Dataset, Run, RunKind, RunState, Shard
@@ -71,7 +70,7 @@ def make_vectors(workspace: str, dataset: str, encoder: str = "lite") -> dict[st
         nothing = VectorFigures(run_id=None, encoder=version, images=0, masks=0, machine_seconds=0)
         return nothing.to_json()
     with tracked_run(opened, run.id):
-        totals = work_until_done(opened, run.id, vector_shard, "vectors")
+        totals = work_until_done(opened, run.id, _one_shard, "vectors")
         figures = VectorFigures(
             run_id=run.id,
             encoder=version,
@@ -138,36 +137,12 @@ def _images_without_vectors(workspace: Workspace, dataset: Dataset, version: str
     return found
 
 
-@task(name="vector-shard")
-def vector_shard(workspace: str, run_id: str) -> int | None:
-    """Prefect task: one task run works on one shard."""
-    opened = open_workspace(workspace)
-    return retry_during_outage(
-        opened.settings.outage_seconds, lambda: take_shard(opened, run_id, _work)
-    )
-
-
 def _work(workspace: Workspace, run: Run, shard: Shard, advance: progress.Advance) -> None:
-    began, outage_seconds = time.monotonic(), workspace.settings.outage_seconds
     files = vector_files(workspace)
-    with leased(workspace, shard):
-        count = retry_during_outage(outage_seconds, lambda: files.count(run.id, shard.shard))
-        if count is None:
-            vectors = _encode_shard(workspace, run, shard, advance)
-            count = len(vectors)
-            renew(workspace, shard)  # raises if the lease is lost: its new owner writes
-            retry_during_outage(outage_seconds, lambda: files.write(run.id, shard.shard, vectors))
-        retry_during_outage(
-            outage_seconds,
-            lambda: workspace.catalog.shards.commit(
-                run.id,
-                shard.shard,
-                str(shard.lease_id),
-                masks=count,
-                table_version=None,
-                seconds=time.monotonic() - began,
-            ),
-        )
+    commit_file(workspace, shard, files, lambda: _encode_shard(workspace, run, shard, advance))
+
+
+_one_shard = shard_task("vector-shard", _work)
 
 
 def _encode_shard(

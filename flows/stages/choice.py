@@ -56,7 +56,8 @@ def choose_images(workspace: Workspace, row: Round, plan: PlannedRound) -> Chose
     stages 1 and 2 take images with ground truth only. People also get some held-out images without
     truth, in order of ingest: models are compared on their masks, and never trained on them. No
     image is annotated whose near-duplicate is annotated or whose masks were ingested, and no gold
-    image by people. Stage 3 takes any image, unused ones first."""
+    image by people; in stage 2 none that a judge holds for complete. Stage 3 takes any image,
+    unused ones first."""
     if row.stage == Stage.FULLY_AUTOMATIC:
         return Chosen(image_ids=_for_stage_3(workspace, row, plan.images), why="in order of ingest")
     repeats = _Repeats(workspace, row)
@@ -71,6 +72,8 @@ def choose_images(workspace: Workspace, row: Round, plan: PlannedRound) -> Chose
     if plan.choice.startswith(OF_PROGRAM):
         run = plan.choice.removeprefix(OF_PROGRAM)
         done |= set(images.ids(row.dataset_id)) - selected_images(workspace, row.dataset_id, run)
+    if row.stage == Stage.SEMI_AUTOMATIC:
+        done |= images.complete_ids(row.dataset_id)
     fresh = [image_id for image_id in fresh if image_id not in done]
     if plan.annotator == PEOPLE:
         held_out = images.unused_ids_in_loop(

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from prefect import Task
+from prefect import Task, task
 
 from engine.core.batches import batches
 from flows.stages import ray_shards
 from flows.workspace import costs, logs, progress
 from flows.workspace.retry import lease_heartbeat, retry_during_outage
 from flows.workspace.run_lock import owner
-from flows.workspace.workspace import Workspace
+from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import CatalogError, LeaseLostError, Run, Shard, ShardTotals
 
 log = logging.getLogger(__name__)
@@ -62,14 +62,28 @@ def take_shard(workspace: Workspace, run_id: str, work: Work) -> int | None:
     return images
 
 
+def shard_task(name: str, work: Work) -> Task[[str, str], int | None]:
+    """Return the Prefect task of that name, a run of which takes and does one shard; its arguments
+    are the workspace's folder and the run's id, its result is that of `take_shard`."""
+
+    @task(name=name)
+    def take(workspace: str, run_id: str) -> int | None:
+        opened = open_workspace(workspace)
+        return retry_during_outage(
+            opened.settings.outage_seconds, lambda: take_shard(opened, run_id, work)
+        )
+
+    return take
+
+
 def work_until_done(
-    workspace: Workspace, run_id: str, shard_task: Task[[str, str], int | None], name: str
+    workspace: Workspace, run_id: str, one_shard: Task[[str, str], int | None], name: str
 ) -> ShardTotals:
     """Work on the shards of a planned run until all are committed: locally, or on Ray with
     `runner = "ray"`.
 
     Args:
-        shard_task: Prefect task that takes and does one shard, as `take_shard`.
+        one_shard: as `shard_task` returns it.
         name: what the progress bar shows.
 
     Raises:
@@ -81,10 +95,10 @@ def work_until_done(
     with progress.current().track(name, before.images, "image") as advance:
         advance(before.committed_images)
         if workspace.settings.runner == "ray":
-            ray_shards.work_on_ray(workspace, run_id, shard_task)
+            ray_shards.work_on_ray(workspace, run_id, one_shard)
         else:
             while retry_during_outage(outage_seconds, lambda: shards.remaining(run_id)):
-                if shard_task(root, run_id) is None:
+                if one_shard(root, run_id) is None:
                     time.sleep(min(1.0, workspace.settings.lease_seconds / 4))
     return retry_during_outage(outage_seconds, lambda: shards.totals(run_id))
 

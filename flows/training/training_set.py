@@ -110,8 +110,8 @@ class MaskSource:
     """Draws training examples from one version of the mask table by `TrainingRule`, images with
     confirmed masks and those of the newest run more often, mixed with generated scenes.
 
-    An image counts as complete if people added what was missing, in stage 2. Stage 1 leaves
-    objects out.
+    An image counts as complete if people added what was missing, in stage 2, or if a calibrated
+    judge says so and all its masks are trained on. Stage 1 leaves objects out.
     """
 
     def __init__(
@@ -142,6 +142,7 @@ class MaskSource:
                     newest.add(mask.image_id)
                 if mask.stage == Stage.SEMI_AUTOMATIC and source in PEOPLES:
                     self._complete.add(mask.image_id)
+        self._complete |= self._judged_complete(dataset, table_version)
         rows = workspace.catalog.images.get_many(sorted(self._rles))
         self._images: dict[int, Image] = {row.id: row for row in rows}
         self._checked = _checked(sorted(self._images))
@@ -159,6 +160,20 @@ class MaskSource:
                 f"dataset {dataset.name!r} has no masks on training images yet that people made or "
                 "confirmed: annotate some, or accept automatic ones in a review"
             )
+
+    def _judged_complete(self, dataset: Dataset, table_version: int | None) -> set[int]:
+        """Return the images that a judge holds for complete, if no mask of theirs is left out."""
+        judged = self._workspace.catalog.images.complete_ids(dataset.id) & self._rles.keys()
+        if not judged:
+            return set()
+        masks = self._workspace.masks.counts(
+            ("image_id",),
+            dataset=dataset.name,
+            image_ids=sorted(judged),
+            version=table_version,
+            current_only=True,
+        )
+        return {one for one in judged if masks[one,] == len(self._rles[one])}
 
     def counts(self) -> dict[str, Any]:
         """Return counts of images, and of masks per source, for the card."""

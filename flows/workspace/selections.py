@@ -1,7 +1,8 @@
-"""The images that runs of programs selected."""
+"""The images and objects that runs of programs selected."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.core.errors import DataEngineError
@@ -54,18 +55,38 @@ def _program(run: Run) -> str | None:
     return found
 
 
-def selected_images(workspace: Workspace, dataset_id: int, name: str) -> set[int]:
-    """Return the images that a run of a program selected, the second ones of pairs included.
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a run selected: images, the second ones of pairs included; and the objects by image id,
+    where the program ends in objects."""
+
+    image_ids: set[int]
+    mask_ids: dict[int, list[str]]
+
+
+def selection(workspace: Workspace, dataset_id: int, name: str) -> Selection:
+    """Return what a run of a program selected.
 
     Raises:
         SelectionError: as `program_run`.
     """
     run = program_run(workspace, dataset_id, name)
     rows = ShardRows(workspace.objects, layout.PROGRAM).read(
-        run.id, ["image_id", "right_id", "selected"]
+        run.id, ["image_id", "right_id", "selected", "mask_ids"]
     )
-    found: set[int] = set()
+    found = Selection(set(), {})
     for row in rows:
         if row["selected"]:
-            found |= {row["image_id"], row["right_id"]} - {None}
+            found.image_ids.update({row["image_id"], row["right_id"]} - {None})
+            if row["mask_ids"]:
+                found.mask_ids.setdefault(row["image_id"], []).extend(row["mask_ids"])
     return found
+
+
+def selected_images(workspace: Workspace, dataset_id: int, name: str) -> set[int]:
+    """Return the images that a run of a program selected.
+
+    Raises:
+        SelectionError: as `program_run`.
+    """
+    return selection(workspace, dataset_id, name).image_ids

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from engine.core.batches import batches
@@ -84,6 +84,8 @@ class Image:
     """None if it is nearly one colour, or older than this column: then another ingest adds it."""
     near_image_id: int | None = None
     """The first image that this one nearly repeats; None if it repeats none."""
+    complete_run: str | None = None
+    """The run in which a model said that no object lacks a mask; None if none did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,6 +200,19 @@ class Images(Repository):
         has = ImageRow.near_image_id.is_not(None)
         rows = self._rows(select(*found).where(ImageRow.dataset_id == dataset_id, has))
         return {row[0]: row[1] for row in rows}
+
+    def mark_complete(self, image_id: int, run_id: str) -> None:
+        """Note that a model said, in this run, that no object of the image lacks a mask."""
+        statement = update(ImageRow).where(ImageRow.id == image_id)
+        self._sessions.change(statement.values(complete_run=run_id))
+
+    def complete_ids(self, dataset_id: int, *, run_id: str | None = None) -> set[int]:
+        """The images that a model said to be complete, in one run or any. What people completed is
+        known by their tasks."""
+        query = select(ImageRow.id).where(ImageRow.dataset_id == dataset_id)
+        of = ImageRow.complete_run
+        query = query.where(of.is_not(None) if run_id is None else of == run_id)
+        return set(self._sessions.values(query))
 
     def colours(self, dataset_id: int) -> Iterator[tuple[int, str]]:
         """Id and mean colours, as hex digits, of each image that has them, by id."""

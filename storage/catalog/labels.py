@@ -1,5 +1,6 @@
 """Labels of masks. A mask's newest label counts; it supersedes the one before, and masks are never
-changed. A model's label supersedes only a model's."""
+changed. A model's label supersedes only a model's, and one that a judge confirmed only by another
+judge's."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Text,
+    and_,
     bindparam,
     func,
     literal,
@@ -25,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from engine.core.batches import batches
 from engine.core.categories import CategoryError
@@ -51,7 +53,7 @@ class NewLabel:
         category_id: None: the mask belongs to no category of the list.
         source: who gives it.
         model: its version; given exactly if the source is a model.
-        annotator_id: who gave it, if known.
+        annotator_id: who gave it, if known; with a model's, the model that confirmed it.
         score: calibrated probability, in [0, 1].
         seconds: the annotator's time on it.
         task_id: of the task in which it was given.
@@ -118,7 +120,8 @@ class Labels(Repository):
         once_per_task: bool = False,
     ) -> int:
         """Label masks of a dataset, at most one label for each mask. Labels that count so far are
-        superseded, except those of people and imports by a model's. Each WRITTEN_AT_ONCE labels are
+        superseded, except those of people and imports by a model's, and those that an annotator of
+        kind model confirmed by a model's without one. Each WRITTEN_AT_ONCE labels are
         one transaction: after an error, repeat the call.
 
         Args:
@@ -187,6 +190,32 @@ class Labels(Repository):
         if mask_id is not None:
             query = query.where(LabelRow.mask_id == mask_id)
         return self._sessions.records(Label, query)
+
+    def answered_proposals(self, dataset_id: int) -> list[Label]:
+        """The labels by models that a person or an import confirmed or changed: of each mask the
+        last one before the label that counts. Those that another model confirmed do not count."""
+        now, before = LabelRow, aliased(LabelRow)
+        same = and_(now.image_id == before.image_id, now.mask_id == before.mask_id)
+        last = select(func.max(before.id)).join(now, same)
+        last = last.where(
+            now.dataset_id == dataset_id,
+            now.superseded_by.is_(None),
+            now.source != LabelSource.MODEL,
+            before.source == LabelSource.MODEL,
+            before.annotator_id.is_(None),
+            before.id < now.id,
+        )
+        query = select(LabelRow).where(LabelRow.id.in_(last.group_by(before.mask_id)))
+        return self._sessions.records(Label, query.order_by(LabelRow.id))
+
+    def count_of_annotator(self, dataset_id: int, annotator_id: int, *, after_id: int) -> int:
+        """The number of labels with higher ids that an annotator gave, superseded ones too."""
+        query = select(func.count()).where(
+            LabelRow.dataset_id == dataset_id,
+            LabelRow.annotator_id == annotator_id,
+            LabelRow.id > after_id,
+        )
+        return self._sessions.value(query) or 0
 
     def counts(
         self, dataset_id: int, *, source: LabelSource | None = None
@@ -314,10 +343,10 @@ def _write(
             | {"id": number, "dataset_id": dataset_id, "superseded_by": None, "created_at": now}
             for number, label in zip(_fresh_ids(session, len(some)), some, strict=True)
         ]
-        for of_model in (False, True):
-            mine = [row for row in rows if (row["source"] == LabelSource.MODEL) == of_model]
+        for rank in (_ANY, _CONFIRMED, _PROPOSED):
+            mine = [row for row in rows if _rank(row) == rank]
             if mine and not only_unlabelled:
-                _supersede(session, mine, only_models=of_model and not any_source)
+                _supersede(session, mine, _ANY if any_source else rank)
         inserted += _insert(session, dataset_id, rows)
     return inserted
 
@@ -325,11 +354,23 @@ def _write(
 _GIVEN = tuple(field.name for field in fields(NewLabel))
 
 
-def _supersede(session: Session, rows: Sequence[dict[str, Any]], *, only_models: bool) -> None:
+_ANY, _CONFIRMED, _PROPOSED = range(3)
+"""What supersedes any label, those of models, and those of models that no model confirmed."""
+
+
+def _rank(row: dict[str, Any]) -> int:
+    if row["source"] != LabelSource.MODEL:
+        return _ANY
+    return _PROPOSED if row["annotator_id"] is None else _CONFIRMED
+
+
+def _supersede(session: Session, rows: Sequence[dict[str, Any]], rank: int) -> None:
     """Mark the masks' labels that count as superseded by the rows: one conditional UPDATE."""
     where: list[ColumnElement[bool]] = [LabelRow.superseded_by.is_(None)]
-    if only_models:
+    if rank != _ANY:
         where.append(LabelRow.source == LabelSource.MODEL)
+    if rank == _PROPOSED:
+        where.append(LabelRow.annotator_id.is_(None))
     if session.get_bind().dialect.name == "postgresql":
         masks = literal([row["mask_id"] for row in rows], ARRAY(Text))
         ids = literal([row["id"] for row in rows], ARRAY(BigInteger))

@@ -72,7 +72,9 @@ class RunKind(StrEnum):
     """A visual program over a dataset's images."""
     CAPTIONS = "captions"
     CALIBRATE_JUDGE = "calibrate_judge"
-    """A few-shot judge's answers about masks that people have judged."""
+    """A few-shot judge's answers where people have answered."""
+    JUDGE = "judge"
+    """A few-shot judge confirms labels, or says which images are complete."""
     TRAIN_COCA = "train_coca"
 
 

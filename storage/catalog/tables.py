@@ -78,6 +78,7 @@ class ImageRow(Base):
     perceptual_hash: Mapped[str | None] = mapped_column(String(16))
     colours: Mapped[str | None] = mapped_column(String(96))
     near_image_id: Mapped[int | None] = mapped_column(BIG_ID)
+    complete_run: Mapped[str | None] = mapped_column(RUN_ID)
 
 
 class ImageAliasRow(Base):

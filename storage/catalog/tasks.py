@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 
 from storage.catalog.errors import TaskNotFoundError
 from storage.catalog.sessions import Clock, Repository, Sessions
-from storage.catalog.states import RunKind, TaskKind, TaskState, VerdictKind
+from storage.catalog.states import RunKind, RunState, TaskKind, TaskState, VerdictKind
 from storage.catalog.tables import RunRow, TaskRow
 
 GOLD = "gold"
@@ -264,12 +264,31 @@ class TaskQueries(Repository):
 
     def waiting_images(self, dataset_id: int, *, kinds: Collection[TaskKind]) -> set[int]:
         """The images of the dataset's open and leased tasks of these kinds."""
+        return self.images(dataset_id, kinds=kinds, states=(TaskState.OPEN, TaskState.LEASED))
+
+    def images(
+        self, dataset_id: int, *, kinds: Collection[TaskKind], states: Collection[TaskState]
+    ) -> set[int]:
+        """The images of the dataset's tasks of these kinds in these states."""
         query = select(TaskRow.image_id).where(
-            TaskRow.dataset_id == dataset_id,
-            TaskRow.state.in_((TaskState.OPEN, TaskState.LEASED)),
-            TaskRow.kind.in_(kinds),
+            TaskRow.dataset_id == dataset_id, TaskRow.state.in_(states), TaskRow.kind.in_(kinds)
         )
         return set(self._sessions.values(query))
+
+    def completed(self, dataset_id: int) -> list[Task]:
+        """The tasks of finished runs in which somebody saw an image with masks and could add what
+        was missing, by id; without gold tasks, copies and images that could not be read."""
+        query = select(TaskRow).join(RunRow, RunRow.id == TaskRow.run_id)
+        query = query.where(
+            TaskRow.dataset_id == dataset_id,
+            TaskRow.kind == TaskKind.COMPLETE,
+            TaskRow.state == TaskState.SUBMITTED,
+            TaskRow.copy_of.is_(None),
+            TaskRow.result["quarantined"].as_string().is_(None),
+            RunRow.state == RunState.FINISHED,
+            RunRow.kind != RunKind.GOLD,
+        )
+        return self._tasks(query.order_by(TaskRow.id))
 
     def of_run(self, run_id: str, *, image_ids: Collection[int] | None = None) -> list[Task]:
         """The tasks of a run, by id: on these images, or all of a run that has few."""

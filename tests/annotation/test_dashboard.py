@@ -125,6 +125,7 @@ def test_every_action_says_what_it_will_do_and_the_command_that_does_the_same(
     plans = {action.name: adam.plan(action.name) for action in adam.actions()}
     names = {"round", "retrain", "generate", "review", "advance", "rescore", "release"}
     names |= {"verifier-train", "verifier-route", "suggest", "program", "judge"}
+    names |= {"judge-labels", "judge-missing", "caption"}
     assert set(plans) == set(ACTIONS) == names
     assert plans["generate"].command == "dataengine generate --only-new --dataset d"
     assert "3 of the 3 images of d that no such run has processed" in plans["generate"].text

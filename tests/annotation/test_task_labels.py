@@ -10,6 +10,7 @@ import pytest
 
 from engine.annotation.client import Client
 from engine.annotation.errors import RefusedError
+from engine.annotation.mask_labels import LABELS_ASKED
 from engine.annotation.schemas import LabelIn, NewVerdict
 from engine.core.categories import Category, CategoryList
 from engine.core.records import Source, Stage
@@ -21,7 +22,7 @@ from flows.stages.run_context import context_without_round
 from flows.stages.semi_automatic import run_semi_automatic
 from flows.workspace.settings import FILE_NAME, load_settings
 from storage import layout
-from storage.catalog import Label, LabelSource, NewLabel, TaskKind, VerdictKind
+from storage.catalog import Label, LabelSource, NewLabel, RunKind, TaskKind, VerdictKind
 from storage.masks import write_parquet
 from tests.annotation.site import Site, make_site, served
 from tests.annotation.test_browse_commands import committed
@@ -187,6 +188,19 @@ def test_a_reviewer_confirms_or_changes_labels_in_seconds_of_their_own(
     fixed = result.verdicts[1].fixed_mask_id
     assert label_of(site, str(fixed)).category_id == DUST
     assert three not in site.workspace.catalog.labels.current([three]), "it is rejected"
+
+
+def test_a_reviewer_is_asked_for_the_labels_that_a_model_is_not_sure_of(
+    site: Site, rita: Client
+) -> None:
+    masks = site.mask_rows(0, "made", Source.AUTOMATIC, Stage.FULLY_AUTOMATIC)
+    site.workspace.masks.commit(masks, run_id="made", shard=0)
+    site.start_run("asked", RunKind.REVIEW)
+    ids = [mask.mask_id for mask in masks]
+    payload = {"mask_ids": ids, LABELS_ASKED: ids[1:]}
+    site.add_tasks(TaskKind.REVIEW, "asked", [payload, {"mask_ids": []}, {"mask_ids": []}])
+    task = taken(rita, REVIEW)
+    assert {mask.mask_id for mask in task.masks if mask.is_label_asked} == set(ids[1:])
 
 
 def test_late_work_keeps_its_labels(site: Site, ada: Client, bob: Client, rita: Client) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from engine.core.categories import Category, CategoryError, CategoryList
 from storage.catalog import (
+    AnnotatorKind,
     Catalog,
     CategoryInUseError,
     ConstraintError,
@@ -163,6 +164,32 @@ def test_a_models_label_supersedes_only_a_models(catalog: Catalog, world: World)
     assert catalog.labels.add_many(dataset, both) == 1
     assert categories_of(catalog, "p", "m") == {"p": 2, "m": 1}
     assert catalog.labels.counts(dataset, source=LabelSource.MODEL) == {2: 1}
+
+
+def test_what_a_judge_confirmed_stays_until_a_person_speaks_and_peoples_answers_are_known(
+    catalog: Catalog, world: World
+) -> None:
+    dataset, image_id = world.dataset.id, world.image_ids[0]
+    judge = catalog.annotators.get_or_create("judge-1", kind=AnnotatorKind.MODEL).id
+    first = catalog.labels.state(dataset).label_id
+    catalog.labels.add_many(dataset, [by_model(world, mask, 1) for mask in ("a", "b", "c")])
+    catalog.labels.add_many(
+        dataset, [by_model(world, "a", 2), label(world, "free", 1), by_model(world, "d", 1)]
+    )
+    confirmed = [by_model(world, mask, 1, annotator_id=judge) for mask in ("b", "c")]
+    assert catalog.labels.add_many(dataset, confirmed) == 2
+    assert catalog.labels.count_of_annotator(dataset, judge, after_id=first) == 2
+    assert catalog.labels.add_many(dataset, [by_model(world, "b", 2)]) == 0
+    assert categories_of(catalog, "b") == {"b": 1}
+    assert catalog.labels.answered_proposals(dataset) == []
+    catalog.labels.add_many(dataset, [label(world, mask, 1) for mask in ("a", "b")])
+    found = catalog.labels.answered_proposals(dataset)
+    assert {one.mask_id: one.category_id for one in found} == {"a": 2, "b": 1}
+    assert all(one.annotator_id is None for one in found), "of the model that proposed it"
+    catalog.images.mark_complete(image_id, "run-1")
+    assert catalog.images.complete_ids(dataset) == {image_id}
+    assert catalog.images.complete_ids(dataset, run_id="run-2") == set()
+    assert catalog.images.get(image_id).complete_run == "run-1"
 
 
 def test_labels_can_be_given_to_unlabelled_masks_only(catalog: Catalog, world: World) -> None:

@@ -14,7 +14,9 @@ import pytest
 from engine.semantics.mask_pictures import outlined
 from engine.verifier.few_shot import ask_about
 from flows.review import few_shot_judge
-from flows.review.few_shot_judge import SIDE, JudgeError, calibrate_judge, judge_masks
+from flows.review.few_shot_judge import SIDE, JudgeError
+from flows.review.judge_calibration import calibrate_judge
+from flows.review.mask_judge import judge_masks
 from flows.workspace.endpoint import NoEndpointError
 from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, open_workspace
@@ -135,7 +137,7 @@ def test_a_stopped_calibration_asks_about_no_mask_twice(
 
 
 def test_too_few_verdicts_and_no_language_model_are_said(made: Workspace) -> None:
-    with pytest.raises(JudgeError, match="people have judged 0 automatic masks of dataset 'd', 40"):
+    with pytest.raises(JudgeError, match=r"40 answers of people .* have judged 0 automatic masks"):
         calibrate(made)
     file = made.settings.root / FILE_NAME
     file.write_text("\n".join(file.read_text().split("\n")[2:]))

@@ -99,10 +99,10 @@ def test_routes_keep_the_stated_precision_on_masks_that_were_not_calibrated_on(
     assert not (ways == -1).any() or (~truth[ways == -1]).mean() >= 0.85
     off, why = calibration.check(0.995)
     assert not off
-    assert "precision 0.995 is not shown by 300 verdicts" in why
+    assert "precision 0.995 is not shown by 300 answers of people" in why
     assert calibration.check(0.85, least=301) == (
         False,
-        "300 verdicts are too few, 301 are needed",
+        "300 answers of people are too few, 301 are needed",
     )
 
 
@@ -118,7 +118,7 @@ def test_an_endpoint_that_lies_or_guesses_is_switched_off_even_if_nearly_all_is_
     for score in (lies, guesses, always):
         on, reason = Calibration(score, truth, image).check(0.9)
         assert not on
-        assert "tell nothing about people's verdicts" in reason
+        assert "tell nothing about people's (by" in reason
 
 
 def test_a_calibration_survives_storing() -> None:

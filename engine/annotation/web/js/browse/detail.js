@@ -59,7 +59,7 @@ export class Detail {
   }
 
   fill() {
-    const { image, dataset, split, near_image_id: near, masks } = this.image;
+    const { image, dataset, split, near_image_id: near, captions, masks } = this.image;
     this.shapes = new Map(
       masks.map((mask, at) => {
         const crop = cropOf(mask.rle);
@@ -78,6 +78,7 @@ export class Detail {
         "aside",
         { class: "detail-side" },
         el("p", { class: "muted" }, facts.filter(Boolean).join(" · ")),
+        captions.map((one) => el("p", { class: "small" }, described(one))),
         masks.length ? this.list : el("p", {}, "This image has no masks."),
       ),
     );
@@ -200,6 +201,10 @@ function factsOf(mask) {
     .join(" · ");
 }
 
+function described({ caption, model }) {
+  return `“${caption}” (${model})`;
+}
+
 /** The mask's history as lines of text, in order of time. */
 function historyOf(mask, nameOf) {
   const effort = [mask.clicks && `${mask.clicks} ${mask.clicks === 1 ? "click" : "clicks"}`, mask.seconds && `${decimal(mask.seconds)} s`];
@@ -209,6 +214,7 @@ function historyOf(mask, nameOf) {
   for (const { verdict, annotator, created_at: at, seconds, reason } of mask.verdicts)
     lines.push([`${words(VERDICTS[verdict][1])} by ${annotator || "somebody"}, ${dateTime(at)}`, seconds > 0 && `${decimal(seconds)} s`, reason].filter(Boolean).join(" · "));
   for (const { name, annotator, model, created_at: at } of mask.labels) lines.push(`Labelled ${name} by ${annotator ?? model ?? "an import"}, ${dateTime(at)}`);
+  for (const one of mask.captions) lines.push(described(one));
   for (const id of mask.superseded_by) lines.push(`Superseded by ${nameOf(id)}`);
   return lines;
 }

@@ -21,7 +21,9 @@ export class FilterPanel {
   constructor(view) {
     this.view = view;
     this.parts = new Map();
+    this.programs = [];
     const parts = [
+      this.programField(),
       ...WORDS.map((name) => this.wordField(name)),
       ...NUMBERS.map((field) => this.numberField(field)),
       ...WHICH.map((field) => this.whichField(field)),
@@ -44,6 +46,29 @@ export class FilterPanel {
 
   fillWhich() {
     for (const { name, usual } of WHICH) this.parts.get(name).value = this.view.params.get(name) ?? usual;
+    this.fillPrograms();
+  }
+
+  /** @param {string[]} programs what the dataset's latest runs of programs are named */
+  offer(programs) {
+    this.programs = programs;
+    this.fillPrograms();
+  }
+
+  programField() {
+    const select = el("select", { onchange: (event) => this.view.set({ program: event.target.value || null }) });
+    this.parts.set("program", select);
+    return el("label", { class: "which" }, "Selected by program", select);
+  }
+
+  fillPrograms() {
+    const select = this.parts.get("program");
+    const chosen = this.view.params.get("program");
+    const names = [...new Set([...(chosen === null ? [] : [chosen]), ...this.programs])];
+    const options = names.map((name) => el("option", { value: name }, name));
+    select.replaceChildren(el("option", { value: "" }, "any or none"), ...options);
+    select.value = chosen ?? "";
+    select.parentElement.hidden = !names.length;
   }
 
   wordField(name) {

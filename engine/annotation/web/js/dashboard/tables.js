@@ -197,11 +197,18 @@ export function runsTable(rows) {
       (row) => el("span", { class: `badge ${RUN_BADGES[row.state] ?? ""}`, title: row.error || null }, row.state),
     ],
     ["Progress", progress],
-    ["Images", (row) => count(row.images), true],
+    ["Images", imagesOf, true],
     ["Masks", (row) => count(row.masks), true],
     ["Started", (row) => twoLines(ago(row.started_at), tookText(row), dateTime(row.started_at))],
   ];
   return section("Runs", rows, columns, "No runs yet. Rounds, retrains and releases appear here while they run.");
+}
+
+/** The number of a run's images; of a program's, with a link to what it selected. */
+function imagesOf(row) {
+  if (row.kind !== "program" || row.state !== "finished") return count(row.images);
+  const query = new URLSearchParams({ dataset: row.dataset, show: "images", program: row.id });
+  return el("a", { href: `/browse?${query}`, title: "Show what the program selected" }, count(row.images));
 }
 
 function twoLines(text, more, title) {

@@ -51,15 +51,18 @@ export class Labelling {
     if (!categories.isUsed) return null;
     const given = this.review.verdicts.labelOf(mask.mask_id);
     if (given !== null) return el("span", { class: "label-given", title: "Your label" }, categories.badge(given), " ✓");
+    if (mask.is_label_asked) return el("span", { class: "label-disputed", title: "Confirm this label or give another" }, categories.badge(mask.category_id, mask.suggested ?? null), " ?");
     if (!mask.disputed.length) return categories.badge(mask.category_id, mask.suggested ?? null);
     const said = mask.disputed.map(({ name, category_id: id }) => el("span", {}, `${name}: `, categories.badge(id)));
     return el("span", { class: "label-disputed", title: "People disagree" }, said);
   }
 
-  /** Places of the masks about whose label people disagree and the reviewer has said nothing. */
+  /** Places of the masks whose label the reviewer has to give, as people disagree or a model doubts it, and has not. */
   get undecided() {
     const { task, verdicts } = this.review;
-    const isOpen = ({ mask_id: id, disputed }) => disputed.length > 0 && verdicts.labelOf(id) === null && verdicts.get(id)?.verdict !== "reject";
+    const isAsked = (mask) => mask.is_label_asked || mask.disputed.length > 0;
+    const isOpen = (mask) => isAsked(mask) && isUnsaid(mask.mask_id);
+    const isUnsaid = (id) => verdicts.labelOf(id) === null && verdicts.get(id)?.verdict !== "reject";
     return this.categories.isUsed ? [...task.masks.keys()].filter((place) => isOpen(task.masks[place])) : [];
   }
 

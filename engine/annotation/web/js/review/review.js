@@ -174,7 +174,9 @@ export class Review {
     if (undecided !== undefined) {
       if (this.candidates.isOpen) this.candidates.setOpen(false);
       this.select(undecided);
-      return toast("People disagree about the label of this mask: give it one. T opens the list.");
+      const { disputed } = this.task.masks[undecided];
+      const why = disputed.length ? "People disagree about the label of this mask: give it one." : "A model is not sure of this label: confirm it (.) or give another.";
+      return toast(`${why} T opens the list.`);
     }
     this.keep();
     if (!(await this.comments.send())) return null;

@@ -261,8 +261,6 @@ def test_the_wand_selects_regions_of_like_pixels(
 
 SMOOTHED = 60
 """Pixels of 600,000 that may differ, where a picture is enlarged from another corner."""
-PIXELS = """(() => { const c = document.querySelector('#editor canvas');
-    return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.join(); })()"""
 
 
 def drawn(page: Page) -> None:
@@ -271,11 +269,6 @@ def drawn(page: Page) -> None:
     while (now := page.evaluate("window.dataengine.frameTimes().length")) != frames:
         frames = now
         page.wait_for_timeout(500)
-
-
-def pixels(page: Page) -> np.ndarray:
-    """The editor's canvas, RGBA (N, 4)."""
-    return np.fromstring(page.evaluate(PIXELS), int, sep=",").reshape(-1, 4)
 
 
 def test_what_is_painted_looks_the_same_during_a_stroke_as_after_it_and_each_frame_paints_little(
@@ -298,8 +291,8 @@ def test_what_is_painted_looks_the_same_during_a_stroke_as_after_it_and_each_fra
         density -= page.evaluate("window.dataengine.editor.toScreen(0, 0)[0]")
         box = 190 * 150 * min(1.0, density) ** 2
         assert 0 < page.evaluate(painted) - before < box / 4
-        live = pixels(page)
+        live = driver.drawn(page)
         page.mouse.up()
         page.wait_for_timeout(200)
-        different = np.abs(pixels(page) - live).max(axis=1)
+        different = np.abs(driver.drawn(page) - live).max(axis=1)
         assert np.count_nonzero(different) <= SMOOTHED

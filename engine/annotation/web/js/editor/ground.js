@@ -54,15 +54,18 @@ export class Ground {
     this.#isKept = moved !== null;
   }
 
+  /** @param {CanvasRenderingContext2D} context
+   * @param {number[]} moved
+   * @param {() => void} paint */
   #move(context, [dx, dy], paint) {
     const { width, height } = context.canvas;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.drawImage(this.#copy, dx, dy);
-    for (const strip of strips(dx, dy, width, height)) {
+    for (const [left, top, wide, high] of strips(dx, dy, width, height)) {
       context.save();
       context.setTransform(1, 0, 0, 1, 0, 0);
       context.beginPath();
-      context.rect(...strip);
+      context.rect(left, top, wide, high);
       context.clip();
       paint();
       context.restore();
@@ -71,7 +74,8 @@ export class Ground {
 
   #keep(canvas) {
     const copy = this.#copy;
-    if (copy.width !== canvas.width || copy.height !== canvas.height) [copy.width, copy.height] = [canvas.width, canvas.height];
+    if (copy.width !== canvas.width) copy.width = canvas.width;
+    if (copy.height !== canvas.height) copy.height = canvas.height;
     copy.getContext("2d", { alpha: false }).drawImage(canvas, 0, 0);
   }
 }

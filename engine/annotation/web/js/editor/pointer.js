@@ -15,7 +15,7 @@ export class Pointer {
   #fingers = new Fingers();
   #long = null; // timer of a long touch
 
-  /** `intents`: `click(point, label)`, `doubleClick(point)`, `pick(point)`, `dragBox(box|null)`,
+  /** `intents`: `click(point, label)`, `doubleClick(point)`, `pick(point)`, `dragBox(box|null, point)`,
    * `box(box)`, `strokeStart(point, isOther)`, `strokeTo(point)`, `strokeEnd()`, `strokeDrop()`,
    * `hover(point|null, label)`, `tool()` -> "prompt" or what strokes are for, `isNegative()`: whether plain
    * clicks say what does not belong to the object; `pointAt(point)` -> place of the click drawn there, or
@@ -125,7 +125,7 @@ export class Pointer {
     } else if (drag.kind === "prompt" && drag.hasMoved && drag.place !== null) {
       this.intents.pointTo(drag.place, point);
     } else if (drag.kind === "prompt" && drag.hasMoved && !drag.isOther) {
-      this.intents.dragBox(boxOf(drag.start, point));
+      this.intents.dragBox(boxOf(drag.start, point), point);
     }
     drag.last = [event.clientX, event.clientY];
   }

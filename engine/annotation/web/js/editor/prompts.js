@@ -76,8 +76,14 @@ export class Prompts {
     return this.#move ? points.map((point, i) => (i === this.#move.place ? { ...point, ...this.#move.to } : point)) : points;
   }
 
+  /** Whether a click or a box is being dragged. */
+  get isDragging() {
+    return this.#move !== null || this.dragBox !== null;
+  }
+
   movePoint(place, point) {
     const to = pixelOf(point);
+    this.place = point;
     if (this.#isInside(to)) this.#move = { place, to };
     this.editor.frames.request();
   }
@@ -101,8 +107,10 @@ export class Prompts {
     this.editor.update();
   }
 
-  showBox(box) {
+  /** `point`: where the pointer is. */
+  showBox(box, point = null) {
     this.dragBox = box;
+    this.place = point ?? this.place;
     this.#move = null;
     this.preview = null;
     this.prompter.stopHover();

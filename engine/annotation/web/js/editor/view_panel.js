@@ -7,10 +7,11 @@ import { slider } from "./panel.js";
 
 const STORE = "dataengine.view";
 const CHANNELS = ["Red", "Green", "Blue"];
-const DEFAULTS = Object.freeze({ ...NEUTRAL, stretch: 0, hasGrid: false, hasMap: true });
+const DEFAULTS = Object.freeze({ ...NEUTRAL, stretch: 0, hasGrid: false, hasMap: true, hasLoupe: false, hasSnap: false });
 const STRETCH_MS = 250; // the server is asked once the slider rests
 
-/** @typedef {import("./adjust.js").Adjustment & {stretch: number, hasGrid: boolean, hasMap: boolean}} View
+/** @typedef {import("./adjust.js").Adjustment & {stretch: number, hasGrid: boolean, hasMap: boolean,
+ * hasLoupe: boolean, hasSnap: boolean}} View
  * stretch: percent of the values that become black, and as many white; 0: as stored */
 
 export class ViewPanel {
@@ -31,6 +32,8 @@ export class ViewPanel {
       channel: () => this.#nextChannel(),
       grid: () => this.#set({ hasGrid: !this.view.hasGrid }, true),
       map: () => this.#set({ hasMap: !this.view.hasMap }, true),
+      loupe: () => this.#switch("hasLoupe", "Magnifier"),
+      snap: () => this.#switch("hasSnap", "Snapping to edges"),
       resetView: () => this.#set({ ...DEFAULTS }, true),
     };
   }
@@ -61,6 +64,11 @@ export class ViewPanel {
     if (this.view.stretch !== before.stretch) this.#stretch();
     editor.adjusted.set(this.view);
     if (isShown && editor.panels.open === "adjust") editor.panels.refresh();
+  }
+
+  #switch(name, title) {
+    this.#set({ [name]: !this.view[name] }, true);
+    this.editor.announce(`${title} ${this.view[name] ? "on" : "off"}.`);
   }
 
   #stretch() {
@@ -97,7 +105,7 @@ export class ViewPanel {
       part("Stretch the histogram", "stretch", 0, 20, 0.1, (value) => (value ? `${value.toFixed(1)} %` : "off")),
       el("p", { class: "muted panel-note" }, "Black and white for this share of the darkest and brightest values, from the stored file's full depth."),
       this.#channels(),
-      el("div", { class: "panel-toggles" }, this.#toggle("invert", "Inverted", view.isInverted), this.#toggle("grid", "Grid", view.hasGrid), this.#toggle("map", "Map", view.hasMap)),
+      el("div", { class: "panel-toggles" }, this.#toggle("invert", "Inverted", view.isInverted), this.#toggle("grid", "Grid", view.hasGrid), this.#toggle("map", "Map", view.hasMap), this.#toggle("loupe", "Magnifier", view.hasLoupe), this.#toggle("snap", "Snap to edges", view.hasSnap)),
       el("button", { class: "button", type: "button", "data-action": "resetView", onclick: () => editor.run("resetView") }, "Reset"),
     ];
   }

@@ -32,7 +32,6 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +40,6 @@ import numpy as np
 import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from flows.workspace.settings import FILE_NAME
-from flows.workspace.workspace import open_workspace
 from storage.masks import write_parquet
 from tests.annotation.site import Site, make_site, served
 from tests.browser import driver
@@ -222,7 +219,9 @@ def everything(page: Page) -> dict[str, Any]:
 
 def ready_ms(page: Page) -> float:
     """From the page's request to the image on the screen."""
-    driver.until(page, "globalThis.readyAt !== undefined", PATIENCE)
+    is_empty = "document.body?.dataset.state === 'empty'"
+    driver.until(page, f"globalThis.readyAt !== undefined || {is_empty}", PATIENCE)
+    assert not page.evaluate(is_empty), page.locator("#empty").inner_text()
     return round(float(page.evaluate("readyAt")), 1)
 
 
@@ -247,10 +246,8 @@ def next_ms(page: Page) -> float:
 
 def make_large_site(folder: Path, masks: int, size: tuple[int, int], images: int) -> Site:
     """A queue of images of this size with so many pre-filled masks each."""
-    site = make_site(folder, images=images, size=SIZE, kind="capsules")
-    with (folder / FILE_NAME).open("a") as settings:
-        settings.write(f"max_pixels = {max(200_000_000, size[0] * size[1])}\n")
-    site = replace(site, workspace=open_workspace(str(folder)))
+    settings = f"max_pixels = {max(200_000_000, size[0] * size[1])}\n"
+    site = make_site(folder, images=images, size=SIZE, kind="capsules", settings=settings)
     put_files_instead(site, [large_png(*size, seed) for seed in range(images)], size)
     site.complete()
     for number, image_id in enumerate(site.image_ids):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from engine.core.clicks import center_point
 from tests.annotation.site import Site
@@ -198,6 +198,27 @@ def test_operations_on_whole_masks(site: Site, url: str, page: Page, shot: Shot)
     driver.until(page, f"{driver.EDITOR}.masks().length === 1")
     (pasted,) = driver.finished(page)
     assert (pasted["rle"], kinds(pasted)) == (merged["rle"], ["paste"])
+
+
+def test_copy_and_paste_before_the_models_answer_wait_for_it(
+    site: Site, url: str, page: Page
+) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    page.keyboard.press("p")  # no preview
+    held: list[Route] = []
+    page.route("**/predict", lambda route: held.append(route))
+    page.mouse.click(*driver.screen(page, *center_point(site.masks_of(0)[0])))
+    for key in ("Control+c", "Control+v", "Control+v"):
+        page.keyboard.press(key)
+    driver.until(page, f"{driver.EDITOR}.prompts.soon.length === 3")
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    driver.until(page, f"{driver.EDITOR}.masks().length === 3")
+    first, *others = driver.finished(page)
+    assert [mask["rle"] for mask in others] == [first["rle"]] * 2
+    assert [kinds(mask) for mask in (first, *others)] == [["click"], ["paste"], ["paste"]]
 
 
 def test_a_merge_with_a_prefilled_mask_replaces_it_and_further_ones_are_rejected(

@@ -7,11 +7,11 @@ import { slider } from "./panel.js";
 
 const STORE = "dataengine.view";
 const CHANNELS = ["Red", "Green", "Blue"];
-const DEFAULTS = Object.freeze({ ...NEUTRAL, stretch: 0, hasGrid: false, hasMap: true, hasLoupe: false, hasSnap: false });
+const DEFAULTS = Object.freeze({ ...NEUTRAL, stretch: 0, hasGrid: false, hasMap: true, hasLoupe: false, hasSnap: false, hasPressure: true });
 const STRETCH_MS = 250; // the server is asked once the slider rests
 
 /** @typedef {import("./adjust.js").Adjustment & {stretch: number, hasGrid: boolean, hasMap: boolean,
- * hasLoupe: boolean, hasSnap: boolean}} View
+ * hasLoupe: boolean, hasSnap: boolean, hasPressure: boolean}} View
  * stretch: percent of the values that become black, and as many white; 0: as stored */
 
 export class ViewPanel {
@@ -33,6 +33,7 @@ export class ViewPanel {
       grid: () => this.#set({ hasGrid: !this.view.hasGrid }, true),
       map: () => this.#set({ hasMap: !this.view.hasMap }, true),
       loupe: () => this.#switch("hasLoupe", "Magnifier"),
+      pressure: () => this.#switch("hasPressure", "The pen's pressure"),
       snap: () => this.#switch("hasSnap", "Snapping to edges"),
       resetView: () => this.#set({ ...DEFAULTS }, true),
     };
@@ -105,7 +106,7 @@ export class ViewPanel {
       part("Stretch the histogram", "stretch", 0, 20, 0.1, (value) => (value ? `${value.toFixed(1)} %` : "off")),
       el("p", { class: "muted panel-note" }, "Black and white for this share of the darkest and brightest values, from the stored file's full depth."),
       this.#channels(),
-      el("div", { class: "panel-toggles" }, this.#toggle("invert", "Inverted", view.isInverted), this.#toggle("grid", "Grid", view.hasGrid), this.#toggle("map", "Map", view.hasMap), this.#toggle("loupe", "Magnifier", view.hasLoupe), this.#toggle("snap", "Snap to edges", view.hasSnap)),
+      el("div", { class: "panel-toggles" }, this.#toggle("invert", "Inverted", view.isInverted), this.#toggle("grid", "Grid", view.hasGrid), this.#toggle("map", "Map", view.hasMap), this.#toggle("loupe", "Magnifier", view.hasLoupe), this.#toggle("snap", "Snap to edges", view.hasSnap), this.#toggle("pressure", "Pen pressure", view.hasPressure)),
       el("button", { class: "button", type: "button", "data-action": "resetView", onclick: () => editor.run("resetView") }, "Reset"),
     ];
   }

@@ -35,7 +35,7 @@ export class ViewPanel {
       loupe: () => this.#switch("hasLoupe", "Magnifier"),
       pressure: () => this.#switch("hasPressure", "The pen's pressure"),
       snap: () => this.#switch("hasSnap", "Snapping to edges"),
-      resetView: () => this.#set({ ...DEFAULTS }, true),
+      resetView: () => this.#reset(),
     };
   }
 
@@ -72,6 +72,12 @@ export class ViewPanel {
     this.editor.announce(`${title} ${this.view[name] ? "on" : "off"}.`);
   }
 
+  /** Shows the image as it is; what helps to draw stays. */
+  #reset() {
+    const { hasLoupe, hasSnap, hasPressure } = this.view;
+    this.#set({ ...DEFAULTS, hasLoupe, hasSnap, hasPressure }, true);
+  }
+
   #stretch() {
     const { editor } = this;
     clearTimeout(this.#timer);
@@ -106,7 +112,8 @@ export class ViewPanel {
       part("Stretch the histogram", "stretch", 0, 20, 0.1, (value) => (value ? `${value.toFixed(1)} %` : "off")),
       el("p", { class: "muted panel-note" }, "Black and white for this share of the darkest and brightest values, from the stored file's full depth."),
       this.#channels(),
-      el("div", { class: "panel-toggles" }, this.#toggle("invert", "Inverted", view.isInverted), this.#toggle("grid", "Grid", view.hasGrid), this.#toggle("map", "Map", view.hasMap), this.#toggle("loupe", "Magnifier", view.hasLoupe), this.#toggle("snap", "Snap to edges", view.hasSnap), this.#toggle("pressure", "Pen pressure", view.hasPressure)),
+      el("div", { class: "panel-toggles" }, this.#toggle("invert", "Inverted", view.isInverted), this.#toggle("grid", "Grid", view.hasGrid), this.#toggle("map", "Map", view.hasMap)),
+      el("div", { class: "panel-toggles" }, this.#toggle("loupe", "Magnifier", view.hasLoupe), this.#toggle("snap", "Snap to edges", view.hasSnap), this.#toggle("pressure", "Pen pressure", view.hasPressure)),
       el("button", { class: "button", type: "button", "data-action": "resetView", onclick: () => editor.run("resetView") }, "Reset"),
     ];
   }

@@ -131,7 +131,7 @@ def browser() -> list[psutil.Process]:
 def computed_ms() -> float:
     """Processor time of the browser's processes so far."""
     times = [one.cpu_times() for one in browser()]
-    return 1000 * sum(one.user + one.system for one in times)
+    return 1000 * float(sum(one.user + one.system for one in times))
 
 
 def circle(page: Page, button: Literal["left", "middle"]) -> None:

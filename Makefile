@@ -53,7 +53,8 @@ base-model: $(READY) ## Train the shipped model again (hours; resumes in .cache/
 pictures: $(READY) ## Take the pictures of docs/ anew, by the browser tests
 	$(BIN)/python -m pytest tests/browser
 	for name in annotate-click complete-prefilled draw-operations draw-polygon draw-wand view-stretched review-grid \
-		review-single browse dashboard labels-chosen labels-editor work team guidelines-writing phone-single; do \
+		review-single browse dashboard labels-chosen labels-editor work team guidelines-writing phone-single \
+		hard-model hard-snapping hard-cut-out hard-wand; do \
 		cp .artifacts/browser/$$name.png docs/images/; done
 
 dist: $(READY) ## Build the wheel, into dist/

@@ -94,13 +94,20 @@ class EmbeddingCache:
             self._fill(key, found)
         return found.result()
 
-    def prefetch(self, model: str, image_ids: list[int]) -> None:
-        """Make images ready in the background, in this order."""
+    def prefetch(
+        self, model: str, image_ids: list[int], then: Callable[[int], object] | None = None
+    ) -> None:
+        """Make images ready in the background, in this order; after each, `then(image_id)`."""
         for image_id in image_ids:
             with self._lock:
                 is_cached = (model, image_id) in self._recent
             if not is_cached:
-                self._ahead.submit(self.get, model, image_id)
+                self._ahead.submit(self._make_ahead, model, image_id, then)
+
+    def _make_ahead(self, model: str, image_id: int, then: Callable[[int], object] | None) -> None:
+        self.get(model, image_id)
+        if then is not None:
+            then(image_id)
 
     def _fill(self, key: tuple[str, int], found: Future[ReadyImage]) -> None:
         try:

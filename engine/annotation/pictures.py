@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 import cv2
 import numpy as np
@@ -14,6 +15,39 @@ from storage.formats.images import JPEG_MAX_SIDE, write_jpeg
 
 SIDES = (32, 64, 128, 256, 512, 1024, 1600, 2048, 4096, 8192)
 """Longer sides in pixels of pictures: more sizes per image would crowd the cache."""
+
+SCREEN_SIDE = 1600
+"""Of the picture that the page shows first; the same in web/js/editor/picture.js."""
+
+
+class Shared:
+    """Pixels of images, read once for all who need them at the same time: those of a large image
+    take gigabytes. Whoever gets them must not write to them. Thread-safe."""
+
+    def __init__(self, read: Callable[..., np.ndarray]) -> None:
+        """`read`: as `pixels_of` of `Pictures`."""
+        self._read = read
+        self._lock = threading.Lock()
+        self._reading: dict[tuple[object, ...], threading.Lock] = {}
+        self._in_use: WeakValueDictionary[tuple[object, ...], np.ndarray] = WeakValueDictionary()
+
+    def __call__(self, image_id: int, *between: tuple[float, float]) -> np.ndarray:
+        """RGB uint8 (H, W, 3)."""
+        key = (image_id, *between)
+        with self._lock:
+            turn = self._reading.setdefault(key, threading.Lock())
+        with turn:
+            try:
+                with self._lock:
+                    found = self._in_use.get(key)
+                if found is None:
+                    found = self._read(image_id, *between)
+                    with self._lock:
+                        self._in_use[key] = found
+                return found
+            finally:
+                with self._lock:
+                    self._reading.pop(key, None)
 
 
 class Pictures:

@@ -235,10 +235,11 @@ class Event(Schema):
     """One step in drawing a mask. `at`: seconds since the mask was begun.
 
     click: x, y, label. remove, move: of a click, to x, y. scribble: label and path, along which
-    clicks are set. box: box_xyxy. brush and erase: radius and path. outline: label 1 adds what the
-    path encloses, 0 removes it. regions: label and the path over regions of like pixels.
-    candidate: the chosen index. Operations on the whole mask: fill_holes, remove_specks, smooth
-    (radius), cut_out (the other masks), split, merge, paste. undo, redo: of the step before.
+    clicks are set. box: box_xyxy. brush and erase: radius (with a pen's pressure the mean) and
+    path. outline: label 1 adds what the path encloses, 0 removes it. regions: label and the path
+    over regions of like pixels. candidate: the chosen index. Operations on the whole mask:
+    fill_holes, remove_specks, smooth (radius), cut_out (the other masks), split, merge, paste.
+    undo, redo: of the step before.
     `predicted_iou`: of the prediction for this step."""
 
     kind: Literal[Prompting, Painting, Operation, Travel]

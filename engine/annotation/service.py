@@ -20,7 +20,7 @@ from engine.annotation.like_regions import LikeRegions, Part
 from engine.annotation.mask_labels import LabelsOf, MaskLabels, SuggestFor
 from engine.annotation.own_day import OwnDay
 from engine.annotation.own_work import FinishedWork
-from engine.annotation.pictures import Pictures
+from engine.annotation.pictures import SCREEN_SIDE, Pictures
 from engine.annotation.prompting import Prompter
 from engine.annotation.schemas import (
     Draft,
@@ -34,7 +34,7 @@ from engine.annotation.submissions import Submissions
 from engine.annotation.task_access import TaskAccess
 from engine.annotation.task_views import TaskViews
 from engine.annotation.threads import Threads
-from engine.annotation.tiles import Tiles
+from engine.annotation.tiles import TILED_FROM, Tiles
 from engine.core.rle import RLE
 from storage import layout
 from storage.annotation_queue import AnnotationQueue
@@ -236,7 +236,15 @@ class AnnotationService:
     ) -> None:
         """Make the images of the next tasks ready in the background."""
         for task in self.queue.upcoming(kinds=kinds, limit=AHEAD, dataset_ids=dataset_ids):
-            self.embeddings.prefetch(self.views.context(task).model, [task.image_id])
+            model = self.views.context(task).model
+            self.embeddings.prefetch(model, [task.image_id], self._draw_ahead)
+
+    def _draw_ahead(self, image_id: int) -> None:
+        """Make what the page shows of an image."""
+        image = self.catalog.images.get(image_id)
+        self.pictures.get(image_id, SCREEN_SIDE)
+        if max(image.height, image.width) > TILED_FROM:
+            self.tiles.of(image_id)
 
     # prompts
 

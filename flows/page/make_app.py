@@ -74,7 +74,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
     from engine.annotation.decoder import BatchedDecoder
     from engine.annotation.embeddings import EmbeddingCache
     from engine.annotation.gold import GoldRules
-    from engine.annotation.pictures import Pictures
+    from engine.annotation.pictures import Pictures, Shared
     from engine.annotation.service import AnnotationService
     from flows.page.mask_names import MaskNames
     from flows.workspace.gold import known_masks
@@ -93,7 +93,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
             first=quality.gold_first, share=quality.gold_share, feedback=quality.feedback
         )
 
-    def pixels_of(image_id: int, between: tuple[float, float] | None = None) -> Any:
+    def read_pixels(image_id: int, between: tuple[float, float] | None = None) -> Any:
         return workspace.pixels(workspace.catalog.images.get(image_id), between)
 
     def truths_of(image_id: int) -> Any:
@@ -101,6 +101,7 @@ def make_service(workspace: Workspace) -> AnnotationService:
         dataset = workspace.catalog.datasets.get_by_id(image.dataset_id).name
         return known_masks(workspace, dataset, [image_id]).get(image_id, [])
 
+    pixels_of = Shared(read_pixels)
     names = MaskNames(workspace)
 
     @lru_cache(maxsize=4)

@@ -56,6 +56,7 @@ SUFFIXES = (
 )
 """Suffixes of image files."""
 _FLAT_LEVELS, _FLAT_SHARE = 16, 0.999
+_BAND_PIXELS = 1 << 24
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -120,7 +121,7 @@ def read_image(
         BadImageError: as `inspect_image`.
     """
     decoded = decode(data, max_pixels, min_side)
-    return np.array(_upright(_on_white(decoded.image), decoded.orientation))
+    return _array(_upright(_on_white(decoded.image), decoded.orientation))
 
 
 def read_stretched(
@@ -188,6 +189,17 @@ def _on_white(image: Image.Image) -> Image.Image:
         return seen.convert("RGB")
     white = Image.new("RGBA", seen.size, "white")
     return Image.alpha_composite(white, seen).convert("RGB")
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """A picture in RGB as uint8 (H, W, 3), by bands: Pillow would hold all of its bytes twice."""
+    width, height = image.size
+    out_HWC = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        out_HWC[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return out_HWC
 
 
 def _is_flat(image: Image.Image) -> bool:

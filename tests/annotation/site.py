@@ -132,11 +132,17 @@ class Site:
 
 
 def make_site(
-    folder: Path, images: int = 3, size: tuple[int, int] = SIZE, kind: str | None = None
+    folder: Path,
+    images: int = 3,
+    size: tuple[int, int] = SIZE,
+    kind: str | None = None,
+    *,
+    settings: str = "",
 ) -> Site:
-    """A prepared workspace with generated scenes as dataset `d`, of one kind or of all."""
+    """A prepared workspace with generated scenes as dataset `d`, of one kind or of all; `settings`:
+    further lines of its settings."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE_NAME).write_text("people_lease_seconds = 30.0\n")
+    (folder / FILE_NAME).write_text(f"people_lease_seconds = 30.0\n{settings}")
     workspace = open_workspace(str(folder))
     workspace.prepare()
     scenes = [generate_scene(FIRST_SEED + number, size, kind) for number in range(images)]

@@ -92,3 +92,12 @@ def decoded(rle: dict[str, Any]) -> np.ndarray:
     """A mask of the page, bool (H, W)."""
     height, width = rle["size"]
     return rle_codec.decode(RLE((height, width), rle["counts"].encode()))
+
+
+def drawn(page: Page) -> np.ndarray:
+    """The editor's canvas, RGBA (N, 4)."""
+    found = page.evaluate(
+        """(() => { const c = document.querySelector("#editor canvas");
+        return c.getContext("2d").getImageData(0, 0, c.width, c.height).data.join(); })()"""
+    )
+    return np.fromstring(found, int, sep=",").reshape(-1, 4)

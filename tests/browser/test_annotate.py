@@ -329,26 +329,29 @@ def test_many_masks_stay_usable(site: Site, url: str, page: Page, masks: int) ->
     assert len(stored) == masks + 1
 
 
-def many_masks(site: Site, count: int, size: tuple[int, int] = SIZE) -> list[Mask]:
-    """Small masks, spread over the first image, which has this size."""
+def many_masks(
+    site: Site, count: int, size: tuple[int, int] = SIZE, *, image: int = 0
+) -> list[Mask]:
+    """Small masks with a hole, spread over the nth image, of this size; they grow with it."""
     from dataclasses import replace
 
-    (row,) = site.mask_rows(0, "complete", Source.PREFILL, Stage.SEMI_AUTOMATIC, limit=1)
+    (row,) = site.mask_rows(image, "complete", Source.PREFILL, Stage.SEMI_AUTOMATIC, limit=1)
     rng = np.random.default_rng(1)
+    shape = np.ones((9, 11), bool)
+    shape[3:5, 4:6] = False
+    grown = max(1, size[0] // (3 * SIZE[0]))
+    shape = shape.repeat(grown, 0).repeat(grown, 1)
     rows = []
     for number in range(count):
-        mask = np.zeros(size, bool)
-        y, x = rng.integers(0, size[0] - 12), rng.integers(0, size[1] - 12)
-        mask[y : y + 9, x : x + 11] = True
-        mask[y + 3 : y + 5, x + 4 : x + 6] = False
-        coded = rle_codec.encode(mask)
+        y = int(rng.integers(0, size[0] - shape.shape[0]))
+        x = int(rng.integers(0, size[1] - shape.shape[1]))
         rows.append(
             replace(
                 row,
                 mask_id=f"complete/{row.image_id}/{number}",
-                rle=coded,
-                area=int(mask.sum()),
-                box_xyxy=rle_codec.box_xyxy(coded),
+                rle=rle_codec.from_window(shape, x, y, size),
+                area=int(shape.sum()),
+                box_xyxy=(x, y, x + shape.shape[1], y + shape.shape[0]),
             )
         )
     return rows

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from engine.core.clicks import center_point
 from tests.annotation.site import Site
@@ -200,6 +200,27 @@ def test_operations_on_whole_masks(site: Site, url: str, page: Page, shot: Shot)
     assert (pasted["rle"], kinds(pasted)) == (merged["rle"], ["paste"])
 
 
+def test_copy_and_paste_before_the_models_answer_wait_for_it(
+    site: Site, url: str, page: Page
+) -> None:
+    site.annotate()
+    driver.open_task(page, url)
+    page.keyboard.press("p")  # no preview
+    held: list[Route] = []
+    page.route("**/predict", lambda route: held.append(route))
+    page.mouse.click(*driver.screen(page, *center_point(site.masks_of(0)[0])))
+    for key in ("Control+c", "Control+v", "Control+v"):
+        page.keyboard.press(key)
+    driver.until(page, f"{driver.EDITOR}.prompts.soon.length === 3")
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    driver.until(page, f"{driver.EDITOR}.masks().length === 3")
+    first, *others = driver.finished(page)
+    assert [mask["rle"] for mask in others] == [first["rle"]] * 2
+    assert [kinds(mask) for mask in (first, *others)] == [["click"], ["paste"], ["paste"]]
+
+
 def test_a_merge_with_a_prefilled_mask_replaces_it_and_further_ones_are_rejected(
     site: Site, url: str, page: Page
 ) -> None:
@@ -261,8 +282,6 @@ def test_the_wand_selects_regions_of_like_pixels(
 
 SMOOTHED = 60
 """Pixels of 600,000 that may differ, where a picture is enlarged from another corner."""
-PIXELS = """(() => { const c = document.querySelector('#editor canvas');
-    return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.join(); })()"""
 
 
 def drawn(page: Page) -> None:
@@ -271,11 +290,6 @@ def drawn(page: Page) -> None:
     while (now := page.evaluate("window.dataengine.frameTimes().length")) != frames:
         frames = now
         page.wait_for_timeout(500)
-
-
-def pixels(page: Page) -> np.ndarray:
-    """The editor's canvas, RGBA (N, 4)."""
-    return np.fromstring(page.evaluate(PIXELS), int, sep=",").reshape(-1, 4)
 
 
 def test_what_is_painted_looks_the_same_during_a_stroke_as_after_it_and_each_frame_paints_little(
@@ -298,8 +312,8 @@ def test_what_is_painted_looks_the_same_during_a_stroke_as_after_it_and_each_fra
         density -= page.evaluate("window.dataengine.editor.toScreen(0, 0)[0]")
         box = 190 * 150 * min(1.0, density) ** 2
         assert 0 < page.evaluate(painted) - before < box / 4
-        live = pixels(page)
+        live = driver.drawn(page)
         page.mouse.up()
         page.wait_for_timeout(200)
-        different = np.abs(pixels(page) - live).max(axis=1)
+        different = np.abs(driver.drawn(page) - live).max(axis=1)
         assert np.count_nonzero(different) <= SMOOTHED

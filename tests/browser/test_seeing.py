@@ -46,15 +46,21 @@ def slide(page: Page, name: str, value: float) -> None:
 def put_instead(site: Site, pixels: np.ndarray) -> None:
     """Make this the site's only image."""
     data = cv2.imencode(".png", pixels)[1].tobytes()
-    site.workspace.objects.put("images/other.png", data)
-    image = NewImage(
-        sha256=sha256(data).hexdigest(),
-        key="images/other.png",
-        file_name="other.png",
-        height=pixels.shape[0],
-        width=pixels.shape[1],
-    )
-    site.image_ids[:] = site.workspace.catalog.images.add_many(site.dataset_id, [image]).ids
+    put_files_instead(site, [data], (pixels.shape[0], pixels.shape[1]))
+
+
+def put_files_instead(site: Site, files: list[bytes], size: tuple[int, int]) -> None:
+    """Make these PNGs of one (H, W) the site's images."""
+    images = []
+    for number, data in enumerate(files):
+        key = f"images/other-{number}.png"
+        site.workspace.objects.put(key, data)
+        digest = sha256(data).hexdigest()
+        name = f"other-{number}.png"
+        images.append(
+            NewImage(sha256=digest, key=key, file_name=name, height=size[0], width=size[1])
+        )
+    site.image_ids[:] = site.workspace.catalog.images.add_many(site.dataset_id, images).ids
 
 
 def test_values_are_adjusted_on_the_screen_only(
@@ -140,6 +146,23 @@ def test_grid_ruler_and_map(site: Site, url: str, page: Page, shot: Shot) -> Non
     assert (seen[0] + seen[2]) / 2 == pytest.approx(SIZE[1] * 0.75, abs=2)
     assert (seen[1] + seen[3]) / 2 == pytest.approx(SIZE[0] * 0.25, abs=2)
     assert driver.steps(page) == []  # it was no click on the image
+
+
+def test_a_moved_image_looks_as_if_it_were_drawn_anew(site: Site, url: str, page: Page) -> None:
+    site.complete()
+    driver.open_task(page, url)
+    page.mouse.move(5, 5)
+    hold = f"{driver.EDITOR}.viewport"
+    frame = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    for factor in (1.7, 2.2):  # smooth, then with masks drawn one by one
+        page.evaluate(f"{hold}.zoomAt(300, 200, {factor})")
+        for dx, dy in ((0, 0), (13, -8), (-40, 0), (5, 31), (0, 0)):
+            page.evaluate(f"{hold}.pan({dx}, {dy})")
+            page.evaluate(frame)
+        moved = driver.drawn(page)
+        page.evaluate(f"{hold}.pan(0.5, 0), {frame}")
+        page.evaluate(f"{hold}.pan(-0.5, 0), {frame}")
+        assert (np.abs(driver.drawn(page) - moved).max(axis=1) > 1).sum() == 0
 
 
 def test_a_large_image_is_shown_in_tiles(tmp_path: Path, page: Page, shot: Shot) -> None:

@@ -108,10 +108,28 @@ test("a request that fails for the moment is repeated, later each time", async (
 test("a mask that is to be finished as soon as the model has answered is", async () => {
   const editor = editorWith();
   editor.prompts.click(SPOT);
-  editor.prompts.finishSoon = true;
+  assert.ok(editor.prompts.isPutOff("finish"));
   editor.requests[0].resolve(prediction());
   await settled();
   assert.deepEqual([editor.session.current, editor.session.state.masks.length], [null, 1]);
+});
+
+test("what is put off until the model has answered is done in its order, and not after a further click", async () => {
+  const editor = editorWith();
+  const done = [];
+  editor.run = (action) => done.push(action);
+  assert.equal(editor.prompts.isPutOff("copy"), false); // there is nothing to wait for
+  editor.prompts.click(SPOT);
+  assert.ok(editor.prompts.isPutOff("copy") && editor.prompts.isPutOff("paste"));
+  editor.requests[0].resolve(prediction());
+  await settled();
+  assert.deepEqual(done.splice(0), ["copy", "paste"]);
+  editor.prompts.click({ ...SPOT, x: 14 });
+  assert.ok(editor.prompts.isPutOff("copy"));
+  editor.prompts.click({ ...SPOT, x: 16 });
+  editor.requests.at(-1).resolve(prediction());
+  await settled();
+  assert.deepEqual(done, []);
 });
 
 test("a preview is asked for once the pointer rests, and a click on it needs no second request", async () => {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from engine.annotation.pictures import Pictures
+from engine.annotation.pictures import Pictures, Shared
 from storage.formats.images import read_image, read_stretched, write_png
 
 
@@ -58,3 +60,39 @@ def test_stretched_pictures_are_kept_beside_the_plain_one() -> None:
         pictures.get(1, 64)
         pictures.get(1, 64, (1.0, 99.0))
     assert asked == [(1,), (1, (1.0, 99.0))]
+
+
+def test_pixels_are_read_once_for_all_who_need_them_at_the_same_time() -> None:
+    asked: list[int] = []
+    may_go_on = Event()
+
+    def read(image_id: int) -> np.ndarray:
+        asked.append(image_id)
+        assert may_go_on.wait(10)
+        if image_id == 3:
+            raise OSError("gone")
+        return np.zeros((4, 4, 3), np.uint8)
+
+    shared = Shared(read)
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(shared, image_id) for image_id in (1, 1, 2)]
+        may_go_on.set()
+        first, again, other = (answer.result() for answer in answers)
+    assert first is again
+    assert first is not other
+    assert shared(1) is first
+    assert sorted(asked) == [1, 2]
+    del first, again, answers
+    shared(1)
+    assert sorted(asked) == [1, 1, 2]
+    for _ in range(2):
+        with pytest.raises(OSError, match="gone"):
+            shared(3)
+
+
+def test_a_large_picture_is_read_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    from storage.formats import images
+
+    noise = np.random.default_rng(0).integers(0, 256, (37, 23, 3)).astype(np.uint8)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 23 * 5)
+    assert (read_image(write_png(noise)) == noise).all()

@@ -20,7 +20,7 @@ def slope(height: int, width: int) -> np.ndarray:
 
 def test_tiles_of_each_level_show_the_whole_image() -> None:
     image = slope(700, 3_500)
-    pyramid = cut(image)
+    pyramid = dict(cut(image))
     levels = {level for level, _, _ in pyramid}
     assert levels == {0, 1, 2}
     for level in levels:
@@ -50,3 +50,19 @@ def test_an_image_is_cut_once_and_a_tile_that_is_not_there_is_refused() -> None:
     for place in ((0, 2, 0), (1, 0, 0), (0, 0, 9)):
         with pytest.raises(RefusedError, match="no tile"):
             tiles.get(3, *place)
+
+
+def test_tiles_are_kept_while_they_are_recent_also_those_of_an_image_larger_than_the_room() -> None:
+    asked: list[int] = []
+
+    def pixels_of(image_id: int) -> np.ndarray:
+        asked.append(image_id)
+        return slope(600, 600)
+
+    tiles = Tiles(pixels_of, capacity_bytes=100)
+    first = tiles.get(1, 0, 0, 0)
+    assert tiles.get(1, 0, 0, 0) == first
+    assert tiles.of(1).size > 100
+    tiles.get(2, 0, 0, 0)
+    assert tiles.get(1, 0, 0, 0) == first
+    assert asked == [1, 2, 1]

@@ -208,7 +208,7 @@ class _Embeddings:
             workspace.pixels(workspace.catalog.images.get(image_id))
             workspace.objects.put(key, b"embedding")
 
-    def prefetch(self, model: str, image_ids: list[int]) -> None:
+    def prefetch(self, model: str, image_ids: list[int], then: object = None) -> None:
         return
 
 

@@ -37,6 +37,11 @@ export class Adjusted {
     return isNeutral(this.adjustment) ? seen : seen.map(({ bitmap, box }) => ({ bitmap: this.#of(bitmap), box }));
   }
 
+  /** Whether the tiles that are there hide the whole of what lies under them. */
+  isCovered(viewport) {
+    return this.tiles?.isComplete(viewport) ?? false;
+  }
+
   /** @param {ImageBitmap} bitmap */
   #of(bitmap) {
     const found = this.#made.get(bitmap);

@@ -327,7 +327,7 @@ class Page {
   /** Somebody else has the image: the work done here goes to a reviewer together with theirs. */
   async lost() {
     const { keeper, editor, task } = this;
-    if (!keeper || keeper.isStopped) return;
+    if (!keeper || keeper.isStopped || keeper.isFinishing) return;
     if (editor.session.current && !editor.session.isWaiting) editor.run("finish");
     keeper.writeCopy();
     keeper.stop();
@@ -350,7 +350,7 @@ class Page {
 
   conflict() {
     const { keeper } = this;
-    if (!keeper || this.isAsking) return;
+    if (!keeper || keeper.isFinishing || this.isAsking) return;
     this.isAsking = true;
     const choose = (act) => () => {
       dialog.close();

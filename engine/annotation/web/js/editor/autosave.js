@@ -34,7 +34,7 @@ export class Autosave extends TaskKeeper {
   }
 
   async flush(isLeaving = false) {
-    if (!this.isDirty || this.isStopped) return;
+    if (!this.isDirty || this.isStopped || this.isFinishing) return;
     if (this.#size >= LARGE && isLeaving) this.writeCopy();
     if (!this.isWriting) this.on.status("saving");
     await super.flush(isLeaving);
@@ -42,7 +42,7 @@ export class Autosave extends TaskKeeper {
   }
 
   onProblem(problem) {
-    if (this.isStopped) return; // the image was submitted meanwhile, and the editor is gone
+    if (this.isStopped || this.isFinishing) return; // the image is submitted, and the editor may be gone
     if (this.isDirty) this.writeCopy();
     super.onProblem(problem);
     if (this.isOffline) this.on.status("offline");

@@ -79,11 +79,8 @@ export class Commands {
       else editor.select(null);
       return;
     }
-    if (session.isWaiting) {
-      editor.prompts.finishSoon = true; // as soon as the model has answered
-      return;
-    }
-    editor.prompts.finishSoon = false;
+    if (session.isWaiting && editor.prompts.soon.at(-1) === "finish") return; // pressed again
+    if (editor.prompts.isPutOff("finish")) return;
     const work = session.finish();
     if (!work) {
       toast("This mask is empty. Click the object, or drop the mask with Esc.");
@@ -99,7 +96,7 @@ export class Commands {
   #drop() {
     const { editor } = this;
     this.#corner = null;
-    editor.prompts.finishSoon = false;
+    editor.prompts.soon = [];
     if (editor.pointer.dropDrag() || editor.prompts.dragBox) {
       editor.prompts.showBox(null);
     } else if (editor.drawing?.drop()) {
@@ -121,7 +118,7 @@ export class Commands {
     const { editor } = this;
     if (editor.pointer.isBusy) return; // not in the middle of a stroke
     if (kind === "undo" && editor.drawing?.undo?.()) return;
-    editor.prompts.finishSoon = false;
+    editor.prompts.soon = [];
     if (!editor.session[kind]()) return;
     editor.prompts.clicked = null;
     editor.prompts.preview = null;

@@ -30,6 +30,7 @@ import { Keys } from "./keys.js";
 import { Labelling } from "./labelling.js";
 import { MaskLayer } from "./layers.js";
 import { buildLayout, fillBar } from "./layout.js";
+import { Loupe } from "./loupe.js";
 import { MaskList } from "./masklist.js";
 import { MaskOperations } from "./mask_operations.js";
 import { Panels } from "./panel.js";
@@ -38,6 +39,7 @@ import { Pointer } from "./pointer.js";
 import { pixelOf, Prompts } from "./prompts.js";
 import { Scene } from "./scene.js";
 import { Session } from "./session.js";
+import { Snapping } from "./snapping.js";
 import { Strokes } from "./strokes.js";
 import { isAround, isNear } from "./subject.js";
 import { Tiles } from "./tiles.js";
@@ -47,6 +49,7 @@ import { ViewPanel } from "./view_panel.js";
 
 const HINT_SECONDS = 30;
 const OPACITIES = [0.25, 0.5, 0.75];
+const MAGNIFIED = new Set(["lasso", "scribble", "brush", "eraser", "ruler"]); // tools whose place matters to the pixel
 
 export function mountEditor(container, options) {
   return new Editor(container, options);
@@ -88,6 +91,7 @@ class Editor {
   }
 
   #mount(width, height) {
+    this.abort = new AbortController();
     this.operations = new MaskOperations(this);
     this.viewPanel = new ViewPanel(this);
     const commands = new Commands(this);
@@ -97,6 +101,7 @@ class Editor {
     this.frames = new Frames(() => this.#draw());
     this.viewport = new Viewport(canvas, width, height, () => this.frames.request());
     this.scene = new Scene(canvas, this.viewport);
+    this.loupe = new Loupe();
     this.layer = new MaskLayer(width, height);
     this.picture = new Picture((side) => this.viewPanel.urlOf(side), width, height, () => {
       this.list?.refresh();
@@ -107,6 +112,7 @@ class Editor {
     this.adjusted = new Adjusted(this.picture, this.tiles, redraw);
     this.adjusted.set(this.viewPanel.view);
     this.ready = this.picture.ready;
+    this.snapping = new Snapping(this);
     this.strokes = new Strokes(this);
     this.tools = toolsOf(this);
     this.panels = new Panels(this.parts.stage, () => this.#showPressed());
@@ -128,7 +134,6 @@ class Editor {
   }
 
   #listen() {
-    this.abort = new AbortController();
     const { signal } = this.abort;
     document.addEventListener("keydown", (event) => this.#keydown(event), { capture: true, signal });
     for (const name of ["pointerdown", "pointermove", "wheel", "keydown"]) {
@@ -151,10 +156,10 @@ class Editor {
       click: (point, label) => prompts.click({ ...pixelOf(point), label }),
       doubleClick: (point) => prompts.doubleClick(pixelOf(point)),
       pick: (point) => this.pick(pixelOf(point)),
-      dragBox: (box) => prompts.showBox(box),
+      dragBox: (box, point) => prompts.showBox(box, point),
       box: (box) => prompts.addBox(box),
-      strokeStart: (point, isOther) => this.drawing.start(point, isOther),
-      strokeTo: (point) => this.drawing.to(point),
+      strokeStart: (point, isOther, pressure) => this.drawing.start(point, isOther, pressure),
+      strokeTo: (point, pressure) => this.drawing.to(point, pressure),
       strokeEnd: () => this.drawing.end(),
       strokeDrop: () => this.drawing.drop(),
       isNegative: () => this.isNegative,
@@ -317,7 +322,7 @@ class Editor {
     const { session, look, viewport } = this;
     const stroke = this.strokes.live;
     const selected = this.row && session.current === null && !stroke ? this.row : null;
-    this.scene.draw({
+    const view = {
       picture: this.adjusted,
       view: this.viewPanel.view,
       layer: this.layer,
@@ -332,7 +337,10 @@ class Editor {
       brush: this.strokes.ring(this.prompts.place),
       tool: this.drawing,
       cursor: this.prompts.cursor,
-    });
+    };
+    this.scene.draw(view);
+    const { place, isDragging } = this.prompts;
+    if (view.view.hasLoupe && place && (isDragging || MAGNIFIED.has(this.tool))) this.loupe.draw(this.scene.context, viewport, place, view);
     this.parts.zoom.textContent = `${Math.round(viewport.scale * 100)} %`;
     this.options.onView?.();
   }

@@ -25,6 +25,7 @@ const GROUPS = {
     ["prompt", "Click and box", ["V"]],
     ["scribble", "Scribble: a stroke becomes several clicks", ["Q"]],
     ["lasso", "Polygon and lasso on or off", ["D"]],
+    ["snap", "Outlines snap to edges on or off", ["Shift+E"]],
     ["wand", "Regions of like pixels on or off", ["W"]],
     ["brush", "Brush on or off", ["B"]],
     ["eraser", "Eraser on or off", ["E"]],
@@ -67,6 +68,7 @@ const GROUPS = {
     ["resetView", "Show the image as it is", ["Shift+V"]],
     ["grid", "Grid on or off", ["Shift+G"]],
     ["map", "Map of a large image on or off", ["Shift+M"]],
+    ["loupe", "Magnifier while drawing on or off", ["Shift+L"]],
     ["ruler", "Ruler on or off: drag to measure", ["R"]],
     ["guidelines", "Guidelines", ["G"]],
     ["help", "Show these keys", ["?"]],
@@ -102,6 +104,7 @@ const MOUSE = [
   ["double click, Alt+click", "select the mask there; again: the one under it"],
   ["wheel", "zoom"],
   ["Space+drag, middle drag", "move the image"],
+  ["Ctrl with the polygon", "corners stay where they are set, where they snap to edges"],
   ["Shift or right button with a tool", "removes where it would add, and the reverse"],
 ];
 

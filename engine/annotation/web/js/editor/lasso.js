@@ -17,6 +17,7 @@ export class Lasso {
   takesSign = true;
   /** @type {{work: object, subject: string | null, isErasing: boolean, points: number[][]} | null} */
   #line = null;
+  #next = { place: null, isOn: false, at: null }; // where the next corner would be
   #pressed = null; // {at, isFree, isFirst}: while the pointer is down
 
   constructor(editor) {
@@ -29,14 +30,15 @@ export class Lasso {
   }
 
   start(point, isOther) {
-    if (this.#line && this.#closes(point)) {
+    const corner = this.editor.snapping.at(point);
+    if (this.#line && (this.#closes(point) || this.#closes(corner))) {
       this.finish();
       return;
     }
     const isFirst = this.#line === null;
     if (isFirst) this.#line = this.#begin(point, isOther);
     if (!this.#line) return;
-    this.#line.points.push(rounded(point));
+    this.#line.points.push(rounded(corner));
     this.#pressed = { at: point, isFree: false, isFirst };
     this.editor.frames.request();
   }
@@ -72,7 +74,9 @@ export class Lasso {
     if (!pressed || !line) return;
     pressed.isFree ||= this.#distance(point, pressed.at) > FREE_PX;
     const isFull = line.points.length >= MOST_CORNERS;
-    if (pressed.isFree && !isFull && this.#distance(point, line.points.at(-1)) >= STEP_PX) line.points.push(rounded(point));
+    if (!pressed.isFree || isFull) return;
+    const corner = this.editor.snapping.at(point);
+    if (this.#distance(corner, line.points.at(-1)) >= STEP_PX) line.points.push(rounded(corner));
   }
 
   end() {
@@ -120,13 +124,31 @@ export class Lasso {
     return true;
   }
 
-  /** Draws the open outline, in screen pixels, with a line to the pointer. */
+  /** Where a corner would be set; found once for each place, not at each frame. */
+  #nextAt(place) {
+    if (this.#next.place !== place || this.#next.isOn !== this.editor.snapping.isOn) {
+      this.#next = { place, isOn: this.editor.snapping.isOn, at: this.editor.snapping.at(place) };
+    }
+    return this.#next.at;
+  }
+
+  #mark(context, [x, y]) {
+    for (const [width, style] of /** @type {[number, string][]} */ ([[3.5, "rgb(0 0 0 / 0.6)"], [1.5, "#fff"]])) {
+      context.lineWidth = width;
+      context.strokeStyle = style;
+      context.strokeRect(x - 3.5, y - 3.5, 7, 7);
+    }
+  }
+
+  /** Draws the open outline, in screen pixels, with a line to where the next corner would be. */
   paint(context, viewport) {
     const line = this.#line;
+    const { prompts, snapping } = this.editor;
+    const next = prompts.place && this.#nextAt(prompts.place);
+    if (next && snapping.isOn) this.#mark(context, viewport.fromImage(...next));
     if (!line) return;
-    const { place } = this.editor.prompts;
     const isFree = this.#pressed?.isFree ?? false;
-    const corners = [...line.points, ...(place && !isFree ? [place] : [])].map(([x, y]) => viewport.fromImage(x, y));
+    const corners = [...line.points, ...(next && !isFree ? [next] : [])].map(([x, y]) => viewport.fromImage(x, y));
     const colour = line.isErasing ? ERASE_COLOUR : CURRENT_COLOUR;
     context.beginPath();
     for (const [x, y] of corners) context.lineTo(x, y);

@@ -24,14 +24,22 @@ export class MaskOperations {
 
   /** What keys and buttons do. */
   table() {
+    const changes = Object.entries(this.#changes()).map(([name, act]) => [name, () => this.editor.prompts.isPutOff(name) || act()]);
     return {
+      ...Object.fromEntries(changes),
       edit: () => this.editor.panels.toggle("edit", "Change the mask", () => this.#panel(), () => this.#showGhost(null)),
+      join: () => this.#startJoining(),
+    };
+  }
+
+  /** Those that wait for the model's answer to a click. */
+  #changes() {
+    return {
       fillHoles: () => this.#reshape(withoutHoles, { kind: "fill_holes" }, "This mask has no holes."),
       removeSpecks: () => this.#reshape((mask) => withoutSpecks(mask, this.least), { kind: "remove_specks" }, "This mask has no specks of that size."),
       smooth: () => this.#reshape((mask) => smoothed(mask, this.radius), { kind: "smooth", radius: this.radius }, "This outline is smooth already."),
       cutOut: () => this.#cutOut(),
       split: () => this.#split(),
-      join: () => this.#startJoining(),
       copy: () => this.#copy(),
       paste: () => this.#paste(),
     };

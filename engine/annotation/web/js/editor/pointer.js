@@ -15,8 +15,8 @@ export class Pointer {
   #fingers = new Fingers();
   #long = null; // timer of a long touch
 
-  /** `intents`: `click(point, label)`, `doubleClick(point)`, `pick(point)`, `dragBox(box|null)`,
-   * `box(box)`, `strokeStart(point, isOther)`, `strokeTo(point)`, `strokeEnd()`, `strokeDrop()`,
+  /** `intents`: `click(point, label)`, `doubleClick(point)`, `pick(point)`, `dragBox(box|null, point)`,
+   * `box(box)`, `strokeStart(point, isOther, pressure)`, `strokeTo(point, pressure)`, `strokeEnd()`, `strokeDrop()`,
    * `hover(point|null, label)`, `tool()` -> "prompt" or what strokes are for, `isNegative()`: whether plain
    * clicks say what does not belong to the object; `pointAt(point)` -> place of the click drawn there, or
    * null, `pointTo(place, point)`, `pointEnd()`, `pointRemove(place)`; `mapTo(x, y)`: shows what is under this
@@ -72,7 +72,7 @@ export class Pointer {
     const place = kind === "prompt" ? this.intents.pointAt(start) : null;
     this.#drag = { kind, start, screen, last: screen, isOther, reach, place, hasMoved: false };
     if (kind === "stroke") {
-      this.intents.strokeStart(start, isOther);
+      this.intents.strokeStart(start, isOther, pressureOf(event));
     } else if (kind === "prompt" && isTouch && !isOther && place === null) {
       this.#long = setTimeout(() => this.#press(this.#drag), LONG_MS);
     }
@@ -120,12 +120,12 @@ export class Pointer {
       // all positions between two frames, so that a fast stroke stays smooth
       const events = event.getCoalescedEvents?.() ?? [];
       for (const part of events.length ? events : [event]) {
-        this.intents.strokeTo(this.viewport.ofEvent(part));
+        this.intents.strokeTo(this.viewport.ofEvent(part), pressureOf(part));
       }
     } else if (drag.kind === "prompt" && drag.hasMoved && drag.place !== null) {
       this.intents.pointTo(drag.place, point);
     } else if (drag.kind === "prompt" && drag.hasMoved && !drag.isOther) {
-      this.intents.dragBox(boxOf(drag.start, point));
+      this.intents.dragBox(boxOf(drag.start, point), point);
     }
     drag.last = [event.clientX, event.clientY];
   }
@@ -210,6 +210,11 @@ export class Pointer {
     clearTimeout(this.#long);
     this.abort.abort();
   }
+}
+
+/** Of a pen, 0 to 1; null for all else, and for pens that do not say. */
+export function pressureOf({ pointerType, pressure }) {
+  return pointerType === "pen" && pressure > 0 ? pressure : null;
 }
 
 function boxOf(a, b) {

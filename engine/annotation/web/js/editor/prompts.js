@@ -17,7 +17,8 @@ export class Prompts {
   clicked = null; // the last click, until the pointer has left it
   preview = null; // a mask
   dragBox = null; // a box that is being drawn
-  finishSoon = false; // as soon as the model has answered
+  /** @type {string[]} */
+  soon = []; // what is done as soon as the model has answered
   #move = null; // {place, to}: a click that is being dragged
 
   constructor(editor) {
@@ -49,7 +50,7 @@ export class Prompts {
     editor.selected = point.label ? editor.subjectAt(point) : editor.selected;
     editor.session.addPoint(editor.selected, point);
     this.clicked = point;
-    this.finishSoon = false;
+    this.soon = [];
     editor.update();
   }
 
@@ -76,8 +77,14 @@ export class Prompts {
     return this.#move ? points.map((point, i) => (i === this.#move.place ? { ...point, ...this.#move.to } : point)) : points;
   }
 
+  /** Whether a click or a box is being dragged. */
+  get isDragging() {
+    return this.#move !== null || this.dragBox !== null;
+  }
+
   movePoint(place, point) {
     const to = pixelOf(point);
+    this.place = point;
     if (this.#isInside(to)) this.#move = { place, to };
     this.editor.frames.request();
   }
@@ -97,12 +104,14 @@ export class Prompts {
   #changePoint(change) {
     change();
     this.clicked = this.preview = null;
-    this.finishSoon = false;
+    this.soon = [];
     this.editor.update();
   }
 
-  showBox(box) {
+  /** `point`: where the pointer is. */
+  showBox(box, point = null) {
     this.dragBox = box;
+    this.place = point ?? this.place;
     this.#move = null;
     this.preview = null;
     this.prompter.stopHover();
@@ -121,7 +130,7 @@ export class Prompts {
     editor.selected = editor.subjectOf(box);
     editor.session.setBox(editor.selected, box);
     this.clicked = null;
-    this.finishSoon = false;
+    this.soon = [];
     editor.update();
   }
 
@@ -142,6 +151,14 @@ export class Prompts {
     this.preview = null;
   }
 
+  /** Whether an action has to wait for the answer to a click; it is then done after it.
+   * @param {string} action */
+  isPutOff(action) {
+    if (!this.editor.session.isWaiting) return false;
+    this.soon.push(action);
+    return true;
+  }
+
   async #predict(prompt, signal) {
     const { options, task } = this.editor;
     const answer = await options.api.predict(task.id, { lease_id: task.lease_id, ...prompt }, { signal });
@@ -155,7 +172,8 @@ export class Prompts {
     this.preview = null;
     const { mask } = editor.session.current;
     if (!mask || mask.isEmpty) toast("The model found no object there. Click another place, or drag a box.");
-    if (this.finishSoon) editor.run("finish");
+    const soon = this.soon.splice(0);
+    if (soon.length) for (const action of soon) editor.run(action);
     else editor.update();
   }
 

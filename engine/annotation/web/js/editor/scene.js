@@ -2,6 +2,7 @@
 
 import { drawGrid, drawMap } from "./aids.js";
 import { CURRENT_COLOUR, ERASE_COLOUR, PREVIEW_COLOUR, SELECTED_COLOUR } from "./colours.js";
+import { Ground } from "./ground.js";
 import { CRISP, outline, overlap, sprite } from "./layers.js";
 import { LiveSprite } from "./live_sprite.js";
 
@@ -9,22 +10,13 @@ const DETAIL_MASKS = 60; // at most this many are drawn one by one when zoomed i
 const DETAIL_EDGES = 10_000;
 const DETAIL_PIXELS = 2e6;
 
-function copyOf(canvas) {
-  const copy = document.createElement("canvas");
-  copy.width = canvas.width;
-  copy.height = canvas.height;
-  copy.getContext("2d", { alpha: false }).drawImage(canvas, 0, 0);
-  return copy;
-}
-
 /** @param {number[]} rgb */
 const css = ([r, g, b], alpha = 1) => `rgb(${r} ${g} ${b} / ${alpha})`;
 
 export class Scene {
   #sprites = new WeakMap();
   #live = new LiveSprite();
-  /** @type {{key: unknown[], canvas: HTMLCanvasElement | null}} what lies under the work, as it was last drawn */
-  #ground = { key: [], canvas: null };
+  #ground = new Ground();
 
   constructor(canvas, viewport) {
     this.viewport = viewport;
@@ -55,37 +47,35 @@ export class Scene {
     if (view.view.hasMap) drawMap(context, viewport, view.picture.at(0));
   }
 
-  /** The image and the finished masks. While neither they nor the view change, as during a stroke, they are
-   * copied from the frame before: that costs as much as the window has pixels, however large the image is. */
+  /** The image and the finished masks. */
   #below(view) {
     const { viewport, context, canvas } = this;
-    const picture = view.picture?.at(viewport.density);
-    const tiles = view.picture?.tilesSeen(viewport) ?? [];
-    const hasMasks = !view.look.isHidden && !view.look.isSolo;
-    const place = [viewport.x, viewport.y, viewport.scale, viewport.ratio, canvas.width, canvas.height];
-    const key = [...place, picture, hasMasks && view.layer.version, hasMasks && view.items.length, ...tiles.map((tile) => tile.bitmap)];
-    const isSame = key.length === this.#ground.key.length && key.every((value, i) => value === this.#ground.key[i]);
-    if (isSame && this.#ground.canvas) {
+    const { picture, layer, items, look } = view;
+    const bitmap = picture.at(viewport.density);
+    const tiles = picture.tilesSeen(viewport);
+    const hasMasks = !look.isHidden && !look.isSolo;
+    const close = hasMasks && viewport.density >= CRISP ? this.#few(items) : null;
+    const masks = hasMasks ? [layer.version, items.length, close !== null] : [];
+    const key = [viewport.scale, viewport.ratio, canvas.width, canvas.height, bitmap, ...masks, ...tiles.map((tile) => tile.bitmap)];
+    this.#ground.draw(context, [viewport.x, viewport.y].map((value) => value * viewport.ratio), key, () => {
       context.setTransform(1, 0, 0, 1, 0, 0);
-      context.drawImage(this.#ground.canvas, 0, 0);
-      return;
-    }
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = "#0b0d11";
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    viewport.apply(context);
-    this.#image(picture, tiles);
-    if (hasMasks) this.#finished(view);
-    this.#ground = { key, canvas: isSame ? copyOf(canvas) : null }; // the second time: it may stay so
+      context.fillStyle = "#0b0d11";
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      viewport.apply(context);
+      this.#image(bitmap, tiles, picture.isCovered(viewport));
+      if (close) for (const { mask, rgb } of close) this.#mask(mask, { rgb, opacity: layer.opacity });
+      else if (hasMasks) this.#blit(layer.canvas, viewport.density < CRISP);
+    });
   }
 
-  #image(bitmap, tiles) {
+  /** `isCovered`: the tiles hide the bitmap. */
+  #image(bitmap, tiles, isCovered) {
     const { context, viewport } = this;
     const { imageWidth: width, imageHeight: height } = viewport;
     context.fillStyle = "#1a1e25";
     if (!bitmap) context.fillRect(0, 0, width, height);
     // when zoomed in, single pixels are shown without smoothing
-    else this.#blit(bitmap, viewport.density < 6);
+    else if (!isCovered) this.#blit(bitmap, viewport.density < 6);
     if (tiles.length) this.#tiles(tiles);
   }
 
@@ -121,16 +111,6 @@ export class Scene {
       left / scaleX, top / scaleY, width / scaleX, height / scaleY,
     );
     context.imageSmoothingEnabled = true;
-  }
-
-  #finished({ layer, items }) {
-    const { viewport } = this;
-    const close = viewport.density >= CRISP ? this.#few(items) : null;
-    if (!close) {
-      this.#blit(layer.canvas, viewport.density < CRISP);
-      return;
-    }
-    for (const { mask, rgb } of close) this.#mask(mask, { rgb, opacity: layer.opacity });
   }
 
   /** The visible masks if they are few and small enough to be drawn one by one, else null. */

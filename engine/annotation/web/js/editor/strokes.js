@@ -6,6 +6,14 @@ import { withStroke } from "./work.js";
 
 const MIN_RADIUS = 0.75; // always covers at least one pixel
 const STEP = 1.25;
+const [LIGHT, FIRM] = [0.25, 1.75]; // times the radius, with no and with full pressure of a pen
+
+/** The brush's radius under a pen's pressure: half of it is the plain radius, as is none at all (null).
+ * @param {number} radius
+ * @param {number | null} pressure 0 to 1 */
+export function radiusUnder(radius, pressure) {
+  return pressure === null ? radius : Math.max(MIN_RADIUS, radius * (LIGHT + (FIRM - LIGHT) * pressure));
+}
 
 export class Strokes {
   #stroke = null;
@@ -22,7 +30,7 @@ export class Strokes {
     this.editor.announce(`Brush radius ${Math.round(this.radius)} pixels.`);
   }
 
-  start(point, isErasing) {
+  start(point, isErasing, pressure = null) {
     const { session, size } = this.editor;
     const hasSubject = session.current !== null || this.editor.selected !== null;
     if (isErasing && !hasSubject) {
@@ -32,13 +40,13 @@ export class Strokes {
     const [width, height] = size;
     const subject = isErasing ? this.editor.selected : this.editor.subjectAt({ x: point[0], y: point[1] });
     const work = session.workFor(subject);
-    this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [], joined: 0, shown: null, live: { boxes: [] } };
+    this.#stroke = { work, subject, isErasing, mask: Mask.empty(width, height), path: [], radii: [], joined: 0, shown: null, live: { boxes: [] } };
     this.editor.log.turnTo(work.id); // the time of the first stroke belongs to the mask
     this.editor.prompts.preview = null;
-    this.to(point);
+    this.to(point, pressure);
   }
 
-  to(point) {
+  to(point, pressure = null) {
     const stroke = this.#stroke;
     this.editor.prompts.place = point;
     if (!stroke) return;
@@ -46,6 +54,7 @@ export class Strokes {
     const last = stroke.path.at(-1);
     if (last && here[0] === last[0] && here[1] === last[1]) return;
     stroke.path.push(here);
+    stroke.radii.push(this.editor.viewPanel.view.hasPressure ? radiusUnder(this.radius, pressure) : this.radius);
     this.editor.frames.request();
   }
 
@@ -67,8 +76,9 @@ export class Strokes {
       return;
     }
     this.#stroke = null;
-    const { isErasing, path } = stroke;
-    const event = { kind: isErasing ? "erase" : "brush", radius: this.radius, path };
+    const { isErasing, path, radii } = stroke;
+    const mean = radii.reduce((sum, radius) => sum + radius, 0) / radii.length;
+    const event = { kind: isErasing ? "erase" : "brush", radius: Math.round(mean * 100) / 100, path };
     this.editor.session.addStroke(stroke.work, stroke.mask, isErasing, event);
     this.editor.selected = stroke.subject;
     this.editor.prompts.clicked = null;
@@ -77,10 +87,10 @@ export class Strokes {
 
   /** Adds what the brush has covered since the last frame, in one go: events come more often than frames. */
   #join(stroke) {
-    const { path, joined } = stroke;
+    const { path, radii, joined } = stroke;
     if (joined === path.length) return;
     const [width, height] = this.editor.size;
-    const parts = path.slice(joined).map((here, i) => capsule(width, height, ...path[Math.max(0, joined + i - 1)], ...here, this.radius));
+    const parts = path.slice(joined).map((here, i) => capsule(width, height, ...path[Math.max(0, joined + i - 1)], ...here, radii[joined + i]));
     const fresh = unionOf(parts);
     stroke.mask = stroke.mask.union(fresh);
     stroke.joined = path.length;
@@ -101,6 +111,6 @@ export class Strokes {
     const { tool } = this.editor;
     if (!["brush", "eraser"].includes(tool) || !place) return null;
     const isErasing = this.#stroke ? this.#stroke.isErasing : tool === "eraser";
-    return { x: place[0], y: place[1], radius: this.radius, isErasing };
+    return { x: place[0], y: place[1], radius: this.#stroke?.radii.at(-1) ?? this.radius, isErasing };
   }
 }

@@ -51,10 +51,7 @@ export class Tiles {
   /** The tiles to draw over the coarse copy: {bitmap, box}. Those that are missing are requested.
    * @param {import("./viewport.js").Viewport} viewport */
   seen(viewport) {
-    const [width, height] = this.size;
-    const longest = Math.max(width, height);
-    if (viewport.density * longest <= COARSEST) return [];
-    const wanted = tilesIn(viewport.seen, levelFor(viewport.density, longest), this.size);
+    const wanted = this.#wanted(viewport);
     this.#request(wanted.map(({ path }) => path));
     return wanted.flatMap(({ path, box }) => {
       const bitmap = this.#kept.get(path);
@@ -63,6 +60,20 @@ export class Tiles {
       this.#kept.set(path, bitmap);
       return [{ bitmap, box }];
     });
+  }
+
+  /** Whether all of what is seen is there at the resolution of the screen.
+   * @param {import("./viewport.js").Viewport} viewport */
+  isComplete(viewport) {
+    const wanted = this.#wanted(viewport);
+    return wanted.length > 0 && wanted.every(({ path }) => this.#kept.has(path));
+  }
+
+  /** None where the coarse copy is fine enough. */
+  #wanted(viewport) {
+    const longest = Math.max(...this.size);
+    if (viewport.density * longest <= COARSEST) return [];
+    return tilesIn(viewport.seen, levelFor(viewport.density, longest), this.size);
   }
 
   #request(paths) {

@@ -1,5 +1,6 @@
-// The tools besides clicks and boxes. A tool has, for the pointer, `start(point, isOther)`, `to(point)`,
-// `end()` and `drop()`; points are image pixels with fractions, `isOther`: with Shift or the right button.
+// The tools besides clicks and boxes. A tool has, for the pointer, `start(point, isOther, pressure)`, `to(point, pressure)`,
+// `end()` and `drop()`; points are image pixels with fractions, `isOther`: with Shift or the right button;
+// `pressure`: of a pen, 0 to 1, else null.
 // It may have `finish()`, `undo()` and `drop()` for what it has begun, which return whether there was
 // something, `resize(direction)`, `paint(context, viewport)`, in screen pixels, and `close()`.
 // `takesSign`: touch screens choose by the tool ⊖ whether it adds or removes.
@@ -27,8 +28,8 @@ export function toolsOf(editor) {
 /** `isErasing(isOther)`: whether the tool erases. */
 function stroking(strokes, isErasing) {
   return {
-    start: (point, isOther) => strokes.start(point, isErasing(isOther)),
-    to: (point) => strokes.to(point),
+    start: (point, isOther, pressure) => strokes.start(point, isErasing(isOther), pressure),
+    to: (point, pressure) => strokes.to(point, pressure),
     end: () => strokes.end(),
     drop: () => strokes.drop(),
     resize: (direction) => strokes.resize(direction),

@@ -7,10 +7,11 @@ import { slider } from "./panel.js";
 
 const STORE = "dataengine.view";
 const CHANNELS = ["Red", "Green", "Blue"];
-const DEFAULTS = Object.freeze({ ...NEUTRAL, stretch: 0, hasGrid: false, hasMap: true });
+const DEFAULTS = Object.freeze({ ...NEUTRAL, stretch: 0, hasGrid: false, hasMap: true, hasLoupe: false, hasSnap: false, hasPressure: true });
 const STRETCH_MS = 250; // the server is asked once the slider rests
 
-/** @typedef {import("./adjust.js").Adjustment & {stretch: number, hasGrid: boolean, hasMap: boolean}} View
+/** @typedef {import("./adjust.js").Adjustment & {stretch: number, hasGrid: boolean, hasMap: boolean,
+ * hasLoupe: boolean, hasSnap: boolean, hasPressure: boolean}} View
  * stretch: percent of the values that become black, and as many white; 0: as stored */
 
 export class ViewPanel {
@@ -31,7 +32,10 @@ export class ViewPanel {
       channel: () => this.#nextChannel(),
       grid: () => this.#set({ hasGrid: !this.view.hasGrid }, true),
       map: () => this.#set({ hasMap: !this.view.hasMap }, true),
-      resetView: () => this.#set({ ...DEFAULTS }, true),
+      loupe: () => this.#switch("hasLoupe", "Magnifier"),
+      pressure: () => this.#switch("hasPressure", "The pen's pressure"),
+      snap: () => this.#switch("hasSnap", "Snapping to edges"),
+      resetView: () => this.#reset(),
     };
   }
 
@@ -61,6 +65,17 @@ export class ViewPanel {
     if (this.view.stretch !== before.stretch) this.#stretch();
     editor.adjusted.set(this.view);
     if (isShown && editor.panels.open === "adjust") editor.panels.refresh();
+  }
+
+  #switch(name, title) {
+    this.#set({ [name]: !this.view[name] }, true);
+    this.editor.announce(`${title} ${this.view[name] ? "on" : "off"}.`);
+  }
+
+  /** Shows the image as it is; what helps to draw stays. */
+  #reset() {
+    const { hasLoupe, hasSnap, hasPressure } = this.view;
+    this.#set({ ...DEFAULTS, hasLoupe, hasSnap, hasPressure }, true);
   }
 
   #stretch() {
@@ -98,6 +113,7 @@ export class ViewPanel {
       el("p", { class: "muted panel-note" }, "Black and white for this share of the darkest and brightest values, from the stored file's full depth."),
       this.#channels(),
       el("div", { class: "panel-toggles" }, this.#toggle("invert", "Inverted", view.isInverted), this.#toggle("grid", "Grid", view.hasGrid), this.#toggle("map", "Map", view.hasMap)),
+      el("div", { class: "panel-toggles" }, this.#toggle("loupe", "Magnifier", view.hasLoupe), this.#toggle("snap", "Snap to edges", view.hasSnap), this.#toggle("pressure", "Pen pressure", view.hasPressure)),
       el("button", { class: "button", type: "button", "data-action": "resetView", onclick: () => editor.run("resetView") }, "Reset"),
     ];
   }

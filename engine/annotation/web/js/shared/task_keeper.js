@@ -23,6 +23,7 @@ export class TaskKeeper {
     this.isDirty = false;
     this.isWriting = false;
     this.isStopped = false;
+    this.isFinishing = false; // the call that ends the task is under way, or has succeeded
     this.isOffline = false;
     this.lastInput = Date.now();
     this.listeners = new AbortController();
@@ -89,7 +90,7 @@ export class TaskKeeper {
 
   /** Write the draft to the server. `isLeaving`: the page may be gone before the answer. */
   async flush(isLeaving = false) {
-    if (!this.isDirty || this.isStopped || (this.isWriting && !isLeaving)) return;
+    if (!this.isDirty || this.isStopped || this.isFinishing || (this.isWriting && !isLeaving)) return;
     clearTimeout(this.timer);
     this.isDirty = false;
     this.isWriting = true;
@@ -111,7 +112,7 @@ export class TaskKeeper {
   }
 
   async beat() {
-    if (this.isStopped || Date.now() - this.lastInput > AWAY_MS) return;
+    if (this.isStopped || this.isFinishing || Date.now() - this.lastInput > AWAY_MS) return;
     try {
       await api.heartbeat(this.task.id, this.task.lease_id);
       this.setOffline(false);
@@ -122,7 +123,8 @@ export class TaskKeeper {
   }
 
   onProblem(problem) {
-    if (this.isStopped) return;
+    // an answer that comes after the task has ended says that it is not held any more, which is no loss
+    if (this.isStopped || this.isFinishing) return;
     if (problem.error === "draft_outdated") this.on.conflict?.();
     else if (problem.status === 409 || problem.status === 404) this.on.lost?.();
     else if (problem.isTemporary) {
@@ -147,6 +149,17 @@ export class TaskKeeper {
 
   /** Makes the call that ends the task; tries again while the connection fails. */
   async finish(call) {
+    this.isFinishing = true;
+    try {
+      return await this.#repeat(call);
+    } catch (problem) {
+      this.isFinishing = false;
+      if (this.isDirty && !this.isStopped) this.schedule(SAVE_MS);
+      throw problem;
+    }
+  }
+
+  async #repeat(call) {
     for (;;) {
       try {
         const answer = await call();

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.benchmarks import engine_value
 from tests.benchmarks.engine_value import SHORT, main, prepare_images, summarize
@@ -99,7 +100,7 @@ def test_the_picture_shows_each_domain_and_which_models_were_promoted(tmp_path: 
     for number, promoted in enumerate((True, False)):
         arms["loop"][0]["promoted"] = promoted
         draw_curves({"rocks": arms, "aerial_houses": arms}, tmp_path / f"{number}.png")
-        pictures.append(cv2.imread(str(tmp_path / f"{number}.png")))
+        pictures.append(np.asarray(Image.open(tmp_path / f"{number}.png").convert("RGB")))
     star = (pictures[0] != pictures[1]).any(axis=2)
     assert pictures[0].shape == pictures[1].shape
     assert 0 < star.mean() < 0.01

@@ -72,7 +72,7 @@ def judge(
     has shown its precision on people's answers. Stopped in any way, it resumes when the same
     command is repeated (docs/words.md).
     """
-    from flows.review.model_routing import RouteOptions
+    from flows.review.route_options import RouteOptions
 
     about = _about(labels, missing, stage)
     RouteOptions(precision=precision, stage=stage)  # raises before Prefect starts

@@ -86,7 +86,7 @@ def route(
     Masks that people have judged or will judge stay theirs (docs/quality.md). Stopped in any way,
     it resumes when the same command is repeated.
     """
-    from flows.review.model_routing import RouteOptions
+    from flows.review.route_options import RouteOptions
 
     RouteOptions(precision=precision, stage=stage)  # raises before Prefect starts
     with in_workspace(as_json, orchestrated=True, after_stop=RESUMES) as workspace:

@@ -70,7 +70,7 @@ def _describe_verifier(workspace: Workspace, dataset: Dataset, fields: Fields) -
 
 
 def _describe_route(workspace: Workspace, dataset: Dataset, fields: Fields) -> str:
-    from flows.review.model_routing import RouteOptions
+    from flows.review.route_options import RouteOptions
     from storage.catalog import ModelKind
 
     options = RouteOptions(precision=fields["precision"])
@@ -141,7 +141,7 @@ def _asked_of(workspace: Workspace, fields: Fields) -> tuple[str, float]:
     Raises:
         RouteError: the precision is out of range.
     """
-    from flows.review.model_routing import RouteOptions
+    from flows.review.route_options import RouteOptions
 
     options = RouteOptions(precision=fields["precision"])
     return _language_model(workspace), options.precision

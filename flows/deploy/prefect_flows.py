@@ -20,9 +20,9 @@ from flows.encoders.names import PUBLISHED_CLIP
 from flows.loop.advance import advance_dataset, retrain_if_due
 from flows.operations import sweep
 from flows.release.release import NothingToReleaseError, release
-from flows.review.model_routing import RouteOptions
 from flows.review.rescore import rescore_dataset
 from flows.review.review import finish_review, queue_sample, start_review
+from flows.review.route_options import RouteOptions
 from flows.review.verifier_routing import route_dataset
 from flows.review.verifier_training import run_training
 from flows.semantics.refit import refit_if_due

@@ -20,13 +20,13 @@ from flows.review.model_routing import (
     ASK,
     DROP,
     PASS,
-    RouteOptions,
     annotator_of,
     begin_route,
     peoples_run,
     route_summary,
     start_peoples_run,
 )
+from flows.review.route_options import RouteOptions
 from flows.stages.embeddings import make_embeddings
 from flows.workspace import costs
 from flows.workspace.run_lock import named_lock, review_lock, tracked_run

@@ -29,7 +29,7 @@ from engine.verifier.few_shot import (
 )
 from engine.verifier.routing import Route
 from flows.encoders.load import mask_encoder
-from flows.review.model_routing import RouteError
+from flows.review.route_options import RouteError
 from flows.semantics.vectors import make_vectors, read_vectors
 from flows.workspace.endpoint import chat_of
 from flows.workspace.workspace import Workspace

@@ -14,7 +14,8 @@ from flows.review.few_shot_judge import About, FewShotJudge, JudgeError, JudgeOp
 from flows.review.label_judge import LabelJudge
 from flows.review.mask_judge import MaskJudge
 from flows.review.missing_judge import MissingJudge
-from flows.review.model_routing import RUNS, RouteOptions
+from flows.review.model_routing import RUNS
+from flows.review.route_options import RouteOptions
 from flows.semantics.vectors import make_vectors
 from flows.workspace import costs, progress
 from flows.workspace.endpoint import chat_of

@@ -30,10 +30,10 @@ from flows.review.model_routing import (
     DROP,
     PASS,
     RUNS,
-    RouteOptions,
     annotator_of,
     peoples_run,
 )
+from flows.review.route_options import RouteOptions
 from flows.semantics.known_labels import known_labels
 from flows.stages.seen_masks import IMAGES_AT_ONCE
 from flows.workspace import progress

@@ -15,7 +15,8 @@ from engine.semantics.mask_pictures import outlined
 from engine.verifier.few_shot import GOOD_MASK, Question
 from flows.review.few_shot_judge import SIDE, About, FewShotJudge, Known
 from flows.review.judged_masks import images_of_masks
-from flows.review.model_routing import JudgedImage, RouteOptions, route_by
+from flows.review.model_routing import JudgedImage, route_by
+from flows.review.route_options import RouteOptions
 from flows.stages.seen_masks import IMAGES_AT_ONCE
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace, open_workspace

@@ -23,7 +23,13 @@ from engine.core.rle import RLE, iou_matrix
 from engine.verifier.few_shot import ANY_MISSING, Question
 from flows.review.answer_routing import AnswerRouting, Answers, Sorted
 from flows.review.few_shot_judge import About, FewShotJudge, Known
-from flows.review.model_routing import ASK, DROP, PASS, RouteOptions, peoples_run
+from flows.review.model_routing import (
+    ASK,
+    DROP,
+    PASS,
+    peoples_run,
+)
+from flows.review.route_options import RouteOptions
 from flows.stages.seen_masks import IMAGES_AT_ONCE
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace, open_workspace

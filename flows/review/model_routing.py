@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from engine.core.batches import batches
-from engine.core.errors import DataEngineError
-from engine.core.records import Mask, Source, Stage
+from engine.core.records import Mask, Source
 from engine.verifier.routing import Route, Side
 from flows.review.review import finish_review, queue_review
+from flows.review.route_options import RouteError, RouteOptions
 from flows.stages.embeddings import make_embeddings
 from flows.stages.run_context import RunContext, context_without_round
 from flows.stages.seen_masks import IMAGES_AT_ONCE
@@ -45,31 +45,6 @@ RUNS = 10_000
 """Latest unfinished review runs that are searched for a stopped routing."""
 
 PASS, DROP, ASK = 1, -1, 0
-
-
-class RouteError(DataEngineError):
-    """Masks cannot be routed as asked; the message says what to do."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RouteOptions:
-    """What to route.
-
-    Raises:
-        RouteError: the precision is out of range.
-    """
-
-    precision: float
-    """The share of sure accepts that people would accept, at least; and of sure rejects that they
-    would not."""
-    stage: Stage = Stage.FULLY_AUTOMATIC
-
-    def __post_init__(self) -> None:
-        if not 0.5 < self.precision < 1:
-            raise RouteError(
-                f"precision must be above 0.5 and below 1, got {self.precision:g}; "
-                "95 percent is 0.95"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from engine.verifier.learning import TooFewVerdictsError, cross_fitted
 from engine.verifier.model import LearnedVerifier
 from engine.verifier.routing import Route, Side, choose_route
 from flows.review.judged_masks import judged_by_people
-from flows.review.model_routing import JudgedImage, RouteError, RouteOptions, route_by
+from flows.review.model_routing import JudgedImage, route_by
+from flows.review.route_options import RouteError, RouteOptions
 from flows.review.verifier_training import check_verdicts, needed_verifier
 from flows.stages.seen_masks import seen_runs
 from flows.workspace.workspace import Workspace, open_workspace

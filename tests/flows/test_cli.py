@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from flows import cli
 from flows.cli.main import app, main
 from flows.workspace import progress
 from flows.workspace.settings import FILE_NAME, WorkspaceError, load_settings
@@ -58,6 +60,30 @@ def test_every_command_shows_an_example(name: str) -> None:
     assert result.exit_code == 0
     assert "Example" in result.output
     assert f"dataengine {name}" in result.output
+
+
+def early_imports() -> set[str]:
+    """Modules that commands import before they open the workspace, where Prefect's settings are
+    set."""
+    found = set()
+    for path in Path(cli.__path__[0]).glob("*.py"):
+        for command in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(command, ast.FunctionDef):
+                continue
+            names = [node for node in ast.walk(command) if isinstance(node, ast.Name)]
+            opened = [node.lineno for node in names if node.id == "in_workspace"]
+            for node in ast.walk(command):
+                if isinstance(node, ast.ImportFrom) and node.lineno < min(opened, default=0):
+                    found.add(str(node.module))
+    return found
+
+
+def test_no_command_imports_prefect_before_its_settings_are_set() -> None:
+    modules = ", ".join(sorted(early_imports()))
+    assert "flows.review.route_options" in modules
+    code = f"import sys, {modules}; print('prefect' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_flows_start_without_the_packages_that_take_seconds_and_few_of_them_use() -> None:

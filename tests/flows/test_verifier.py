@@ -25,8 +25,8 @@ from flows.release.freeze import needed_files
 from flows.release.release import release
 from flows.release.rules import Options, Rules
 from flows.release.selection import current_verifier_version
-from flows.review.model_routing import RouteError, RouteOptions
 from flows.review.review import finish_review, queue_review, start_review
+from flows.review.route_options import RouteError, RouteOptions
 from flows.review.verifier_routing import route_dataset
 from flows.review.verifier_training import NoVerifierError, run_training
 from flows.workspace.settings import FILE_NAME

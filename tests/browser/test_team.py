@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from engine.annotation.client import Client
 from tests.annotation.site import Site, served
@@ -65,7 +65,7 @@ def test_an_admin_adds_a_person_makes_a_token_and_disables_them(
             page.locator("dialog .button-danger").click()
             page.locator("[data-person=grace] .badge-bad").wait_for()
             assert page.locator("[data-token]").count() == 0
-            assert "Annotator removed" in page.locator("#audit tbody tr").first.inner_text()
+            expect(page.locator("#audit tbody tr").first).to_contain_text("Annotator removed")
             assert token not in page.content()
 
 
@@ -96,4 +96,4 @@ def test_an_admin_changes_a_setting_and_sees_who_did(
     row.locator("button", has_text="As in the file").click()
     row.locator("button", has_text="As in the file").wait_for(state="detached")
     assert row.locator("input").input_value() == "0.2"
-    assert "Setting" in page.locator("#audit tbody tr").first.inner_text()
+    expect(page.locator("#audit tbody tr").first).to_contain_text("Setting")

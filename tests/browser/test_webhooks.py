@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from flows.workspace.workspace import open_workspace
 from tests.annotation.site import make_site, served
@@ -66,5 +66,5 @@ def test_an_admin_adds_a_webhook_sees_it_fail_and_sends_it_again(
         page.locator("[data-webhook] button", has_text="Remove").click()
         page.locator("dialog .button-danger").click()
         page.locator("#webhooks p").wait_for()
-        assert "Webhook removed" in page.locator("#audit tbody tr").first.inner_text()
+        expect(page.locator("#audit tbody tr").first).to_contain_text("Webhook removed")
     assert site.workspace.catalog.webhooks.all() == []

@@ -1,4 +1,4 @@
-"""`dataengine webhooks`: addresses that are told of events."""
+"""`dataengine webhooks`: addresses that receive events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Webhooks: addresses that are told of events, signed (docs/operating.md).",
+    help="Webhooks: addresses that receive signed events (docs/operating.md).",
     epilog=example(
         "dataengine webhooks add https://ci.example.org/hook --event dataengine.round.drained",
         "dataengine webhooks deliveries --json",
@@ -81,9 +81,7 @@ def add(
     if as_json:
         print_json({**made.view.model_dump(), "secret": made.secret})
     else:
-        errors.print(
-            f"webhook {made.view.id} is told of {', '.join(made.view.events)}; its secret:"
-        )
+        errors.print(f"webhook {made.view.id} receives {', '.join(made.view.events)}; its secret:")
         print(made.secret)
 
 

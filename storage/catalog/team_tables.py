@@ -54,7 +54,7 @@ class SettingChangeRow(Base):
 
 
 class WebhookRow(Base):
-    """An address that is told of events. `secret` signs what is sent, so it is stored as it is."""
+    """An address that receives events. `secret` signs what is sent, so it is stored as it is."""
 
     __tablename__ = "webhooks"
 

@@ -21,7 +21,7 @@ KEPT_DAYS = 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Webhook:
-    """An address that is told of events, without its secret. `author`: name of the annotator who
+    """An address that receives events, without its secret. `author`: name of the annotator who
     added it."""
 
     id: int

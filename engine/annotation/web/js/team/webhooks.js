@@ -1,4 +1,4 @@
-// The webhooks of the page Team: addresses that are told of events, and what was sent to them.
+// The webhooks of the page Team: addresses that receive events, and what was sent to them.
 
 import { api } from "../shared/api.js";
 import { ask, byId, el, openDialog, toast } from "../shared/dom.js";
@@ -110,7 +110,7 @@ export class Webhooks {
   }
 
   async remove(one) {
-    if (await ask("Remove this webhook?", `${one.url} is told nothing from now on, and its deliveries are deleted.`, "Remove", { isLoss: true })) await this.change(() => api.webhook(one.id, "remove"));
+    if (await ask("Remove this webhook?", `${one.url} receives nothing from now on, and its deliveries are deleted.`, "Remove", { isLoss: true })) await this.change(() => api.webhook(one.id, "remove"));
   }
 
   async change(call) {

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from engine.sam.drawn_prompts import drawn_prompts
+from engine.sam.prompt_maps import downscaled_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,29 +147,35 @@ def decode_without_masks(
     tokens = torch.cat([tokens.expand(len(sparse), -1, -1), sparse], dim=1)
     image = _add_dense_prompts(encoder, embeddings_ICHW, prompts)
     kind = decoder.iou_token.weight.dtype
-    hidden, image = _two_way(
-        decoder.transformer, image.flatten(2).mT.to(kind), places.to(kind), tokens.to(kind)
-    )
+    hidden, image = _two_way(decoder.transformer, image.to(kind), places.to(kind), tokens.to(kind))
     return Decoded(decoder.iou_prediction_head(hidden[:, 0]), hidden, image, grid, decoder)
 
 
 def _add_dense_prompts(
     encoder: Any, embeddings_ICHW: torch.Tensor, prompts: PromptBatch
 ) -> torch.Tensor:
-    """Return image embeddings plus dense prompt embeddings, (B, C, h, w), or (1, C, h, w) if they
-    are the same for all prompts."""
+    """Return image embeddings plus dense prompt embeddings, (B, L, C), or (1, L, C) if they are the
+    same for all prompts."""
+    grid = (int(embeddings_ICHW.shape[-2]), int(embeddings_ICHW.shape[-1]))
+    image = embeddings_ICHW.flatten(2).mT
     if prompts.mask_logits_B1HW is None:
-        image: torch.Tensor = embeddings_ICHW + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        image = image + encoder.no_mask_embed.weight
         if len(image) > 1:
-            image = image.index_select(0, prompts.image_index_B)
+            image = _of_prompts(image, prompts.image_index_B)
         if prompts.boxes_B4 is None:
             return image
     else:
-        image = embeddings_ICHW.index_select(0, prompts.image_index_B)
-        image = image + encoder.mask_downscaling(prompts.mask_logits_B1HW)
-    grid = (int(image.shape[-2]), int(image.shape[-1]))
+        image = _of_prompts(image, prompts.image_index_B)
+        image = image + downscaled_rows(encoder.mask_downscaling, prompts.mask_logits_B1HW)
     points, labels = prompts.points_BN2, prompts.labels_BN
     return image + drawn_prompts(encoder, points, labels, prompts.boxes_B4, grid)
+
+
+def _of_prompts(image_ILC: torch.Tensor, index_B: torch.Tensor) -> torch.Tensor:
+    """Return each prompt's image, (B, L, C). An embedding's gradients are added row by row, an
+    index's element by element."""
+    found: torch.Tensor = F.embedding(index_B, image_ILC.flatten(1))
+    return found.reshape(-1, *image_ILC.shape[1:])
 
 
 def _two_way(
@@ -213,7 +220,7 @@ def _tokens_attend_to_image(
     the image. The keys' bias is the same for every position and cancels in the softmax.
     """
     query_BHTD = _split_heads(attention.q_proj(query_BTC), attention)
-    scores = _batched_product(_project_back(query_BHTD, attention.k_proj), placed_BLC.mT)
+    scores = _scores(_project_back(query_BHTD, attention.k_proj), placed_BLC)
     seen_BNC = _batched_product(scores.softmax(dim=-1), image_BLC)
     batch, heads, tokens, _ = query_BHTD.shape
     seen = seen_BNC.reshape(batch, heads, tokens, -1)
@@ -236,7 +243,7 @@ def _image_attends_to_tokens(
     key_BHTD = _split_heads(attention.k_proj(key_BTC), attention)
     batch, heads, tokens, width = key_BHTD.shape
     constant = key_BHTD @ attention.q_proj.bias.reshape(heads, width, 1)  # (B, H, T, 1)
-    scores = _batched_product(_project_back(key_BHTD, attention.q_proj), placed_BLC.mT)
+    scores = _scores(_project_back(key_BHTD, attention.q_proj), placed_BLC)
     scores = scores.reshape(batch, heads, tokens, -1) + constant * width**-0.5
     weights_BNL = scores.softmax(dim=2).flatten(1, 2)
     value_BHTD = _split_heads(attention.v_proj(value_BTC), attention)
@@ -258,6 +265,31 @@ def _project_back(x_BHTD: torch.Tensor, layer: Any) -> torch.Tensor:
     heads, width = x_BHTD.shape[1], x_BHTD.shape[3]
     weight_HDC = layer.weight.reshape(heads, width, -1) * width**-0.5
     return torch.matmul(x_BHTD, weight_HDC).flatten(1, 2)
+
+
+class _RowProduct(torch.autograd.Function):
+    """`left @ right.mT`, whose gradient of `right` is stored in rows as `right` is. Autograd's own
+    is a transposed view, which is slow to add to the image's other gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, left_BNC: torch.Tensor, right_BLC: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(left_BNC, right_BLC)
+        return left_BNC @ right_BLC.mT
+
+    @staticmethod
+    def backward(ctx: Any, grad_BNL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        left_BNC, right_BLC = ctx.saved_tensors
+        return grad_BNL @ right_BLC, grad_BNL.mT @ left_BNC
+
+
+def _scores(left_BNC: torch.Tensor, image_BLC: torch.Tensor) -> torch.Tensor:
+    """Return the products of vectors and image features, (B, N, L)."""
+    if torch.is_grad_enabled() and len(image_BLC) == len(left_BNC):
+        product: torch.Tensor = _RowProduct.apply(  # type: ignore[no-untyped-call]
+            left_BNC, image_BLC
+        )
+        return product
+    return _batched_product(left_BNC, image_BLC.mT)
 
 
 def _batched_product(left_BNK: torch.Tensor, right_BKM: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from engine.sam.modeling import LayerNorm2d, PromptEncoder
+from engine.sam.prompt_maps import downscaled_rows
 
 DRAWING = "prompt_encoder.drawing."
 """Prefix of these weights in a model's state dict."""
@@ -59,7 +60,8 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
         if boxes is not None or masks is not None:
             coords, labels = (None, None) if points is None else points
             boxes = None if boxes is None else boxes.reshape(-1, 4)  # SamPredictor's are (1, 1, 4)
-            dense = dense + self.draw(coords, labels, boxes, self.image_embedding_size)
+            drawn = self.draw(coords, labels, boxes, self.image_embedding_size)
+            dense = dense + drawn.mT.reshape(len(drawn), -1, *self.image_embedding_size)
         return sparse, dense
 
     def draw(
@@ -69,7 +71,7 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
         boxes_B4: torch.Tensor | None,
         grid: tuple[int, int],
     ) -> torch.Tensor:
-        """Encode prompts as maps, float32 (B, C, h, w), to be added to the image's embedding.
+        """Encode prompts as maps, float32 (B, h x w, C), to be added to the image's embedding.
 
         Args:
             points_BN2: (x, y) in pixels of the padded model input; or None.
@@ -79,7 +81,8 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
         """
         given = boxes_B4 if boxes_B4 is not None else points_BN2
         if given is None:  # a mask alone
-            return torch.zeros((1, self.embed_dim, *grid), device=self.no_mask_embed.weight.device)
+            device = self.no_mask_embed.weight.device
+            return torch.zeros((1, grid[0] * grid[1], self.embed_dim), device=device)
         height, width = 4 * grid[0], 4 * grid[1]
         scale = max(height, width) / max(self.input_image_size)
         with torch.autocast(given.device.type, enabled=False):
@@ -91,8 +94,7 @@ class DrawnPromptEncoder(PromptEncoder):  # type: ignore[misc]
                 centers = (points_BN2.float() + 0.5) * scale
                 for index, label in ((2, 1), (3, 0)):
                     maps[:, index] = _click_map(centers, labels_BN == label, height, width)
-        drawn: torch.Tensor = self.drawing(maps)
-        return drawn
+        return downscaled_rows(self.drawing, maps)
 
 
 def _box_maps(boxes_B4: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

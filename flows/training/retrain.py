@@ -33,7 +33,6 @@ from storage.catalog import (
     CatalogError,
     Dataset,
     Model,
-    NotFoundError,
     Run,
     RunKind,
     StaleStateError,
@@ -94,29 +93,26 @@ def _train_and_compare(
     workspace: Workspace, dataset: Dataset, version: str, newest_run: str | None
 ) -> RetrainResult:
     run_id = retrain_run_id(dataset.id, version)
-    known = {model.version: model for model in workspace.catalog.models.all()}
-    if version in known:
-        with contextlib.suppress(NotFoundError):  # another dataset's, or imported
-            workspace = workspace.as_started(workspace.catalog.runs.get(run_id))
-        return _compare(workspace, dataset, run_id, known[version])
-    check_name("model", version)
-    parent = workspace.current_model()
+    is_known = version in {model.version for model in workspace.catalog.models.all()}
+    if not is_known:
+        check_name("model", version)
     run = workspace.catalog.runs.start(
         run_id,
         RunKind.RETRAIN,
         dataset_id=dataset.id,
-        model=parent.version,
+        model=workspace.current_model().version,
         config={"settings": workspace.settings.shaping()},
         code_version=code_version(),
     )
     workspace = workspace.as_started(run)
-    parent = workspace.catalog.models.get(str(run.model))
     with tracked_run(workspace, run_id):
-        with exclusive_run(workspace, run_id) as is_to_train:
-            if is_to_train:
-                log.info("training begins", extra={"run_id": run_id, "model": version})
-                with costs.spending(workspace, run_id):
-                    _train(workspace, dataset, version, parent, run, newest_run)
+        if not is_known:
+            parent = workspace.catalog.models.get(str(run.model))
+            with exclusive_run(workspace, run_id) as is_to_train:
+                if is_to_train:
+                    log.info("training begins", extra={"run_id": run_id, "model": version})
+                    with costs.spending(workspace, run_id):
+                        _train(workspace, dataset, version, parent, run, newest_run)
         return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
 
 

@@ -58,9 +58,11 @@ class Killed(BaseException):
 
 
 class Killer:
-    """Counts writes to store and catalog, and ends the process after a number of them."""
+    """Counts writes to store and catalog, and ends the process after a number of them: killed, it
+    writes no more; stopped (Ctrl-C), it writes that it was stopped."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, *, is_stopped: bool) -> None:
+        self.is_stopped = is_stopped
         self.left: float = float("inf")
         for owner, names in ((LocalStore, ("put", "put_file", "delete")), (Session, ("commit",))):
             for name in names:
@@ -75,6 +77,7 @@ class Killer:
             written = write(*given, **more)
             self.left -= 1
             if self.left <= 0:
+                self.left = float("inf") if self.is_stopped else 0
                 raise Killed
             return written
 
@@ -275,12 +278,14 @@ FLOWS = {
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("name", FLOWS)
-def test_killed_after_any_write_a_flow_ends_well_when_given_again(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize(
+    ("name", "is_stopped"), [*((name, False) for name in FLOWS), ("retrain", True)]
+)
+def test_ended_after_any_write_a_flow_ends_well_when_given_again(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_stopped: bool
 ) -> None:
     run, check, least = FLOWS[name]
-    killer = Killer(monkeypatch)
+    killer = Killer(monkeypatch, is_stopped=is_stopped)
     for writes in count(1):
         workspace = _copied(template, tmp_path / str(writes))
         killer.left = writes

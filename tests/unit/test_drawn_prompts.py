@@ -13,6 +13,7 @@ from engine.core.records import Prompt
 from engine.sam import Segmenter, Thresholds
 from engine.sam.build import build_sam
 from engine.sam.drawn_prompts import FAR, DrawnPromptEncoder, _box_maps, _click_map
+from engine.sam.prompt_maps import downscaled_rows
 
 torch.set_num_threads(1)
 GRID = (48, 48)
@@ -59,15 +60,22 @@ def test_a_lone_click_has_the_same_dense_embedding_everywhere() -> None:
     assert not torch.allclose(boxed[0], boxed[1], atol=1e-3)
 
 
+def test_prompt_maps_become_the_same_rows_as_by_convolutions() -> None:
+    layers = encoder_that_draws().drawing
+    maps = torch.randn(3, 4, 4 * 6, 4 * 5, generator=torch.Generator().manual_seed(0))
+    rows = downscaled_rows(layers, maps)
+    assert torch.allclose(rows, layers(maps).flatten(2).mT, atol=1e-5)
+
+
 def test_the_drawing_scales_with_the_grid() -> None:
     encoder = encoder_that_draws()
     box = torch.tensor([[96.0, 96.0, 288.0, 288.0]])
     coarse = encoder.draw(None, None, box, (24, 24))
     fine = encoder.draw(None, None, box, GRID)
-    assert coarse.shape[-2:] == (24, 24)
-    assert torch.allclose(coarse[..., 2, 2], fine[..., 4, 4], atol=1e-5)  # well outside
-    assert torch.allclose(coarse[..., 12, 12], fine[..., 24, 24], atol=0.5)
-    assert not torch.allclose(coarse[..., 12, 12], coarse[..., 2, 2], atol=0.5)
+    coarse, fine = coarse.reshape(1, 24, 24, -1), fine.reshape(1, *GRID, -1)
+    assert torch.allclose(coarse[:, 2, 2], fine[:, 4, 4], atol=1e-5)  # well outside
+    assert torch.allclose(coarse[:, 12, 12], fine[:, 24, 24], atol=0.5)
+    assert not torch.allclose(coarse[:, 12, 12], coarse[:, 2, 2], atol=0.5)
 
 
 @pytest.mark.parametrize("size", [(384, 384), (200, 384)])

@@ -7,10 +7,12 @@ round of stage 1 by simulated annotators on images of one choice, then one retra
 promoted or not, are scored with one click on images that no workspace has. Random choice is run
 with a half, one and two times `--images`; `ratio` is the masks of a choice divided by those
 that random choice needs for the same score, interpolated between its arms. It is null if the score
-lies outside of theirs.
+lies outside of theirs; if it is above all of theirs, the ratio is below `ratio_below`, the masks
+divided by those of the largest random arm.
 
-The last line of `--json` is one JSON object: `choice_masks_ratio`, by choice, `choice_gain`, the
-paired gain in one click over random choice of as many images, with its 95 % interval, and `arms`.
+The last line of `--json` is one JSON object: `choice_masks_ratio` and `choice_masks_ratio_below`,
+by choice, `choice_gain`, the paired gain in one click over random choice of as many images, with
+its 95 % interval, and `arms`.
 """
 
 from __future__ import annotations
@@ -154,11 +156,13 @@ def summarize(images: int, results: dict[str, dict[str, Any]]) -> dict[str, Any]
         if arm.choice == RANDOM
     ]
     beside = scored[Arm(RANDOM, images).name]
-    ratios, gains = {}, {}
+    best, most = max(score for score, _ in curve), max(masks for _, masks in curve)
+    ratios, below, gains = {}, {}, {}
     for choice in CHOICES:
         name = Arm(choice, images).name
         needed = masks_needed(means[name], curve)
         ratios[choice] = results[name]["masks"] / needed if needed else None
+        below[choice] = results[name]["masks"] / most if means[name] > best else None
         gain = paired_gain(beside, scored[name], [METRIC])
         gains[choice] = [gain.mean, gain.low, gain.high]
     rows = {
@@ -169,7 +173,12 @@ def summarize(images: int, results: dict[str, dict[str, Any]]) -> dict[str, Any]
         }
         for name, result in results.items()
     }
-    return {"choice_masks_ratio": ratios, "choice_gain": gains, "arms": rows}
+    return {
+        "choice_masks_ratio": ratios,
+        "choice_masks_ratio_below": below,
+        "choice_gain": gains,
+        "arms": rows,
+    }
 
 
 def _print(summary: dict[str, Any], console: Console) -> None:

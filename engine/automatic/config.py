@@ -167,11 +167,24 @@ PRESETS = {
     "reference": replace(_AS_PUBLISHED, max_area=1.0, as_library=True),
     "sa1b": replace(_AS_PUBLISHED, crop_layers=2, crop_points_divisor=2, min_region=100),
     "fast": GeneratorConfig(half=True),
+    "proposals": replace(
+        _AS_PUBLISHED,
+        points_per_side=64,
+        crop_layers=None,
+        crop_points_divisor=2,
+        min_predicted_iou=0.0,
+        min_stability=0.0,
+        max_box_iou=0.9,
+        max_crop_box_iou=0.9,
+        half=True,
+    ),
 }
 """`default`: a grid over the image, and over 2 x 2 crops for a model with a small input; similar
 candidates are averaged; duplicates, fragments, specks and masks of the whole image are removed.
 `reference`: the defaults of segment_anything's generator. `sa1b`: the settings of SA-1B (SAM paper,
-appendix B). `fast`: `default` in bfloat16. All take score thresholds from the model's card."""
+appendix B). `fast`: `default` in bfloat16. These take score thresholds from the model's card.
+`proposals`: hundreds of masks an image for AR@1000, as the paper's object proposals (D.3): a dense
+grid, no score thresholds, NMS at .9; a model with a small input sees 2 x 2 crops too."""
 
 
 def preset(name: str, **changes: Any) -> GeneratorConfig:

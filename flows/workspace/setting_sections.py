@@ -43,7 +43,7 @@ class GeneratorSettings(Section):
     `engine.automatic.GeneratorConfig`; score thresholds that are not set come from the model's
     card."""
 
-    preset: Literal["default", "reference", "sa1b", "fast"] = "default"
+    preset: Literal["default", "reference", "sa1b", "fast", "proposals"] = "default"
     points_per_side: int | None = Field(default=None, ge=1)
     points_per_batch: int | None = Field(default=None, ge=1)
     min_predicted_iou: float | None = Field(default=None, ge=0, le=1)

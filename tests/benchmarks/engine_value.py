@@ -73,8 +73,12 @@ COCO", section 4.3)."""
 
 SEED = 20261126
 DATASET = "images"
+MAX_OBJECTS = 100
+"""Objects of an image that are annotated, the largest first. If annotators leave the small ones
+out, a retrain gains less (docs/LOG.md, 2026-11-28)."""
+
 MASKS_PER_IMAGE = 12
-"""Masks of an image that are annotated, and on which clicks and boxes are scored."""
+"""Masks of an image on which clicks and boxes are scored."""
 
 POINTS_PER_SIDE = 24
 """Of the automatic masks that are scored."""
@@ -185,7 +189,7 @@ class Arm:
         if not (root / FILE_NAME).exists():
             trainings = size.rounds if name == "manual" else 1
             steps = f"steps = {size.steps * trainings}\n" if size.steps else ""
-            text = TOML.format(good_iou=GOOD_IOU, masks=MASKS_PER_IMAGE)
+            text = TOML.format(good_iou=GOOD_IOU, masks=MAX_OBJECTS)
             (root / FILE_NAME).write_text(text + steps)
         workspace = open_workspace(str(root))
         workspace.prepare()
@@ -274,8 +278,8 @@ class Arm:
 
 
 def largest(rles: Sequence[RLE]) -> list[RLE]:
-    """Return an image's largest masks, MASKS_PER_IMAGE at most, as annotators take them."""
-    return sorted(rles, key=lambda rle: -area(rle))[:MASKS_PER_IMAGE]
+    """Return an image's largest masks, MAX_OBJECTS at most, as annotators take them."""
+    return sorted(rles, key=lambda rle: -area(rle))[:MAX_OBJECTS]
 
 
 def score(segmenter: Segmenter, images: Sequence[EvaluationImage]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from engine.annotation.browse_columns import (
     score_bins,
 )
 from engine.annotation.browse_names import MaskNamer, SuggestionFeed, SuggestionsOf
+from engine.annotation.browse_releases import ReleasedMasks
 from engine.annotation.browse_schemas import (
     Count,
     Figures,
@@ -44,7 +45,7 @@ from engine.core.records import Stage
 from storage.catalog import Catalog, Image, NotFoundError
 from storage.mask_index import WORDS, read_index
 from storage.masks import MaskTable, MaskVersionNotFoundError
-from storage.objects import StorageError, StorageUnavailableError
+from storage.objects import ObjectStore, StorageError, StorageUnavailableError
 
 VERSIONS = 2
 """Of datasets, kept in memory; each has about 100 bytes a mask."""
@@ -71,11 +72,13 @@ class Browse:
         self,
         catalog: Catalog,
         masks: MaskTable,
+        objects: ObjectStore,
         suggestions_of: SuggestionsOf = lambda dataset_id, key: None,
         find: FindMasks = lambda dataset_id, words, like, count: (),
         selected_by: SelectedBy = lambda dataset_id, run: Selected(),
     ) -> None:
         self._search, self._selections = Search(find), Selections(selected_by)
+        self.releases = ReleasedMasks(catalog, objects)
         self._catalog, self._masks, self._suggestions_of = catalog, masks, suggestions_of
         self._lock = threading.Lock()
         self._kept: LRUCache[tuple[int, int | None], _Dataset] = LRUCache(VERSIONS)
@@ -227,6 +230,7 @@ class Browse:
             columns,
             found=self._search.run(dataset_id, columns.index, asked),
             selected=self._selections.run(dataset_id, columns.index, columns.images.ids_I, asked),
+            released_N=self.releases.run(dataset_id, columns.index, asked),
         )
 
     def _read(self, dataset_id: int, version: int | None, given: int | None) -> _Dataset:

@@ -114,6 +114,7 @@ class Columns:
         names: labels and suggestions.
         found: what was searched for; None: no search.
         selected: by the run of a program that is asked for; None: none is.
+        released_N: bool, in the release that is asked for; None: none is.
     """
 
     index: MaskIndex
@@ -124,6 +125,7 @@ class Columns:
     names: MaskNames
     found: FoundMasks | None = None
     selected: SelectedPlaces | None = None
+    released_N: np.ndarray | None = None
 
     def number(self, name: str) -> np.ndarray:
         """A column of numbers, (N,); NaN where unknown."""
@@ -183,6 +185,8 @@ class Passing:
             self._in_range(name, columns.number(name))
         if columns.found is not None:
             self._refused["found"] = np.isnan(columns.found.rank_N)
+        if columns.released_N is not None:
+            self._refused["release"] = ~columns.released_N
         self.has_filter = bool(self._refused) or filters.superseded == "only"
         self._which("superseded", columns.index.is_superseded_N)
         if columns.selected is not None:

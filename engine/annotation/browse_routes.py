@@ -57,6 +57,7 @@ def datasets(visitor: Someone, service: Service) -> list[BrowsedDataset]:
             name=one.name,
             images=service.catalog.images.count(one.id),
             programs=_programs(service, one.id),
+            releases=service.browse.releases.names(one.id),
         )
         for one in found
     ]

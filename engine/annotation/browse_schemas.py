@@ -49,12 +49,14 @@ class Filters(Schema):
     `none of these` or `unlabelled`; `probability` is the suggestion's. `words`: a category, or with
     vectors of a CLIP any text, that masks fit; `like`: id of a mask that they are like. What is
     searched for is in the order of the search. `program`: id, tag or program of a run, whose
-    objects are shown, or all masks of the images that it selected."""
+    objects are shown, or all masks of the images that it selected. `release`: name of a finished
+    release, whose masks are shown as they are now."""
 
     dataset: Id
     words: Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)] | None = None
     like: Id | None = None
     program: Id | None = None
+    release: Id | None = None
     version: Version | None = None
     stage: list[Stage] = Field([], max_length=MAX_VALUES)
     round: list[RoundNumber] = Field([], max_length=MAX_VALUES)
@@ -101,11 +103,12 @@ class PageOf(Filters):
 
 class BrowsedDataset(Schema):
     """A dataset that the visitor sees. `programs`: tags, or else programs or ids, of the latest
-    finished runs of programs."""
+    finished runs of programs. `releases`: finished ones, the newest first."""
 
     name: str
     images: int
     programs: list[str]
+    releases: list[str]
 
 
 class MaskCard(Schema):

@@ -109,7 +109,7 @@ class AnnotationService:
             catalog, queue, objects, masks, self.views, self.gold, self.labels, on_drained
         )
         self.threads = Threads(catalog, queue)
-        self.browse = Browse(catalog, masks, suggestions_of, find, selected_by)
+        self.browse = Browse(catalog, masks, objects, suggestions_of, find, selected_by)
         self.histories = MaskHistories(catalog, masks, objects)
         self.commands = BrowseCommands(catalog, queue, self.browse, self.submissions)
         self.finished = FinishedWork(catalog, queue, objects, masks, lease_seconds)

@@ -278,7 +278,7 @@ def test_a_pinned_version_stays_as_it_is_while_masks_are_added(
     packed = get(rita, "masks", limit=200)
     assert packed["version"] > page["version"]
     assert sorted(named(packed)) == sorted(named(page))
-    fresh = browse.Browse(workspace.catalog, workspace.masks)
+    fresh = browse.Browse(workspace.catalog, workspace.masks, workspace.objects)
     asked = PageOf.model_validate({"dataset": "d", "limit": 200})
     again = fresh.masks(site.dataset_id, asked)
     assert sorted(mask.mask_id for mask in again.masks) == sorted(named(page))

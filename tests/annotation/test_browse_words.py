@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from engine.annotation.errors import RefusedError
+from engine.core.records import Source, Stage
+from flows.release.release import release
 from storage import layout
 from storage.catalog import RunKind
 from storage.shard_rows import ShardRows
@@ -76,3 +78,22 @@ def test_browse_shows_what_a_program_selected_and_the_captions_of_an_image(tmp_p
         said = {mask.mask_id: [c.caption for c in mask.captions] for mask in opened.masks}
         assert said[one] == ["a dog"]
         assert sum(map(len, said.values())) == 1
+
+
+def test_browse_shows_the_masks_of_a_release_among_later_ones(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "ws", images=2)
+    site.review()
+    released = {mask.mask_id for mask in site.workspace.masks.masks(dataset="d")}
+    release.fn(str(site.workspace.settings.root), "d", "d-1")
+    later = site.mask_rows(0, "later", Source.ANNOTATOR, Stage.ASSISTED_MANUAL)
+    site.workspace.masks.commit(later, run_id="later", shard=0)
+    with served(site.workspace) as url, site.client(url, "rita", "reviewer") as rita:
+        [dataset] = rita.browse.datasets()
+        assert dataset.releases == ["d-1"]
+        found = rita.browse.masks("d", release="d-1")
+        assert {mask.mask_id for mask in found.masks} == released
+        assert rita.browse.figures("d").total == len(released) + len(later)
+        assert rita.browse.figures("d", release="d-1").total == len(released)
+        assert rita.browse.images("d", release="d-1").total == 2
+        with pytest.raises(RefusedError, match=r"no finished release 'd-2'; its releases: d-1"):
+            rita.browse.masks("d", release="d-2")

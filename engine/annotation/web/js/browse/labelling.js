@@ -3,6 +3,7 @@
 import { Categories, dot, NONE_NAME as NONE } from "../shared/categories.js";
 import { byId, el } from "../shared/dom.js";
 import { percent } from "../shared/format.js";
+import { t } from "../shared/strings.js";
 
 const UNLABELLED = "unlabelled";
 const CONFIRM_KEY = ".";
@@ -48,12 +49,12 @@ export class Labelling {
   /** The controls for the bar of commands. */
   controls() {
     const keys = new Map([...this.categories.keys].map(([key, id]) => [id, key]));
-    const options = this.categories.search("").map(({ id, name }) => el("option", { value: name }, keys.has(id) ? `key ${keys.get(id)}` : ""));
+    const options = this.categories.search("").map(({ id, name }) => el("option", { value: name }, keys.has(id) ? t("key {key}", { key: keys.get(id) }) : ""));
     const input = el("input", {
       id: "category",
       list: "categories",
-      placeholder: "Category",
-      "aria-label": "Category",
+      placeholder: t("Category"),
+      "aria-label": t("Category"),
       autocomplete: "off",
       onkeydown: (event) => event.key === "Enter" && this.labelFrom(event.target),
     });
@@ -62,11 +63,11 @@ export class Labelling {
       { class: "labelling" },
       el("datalist", { id: "categories" }, options),
       input,
-      el("button", { class: "button button-primary", type: "button", "data-command": "label", onclick: () => this.labelFrom(input) }, "Label"),
+      el("button", { class: "button button-primary", type: "button", "data-command": "label", onclick: () => this.labelFrom(input) }, t("Label")),
       el(
         "button",
-        { class: "button", type: "button", "data-command": "confirm", title: `Each mask gets the category suggested for it (key ${CONFIRM_KEY})`, onclick: () => this.label(null) },
-        "Confirm suggestions ",
+        { class: "button", type: "button", "data-command": "confirm", title: t("Each mask gets the category suggested for it (key {key})", { key: CONFIRM_KEY }), onclick: () => this.label(null) },
+        `${t("Confirm suggestions")} `,
         el("kbd", {}, CONFIRM_KEY),
       ),
     );
@@ -75,7 +76,7 @@ export class Labelling {
   labelFrom(input) {
     const wanted = input.value.trim().toLowerCase();
     const found = [...this.byName.keys(), NONE].find((name) => name.toLowerCase() === wanted);
-    input.setCustomValidity(found ? "" : "No category has this name");
+    input.setCustomValidity(found ? "" : t("No category has this name"));
     if (!input.reportValidity()) return;
     this.label(found);
   }
@@ -87,6 +88,6 @@ export class Labelling {
     const name = isSuggestion ? suggested : label;
     if (name === UNLABELLED) return null;
     const text = isSuggestion && probability !== null ? `${name}? ${percent(probability)}` : name;
-    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? `Suggested: ${name}` : `Label: ${name}` }, dot(this.byName.get(name)?.color), text);
+    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? t("Suggested: {name}", { name }) : t("Label: {name}", { name }) }, dot(this.byName.get(name)?.color), text);
   }
 }

@@ -8,7 +8,7 @@ import { mountHeader } from "../shared/header.js";
 import { plural, t } from "../shared/strings.js";
 import { Detail } from "./detail.js";
 import { FilterPanel } from "./filters.js";
-import { Labelling } from "./labelling.js";
+import { Labelling, shownLabel } from "./labelling.js";
 import { drawCards } from "./pictures.js";
 import { View } from "./view.js";
 import { VirtualGrid } from "./virtual_grid.js";
@@ -24,6 +24,7 @@ const SORTS = {
   probability: t("Probability of the suggestion"),
 };
 const SHOWS = { masks: t("Masks"), images: t("Images"), finished: t("My work") };
+const SOURCES = { annotator: t("annotator"), prefill: t("prefill"), automatic: t("automatic"), imported: t("imported") };
 
 class BrowsePage {
   constructor(me) {
@@ -219,7 +220,7 @@ class BrowsePage {
       },
       onchange: (event) => this.choose(item, event.target.checked),
     });
-    const text = item.mask_id ? [item.annotator ?? item.source, score(item.score ?? item.predicted_iou)] : [image.file_name, plural(item.masks, "{n} mask", "{n} masks")];
+    const text = item.mask_id ? [item.annotator ?? SOURCES[item.source], score(item.score ?? item.predicted_iou)] : [image.file_name, plural(item.masks, "{n} mask", "{n} masks")];
     const card = el(
       "div",
       {
@@ -295,7 +296,7 @@ class BrowsePage {
     const selected = isOfImages ? plural(number, "{n} image selected", "{n} images selected") : plural(number, "{n} mask selected", "{n} masks selected");
     const button = (style, command, title, text) =>
       el("button", { class: `button ${style}`, type: "button", "data-command": command, title, onclick: () => this.run(command) }, text);
-    byId("commands").replaceChildren(
+    const shown = [
       el("strong", {}, selected),
       el("button", { class: "button button-quiet", type: "button", onclick: () => (this.chosen.clear(), this.showChosen()) }, t("Clear")),
       el("span", { class: "spacer" }),
@@ -304,7 +305,8 @@ class BrowsePage {
       this.view.show === "masks" && number === 1 && button("", "like", t("Masks that look alike, the most similar first"), t("Find similar")),
       button("", "annotate", t("Annotators correct the masks and add missing ones"), isOfImages ? t("Send to annotators") : t("Send their images to annotators")),
       button("button-danger", "reject", t("Releases and trainings leave them out"), isOfImages ? t("Delete their masks") : t("Delete")),
-    );
+    ];
+    byId("commands").replaceChildren(...shown.filter(Boolean));
   }
 
   /** Labels the chosen masks with a category; null: each as suggested. */
@@ -386,15 +388,15 @@ function told(command, { tasks, chosen, left_out: left }) {
     annotate: plural(tasks, "{n} image waits for annotators.", "{n} images wait for annotators."),
     reject: plural(chosen, "{n} mask deleted.", "{n} masks deleted."),
   }[command];
-  return left ? `${first} ${t("{number} left out: superseded, rejected, or waiting already.", { number: count(left) })}` : first;
+  return left ? `${first} ${t("{n} left out: superseded, rejected, or waiting already.", { n: count(left) })}` : first;
 }
 
 function toldLabelled(category, labelled, left) {
   const first =
     category === null
       ? plural(labelled, "{n} mask labelled as suggested.", "{n} masks labelled as suggested.")
-      : plural(labelled, "{n} mask labelled “{category}”.", "{n} masks labelled “{category}”.", { category });
-  return left ? `${first} ${t("{number} left out: superseded, rejected, or without a suggestion.", { number: count(left) })}` : first;
+      : plural(labelled, "{n} mask labelled “{category}”.", "{n} masks labelled “{category}”.", { category: shownLabel(category) });
+  return left ? `${first} ${t("{n} left out: superseded, rejected, or without a suggestion.", { n: count(left) })}` : first;
 }
 
 async function start() {

@@ -8,6 +8,7 @@ import { el } from "../shared/dom.js";
 import { count, dateTime, decimal, score, words } from "../shared/format.js";
 import { Mask } from "../shared/rle.js";
 import { plural, t } from "../shared/strings.js";
+import { shownLabel } from "./labelling.js";
 
 const COLOURS = ["#4fd195", "#f078be", "#b282ff", "#d64664", "#6ee1dc", "#96d73c", "#ffb347", "#5896ff"];
 const VERDICTS = { accept: ["badge-good", t("accepted")], reject: ["badge-bad", t("rejected")], fix: ["badge-accent", t("fixed")] };
@@ -194,9 +195,9 @@ function madeBy({ source, annotator: name }) {
 function factsOf(mask) {
   return [
     words(mask.stage),
-    mask.round > 0 && t("round {number}", { number: mask.round }),
+    mask.round > 0 && t("round {round}", { round: mask.round }),
     mask.model,
-    `${count(mask.area)} px`,
+    t("{n} px", { n: count(mask.area) }),
     mask.predicted_iou !== null && t("predicted IoU {score}", { score: score(mask.predicted_iou) }),
     mask.stability_score !== null && t("stability {score}", { score: score(mask.stability_score) }),
   ]
@@ -210,15 +211,15 @@ function described({ caption, model }) {
 
 /** The mask's history as lines of text, in order of time. */
 function historyOf(mask, nameOf) {
-  const effort = [mask.clicks && plural(mask.clicks, "{n} click", "{n} clicks"), mask.seconds && `${decimal(mask.seconds)} s`];
+  const effort = [mask.clicks && plural(mask.clicks, "{n} click", "{n} clicks"), mask.seconds && t("{n} s", { n: decimal(mask.seconds) })];
   const point = mask.point_xy && !mask.steps.length && t("prompt point ({place})", { place: mask.point_xy.map((one) => Math.round(one)).join(", ") });
   const made = t("Made {time}", { time: dateTime(mask.created_at) });
   const lines = [[made, ...effort, point, t("run {id}", { id: mask.run_id })].filter(Boolean).join(" · ")];
   if (mask.supersedes) lines.push(t("Supersedes {mask}", { mask: nameOf(mask.supersedes) }));
   for (const { verdict, annotator, created_at: at, seconds, reason } of mask.verdicts)
-    lines.push([judged(verdict, annotator || t("somebody"), dateTime(at)), seconds > 0 && `${decimal(seconds)} s`, reasonText(reason)].filter(Boolean).join(" · "));
+    lines.push([judged(verdict, annotator || t("somebody"), dateTime(at)), seconds > 0 && t("{n} s", { n: decimal(seconds) }), reasonText(reason)].filter(Boolean).join(" · "));
   for (const { name, annotator, model, created_at: at } of mask.labels)
-    lines.push(t("Labelled {category} by {name}, {time}", { category: name, name: annotator ?? model ?? t("an import"), time: dateTime(at) }));
+    lines.push(t("Labelled {category} by {name}, {time}", { category: shownLabel(name), name: annotator ?? model ?? t("an import"), time: dateTime(at) }));
   for (const one of mask.captions) lines.push(described(one));
   for (const id of mask.superseded_by) lines.push(t("Superseded by {mask}", { mask: nameOf(id) }));
   return lines;
@@ -233,7 +234,7 @@ function judged(verdict, name, time) {
 function steps(mask) {
   if (!mask.steps.length) return null;
   const text = ({ kind, at, x, y, label }) => {
-    const step = `${decimal(at)} s: ${words(kind).toLowerCase()}`;
+    const step = `${t("{n} s", { n: decimal(at) })}: ${words(kind).toLowerCase()}`;
     if (x === null) return step;
     const place = `${Math.round(x)}, ${Math.round(y)}`;
     return label === 0 ? t("{step} at ({place}), background", { step, place }) : t("{step} at ({place})", { step, place });

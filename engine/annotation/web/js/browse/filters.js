@@ -2,7 +2,8 @@
 
 import { byId, el, svg } from "../shared/dom.js";
 import { count, words } from "../shared/format.js";
-import { plural, t } from "../shared/strings.js";
+import { t } from "../shared/strings.js";
+import { shownLabel } from "./labelling.js";
 
 const WORDS = ["stage", "round", "source", "annotator", "model", "verdict", "label", "suggested"];
 const NUMBERS = [
@@ -130,7 +131,7 @@ export class FilterPanel {
     for (const [at, end] of ends.entries()) part.inputs[at].value = fromParam(field, end);
     part.picture.parentElement.hidden = Boolean(field.isRare) && !histogram.masks.some(Boolean) && ends.every((end) => end === null);
     part.reset.disabled = ends.every((end) => end === null);
-    part.unknown.textContent = histogram.unknown ? plural(histogram.unknown, "{n} without it", "{n} without it") : "";
+    part.unknown.textContent = histogram.unknown ? t("{n} without it", { n: count(histogram.unknown) }) : "";
     part.picture.replaceChildren(this.histogram(field, histogram, ends));
   }
 
@@ -203,7 +204,8 @@ function shownValue(name, value) {
   if (name === "round") return value === "0" ? t("outside the loop") : t("Round {number}", { number: value });
   if (name === "verdict" && value === "none") return t("No verdict");
   if (name === "suggested" && value === "unlabelled") return t("No suggestion");
-  return ["annotator", "model", "label", "suggested"].includes(name) ? value : words(value);
+  if (name === "label" || name === "suggested") return shownLabel(value);
+  return name === "annotator" || name === "model" ? value : words(value);
 }
 
 function shownEdge(field, edge) {

@@ -5,14 +5,21 @@ import { byId, el } from "../shared/dom.js";
 import { percent } from "../shared/format.js";
 import { t } from "../shared/strings.js";
 
+const STORED_NONE = "none of these"; // as the server names it, in all languages
 const UNLABELLED = "unlabelled";
 const CONFIRM_KEY = ".";
 const MOST_SECONDS = 300; // a longer pause is not work
 
+/** A label of the server as people read it: a category's name, or the words for none. */
+export function shownLabel(name) {
+  if (name === STORED_NONE) return NONE;
+  return name === UNLABELLED ? t("unlabelled") : name;
+}
+
 export class Labelling {
   /** `label(category)` labels the chosen masks; null: each as suggested. */
   constructor(label) {
-    this.label = label;
+    this.label = (name) => label(name === NONE ? STORED_NONE : name);
     this.categories = new Categories([]);
     this.began = performance.now();
     document.addEventListener("keydown", (event) => this.onKey(event));
@@ -87,7 +94,9 @@ export class Labelling {
     const isSuggestion = label === UNLABELLED;
     const name = isSuggestion ? suggested : label;
     if (name === UNLABELLED) return null;
-    const text = isSuggestion && probability !== null ? `${name}? ${percent(probability)}` : name;
-    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? t("Suggested: {name}", { name }) : t("Label: {name}", { name }) }, dot(this.byName.get(name)?.color), text);
+    const shown = shownLabel(name);
+    const text = isSuggestion && probability !== null ? t("{name}? {share}", { name: shown, share: percent(probability) }) : shown;
+    const title = isSuggestion ? t("Suggested: {name}", { name: shown }) : t("Label: {name}", { name: shown });
+    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title }, dot(this.byName.get(name)?.color), text);
   }
 }

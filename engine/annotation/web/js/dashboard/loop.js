@@ -1,7 +1,7 @@
 // Draws the loop: every round with its states, the retrains between them, and the next step.
 
 import { el } from "../shared/dom.js";
-import { DASH, decimal, score } from "../shared/format.js";
+import { DASH, count, decimal, score } from "../shared/format.js";
 import { plural, t } from "../shared/strings.js";
 import { stateText } from "./states.js";
 
@@ -44,14 +44,14 @@ function noDatasets() {
 function panel(dataset, loop, isAdmin) {
   const facts = [
     plural(dataset.images, "{n} image", "{n} images"),
-    plural(dataset.annotated, "{n} annotated by people", "{n} annotated by people"),
-    plural(dataset.to_annotate, "{n} still to annotate", "{n} still to annotate"),
-    plural(dataset.held_out, "{n} held out", "{n} held out"),
+    t("{n} annotated by people", { n: count(dataset.annotated) }),
+    t("{n} still to annotate", { n: count(dataset.to_annotate) }),
+    t("{n} held out", { n: count(dataset.held_out) }),
     // those repeat others: the stages with people leave them out
     dataset.near_duplicates && plural(dataset.near_duplicates, "{n} near-duplicate, not annotated twice", "{n} near-duplicates, not annotated twice"),
     plural(dataset.masks, "{n} mask", "{n} masks"),
     dataset.masks_handed_in && handedIn(dataset.masks_handed_in),
-    dataset.masks && t("{number} per image", { number: decimal(dataset.masks_per_image) }),
+    dataset.masks && t("{n} per image", { n: decimal(dataset.masks_per_image) }),
   ].filter(Boolean);
   const head = el(
     "div",
@@ -168,7 +168,7 @@ function figures(row) {
   if (row.state === "planned" && row.stage !== "fully_automatic")
     parts.push(ANNOTATORS[row.annotator]);
   if (row.masks) parts.push(plural(row.masks, "{n} mask", "{n} masks"));
-  if (row.masks_per_image) parts.push(t("{number} per image", { number: decimal(row.masks_per_image) }));
+  if (row.masks_per_image) parts.push(t("{n} per image", { n: decimal(row.masks_per_image) }));
   if (row.seconds_per_mask) parts.push(t("{seconds} s each", { seconds: decimal(row.seconds_per_mask) }));
   if (row.clicks_per_mask) parts.push(t("{number} clicks", { number: decimal(row.clicks_per_mask) }));
   const told = parts.filter(Boolean);

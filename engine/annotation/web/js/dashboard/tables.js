@@ -39,9 +39,9 @@ function queueCard(kind, title, what, row) {
     el(
       "div",
       { class: "legend" },
-      key("good", plural(submitted, "{n} done", "{n} done")),
-      key("accent", plural(leased, "{n} in progress", "{n} in progress")),
-      key("warn", plural(skipped, "{n} skipped", "{n} skipped")),
+      key("good", t("{n} done", { n: count(submitted) })),
+      key("accent", t("{n} in progress", { n: count(leased) })),
+      key("warn", t("{n} skipped", { n: count(skipped) })),
     ),
   );
 }
@@ -67,9 +67,9 @@ function verdictCard(verdicts) {
     el(
       "div",
       { class: "legend" },
-      key("good", plural(accept, "{n} accepted", "{n} accepted")),
-      key("accent", plural(fix, "{n} fixed", "{n} fixed")),
-      key("bad", plural(reject, "{n} rejected", "{n} rejected")),
+      key("good", t("{n} accepted", { n: count(accept) })),
+      key("accent", t("{n} fixed", { n: count(fix) })),
+      key("bad", t("{n} rejected", { n: count(reject) })),
     ),
   );
 }
@@ -354,7 +354,7 @@ export function consensusTable(rows) {
 function accepted(row) {
   if (!row.accepted_is_estimate) return count(row.accepted_masks);
   const title = t("An estimate: {judged} of {total} masks were judged; the same share is assumed for the others", { judged: count(row.judged_masks), total: count(row.masks) });
-  const judged = plural(row.judged_masks, "{n} judged", "{n} judged");
+  const judged = t("{n} judged", { n: count(row.judged_masks) });
   return el("span", { title }, `≈ ${count(row.accepted_masks)}`, el("div", { class: "muted small" }, judged));
 }
 

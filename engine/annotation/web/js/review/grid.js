@@ -1,6 +1,7 @@
 // The grid: every mask as a crop with its outline, so that many can be judged at once.
 
 import { el } from "../shared/dom.js";
+import { decimal } from "../shared/format.js";
 import { t } from "../shared/strings.js";
 import { reasonText } from "./keys.js";
 import { listenForSwipes } from "./swipe.js";
@@ -55,7 +56,7 @@ export class Grid {
   }
 
   card(task, mask, index) {
-    const score = mask.predicted_iou === null ? "" : mask.predicted_iou.toFixed(2);
+    const score = mask.predicted_iou === null ? "" : decimal(mask.predicted_iou, 2);
     const card = el(
       "div",
       {

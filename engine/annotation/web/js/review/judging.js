@@ -1,7 +1,8 @@
 // Gives, replaces and undoes verdicts on the review page.
 
 import { ask, toast } from "../shared/dom.js";
-import { plural, t } from "../shared/strings.js";
+import { count } from "../shared/format.js";
+import { t } from "../shared/strings.js";
 import { REASONS } from "./keys.js";
 import * as view from "./view.js";
 
@@ -58,7 +59,7 @@ export class Judging {
     review.settleTime();
     verdicts.set(ids, { verdict: "accept", reason: null, fix: null });
     review.refresh(ids.map((id) => verdicts.ids.indexOf(id)));
-    toast(`${plural(ids.length, "{n} accepted.", "{n} accepted.")} ${t("U undoes it, Ctrl+Enter submits.")}`);
+    toast(t("{n} accepted. U undoes it, Ctrl+Enter submits.", { n: count(ids.length) }));
   }
 
   async undo() {

@@ -2,6 +2,7 @@
 
 import { byId, el } from "../shared/dom.js";
 import { Fingers } from "../shared/fingers.js";
+import { DASH, count, decimal } from "../shared/format.js";
 import { t } from "../shared/strings.js";
 import { reasonText } from "./keys.js";
 import { swipeOf } from "./swipe.js";
@@ -79,11 +80,11 @@ export class Single {
     const { mask, task, entry } = this;
     const share = (100 * mask.area) / (task.image.width * task.image.height);
     const rows = [
-      [t("Area"), `${mask.area.toLocaleString("en")} px (${share < 0.1 ? "< 0.1" : share.toFixed(1)} %)`],
-      [t("Predicted IoU"), mask.predicted_iou === null ? "–" : mask.predicted_iou.toFixed(3)],
+      [t("Area"), `${t("{n} px", { n: count(mask.area) })} (${t("{n} %", { n: share < 0.1 ? `< ${decimal(0.1)}` : decimal(share) })})`],
+      [t("Predicted IoU"), decimal(mask.predicted_iou, 3)],
       [t("Made"), SOURCES[mask.source] ?? mask.source],
-      [t("Model"), mask.model ?? "–"],
-      [t("Annotator"), mask.annotator ?? "–"],
+      [t("Model"), mask.model ?? DASH],
+      [t("Annotator"), mask.annotator ?? DASH],
       ...(this.label ? [[t("Label"), this.label]] : []),
     ];
     byId("single-facts").replaceChildren(

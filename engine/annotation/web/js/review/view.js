@@ -2,7 +2,8 @@
 
 import { api } from "../shared/api.js";
 import { byId, el } from "../shared/dom.js";
-import { plural, t } from "../shared/strings.js";
+import { count } from "../shared/format.js";
+import { t } from "../shared/strings.js";
 import { REASONS } from "./keys.js";
 
 const MAX_SIDE = 4096; // larger images are shown reduced
@@ -28,7 +29,7 @@ export function showParts(isTask) {
 
 export function showFacts(task, isRestored) {
   const { file_name: name, width, height } = task.image;
-  const waiting = task.waiting ? plural(task.waiting, "{n} more waiting", "{n} more waiting") : t("the last one");
+  const waiting = task.waiting ? t("{n} more waiting", { n: count(task.waiting) }) : t("the last one");
   byId("file-name").textContent = name;
   byId("file-name").title = name;
   byId("task-facts").textContent = [task.dataset, `${width} × ${height}`, waiting].join(" · ");
@@ -43,15 +44,15 @@ export function showSaved(time) {
 
 export function showTally({ accept, reject, fix, left }) {
   const badges = [
-    [accept, plural(accept, "{n} accepted", "{n} accepted"), "badge-good"],
-    [reject, plural(reject, "{n} rejected", "{n} rejected"), "badge-bad"],
-    [fix, plural(fix, "{n} fixed", "{n} fixed"), "badge-accent"],
-    [left, plural(left, "{n} left", "{n} left"), ""],
+    [accept, t("{n} accepted", { n: count(accept) }), "badge-good"],
+    [reject, t("{n} rejected", { n: count(reject) }), "badge-bad"],
+    [fix, t("{n} fixed", { n: count(fix) }), "badge-accent"],
+    [left, t("{n} left", { n: count(left) }), ""],
   ];
-  const shown = badges.filter(([count]) => count > 0);
+  const shown = badges.filter(([number]) => number > 0);
   byId("tally").replaceChildren(...shown.map(([, text, style]) => el("span", { class: `badge ${style}` }, text)));
   byId("accept-rest").disabled = left === 0;
-  byId("accept-rest").textContent = left ? plural(left, "Accept the remaining {n}", "Accept the remaining {n}") : t("All masks judged");
+  byId("accept-rest").textContent = left ? t("Accept the remaining {n}", { n: count(left) }) : t("All masks judged");
   byId("submit").classList.toggle("button-primary", left === 0);
 }
 

@@ -201,7 +201,7 @@ export class FilterPanel {
 }
 
 function shownValue(name, value) {
-  if (name === "round") return value === "0" ? t("outside the loop") : t("Round {number}", { number: value });
+  if (name === "round") return value === "0" ? t("outside the loop") : t("Round {round}", { round: value });
   if (name === "verdict" && value === "none") return t("No verdict");
   if (name === "suggested" && value === "unlabelled") return t("No suggestion");
   if (name === "label" || name === "suggested") return shownLabel(value);

@@ -72,7 +72,7 @@ export class Labelling {
     review.judging.closeReasons();
     review.verdicts.setLabel(review.idOf(review.index), category, review.takeSeconds());
     review.refresh([review.index]);
-    byId("announce").textContent = t("Labelled {category}.", { category: this.categories.nameOf(category) });
+    byId("announce").textContent = t("Labelled {name}.", { name: this.categories.nameOf(category) });
   }
 
   confirm() {

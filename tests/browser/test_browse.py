@@ -121,6 +121,7 @@ def test_masks_are_filtered_opened_and_sent_to_review_and_a_link_shows_the_same(
     for place in (0, 1):
         page.locator(f"#card-{place} .pick input").check()
     shot(page, "browse-selected")
+    assert "false" not in page.locator("#commands").inner_text(), "a button that is left out"
     page.locator("[data-command=review]").click()
     page.wait_for_selector(".toast-good")
     assert page.locator("#commands").is_hidden()

@@ -82,6 +82,7 @@ def test_a_version_written_meanwhile_is_shown_and_nothing_is_lost(
         assert page.locator("#markdown").input_value() == "# First"
         page.locator("#cancel").click()
         page.locator("dialog .button-danger").click()
+        page.locator("#shown").wait_for()
         assert page.locator("#shown").inner_text() == "Mine"
         assert [one.markdown for one in client.guidelines.history("d")] == [
             "# Mine",

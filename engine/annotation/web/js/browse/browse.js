@@ -1,21 +1,30 @@
 // Browse: all masks and images of a dataset by filters; what is chosen is sent to people or deleted.
 
+import { MARKS } from "../review/grid.js";
 import { api } from "../shared/api.js";
 import { ask, byId, el, toast } from "../shared/dom.js";
 import { count, score } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
+import { plural, t } from "../shared/strings.js";
 import { Detail } from "./detail.js";
 import { FilterPanel } from "./filters.js";
-import { Labelling } from "./labelling.js";
+import { Labelling, shownLabel } from "./labelling.js";
 import { drawCards } from "./pictures.js";
 import { View } from "./view.js";
 import { VirtualGrid } from "./virtual_grid.js";
 
 const MAX_CHOSEN = 500; // of one command
 const PAGE = 200;
-const SORTS = { image: "Image", predicted_iou: "Predicted IoU", stability_score: "Stability", area: "Area", created_at: "Time", probability: "Probability of the suggestion" };
-const SHOWS = { masks: "Masks", images: "Images", finished: "My work" };
-const MARKS = { accept: "✓", reject: "✕", fix: "✎" };
+const SORTS = {
+  image: t("Image"),
+  predicted_iou: t("Predicted IoU"),
+  stability_score: t("Stability"),
+  area: t("Area"),
+  created_at: t("Time"),
+  probability: t("Probability of the suggestion"),
+};
+const SHOWS = { masks: t("Masks"), images: t("Images"), finished: t("My work") };
+const SOURCES = { annotator: t("annotator"), prefill: t("prefill"), automatic: t("automatic"), imported: t("imported") };
 
 class BrowsePage {
   constructor(me) {
@@ -72,9 +81,9 @@ class BrowsePage {
   async start() {
     if (!this.isReviewer) return this.showList();
     const datasets = await api.browseDatasets();
-    if (!datasets.length && this.view.show !== "finished") return this.showEmpty("No dataset", "Add images with `dataengine ingest`, and they are shown here.");
+    if (!datasets.length && this.view.show !== "finished") return this.showEmpty(t("No dataset"), t("Add images with `dataengine ingest`, and they are shown here."));
     this.programs = new Map(datasets.map(({ name, programs }) => [name, programs]));
-    byId("dataset").replaceChildren(...datasets.map(({ name, images }) => el("option", { value: name }, `${name} (${count(images)} images)`)));
+    byId("dataset").replaceChildren(...datasets.map(({ name, images }) => el("option", { value: name }, plural(images, "{name} ({n} image)", "{name} ({n} images)", { name }))));
     if (this.view.dataset || !datasets.length) this.showList();
     else this.view.set({ dataset: datasets[0].name }, { isReplaced: true });
   }
@@ -103,7 +112,7 @@ class BrowsePage {
     byId("sort").value = params.get("sort") ?? "image";
     const isDescending = params.get("descending") === "true";
     byId("direction").textContent = isDescending ? "↓" : "↑";
-    byId("direction").title = isDescending ? "Highest first" : "Lowest first";
+    byId("direction").title = isDescending ? t("Highest first") : t("Lowest first");
     byId("direction").setAttribute("aria-label", byId("direction").title);
     for (const button of byId("show").children) button.setAttribute("aria-pressed", String(button.dataset.show === show));
     byId("grid").setAttribute("aria-label", SHOWS[show] ?? SHOWS.masks);
@@ -111,8 +120,8 @@ class BrowsePage {
     this.showSearch();
     const version = params.get("version");
     byId("pinned").hidden = version === null;
-    const latest = el("button", { class: "button", type: "button", onclick: () => this.view.set({ version: null }) }, "Show the newest");
-    byId("pinned").replaceChildren(`This link shows the masks as of version ${version} of the mask table.`, latest);
+    const latest = el("button", { class: "button", type: "button", onclick: () => this.view.set({ version: null }) }, t("Show the newest"));
+    byId("pinned").replaceChildren(t("This link shows the masks as of version {version} of the mask table.", { version }), latest);
   }
 
   showSearch() {
@@ -120,13 +129,13 @@ class BrowsePage {
     byId("search").value = params.get("words") ?? "";
     byId("sort").disabled = byId("direction").disabled = search !== null; // the best first
     byId("searched").hidden = search === null;
-    const clear = el("button", { class: "button", type: "button", onclick: () => this.view.set({ words: null, like: null }) }, "End the search");
-    byId("searched").replaceChildren(`Search for ${search}, the best first, at most ${MAX_CHOSEN}.`, clear);
+    const clear = el("button", { class: "button", type: "button", onclick: () => this.view.set({ words: null, like: null }) }, t("End the search"));
+    byId("searched").replaceChildren(t("Search for {what}, the best first, at most {most}.", { what: search, most: MAX_CHOSEN }), clear);
   }
 
   onFailed(problem) {
     if (this.view.search === null || problem.isTemporary) toast(problem.message, "bad");
-    else this.showEmpty("Nothing can be searched for", problem.message);
+    else this.showEmpty(t("Nothing can be searched for"), problem.message);
   }
 
   async showFigures() {
@@ -155,15 +164,14 @@ class BrowsePage {
   }
 
   onLoaded(total) {
-    const what = this.view.show === "masks" ? "mask" : "image";
-    byId("total").textContent = `${count(total)} ${what}${total === 1 ? "" : "s"}`;
+    byId("total").textContent = this.view.show === "masks" ? plural(total, "{n} mask", "{n} masks") : plural(total, "{n} image", "{n} images");
     byId("all").disabled = total === 0 || total > MAX_CHOSEN;
-    byId("all").title = total > MAX_CHOSEN ? `At most ${MAX_CHOSEN} can be selected: set filters` : "";
+    byId("all").title = total > MAX_CHOSEN ? t("At most {most} can be selected: set filters", { most: MAX_CHOSEN }) : "";
     if (total) byId("empty").hidden = true;
-    else if (this.view.show === "finished") this.showEmpty("Nothing submitted yet", "The images that you have annotated will be here.");
-    else if (this.view.search !== null) this.showEmpty("Nothing was found", "Other filters may leave it out.");
-    else if (this.view.isFiltered) this.showEmpty("Nothing passes the filters", "Remove some of them.");
-    else this.showEmpty("No masks yet", "Make some with `dataengine generate`, or annotate images; the images are under Images.");
+    else if (this.view.show === "finished") this.showEmpty(t("Nothing submitted yet"), t("The images that you have annotated will be here."));
+    else if (this.view.search !== null) this.showEmpty(t("Nothing was found"), t("Other filters may leave it out."));
+    else if (this.view.isFiltered) this.showEmpty(t("Nothing passes the filters"), t("Remove some of them."));
+    else this.showEmpty(t("No masks yet"), t("Make some with `dataengine generate`, or annotate images; the images are under Images."));
   }
 
   showEmpty(title, text) {
@@ -204,7 +212,7 @@ class BrowsePage {
     const box = el("input", {
       type: "checkbox",
       tabindex: -1,
-      "aria-label": "Select",
+      "aria-label": t("Select"),
       checked: this.chosen.has(key),
       onclick: (event) => {
         event.stopPropagation();
@@ -212,7 +220,7 @@ class BrowsePage {
       },
       onchange: (event) => this.choose(item, event.target.checked),
     });
-    const text = item.mask_id ? [item.annotator ?? item.source, score(item.score ?? item.predicted_iou)] : [image.file_name, `${count(item.masks)} ${item.masks === 1 ? "mask" : "masks"}`];
+    const text = item.mask_id ? [item.annotator ?? SOURCES[item.source], score(item.score ?? item.predicted_iou)] : [image.file_name, plural(item.masks, "{n} mask", "{n} masks")];
     const card = el(
       "div",
       {
@@ -227,10 +235,10 @@ class BrowsePage {
         onclick: () => this.openItem(item),
       },
       el("canvas"),
-      !item.task_id && el("label", { class: "pick", title: "Shift selects all from the last one on", onclick: (event) => event.stopPropagation() }, box),
-      item.verdict in MARKS && el("span", { class: "mark", title: item.verdict }, MARKS[item.verdict]),
-      item.can_reopen && el("span", { class: "badge near", title: "Its round is not complete: you can open it again" }, "open round"),
-      item.is_near_duplicate && el("span", { class: "badge near" }, "near-duplicate"),
+      !item.task_id && el("label", { class: "pick", title: t("Shift selects all from the last one on"), onclick: (event) => event.stopPropagation() }, box),
+      item.verdict in MARKS && mark(item.verdict),
+      item.can_reopen && el("span", { class: "badge near", title: t("Its round is not complete: you can open it again") }, t("open round")),
+      item.is_near_duplicate && el("span", { class: "badge near" }, t("near-duplicate")),
       this.labelling.badge(item),
       el("div", { class: "caption" }, el("span", {}, text[0]), " ", el("span", {}, text[1])),
     );
@@ -240,7 +248,7 @@ class BrowsePage {
   choose(item, isChosen) {
     if (item.task_id) return;
     const key = keyOf(item);
-    if (isChosen && this.chosen.size >= MAX_CHOSEN) toast(`At most ${MAX_CHOSEN} can be selected.`, "bad");
+    if (isChosen && this.chosen.size >= MAX_CHOSEN) toast(t("At most {most} can be selected.", { most: MAX_CHOSEN }), "bad");
     else if (isChosen) {
       if (!this.chosen.size) this.labelling.restart();
       this.chosen.set(key, (item.image ?? item).id);
@@ -285,19 +293,20 @@ class BrowsePage {
     const number = this.chosen.size;
     byId("commands").hidden = number === 0;
     const isOfImages = this.view.show === "images";
-    const what = `${isOfImages ? "image" : "mask"}${number === 1 ? "" : "s"}`;
+    const selected = isOfImages ? plural(number, "{n} image selected", "{n} images selected") : plural(number, "{n} mask selected", "{n} masks selected");
     const button = (style, command, title, text) =>
       el("button", { class: `button ${style}`, type: "button", "data-command": command, title, onclick: () => this.run(command) }, text);
-    byId("commands").replaceChildren(
-      el("strong", {}, `${count(number)} ${what} selected`),
-      el("button", { class: "button button-quiet", type: "button", onclick: () => (this.chosen.clear(), this.showChosen()) }, "Clear"),
+    const shown = [
+      el("strong", {}, selected),
+      el("button", { class: "button button-quiet", type: "button", onclick: () => (this.chosen.clear(), this.showChosen()) }, t("Clear")),
       el("span", { class: "spacer" }),
       this.labelling.isUsed && !isOfImages && this.labelling.controls(),
-      button(this.labelling.isUsed ? "" : "button-primary", "review", "A reviewer accepts, rejects or fixes each mask", isOfImages ? "Send their masks to review" : "Send to review"),
-      this.view.show === "masks" && number === 1 && button("", "like", "Masks that look alike, the most similar first", "Find similar"),
-      button("", "annotate", "Annotators correct the masks and add missing ones", isOfImages ? "Send to annotators" : "Send their images to annotators"),
-      button("button-danger", "reject", "Releases and trainings leave them out", isOfImages ? "Delete their masks" : "Delete"),
-    );
+      button(this.labelling.isUsed ? "" : "button-primary", "review", t("A reviewer accepts, rejects or fixes each mask"), isOfImages ? t("Send their masks to review") : t("Send to review")),
+      this.view.show === "masks" && number === 1 && button("", "like", t("Masks that look alike, the most similar first"), t("Find similar")),
+      button("", "annotate", t("Annotators correct the masks and add missing ones"), isOfImages ? t("Send to annotators") : t("Send their images to annotators")),
+      button("button-danger", "reject", t("Releases and trainings leave them out"), isOfImages ? t("Delete their masks") : t("Delete")),
+    ];
+    byId("commands").replaceChildren(...shown.filter(Boolean));
   }
 
   /** Labels the chosen masks with a category; null: each as suggested. */
@@ -308,8 +317,7 @@ class BrowsePage {
     for (const button of byId("commands").querySelectorAll("button")) button.disabled = true;
     try {
       const { labelled, left_out: left } = await api.browseCommand("label", given);
-      const what = `${count(labelled)} ${labelled === 1 ? "mask" : "masks"} labelled${category === null ? " as suggested" : ` “${category}”`}.`;
-      toast(left ? `${what} ${count(left)} left out: superseded, rejected, or without a suggestion.` : what, "good", 6);
+      toast(toldLabelled(category, labelled, left), "good", 6);
       for (const card of this.grid.cards.values()) {
         if (!chosen.has(card.dataset.key)) continue;
         if (category !== null || card.item.suggested !== "unlabelled") card.item.label = category ?? card.item.suggested;
@@ -329,9 +337,9 @@ class BrowsePage {
     const number = this.chosen.size;
     const isOfImages = this.view.show === "images";
     if (command === "reject") {
-      const what = isOfImages ? `all masks of ${count(number)} ${number === 1 ? "image" : "images"}` : `${count(number)} ${number === 1 ? "mask" : "masks"}`;
-      const text = "They get the verdict “reject” by you: releases and trainings leave them out. They stay in the mask table, where their history can be seen.";
-      if (!(await ask(`Delete ${what}?`, text, "Delete", { isLoss: true }))) return;
+      const title = isOfImages ? plural(number, "Delete all masks of {n} image?", "Delete all masks of {n} images?") : plural(number, "Delete {n} mask?", "Delete {n} masks?");
+      const text = t("They get the verdict “reject” by you: releases and trainings leave them out. They stay in the mask table, where their history can be seen.");
+      if (!(await ask(title, text, t("Delete"), { isLoss: true }))) return;
     }
     const images = [...new Set(this.chosen.values())];
     const isByImage = isOfImages || command === "annotate";
@@ -353,31 +361,42 @@ class BrowsePage {
   markRejected(card) {
     card.item.verdict = card.dataset.verdict = "reject";
     card.querySelector(".mark")?.remove();
-    card.append(el("span", { class: "mark", title: "reject" }, MARKS.reject));
+    card.append(mark("reject"));
   }
 
   async copyLink() {
     const address = this.view.link(this.version);
     try {
       await navigator.clipboard.writeText(address);
-      toast("The link is copied. It shows these filters, this order and this version of the masks.", "good");
+      toast(t("The link is copied. It shows these filters, this order and this version of the masks."), "good");
     } catch {
-      await ask("Copy this link", address, "Done", { back: "Close" });
+      await ask(t("Copy this link"), address, t("Done"), { back: t("Close") });
     }
   }
 }
 
 const keyOf = (item) => String(item.mask_id ?? item.task_id ?? item.id);
 
+function mark(verdict) {
+  const [sign, title] = MARKS[verdict];
+  return el("span", { class: "mark", title }, sign);
+}
+
 function told(command, { tasks, chosen, left_out: left }) {
-  const images = `${count(tasks)} ${tasks === 1 ? "image" : "images"}`;
-  const masks = `${count(chosen)} ${chosen === 1 ? "mask" : "masks"}`;
   const first = {
-    review: `${masks} on ${images} ${chosen === 1 ? "waits" : "wait"} for review.`,
-    annotate: `${images} ${tasks === 1 ? "waits" : "wait"} for annotators.`,
-    reject: `${masks} deleted.`,
+    review: plural(chosen, "{n} mask on {images} waits for review.", "{n} masks on {images} wait for review.", { images: plural(tasks, "{n} image", "{n} images") }),
+    annotate: plural(tasks, "{n} image waits for annotators.", "{n} images wait for annotators."),
+    reject: plural(chosen, "{n} mask deleted.", "{n} masks deleted."),
   }[command];
-  return left ? `${first} ${count(left)} left out: superseded, rejected, or waiting already.` : first;
+  return left ? `${first} ${t("{n} left out: superseded, rejected, or waiting already.", { n: count(left) })}` : first;
+}
+
+function toldLabelled(category, labelled, left) {
+  const first =
+    category === null
+      ? plural(labelled, "{n} mask labelled as suggested.", "{n} masks labelled as suggested.")
+      : plural(labelled, "{n} mask labelled “{category}”.", "{n} masks labelled “{category}”.", { category: shownLabel(category) });
+  return left ? `${first} ${t("{n} left out: superseded, rejected, or without a suggestion.", { n: count(left) })}` : first;
 }
 
 async function start() {
@@ -388,7 +407,7 @@ async function start() {
   try {
     await page.start();
   } catch (problem) {
-    page.showEmpty("The datasets cannot be read", problem.message);
+    page.showEmpty(t("The datasets cannot be read"), problem.message);
   }
 }
 

@@ -1,15 +1,18 @@
 // One image, large, with all its masks and how each of them came to be.
 
 import { cropOf, traceOf } from "../review/mask_art.js";
+import { reasonText } from "../review/keys.js";
 import { loadPicture } from "../review/view.js";
 import { api } from "../shared/api.js";
 import { el } from "../shared/dom.js";
 import { count, dateTime, decimal, score, words } from "../shared/format.js";
 import { Mask } from "../shared/rle.js";
+import { plural, t } from "../shared/strings.js";
+import { shownLabel } from "./labelling.js";
 
 const COLOURS = ["#4fd195", "#f078be", "#b282ff", "#d64664", "#6ee1dc", "#96d73c", "#ffb347", "#5896ff"];
-const VERDICTS = { accept: ["badge-good", "accepted"], reject: ["badge-bad", "rejected"], fix: ["badge-accent", "fixed"] };
-const SOURCES = { annotator: "Drawn", prefill: "Pre-filled by the model", automatic: "Made by the model", imported: "Imported" };
+const VERDICTS = { accept: ["badge-good", t("accepted")], reject: ["badge-bad", t("rejected")], fix: ["badge-accent", t("fixed")] };
+const SOURCES = { annotator: t("Drawn"), prefill: t("Pre-filled by the model"), automatic: t("Made by the model"), imported: t("Imported") };
 
 export class Detail {
   /** `on.close()`, `on.isChosen(mask_id)`, `on.choose(item, isChosen)`; `on.isOfMasks()`: masks can be chosen;
@@ -34,7 +37,7 @@ export class Detail {
     if (this.key === key && this.picture) return this.draw();
     this.image = this.picture = null;
     Object.assign(this, { key, taskId });
-    this.root.replaceChildren(el("p", { class: "muted loading" }, "Loading …"));
+    this.root.replaceChildren(el("p", { class: "muted loading" }, t("Loading …")));
     try {
       const found = await (taskId ? api.finishedTask(taskId) : api.imageHistory(imageId));
       const picture = await loadPicture(found.image);
@@ -43,7 +46,7 @@ export class Detail {
       this.picture = picture;
       this.fill();
     } catch (problem) {
-      this.root.replaceChildren(this.head("This image cannot be shown"), el("p", { class: "loading" }, problem.message));
+      this.root.replaceChildren(this.head(t("This image cannot be shown")), el("p", { class: "loading" }, problem.message));
     }
   }
 
@@ -53,8 +56,8 @@ export class Detail {
   }
 
   head(title) {
-    const close = el("button", { class: "button", type: "button", id: "close-detail", onclick: () => this.on.close() }, "Back to the grid");
-    const again = this.taskId && el("button", { class: "button button-primary", type: "button", id: "reopen", onclick: () => this.on.reopen(this.taskId) }, "Open it again");
+    const close = el("button", { class: "button", type: "button", id: "close-detail", onclick: () => this.on.close() }, t("Back to the grid"));
+    const again = this.taskId && el("button", { class: "button button-primary", type: "button", id: "reopen", onclick: () => this.on.reopen(this.taskId) }, t("Open it again"));
     return el("div", { class: "detail-head" }, el("h2", { title }, title), el("span", { class: "spacer" }), again, close);
   }
 
@@ -67,7 +70,7 @@ export class Detail {
       }),
     );
     this.canvas = el("canvas", { onclick: (event) => this.onClick(event), "aria-label": image.file_name, role: "img" });
-    const facts = [dataset, `${image.width} × ${image.height}`, words(split), near && `nearly repeats image ${near}`];
+    const facts = [dataset, `${image.width} × ${image.height}`, words(split), near && t("nearly repeats image {id}", { id: near })];
     const current = masks.filter((mask) => !mask.superseded_by.length);
     const older = masks.filter((mask) => mask.superseded_by.length);
     this.list = el("ol", { class: "histories" }, [...current, ...older].map((mask) => this.entry(mask)));
@@ -79,7 +82,7 @@ export class Detail {
         { class: "detail-side" },
         el("p", { class: "muted" }, facts.filter(Boolean).join(" · ")),
         captions.map((one) => el("p", { class: "small" }, described(one))),
-        masks.length ? this.list : el("p", {}, "This image has no masks."),
+        masks.length ? this.list : el("p", {}, t("This image has no masks.")),
       ),
     );
     this.draw();
@@ -96,14 +99,14 @@ export class Detail {
       type: "checkbox",
       checked: this.on.isChosen(mask.mask_id),
       disabled: mask.superseded_by.length > 0,
-      "aria-label": "Select this mask",
+      "aria-label": t("Select this mask"),
       onchange: (event) => this.on.choose(item, event.target.checked),
     });
     const swatch = el("span", { class: "swatch", style: { background: this.shapes.get(mask.mask_id).colour } });
     return el(
       "li",
       { "data-mask-id": mask.mask_id, "data-old": mask.superseded_by.length > 0, onclick: () => this.mark(mask.mask_id) },
-      el("div", { class: "entry-head" }, box, swatch, el("strong", {}, madeBy(mask)), text && el("span", { class: `badge ${style}` }, text), mask.superseded_by.length > 0 && el("span", { class: "badge" }, "superseded")),
+      el("div", { class: "entry-head" }, box, swatch, el("strong", {}, madeBy(mask)), text && el("span", { class: `badge ${style}` }, text), mask.superseded_by.length > 0 && el("span", { class: "badge" }, t("superseded"))),
       el("p", { class: "muted small" }, factsOf(mask)),
       el("ul", { class: "events" }, historyOf(mask, (id) => this.nameOf(id)).map((line) => el("li", {}, line))),
       steps(mask),
@@ -112,8 +115,8 @@ export class Detail {
 
   /** A short name of another mask of the image. */
   nameOf(id) {
-    const at = this.image.masks.findIndex((mask) => mask.mask_id === id);
-    return at < 0 ? "a mask that is gone" : `the mask ${madeBy(this.image.masks[at]).toLowerCase()} on ${dateTime(this.image.masks[at].created_at)}`;
+    const mask = this.image.masks.find((one) => one.mask_id === id);
+    return mask ? t("the mask {made} on {time}", { made: madeBy(mask).toLowerCase(), time: dateTime(mask.created_at) }) : t("a mask that is gone");
   }
 
   entryOf(id) {
@@ -183,19 +186,20 @@ function drawClicks(context, steps, radius) {
   }
 }
 
-function madeBy(mask) {
-  const what = SOURCES[mask.source] ?? words(mask.source);
-  return mask.annotator ? `${what}${mask.source === "prefill" ? ", kept" : ""} by ${mask.annotator}` : what;
+function madeBy({ source, annotator: name }) {
+  const made = SOURCES[source] ?? words(source);
+  if (!name) return made;
+  return source === "prefill" ? t("{made}, kept by {name}", { made, name }) : t("{made} by {name}", { made, name });
 }
 
 function factsOf(mask) {
   return [
     words(mask.stage),
-    mask.round > 0 && `round ${mask.round}`,
+    mask.round > 0 && t("round {round}", { round: mask.round }),
     mask.model,
-    `${count(mask.area)} px`,
-    mask.predicted_iou !== null && `predicted IoU ${score(mask.predicted_iou)}`,
-    mask.stability_score !== null && `stability ${score(mask.stability_score)}`,
+    t("{n} px", { n: count(mask.area) }),
+    mask.predicted_iou !== null && t("predicted IoU {score}", { score: score(mask.predicted_iou) }),
+    mask.stability_score !== null && t("stability {score}", { score: score(mask.stability_score) }),
   ]
     .filter(Boolean)
     .join(" · ");
@@ -207,24 +211,33 @@ function described({ caption, model }) {
 
 /** The mask's history as lines of text, in order of time. */
 function historyOf(mask, nameOf) {
-  const effort = [mask.clicks && `${mask.clicks} ${mask.clicks === 1 ? "click" : "clicks"}`, mask.seconds && `${decimal(mask.seconds)} s`];
-  const point = mask.point_xy && !mask.steps.length && `prompt point (${mask.point_xy.map((one) => Math.round(one)).join(", ")})`;
-  const lines = [[`Made ${dateTime(mask.created_at)}`, ...effort, point, `run ${mask.run_id}`].filter(Boolean).join(" · ")];
-  if (mask.supersedes) lines.push(`Supersedes ${nameOf(mask.supersedes)}`);
+  const effort = [mask.clicks && plural(mask.clicks, "{n} click", "{n} clicks"), mask.seconds && t("{n} s", { n: decimal(mask.seconds) })];
+  const point = mask.point_xy && !mask.steps.length && t("prompt point ({place})", { place: mask.point_xy.map((one) => Math.round(one)).join(", ") });
+  const made = t("Made {time}", { time: dateTime(mask.created_at) });
+  const lines = [[made, ...effort, point, t("run {id}", { id: mask.run_id })].filter(Boolean).join(" · ")];
+  if (mask.supersedes) lines.push(t("Supersedes {mask}", { mask: nameOf(mask.supersedes) }));
   for (const { verdict, annotator, created_at: at, seconds, reason } of mask.verdicts)
-    lines.push([`${words(VERDICTS[verdict][1])} by ${annotator || "somebody"}, ${dateTime(at)}`, seconds > 0 && `${decimal(seconds)} s`, reason].filter(Boolean).join(" · "));
-  for (const { name, annotator, model, created_at: at } of mask.labels) lines.push(`Labelled ${name} by ${annotator ?? model ?? "an import"}, ${dateTime(at)}`);
+    lines.push([judged(verdict, annotator || t("somebody"), dateTime(at)), seconds > 0 && t("{n} s", { n: decimal(seconds) }), reasonText(reason)].filter(Boolean).join(" · "));
+  for (const { name, annotator, model, created_at: at } of mask.labels)
+    lines.push(t("Labelled {category} by {name}, {time}", { category: shownLabel(name), name: annotator ?? model ?? t("an import"), time: dateTime(at) }));
   for (const one of mask.captions) lines.push(described(one));
-  for (const id of mask.superseded_by) lines.push(`Superseded by ${nameOf(id)}`);
+  for (const id of mask.superseded_by) lines.push(t("Superseded by {mask}", { mask: nameOf(id) }));
   return lines;
+}
+
+function judged(verdict, name, time) {
+  if (verdict === "accept") return t("Accepted by {name}, {time}", { name, time });
+  return verdict === "reject" ? t("Rejected by {name}, {time}", { name, time }) : t("Fixed by {name}, {time}", { name, time });
 }
 
 /** The prompts by which an annotator made it. */
 function steps(mask) {
   if (!mask.steps.length) return null;
   const text = ({ kind, at, x, y, label }) => {
-    const place = x === null ? "" : ` at (${Math.round(x)}, ${Math.round(y)})${label === 0 ? ", background" : ""}`;
-    return `${decimal(at)} s: ${words(kind).toLowerCase()}${place}`;
+    const step = `${t("{n} s", { n: decimal(at) })}: ${words(kind).toLowerCase()}`;
+    if (x === null) return step;
+    const place = `${Math.round(x)}, ${Math.round(y)}`;
+    return label === 0 ? t("{step} at ({place}), background", { step, place }) : t("{step} at ({place})", { step, place });
   };
-  return el("details", {}, el("summary", {}, `${mask.steps.length} ${mask.steps.length === 1 ? "step" : "steps"}`), el("ol", { class: "events" }, mask.steps.map((step) => el("li", {}, text(step)))));
+  return el("details", {}, el("summary", {}, plural(mask.steps.length, "{n} step", "{n} steps")), el("ol", { class: "events" }, mask.steps.map((step) => el("li", {}, text(step)))));
 }

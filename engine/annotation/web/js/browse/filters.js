@@ -2,18 +2,20 @@
 
 import { byId, el, svg } from "../shared/dom.js";
 import { count, words } from "../shared/format.js";
+import { t } from "../shared/strings.js";
+import { shownLabel } from "./labelling.js";
 
 const WORDS = ["stage", "round", "source", "annotator", "model", "verdict", "label", "suggested"];
 const NUMBERS = [
-  { name: "predicted_iou", title: "Predicted IoU", digits: 3 },
-  { name: "stability_score", title: "Stability", digits: 3 },
-  { name: "area", title: "Area in pixels", digits: 0 },
-  { name: "probability", title: "Probability of the suggestion", digits: 3, isRare: true },
-  { name: "created_at", title: "Made (UTC)", isTime: true },
+  { name: "predicted_iou", title: t("Predicted IoU"), digits: 3 },
+  { name: "stability_score", title: t("Stability"), digits: 3 },
+  { name: "area", title: t("Area in pixels"), digits: 0 },
+  { name: "probability", title: t("Probability of the suggestion"), digits: 3, isRare: true },
+  { name: "created_at", title: t("Made (UTC)"), isTime: true },
 ];
 const WHICH = [
-  { name: "near_duplicates", title: "Near-duplicates", usual: "with", texts: { with: "shown", without: "left out", only: "only these" } },
-  { name: "superseded", title: "Superseded masks", usual: "without", texts: { without: "left out", with: "shown", only: "only these" } },
+  { name: "near_duplicates", title: t("Near-duplicates"), usual: "with", texts: { with: t("shown"), without: t("left out"), only: t("only these") } },
+  { name: "superseded", title: t("Superseded masks"), usual: "without", texts: { without: t("left out"), with: t("shown"), only: t("only these") } },
 ];
 const HEIGHT = 40;
 
@@ -28,7 +30,7 @@ export class FilterPanel {
       ...NUMBERS.map((field) => this.numberField(field)),
       ...WHICH.map((field) => this.whichField(field)),
     ];
-    const clear = el("button", { class: "button", type: "button", onclick: () => this.clear() }, "Clear all filters");
+    const clear = el("button", { class: "button", type: "button", onclick: () => this.clear() }, t("Clear all filters"));
     byId("fields").replaceChildren(...parts, clear);
   }
 
@@ -58,7 +60,7 @@ export class FilterPanel {
   programField() {
     const select = el("select", { onchange: (event) => this.view.set({ program: event.target.value || null }) });
     this.parts.set("program", select);
-    return el("label", { class: "which" }, "Selected by program", select);
+    return el("label", { class: "which" }, t("Selected by program"), select);
   }
 
   fillPrograms() {
@@ -66,7 +68,7 @@ export class FilterPanel {
     const chosen = this.view.params.get("program");
     const names = [...new Set([...(chosen === null ? [] : [chosen]), ...this.programs])];
     const options = names.map((name) => el("option", { value: name }, name));
-    select.replaceChildren(el("option", { value: "" }, "any or none"), ...options);
+    select.replaceChildren(el("option", { value: "" }, t("any or none")), ...options);
     select.value = chosen ?? "";
     select.parentElement.hidden = !names.length;
   }
@@ -105,13 +107,13 @@ export class FilterPanel {
       el("input", {
         type: isTime ? "date" : "number",
         step: field.digits ? 0.001 : 1,
-        "aria-label": `${title}, ${end === "min" ? "from" : "to"}`,
+        "aria-label": end === "min" ? t("{what}, from", { what: title }) : t("{what}, to", { what: title }),
         "data-end": end,
         onchange: (event) => this.view.set({ [`${name}_${end}`]: toParam(field, end, event.target.value) }),
       });
     const part = { picture: el("div", { class: "histogram" }), inputs: [input("min"), input("max")], unknown: el("p", { class: "muted small" }) };
     this.parts.set(name, part);
-    const reset = el("button", { class: "button button-quiet", type: "button", "aria-label": `Clear ${title}`, onclick: () => this.setRange(field, null, null) }, "✕");
+    const reset = el("button", { class: "button button-quiet", type: "button", "aria-label": t("Clear {what}", { what: title }), onclick: () => this.setRange(field, null, null) }, "✕");
     part.reset = reset;
     return el(
       "fieldset",
@@ -129,7 +131,7 @@ export class FilterPanel {
     for (const [at, end] of ends.entries()) part.inputs[at].value = fromParam(field, end);
     part.picture.parentElement.hidden = Boolean(field.isRare) && !histogram.masks.some(Boolean) && ends.every((end) => end === null);
     part.reset.disabled = ends.every((end) => end === null);
-    part.unknown.textContent = histogram.unknown ? `${count(histogram.unknown)} without it` : "";
+    part.unknown.textContent = histogram.unknown ? t("{n} without it", { n: count(histogram.unknown) }) : "";
     part.picture.replaceChildren(this.histogram(field, histogram, ends));
   }
 
@@ -147,7 +149,7 @@ export class FilterPanel {
     });
     const picture = svg(
       "svg",
-      { viewBox: `0 0 ${masks.length} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `Histogram of ${field.title}` },
+      { viewBox: `0 0 ${masks.length} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": t("Histogram of {what}", { what: field.title }) },
       ...bars.flat(),
     );
     this.dragOver(picture, masks.length, (from, to) => this.setRange(field, edges[from], edges[to + 1]));
@@ -199,10 +201,11 @@ export class FilterPanel {
 }
 
 function shownValue(name, value) {
-  if (name === "round") return value === "0" ? "outside the loop" : `Round ${value}`;
-  if (name === "verdict" && value === "none") return "No verdict";
-  if (name === "suggested" && value === "unlabelled") return "No suggestion";
-  return ["annotator", "model", "label", "suggested"].includes(name) ? value : words(value);
+  if (name === "round") return value === "0" ? t("outside the loop") : t("Round {round}", { round: value });
+  if (name === "verdict" && value === "none") return t("No verdict");
+  if (name === "suggested" && value === "unlabelled") return t("No suggestion");
+  if (name === "label" || name === "suggested") return shownLabel(value);
+  return name === "annotator" || name === "model" ? value : words(value);
 }
 
 function shownEdge(field, edge) {

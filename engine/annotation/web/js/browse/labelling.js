@@ -3,15 +3,23 @@
 import { Categories, dot, NONE_NAME as NONE } from "../shared/categories.js";
 import { byId, el } from "../shared/dom.js";
 import { percent } from "../shared/format.js";
+import { t } from "../shared/strings.js";
 
+const STORED_NONE = "none of these"; // as the server names it, in all languages
 const UNLABELLED = "unlabelled";
 const CONFIRM_KEY = ".";
 const MOST_SECONDS = 300; // a longer pause is not work
 
+/** A label of the server as people read it: a category's name, or the words for none. */
+export function shownLabel(name) {
+  if (name === STORED_NONE) return NONE;
+  return name === UNLABELLED ? t("unlabelled") : name;
+}
+
 export class Labelling {
   /** `label(category)` labels the chosen masks; null: each as suggested. */
   constructor(label) {
-    this.label = label;
+    this.label = (name) => label(name === NONE ? STORED_NONE : name);
     this.categories = new Categories([]);
     this.began = performance.now();
     document.addEventListener("keydown", (event) => this.onKey(event));
@@ -48,12 +56,12 @@ export class Labelling {
   /** The controls for the bar of commands. */
   controls() {
     const keys = new Map([...this.categories.keys].map(([key, id]) => [id, key]));
-    const options = this.categories.search("").map(({ id, name }) => el("option", { value: name }, keys.has(id) ? `key ${keys.get(id)}` : ""));
+    const options = this.categories.search("").map(({ id, name }) => el("option", { value: name }, keys.has(id) ? t("key {key}", { key: keys.get(id) }) : ""));
     const input = el("input", {
       id: "category",
       list: "categories",
-      placeholder: "Category",
-      "aria-label": "Category",
+      placeholder: t("Category"),
+      "aria-label": t("Category"),
       autocomplete: "off",
       onkeydown: (event) => event.key === "Enter" && this.labelFrom(event.target),
     });
@@ -62,11 +70,11 @@ export class Labelling {
       { class: "labelling" },
       el("datalist", { id: "categories" }, options),
       input,
-      el("button", { class: "button button-primary", type: "button", "data-command": "label", onclick: () => this.labelFrom(input) }, "Label"),
+      el("button", { class: "button button-primary", type: "button", "data-command": "label", onclick: () => this.labelFrom(input) }, t("Label")),
       el(
         "button",
-        { class: "button", type: "button", "data-command": "confirm", title: `Each mask gets the category suggested for it (key ${CONFIRM_KEY})`, onclick: () => this.label(null) },
-        "Confirm suggestions ",
+        { class: "button", type: "button", "data-command": "confirm", title: t("Each mask gets the category suggested for it (key {key})", { key: CONFIRM_KEY }), onclick: () => this.label(null) },
+        `${t("Confirm suggestions")} `,
         el("kbd", {}, CONFIRM_KEY),
       ),
     );
@@ -75,7 +83,7 @@ export class Labelling {
   labelFrom(input) {
     const wanted = input.value.trim().toLowerCase();
     const found = [...this.byName.keys(), NONE].find((name) => name.toLowerCase() === wanted);
-    input.setCustomValidity(found ? "" : "No category has this name");
+    input.setCustomValidity(found ? "" : t("No category has this name"));
     if (!input.reportValidity()) return;
     this.label(found);
   }
@@ -86,7 +94,9 @@ export class Labelling {
     const isSuggestion = label === UNLABELLED;
     const name = isSuggestion ? suggested : label;
     if (name === UNLABELLED) return null;
-    const text = isSuggestion && probability !== null ? `${name}? ${percent(probability)}` : name;
-    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title: isSuggestion ? `Suggested: ${name}` : `Label: ${name}` }, dot(this.byName.get(name)?.color), text);
+    const shown = shownLabel(name);
+    const text = isSuggestion && probability !== null ? t("{name}? {share}", { name: shown, share: percent(probability) }) : shown;
+    const title = isSuggestion ? t("Suggested: {name}", { name: shown }) : t("Label: {name}", { name: shown });
+    return el("span", { class: `badge name${isSuggestion ? " suggested" : ""}`, title }, dot(this.byName.get(name)?.color), text);
   }
 }

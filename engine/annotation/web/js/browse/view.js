@@ -1,5 +1,7 @@
 // What is shown: the query of the page's address, so that a link shows the same again.
 
+import { t } from "../shared/strings.js";
+
 /** Parts of the address that the server's queries do not have. */
 const OF_PAGE = ["show", "image", "mask", "task"];
 const OF_ORDER = ["sort", "descending"];
@@ -73,7 +75,7 @@ export class View {
   get search() {
     const words = this.params.get("words");
     if (words !== null) return `“${words}”`;
-    return this.params.has("like") ? "masks like one that you chose" : null;
+    return this.params.has("like") ? t("masks like one that you chose") : null;
   }
 
   /** Whether a filter is set. */

@@ -4,9 +4,15 @@ import { api } from "../shared/api.js";
 import { el, openDialog, toast } from "../shared/dom.js";
 import { dismissFailures, unseenFailures } from "../shared/failures.js";
 import { duration, secondsBetween, words } from "../shared/format.js";
+import { t } from "../shared/strings.js";
+import { stateText } from "./states.js";
 
 const PLAN_MS = 300;
-const CHOICES = { annotator: ["people", "simulated"], choice: ["random", "disagreement", "diversity", "mix"] }; // fields with words to choose from
+/** Fields with words to choose from, and their texts. */
+const CHOICES = {
+  annotator: { people: t("people"), simulated: t("simulated") },
+  choice: { random: t("random"), disagreement: t("disagreement"), diversity: t("diversity"), mix: t("mix") },
+};
 const STATE_BADGES = { running: "badge-accent", done: "badge-good", failed: "badge-bad", stopped: "badge-warn" };
 
 /** Buttons for the actions; `context()` gives {datasets}, `started(job)` is called with a new job. */
@@ -32,9 +38,9 @@ function openAction(action, context, started) {
   const confirm = el(
     "button",
     { id: "confirm", class: "button button-primary", type: "submit", disabled: true },
-    "Confirm",
+    t("Confirm"),
   );
-  const cancel = el("button", { class: "button", type: "button", onclick: () => dialog.close() }, "Cancel");
+  const cancel = el("button", { class: "button", type: "button", onclick: () => dialog.close() }, t("Cancel"));
   const form = el(
     "form",
     { method: "dialog" },
@@ -56,7 +62,7 @@ function openAction(action, context, started) {
     try {
       const job = await api.startAction(action.name, values());
       dialog.close();
-      toast(`${action.title}: started.`, "good");
+      toast(t("{title}: started.", { title: action.title }), "good");
       started(job);
     } catch (problem) {
       show.problem(problem);
@@ -129,11 +135,11 @@ function field(name, value, context) {
     input = el("input", { id, name, type: "checkbox", checked: value });
     read = () => input.checked;
   } else if (CHOICES[name] || (name === "dataset" && context.datasets.length)) {
-    const options = CHOICES[name] ?? context.datasets;
+    const options = CHOICES[name] ? Object.entries(CHOICES[name]) : context.datasets.map((dataset) => [dataset, dataset]);
     input = el(
       "select",
       { id, name },
-      options.map((option) => el("option", { value: option, selected: option === value }, String(option))),
+      options.map(([option, text]) => el("option", { value: option, selected: option === value }, text)),
     );
     read = () => input.value;
   } else if (typeof value === "number") {
@@ -179,13 +185,13 @@ export class Jobs {
   /** The parts of a job: a log that opens, and buttons beside it. */
   node(job, isOpen) {
     const line = el("span");
-    const bar = el("div", { class: "progress job-progress", role: "progressbar", "aria-label": `Progress of ${job.title}` }, el("div"));
+    const bar = el("div", { class: "progress job-progress", role: "progressbar", "aria-label": t("Progress of {title}", { title: job.title }) }, el("div"));
     const details = el(
       "details",
       { open: isOpen || job.state === "running" },
       el("summary", {}, line, bar),
       el("code", { class: "job-command muted" }),
-      el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": `Log of ${job.title}` }),
+      el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": t("Log of {title}", { title: job.title }) }),
     );
     const stop = this.stopButton(job.id);
     const retry = this.retryButton(job.id);
@@ -203,10 +209,10 @@ export class Jobs {
     this.panel.hidden = false;
     const [, command, log] = node.details.children;
     const isRunning = job.state === "running";
-    const seconds = secondsBetween(job.started_at, job.finished_at);
-    const when = isRunning ? `for ${duration(seconds)}` : `took ${duration(seconds)}`;
+    const time = duration(secondsBetween(job.started_at, job.finished_at));
+    const when = isRunning ? t("for {time}", { time }) : t("took {time}", { time });
     node.line.replaceChildren(
-      el("span", { class: `badge ${STATE_BADGES[job.state] ?? ""}` }, job.state),
+      el("span", { class: `badge ${STATE_BADGES[job.state] ?? ""}` }, stateText(job.state)),
       ` ${job.title} `,
       el("span", { class: "muted small" }, when, isRunning && job.log ? ` · ${lastLine(job)}` : null),
     );
@@ -229,12 +235,12 @@ export class Jobs {
     const press = async () => {
       try {
         this.update(await api.stopJob(id));
-        button.textContent = "Stop at once";
+        button.textContent = t("Stop at once");
       } catch (problem) {
         toast(problem.message, "bad");
       }
     };
-    const button = el("button", { class: "button job-stop", type: "button", title: "Stops the job as Ctrl-C does in a terminal", onclick: press }, "Stop");
+    const button = el("button", { class: "button job-stop", type: "button", title: t("Stops the job as Ctrl-C does in a terminal"), onclick: press }, t("Stop"));
     return button;
   }
 
@@ -247,7 +253,7 @@ export class Jobs {
         toast(problem.message, "bad");
       }
     };
-    return el("button", { class: "button job-stop", type: "button", title: "Starts the same command again", onclick: press }, "Try again");
+    return el("button", { class: "button job-stop", type: "button", title: t("Starts the same command again"), onclick: press }, t("Try again"));
   }
 
   tellFailures() {
@@ -258,8 +264,8 @@ export class Jobs {
       dismissFailures(failed);
       this.tellFailures();
     };
-    const texts = failed.map((job) => el("div", {}, el("strong", {}, `${job.title} failed. `), lastLine(job)));
-    this.notice.replaceChildren(el("div", {}, texts), el("button", { class: "button", type: "button", onclick: close }, "Dismiss"));
+    const texts = failed.map((job) => el("div", {}, el("strong", {}, `${t("{title} failed.", { title: job.title })} `), lastLine(job)));
+    this.notice.replaceChildren(el("div", {}, texts), el("button", { class: "button", type: "button", onclick: close }, t("Dismiss")));
   }
 }
 

@@ -1,6 +1,7 @@
 // Small charts in SVG: lines or bars over time, or points over names, with the values under the pointer.
 
 import { el, svg } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 
 const HEIGHT = 11; // in rem
 const STEPS = [1, 2, 2.5, 5, 10];
@@ -177,6 +178,6 @@ function attachReading(plot, picture, frame, spec) {
 function summary(spec) {
   const parts = spec.series
     .filter((one) => one.points.length)
-    .map((one) => `${one.name}: last ${spec.format(one.points.at(-1).y)}`);
+    .map((one) => t("{name}: last {value}", { name: one.name, value: spec.format(one.points.at(-1).y) }));
   return `${spec.title}. ${parts.join("; ")}`;
 }

@@ -9,6 +9,7 @@ import { annotatorsTable, categoriesTable, consensusTable, costsTable, datasetsT
 import { el, toast } from "../shared/dom.js";
 import { count, decimal, score } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
+import { t } from "../shared/strings.js";
 
 const REFRESH_MS = 1_500; // at most one refresh in this time, however many events arrive
 const SLOW_MS = 30_000; // at least one refresh in this time: ages and progress change without an event
@@ -94,7 +95,7 @@ class Dashboard {
   }
 
   setLive(isLive) {
-    $("live").textContent = isLive ? "live" : "reconnecting";
+    $("live").textContent = isLive ? t("live") : t("reconnecting");
     $("live").className = `badge ${isLive ? "badge-good" : "badge-warn"}`;
     if (isLive) this.loadJobs();
   }
@@ -139,28 +140,28 @@ function chartsOf(history, models) {
       .filter((row) => row[name] !== null && row[name] !== undefined)
       .map((row) => ({ x: Date.parse(row.at), y: row[name] }))
       .sort((a, b) => a.x - b.x);
-  const empty = "No data yet. Submitted images appear here.";
+  const empty = t("No data yet. Submitted images appear here.");
   const scored = comparable(models);
   const scores = (name) =>
     scored.map((row, x) => ({ x, label: row.version, y: row[name] })).filter((point) => typeof point.y === "number");
   return [
     chart({
-      title: "Masks per image",
-      series: [{ name: "masks per image", style: 1, points: over("masks_per_image") }],
+      title: t("Masks per image"),
+      series: [{ name: t("masks per image"), style: 1, points: over("masks_per_image") }],
       fromZero: true,
       format: (y) => decimal(y, y % 1 ? 1 : 0),
       empty,
     }),
     chart({
-      title: "Seconds per mask",
-      series: [{ name: "seconds per mask", style: 3, points: over("seconds_per_mask") }],
+      title: t("Seconds per mask"),
+      series: [{ name: t("seconds per mask"), style: 3, points: over("seconds_per_mask") }],
       fromZero: true,
       format: (y) => decimal(y, y % 1 ? 1 : 0),
       empty,
     }),
     chart({
-      title: "Masks per hour",
-      series: [{ name: "masks", style: 2, points: over("masks") }],
+      title: t("Masks per hour"),
+      series: [{ name: t("masks"), style: 2, points: over("masks") }],
       isBars: true,
       isWhole: true,
       fromZero: true,
@@ -168,14 +169,14 @@ function chartsOf(history, models) {
       empty,
     }),
     chart({
-      title: scored.length ? `IoU on ${scored[0].scored_on}` : "Held-out IoU",
+      title: scored.length ? t("IoU on {set}", { set: scored[0].scored_on }) : t("Held-out IoU"),
       series: [
-        { name: "1 click", style: 1, points: scores("miou_1_click") },
-        { name: "3 clicks", style: 2, points: scores("miou_3_clicks") },
+        { name: t("1 click"), style: 1, points: scores("miou_1_click") },
+        { name: t("3 clicks"), style: 2, points: scores("miou_3_clicks") },
       ],
       isNamed: true,
       format: score,
-      empty: "No model has been scored on held-out images yet.",
+      empty: t("No model has been scored on held-out images yet."),
     }),
   ];
 }
@@ -195,7 +196,7 @@ else
     el(
       "div",
       { class: "empty" },
-      el("h2", {}, "The server cannot be reached"),
-      el("p", {}, "Reload the page in a moment."),
+      el("h2", {}, t("The server cannot be reached")),
+      el("p", {}, t("Reload the page in a moment.")),
     ),
   );

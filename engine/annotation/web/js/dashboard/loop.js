@@ -2,20 +2,23 @@
 
 import { el } from "../shared/dom.js";
 import { DASH, count, decimal, score } from "../shared/format.js";
+import { plural, t } from "../shared/strings.js";
+import { stateText } from "./states.js";
 
 const STAGES = {
-  assisted_manual: ["Stage 1", "Assisted-manual", "Annotators click, the model predicts masks"],
-  semi_automatic: ["Stage 2", "Semi-automatic", "Confident masks are pre-filled, annotators add the rest"],
-  fully_automatic: ["Stage 3", "Fully automatic", "The model makes all masks"],
+  assisted_manual: [t("Stage 1"), t("Assisted-manual"), t("Annotators click, the model predicts masks")],
+  semi_automatic: [t("Stage 2"), t("Semi-automatic"), t("Confident masks are pre-filled, annotators add the rest")],
+  fully_automatic: [t("Stage 3"), t("Fully automatic"), t("The model makes all masks")],
 };
 const GATES = ["planned", "opened", "collected", "trained", "done"];
 const GATE_TEXTS = {
-  planned: "Planned",
-  opened: "Opened: model and images are fixed",
-  collected: "Collected: its masks are in the table",
-  trained: "Retrained",
-  done: "Done",
+  planned: t("Planned"),
+  opened: t("Opened: model and images are fixed"),
+  collected: t("Collected: its masks are in the table"),
+  trained: t("Retrained"),
+  done: t("Done"),
 };
+const ANNOTATORS = { people: t("people"), simulated: t("simulated annotator") };
 
 export function loopPanels(overview, isAdmin) {
   if (!overview.datasets.length) return [noDatasets()];
@@ -32,29 +35,30 @@ function noDatasets() {
   return el(
     "div",
     { class: "panel empty" },
-    el("h2", {}, "No images yet"),
-    el("p", {}, "Ingest images, then start the first round:"),
+    el("h2", {}, t("No images yet")),
+    el("p", {}, t("Ingest images, then start the first round:")),
     el("pre", {}, "dataengine ingest ~/photos --dataset photos"),
   );
 }
 
 function panel(dataset, loop, isAdmin) {
   const facts = [
-    `${count(dataset.images)} images`,
-    `${count(dataset.annotated)} annotated by people`,
-    `${count(dataset.to_annotate)} still to annotate`,
-    `${count(dataset.held_out)} held out`,
-    dataset.near_duplicates && nearDuplicates(dataset.near_duplicates),
-    `${count(dataset.masks)} masks`,
-    dataset.masks_handed_in && `${count(dataset.masks_handed_in)} more submitted, added to the table when their round ends`,
-    dataset.masks && `${decimal(dataset.masks_per_image)} per image`,
+    plural(dataset.images, "{n} image", "{n} images"),
+    t("{n} annotated by people", { n: count(dataset.annotated) }),
+    t("{n} still to annotate", { n: count(dataset.to_annotate) }),
+    t("{n} held out", { n: count(dataset.held_out) }),
+    // those repeat others: the stages with people leave them out
+    dataset.near_duplicates && plural(dataset.near_duplicates, "{n} near-duplicate, not annotated twice", "{n} near-duplicates, not annotated twice"),
+    plural(dataset.masks, "{n} mask", "{n} masks"),
+    dataset.masks_handed_in && handedIn(dataset.masks_handed_in),
+    dataset.masks && t("{n} per image", { n: decimal(dataset.masks_per_image) }),
   ].filter(Boolean);
   const head = el(
     "div",
     { class: "panel-head" },
     el("h2", {}, dataset.name),
     el("span", { class: "muted" }, facts.join(" · ")),
-    el("a", { href: `/browse?${new URLSearchParams({ dataset: dataset.name })}` }, "Browse"),
+    el("a", { href: `/browse?${new URLSearchParams({ dataset: dataset.name })}` }, t("Browse")),
   );
   const rounds = loop?.rounds ?? [];
   const steps = rounds.length ? stepper(rounds) : sketch();
@@ -63,13 +67,12 @@ function panel(dataset, loop, isAdmin) {
     { class: "panel loop", "data-dataset": dataset.name, id: `loop-${dataset.name}` },
     head,
     steps,
-    el("p", { class: "next" }, el("strong", {}, "Next: "), nextStep(dataset, loop, isAdmin)),
+    el("p", { class: "next" }, el("strong", {}, `${t("Next:")} `), nextStep(dataset, loop, isAdmin)),
   );
 }
 
-/** Images that repeat others: the stages with people leave them out. */
-function nearDuplicates(number) {
-  return number === 1 ? "1 near-duplicate, not annotated twice" : `${count(number)} near-duplicates, not annotated twice`;
+function handedIn(masks) {
+  return plural(masks, "{n} more submitted, added to the table when its round ends", "{n} more submitted, added to the table when their round ends");
 }
 
 /** The whole loop in grey, for a dataset without rounds. */
@@ -84,7 +87,7 @@ function sketch() {
       el("span", { class: "muted" }, what),
     );
     return index < 2
-      ? [step, el("li", { class: "arrow-step", "aria-hidden": "true" }, el("span", {}, "retrain"))]
+      ? [step, el("li", { class: "arrow-step", "aria-hidden": "true" }, el("span", {}, t("retrain")))]
       : [step];
   });
   return el("ol", { class: "stepper" }, stages);
@@ -102,7 +105,7 @@ function stepper(rounds) {
 }
 
 function roundStep(row, isCurrent) {
-  const [number, name] = STAGES[row.stage] ?? ["", row.stage];
+  const [stage, name] = STAGES[row.stage] ?? ["", row.stage];
   return el(
     "li",
     {
@@ -113,8 +116,8 @@ function roundStep(row, isCurrent) {
     el(
       "div",
       { class: "step-head" },
-      el("span", { class: "muted" }, `${number} · round ${row.round}`),
-      el("span", { class: `badge ${badgeOf(row.state)}` }, row.state),
+      el("span", { class: "muted" }, t("{stage} · round {number}", { stage, number: row.round })),
+      el("span", { class: `badge ${badgeOf(row.state)}` }, stateText(row.state)),
     ),
     el("strong", {}, name),
     gates(row),
@@ -154,20 +157,20 @@ function tasksBar(row) {
   if (!tasks || ["planned", "done"].includes(row.state)) return null;
   const fill = el("div");
   fill.style.width = `${(100 * (tasks.total - tasks.left)) / tasks.total}%`;
-  const text = tasks.left ? `${tasks.left} of ${tasks.total} left to annotate` : `all ${tasks.total} done`;
+  const text = tasks.left ? t("{left} of {total} left to annotate", tasks) : t("all {total} done", tasks);
   return el("div", {}, el("div", { class: "progress" }, fill), el("span", { class: "muted small" }, text));
 }
 
 function figures(row) {
   const parts = [];
   if (row.state === "planned" && row.planned_images)
-    parts.push(row.planned_images === 1 ? "1 image" : `${count(row.planned_images)} images`);
+    parts.push(plural(row.planned_images, "{n} image", "{n} images"));
   if (row.state === "planned" && row.stage !== "fully_automatic")
-    parts.push(row.annotator === "simulated" ? "simulated annotator" : row.annotator);
-  if (row.masks) parts.push(`${count(row.masks)} masks`);
-  if (row.masks_per_image) parts.push(`${decimal(row.masks_per_image)} per image`);
-  if (row.seconds_per_mask) parts.push(`${decimal(row.seconds_per_mask)} s each`);
-  if (row.clicks_per_mask) parts.push(`${decimal(row.clicks_per_mask)} clicks`);
+    parts.push(ANNOTATORS[row.annotator]);
+  if (row.masks) parts.push(plural(row.masks, "{n} mask", "{n} masks"));
+  if (row.masks_per_image) parts.push(t("{n} per image", { n: decimal(row.masks_per_image) }));
+  if (row.seconds_per_mask) parts.push(t("{seconds} s each", { seconds: decimal(row.seconds_per_mask) }));
+  if (row.clicks_per_mask) parts.push(t("{number} clicks", { number: decimal(row.clicks_per_mask) }));
   const told = parts.filter(Boolean);
   return told.length ? el("span", { class: "muted small" }, told.join(" · ")) : null;
 }
@@ -175,39 +178,38 @@ function figures(row) {
 function retrainStep(row) {
   const isDone = ["trained", "done"].includes(row.state);
   const isNow = row.state === "collected";
-  const kept = row.model_after === row.model ? "kept as it was" : row.model_after;
-  const text = isDone ? (kept ?? DASH) : isNow ? "now" : "";
+  const kept = row.model_after === row.model ? t("kept as it was") : row.model_after;
+  const text = isDone ? (kept ?? DASH) : isNow ? t("now") : "";
   const title = row.miou_1_click
-    ? `This round used ${row.model}: IoU ${score(row.miou_1_click)} after 1 click on ${row.scored_on ?? "held-out images"}`
+    ? t("This round used {model}: IoU {score} after 1 click on {set}", { model: row.model, score: score(row.miou_1_click), set: row.scored_on ?? t("held-out images") })
     : null;
   return el(
     "li",
     { class: `arrow-step ${isDone ? "arrow-done" : ""} ${isNow ? "arrow-now" : ""}`, title },
-    el("span", {}, "retrain"),
+    el("span", {}, t("retrain")),
     text ? el("span", { class: "small" }, text) : null,
   );
 }
 
 /** What has to be done next, or what to wait for. */
 function nextStep(dataset, loop, isAdmin) {
-  const start = isAdmin ? "start it with the first button above" : "an admin starts it";
-  if (!dataset.images) return "ingest images: dataengine ingest DIR --dataset " + dataset.name;
-  if (!loop?.rounds?.length) return `the first round; ${start}.`;
+  const start = isAdmin ? t("start it with the first button above") : t("an admin starts it");
+  if (!dataset.images) return t("ingest images: {command}", { command: `dataengine ingest DIR --dataset ${dataset.name}` });
+  if (!loop?.rounds?.length) return t("the first round; {start}.", { start });
   const row = loop.rounds.find((one) => one.state !== "done");
-  if (!row) return "all rounds are done. Send some masks to review, then make a release; or start another round.";
+  if (!row) return t("all rounds are done. Send some masks to review, then make a release; or start another round.");
   const [, name] = STAGES[row.stage] ?? ["", row.stage];
-  const title = `${name.toLowerCase()} round ${row.round}`;
+  const round = t("{stage} round {number}", { stage: name.toLowerCase(), number: row.round });
   const tasks = tasksOf(row);
-  if (row.state === "planned") return `${title}; ${start}.`;
+  if (row.state === "planned") return t("{round}; {start}.", { round, start });
   if (row.state === "opened" && tasks?.left && row.annotator === "simulated")
-    return `the simulated annotator finishes ${title}: ${tasks.left} images left.`;
+    return plural(tasks.left, "the simulated annotator finishes {round}: {n} image left.", "the simulated annotator finishes {round}: {n} images left.", { round });
   if (row.state === "opened" && tasks?.left)
-    return `annotators finish ${title}: ${tasks.left} ${tasks.left === 1 ? "image" : "images"} left, on the page “Annotate”.`;
+    return plural(tasks.left, "annotators finish {round}: {n} image left, on the page “Annotate”.", "annotators finish {round}: {n} images left, on the page “Annotate”.", { round });
   if (row.state === "opened")
     return row.stage === "fully_automatic"
-      ? `the model makes the masks of ${title}.`
-      : `${title} is collected, then the model is retrained.`;
-  if (row.state === "collected")
-    return row.stage === "fully_automatic" ? `${title} is closed.` : `the model is retrained on the masks of ${title}.`;
-  return `${title} is closed.`;
+      ? t("the model makes the masks of {round}.", { round })
+      : t("{round} is collected, then the model is retrained.", { round });
+  if (row.state === "collected" && row.stage !== "fully_automatic") return t("the model is retrained on the masks of {round}.", { round });
+  return t("{round} is closed.", { round });
 }

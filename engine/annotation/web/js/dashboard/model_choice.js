@@ -1,6 +1,7 @@
 // The choice of a model, offered once: until it is dismissed in this browser, or a model is taken.
 
 import { el } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 
 const DISMISSED = "dataengine.modelChoiceDismissed";
 
@@ -16,7 +17,7 @@ export function offerModels(root, choices) {
     el("div", {}, `${where}: `, el("code", {}, command), el("span", { class: "muted small" }, ` ${size}`)),
   );
   root.replaceChildren(
-    el("div", {}, el("strong", {}, "The model is the shipped lite. "), "For photographs use a public one, in a terminal:", rows),
-    el("button", { class: "button", type: "button", onclick: dismiss }, "Dismiss"),
+    el("div", {}, el("strong", {}, t("The model is the shipped lite.")), ` ${t("For photographs use a public one, in a terminal:")}`, rows),
+    el("button", { class: "button", type: "button", onclick: dismiss }, t("Dismiss")),
   );
 }

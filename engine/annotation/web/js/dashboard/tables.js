@@ -3,12 +3,16 @@
 import { dot } from "../shared/categories.js";
 import { el } from "../shared/dom.js";
 import { ago, count, dateTime, decimal, duration, percent, score, secondsBetween, words } from "../shared/format.js";
+import { plural, t } from "../shared/strings.js";
+import { ROLES } from "../team/forms.js";
+import { stateText } from "./states.js";
 
 const KINDS = {
-  annotate: ["Annotate", "images without masks"],
-  complete: ["Complete", "images with confident masks, where the rest is added"],
-  review: ["Review", "masks to judge"],
+  annotate: [t("Annotate"), t("images without masks")],
+  complete: [t("Complete"), t("images with confident masks, where the rest is added")],
+  review: [t("Review"), t("masks to judge")],
 };
+const ANNOTATOR_ROLES = { ...ROLES, simulated: t("simulated"), model: t("model") };
 const MODEL_BADGES = { current: "badge-good", candidate: "badge-accent" };
 const RUN_BADGES = { running: "badge-accent", failed: "badge-bad", finished: "badge-good" };
 
@@ -25,19 +29,19 @@ function queueCard(kind, title, what, row) {
     [skipped, "warn"],
     [open, "rest"],
   ]);
-  const waits = open && oldest ? `, the oldest for ${duration(oldest)}` : "";
+  const waits = open && oldest ? t("open, the oldest for {time}", { time: duration(oldest) }) : t("open");
   return el(
     "div",
     { class: "panel queue-card", "data-kind": kind },
     el("h3", {}, title, el("span", { class: "muted small" }, ` ${what}`)),
-    el("div", { class: "big" }, count(open), el("span", { class: "muted small" }, ` open${waits}`)),
+    el("div", { class: "big" }, count(open), el("span", { class: "muted small" }, ` ${waits}`)),
     bar,
     el(
       "div",
       { class: "legend" },
-      key("good", `${count(submitted)} done`),
-      key("accent", `${count(leased)} in progress`),
-      key("warn", `${count(skipped)} skipped`),
+      key("good", t("{n} done", { n: count(submitted) })),
+      key("accent", t("{n} in progress", { n: count(leased) })),
+      key("warn", t("{n} skipped", { n: count(skipped) })),
     ),
   );
 }
@@ -48,12 +52,12 @@ function verdictCard(verdicts) {
   return el(
     "div",
     { class: "panel queue-card", "data-kind": "verdicts" },
-    el("h3", {}, "Verdicts", el("span", { class: "muted small" }, " of reviewers")),
+    el("h3", {}, t("Verdicts"), el("span", { class: "muted small" }, ` ${t("of reviewers")}`)),
     el(
       "div",
       { class: "big" },
       total ? percent(accept / total) : "–",
-      el("span", { class: "muted small" }, total ? ` of ${count(total)} masks accepted` : " nothing reviewed yet"),
+      el("span", { class: "muted small" }, ` ${total ? plural(total, "of {n} mask accepted", "of {n} masks accepted") : t("nothing reviewed yet")}`),
     ),
     stacked([
       [accept, "good"],
@@ -63,9 +67,9 @@ function verdictCard(verdicts) {
     el(
       "div",
       { class: "legend" },
-      key("good", `${count(accept)} accepted`),
-      key("accent", `${count(fix)} fixed`),
-      key("bad", `${count(reject)} rejected`),
+      key("good", t("{n} accepted", { n: count(accept) })),
+      key("accent", t("{n} fixed", { n: count(fix) })),
+      key("bad", t("{n} rejected", { n: count(reject) })),
     ),
   );
 }
@@ -115,21 +119,21 @@ function section(title, rows, columns, empty, command = null) {
 
 export function annotatorsTable(rows, advice = []) {
   const columns = [
-    ["Name", (row) => row.name],
-    ["Role", (row) => (row.kind === "person" ? row.role : row.kind)],
-    ["Images", (row) => count(row.tasks), true],
-    ["Masks", (row) => count(row.masks), true],
-    ["s / mask", (row) => decimal(row.seconds_per_mask), true],
-    ["Masks / h", (row) => count(row.masks_per_hour), true],
-    ["Agreement", agreement, true],
-    ["Gold", gold, true],
-    ["Last seen", (row) => ago(row.last_seen)],
+    [t("Name"), (row) => row.name],
+    [t("Role"), (row) => ANNOTATOR_ROLES[row.kind === "person" ? row.role : row.kind]],
+    [t("Images"), (row) => count(row.tasks), true],
+    [t("Masks"), (row) => count(row.masks), true],
+    [t("s / mask"), (row) => decimal(row.seconds_per_mask), true],
+    [t("Masks / h"), (row) => count(row.masks_per_hour), true],
+    [t("Agreement"), agreement, true],
+    [t("Gold"), gold, true],
+    [t("Last seen"), (row) => ago(row.last_seen)],
   ];
   const table = section(
-    "Annotators",
+    t("Annotators"),
     rows,
     columns,
-    "No annotators yet. This command makes a sign-in link:",
+    t("No annotators yet. This command makes a sign-in link:"),
     "dataengine annotators add NAME --role annotator",
   );
   return [...table, ...advice.map((text) => el("p", { class: "advice" }, withCommands(text)))];
@@ -142,17 +146,18 @@ function withCommands(text) {
 
 const GOLD_STYLES = { below: "bad", above: "good" };
 const GOLD_TITLES = {
-  below: "Too few, by the whole interval: their masks should be reviewed",
-  above: "Enough, by the whole interval",
-  undecided: "Not known yet: the interval contains the expected share",
+  below: t("Too few, by the whole interval: their masks should be reviewed."),
+  above: t("Enough, by the whole interval."),
+  undecided: t("Not known yet: the interval contains the expected share."),
 };
 
 /** The share of objects found in gold tasks, and its interval. */
 function gold(row) {
   if (!row.gold) return null;
   const { tasks, score: share, low, high, judgement } = row.gold;
-  const title = `${GOLD_TITLES[judgement] ?? ""}. Share of the known objects found in ${tasks} gold tasks, and its interval.`;
-  const ends = low === 0 && high === 1 ? "too few yet" : `${score(low)} – ${score(high)}`;
+  const what = plural(tasks, "Share of the known objects found in {n} gold task, and its interval.", "Share of the known objects found in {n} gold tasks, and its interval.");
+  const title = `${GOLD_TITLES[judgement]} ${what}`;
+  const ends = low === 0 && high === 1 ? t("too few yet") : `${score(low)} – ${score(high)}`;
   return el("span", { class: GOLD_STYLES[judgement] ?? null, title }, score(share), el("div", { class: "muted small" }, ends));
 }
 
@@ -166,49 +171,49 @@ function agreement(row) {
         : row.agreement < 0.75
           ? "bad"
           : "";
-  return el("span", { class: style, title: "Share of the masks judged by another reviewer too on which both verdicts are the same" }, percent(row.agreement));
+  return el("span", { class: style, title: t("Share of the masks judged by another reviewer too on which both verdicts are the same") }, percent(row.agreement));
 }
 
 export function modelsTable(rows) {
   const columns = [
-    ["Version", (row) => el("span", {}, row.version, row.note && el("div", { class: "muted small note" }, row.note))],
-    ["State", (row) => el("span", { class: `badge ${MODEL_BADGES[row.state] ?? ""}` }, row.state)],
-    ["From", (row) => row.parent],
-    ["IoU 1 click", (row) => score(row.miou_1_click), true],
-    ["IoU 3 clicks", (row) => score(row.miou_3_clicks), true],
-    ["Scored on", scoredOn],
-    ["Made", (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
+    [t("Version"), (row) => el("span", {}, row.version, row.note && el("div", { class: "muted small note" }, row.note))],
+    [t("State"), (row) => el("span", { class: `badge ${MODEL_BADGES[row.state] ?? ""}` }, stateText(row.state))],
+    [t("From"), (row) => row.parent],
+    [t("IoU 1 click"), (row) => score(row.miou_1_click), true],
+    [t("IoU 3 clicks"), (row) => score(row.miou_3_clicks), true],
+    [t("Scored on"), scoredOn],
+    [t("Made"), (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
   ];
-  return section("Models", rows, columns, "No models yet.", "dataengine models import FILE --name NAME --promote");
+  return section(t("Models"), rows, columns, t("No models yet."), "dataengine models import FILE --name NAME --promote");
 }
 
 /** A score on another set than the other models' is not comparable: it is shown here, with its set. */
 function scoredOn(row) {
   const isOther = typeof row.other_miou_1_click === "number";
-  const text = isOther ? `${row.scored_on}: ${score(row.other_miou_1_click)} after 1 click` : row.scored_on;
+  const text = isOther ? t("{set}: {score} after 1 click", { set: row.scored_on, score: score(row.other_miou_1_click) }) : row.scored_on;
   return text && el("span", { class: "muted small" }, text);
 }
 
 export function runsTable(rows) {
   const columns = [
-    ["Run", (row) => twoLines(words(row.kind), [row.dataset, shortId(row.id)].filter(Boolean).join(" "), row.id)],
+    [t("Run"), (row) => twoLines(words(row.kind), [row.dataset, shortId(row.id)].filter(Boolean).join(" "), row.id)],
     [
-      "State",
-      (row) => el("span", { class: `badge ${RUN_BADGES[row.state] ?? ""}`, title: row.error || null }, row.state),
+      t("State"),
+      (row) => el("span", { class: `badge ${RUN_BADGES[row.state] ?? ""}`, title: row.error || null }, stateText(row.state)),
     ],
-    ["Progress", progress],
-    ["Images", imagesOf, true],
-    ["Masks", (row) => count(row.masks), true],
-    ["Started", (row) => twoLines(ago(row.started_at), tookText(row), dateTime(row.started_at))],
+    [t("Progress"), progress],
+    [t("Images"), imagesOf, true],
+    [t("Masks"), (row) => count(row.masks), true],
+    [t("Started"), (row) => twoLines(ago(row.started_at), tookText(row), dateTime(row.started_at))],
   ];
-  return section("Runs", rows, columns, "No runs yet. Rounds, retrains and releases appear here while they run.");
+  return section(t("Runs"), rows, columns, t("No runs yet. Rounds, retrains and releases appear here while they run."));
 }
 
 /** The number of a run's images; of a program's, with a link to what it selected. */
 function imagesOf(row) {
   if (row.kind !== "program" || row.state !== "finished") return count(row.images);
   const query = new URLSearchParams({ dataset: row.dataset, show: "images", program: row.id });
-  return el("a", { href: `/browse?${query}`, title: "Show what the program selected" }, count(row.images));
+  return el("a", { href: `/browse?${query}`, title: t("Show what the program selected") }, count(row.images));
 }
 
 function twoLines(text, more, title) {
@@ -216,7 +221,7 @@ function twoLines(text, more, title) {
 }
 
 function tookText(row) {
-  return row.finished_at ? `took ${duration(secondsBetween(row.started_at, row.finished_at))}` : "";
+  return row.finished_at ? t("took {time}", { time: duration(secondsBetween(row.started_at, row.finished_at)) }) : "";
 }
 
 /** Ids begin with the time, so their end identifies the run. */
@@ -250,14 +255,14 @@ function progress(row) {
   );
 }
 
-const FILES = { "report.html": "Report", "instances.json": "COCO", "sa1b.tar": "SA-1B" };
+const FILES = { "report.html": t("Report"), "instances.json": "COCO", "sa1b.tar": "SA-1B" };
 
 /** Links to a release's report and its exports. */
 function releaseFiles(row) {
   const link = (file) => {
     const isPage = file.endsWith(".html");
     const href = `/api/releases/${encodeURIComponent(row.name)}/${file}`;
-    const title = isPage ? "Opens the report in a new tab" : `Downloads ${file}; other formats: dataengine export ${row.name} --format yolo`;
+    const title = isPage ? t("Opens the report in a new tab") : t("Downloads {file}; other formats: {command}", { file, command: `dataengine export ${row.name} --format yolo` });
     return el("a", { href, title, target: isPage ? "_blank" : null, rel: isPage ? "noopener" : null, download: isPage ? null : true }, FILES[file]);
   };
   const files = Object.keys(FILES).filter((file) => row.files?.includes(file));
@@ -269,28 +274,28 @@ export function datasetsTable({ datasets, loops, releases }) {
   const made = (stage) => (row) => count(row.masks_by_stage?.[stage] ?? 0);
   const latest = (row) => releases.find((one) => one.dataset === row.name && one.state === "done");
   const columns = [
-    ["Dataset", (row) => el("a", { href: `#${encodeURIComponent(`loop-${row.name}`)}` }, row.name)],
-    ["Images", (row) => count(row.images), true],
-    ["Annotated", (row) => count(row.annotated), true],
-    ["Masks: assisted", made("assisted_manual"), true],
-    ["semi-automatic", made("semi_automatic"), true],
-    ["automatic", made("fully_automatic"), true],
-    ["Round", (row) => roundOf(loops.find((loop) => loop.dataset === row.name))],
-    ["Model", (row) => modelOf(loops.find((loop) => loop.dataset === row.name))],
-    ["People, 24 h", (row) => count(row.people_today), true],
-    ["Latest release", (row) => latest(row) && el("span", { class: "links" }, latest(row).name, releaseFiles(latest(row)))],
+    [t("Dataset"), (row) => el("a", { href: `#${encodeURIComponent(`loop-${row.name}`)}` }, row.name)],
+    [t("Images"), (row) => count(row.images), true],
+    [t("Annotated"), (row) => count(row.annotated), true],
+    [t("Masks: assisted"), made("assisted_manual"), true],
+    [t("semi-automatic"), made("semi_automatic"), true],
+    [t("automatic"), made("fully_automatic"), true],
+    [t("Round"), (row) => roundOf(loops.find((loop) => loop.dataset === row.name))],
+    [t("Model"), (row) => modelOf(loops.find((loop) => loop.dataset === row.name))],
+    [t("People, 24 h"), (row) => count(row.people_today), true],
+    [t("Latest release"), (row) => latest(row) && el("span", { class: "links" }, latest(row).name, releaseFiles(latest(row)))],
   ];
-  return section("Datasets", datasets, columns, "");
+  return section(t("Datasets"), datasets, columns, "");
 }
 
 /** The round that is open, with how many of its tasks are done; else what the loop's state is. */
 function roundOf(loop) {
   if (!loop) return null;
   const round = loop.rounds.find((one) => !["planned", "done"].includes(one.state));
-  if (!round) return loop.state;
+  if (!round) return stateText(loop.state);
   const { open = 0, leased = 0, submitted = 0, skipped = 0 } = round.tasks ?? {};
   const total = open + leased + submitted + skipped;
-  const done = total ? `${count(submitted + skipped)} of ${count(total)} images` : round.state;
+  const done = total ? plural(total, "{done} of {n} image", "{done} of {n} images", { done: count(submitted + skipped) }) : stateText(round.state);
   return el("span", {}, `${words(round.stage)} ${round.round}`, el("div", { class: "muted small" }, done));
 }
 
@@ -302,69 +307,70 @@ function modelOf(loop) {
 
 export function releasesTable(rows) {
   const columns = [
-    ["Name", (row) => row.name],
-    ["Dataset", (row) => row.dataset],
+    [t("Name"), (row) => row.name],
+    [t("Dataset"), (row) => row.dataset],
     [
-      "State",
-      (row) => el("span", { class: `badge ${row.state === "done" ? "badge-good" : "badge-accent"}` }, row.state),
+      t("State"),
+      (row) => el("span", { class: `badge ${row.state === "done" ? "badge-good" : "badge-accent"}` }, stateText(row.state)),
     ],
-    ["Masks", (row) => count(row.masks), true],
-    ["Images", (row) => count(row.images), true],
-    ["Made", (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
-    ["Files", releaseFiles],
+    [t("Masks"), (row) => count(row.masks), true],
+    [t("Images"), (row) => count(row.images), true],
+    [t("Made"), (row) => el("span", { title: dateTime(row.created_at) }, ago(row.created_at))],
+    [t("Files"), releaseFiles],
   ];
   return section(
-    "Releases",
+    t("Releases"),
     rows,
     columns,
-    "No releases yet. A release pins a version of the masks, for export as COCO or SA-1B.",
+    t("No releases yet. A release pins a version of the masks, for export as COCO or SA-1B."),
   );
 }
 
 /** How many masks have each category. */
 export function categoriesTable(rows) {
-  const name = (row) => (row.name === null ? el("span", { class: "muted" }, "all others") : el("span", { class: "label-name" }, dot(row.color), row.name));
+  const name = (row) => (row.name === null ? el("span", { class: "muted" }, t("all others")) : el("span", { class: "label-name" }, dot(row.color), row.name));
   const columns = [
-    ["Dataset", (row) => row.dataset],
-    ["Category", name],
-    ["Masks", (row) => count(row.masks), true],
+    [t("Dataset"), (row) => row.dataset],
+    [t("Category"), name],
+    [t("Masks"), (row) => count(row.masks), true],
   ];
-  return section("Masks by category", rows, columns, "");
+  return section(t("Masks by category"), rows, columns, "");
 }
 
 /** How far people agree on the images that several of them annotated, by round. */
 export function consensusTable(rows) {
   const columns = [
-    ["Dataset", (row) => row.dataset],
-    ["Round", (row) => `${words(row.stage)} ${row.round}`],
-    ["Images", (row) => count(row.images), true],
-    ["Same objects (F1)", (row) => score(row.f1), true],
-    ["Same outlines (IoU)", (row) => score(row.iou), true],
-    ["To a reviewer", (row) => count(row.reviewed), true],
+    [t("Dataset"), (row) => row.dataset],
+    [t("Round"), (row) => `${words(row.stage)} ${row.round}`],
+    [t("Images"), (row) => count(row.images), true],
+    [t("Same objects (F1)"), (row) => score(row.f1), true],
+    [t("Same outlines (IoU)"), (row) => score(row.iou), true],
+    [t("To a reviewer"), (row) => count(row.reviewed), true],
   ];
-  return section("Agreement of several people", rows, columns, "");
+  return section(t("Agreement of several people"), rows, columns, "");
 }
 
 /** An estimate, marked as one, unless all masks were judged. */
 function accepted(row) {
   if (!row.accepted_is_estimate) return count(row.accepted_masks);
-  const title = `An estimate: ${count(row.judged_masks)} of ${count(row.masks)} masks were judged; the same share is assumed for the others`;
-  return el("span", { title }, `≈ ${count(row.accepted_masks)}`, el("div", { class: "muted small" }, `${count(row.judged_masks)} judged`));
+  const title = t("An estimate: {judged} of {total} masks were judged; the same share is assumed for the others", { judged: count(row.judged_masks), total: count(row.masks) });
+  const judged = t("{n} judged", { n: count(row.judged_masks) });
+  return el("span", { title }, `≈ ${count(row.accepted_masks)}`, el("div", { class: "muted small" }, judged));
 }
 
 export function costsTable(rows) {
   const columns = [
-    ["Stage", (row) => words(row.stage)],
-    ["Model", (row) => row.model ?? ""],
-    ["Runs", (row) => count(row.runs), true],
-    ["Masks", (row) => count(row.masks), true],
-    ["Processor", (row) => duration(row.cpu_seconds), true],
-    ["GPU", (row) => duration(row.gpu_seconds), true],
-    ["People", (row) => duration(row.people_seconds), true],
-    ["Cost", (row) => decimal(row.cost, 2), true],
-    ["Accepted masks", accepted, true],
-    ["Cost of one", (row) => decimal(row.cost_per_accepted_mask, 4), true],
+    [t("Stage"), (row) => words(row.stage)],
+    [t("Model"), (row) => row.model ?? ""],
+    [t("Runs"), (row) => count(row.runs), true],
+    [t("Masks"), (row) => count(row.masks), true],
+    [t("Processor"), (row) => duration(row.cpu_seconds), true],
+    [t("GPU"), (row) => duration(row.gpu_seconds), true],
+    [t("People"), (row) => duration(row.people_seconds), true],
+    [t("Cost"), (row) => decimal(row.cost, 2), true],
+    [t("Accepted masks"), accepted, true],
+    [t("Cost of one"), (row) => decimal(row.cost_per_accepted_mask, 4), true],
   ];
   const made = rows.filter((row) => row.stage !== "total");
-  return section("Costs", made.length ? rows : [], columns, "No runs yet. Prices are in the settings, under [costs].");
+  return section(t("Costs"), made.length ? rows : [], columns, t("No runs yet. Prices are in the settings, under [costs]."));
 }

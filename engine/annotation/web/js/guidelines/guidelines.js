@@ -4,6 +4,7 @@ import { api } from "../shared/api.js";
 import { ask, byId, el, openDialog, toast } from "../shared/dom.js";
 import { dateTime } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
+import { t } from "../shared/strings.js";
 
 const PREVIEW_MS = 400; // after the last key
 
@@ -33,6 +34,10 @@ class GuidelinesPage {
     return this.isEditing && byId("markdown").value !== this.now.markdown;
   }
 
+  async mayLeave() {
+    return !this.isChanged || (await ask(t("Leave without saving?"), t("What you have written is lost."), t("Leave"), { isLoss: true }));
+  }
+
   async start() {
     try {
       const { datasets } = await api.work(new Date());
@@ -52,7 +57,7 @@ class GuidelinesPage {
   }
 
   async choose(name) {
-    if (this.isChanged && !(await ask("Leave without saving?", "What you have written is lost.", "Leave", { isLoss: true }))) {
+    if (!(await this.mayLeave())) {
       byId("dataset").value = this.now.dataset;
       return;
     }
@@ -71,7 +76,9 @@ class GuidelinesPage {
     }
     const { version, author, at } = this.now;
     byId("shown").innerHTML = this.now.html; // the server escapes HTML in the Markdown
-    byId("version").textContent = version ? `version ${version}, by ${author ?? "a command"}, ${dateTime(at)}` : "the usual ones: this dataset has none of its own";
+    byId("version").textContent = version
+      ? t("version {version}, by {author}, {time}", { version, author: author ?? t("a command"), time: dateTime(at) })
+      : t("the usual ones: this dataset has none of its own");
     byId("edit").hidden = this.me.role !== "admin" || !this.dataset;
     byId("history").hidden = this.me.role === "annotator" || !version;
     byId("banner").hidden = true;
@@ -93,8 +100,7 @@ class GuidelinesPage {
   }
 
   async cancel() {
-    if (this.isChanged && !(await ask("Leave without saving?", "What you have written is lost.", "Leave", { isLoss: true }))) return;
-    this.show(false);
+    if (await this.mayLeave()) this.show(false);
   }
 
   soon() {
@@ -119,7 +125,7 @@ class GuidelinesPage {
       await api.setGuidelines(this.dataset, byId("markdown").value, this.now.version);
       this.show(false);
       await this.refresh();
-      toast("Saved: annotators see it from now on.", "good");
+      toast(t("Saved: annotators see it from now on."), "good");
     } catch (problem) {
       if (problem.error === "outdated") await this.outdated();
       else toast(problem.message, "bad");
@@ -131,10 +137,13 @@ class GuidelinesPage {
   /** Somebody else has saved a version: shows it, and lets the writer go on from it. */
   async outdated() {
     const theirs = await api.guidelines(this.dataset);
-    const text = `${theirs.author ?? "Somebody"} saved version ${theirs.version} meanwhile. Copy what you need from it into yours; then save again.`;
+    const text = t("{author} saved version {version} meanwhile. Copy what you need from it into yours; then save again.", {
+      author: theirs.author ?? t("Somebody"),
+      version: theirs.version,
+    });
     const box = el("div", { class: "guidelines" });
     box.innerHTML = theirs.html; // escaped by the server
-    openDialog("There is a newer version", el("p", {}, text), box).id = "newer";
+    openDialog(t("There is a newer version"), el("p", {}, text), box).id = "newer";
     this.now = { ...theirs };
   }
 
@@ -167,7 +176,7 @@ class GuidelinesPage {
     try {
       const versions = await api.guidelinesHistory(this.dataset);
       const list = el("ul", { class: "versions" }, versions.map((one) => this.versionRow(one)));
-      this.dialog = openDialog(`History of ${this.dataset}`, list);
+      this.dialog = openDialog(t("History of {dataset}", { dataset: this.dataset }), list);
       this.dialog.id = "versions";
     } catch (problem) {
       toast(problem.message, "bad");
@@ -177,7 +186,7 @@ class GuidelinesPage {
   versionRow({ version, author, at, markdown }) {
     const read = async () => {
       const text = el("pre", { tabindex: 0 }, markdown);
-      openDialog(`Version ${version}`, text);
+      openDialog(t("Version {version}", { version }), text);
     };
     const use = () => {
       this.dialog.close();
@@ -186,11 +195,11 @@ class GuidelinesPage {
     return el(
       "li",
       {},
-      el("strong", {}, `Version ${version}`),
-      el("span", { class: "muted" }, `${author ?? "a command"}, ${dateTime(at)}`),
+      el("strong", {}, t("Version {version}", { version })),
+      el("span", { class: "muted" }, `${author ?? t("a command")}, ${dateTime(at)}`),
       el("span", { class: "spacer" }),
-      el("button", { class: "button", type: "button", "aria-label": `Read version ${version}`, onclick: read }, "Read"),
-      this.me.role === "admin" && version !== this.now.version && el("button", { class: "button", type: "button", "aria-label": `Write from version ${version}`, onclick: use }, "Write from it"),
+      el("button", { class: "button", type: "button", "aria-label": t("Read version {version}", { version }), onclick: read }, t("Read")),
+      this.me.role === "admin" && version !== this.now.version && el("button", { class: "button", type: "button", "aria-label": t("Write from version {version}", { version }), onclick: use }, t("Write from it")),
     );
   }
 }

@@ -2,6 +2,7 @@
 // a set accepts its masks and rejects the others; single masks can still be judged one by one.
 
 import { byId, el } from "../shared/dom.js";
+import { plural, t } from "../shared/strings.js";
 import { drawMasks } from "./mask_art.js";
 
 export class Candidates {
@@ -37,21 +38,21 @@ export class Candidates {
     if (isOpen && review.single.isOpen) review.closeSingle();
     this.root.hidden = !isOpen;
     if (review.task) byId("grid").hidden = isOpen;
-    byId("sides").textContent = isOpen ? "One by one" : "Side by side";
+    byId("sides").textContent = isOpen ? t("One by one") : t("Side by side");
     this.draw();
     if (isOpen) this.root.querySelector("button")?.focus({ preventScroll: true });
   }
 
   #card(set, index) {
-    const title = set.name ?? "Merged";
-    const count = set.masks.length === 1 ? "1 mask" : `${set.masks.length} masks`;
-    const tip = set.name === null ? "Objects that most of them masked, with the pixels that most have" : null;
+    const title = set.name ?? t("Merged");
+    const count = plural(set.masks.length, "{n} mask", "{n} masks");
+    const tip = set.name === null ? t("Objects that most of them masked, with the pixels that most have") : null;
     return el(
       "article",
       { class: "candidate-set", "data-set": index, "data-picked": "false", title: tip },
       el("header", {}, el("h2", {}, title), el("span", { class: "muted" }, count)),
-      el("canvas", { "aria-label": `Masks of ${title}` }),
-      el("button", { class: "button", type: "button", onclick: () => this.pick(index) }, set.name === null ? "Use the merged masks" : `Pick ${title}'s masks`),
+      el("canvas", { "aria-label": t("Masks of {name}", { name: title }) }),
+      el("button", { class: "button", type: "button", onclick: () => this.pick(index) }, set.name === null ? t("Use the merged masks") : t("Pick {name}'s masks", { name: title })),
     );
   }
 
@@ -60,7 +61,7 @@ export class Candidates {
     const { review } = this;
     if (!review.isReady) return;
     const mine = new Set(this.sets[index].mask_ids);
-    if (!(await review.judging.mayReplace(review.verdicts.ids, "Pick this set"))) return;
+    if (!(await review.judging.mayReplace(review.verdicts.ids, t("Pick this set")))) return;
     review.settleTime();
     const { verdicts } = review;
     verdicts.setEach(verdicts.ids, (id) => ({ verdict: mine.has(id) ? "accept" : "reject", reason: null, fix: null }));

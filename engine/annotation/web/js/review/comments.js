@@ -2,6 +2,7 @@
 
 import { api } from "../shared/api.js";
 import { ask, byId, toast } from "../shared/dom.js";
+import { plural, t } from "../shared/strings.js";
 import { Thread } from "../shared/thread.js";
 
 export class Comments {
@@ -73,12 +74,12 @@ export class Comments {
     const { review } = this;
     if (review.state !== "ready") return;
     const given = review.verdicts.entries.size;
-    const lost = given === 1 ? "The verdict given here is dropped. " : given ? `The ${given} verdicts given here are dropped. ` : "";
-    const text = `${lost}The annotator reads the comments, corrects the masks or answers, and the image comes back to you.`;
-    if (!(await ask("Return this image?", text, "Return it", { isLoss: given > 0 }))) return;
+    const lost = given ? `${plural(given, "The verdict given here is dropped.", "The {n} verdicts given here are dropped.")} ` : "";
+    const text = lost + t("The annotator reads the comments, corrects the masks or answers, and the image comes back to you.");
+    if (!(await ask(t("Return this image?"), text, t("Return it"), { isLoss: given > 0 }))) return;
     if (!(await this.send())) return;
     const { id, lease_id } = review.task;
-    await review.finish(() => api.giveBack(id, lease_id), "Returned to the annotator.", { isJudged: true });
+    await review.finish(() => api.giveBack(id, lease_id), t("Returned to the annotator."), { isJudged: true });
   }
 
   /** Sends a comment that is written but not sent; false if it was refused. */

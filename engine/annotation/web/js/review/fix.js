@@ -2,6 +2,7 @@
 
 import { api } from "../shared/api.js";
 import { toast } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 import { boxOfRle } from "./mask_art.js";
 
 const SHARE = 0.45; // of the view that the mask fills at first
@@ -47,7 +48,7 @@ export function fixMask({ task, mask, rle, draft, onChange, onDone, onClose }) {
     } catch (problem) {
       console.error(problem);
       give(null);
-      toast("The editor could not be opened.", "bad");
+      toast(t("The editor could not be opened."), "bad");
     }
   }
 

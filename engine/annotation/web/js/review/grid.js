@@ -1,13 +1,17 @@
 // The grid: every mask as a crop with its outline, so that many can be judged at once.
 
 import { el } from "../shared/dom.js";
+import { decimal } from "../shared/format.js";
+import { t } from "../shared/strings.js";
+import { reasonText } from "./keys.js";
 import { listenForSwipes } from "./swipe.js";
 import { boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
 // In rem, as in the style sheet.
 const [SMALLEST, LARGEST, GAP, CAPTION] = [10.5, 26, 0.6, 1.9];
 
-export const MARKS = { accept: "✓", reject: "✕", fix: "✎" };
+/** The sign of each verdict, and its text. */
+export const MARKS = { accept: ["✓", t("accept")], reject: ["✕", t("reject")], fix: ["✎", t("fix")] };
 
 /** `on.select(index)` after a click, `on.open(index)` after a double click, `on.swipe(index, verdict)`. */
 export class Grid {
@@ -52,7 +56,7 @@ export class Grid {
   }
 
   card(task, mask, index) {
-    const score = mask.predicted_iou === null ? "" : mask.predicted_iou.toFixed(2);
+    const score = mask.predicted_iou === null ? "" : decimal(mask.predicted_iou, 2);
     const card = el(
       "div",
       {
@@ -72,11 +76,11 @@ export class Grid {
         { class: "caption" },
         el("span", {}, String(index + 1)),
         " ", // between the words of its name
-        el("span", {}, task.note && mask.annotator ? `by ${mask.annotator}` : ""),
+        el("span", {}, task.note && mask.annotator ? t("by {name}", { name: mask.annotator }) : ""),
         " ",
         el("span", { class: "reason" }),
         " ",
-        el("span", { title: "Predicted IoU" }, score),
+        el("span", { title: t("Predicted IoU") }, score),
       ),
     );
     card.addEventListener("click", () => this.on.select(index));
@@ -87,11 +91,12 @@ export class Grid {
 
   setVerdict(index, entry) {
     const card = this.cards[index];
+    const [sign, verdict] = MARKS[entry?.verdict] ?? ["", t("no verdict yet")];
     card.dataset.verdict = entry?.verdict ?? "";
-    card.querySelector(".mark").textContent = MARKS[entry?.verdict] ?? "";
-    card.querySelector(".reason").textContent = entry?.reason ?? "";
+    card.querySelector(".mark").textContent = sign;
+    card.querySelector(".reason").textContent = reasonText(entry?.reason ?? "");
     const caption = card.querySelector(".caption").textContent.replace(/\s+/g, " ").trim();
-    card.setAttribute("aria-label", `Mask ${caption}, ${entry?.verdict ?? "no verdict yet"}`);
+    card.setAttribute("aria-label", t("Mask {caption}, {verdict}", { caption, verdict }));
   }
 
   /** `badge`: what is shown of the mask's label, or null. */

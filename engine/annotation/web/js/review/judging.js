@@ -1,6 +1,8 @@
 // Gives, replaces and undoes verdicts on the review page.
 
 import { ask, toast } from "../shared/dom.js";
+import { count } from "../shared/format.js";
+import { t } from "../shared/strings.js";
 import { REASONS } from "./keys.js";
 import * as view from "./view.js";
 
@@ -35,15 +37,15 @@ export class Judging {
     if (!ids.some((id) => verdicts.get(id)?.fix)) return true;
     if (this.isAsking) return false;
     this.isAsking = true;
-    const text = "This mask has a finished fix, which will be discarded.";
-    const isGivenUp = await ask("Discard the fix?", text, action, { back: "Keep the fix", isLoss: true });
+    const text = t("This mask has a finished fix, which will be discarded.");
+    const isGivenUp = await ask(t("Discard the fix?"), text, action, { back: t("Keep the fix"), isLoss: true });
     this.isAsking = false;
     return isGivenUp && this.review.task === task;
   }
 
   async accept() {
     this.closeReasons(true);
-    if (!(await this.mayReplace([this.#id], "Accept the mask as it was"))) return;
+    if (!(await this.mayReplace([this.#id], t("Accept the mask as it was")))) return;
     this.judge("accept");
     this.review.goLeft();
   }
@@ -57,17 +59,17 @@ export class Judging {
     review.settleTime();
     verdicts.set(ids, { verdict: "accept", reason: null, fix: null });
     review.refresh(ids.map((id) => verdicts.ids.indexOf(id)));
-    toast(`${ids.length} accepted. U undoes it, Ctrl+Enter submits.`);
+    toast(t("{n} accepted. U undoes it, Ctrl+Enter submits.", { n: count(ids.length) }));
   }
 
   async undo() {
     this.closeReasons();
     const { review } = this;
     const { verdicts } = review;
-    if (!(await this.mayReplace(verdicts.lastStep(), "Undo the fix"))) return;
+    if (!(await this.mayReplace(verdicts.lastStep(), t("Undo the fix")))) return;
     const indices = verdicts.undo().map((id) => verdicts.ids.indexOf(id));
     if (!indices.length) {
-      toast("Nothing to undo.");
+      toast(t("Nothing to undo."));
       return;
     }
     review.refresh(indices);
@@ -77,7 +79,7 @@ export class Judging {
   /** Rejects at once and asks for a reason. */
   async reject() {
     this.closeReasons(true);
-    if (!(await this.mayReplace([this.#id], "Reject it"))) return;
+    if (!(await this.mayReplace([this.#id], t("Reject it")))) return;
     this.judge("reject");
     this.reasonFor = this.review.index;
     view.askReason(
@@ -88,7 +90,7 @@ export class Judging {
 
   giveReason(number) {
     const { review, reasonFor } = this;
-    review.verdicts.amend(review.idOf(reasonFor), { reason: REASONS[number] });
+    review.verdicts.amend(review.idOf(reasonFor), { reason: REASONS[number][0] });
     review.refresh([reasonFor]);
     this.closeReasons(true);
   }

@@ -1,8 +1,20 @@
 // Keys of the review page: which command a key is, and the table that `?` shows.
 
 import { keysTable, openDialog } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 
-export const REASONS = ["wrong object", "too large", "too small", "ragged edge", "duplicate", "not an object"];
+/** Reasons for a reject, as they are stored, and their texts. */
+export const REASONS = [
+  ["wrong object", t("wrong object")],
+  ["too large", t("too large")],
+  ["too small", t("too small")],
+  ["ragged edge", t("ragged edge")],
+  ["duplicate", t("duplicate")],
+  ["not an object", t("not an object")],
+];
+
+/** The text of a stored reason, which scripts may have written themselves. */
+export const reasonText = (reason) => REASONS.find(([stored]) => stored === reason)?.[1] ?? reason;
 
 const COMMANDS = {
   a: "accept",
@@ -31,22 +43,22 @@ const COMMANDS = {
 };
 
 const HELP = [
-  ["← → ↑ ↓", "move between masks"],
-  ["A", "accept"],
-  ["R", "reject; then 1 to 6 for the reason, Enter for none, Esc to undo"],
-  ["F", "fix it in the editor; Enter there keeps the fix and moves on"],
-  ["U", "undo the last verdict"],
-  ["Shift A", "accept all masks that have no verdict yet"],
-  ["N", "next mask without a verdict"],
-  ["Enter or V", "open one mask, and close it"],
-  ["X", "switch between outline, image only and mask only"],
-  ["Y", "show the mask before its fix (while held, or until the next short press)"],
-  ["0 + -", "whole image or mask, zoom in, zoom out; the wheel zooms, dragging pans"],
-  [".", "confirm the label that a mask has or that is suggested"],
-  ["T", "open the list of categories; their keys label too"],
-  ["C", "comment: then click the place on the image"],
-  ["Ctrl Enter", "submit and open the next image"],
-  ["Ctrl Space", "skip: to the back of the queue"],
+  ["← → ↑ ↓", t("move between masks")],
+  ["A", t("accept")],
+  ["R", t("reject; then 1 to 6 for the reason, Enter for none, Esc to undo")],
+  ["F", t("fix it in the editor; Enter there keeps the fix and moves on")],
+  ["U", t("undo the last verdict")],
+  ["Shift A", t("accept all masks that have no verdict yet")],
+  ["N", t("next mask without a verdict")],
+  ["Enter or V", t("open one mask, and close it")],
+  ["X", t("switch between outline, image only and mask only")],
+  ["Y", t("show the mask before its fix (while held, or until the next short press)")],
+  ["0 + -", t("whole image or mask, zoom in, zoom out; the wheel zooms, dragging pans")],
+  [".", t("confirm the label that a mask has or that is suggested")],
+  ["T", t("open the list of categories; their keys label too")],
+  ["C", t("comment: then click the place on the image")],
+  ["Ctrl Enter", t("submit and open the next image")],
+  ["Ctrl Space", t("skip: to the back of the queue")],
 ];
 
 /** Whether a key has a command, and so labels nothing. */
@@ -78,5 +90,5 @@ export function isForControl(event) {
 /** `hasLabels`: whether the dataset has categories. */
 export function showKeys(hasLabels) {
   const isShown = ([keys]) => hasLabels || (keys !== "." && keys !== "T");
-  openDialog("Keys", keysTable(HELP.filter(isShown)));
+  openDialog(t("Keys"), keysTable(HELP.filter(isShown)));
 }

@@ -5,6 +5,7 @@ import { api } from "../shared/api.js";
 import { Categories, loadSuggestions } from "../shared/categories.js";
 import { pickCategory } from "../shared/category_picker.js";
 import { byId, el, toast } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 import { isCommand } from "./keys.js";
 
 export class Labelling {
@@ -50,11 +51,11 @@ export class Labelling {
     const { categories } = this;
     if (!categories.isUsed) return null;
     const given = this.review.verdicts.labelOf(mask.mask_id);
-    if (given !== null) return el("span", { class: "label-given", title: "Your label" }, categories.badge(given), " ✓");
-    if (mask.is_label_asked) return el("span", { class: "label-disputed", title: "Confirm this label or give another" }, categories.badge(mask.category_id, mask.suggested ?? null), " ?");
+    if (given !== null) return el("span", { class: "label-given", title: t("Your label") }, categories.badge(given), " ✓");
+    if (mask.is_label_asked) return el("span", { class: "label-disputed", title: t("Confirm this label or give another") }, categories.badge(mask.category_id, mask.suggested ?? null), " ?");
     if (!mask.disputed.length) return categories.badge(mask.category_id, mask.suggested ?? null);
     const said = mask.disputed.map(({ name, category_id: id }) => el("span", {}, `${name}: `, categories.badge(id)));
-    return el("span", { class: "label-disputed", title: "People disagree" }, said);
+    return el("span", { class: "label-disputed", title: t("People disagree") }, said);
   }
 
   /** Places of the masks whose label the reviewer has to give, as people disagree or a model doubts it, and has not. */
@@ -71,14 +72,14 @@ export class Labelling {
     review.judging.closeReasons();
     review.verdicts.setLabel(review.idOf(review.index), category, review.takeSeconds());
     review.refresh([review.index]);
-    byId("announce").textContent = `Labelled ${this.categories.nameOf(category)}.`;
+    byId("announce").textContent = t("Labelled {name}.", { name: this.categories.nameOf(category) });
   }
 
   confirm() {
     if (!this.categories.isUsed) return;
     const proposal = this.proposalFor(this.review.task.masks[this.review.index]);
     if (proposal !== null) this.give(proposal);
-    else toast("No label is suggested for this mask. T opens the list.");
+    else toast(t("No label is suggested for this mask. T opens the list."));
   }
 
   async pick() {

@@ -5,6 +5,7 @@ import { WorkLog } from "../shared/clock.js";
 import { byId, toast } from "../shared/dom.js";
 import { mountHeader } from "../shared/header.js";
 import { Banner } from "../shared/banner.js";
+import { plural, t } from "../shared/strings.js";
 import { Candidates } from "./candidates.js";
 import { Comments } from "./comments.js";
 import { Controls } from "./controls.js";
@@ -18,9 +19,7 @@ import * as view from "./view.js";
 import { TaskKeeper } from "../shared/task_keeper.js";
 
 const DATASET = new URLSearchParams(location.search).get("dataset");
-const NOTHING =
-  "Masks appear here when an admin sends some to review, from the dashboard or with " +
-  "dataengine review. This page opens the next ones by itself.";
+const NOTHING = t("Masks appear here when an admin sends some to review, from the dashboard or with dataengine review. This page opens the next ones by itself.");
 
 export class Review {
   task = null;
@@ -72,10 +71,10 @@ export class Review {
       const { task } = await api.nextTask(["review"], DATASET);
       if (task) this.labelling.use(await api.categories(task.dataset));
       if (task) await this.open(task);
-      else this.showEmpty("Nothing to review right now", NOTHING);
+      else this.showEmpty(t("Nothing to review right now"), NOTHING);
     } catch (problem) {
       console.error(problem);
-      if (problem.status !== 401) this.showEmpty("No image could be opened", problem.message);
+      if (problem.status !== 401) this.showEmpty(t("No image could be opened"), problem.message);
     }
   }
 
@@ -168,42 +167,42 @@ export class Review {
     const left = this.verdicts.left().length;
     if (left) {
       if (this.verdicts.get(this.idOf(this.index))) this.goLeft();
-      return toast(left === 1 ? "One mask has no verdict yet." : `${left} masks have no verdict yet.`);
+      return toast(plural(left, "One mask has no verdict yet.", "{n} masks have no verdict yet."));
     }
     const [undecided] = this.labelling.undecided;
     if (undecided !== undefined) {
       if (this.candidates.isOpen) this.candidates.setOpen(false);
       this.select(undecided);
       const { disputed } = this.task.masks[undecided];
-      const why = disputed.length ? "People disagree about the label of this mask: give it one." : "A model is not sure of this label: confirm it (.) or give another.";
-      return toast(`${why} T opens the list.`);
+      const why = disputed.length ? t("People disagree about the label of this mask: give it one.") : t("A model is not sure of this label: confirm it (.) or give another.");
+      return toast(`${why} ${t("T opens the list.")}`);
     }
     this.keep();
     if (!(await this.comments.send())) return null;
     const { id, lease_id } = this.task;
     const body = { lease_id, verdicts: this.verdicts.toJudgement() };
-    return this.finish(() => api.judge(id, body), "Sent. Thank you!", { isJudged: true });
+    return this.finish(() => api.judge(id, body), t("Sent. Thank you!"), { isJudged: true });
   }
 
   skip() {
     const { id, lease_id } = this.task;
-    return this.finish(() => api.skip(id, lease_id), "Skipped: the image is now at the back of the queue.");
+    return this.finish(() => api.skip(id, lease_id), t("Skipped: the image is now at the back of the queue."));
   }
 
   putBack() {
     const { id, lease_id } = this.task;
     this.hasPutBack = true; // until the reviewer asks for a task again
-    const done = async () => this.showEmpty("Put back", "The image is back in the queue, for you or somebody else.");
-    return this.finish(() => api.release(id, lease_id), "Put back.", { then: done });
+    const done = async () => this.showEmpty(t("Put back"), t("The image is back in the queue, for you or somebody else."));
+    return this.finish(() => api.release(id, lease_id), t("Put back."), { then: done });
   }
 
   onLost() {
     this.keeper.writeCopy();
     this.keeper.stop();
     this.banner.show(
-      "Your lease of this image has expired, and somebody else may have it now. Your verdicts are kept in this browser.",
+      t("Your lease of this image has expired, and somebody else may have it now. Your verdicts are kept in this browser."),
       true,
-      [["Open it again", () => this.takeNext()]],
+      [[t("Open it again"), () => this.takeNext()]],
     );
   }
 
@@ -217,9 +216,9 @@ export class Review {
       this.keeper.forget();
       this.takeNext();
     };
-    this.banner.show("This image is also open in another tab, where verdicts were given.", false, [
-      ["Use the other verdicts", adopt],
-      ["Keep mine", overrule],
+    this.banner.show(t("This image is also open in another tab, where verdicts were given."), false, [
+      [t("Use the other verdicts"), adopt],
+      [t("Keep mine"), overrule],
     ]);
   }
 

@@ -2,21 +2,24 @@
 
 import { byId, el } from "../shared/dom.js";
 import { Fingers } from "../shared/fingers.js";
+import { DASH, count, decimal } from "../shared/format.js";
+import { t } from "../shared/strings.js";
+import { reasonText } from "./keys.js";
 import { swipeOf } from "./swipe.js";
 import { BEFORE, OUTLINE, boxOfRle, drawMask, viewAround } from "./mask_art.js";
 
 const SHOWS = ["overlay", "image", "mask"];
-const SHOW_NAMES = { overlay: "Outline", image: "Image only", mask: "Mask only" };
+const SHOW_NAMES = { overlay: t("Outline"), image: t("Image only"), mask: t("Mask only") };
 const VERDICT_BADGES = {
-  accept: ["badge-good", "accepted"],
-  reject: ["badge-bad", "rejected"],
-  fix: ["badge-accent", "fixed"],
+  accept: ["badge-good", t("accepted")],
+  reject: ["badge-bad", t("rejected")],
+  fix: ["badge-accent", t("fixed")],
 };
 const SOURCES = {
-  annotator: "drawn by an annotator",
-  prefill: "pre-filled by the model",
-  automatic: "made by the model",
-  imported: "imported",
+  annotator: t("drawn by an annotator"),
+  prefill: t("pre-filled by the model"),
+  automatic: t("made by the model"),
+  imported: t("imported"),
 };
 
 export const nextShow = (show) => SHOWS[(SHOWS.indexOf(show) + 1) % SHOWS.length];
@@ -58,7 +61,7 @@ export class Single {
     Object.assign(this, { task, picture, index, entry, show, label, mask: task.masks[index] });
     this.root.hidden = false;
     if (isOther) this.isBefore = false;
-    byId("single-title").textContent = `Mask ${index + 1} of ${total}`;
+    byId("single-title").textContent = t("Mask {number} of {total}", { number: index + 1, total });
     this.fillFacts();
     this.fillButtons();
     if (isOther) this.fit();
@@ -77,20 +80,20 @@ export class Single {
     const { mask, task, entry } = this;
     const share = (100 * mask.area) / (task.image.width * task.image.height);
     const rows = [
-      ["Area", `${mask.area.toLocaleString("en")} px (${share < 0.1 ? "< 0.1" : share.toFixed(1)} %)`],
-      ["Predicted IoU", mask.predicted_iou === null ? "–" : mask.predicted_iou.toFixed(3)],
-      ["Made", SOURCES[mask.source] ?? mask.source],
-      ["Model", mask.model ?? "–"],
-      ["Annotator", mask.annotator ?? "–"],
-      ...(this.label ? [["Label", this.label]] : []),
+      [t("Area"), `${t("{n} px", { n: count(mask.area) })} (${t("{n} %", { n: share < 0.1 ? `< ${decimal(0.1)}` : decimal(share) })})`],
+      [t("Predicted IoU"), decimal(mask.predicted_iou, 3)],
+      [t("Made"), SOURCES[mask.source] ?? mask.source],
+      [t("Model"), mask.model ?? DASH],
+      [t("Annotator"), mask.annotator ?? DASH],
+      ...(this.label ? [[t("Label"), this.label]] : []),
     ];
     byId("single-facts").replaceChildren(
       ...rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value))),
     );
-    const [style, text] = VERDICT_BADGES[entry?.verdict] ?? ["", "no verdict yet"];
+    const [style, text] = VERDICT_BADGES[entry?.verdict] ?? ["", t("no verdict yet")];
     byId("single-verdict").replaceChildren(
       el("span", { class: `badge ${style}` }, text),
-      entry?.reason ? el("span", { class: "muted" }, ` ${entry.reason}`) : "",
+      entry?.reason ? el("span", { class: "muted" }, ` ${reasonText(entry.reason)}`) : "",
     );
   }
 
@@ -100,9 +103,9 @@ export class Single {
     }
     byId("before").hidden = !this.entry?.fix;
     byId("before").setAttribute("aria-pressed", String(this.isBefore));
-    byId("zoom").firstChild.textContent = this.isWhole ? "Around the mask " : "Whole image ";
+    byId("zoom").firstChild.textContent = `${this.isWhole ? t("Around the mask") : t("Whole image")} `;
     byId("single-note").hidden = !this.entry?.fix;
-    byId("single-note").textContent = this.isBefore ? "Before the fix" : "After the fix";
+    byId("single-note").textContent = this.isBefore ? t("Before the fix") : t("After the fix");
     byId("single-note").dataset.before = String(this.isBefore);
   }
 

@@ -1,8 +1,9 @@
 // Dialogs of the page Team: a form that is sent, and a secret that is shown once.
 
 import { el, openDialog, toast } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 
-const ROLES = ["annotator", "reviewer", "admin"];
+export const ROLES = { annotator: t("annotator"), reviewer: t("reviewer"), admin: t("admin") };
 
 /** Opens a form; `send(values)` resolves once it is accepted, and then the dialog closes. Resolves to what
  * `send` resolved to, or null if the dialog was closed. `fields`: of `textField` and the like. */
@@ -11,7 +12,7 @@ export function openForm(title, fields, action, send) {
     let answer = null;
     const problem = el("p", { class: "bad", role: "alert", hidden: true });
     const submit = el("button", { class: "button button-primary", type: "submit" }, action);
-    const cancel = el("button", { class: "button", type: "button", onclick: () => dialog.close() }, "Cancel");
+    const cancel = el("button", { class: "button", type: "button", onclick: () => dialog.close() }, t("Cancel"));
     const form = el("form", { class: "form", method: "dialog" }, fields.map((one) => one.node), problem, el("div", { class: "dialog-actions" }, cancel, submit));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
@@ -44,7 +45,7 @@ export function choiceField(name, label, options, chosen) {
 }
 
 export const roleField = (role, isSelf = false) => {
-  const field = choiceField("role", "Role", ROLES.map((one) => [one, one]), role);
+  const field = choiceField("role", t("Role"), Object.entries(ROLES), role);
   if (isSelf) field.node.querySelector("select").disabled = true;
   return field;
 };
@@ -59,8 +60,8 @@ export function datasetsField(names, chosen) {
   const node = el(
     "fieldset",
     {},
-    el("legend", {}, "Datasets"),
-    el("label", {}, all, "all, also later ones"),
+    el("legend", {}, t("Datasets")),
+    el("label", {}, all, t("all, also later ones")),
     boxes.map(([name, box]) => el("label", {}, box, name)),
   );
   const value = () => (all.checked ? null : boxes.filter(([, box]) => box.checked).map(([name]) => name));
@@ -80,17 +81,17 @@ export function showSecret(title, text, secret) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(secret);
-      toast("Copied.", "good");
+      toast(t("Copied."), "good");
     } catch {
       input.select(); // without a secure address the browser refuses: copy it by hand
-      toast("Press Ctrl+C to copy it.");
+      toast(t("Press Ctrl+C to copy it."));
     }
   };
   return new Promise((resolve) => {
     const dialog = openDialog(
       title,
       el("p", {}, text),
-      el("div", { class: "secret" }, input, el("button", { class: "button button-primary", type: "button", onclick: copy }, "Copy")),
+      el("div", { class: "secret" }, input, el("button", { class: "button button-primary", type: "button", onclick: copy }, t("Copy"))),
     );
     dialog.id = "secret";
     dialog.addEventListener("close", () => resolve());

@@ -3,6 +3,7 @@
 import { api } from "../shared/api.js";
 import { byId, el, toast } from "../shared/dom.js";
 import { DASH, dateTime } from "../shared/format.js";
+import { t } from "../shared/strings.js";
 import { table } from "../shared/tables.js";
 
 export class Settings {
@@ -14,25 +15,25 @@ export class Settings {
   async refresh() {
     const found = await api.settings();
     if (document.activeElement?.closest("#settings")) return; // somebody is typing
-    byId("settings").replaceChildren(table(["Setting", "Value", "In the file", "Last change", ""], found.map((one) => this.row(one))));
+    byId("settings").replaceChildren(table([t("Setting"), t("Value"), t("In the file"), t("Last change"), ""], found.map((one) => this.row(one))));
   }
 
   row(one) {
     const input = inputOf(one);
-    const save = el("button", { class: "button", type: "button", disabled: true, "aria-label": `Save: ${one.text}` }, "Save");
+    const save = el("button", { class: "button", type: "button", disabled: true, "aria-label": `${t("Save")}: ${one.text}` }, t("Save"));
     const valueNow = () => readOf(one, input);
     const send = (value) => this.change(one, value);
     input.addEventListener("input", () => (save.disabled = valueNow() === one.value));
     input.addEventListener("keydown", (event) => event.key === "Enter" && !save.disabled && send(valueNow()));
     save.addEventListener("click", () => send(valueNow()));
-    const reset = el("button", { class: "button", type: "button", "aria-label": `As in the file: ${one.text}`, onclick: () => send(null) }, "As in the file");
+    const reset = el("button", { class: "button", type: "button", "aria-label": `${t("As in the file")}: ${one.text}`, onclick: () => send(null) }, t("As in the file"));
     return el(
       "tr",
       { "data-setting": one.name },
       el("td", {}, one.text, el("div", { class: "muted small" }, one.name)),
-      el("td", { class: "setting" }, input, one.is_fixed && el("div", { class: "muted small" }, "set by the server's environment")),
+      el("td", { class: "setting" }, input, one.is_fixed && el("div", { class: "muted small" }, t("set by the server's environment"))),
       el("td", { class: "muted" }, shown(one.of_file)),
-      el("td", {}, one.at ? `${dateTime(one.at)}, ${one.author ?? "by a command"}` : DASH),
+      el("td", {}, one.at ? `${dateTime(one.at)}, ${one.author ?? t("by a command")}` : DASH),
       el("td", { class: "actions" }, !one.is_fixed && save, one.is_changed && !one.is_fixed && reset),
     );
   }
@@ -40,7 +41,8 @@ export class Settings {
   async change(one, value) {
     try {
       await api.changeSetting(one.name, value);
-      toast(value === null ? `${one.name} is as in the file again.` : `${one.name} is ${shown(value)} from now on.`, "good");
+      const { name } = one;
+      toast(value === null ? t("{name} is as in the file again.", { name }) : t("{name} is {value} from now on.", { name, value: shown(value) }), "good");
       const focused = document.activeElement;
       if (focused instanceof HTMLElement) focused.blur(); // the table may be drawn anew
     } catch (problem) {
@@ -50,7 +52,7 @@ export class Settings {
   }
 }
 
-const shown = (value) => (typeof value === "boolean" ? (value ? "on" : "off") : String(value));
+const shown = (value) => (typeof value === "boolean" ? (value ? t("on") : t("off")) : String(value));
 
 function inputOf(one) {
   const common = { "aria-label": one.text, disabled: one.is_fixed };

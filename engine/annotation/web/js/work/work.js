@@ -3,6 +3,7 @@
 import { api, events } from "../shared/api.js";
 import { byId, el, toast } from "../shared/dom.js";
 import { mountHeader } from "../shared/header.js";
+import { t } from "../shared/strings.js";
 import { finishedCard, ownCard, roundPanel, todayPanel, waitingCard } from "./cards.js";
 
 const PAGE = 24;
@@ -56,7 +57,7 @@ class WorkPage {
     this.work = work;
     const names = work.datasets.map((one) => one.name);
     if (this.dataset && !names.includes(this.dataset)) this.params.delete("dataset");
-    const options = [["", "all"], ...names.map((name) => [name, name])];
+    const options = [["", t("all")], ...names.map((name) => [name, name])];
     byId("dataset").replaceChildren(...options.map(([value, text]) => el("option", { value, selected: value === this.dataset }, text)));
     byId("next").href = this.dataset ? `/annotate?${new URLSearchParams({ dataset: this.dataset })}` : "/annotate";
     byId("guidelines").href = this.dataset ? `/guidelines?${new URLSearchParams({ dataset: this.dataset })}` : "/guidelines";
@@ -64,7 +65,7 @@ class WorkPage {
     const rounds = shown.filter((one) => one.round || one.waiting || (this.dataset && work.may_choose));
     byId("figures").replaceChildren(todayPanel(work.today), ...rounds.map(roundPanel));
     const mine = work.tasks.filter((task) => !this.dataset || task.dataset === this.dataset);
-    const none = el("p", { class: "muted" }, "Nothing is begun or kept for you.");
+    const none = el("p", { class: "muted" }, t("Nothing is begun or kept for you."));
     cards("mine").replaceChildren(...(mine.length ? mine.map((task) => ownCard(task, open)) : [none]));
   }
 
@@ -74,13 +75,13 @@ class WorkPage {
     const dataset = this.dataset || (datasets.length === 1 ? datasets[0].name : "");
     byId("waiting").hidden = !mayChoose || !dataset;
     if (byId("waiting").hidden) return;
-    byId("waiting-title").textContent = `Images to choose from in ${dataset}`;
-    await fill("waiting", (offset) => api.waiting(dataset, offset, PAGE), (task) => waitingCard(task, open), "No image waits in the queue.");
+    byId("waiting-title").textContent = t("Images to choose from in {dataset}", { dataset });
+    await fill("waiting", (offset) => api.waiting(dataset, offset, PAGE), (task) => waitingCard(task, open), t("No image waits in the queue."));
   }
 
   async showFinished() {
     const load = (offset) => api.finished(offset, PAGE, { dataset: this.dataset });
-    await fill("finished", load, (task) => finishedCard(task, reopen), "What you submit is listed here.");
+    await fill("finished", load, (task) => finishedCard(task, reopen), t("What you submit is listed here."));
   }
 }
 
@@ -110,7 +111,7 @@ function offerMore(id, load, card, total) {
       toast(problem.message, "bad");
     }
   };
-  const button = el("button", { class: "button more", type: "button", onclick: more }, `Show more (${total - number})`);
+  const button = el("button", { class: "button more", type: "button", onclick: more }, t("Show more ({number})", { number: total - number }));
   cards(id).append(button);
 }
 

@@ -1,5 +1,8 @@
 // What helps to judge sizes and places: a grid, a ruler, and a map of a large image.
 
+import { decimal } from "../shared/format.js";
+import { t } from "../shared/strings.js";
+
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 const LINE_PX = 60; // on the screen, at least, between two lines of the grid
 const MAP_PX = 160; // the longer side of the map
@@ -119,7 +122,7 @@ export class Ruler {
 
   end() {
     this.#isDown = false;
-    if (this.length >= 1) this.editor.announce(`${this.length.toFixed(1)} pixels.`);
+    if (this.length >= 1) this.editor.announce(t("{length} pixels.", { length: decimal(this.length) }));
   }
 
   drop() {
@@ -149,7 +152,8 @@ export class Ruler {
       context.stroke();
     }
     const [[x0, y0], [x1, y1]] = this.#ends;
-    const text = `${this.length.toFixed(1)} px  (${Math.abs(x1 - x0).toFixed(0)} × ${Math.abs(y1 - y0).toFixed(0)})`;
+    const [width, height] = [Math.abs(x1 - x0).toFixed(0), Math.abs(y1 - y0).toFixed(0)];
+    const text = t("{length} px  ({width} × {height})", { length: decimal(this.length), width, height });
     context.font = "13px sans-serif";
     written(context, text, b[0] + 10, b[1] - 8);
   }

@@ -6,6 +6,7 @@ import { Categories, loadSuggestions } from "../shared/categories.js";
 import { ask, byId, el, openDialog, toast } from "../shared/dom.js";
 import { Session } from "./session.js";
 import { mountEditor } from "./editor.js";
+import { count } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
 import { Keys } from "./keys.js";
 import { pixelsPainted } from "./layers.js";
@@ -13,16 +14,17 @@ import { sendKept, sendLate } from "./late.js";
 import { areNew, openGuidelines } from "../shared/guidelines.js";
 import { Banner } from "../shared/banner.js";
 import { Thread } from "../shared/thread.js";
+import { plural, t } from "../shared/strings.js";
 
 const KINDS = ["complete", "annotate"];
 const LOOK_AGAIN_MS = 30_000; // for events about new tasks that did not arrive
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 15_000;
-const STATUS = { saved: "saved", saving: "saving …", changed: "saving …", offline: "offline – kept in this browser" };
-const NO_COPY = "offline – too large to keep in this browser, please leave this page open";
+const STATUS = { saved: t("saved"), saving: t("saving …"), changed: t("saving …"), offline: t("offline – kept in this browser") };
+const NO_COPY = t("offline – too large to keep in this browser, please leave this page open");
 
-const SENT = "Your work on it was sent anyway: a reviewer sees both versions and picks the better masks.";
-const KEPT = "Your work on it is kept in this browser, and opens again if you get the image back.";
+const SENT = t("Your work on it was sent anyway: a reviewer sees both versions and picks the better masks.");
+const KEPT = t("Your work on it is kept in this browser, and opens again if you get the image back.");
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -43,9 +45,9 @@ class Page {
     byId("submit").addEventListener("click", () => this.submit());
     byId("skip").addEventListener("click", () => this.skip());
     byId("guidelines").addEventListener("click", () => this.guidelines());
-    byId("submit").title = `Submit and open the next image${this.keys.hint("submit")}`;
-    byId("skip").title = `Move this image to the back of the queue${this.keys.hint("skip")}`;
-    byId("guidelines").title = `What a good mask is${this.keys.hint("guidelines")}`;
+    byId("submit").title = t("Submit and open the next image") + this.keys.hint("submit");
+    byId("skip").title = t("Move this image to the back of the queue") + this.keys.hint("skip");
+    byId("guidelines").title = t("What a good mask is") + this.keys.hint("guidelines");
     await this.next();
     await sendKept(this.name, this.task?.id);
   }
@@ -153,7 +155,7 @@ class Page {
   }
 
   async ready(editor) {
-    await editor.ready.catch(() => toast("The image could not be loaded. Skip it, or reload the page.", "bad"));
+    await editor.ready.catch(() => toast(t("The image could not be loaded. Skip it, or reload the page."), "bad"));
     if (this.editor !== editor) return;
     document.body.dataset.state = "ready";
     this.mark("handing in", false);
@@ -161,10 +163,10 @@ class Page {
 
   showFacts({ image, kind, dataset, round, waiting }) {
     byId("file-name").textContent = image.file_name;
-    const what = kind === "complete" ? "check the pre-filled masks, add the rest" : "mask every object";
-    const facts = [what, dataset, round && `round ${round}`, waiting && `${waiting} more waiting`];
+    const what = kind === "complete" ? t("check the pre-filled masks, add the rest") : t("mask every object");
+    const facts = [what, dataset, round && t("round {round}", { round }), waiting && t("{n} more waiting", { n: count(waiting) })];
     byId("task-facts").textContent = facts.filter(Boolean).join(" · ");
-    document.title = `${image.file_name} · open data engine`;
+    document.title = t("{name} · open data engine", { name: image.file_name });
   }
 
   showStatus(status) {
@@ -189,11 +191,10 @@ class Page {
 
   wait() {
     document.body.dataset.state = "empty";
-    document.title = "Nothing to do · open data engine";
-    const what = this.dataset ? ` in ${this.dataset}` : "";
+    document.title = t("Nothing to do · open data engine");
     this.say(
-      `All done${what} – thank you`,
-      "There is no image for you at the moment. Leave this page open: the next image opens here as soon as there is one.",
+      this.dataset ? t("All done in {dataset} – thank you", { dataset: this.dataset }) : t("All done – thank you"),
+      t("There is no image for you at the moment. Leave this page open: the next image opens here as soon as there is one."),
       true,
     );
     let isOver = false;
@@ -217,8 +218,8 @@ class Page {
 
   stop(message) {
     document.body.dataset.state = "empty";
-    this.say("No image could be opened", message, false);
-    const again = el("button", { class: "button button-primary", type: "button", onclick: () => this.next() }, "Try again");
+    this.say(t("No image could be opened"), message, false);
+    const again = el("button", { class: "button button-primary", type: "button", onclick: () => this.next() }, t("Try again"));
     byId("empty").append(again);
   }
 
@@ -236,7 +237,7 @@ class Page {
     if (!(await this.settle(editor))) return;
     const submission = editor.submission();
     const isEmpty = submission.masks.length === 0 && editor.session.prefilled.length === 0;
-    if (isEmpty && !(await ask("No masks yet", "Does this image really have nothing to mask?", "Submit without masks"))) return;
+    if (isEmpty && !(await ask(t("No masks yet"), t("Does this image really have nothing to mask?"), t("Submit without masks")))) return;
     try {
       await this.thread?.flush();
     } catch (problem) {
@@ -248,9 +249,8 @@ class Page {
       ({ feedback } = await api.submit(this.task.id, { lease_id: this.task.lease_id, ...submission }));
     });
     if (!done) return;
-    const count = submission.masks.length;
     if (feedback) await this.tell(feedback);
-    else toast(count === 1 ? "Submitted, with 1 new mask." : `Submitted, with ${count} new masks.`, "good");
+    else toast(plural(submission.masks.length, "Submitted, with {n} new mask.", "Submitted, with {n} new masks."), "good");
     await this.next();
   }
 
@@ -260,13 +260,13 @@ class Page {
     this.showStatus("saved");
     return new Promise((resolve) => {
       const dialog = openDialog(
-        "This image was a check",
+        t("This image was a check"),
         el("p", {}, feedback),
-        el("p", { class: "muted" }, "Its masks were known before. Such images come now and then, and look like all others."),
+        el("p", { class: "muted" }, t("Its masks were known before. Such images come now and then, and look like all others.")),
         el(
           "div",
           { class: "dialog-actions" },
-          el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: () => dialog.close() }, "OK"),
+          el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: () => dialog.close() }, t("OK")),
         ),
       );
       dialog.id = "feedback";
@@ -288,9 +288,9 @@ class Page {
   async skip() {
     if (!this.editor || this.pending.has("handing in")) return;
     const { masks, current } = this.editor.session.state;
-    const count = masks.length + (current ? 1 : 0);
-    const text = `${count === 1 ? "The mask" : `The ${count} masks`} you made on this image will be here if you get it again.`;
-    if (count && !(await ask("Skip this image?", text, "Skip it"))) return;
+    const made = masks.length + (current ? 1 : 0);
+    const text = plural(made, "The mask you made on this image will be here if you get it again.", "The {n} masks you made on this image will be here if you get it again.");
+    if (made && !(await ask(t("Skip this image?"), text, t("Skip it")))) return;
     if (this.keeper.isDirty) await this.keeper.flush();
     const done = await this.handIn(() => api.skip(this.task.id, this.task.lease_id), true);
     if (!done) return;
@@ -335,13 +335,13 @@ class Page {
     const isSent = await sendLate(task.id, editor.submission());
     if (isSent) keeper.forget();
     const dialog = openDialog(
-      "This image is no longer yours",
-      el("p", {}, "This page did not reach the server for a long time, so the image was given to somebody else."),
+      t("This image is no longer yours"),
+      el("p", {}, t("This page did not reach the server for a long time, so the image was given to somebody else.")),
       el("p", {}, isSent ? SENT : KEPT),
       el(
         "div",
         { class: "dialog-actions" },
-        el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: () => dialog.close() }, "Open the next image"),
+        el("button", { class: "button button-primary", type: "button", autofocus: true, onclick: () => dialog.close() }, t("Open the next image")),
       ),
     );
     dialog.id = "lease-lost";
@@ -357,13 +357,13 @@ class Page {
       act();
     };
     const dialog = openDialog(
-      "This image is open twice",
-      el("p", {}, "This image was also changed in another tab or on another computer."),
+      t("This image is open twice"),
+      el("p", {}, t("This image was also changed in another tab or on another computer.")),
       el(
         "div",
         { class: "dialog-actions" },
-        el("button", { class: "button", type: "button", onclick: choose(() => this.takeOther(keeper)) }, "Use the other version"),
-        el("button", { class: "button button-primary", type: "button", onclick: choose(() => keeper.overrule().catch((problem) => this.trouble(problem))) }, "Keep this version"),
+        el("button", { class: "button", type: "button", onclick: choose(() => this.takeOther(keeper)) }, t("Use the other version")),
+        el("button", { class: "button button-primary", type: "button", onclick: choose(() => keeper.overrule().catch((problem) => this.trouble(problem))) }, t("Keep this version")),
       ),
     );
     dialog.addEventListener("close", () => (this.isAsking = false));

@@ -2,6 +2,7 @@
 
 import { toast } from "../shared/dom.js";
 import { candidatesBySize } from "./work.js";
+import { t } from "../shared/strings.js";
 
 const ZOOM_STEP = 1.3;
 const CURSOR_PX = 6; // on the screen, per arrow key press
@@ -75,7 +76,7 @@ export class Commands {
     const { session } = editor;
     if (editor.drawing?.finish?.()) return;
     if (!session.current) {
-      if (editor.isFix) toast("Nothing has changed yet.");
+      if (editor.isFix) toast(t("Nothing has changed yet."));
       else editor.select(null);
       return;
     }
@@ -83,13 +84,13 @@ export class Commands {
     if (editor.prompts.isPutOff("finish")) return;
     const work = session.finish();
     if (!work) {
-      toast("This mask is empty. Click the object, or drop the mask with Esc.");
+      toast(t("This mask is empty. Click the object, or drop the mask with Esc."));
       return;
     }
     editor.selected = editor.isFix ? editor.selected : null;
     editor.prompts.clicked = null;
     editor.update();
-    editor.announce(`Mask ${work.number} finished. You have made ${session.state.masks.length}.`);
+    editor.announce(t("Mask {number} finished. You have made {n}.", { number: work.number, n: session.state.masks.length }));
     if (editor.isFix) editor.options.onDone?.(session.newMask(work));
   }
 
@@ -100,12 +101,12 @@ export class Commands {
     if (editor.pointer.dropDrag() || editor.prompts.dragBox) {
       editor.prompts.showBox(null);
     } else if (editor.drawing?.drop()) {
-      editor.announce("Dropped.");
+      editor.announce(t("Dropped."));
     } else if (editor.session.current) {
       editor.session.drop();
       editor.prompts.clicked = null;
       editor.update();
-      editor.announce("Dropped.");
+      editor.announce(t("Dropped."));
     } else if (editor.isFix) {
       editor.options.onCancel?.();
     } else {
@@ -123,7 +124,7 @@ export class Commands {
     editor.prompts.clicked = null;
     editor.prompts.preview = null;
     editor.update();
-    editor.announce(kind === "undo" ? "Undone." : "Redone.");
+    editor.announce(kind === "undo" ? t("Undone.") : t("Redone."));
   }
 
   /** `size`: 0 whole, 1 part, 2 subpart. */
@@ -175,15 +176,15 @@ export class Commands {
     editor.session.remove(editor.selected);
     editor.selected = null;
     editor.update();
-    editor.announce(`${title} ${isPrefilled ? "rejected" : "deleted"}.`);
+    editor.announce(isPrefilled ? t("{mask} rejected.", { mask: title }) : t("{mask} deleted.", { mask: title }));
   }
 
   #move(step) {
     const { editor } = this;
     if (editor.session.current || editor.selected === null) return;
-    if (editor.row?.isPrefilled) toast("Pre-filled masks always stay below your own.");
+    if (editor.row?.isPrefilled) toast(t("Pre-filled masks always stay below your own."));
     else if (editor.session.move(editor.selected, step)) editor.update();
-    else toast(step > 0 ? "This mask is already on top." : "This mask cannot move further down.");
+    else toast(step > 0 ? t("This mask is already on top.") : t("This mask cannot move further down."));
   }
 
   // The keyboard's crosshair ---------------------------------------------------
@@ -232,7 +233,7 @@ export class Commands {
         this.#corner = null;
       } else {
         this.#corner = [x, y];
-        this.editor.announce("First corner set. Move to the opposite corner and press the key again.");
+        this.editor.announce(t("First corner set. Move to the opposite corner and press the key again."));
       }
     });
   }

@@ -25,6 +25,7 @@ import { pointOnMap } from "./aids.js";
 import { Adjusted } from "./adjusted.js";
 import { Commands } from "./commands.js";
 import { el, toast } from "../shared/dom.js";
+import { count, percent } from "../shared/format.js";
 import { Frames } from "./frames.js";
 import { Keys } from "./keys.js";
 import { Labelling } from "./labelling.js";
@@ -46,6 +47,7 @@ import { Tiles } from "./tiles.js";
 import { toolsOf } from "./tools.js";
 import { Viewport } from "./viewport.js";
 import { ViewPanel } from "./view_panel.js";
+import { t } from "../shared/strings.js";
 
 const HINT_SECONDS = 30;
 const OPACITIES = [0.25, 0.5, 0.75];
@@ -86,7 +88,7 @@ class Editor {
       this.session.fromDraft(draft);
     } catch (error) {
       console.error("The draft could not be read", error);
-      toast("The saved work on this image could not be read. Please start again.", "bad");
+      toast(t("The saved work on this image could not be read. Please start again."), "bad");
     }
   }
 
@@ -208,7 +210,7 @@ class Editor {
     const row = id === null ? null : this.rowOf(id);
     if (row) this.viewport.reveal(row.mask.box);
     this.update();
-    if (row) this.announce(`${row.title} selected. ${row.note}`);
+    if (row) this.announce(t("{mask} selected. {note}", { mask: row.title, note: row.note }));
   }
 
   /** Selects the topmost mask at a pixel; if it is already selected, the one below it. */
@@ -248,7 +250,7 @@ class Editor {
     this.session.restore(id);
     this.selected = id;
     this.update();
-    this.announce("Restored.");
+    this.announce(t("Restored."));
   }
 
   // Showing ------------------------------------------------------------------
@@ -297,9 +299,9 @@ class Editor {
 
   #showCounts() {
     const { masks, rejected } = this.session.state;
-    const parts = [`${masks.length} yours`];
-    if (this.session.prefilled.length) parts.push(`${this.session.prefilled.length} pre-filled`);
-    if (rejected.length) parts.push(`${rejected.length} rejected`);
+    const parts = [t("{n} yours", { n: count(masks.length) })];
+    if (this.session.prefilled.length) parts.push(t("{n} pre-filled", { n: count(this.session.prefilled.length) }));
+    if (rejected.length) parts.push(t("{n} rejected", { n: count(rejected.length) }));
     this.parts.counts.textContent = parts.join(" · ");
   }
 
@@ -341,7 +343,7 @@ class Editor {
     this.scene.draw(view);
     const { place, isDragging } = this.prompts;
     if (view.view.hasLoupe && place && (isDragging || MAGNIFIED.has(this.tool))) this.loupe.draw(this.scene.context, viewport, place, view);
-    this.parts.zoom.textContent = `${Math.round(viewport.scale * 100)} %`;
+    this.parts.zoom.textContent = percent(viewport.scale);
     this.options.onView?.();
   }
 
@@ -353,12 +355,13 @@ class Editor {
     if (!isLong || this.hinted === current.id) return;
     this.hinted = current.id;
     const close = () => (this.parts.hint.hidden = true);
+    const text = t("You have worked on this mask for half a minute. If it is nearly right, finish it and move on.");
     this.parts.hint.replaceChildren(
-      "You have worked on this mask for half a minute. If it is nearly right, finish it and move on.",
-      el("button", { class: "button button-quiet", type: "button", "aria-label": "Close this hint", onclick: close }, "✕"),
+      text,
+      el("button", { class: "button button-quiet", type: "button", "aria-label": t("Close this hint"), onclick: close }, "✕"),
     );
     this.parts.hint.hidden = false;
-    this.announce("You have worked on this mask for half a minute. If it is nearly right, finish it and move on.");
+    this.announce(text);
   }
 
   // Keys ---------------------------------------------------------------------

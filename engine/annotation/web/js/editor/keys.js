@@ -1,117 +1,120 @@
 // Keys: what each does, how a key press is named, and the overlay that shows and changes them.
 
 import { el, openDialog } from "../shared/dom.js";
+import { LOCALE, t } from "../shared/strings.js";
 
 const STORE = "dataengine.keys";
+const LABELS = t("Labels");
+const either = new Intl.ListFormat(LOCALE, { type: "disjunction" });
 
 /** @typedef {[id: string, title: string, keys: string[]]} KeyRow */
 
 /** A key's name is that of KeyboardEvent.key, with Ctrl+, Alt+, Shift+ before it;
  * Cmd counts as Ctrl. For characters such as "?" the shift that types them is not named.
- * @type {Record<string, KeyRow[]>} */
-const GROUPS = {
-  "This mask": [
-    ["finish", "Finish this mask", ["Enter", "N"]],
-    ["drop", "Discard it, or deselect the selected mask", ["Escape"]],
-    ["undo", "Undo", ["Ctrl+Z"]],
-    ["redo", "Redo", ["Ctrl+Shift+Z", "Ctrl+Y"]],
-    ["nextCandidate", "Next suggestion: whole, part, subpart", ["C"]],
-    ["candidate0", "The whole", ["1"]],
-    ["candidate1", "A part", ["2"]],
-    ["candidate2", "A part of the part", ["3"]],
-    ["preview", "Preview under the pointer on or off", ["P"]],
-  ],
-  Tools: [
-    ["prompt", "Click and box", ["V"]],
-    ["scribble", "Scribble: a stroke becomes several clicks", ["Q"]],
-    ["lasso", "Polygon and lasso on or off", ["D"]],
-    ["snap", "Outlines snap to edges on or off", ["Shift+E"]],
-    ["wand", "Regions of like pixels on or off", ["W"]],
-    ["brush", "Brush on or off", ["B"]],
-    ["eraser", "Eraser on or off", ["E"]],
-    ["smaller", "Smaller brush or regions", ["["]],
-    ["larger", "Larger brush or regions", ["]"]],
-  ],
-  "Change the mask": [
-    ["edit", "Show these operations, with sizes", ["M"]],
-    ["fillHoles", "Fill its holes", ["Shift+F"]],
-    ["removeSpecks", "Remove specks", ["Shift+R"]],
-    ["smooth", "Smooth its outline", ["Shift+S"]],
-    ["cutOut", "Cut out the other masks", ["Shift+X"]],
-    ["split", "Make a mask of each piece", ["Shift+D"]],
-    ["join", "Merge: click the masks to merge with it", ["J"]],
-    ["copy", "Copy the mask", ["Ctrl+C"]],
-    ["paste", "Paste it, also on another image", ["Ctrl+V"]],
-  ],
-  "All masks": [
-    ["nextMask", "Select the next mask", ["Tab"]],
-    ["previousMask", "Select the previous mask", ["Shift+Tab"]],
-    ["remove", "Delete the selected mask; reject a pre-filled one", ["Delete", "Backspace"]],
-    ["up", "Move the selected mask up", ["PageUp"]],
-    ["down", "Move the selected mask down", ["PageDown"]],
-    ["hide", "Hide or show all masks", ["H"]],
-    ["solo", "Show only the selected mask", ["S"]],
-    ["opacity", "Change the opacity", ["O"]],
-    ["contour", "Show outlines only", ["K"]],
-  ],
-  Labels: [
-    ["labelList", "Open the list of categories, for this mask or the next ones", ["T"]],
-    ["labelConfirm", "Take the suggested label of the selected mask", ["A"]],
-  ],
-  View: [
-    ["fit", "Fit the image", ["F", "0"]],
-    ["zoomIn", "Zoom in", ["+", "="]],
-    ["zoomOut", "Zoom out", ["-"]],
-    ["adjust", "Brightness, contrast, gamma, histogram", ["I"]],
-    ["invert", "Invert the image", ["Shift+I"]],
-    ["channel", "Next channel: red, green, blue, all", ["Shift+C"]],
-    ["resetView", "Show the image as it is", ["Shift+V"]],
-    ["grid", "Grid on or off", ["Shift+G"]],
-    ["map", "Map of a large image on or off", ["Shift+M"]],
-    ["loupe", "Magnifier while drawing on or off", ["Shift+L"]],
-    ["ruler", "Ruler on or off: drag to measure", ["R"]],
-    ["guidelines", "Guidelines", ["G"]],
-    ["help", "Show these keys", ["?"]],
-    ["switchArea", "Move between tools, list and image", ["F6"]],
-  ],
-  "Without a mouse": [
-    ["left", "Move the crosshair left (Shift: faster)", ["ArrowLeft"]],
-    ["right", "Move it right", ["ArrowRight"]],
-    ["upwards", "Move it up", ["ArrowUp"]],
-    ["downwards", "Move it down", ["ArrowDown"]],
-    ["positive", "Click there: belongs to the object", ["."]],
-    ["negative", "Click there: does not belong to it", [","]],
-    ["corner", "First, then second corner of a box", ["X"]],
-    ["pick", "Select the mask there", ["L"]],
-  ],
-  Image: [
-    ["submit", "Submit this image and open the next", ["Ctrl+Enter"]],
-    ["skip", "Skip this image", ["Ctrl+Space"]],
-  ],
-};
+ * @type {[title: string, rows: KeyRow[]][]} */
+const GROUPS = [
+  [t("This mask"), [
+    ["finish", t("Finish this mask"), ["Enter", "N"]],
+    ["drop", t("Discard it, or deselect the selected mask"), ["Escape"]],
+    ["undo", t("Undo"), ["Ctrl+Z"]],
+    ["redo", t("Redo"), ["Ctrl+Shift+Z", "Ctrl+Y"]],
+    ["nextCandidate", t("Next suggestion: whole, part, subpart"), ["C"]],
+    ["candidate0", t("The whole"), ["1"]],
+    ["candidate1", t("A part"), ["2"]],
+    ["candidate2", t("A part of the part"), ["3"]],
+    ["preview", t("Preview under the pointer on or off"), ["P"]],
+  ]],
+  [t("Tools"), [
+    ["prompt", t("Click and box"), ["V"]],
+    ["scribble", t("Scribble: a stroke becomes several clicks"), ["Q"]],
+    ["lasso", t("Polygon and lasso on or off"), ["D"]],
+    ["snap", t("Outlines snap to edges on or off"), ["Shift+E"]],
+    ["wand", t("Regions of like pixels on or off"), ["W"]],
+    ["brush", t("Brush on or off"), ["B"]],
+    ["eraser", t("Eraser on or off"), ["E"]],
+    ["smaller", t("Smaller brush or regions"), ["["]],
+    ["larger", t("Larger brush or regions"), ["]"]],
+  ]],
+  [t("Change the mask"), [
+    ["edit", t("Show these operations, with sizes"), ["M"]],
+    ["fillHoles", t("Fill its holes"), ["Shift+F"]],
+    ["removeSpecks", t("Remove specks"), ["Shift+R"]],
+    ["smooth", t("Smooth its outline"), ["Shift+S"]],
+    ["cutOut", t("Cut out the other masks"), ["Shift+X"]],
+    ["split", t("Make a mask of each piece"), ["Shift+D"]],
+    ["join", t("Merge: click the masks to merge with it"), ["J"]],
+    ["copy", t("Copy the mask"), ["Ctrl+C"]],
+    ["paste", t("Paste it, also on another image"), ["Ctrl+V"]],
+  ]],
+  [t("All masks"), [
+    ["nextMask", t("Select the next mask"), ["Tab"]],
+    ["previousMask", t("Select the previous mask"), ["Shift+Tab"]],
+    ["remove", t("Delete the selected mask; reject a pre-filled one"), ["Delete", "Backspace"]],
+    ["up", t("Move the selected mask up"), ["PageUp"]],
+    ["down", t("Move the selected mask down"), ["PageDown"]],
+    ["hide", t("Hide or show all masks"), ["H"]],
+    ["solo", t("Show only the selected mask"), ["S"]],
+    ["opacity", t("Change the opacity"), ["O"]],
+    ["contour", t("Show outlines only"), ["K"]],
+  ]],
+  [LABELS, [
+    ["labelList", t("Open the list of categories, for this mask or the next ones"), ["T"]],
+    ["labelConfirm", t("Take the suggested label of the selected mask"), ["A"]],
+  ]],
+  [t("View"), [
+    ["fit", t("Fit the image"), ["F", "0"]],
+    ["zoomIn", t("Zoom in"), ["+", "="]],
+    ["zoomOut", t("Zoom out"), ["-"]],
+    ["adjust", t("Brightness, contrast, gamma, histogram"), ["I"]],
+    ["invert", t("Invert the image"), ["Shift+I"]],
+    ["channel", t("Next channel: red, green, blue, all"), ["Shift+C"]],
+    ["resetView", t("Show the image as it is"), ["Shift+V"]],
+    ["grid", t("Grid on or off"), ["Shift+G"]],
+    ["map", t("Map of a large image on or off"), ["Shift+M"]],
+    ["loupe", t("Magnifier while drawing on or off"), ["Shift+L"]],
+    ["ruler", t("Ruler on or off: drag to measure"), ["R"]],
+    ["guidelines", t("Guidelines"), ["G"]],
+    ["help", t("Show these keys"), ["?"]],
+    ["switchArea", t("Move between tools, list and image"), ["F6"]],
+  ]],
+  [t("Without a mouse"), [
+    ["left", t("Move the crosshair left (Shift: faster)"), ["ArrowLeft"]],
+    ["right", t("Move it right"), ["ArrowRight"]],
+    ["upwards", t("Move it up"), ["ArrowUp"]],
+    ["downwards", t("Move it down"), ["ArrowDown"]],
+    ["positive", t("Click there: belongs to the object"), ["."]],
+    ["negative", t("Click there: does not belong to it"), [","]],
+    ["corner", t("First, then second corner of a box"), ["X"]],
+    ["pick", t("Select the mask there"), ["L"]],
+  ]],
+  [t("Image"), [
+    ["submit", t("Submit this image and open the next"), ["Ctrl+Enter"]],
+    ["skip", t("Skip this image"), ["Ctrl+Space"]],
+  ]],
+];
 
 const ACTIONS = new Map(
-  Object.values(GROUPS).flatMap((rows) => rows.map(([id, title, keys]) => [id, { title, keys }])),
+  GROUPS.flatMap(([, rows]) => rows.map(([id, title, keys]) => [id, { title, keys }])),
 );
 
 /** Keys that cannot be changed, for the overlay. */
 const MOUSE = [
-  ["click", "belongs to the object"],
-  ["right click, Shift+click", "does not belong to it"],
-  ["drag", "box around the object"],
-  ["drag a click, click it", "move it, remove it"],
-  ["click, drag with the polygon", "corner, free line; the first corner closes"],
-  ["double click, Alt+click", "select the mask there; again: the one under it"],
-  ["wheel", "zoom"],
-  ["Space+drag, middle drag", "move the image"],
-  ["Ctrl with the polygon", "corners stay where they are set, where they snap to edges"],
-  ["Shift or right button with a tool", "removes where it would add, and the reverse"],
+  [t("click"), t("belongs to the object")],
+  [t("right click, Shift+click"), t("does not belong to it")],
+  [t("drag"), t("box around the object")],
+  [t("drag a click, click it"), t("move it, remove it")],
+  [t("click, drag with the polygon"), t("corner, free line; the first corner closes")],
+  [t("double click, Alt+click"), t("select the mask there; again: the one under it")],
+  [t("wheel"), t("zoom")],
+  [t("Space+drag, middle drag"), t("move the image")],
+  [t("Ctrl with the polygon"), t("corners stay where they are set, where they snap to edges")],
+  [t("Shift or right button with a tool"), t("removes where it would add, and the reverse")],
 ];
 
 const TOUCH = [
-  ["tap", "belongs to the object"],
-  ["hold, or the tool ⊖", "does not belong to it"],
-  ["two fingers", "zoom and move the image"],
+  [t("tap"), t("belongs to the object")],
+  [t("hold, or the tool ⊖"), t("does not belong to it")],
+  [t("two fingers"), t("zoom and move the image")],
 ];
 
 /** A key press by name: "Ctrl+Shift+Z", "?", "Tab". */
@@ -193,14 +196,14 @@ export class Keys {
   show() {
     const body = el("div", { class: "keys-columns" });
     const note = el("p", { class: "muted", "aria-live": "polite" }, HOW);
-    const draw = () => body.replaceChildren(...this.#tables(note, draw), ...this.#labelTable(), fixedTable("Mouse", MOUSE), fixedTable("Touch", TOUCH));
+    const draw = () => body.replaceChildren(...this.#tables(note, draw), ...this.#labelTable(), fixedTable(t("Mouse"), MOUSE), fixedTable(t("Touch"), TOUCH));
     const reset = () => {
       this.reset();
       draw();
     };
     draw();
-    const button = el("button", { class: "button", type: "button", onclick: reset }, "Reset all keys");
-    const dialog = openDialog("Keys", note, body, el("div", { class: "dialog-actions" }, button));
+    const button = el("button", { class: "button", type: "button", onclick: reset }, t("Reset all keys"));
+    const dialog = openDialog(t("Keys"), note, body, el("div", { class: "dialog-actions" }, button));
     dialog.classList.add("keys-dialog");
     dialog.id = "keys-dialog";
     return dialog;
@@ -211,12 +214,12 @@ export class Keys {
     const { categories } = this;
     if (!categories?.isUsed) return [];
     const rows = [...categories.keys].map(([key, id]) => [key.toUpperCase(), categories.nameOf(id)]);
-    return [fixedTable("Keys of labels", rows)];
+    return [fixedTable(t("Keys of labels"), rows)];
   }
 
   #tables(note, redraw) {
     const isUsed = Boolean(this.categories?.isUsed);
-    const shownGroups = Object.entries(GROUPS).filter(([title]) => title !== "Labels" || isUsed);
+    const shownGroups = GROUPS.filter(([title]) => title !== LABELS || isUsed);
     return shownGroups.map(([title, rows]) =>
       el(
         "section",
@@ -230,7 +233,7 @@ export class Keys {
   #row(id, what, note, redraw) {
     const names = this.#active(id).map((key) => el("kbd", {}, shown(key)));
     const listen = () => {
-      note.textContent = `Press the new key for “${what}”, or Escape to keep the old one.`;
+      note.textContent = t("Press the new key for “{what}”, or Escape to keep the old one.", { what });
       button.classList.add("is-listening");
       button.onkeydown = (event) => {
         if (["Shift", "Control", "Alt", "Meta"].includes(event.key)) return;
@@ -241,18 +244,18 @@ export class Keys {
         redraw();
       };
     };
-    const label = `${what}: ${this.#active(id).map(shown).join(" or ") || "no key"}. Change`;
+    const label = t("{what}: {keys}. Change", { what, keys: either.format(this.#active(id).map(shown)) || t("no key") });
     const button = el(
       "button",
       { class: "keys-row", type: "button", "aria-label": label, "data-action": id, onclick: listen },
       el("span", {}, what),
-      el("span", { class: "keys-names" }, names.length ? names : "none"),
+      el("span", { class: "keys-names" }, names.length ? names : t("none")),
     );
     return button;
   }
 }
 
-const HOW = "Click a line, then press a key, to change it. Changes are kept in this browser.";
+const HOW = t("Click a line, then press a key, to change it. Changes are kept in this browser.");
 
 function shown(key) {
   const words = { Escape: "Esc", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };

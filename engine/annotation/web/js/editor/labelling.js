@@ -3,6 +3,7 @@
 
 import { pickCategory } from "../shared/category_picker.js";
 import { el, toast } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 
 export class Labelling {
   /** @param {import("../shared/categories.js").Categories} categories */
@@ -22,25 +23,25 @@ export class Labelling {
     const { session } = editor;
     const id = this.#subject;
     if (id !== null && editor.row?.isRejected) {
-      toast("This mask is rejected. Restore it first.");
+      toast(t("This mask is rejected. Restore it first."));
       return;
     }
     session.nextLabel = category;
     if (id !== null) session.setLabel(id, category);
     editor.update();
     const name = this.categories.nameOf(category);
-    editor.announce(id === null ? `The next masks are labelled ${name}.` : `Labelled ${name}.`);
+    editor.announce(id === null ? t("The next masks are labelled {name}.", { name }) : t("Labelled {name}.", { name }));
   }
 
   /** Takes the suggestion for the selected mask. */
   confirm() {
     const suggested = this.editor.row?.suggested;
     if (suggested) this.give(suggested.category_id);
-    else toast("Select a mask with a suggested label first.");
+    else toast(t("Select a mask with a suggested label first."));
   }
 
   async pick() {
-    const title = this.#subject === null ? "Label of the next masks" : "Label";
+    const title = this.#subject === null ? t("Label of the next masks") : t("Label");
     const found = await pickCategory(this.categories, title);
     if (found !== undefined && !this.editor.isDestroyed) this.give(found);
   }
@@ -53,12 +54,12 @@ export class Labelling {
     const badge = this.categories.badge(label, isNext ? null : (row?.suggested ?? null));
     const hint = this.editor.keys.hint("labelList");
     const key = hint.replace(/[ ()]/g, "");
-    const title = `${isNext ? "Label of the next masks" : "Label"}${hint}`;
+    const title = (isNext ? t("Label of the next masks") : t("Label")) + hint;
     return el(
       "button",
       { class: "button label-chip", type: "button", "data-action": "labelList", title, onclick: () => this.pick() },
-      isNext && badge ? el("span", { class: "muted" }, "Next:") : null,
-      badge ?? el("span", { class: "muted" }, "No label"),
+      isNext && badge ? el("span", { class: "muted" }, t("Next:")) : null,
+      badge ?? el("span", { class: "muted" }, t("No label")),
       key && el("kbd", {}, key),
     );
   }

@@ -4,6 +4,7 @@
 import { CURRENT_COLOUR, ERASE_COLOUR } from "./colours.js";
 import { toast } from "../shared/dom.js";
 import { polygon } from "../shared/polygon.js";
+import { t } from "../shared/strings.js";
 
 const CLOSE_PX = 10; // on the screen: a click this close to the first corner closes the outline
 const FREE_PX = 4; // a longer drag draws freely
@@ -47,7 +48,7 @@ export class Lasso {
     const { editor } = this;
     const { session } = editor;
     if (isErasing && session.current === null && editor.selected === null) {
-      toast("There is nothing to remove from yet: select a mask (double click) or start one.");
+      toast(t("There is nothing to remove from yet: select a mask (double click) or start one."));
       return null;
     }
     const subject = isErasing ? editor.selected : editor.subjectAt({ x, y });
@@ -111,7 +112,7 @@ export class Lasso {
     const shape = polygon(width, height, line.points);
     if (shape.isEmpty) {
       this.drop();
-      toast("This outline encloses no pixel. Set at least three corners.");
+      toast(t("This outline encloses no pixel. Set at least three corners."));
       return true;
     }
     this.#line = this.#pressed = null;

@@ -5,6 +5,7 @@ import { api } from "../shared/api.js";
 import { toast } from "../shared/dom.js";
 import { Session } from "./session.js";
 import { keptCopies } from "../shared/task_keeper.js";
+import { t } from "../shared/strings.js";
 
 const NO_LEASE = "0".repeat(32); // the lease under which it was done is lost
 
@@ -29,7 +30,7 @@ export async function sendKept(name, presentId) {
       const submission = Session.submissionOf(copy.data);
       if (!(await sendLate(copy.taskId, submission))) continue;
       copy.forget();
-      toast("An image you had started was given to somebody else. Your work was sent too; a reviewer picks from both.");
+      toast(t("An image you had started was given to somebody else. Your work was sent too; a reviewer picks from both."));
     } catch (problem) {
       console.error("Kept work could not be read", problem);
     }

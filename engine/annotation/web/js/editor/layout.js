@@ -1,7 +1,9 @@
 // The editor's elements: tools on the left, the canvas with its floating bar, the list on the right.
 
 import { el, svg } from "../shared/dom.js";
+import { decimal, percent } from "../shared/format.js";
 import { candidatesBySize, trustedIouOf } from "./work.js";
+import { pieces, t } from "../shared/strings.js";
 
 const ICONS = {
   prompt: ["M3 2l10 6-4.2 1.2L7 13.5z"],
@@ -32,11 +34,11 @@ const RAIL = [
 ];
 
 const TITLES = {
-  prompt: "Click and box", takeAway: "Clicks mark what does not belong to the object", brush: "Brush", eraser: "Eraser",
-  scribble: "Scribble: a stroke becomes several clicks", lasso: "Polygon and lasso", wand: "Regions of like pixels",
-  undo: "Undo", redo: "Redo", edit: "Change the mask", adjust: "Adjust the view",
-  preview: "Preview under the pointer", hide: "Hide all masks", solo: "Only the selected mask",
-  opacity: "Opacity", contour: "Outlines only", fit: "Fit the image", help: "All keys",
+  prompt: t("Click and box"), takeAway: t("Clicks mark what does not belong to the object"), brush: t("Brush"), eraser: t("Eraser"),
+  scribble: t("Scribble: a stroke becomes several clicks"), lasso: t("Polygon and lasso"), wand: t("Regions of like pixels"),
+  undo: t("Undo"), redo: t("Redo"), edit: t("Change the mask"), adjust: t("Adjust the view"),
+  preview: t("Preview under the pointer"), hide: t("Hide all masks"), solo: t("Only the selected mask"),
+  opacity: t("Opacity"), contour: t("Outlines only"), fit: t("Fit the image"), help: t("All keys"),
 };
 
 const TOGGLES = new Set(["prompt", "takeAway", "scribble", "lasso", "wand", "brush", "eraser", "edit", "adjust", "preview", "hide", "solo", "contour"]);
@@ -69,7 +71,7 @@ export function buildLayout(container, keys, run, { hasList }) {
     buttons[name] = el("button", { ...attributes, onclick: () => run(name) }, icon(name));
     return buttons[name];
   };
-  const rail = el("div", { class: "editor-rail", role: "toolbar", "aria-label": "Tools", "aria-orientation": "vertical" });
+  const rail = el("div", { class: "editor-rail", role: "toolbar", "aria-label": t("Tools"), "aria-orientation": "vertical" });
   for (const group of RAIL) rail.append(el("div", { class: "rail-group" }, group.map(railButton)));
 
   const canvas = el("canvas", {
@@ -78,18 +80,18 @@ export function buildLayout(container, keys, run, { hasList }) {
     tabindex: "0",
     role: "application",
     "data-testid": "canvas",
-    "aria-label": "Image. Arrow keys move a crosshair, full stop and comma click there, question mark shows all keys.",
+    "aria-label": t("Image. Arrow keys move a crosshair, full stop and comma click there, question mark shows all keys."),
   });
   const hint = el("div", { class: "editor-hint", hidden: true });
-  const bar = el("div", { class: "editor-bar", role: "group", "aria-label": "This mask" });
+  const bar = el("div", { class: "editor-bar", role: "group", "aria-label": t("This mask") });
   const live = el("div", { class: "visually-hidden", role: "status", "aria-live": "polite", id: "announce" });
-  const busy = el("div", { class: "editor-busy", hidden: true }, "asking the model …");
-  const zoom = el("output", { class: "editor-zoom", "aria-label": "Zoom" });
+  const busy = el("div", { class: "editor-busy", hidden: true }, t("asking the model …"));
+  const zoom = el("output", { class: "editor-zoom", "aria-label": t("Zoom") });
   const stage = el("div", { class: "editor-stage" }, canvas, hint, bar, busy, zoom, live);
 
   const counts = el("div", { class: "side-counts muted" });
   const list = el("div", { id: "mask-list", class: "mask-list", "data-testid": "mask-list" });
-  const side = el("aside", { class: "editor-side", "aria-label": "Masks", hidden: !hasList }, el("div", { class: "side-head" }, el("h2", {}, "Masks"), counts), list);
+  const side = el("aside", { class: "editor-side", "aria-label": t("Masks"), hidden: !hasList }, el("div", { class: "side-head" }, el("h2", {}, t("Masks")), counts), list);
 
   container.classList.add("editor");
   container.classList.toggle("has-list", hasList);
@@ -97,23 +99,23 @@ export function buildLayout(container, keys, run, { hasList }) {
   return { buttons, rail, canvas, hint, bar, live, busy, zoom, counts, list, side, stage };
 }
 
-const NAMES = ["Whole", "Part", "Subpart"];
+const NAMES = [t("Whole"), t("Part"), t("Subpart")];
 
 /** Buttons for the model's suggestions, the largest first. */
 function candidateButtons(work, keys, run) {
   const { answer, candidate } = work;
   return candidatesBySize(work).map((i, size) => {
-    const score = `${Math.round(answer.ious[i] * 100)} %`;
+    const score = answer.ious[i];
     const attributes = {
       class: "button candidate",
       type: "button",
       "data-candidate": i,
       "aria-pressed": String(i === candidate),
-      title: `Predicted IoU ${answer.ious[i].toFixed(2)}${keys.hint(`candidate${size}`)}`,
+      title: t("Predicted IoU {iou}", { iou: decimal(score, 2) }) + keys.hint(`candidate${size}`),
       onclick: () => run(`candidate${size}`),
     };
-    const meter = el("span", { class: "candidate-meter", "aria-hidden": "true" }, el("span", { style: { width: score.replace(" ", "") } }));
-    return el("button", attributes, el("span", {}, `${NAMES[size]} `, el("span", { class: "candidate-score" }, score)), meter);
+    const meter = el("span", { class: "candidate-meter", "aria-hidden": "true" }, el("span", { style: { width: `${Math.round(score * 100)}%` } }));
+    return el("button", attributes, el("span", {}, `${NAMES[size]} `, el("span", { class: "candidate-score" }, percent(score))), meter);
   });
 }
 
@@ -127,27 +129,27 @@ function barButton(id, text, keys, run, { primary = false, disabled = false } = 
 /** The floating bar: what can be done with the mask in progress or the selected one. `selected` is a
  * row of the list or null; `chip`: the button of its label, or null. */
 export function fillBar(bar, { work, selected, isFix, keys, run, chip }) {
-  const finish = (disabled) => barButton("finish", isFix ? "Use this mask" : "Finish", keys, run, { primary: true, disabled });
+  const finish = (disabled) => barButton("finish", isFix ? t("Use this mask") : t("Finish"), keys, run, { primary: true, disabled });
   let parts;
   if (work) {
     const several = work.answer && work.answer.masks.filter(Boolean).length > 1;
     parts = [
       several ? el("span", { class: "bar-group" }, candidateButtons(work, keys, run)) : score(work),
       finish(false),
-      barButton("drop", "Drop", keys, run),
+      barButton("drop", t("Drop"), keys, run),
     ];
   } else if (selected) {
     const isOwn = !selected.isPrefilled;
-    const name = isFix ? "This mask" : selected.title;
-    const remove = selected.isRejected ? ["restore", "Restore"] : ["remove", isOwn ? "Delete" : "Reject"];
+    const name = isFix ? t("This mask") : selected.title;
+    const remove = selected.isRejected ? ["restore", t("Restore")] : ["remove", isOwn ? t("Delete") : t("Reject")];
     parts = [
-      el("span", { class: "bar-text" }, el("strong", {}, name), " – click or paint to correct it"),
+      el("span", { class: "bar-text" }, pieces("{mask} – click or paint to correct it", { mask: el("strong", {}, name) })),
       isFix ? finish(true) : barButton(...remove, keys, run),
-      ...(isOwn && !isFix ? [barButton("up", "Up", keys, run), barButton("down", "Down", keys, run)] : []),
-      barButton("drop", isFix ? "Cancel" : "Leave", keys, run),
+      ...(isOwn && !isFix ? [barButton("up", t("Up"), keys, run), barButton("down", t("Down"), keys, run)] : []),
+      barButton("drop", isFix ? t("Cancel") : t("Leave"), keys, run),
     ];
   } else {
-    parts = [el("span", { class: "bar-text muted" }, "Click an object, or drag a box around it."), finish(true)];
+    parts = [el("span", { class: "bar-text muted" }, t("Click an object, or drag a box around it.")), finish(true)];
   }
   const focused = bar.contains(document.activeElement) ? document.activeElement.getAttribute("data-action") : null;
   bar.replaceChildren(...[...parts, chip].filter(Boolean));
@@ -157,5 +159,5 @@ export function fillBar(bar, { work, selected, isFix, keys, run, chip }) {
 function score(work) {
   const iou = trustedIouOf(work);
   if (iou === null) return null;
-  return el("span", { class: "bar-text muted", title: "Predicted IoU" }, `IoU ${iou.toFixed(2)}`);
+  return el("span", { class: "bar-text muted", title: t("Predicted IoU") }, t("IoU {iou}", { iou: decimal(iou, 2) }));
 }

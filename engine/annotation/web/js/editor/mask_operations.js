@@ -5,6 +5,7 @@ import { withoutHoles, withoutSpecks, smoothed } from "../shared/regions.js";
 import { copied, copy } from "./clipboard.js";
 import { merge, moved, paste, reshape, split, withoutOthers } from "./edits.js";
 import { slider } from "./panel.js";
+import { plural, t } from "../shared/strings.js";
 
 const SPECK_STEPS = 40; // of the slider
 const MOST_SHARE = 0.01; // of the image, of a speck
@@ -27,7 +28,7 @@ export class MaskOperations {
     const changes = Object.entries(this.#changes()).map(([name, act]) => [name, () => this.editor.prompts.isPutOff(name) || act()]);
     return {
       ...Object.fromEntries(changes),
-      edit: () => this.editor.panels.toggle("edit", "Change the mask", () => this.#panel(), () => this.#showGhost(null)),
+      edit: () => this.editor.panels.toggle("edit", t("Change the mask"), () => this.#panel(), () => this.#showGhost(null)),
       join: () => this.#startJoining(),
     };
   }
@@ -35,9 +36,9 @@ export class MaskOperations {
   /** Those that wait for the model's answer to a click. */
   #changes() {
     return {
-      fillHoles: () => this.#reshape(withoutHoles, { kind: "fill_holes" }, "This mask has no holes."),
-      removeSpecks: () => this.#reshape((mask) => withoutSpecks(mask, this.least), { kind: "remove_specks" }, "This mask has no specks of that size."),
-      smooth: () => this.#reshape((mask) => smoothed(mask, this.radius), { kind: "smooth", radius: this.radius }, "This outline is smooth already."),
+      fillHoles: () => this.#reshape(withoutHoles, { kind: "fill_holes" }, t("This mask has no holes.")),
+      removeSpecks: () => this.#reshape((mask) => withoutSpecks(mask, this.least), { kind: "remove_specks" }, t("This mask has no specks of that size.")),
+      smooth: () => this.#reshape((mask) => smoothed(mask, this.radius), { kind: "smooth", radius: this.radius }, t("This outline is smooth already.")),
       cutOut: () => this.#cutOut(),
       split: () => this.#split(),
       copy: () => this.#copy(),
@@ -48,9 +49,9 @@ export class MaskOperations {
   /** The work of the mask that is meant; null, with a message, if there is none or it is still made. */
   #work() {
     const { session, selected, row } = this.editor;
-    if (session.isWaiting) toast("The model has not answered yet. Try again in a moment.");
+    if (session.isWaiting) toast(t("The model has not answered yet. Try again in a moment."));
     else if (session.current?.mask || (row && !row.isRejected)) return session.workFor(selected);
-    else toast("Select a mask first: double click it, or press Tab.");
+    else toast(t("Select a mask first: double click it, or press Tab."));
     return null;
   }
 
@@ -58,13 +59,13 @@ export class MaskOperations {
     const work = this.#work();
     if (!work) return;
     const target = change(work.mask);
-    if (target.isEmpty) toast("Nothing would be left of this mask.");
+    if (target.isEmpty) toast(t("Nothing would be left of this mask."));
     else if (!reshape(this.editor.session, work, target, event)) toast(nothing);
     else this.editor.update();
   }
 
   #cutOut() {
-    this.#reshape(() => withoutOthers(this.editor.session, this.editor.session.workFor(this.editor.selected)), { kind: "cut_out" }, "No other mask that is shown overlaps this one.");
+    this.#reshape(() => withoutOthers(this.editor.session, this.editor.session.workFor(this.editor.selected)), { kind: "cut_out" }, t("No other mask that is shown overlaps this one."));
   }
 
   #split() {
@@ -73,16 +74,16 @@ export class MaskOperations {
     if (!work || this.#isFix()) return;
     const ids = split(editor.session, work);
     if (!ids.length) {
-      toast("This mask is in one piece.");
+      toast(t("This mask is in one piece."));
       return;
     }
     editor.selected = ids[0];
     editor.update();
-    editor.announce(`Split into ${ids.length} masks.`);
+    editor.announce(plural(ids.length, "Split into {n} mask.", "Split into {n} masks."));
   }
 
   #isFix() {
-    if (this.editor.isFix) toast("A review corrects one mask: it cannot be split, merged or added to.");
+    if (this.editor.isFix) toast(t("A review corrects one mask: it cannot be split, merged or added to."));
     return this.editor.isFix;
   }
 
@@ -92,7 +93,7 @@ export class MaskOperations {
     const { editor } = this;
     if (editor.tool !== "join" && (this.#isFix() || !this.#work())) return;
     editor.useTool("join");
-    if (editor.tool === "join") toast("Click the masks to merge with this one. The same key ends it.");
+    if (editor.tool === "join") toast(t("Click the masks to merge with this one. The same key ends it."));
   }
 
   /** Merges the topmost other mask at a place. */
@@ -103,14 +104,14 @@ export class MaskOperations {
     if (!work) return;
     const other = session.at(Math.floor(x), Math.floor(y)).find(({ id }) => id !== work.id && id !== work.replaces);
     if (!other) {
-      toast("There is no other mask here.");
+      toast(t("There is no other mask here."));
       return;
     }
     merge(session, work, other.id);
     editor.selected = work.id;
     editor.prompts.clicked = null;
     editor.update();
-    editor.announce("Merged.");
+    editor.announce(t("Merged."));
   }
 
   // Copies -------------------------------------------------------------------
@@ -119,7 +120,7 @@ export class MaskOperations {
     const work = this.#work();
     if (!work) return;
     copy(work.mask);
-    toast("Copied. Paste it on this image or a later one.");
+    toast(t("Copied. Paste it on this image or a later one."));
   }
 
   #paste() {
@@ -127,18 +128,18 @@ export class MaskOperations {
     if (this.#isFix()) return;
     const mask = copied();
     if (!mask) {
-      toast("There is no copy: select a mask and copy it first.");
+      toast(t("There is no copy: select a mask and copy it first."));
       return;
     }
     const placed = moved(mask, editor.size);
     if (placed.isEmpty) {
-      toast("The copied mask lies outside this image.");
+      toast(t("The copied mask lies outside this image."));
       return;
     }
     editor.select(null);
     editor.selected = paste(editor.session, placed);
     editor.update();
-    editor.announce("Pasted.");
+    editor.announce(t("Pasted."));
   }
 
   // The panel ----------------------------------------------------------------
@@ -146,16 +147,16 @@ export class MaskOperations {
   #panel() {
     const { editor } = this;
     const specks = slider({
-      ...{ label: "Specks below", min: 0, max: SPECK_STEPS, value: this.#stepOf(this.least) },
-      shown: (step) => `${this.#leastAt(step)} px`,
+      ...{ label: t("Specks below"), min: 0, max: SPECK_STEPS, value: this.#stepOf(this.least) },
+      shown: (step) => t("{n} px", { n: this.#leastAt(step) }),
       onInput: (step) => {
         this.least = this.#leastAt(step);
         this.#showGhost((mask) => withoutSpecks(mask, this.least));
       },
     });
     const smooth = slider({
-      ...{ label: "Radius", min: 1, max: MOST_RADIUS, value: this.radius },
-      shown: (value) => `${value} px`,
+      ...{ label: t("Radius"), min: 1, max: MOST_RADIUS, value: this.radius },
+      shown: (value) => t("{n} px", { n: value }),
       onInput: (value) => {
         this.radius = value;
         this.#showGhost((mask) => smoothed(mask, value));
@@ -169,11 +170,11 @@ export class MaskOperations {
       };
       return el("button", { class: "button", type: "button", "data-action": id, onclick: click }, text, key && el("kbd", {}, key));
     };
-    const several = editor.isFix ? [] : [button("cutOut", "Cut out others"), button("split", "Split into its pieces"), button("join", "Merge with others"), button("copy", "Copy"), button("paste", "Paste")];
+    const several = editor.isFix ? [] : [button("cutOut", t("Cut out others")), button("split", t("Split into its pieces")), button("join", t("Merge with others")), button("copy", t("Copy")), button("paste", t("Paste"))];
     return [
-      button("fillHoles", "Fill holes"),
-      el("div", { class: "panel-group" }, specks.node, button("removeSpecks", "Remove specks")),
-      el("div", { class: "panel-group" }, smooth.node, button("smooth", "Smooth the outline")),
+      button("fillHoles", t("Fill holes")),
+      el("div", { class: "panel-group" }, specks.node, button("removeSpecks", t("Remove specks"))),
+      el("div", { class: "panel-group" }, smooth.node, button("smooth", t("Smooth the outline"))),
       ...several,
     ];
   }

@@ -2,6 +2,7 @@
 
 import { CRISP, sprite } from "./layers.js";
 import { el, svg } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 
 const ROW = 3.7; // rem, as in editor.css
 const THUMB = 2.85;
@@ -19,7 +20,7 @@ export class MaskList {
    * from: {bitmap, scale} or null. */
   constructor(container, actions) {
     this.actions = actions;
-    this.filler = el("div", { class: "mask-list-filler", role: "list", "aria-label": "Masks" });
+    this.filler = el("div", { class: "mask-list-filler", role: "list", "aria-label": t("Masks") });
     this.container = container;
     container.append(this.filler);
     container.addEventListener("scroll", () => this.#schedule(), { passive: true });
@@ -116,8 +117,8 @@ export class MaskList {
       text,
     );
     const aside = row.isRejected
-      ? el("button", { class: "button button-quiet mask-aside", type: "button", "aria-label": `Restore ${row.title}`, onclick: () => restore(row.id) }, "Restore")
-      : el("button", { class: "button button-quiet mask-aside", type: "button", "aria-label": `${row.isHidden ? "Show" : "Hide"} ${row.title}`, "aria-pressed": String(row.isHidden), onclick: () => toggle(row.id) }, eye(row.isHidden));
+      ? el("button", { class: "button button-quiet mask-aside", type: "button", "aria-label": t("Restore {mask}", { mask: row.title }), onclick: () => restore(row.id) }, t("Restore"))
+      : el("button", { class: "button button-quiet mask-aside", type: "button", "aria-label": row.isHidden ? t("Show {mask}", { mask: row.title }) : t("Hide {mask}", { mask: row.title }), "aria-pressed": String(row.isHidden), onclick: () => toggle(row.id) }, eye(row.isHidden));
     const states = [isSelected && "is-selected", row.isHidden && "is-hidden", row.isRejected && "is-rejected"];
     const names = ["mask-row", ...states].filter(Boolean).join(" ");
     return el("div", { class: names, role: "listitem", "data-mask": row.id }, main, aside);

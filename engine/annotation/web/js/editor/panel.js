@@ -1,6 +1,7 @@
 // Panels beside the tools: one is open at a time, and it stays open while the image is worked on.
 
 import { el } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 
 export class Panels {
   #open = null; // {name, node, head, build, onClose}
@@ -21,7 +22,7 @@ export class Panels {
     const isOpen = this.open === name;
     this.close();
     if (isOpen) return;
-    const cross = el("button", { class: "button button-quiet", type: "button", "aria-label": `Close: ${title}`, onclick: () => this.close() }, "✕");
+    const cross = el("button", { class: "button button-quiet", type: "button", "aria-label": t("Close: {panel}", { panel: title }), onclick: () => this.close() }, "✕");
     const head = el("div", { class: "panel-head" }, el("h2", {}, title), cross);
     const node = el("section", { class: "editor-panel", "aria-label": title }, head, build());
     this.#open = { name, node, head, build, onClose };

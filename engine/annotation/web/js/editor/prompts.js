@@ -3,6 +3,7 @@
 import { toast } from "../shared/dom.js";
 import { Prompter } from "./prompter.js";
 import { promptOf, withPoint } from "./work.js";
+import { t } from "../shared/strings.js";
 
 const REST_PX = 5; // no preview this close to a click, so that its result stays visible
 const POINT_PX = 8; // this close to a click, it is meant
@@ -43,7 +44,7 @@ export class Prompts {
   click(point) {
     if (!this.#isInside(point)) return;
     if (point.label === 0 && !this.#hasSubject) {
-      toast("Start with a left click on the object. Then right-click on what does not belong to it.");
+      toast(t("Start with a left click on the object. Then right-click on what does not belong to it."));
       return;
     }
     const { editor } = this;
@@ -171,7 +172,7 @@ export class Prompts {
     if (!editor.session.takeAnswer(answer)) return;
     this.preview = null;
     const { mask } = editor.session.current;
-    if (!mask || mask.isEmpty) toast("The model found no object there. Click another place, or drag a box.");
+    if (!mask || mask.isEmpty) toast(t("The model found no object there. Click another place, or drag a box."));
     const soon = this.soon.splice(0);
     if (soon.length) for (const action of soon) editor.run(action);
     else editor.update();

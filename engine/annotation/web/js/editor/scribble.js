@@ -1,6 +1,7 @@
 // A stroke that becomes several clicks: for objects of several parts, and where one click is not enough.
 
 import { toast } from "../shared/dom.js";
+import { t } from "../shared/strings.js";
 
 const SPACING_PX = 45; // on the screen, between two clicks
 const MOST_CLICKS = 8; // of a stroke
@@ -19,7 +20,7 @@ export class Scribble {
   start(point, isOther) {
     const { session, selected } = this.editor;
     if (isOther && session.current === null && selected === null) {
-      toast("Start on the object. Then draw with Shift or the right button over what does not belong to it.");
+      toast(t("Start on the object. Then draw with Shift or the right button over what does not belong to it."));
       return;
     }
     this.#stroke = { label: isOther ? 0 : 1, path: [] };
@@ -53,7 +54,7 @@ export class Scribble {
     }
     const subject = label ? editor.subjectAt(points[0]) : editor.selected;
     if (editor.session.workFor(subject).points.length + points.length > MOST_POINTS) {
-      toast(`A mask takes at most ${MOST_POINTS} clicks. Correct the rest with the brush or the lasso.`);
+      toast(t("A mask takes at most {n} clicks. Correct the rest with the brush or the lasso.", { n: MOST_POINTS }));
       return;
     }
     editor.selected = subject;

@@ -4,6 +4,7 @@
 
 import { WorkLog } from "../shared/clock.js";
 import { CURRENT_COLOUR, OWN_COLOURS, PREFILLED_COLOURS } from "./colours.js";
+import { decimal, words } from "../shared/format.js";
 import { History } from "./history.js";
 import { idsIn, pastFromJson, pastToJson } from "./past.js";
 import { Mask } from "../shared/rle.js";
@@ -11,6 +12,7 @@ import {
   iouOf, isWaiting, keyOf, newWork, placed, promptOf, trustedIouOf, withAnswer, withBox, withCandidate,
   withoutPoint, withPoint, withPointMoved, withStroke, workFromJson, workToJson,
 } from "./work.js";
+import { t } from "../shared/strings.js";
 
 const FORMAT = 1; // of drafts
 
@@ -268,27 +270,27 @@ export class Session {
       .map((prefilled) => this.#prefilledRow(prefilled, rejected.has(prefilled.id)));
     const { masks, current } = this.state;
     for (const work of masks) if (work.id !== current?.id) rows.push(this.#ownRow(work, null));
-    if (current?.mask) rows.push(this.#ownRow(current, "in progress"));
+    if (current?.mask) rows.push(this.#ownRow(current, t("in progress")));
     return rows.reverse();
   }
 
   #prefilledRow({ id, number, mask, iou, view }, isRejected) {
-    const origin = view.model ?? view.annotator ?? view.source;
-    const note = isRejected ? "rejected" : [scoreText(iou), origin].filter(Boolean).join(" · ");
+    const origin = view.model ?? view.annotator ?? words(view.source).toLowerCase();
+    const note = isRejected ? t("rejected") : [scoreText(iou), origin].filter(Boolean).join(" · ");
     const isHidden = this.hiddenIds.has(id);
     const label = this.#labelOfPrefilled(id);
     const suggested = label === null ? (view.suggested ?? null) : null;
-    return { id, label, suggested, title: `Pre-filled ${number}`, note, mask, rgb: inTurn(PREFILLED_COLOURS, number), isHidden, isRejected, isPrefilled: true };
+    return { id, label, suggested, title: t("Pre-filled {n}", { n: number }), note, mask, rgb: inTurn(PREFILLED_COLOURS, number), isHidden, isRejected, isPrefilled: true };
   }
 
   #ownRow(work, note) {
-    const source = work.replaces === null ? "yours" : "your fix";
+    const source = work.replaces === null ? t("yours") : t("your fix");
     const rgb = note ? CURRENT_COLOUR : inTurn(OWN_COLOURS, work.number);
     const text = note ?? [scoreText(trustedIouOf(work)), source].filter(Boolean).join(" · ");
     const isHidden = this.hiddenIds.has(work.id);
     const label = this.#labelOfWork(work);
     const suggested = label === null ? (this.#views.get(work.replaces)?.suggested ?? null) : null;
-    return { id: work.id, label, suggested, title: `Mask ${work.number}`, note: text, mask: work.mask, rgb, isHidden, isRejected: false, isPrefilled: false };
+    return { id: work.id, label, suggested, title: t("Mask {n}", { n: work.number }), note: text, mask: work.mask, rgb, isHidden, isRejected: false, isPrefilled: false };
   }
 
   /** Topmost first: the finished masks at a pixel. */
@@ -419,5 +421,5 @@ function inTurn(colours, number) {
 }
 
 function scoreText(iou) {
-  return iou === null || iou === undefined ? "" : `IoU ${iou.toFixed(2)}`;
+  return iou === null || iou === undefined ? "" : t("IoU {iou}", { iou: decimal(iou, 2) });
 }

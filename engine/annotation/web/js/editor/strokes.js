@@ -3,6 +3,7 @@
 import { toast } from "../shared/dom.js";
 import { capsule, Mask, unionOf } from "../shared/rle.js";
 import { withStroke } from "./work.js";
+import { t } from "../shared/strings.js";
 
 const MIN_RADIUS = 0.75; // always covers at least one pixel
 const STEP = 1.25;
@@ -27,14 +28,14 @@ export class Strokes {
     const most = Math.max(...this.editor.size) / 2;
     const next = this.radius * STEP ** direction;
     this.radius = Math.round(Math.min(most, Math.max(MIN_RADIUS, next)) * 100) / 100;
-    this.editor.announce(`Brush radius ${Math.round(this.radius)} pixels.`);
+    this.editor.announce(t("Brush radius {n} pixels.", { n: Math.round(this.radius) }));
   }
 
   start(point, isErasing, pressure = null) {
     const { session, size } = this.editor;
     const hasSubject = session.current !== null || this.editor.selected !== null;
     if (isErasing && !hasSubject) {
-      toast("There is nothing to erase yet: select a mask (double click) or start one.");
+      toast(t("There is nothing to erase yet: select a mask (double click) or start one."));
       return;
     }
     const [width, height] = size;

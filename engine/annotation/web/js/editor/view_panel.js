@@ -3,10 +3,12 @@
 
 import { el, toast } from "../shared/dom.js";
 import { NEUTRAL } from "./adjust.js";
+import { decimal } from "../shared/format.js";
 import { slider } from "./panel.js";
+import { t } from "../shared/strings.js";
 
 const STORE = "dataengine.view";
-const CHANNELS = ["Red", "Green", "Blue"];
+const CHANNELS = [t("Red"), t("Green"), t("Blue")];
 const DEFAULTS = Object.freeze({ ...NEUTRAL, stretch: 0, hasGrid: false, hasMap: true, hasLoupe: false, hasSnap: false, hasPressure: true });
 const STRETCH_MS = 250; // the server is asked once the slider rests
 
@@ -27,14 +29,14 @@ export class ViewPanel {
   table() {
     const { editor } = this;
     return {
-      adjust: () => editor.panels.toggle("adjust", "Adjust the view", () => this.#panel()),
+      adjust: () => editor.panels.toggle("adjust", t("Adjust the view"), () => this.#panel()),
       invert: () => this.#set({ isInverted: !this.view.isInverted }, true),
       channel: () => this.#nextChannel(),
       grid: () => this.#set({ hasGrid: !this.view.hasGrid }, true),
       map: () => this.#set({ hasMap: !this.view.hasMap }, true),
-      loupe: () => this.#switch("hasLoupe", "Magnifier"),
-      pressure: () => this.#switch("hasPressure", "The pen's pressure"),
-      snap: () => this.#switch("hasSnap", "Snapping to edges"),
+      loupe: () => this.#switch("hasLoupe", t("Magnifier on."), t("Magnifier off.")),
+      pressure: () => this.#switch("hasPressure", t("The pen's pressure on."), t("The pen's pressure off.")),
+      snap: () => this.#switch("hasSnap", t("Snapping to edges on."), t("Snapping to edges off.")),
       resetView: () => this.#reset(),
     };
   }
@@ -67,9 +69,9 @@ export class ViewPanel {
     if (isShown && editor.panels.open === "adjust") editor.panels.refresh();
   }
 
-  #switch(name, title) {
+  #switch(name, on, off) {
     this.#set({ [name]: !this.view[name] }, true);
-    this.editor.announce(`${title} ${this.view[name] ? "on" : "off"}.`);
+    this.editor.announce(this.view[name] ? on : off);
   }
 
   /** Shows the image as it is; what helps to draw stays. */
@@ -86,7 +88,7 @@ export class ViewPanel {
         editor.tiles?.clear();
         await editor.picture.reload();
       } catch (problem) {
-        toast(`The picture could not be rendered anew: ${problem.message}`, "bad");
+        toast(t("The picture could not be rendered anew: {problem}", { problem: problem.message }), "bad");
       }
     }, STRETCH_MS);
   }
@@ -94,7 +96,7 @@ export class ViewPanel {
   #nextChannel() {
     const channel = this.view.channel === null ? 0 : this.view.channel === 2 ? null : this.view.channel + 1;
     this.#set({ channel }, true);
-    this.editor.announce(channel === null ? "All channels." : `${CHANNELS[channel]} channel.`);
+    this.editor.announce(channel === null ? t("All channels.") : t("{colour} channel.", { colour: CHANNELS[channel] }));
   }
 
   #panel() {
@@ -106,22 +108,22 @@ export class ViewPanel {
     }).node;
     const signed = (value) => (value > 0 ? `+${value}` : String(value));
     return [
-      part("Brightness", "brightness", -100, 100, 1, signed),
-      part("Contrast", "contrast", -100, 100, 1, signed),
-      part("Gamma", "gamma", -3, 3, 0.1, (value) => (2 ** value).toFixed(2)),
-      part("Stretch the histogram", "stretch", 0, 20, 0.1, (value) => (value ? `${value.toFixed(1)} %` : "off")),
-      el("p", { class: "muted panel-note" }, "Black and white for this share of the darkest and brightest values, from the stored file's full depth."),
+      part(t("Brightness"), "brightness", -100, 100, 1, signed),
+      part(t("Contrast"), "contrast", -100, 100, 1, signed),
+      part(t("Gamma"), "gamma", -3, 3, 0.1, (value) => decimal(2 ** value, 2)),
+      part(t("Stretch the histogram"), "stretch", 0, 20, 0.1, (value) => (value ? t("{n} %", { n: decimal(value) }) : t("off"))),
+      el("p", { class: "muted panel-note" }, t("Black and white for this share of the darkest and brightest values, from the stored file's full depth.")),
       this.#channels(),
-      el("div", { class: "panel-toggles" }, this.#toggle("invert", "Inverted", view.isInverted), this.#toggle("grid", "Grid", view.hasGrid), this.#toggle("map", "Map", view.hasMap)),
-      el("div", { class: "panel-toggles" }, this.#toggle("loupe", "Magnifier", view.hasLoupe), this.#toggle("snap", "Snap to edges", view.hasSnap), this.#toggle("pressure", "Pen pressure", view.hasPressure)),
-      el("button", { class: "button", type: "button", "data-action": "resetView", onclick: () => editor.run("resetView") }, "Reset"),
+      el("div", { class: "panel-toggles" }, this.#toggle("invert", t("Inverted"), view.isInverted), this.#toggle("grid", t("Grid"), view.hasGrid), this.#toggle("map", t("Map"), view.hasMap)),
+      el("div", { class: "panel-toggles" }, this.#toggle("loupe", t("Magnifier"), view.hasLoupe), this.#toggle("snap", t("Snap to edges"), view.hasSnap), this.#toggle("pressure", t("Pen pressure"), view.hasPressure)),
+      el("button", { class: "button", type: "button", "data-action": "resetView", onclick: () => editor.run("resetView") }, t("Reset")),
     ];
   }
 
   #channels() {
     const button = (text, channel) =>
       el("button", { class: "button", type: "button", "aria-pressed": String(this.view.channel === channel), onclick: () => this.#set({ channel }, true) }, text);
-    return el("div", { class: "panel-toggles", role: "group", "aria-label": "Channel" }, button("All", null), CHANNELS.map((name, channel) => button(name, channel)));
+    return el("div", { class: "panel-toggles", role: "group", "aria-label": t("Channel") }, button(t("All"), null), CHANNELS.map((name, channel) => button(name, channel)));
   }
 
   #toggle(action, text, isOn) {

@@ -5,6 +5,7 @@ import { CURRENT_COLOUR, ERASE_COLOUR, PREVIEW_COLOUR } from "./colours.js";
 import { toast } from "../shared/dom.js";
 import { LabelMap } from "./label_map.js";
 import { sprite } from "./layers.js";
+import { t } from "../shared/strings.js";
 
 const REST_MS = 300; // the view must rest this long before it is divided anew
 const BUSY_MS = 1_500; // until the server is asked again after it had too many requests
@@ -34,7 +35,7 @@ export class Wand {
 
   resize(direction) {
     this.#size = Math.min(SIZES.length - 1, Math.max(0, this.#size + direction));
-    this.editor.announce(`Regions of about ${SIZES[this.#size]} screen pixels.`);
+    this.editor.announce(t("Regions of about {n} screen pixels.", { n: SIZES[this.#size] }));
     this.#ask();
   }
 
@@ -76,7 +77,7 @@ export class Wand {
     } catch (problem) {
       if (this.#abort !== abort) return;
       if (problem.status === 429) this.#timer = setTimeout(() => this.#ask(), BUSY_MS);
-      else toast(`The regions could not be made: ${problem.message}`, "bad");
+      else toast(t("The regions could not be made: {problem}", { problem: problem.message }), "bad");
     } finally {
       if (this.#abort === abort) {
         this.#abort = null;
@@ -104,11 +105,11 @@ export class Wand {
     const { editor } = this;
     const { session } = editor;
     if (!this.#map) {
-      toast("The regions are still being made.");
+      toast(t("The regions are still being made."));
       return;
     }
     if (isOther && session.current === null && editor.selected === null) {
-      toast("There is nothing to remove from yet: select a mask (double click) or start one.");
+      toast(t("There is nothing to remove from yet: select a mask (double click) or start one."));
       return;
     }
     const subject = isOther ? editor.selected : editor.subjectAt({ x: point[0], y: point[1] });

@@ -1,5 +1,7 @@
 // Every request to the server goes through here: one place for the CSRF token, errors and sign-in.
 
+import { t } from "./strings.js";
+
 const TIMEOUT_MS = 30_000; // for requests that are answered at once
 const LONG_TIMEOUT_MS = 180_000; // for requests that upload files or run the model
 
@@ -77,9 +79,9 @@ async function call(method, path, body, { token, signal, timeoutMs = TIMEOUT_MS,
   } catch (problem) {
     if (problem instanceof ApiError || signal?.aborted) throw problem;
     if (problem.name === "TimeoutError") {
-      throw new ApiError(0, "timeout", "The server did not answer in time.");
+      throw new ApiError(0, "timeout", t("The server did not answer in time."));
     }
-    throw new ApiError(0, "offline", "The server cannot be reached.");
+    throw new ApiError(0, "offline", t("The server cannot be reached."));
   }
 }
 
@@ -102,7 +104,7 @@ async function answerOf(response) {
   throw new ApiError(
     response.status,
     answer?.error ?? `http_${response.status}`,
-    answer?.message ?? `The server answered ${response.status}.`,
+    answer?.message ?? t("The server answered {status}.", { status: response.status }),
   );
 }
 

@@ -1,6 +1,7 @@
 // The bar that reports a lost connection or a lost lease.
 
 import { el } from "./dom.js";
+import { t } from "./strings.js";
 
 export class Banner {
   constructor(root) {
@@ -28,7 +29,7 @@ export class Banner {
 
   render() {
     const offline = {
-      text: "The server cannot be reached. You can continue: your work is kept in this browser and sent when the connection is back.",
+      text: t("The server cannot be reached. You can continue: your work is kept in this browser and sent when the connection is back."),
       isBad: false,
       buttons: [],
     };

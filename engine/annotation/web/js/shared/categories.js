@@ -2,9 +2,10 @@
 
 import { el } from "./dom.js";
 import { percent } from "./format.js";
+import { t } from "./strings.js";
 
 export const NONE = 0; // the id that stands for none of these
-export const NONE_NAME = "none of these";
+export const NONE_NAME = t("none of these");
 const DIGITS = [..."123456789"];
 
 /** @typedef {{id: number, name: string, color: string, key: string | null, parent?: number | null, description?: string | null}} Category
@@ -54,7 +55,7 @@ export class Categories {
   }
 
   nameOf(id) {
-    return id === NONE ? NONE_NAME : (this.#byId.get(id)?.name ?? "a removed category");
+    return id === NONE ? NONE_NAME : (this.#byId.get(id)?.name ?? t("a removed category"));
   }
 
   colourOf(id) {
@@ -98,8 +99,8 @@ export class Categories {
     const id = label ?? suggested.category_id;
     const name = this.nameOf(id);
     const isSuggested = label === null;
-    const text = isSuggested ? `${name}? ${percent(suggested.probability)}` : name;
-    const title = isSuggested ? `Suggested: ${name}` : `Label: ${name}`;
+    const text = isSuggested ? t("{name}? {share}", { name, share: percent(suggested.probability) }) : name;
+    const title = isSuggested ? t("Suggested: {name}", { name }) : t("Label: {name}", { name });
     return el("span", { class: `label-name${isSuggested ? " suggested" : ""}`, title }, dot(this.colourOf(id)), text);
   }
 }

@@ -2,13 +2,14 @@
 
 import { dot } from "./categories.js";
 import { el, openDialog } from "./dom.js";
+import { t } from "./strings.js";
 
 const MOST_SHOWN = 200;
 
 /** Resolves to the id of the category that was picked; undefined if the dialog was closed.
  * @param {import("./categories.js").Categories} categories
  * @returns {Promise<number | undefined>} */
-export function pickCategory(categories, title = "Label") {
+export function pickCategory(categories, title = t("Label")) {
   if (document.getElementById("category-picker")) return Promise.resolve(undefined);
   return new Promise((resolve) => {
     new Picker(categories, title, resolve);
@@ -20,14 +21,14 @@ class Picker {
     this.categories = categories;
     this.picked = undefined;
     this.keys = new Map([...categories.keys].map(([key, id]) => [id, key]));
-    this.list = el("div", { id: "category-options", class: "picker-list", role: "listbox", "aria-label": "Categories" });
+    this.list = el("div", { id: "category-options", class: "picker-list", role: "listbox", "aria-label": t("Categories") });
     this.input = el("input", {
       type: "search",
       role: "combobox",
       autofocus: true,
       autocomplete: "off",
-      placeholder: "Type to search",
-      "aria-label": "Category",
+      placeholder: t("Type to search"),
+      "aria-label": t("Category"),
       "aria-expanded": "true",
       "aria-controls": "category-options",
       oninput: () => this.draw(),
@@ -42,7 +43,7 @@ class Picker {
   draw() {
     this.found = this.categories.search(this.input.value).slice(0, MOST_SHOWN);
     this.list.replaceChildren(...this.found.map((one, place) => this.option(one, place)));
-    if (!this.found.length) this.list.append(el("p", { class: "muted" }, "No category has this name."));
+    if (!this.found.length) this.list.append(el("p", { class: "muted" }, t("No category has this name.")));
     this.mark(0);
   }
 

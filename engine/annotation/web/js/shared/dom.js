@@ -1,5 +1,7 @@
 // Small helpers to build pages without a framework. They set text as text, never as HTML.
 
+import { t } from "./strings.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** The page's element with this id.
@@ -46,7 +48,7 @@ export function toast(text, kind = "", seconds = kind === "bad" ? 8 : 3.5) {
 export function openDialog(title, ...children) {
   const close = el(
     "button",
-    { class: "button button-quiet dialog-close", type: "button", "aria-label": "Close", onclick: () => dialog.close() },
+    { class: "button button-quiet dialog-close", type: "button", "aria-label": t("Close"), onclick: () => dialog.close() },
     "✕",
   );
   const dialog = el(
@@ -64,7 +66,7 @@ export function openDialog(title, ...children) {
 
 /** Asks for confirmation; resolves to whether it was given. `isLoss`: confirming loses something, so
  * Enter goes back. */
-export function ask(title, text, action, { back = "Go back", isLoss = false } = {}) {
+export function ask(title, text, action, { back = t("Go back"), isLoss = false } = {}) {
   return new Promise((resolve) => {
     let answer = false;
     const yes = () => {
@@ -87,7 +89,7 @@ export function ask(title, text, action, { back = "Go back", isLoss = false } = 
 
 /** Table of keys for a `?` dialog: rows of [keys, what they do]. */
 export function keysTable(rows) {
-  const keys = (text) => text.split(" ").map((key) => (key === "/" || key === "or" ? ` ${key} ` : el("kbd", {}, key)));
+  const keys = (text) => text.split(" ").map((key) => (key === "or" ? ` ${t("or")} ` : key === "/" ? " / " : el("kbd", {}, key)));
   return el(
     "table",
     { class: "keys" },

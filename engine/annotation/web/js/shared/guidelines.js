@@ -3,6 +3,7 @@
 import { api } from "./api.js";
 import { el, openDialog } from "./dom.js";
 import { dateTime } from "./format.js";
+import { t } from "./strings.js";
 
 const keyOf = (dataset) => `dataengine:guidelines:${dataset}`;
 const known = new Map(); // version by dataset, once per page
@@ -38,8 +39,8 @@ export async function openGuidelines(dataset) {
   const found = await api.guidelines(dataset);
   const text = el("div", { class: "guidelines" });
   text.innerHTML = found.html; // the server escapes HTML in the Markdown
-  const since = found.version ? `Version ${found.version}, ${dateTime(found.at)}` : null;
-  openDialog("Guidelines", since && el("p", { class: "muted small" }, since), text).id = "guidelines-dialog";
+  const since = found.version ? t("Version {version}, {time}", { version: found.version, time: dateTime(found.at) }) : null;
+  openDialog(t("Guidelines"), since && el("p", { class: "muted small" }, since), text).id = "guidelines-dialog";
   if (dataset === null) return;
   known.set(dataset, found.version);
   keepVersion(dataset, found.version);

@@ -3,14 +3,16 @@
 import { api } from "./api.js";
 import { el, toast } from "./dom.js";
 import { unseenFailures } from "./failures.js";
+import { roleName } from "./names.js";
+import { plural, t } from "./strings.js";
 
 const PAGES = [
-  { name: "work", title: "Work", roles: ["annotator", "reviewer", "admin"] },
-  { name: "annotate", title: "Annotate", roles: ["annotator", "reviewer", "admin"] },
-  { name: "review", title: "Review", roles: ["reviewer", "admin"] },
-  { name: "browse", title: "Browse", roles: ["annotator", "reviewer", "admin"] },
-  { name: "dashboard", title: "Dashboard", roles: ["reviewer", "admin"] },
-  { name: "team", title: "Team", roles: ["admin"] },
+  { name: "work", title: t("Work"), roles: ["annotator", "reviewer", "admin"] },
+  { name: "annotate", title: t("Annotate"), roles: ["annotator", "reviewer", "admin"] },
+  { name: "review", title: t("Review"), roles: ["reviewer", "admin"] },
+  { name: "browse", title: t("Browse"), roles: ["annotator", "reviewer", "admin"] },
+  { name: "dashboard", title: t("Dashboard"), roles: ["reviewer", "admin"] },
+  { name: "team", title: t("Team"), roles: ["admin"] },
 ];
 
 /** Fill `<header id="header">` (made if it is not there). Resolves to Me, or to null if the
@@ -34,21 +36,21 @@ export async function mountHeader(current) {
 
 function brand() {
   const mark = el("span", { class: "brand-mark", "aria-hidden": "true" });
-  return el("a", { class: "brand", href: "/" }, mark, "open data engine");
+  return el("a", { class: "brand", href: "/" }, mark, t("open data engine"));
 }
 
 function navigation(current, me) {
   const links = PAGES.filter((page) => page.roles.includes(me.role)).map((page) =>
     el("a", { href: `/${page.name}`, "aria-current": page.name === current ? "page" : null }, page.title),
   );
-  return el("nav", { "aria-label": "Pages" }, links);
+  return el("nav", { "aria-label": t("Pages") }, links);
 }
 
 /** Marks the link to the dashboard if jobs have failed. */
 async function tellFailures(header) {
   try {
     const failed = unseenFailures(await api.jobs());
-    const text = failed.length === 1 ? "1 job failed" : `${failed.length} jobs failed`;
+    const text = plural(failed.length, "{n} job failed", "{n} jobs failed");
     if (failed.length) header.querySelector('nav a[href="/dashboard"]').append(el("span", { class: "badge badge-bad" }, text));
   } catch (problem) {
     console.error(problem); // the page itself works
@@ -60,9 +62,9 @@ function who(me) {
   if (me.is_local)
     return el(
       "div",
-      { class: "who", title: "This server only answers this machine, so nobody needs to sign in." },
+      { class: "who", title: t("This server only answers this machine, so nobody needs to sign in.") },
       name,
-      el("span", { class: "badge" }, "this machine"),
+      el("span", { class: "badge" }, t("this machine")),
     );
   const leave = async () => {
     try {
@@ -76,7 +78,7 @@ function who(me) {
     "div",
     { class: "who" },
     name,
-    el("span", { class: "badge" }, me.role),
-    el("button", { class: "button button-quiet", type: "button", onclick: leave }, "Sign out"),
+    el("span", { class: "badge" }, roleName(me.role)),
+    el("button", { class: "button button-quiet", type: "button", onclick: leave }, t("Sign out")),
   );
 }

@@ -2,6 +2,7 @@
 
 import { api } from "./api.js";
 import { el } from "./dom.js";
+import { t } from "./strings.js";
 
 const ADD = "dataengine annotators add NAME --role annotator";
 
@@ -12,7 +13,7 @@ function show(state, title, ...content) {
 }
 
 function howToGetALink() {
-  return [el("p", {}, "Ask an administrator of the server for a sign-in link. A link works once; this command makes one:"), el("pre", {}, ADD)];
+  return [el("p", {}, t("Ask an administrator of the server for a sign-in link. A link works once; this command makes one:")), el("pre", {}, ADD)];
 }
 
 async function isSignedIn() {
@@ -25,7 +26,7 @@ async function isSignedIn() {
 }
 
 async function signIn(token) {
-  show("busy", "Signing in …");
+  show("busy", t("Signing in …"));
   try {
     await api.signIn(token);
     location.replace("/");
@@ -34,16 +35,16 @@ async function signIn(token) {
       const again = el(
         "button",
         { class: "button button-primary", type: "button", onclick: () => signIn(token) },
-        "Try again",
+        t("Try again"),
       );
-      show("error", "Signing in failed", el("p", {}, `${problem.message} Your link is still valid.`), again);
+      show("error", t("Signing in failed"), el("p", {}, t("{problem} Your link is still valid.", { problem: problem.message })), again);
     } else if (await isSignedIn()) {
       location.replace("/"); // the same link again, from a mail or a bookmark
     } else {
       show(
         "error",
-        "This link does not work",
-        el("p", {}, "It was already used, or it has expired."),
+        t("This link does not work"),
+        el("p", {}, t("It was already used, or it has expired.")),
         ...howToGetALink(),
       );
     }
@@ -55,7 +56,7 @@ function start() {
   // removed from the address bar and the history, so that neither a screenshot nor "back" shows it
   history.replaceState(null, "", "/sign-in");
   if (token) signIn(token);
-  else show("ready", "Sign in", el("p", {}, "You need a link to sign in."), ...howToGetALink());
+  else show("ready", t("Sign in"), el("p", {}, t("You need a link to sign in.")), ...howToGetALink());
 }
 
 start();

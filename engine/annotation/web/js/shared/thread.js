@@ -2,6 +2,8 @@
 
 import { api } from "./api.js";
 import { byId, el, toast } from "./dom.js";
+import { dateTime } from "./format.js";
+import { t } from "./strings.js";
 
 const MAX_LENGTH = 2_000;
 
@@ -14,13 +16,13 @@ export class Thread {
   task = null;
   place = null; // of the comment that is being written: {x, y, mask_id}
 
-  constructor(view, title = "Comments") {
+  constructor(view, title = t("Comments")) {
     this.view = view;
     this.pins = el("div", { class: "pins" });
     this.list = el("ol", { class: "thread-list" });
     this.where = el("p", { class: "thread-where muted" });
-    this.text = el("textarea", { class: "thread-text", rows: 2, maxlength: MAX_LENGTH, placeholder: "Write a comment", "aria-label": "Comment" });
-    this.send = el("button", { class: "button", type: "submit", disabled: true }, "Send");
+    this.text = el("textarea", { class: "thread-text", rows: 2, maxlength: MAX_LENGTH, placeholder: t("Write a comment"), "aria-label": t("Comment") });
+    this.send = el("button", { class: "button", type: "submit", disabled: true }, t("Send"));
     const form = el("form", { class: "thread-form", onsubmit: (event) => this.#submit(event) }, this.where, this.text, this.send);
     this.text.addEventListener("input", () => (this.send.disabled = !this.hasText));
     this.text.addEventListener("keydown", (event) => {
@@ -58,7 +60,7 @@ export class Thread {
       this.#fill();
       this.root.hidden = !found.length;
     } catch (problem) {
-      if (problem.status !== 401) toast("The comments could not be loaded.", "bad");
+      if (problem.status !== 401) toast(t("The comments could not be loaded."), "bad");
     }
   }
 
@@ -70,13 +72,13 @@ export class Thread {
   /** The place of the comment to write; null: an answer without a place. */
   pinAt(place) {
     this.place = place;
-    this.#say(place ? `At ${Math.round(place.x)}, ${Math.round(place.y)}` : "");
+    this.#say(place ? t("At {x}, {y}", { x: Math.round(place.x), y: Math.round(place.y) }) : "");
     this.#fillPins();
     if (place) this.text.focus();
   }
 
   askPlace() {
-    this.#say("Click the place on the image.");
+    this.#say(t("Click the place on the image."));
   }
 
   #say(text) {
@@ -119,8 +121,7 @@ export class Thread {
 
   #entry(comment, number) {
     const { author, text, created_at: at, resolved_at: resolved, x } = comment;
-    const go = el("button", { class: "pin-number", type: "button", title: "Show the place", "aria-label": `Show the place of comment ${number}`, onclick: () => this.show(comment) }, String(number));
-    const when = new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    const go = el("button", { class: "pin-number", type: "button", title: t("Show the place"), "aria-label": t("Show the place of comment {number}", { number }), onclick: () => this.show(comment) }, String(number));
     return el(
       "li",
       { class: `comment ${resolved ? "is-resolved" : ""}`, id: `comment-${comment.id}` },
@@ -128,7 +129,7 @@ export class Thread {
       el(
         "div",
         { class: "comment-body" },
-        el("div", { class: "comment-head muted" }, el("strong", {}, author), ` ${when}`, resolved && " · resolved"),
+        el("div", { class: "comment-head muted" }, el("strong", {}, author), ` ${dateTime(at)}`, resolved && ` · ${t("resolved")}`),
         el("p", { class: "comment-text" }, text),
       ),
     );
@@ -147,7 +148,7 @@ export class Thread {
   #fillPins() {
     const pinned = this.comments.map((comment, index) => ({ ...comment, number: String(index + 1) })).filter((one) => one.x !== null);
     const pins = pinned.map(({ id, x, y, number, resolved_at: resolved }) => {
-      const attributes = { class: `pin ${resolved ? "is-resolved" : ""}`, type: "button", "aria-label": `Comment ${number}`, onclick: () => this.mark(id) };
+      const attributes = { class: `pin ${resolved ? "is-resolved" : ""}`, type: "button", "aria-label": t("Comment {number}", { number }), onclick: () => this.mark(id) };
       return { x, y, node: el("button", attributes, number) };
     });
     if (this.place) pins.push({ ...this.place, node: el("span", { class: "pin is-new" }, "+") });

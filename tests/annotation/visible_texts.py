@@ -24,9 +24,11 @@ COMPARED = {"===", "!==", "==", "!=", "in"}
 SENTENCE = re.compile(r"(?=.*[a-z]{2})([A-Z“][\w'’-]*[,:]? [\w“(]|.* .*[a-z][.!?…]$|[A-Z][a-z]+$)")
 WORD = re.compile(r"[^\W\d_]")
 CODE = re.compile(r"[a-z]+(_[a-z]+)+$")
-KEYS = {"Enter", "Escape", "Esc", "Tab", "Space", "Shift", "Control", "Alt", "Meta", "Del"}
+KEYS = {"Enter", "Escape", "Esc", "Tab", "Space", "Shift", "Control", "Ctrl", "Alt", "Meta", "Del"}
 OTHERS = {"Delete", "Backspace", "Home", "End", "Accept"}
 """Names of keys and of an HTTP header, which look like texts."""
+LITERAL = re.compile(r"dataengine |https?://")
+"""Beginnings of commands and addresses."""
 
 
 def untranslated(source: str) -> list[tuple[int, str]]:
@@ -44,7 +46,10 @@ def untranslated(source: str) -> list[tuple[int, str]]:
 
 
 def _is_text(value: str) -> bool:
-    return bool(WORD.search(value)) and not CODE.match(value) and value not in KEYS | OTHERS
+    if not WORD.search(value) or CODE.match(value) or LITERAL.match(value):
+        return False
+    keys = KEYS | OTHERS
+    return not all(word in keys or re.fullmatch(r"[A-Z\W\d]", word) for word in value.split())
 
 
 def _hidden(found: list[Token]) -> set[int]:

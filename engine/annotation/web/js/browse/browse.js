@@ -33,7 +33,7 @@ class BrowsePage {
     this.chosen = new Map(); // mask id, or image id in the list of images -> image id
     this.view = new View(this.isReviewer ? "masks" : "finished", (isSameList) => (isSameList ? this.showImage() : this.showList()));
     this.filters = new FilterPanel(this.view);
-    this.programs = new Map(); // by dataset
+    this.offered = new Map(); // by dataset, for filters
     this.labelling = new Labelling((category) => this.runLabel(category));
     this.lastChosen = null; // of the list, by a click: the start of a range
     this.grid = new VirtualGrid(byId("grid"), {
@@ -82,7 +82,7 @@ class BrowsePage {
     if (!this.isReviewer) return this.showList();
     const datasets = await api.browseDatasets();
     if (!datasets.length && this.view.show !== "finished") return this.showEmpty(t("No dataset"), t("Add images with `dataengine ingest`, and they are shown here."));
-    this.programs = new Map(datasets.map(({ name, programs }) => [name, programs]));
+    this.offered = new Map(datasets.map(({ name, programs, releases }) => [name, { program: programs, release: releases }]));
     byId("dataset").replaceChildren(...datasets.map(({ name, images }) => el("option", { value: name }, plural(images, "{name} ({n} image)", "{name} ({n} images)", { name }))));
     if (this.view.dataset || !datasets.length) this.showList();
     else this.view.set({ dataset: datasets[0].name }, { isReplaced: true });
@@ -108,7 +108,7 @@ class BrowsePage {
     const { params, show } = this.view;
     document.body.dataset.show = show;
     byId("dataset").value = this.view.dataset;
-    this.filters.offer(this.programs.get(this.view.dataset) ?? []);
+    this.filters.offer(this.offered.get(this.view.dataset) ?? {});
     byId("sort").value = params.get("sort") ?? "image";
     const isDescending = params.get("descending") === "true";
     byId("direction").textContent = isDescending ? "↓" : "↑";

@@ -17,15 +17,19 @@ const WHICH = [
   { name: "near_duplicates", title: t("Near-duplicates"), usual: "with", texts: { with: t("shown"), without: t("left out"), only: t("only these") } },
   { name: "superseded", title: t("Superseded masks"), usual: "without", texts: { without: t("left out"), with: t("shown"), only: t("only these") } },
 ];
+const NAMED = [
+  { name: "program", title: t("Selected by program") },
+  { name: "release", title: t("In release") },
+];
 const HEIGHT = 40;
 
 export class FilterPanel {
   constructor(view) {
     this.view = view;
     this.parts = new Map();
-    this.programs = [];
+    this.offered = {};
     const parts = [
-      this.programField(),
+      ...NAMED.map((field) => this.namedField(field)),
       ...WORDS.map((name) => this.wordField(name)),
       ...NUMBERS.map((field) => this.numberField(field)),
       ...WHICH.map((field) => this.whichField(field)),
@@ -48,26 +52,26 @@ export class FilterPanel {
 
   fillWhich() {
     for (const { name, usual } of WHICH) this.parts.get(name).value = this.view.params.get(name) ?? usual;
-    this.fillPrograms();
+    for (const { name } of NAMED) this.fillNamed(name);
   }
 
-  /** @param {string[]} programs what the dataset's latest runs of programs are named */
-  offer(programs) {
-    this.programs = programs;
-    this.fillPrograms();
+  /** @param {Record<string, string[]>} names the dataset's latest runs of programs and its releases */
+  offer(names) {
+    this.offered = names;
+    for (const { name } of NAMED) this.fillNamed(name);
   }
 
-  programField() {
-    const select = el("select", { onchange: (event) => this.view.set({ program: event.target.value || null }) });
-    this.parts.set("program", select);
-    return el("label", { class: "which" }, t("Selected by program"), select);
+  namedField({ name, title }) {
+    const select = el("select", { onchange: (event) => this.view.set({ [name]: event.target.value || null }) });
+    this.parts.set(name, select);
+    return el("label", { class: "which" }, title, select);
   }
 
-  fillPrograms() {
-    const select = this.parts.get("program");
-    const chosen = this.view.params.get("program");
-    const names = [...new Set([...(chosen === null ? [] : [chosen]), ...this.programs])];
-    const options = names.map((name) => el("option", { value: name }, name));
+  fillNamed(name) {
+    const select = this.parts.get(name);
+    const chosen = this.view.params.get(name);
+    const names = [...new Set([...(chosen === null ? [] : [chosen]), ...(this.offered[name] ?? [])])];
+    const options = names.map((one) => el("option", { value: one }, one));
     select.replaceChildren(el("option", { value: "" }, t("any or none")), ...options);
     select.value = chosen ?? "";
     select.parentElement.hidden = !names.length;

@@ -50,7 +50,7 @@ const HELP = [
   ["U", t("undo the last verdict")],
   ["Shift A", t("accept all masks that have no verdict yet")],
   ["N", t("next mask without a verdict")],
-  ["Enter or V", t("open one mask, and close it")],
+  ["Enter / V", t("open one mask, and close it")],
   ["X", t("switch between outline, image only and mask only")],
   ["Y", t("show the mask before its fix (while held, or until the next short press)")],
   ["0 + -", t("whole image or mask, zoom in, zoom out; the wheel zooms, dragging pans")],

@@ -89,7 +89,7 @@ export function ask(title, text, action, { back = t("Go back"), isLoss = false }
 
 /** Table of keys for a `?` dialog: rows of [keys, what they do]. */
 export function keysTable(rows) {
-  const keys = (text) => text.split(" ").map((key) => (key === "or" ? ` ${t("or")} ` : key === "/" ? " / " : el("kbd", {}, key)));
+  const keys = (text) => text.split(" ").map((key) => (key === "/" ? " / " : el("kbd", {}, key)));
   return el(
     "table",
     { class: "keys" },

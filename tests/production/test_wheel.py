@@ -154,6 +154,7 @@ def test_the_page_loads_with_all_its_scripts_and_styles(page: str) -> None:
             "browse",
             "dashboard",
             "sign-in",
+            "static/strings/en.json",
         )
         urls = [urljoin(page, name) for name in names]
         for url in urls:  # and everything that was loaded

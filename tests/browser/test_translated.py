@@ -112,7 +112,17 @@ def annotate(page: Page, site: Site, look: Look) -> None:
     look()
 
 
-PAGES: dict[str, Callable[[Page, Site, Look], None]] = {"annotate": annotate}
+def opened(page: Page, site: Site, look: Look) -> None:
+    """A page as it opens."""
+    page.wait_for_load_state("networkidle")
+    look()
+
+
+PAGES: dict[str, Callable[[Page, Site, Look], None]] = {
+    "annotate": annotate,
+    "review": opened,
+    "work": opened,
+}
 """The pages, and what is done on each."""
 
 
@@ -120,6 +130,7 @@ def test_no_page_has_a_text_outside_the_translation(
     site: Site, url: str, foreign: Page, shot: Shot
 ) -> None:
     site.complete()
+    site.review()
     found: set[str] = set()
     for name, use in PAGES.items():
         looks = 0

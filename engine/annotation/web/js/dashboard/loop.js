@@ -19,6 +19,7 @@ const GATE_TEXTS = {
   done: t("Done"),
 };
 const ANNOTATORS = { people: t("people"), simulated: t("simulated annotator") };
+const INGEST = "dataengine ingest ~/photos --dataset photos";
 
 export function loopPanels(overview, isAdmin) {
   if (!overview.datasets.length) return [noDatasets()];
@@ -37,7 +38,7 @@ function noDatasets() {
     { class: "panel empty" },
     el("h2", {}, t("No images yet")),
     el("p", {}, t("Ingest images, then start the first round:")),
-    el("pre", {}, "dataengine ingest ~/photos --dataset photos"),
+    el("pre", {}, INGEST),
   );
 }
 

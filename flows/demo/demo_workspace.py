@@ -19,6 +19,7 @@ OWN = (
 TOML = """# The demo's workspace; `make demo` creates it anew.
 held_out = 0.2
 [generator]
+preset = "fast"
 points_per_side = 16
 [annotator]
 max_objects = 20

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from engine.annotation.client import Client
 from engine.core.records import Source
@@ -171,7 +171,7 @@ def test_a_reviewer_confirms_one_label_and_picks_another(
     send(shapes_url, "review", mask_ids=masks)
     page.goto(f"{shapes_url}/review")
     driver.settled(page)
-    assert page.locator(".mask-card .suggested").count() == len(masks)
+    expect(page.locator(".mask-card .suggested")).to_have_count(len(masks))
     shot(page, "labels-review-suggested")
     page.keyboard.press(".")
     page.locator(".mask-card .label-given").first.wait_for()

@@ -110,6 +110,7 @@ def test_an_annotator_labels_masks_by_keys_and_by_a_list(
     send(shapes_url, "annotate", image_ids=[image])
     driver.open_task(page, shapes_url)
     suggested = page.locator(".mask-row .label-name.suggested")
+    suggested.first.wait_for()
     count = suggested.count()
     assert count > 0
     page.keyboard.press("Tab")

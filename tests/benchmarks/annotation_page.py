@@ -145,12 +145,25 @@ def circle(page: Page, button: Literal["left", "middle"]) -> None:
     page.mouse.up(button=button)
 
 
+WHEEL = """() => new Promise((done) => {
+    const canvas = document.querySelector("#editor canvas");
+    const { x, y } = canvas.getBoundingClientRect();
+    let step = 0;
+    const turn = () => {
+        if (step === 120) return done();
+        const deltaY = step++ % 60 < 30 ? -20 : 20;
+        const at = { clientX: x + 400, clientY: y + 300 };
+        canvas.dispatchEvent(new WheelEvent("wheel", { deltaY, ...at, cancelable: true }));
+        requestAnimationFrame(turn);
+    };
+    turn();
+})"""
+
+
 def wheel(page: Page) -> None:
-    """Zoom in, then out."""
-    page.mouse.move(540, 360)
-    for step in range(40):
-        page.mouse.wheel(0, -60 if step < 20 else 60)
-        page.wait_for_timeout(16)
+    """Zoom in, then out, by an event a frame, as a trackpad gives them. Playwright's own wheel
+    waits for each event's end, and so sets the pace."""
+    page.evaluate(WHEEL)
 
 
 def far(page: Page) -> None:

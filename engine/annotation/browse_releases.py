@@ -12,9 +12,9 @@ from cachetools import LRUCache
 
 from engine.annotation.browse_schemas import Filters
 from engine.annotation.errors import invalid
-from storage.catalog import Catalog, NotFoundError, Release, ReleaseState
+from storage.catalog import Catalog, Release, ReleaseState
 from storage.mask_index import MaskIndex
-from storage.objects import ObjectStore
+from storage.objects import ObjectNotFoundError, ObjectStore
 from storage.release_files import ReleaseFileError, ReleaseFiles
 
 KEPT = 4
@@ -32,8 +32,7 @@ class ReleasedMasks:
 
     def names(self, dataset_id: int) -> list[str]:
         """The dataset's finished releases, the newest first."""
-        found = self._catalog.releases.all(dataset_id)
-        done = [one for one in found if one.state == ReleaseState.DONE]
+        done = self._finished(dataset_id)
         return [one.name for one in sorted(done, key=lambda one: one.created_at, reverse=True)]
 
     def run(self, dataset_id: int, index: MaskIndex, asked: Filters) -> np.ndarray | None:
@@ -41,7 +40,8 @@ class ReleasedMasks:
         asked for.
 
         Raises:
-            RefusedError: the dataset has no such finished release, or its files are damaged.
+            RefusedError: the dataset has no such finished release, or its files are damaged or
+                erased.
         """
         if asked.release is None:
             return None
@@ -49,23 +49,23 @@ class ReleasedMasks:
         key = (release.name, release.key, index.version)
         with self._lock:
             found = self._kept.get(key)
-            if found is None or len(found) != len(index):
+            if found is None:
                 try:
                     found = self._kept[key] = self._read(release, index)
-                except ReleaseFileError as error:
+                except (ReleaseFileError, ObjectNotFoundError) as error:
                     raise invalid(f"release {release.name!r}: {error}") from error
         return found
 
     def _release(self, dataset_id: int, name: str) -> Release:
-        try:
-            release = self._catalog.releases.get(name)
-        except NotFoundError:
-            release = None
-        is_shown = release is not None and release.state == ReleaseState.DONE
-        if release is None or not is_shown or release.dataset_id != dataset_id:
-            known = ", ".join(self.names(dataset_id)) or "none yet"
-            raise invalid(f"the dataset has no finished release {name!r}; its releases: {known}")
-        return release
+        for release in self._finished(dataset_id):
+            if release.name == name:
+                return release
+        known = ", ".join(self.names(dataset_id)) or "none yet"
+        raise invalid(f"the dataset has no finished release {name!r}; its releases: {known}")
+
+    def _finished(self, dataset_id: int) -> list[Release]:
+        found = self._catalog.releases.all(dataset_id)
+        return [one for one in found if one.state == ReleaseState.DONE]
 
     def _read(self, release: Release, index: MaskIndex) -> np.ndarray:
         released = np.zeros(len(index), bool)

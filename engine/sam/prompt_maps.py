@@ -13,8 +13,8 @@ def downscaled_rows(layers: Any, maps_BMHW: torch.Tensor) -> torch.Tensor:
 
     The layers are two 2 x 2 convolutions of stride 2, each with a LayerNorm2d and an activation,
     and a 1 x 1 convolution. As the strides are the kernel sizes, all are matrix products of rows,
-    in the layout that the mask decoder reads; their gradients take a quarter of the convolutions'
-    time on a CPU.
+    in the layout that the mask decoder reads. PyTorch's convolutions of these shapes take a slow
+    path on a CPU.
 
     Args:
         layers: the seven layers.

@@ -24,7 +24,7 @@ TEXTS = """() => {
   const walker = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_ALL);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const element = node.nodeType === Node.TEXT_NODE ? node.parentElement : node;
-    if (element.closest("script, style, kbd, pre, [data-untranslated]")) continue;
+    if (element.closest("script, style, kbd, pre")) continue;
     if (node.nodeType === Node.TEXT_NODE) found.push(node.data);
     else if (node.nodeType === Node.ELEMENT_NODE)
       for (const name of ["title", "aria-label", "placeholder", "alt", "aria-valuetext"])

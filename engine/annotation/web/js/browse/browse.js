@@ -3,7 +3,7 @@
 import { MARKS } from "../review/grid.js";
 import { api } from "../shared/api.js";
 import { ask, byId, el, toast } from "../shared/dom.js";
-import { count, score } from "../shared/format.js";
+import { count, score, words } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
 import { plural, t } from "../shared/strings.js";
 import { Detail } from "./detail.js";
@@ -231,7 +231,7 @@ class BrowsePage {
         "data-key": key,
         "data-verdict": item.verdict ?? "",
         "data-old": Boolean(item.is_superseded),
-        title: [image.file_name, item.model, item.stage].filter(Boolean).join(" · "),
+        title: [image.file_name, item.model, item.stage && words(item.stage)].filter(Boolean).join(" · "),
         onclick: () => this.openItem(item),
       },
       el("canvas"),

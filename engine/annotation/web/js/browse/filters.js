@@ -92,7 +92,7 @@ export class FilterPanel {
     list.replaceChildren(
       ...[...known].map(([value, masks]) => {
         const box = el("input", { type: "checkbox", value, checked: chosen.has(value), onchange: () => this.choose(name) });
-        return el("label", {}, box, el("span", { class: "value", title: value }, shownValue(name, value)), el("span", { class: "muted" }, count(masks)));
+        return el("label", {}, box, el("span", { class: "value", title: shownValue(name, value) }, shownValue(name, value)), el("span", { class: "muted" }, count(masks)));
       }),
     );
     const isAllUnlabelled = ["label", "suggested"].includes(name) && known.size === 1 && known.has("unlabelled") && !chosen.size;

@@ -3,8 +3,8 @@
 import { dot } from "../shared/categories.js";
 import { el } from "../shared/dom.js";
 import { ago, count, dateTime, decimal, duration, percent, score, secondsBetween, words } from "../shared/format.js";
+import { ROLES } from "../shared/names.js";
 import { plural, t } from "../shared/strings.js";
-import { ROLES } from "../team/forms.js";
 import { stateText } from "./states.js";
 
 const KINDS = {

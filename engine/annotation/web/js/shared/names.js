@@ -131,7 +131,8 @@ const NAMES = new Map(
   }),
 );
 
-const ROLES = { annotator: t("annotator"), reviewer: t("reviewer"), admin: t("admin") };
+/** Roles of people, as within a line. */
+export const ROLES = { annotator: t("annotator"), reviewer: t("reviewer"), admin: t("admin") };
 
 /** "assisted_manual" -> "Assisted manual", in the reader's language where the value is known. */
 export function words(name) {

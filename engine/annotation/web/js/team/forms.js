@@ -1,9 +1,8 @@
 // Dialogs of the page Team: a form that is sent, and a secret that is shown once.
 
 import { el, openDialog, toast } from "../shared/dom.js";
+import { ROLES } from "../shared/names.js";
 import { t } from "../shared/strings.js";
-
-export const ROLES = { annotator: t("annotator"), reviewer: t("reviewer"), admin: t("admin") };
 
 /** Opens a form; `send(values)` resolves once it is accepted, and then the dialog closes. Resolves to what
  * `send` resolved to, or null if the dialog was closed. `fields`: of `textField` and the like. */

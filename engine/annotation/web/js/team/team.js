@@ -4,9 +4,10 @@ import { api } from "../shared/api.js";
 import { ask, byId, el, toast } from "../shared/dom.js";
 import { DASH, ago, dateTime, words } from "../shared/format.js";
 import { mountHeader } from "../shared/header.js";
+import { roleName } from "../shared/names.js";
 import { plural, t } from "../shared/strings.js";
 import { table } from "../shared/tables.js";
-import { ROLES, choiceField, datasetsField, openForm, roleField, showSecret, textField } from "./forms.js";
+import { choiceField, datasetsField, openForm, roleField, showSecret, textField } from "./forms.js";
 import { Settings } from "./settings.js";
 import { Webhooks } from "./webhooks.js";
 
@@ -58,7 +59,7 @@ class TeamPage {
       "tr",
       { "data-person": one.name, class: isActive ? null : "disabled" },
       el("td", {}, one.name, one.is_self && el("span", { class: "muted" }, ` ${t("(you)")}`)),
-      el("td", {}, ROLES[one.role]),
+      el("td", {}, roleName(one.role)),
       el("td", {}, one.datasets === null ? t("all") : one.datasets.join(", ") || t("none")),
       el("td", {}, el("span", { class: `badge ${style}` }, state)),
       el("td", {}, ago(one.last_seen)),
@@ -143,7 +144,7 @@ class TeamPage {
   async makeToken() {
     const people = this.team.people.filter((one) => one.state === "active");
     const fields = [
-      choiceField("person_id", t("Acts as"), people.map((one) => [String(one.id), `${one.name} (${ROLES[one.role]})`])),
+      choiceField("person_id", t("Acts as"), people.map((one) => [String(one.id), `${one.name} (${roleName(one.role)})`])),
       textField("name", t("What it is for"), { maxlength: 100 }),
       textField("days", t("Valid for days"), { type: "number", min: 1, max: 366, value: 30 }),
     ];

@@ -17,9 +17,10 @@ from storage.objects import ObjectExistsError, ObjectNotFoundError, ObjectStore
 if TYPE_CHECKING:
     from engine.automatic.windows import Frame
     from engine.sam import Embedding, Segmenter
-    from engine.sam.tiles import Decode, Tile, TiledPredictor, TilePrediction
+    from engine.sam.tile_masks import Tile, TileMask
+    from engine.sam.tiles import Decode, TiledPredictor
 
-MAX_TILES = 16
+MAX_TILES = 48
 """Embedded tiles kept per image."""
 
 
@@ -35,16 +36,16 @@ class ReadyImage:
         self._segmenter = segmenter
         self._frames: dict[Tile, Frame] = {}
 
-    def frame(self, answer: TilePrediction) -> Frame:
-        """The frame that draws a prediction's masks on its tile."""
+    def frame(self, mask: TileMask) -> Frame:
+        """The frame that draws a mask on its tile."""
         from engine.automatic.windows import Frame
 
-        found = self._frames.get(answer.tile)
+        found = self._frames.get(mask.tile)
         if found is None:
-            found = Frame(answer.embedding, self._segmenter.side, self._segmenter.low_side)
+            found = Frame(mask.embedding, self._segmenter.side, self._segmenter.low_side)
             if len(self._frames) >= MAX_TILES:
                 self._frames.clear()
-            self._frames[answer.tile] = found
+            self._frames[mask.tile] = found
         return found
 
 
@@ -62,7 +63,7 @@ class EmbeddingCache:
         pixels_of: Pixels,
         *,
         decode_of: Callable[[str], Decode] | None = None,
-        capacity: int = 64,
+        capacity: int = 32,
     ) -> None:
         """
         Args:
@@ -71,7 +72,7 @@ class EmbeddingCache:
             pixels_of: returns an image's pixels; `get` passes its errors on.
             decode_of: returns a decoder for a model version, used instead of the model itself.
             capacity: images in memory; an embedding takes 1.2 MB with `lite`, 4 MB with `vit_h`,
-                and an image with prompts on small objects has up to MAX_TILES more.
+                and an image with prompts up to MAX_TILES more.
         """
         self._decode_of = decode_of
         self._objects, self._segmenter_of, self._pixels_of = objects, segmenter_of, pixels_of

@@ -18,11 +18,12 @@ from engine.core.records import Prompt
 from storage.catalog import new_id
 
 if TYPE_CHECKING:
-    from engine.sam.tiles import PromptRequest, TilePrediction
+    from engine.sam.tile_masks import TileMask
+    from engine.sam.tiles import PromptRequest
 
 REMEMBERED = 256
-"""Cached predictions that can be corrected; the three masks of one take 220 kB with `lite`, and its
-tile's embedding 1.2 MB if nothing else holds it."""
+"""Cached predictions that can be corrected; the three masks of one take 55 kB with `lite`, and
+each of their tiles' embeddings 1.2 MB if nothing else holds it."""
 
 
 class Prompter:
@@ -35,7 +36,7 @@ class Prompter:
         """
         self._embeddings = embeddings
         self._lock = threading.Lock()
-        self._former: LRUCache[str, tuple[int, TilePrediction]] = LRUCache(REMEMBERED)
+        self._former: LRUCache[str, tuple[int, list[TileMask]]] = LRUCache(REMEMBERED)
 
     def predict(self, task_id: int, model: str, image_id: int, given: PredictIn) -> Prediction:
         """Candidates for a prompt. An earlier prediction is used only within its task.
@@ -50,7 +51,7 @@ class Prompter:
         (found,) = ready.zoom.predict([self._request(task_id, given)], multimask=given.multimask)
         return Prediction(
             candidates=_drawn(ready, found),
-            best=found.best,
+            best=0,
             token=self._remember(task_id, found),
             milliseconds=1000 * (time.perf_counter() - began),
         )
@@ -68,14 +69,15 @@ class Prompter:
             with self._lock:
                 known = self._former.get(given.former.token)
             candidate = given.former.candidate
-            if known and known[0] == task_id and candidate < len(known[1].predicted_iou_M):
-                return PromptRequest(prompt, known[1], candidate)
+            if known and known[0] == task_id and candidate < len(known[1]):
+                return PromptRequest(prompt, known[1][candidate])
         return PromptRequest(prompt)
 
-    def _remember(self, task_id: int, answer: TilePrediction) -> str:
+    def _remember(self, task_id: int, found: list[TileMask]) -> str:
         token = new_id()
+        kept = [replace(mask, logits_HW=mask.logits_HW.half()) for mask in found]
         with self._lock:
-            self._former[token] = (task_id, replace(answer, logits_MHW=answer.logits_MHW.half()))
+            self._former[token] = (task_id, kept)
         return token
 
 
@@ -84,22 +86,23 @@ def rle_view(rle: rle_codec.RLE) -> Rle:
     return Rle(size=rle.size, counts=rle.counts.decode("ascii"))
 
 
-def _drawn(ready: ReadyImage, answer: TilePrediction) -> list[Candidate]:
+def _drawn(ready: ReadyImage, predicted: list[TileMask]) -> list[Candidate]:
     """The candidates at the image's size, post-processed; the cost grows with the mask, not the
     image."""
     from engine.automatic.windows import MaskWindow, finite
 
-    size, frame = ready.embedding.original_size, ready.frame(answer)
-    left, top = answer.tile[:2]
+    size = ready.embedding.original_size
     found = []
-    scores = answer.predicted_iou_M.tolist()
-    for logits, score in zip(finite(answer.logits_MHW).numpy(), scores, strict=True):
-        window = frame.window(logits, 0.0)
+    for one in predicted:
+        frame, (left, top) = ready.frame(one), one.tile[:2]
+        window = frame.window(finite(one.logits_HW).numpy(), 0.0)
         mask = MaskWindow(np.zeros((0, 0), bool), 0, 0)
         if window is not None:
             x, y = left + window.frame_columns[0], top + window.frame_rows[0]
-            mask = MaskWindow(answer.postprocess(frame.draw(window) > 0, (x, y)), x, y).tight()
+            mask = MaskWindow(one.postprocess(frame.draw(window) > 0, (x, y)), x, y).tight()
         rle = mask.rle(size) if mask.mask.any() else rle_codec.encode(np.zeros(size, bool))
         area, box = int(mask.mask.sum()), mask.box_xyxy if mask.mask.any() else (0, 0, 0, 0)
-        found.append(Candidate(rle=rle_view(rle), area=area, box_xyxy=box, predicted_iou=score))
+        found.append(
+            Candidate(rle=rle_view(rle), area=area, box_xyxy=box, predicted_iou=one.predicted_iou)
+        )
     return found

@@ -220,13 +220,13 @@ class Candidate(Schema):
 
 
 class Prediction(Schema):
-    """Candidates: whole, part and subpart with `multimask`, in the model's order; else one. `token`
-    refers to them in the next prompt; after a restart of the server it is unknown, and the next
-    prompt is answered without the earlier prediction."""
+    """Candidates, the best first: three with `multimask`, else one. `token` refers to them in the
+    next prompt; after a restart of the server it is unknown, and the next prompt is answered
+    without the earlier prediction."""
 
     candidates: list[Candidate]
     best: int
-    """Index of the candidate with the highest predicted IoU."""
+    """Index of the candidate to show first."""
     token: str
     milliseconds: float
 

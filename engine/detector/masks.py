@@ -65,17 +65,17 @@ def detect_masks(
     for start in range(0, len(found.boxes_N4), BOXES_AT_ONCE):
         boxes = found.boxes_N4[start : start + BOXES_AT_ONCE]
         requests = [PromptRequest(Prompt(box_xyxy=box.astype(np.float64))) for box in boxes]
-        answers = viewer.predict(requests, multimask=False)
-        drawn = viewer.masks([(answer, 0) for answer in answers])
+        answers = [candidates[0] for candidates in viewer.predict(requests, multimask=False)]
+        drawn = viewer.masks(answers)
         scores = found.scores_N[start : start + BOXES_AT_ONCE]
         for answer, mask, score in zip(answers, drawn, scores, strict=True):
             if mask.any():
-                logits = answer.logits_MHW[0].float().cpu().numpy()
+                logits = answer.logits_HW.float().cpu().numpy()
                 masks.append(
                     DetectedMask(
                         rle=encode(mask),
                         box_score=float(score),
-                        predicted_iou=float(answer.predicted_iou_M[0]),
+                        predicted_iou=answer.predicted_iou,
                         stability_score=stability_score(logits, STABILITY_OFFSET),
                     )
                 )

@@ -18,13 +18,14 @@ import numpy as np
 
 from engine.core.batches import batches
 from engine.core.clicks import center_point, next_click
-from engine.core.metrics import batch_iou, boundary_f, boundary_tolerance
+from engine.core.metrics import batch_iou, boundary_f, boundary_tolerance, iou
 from engine.core.records import Prompt
 from engine.core.rle import RLE, box_xyxy, decode
 from engine.evaluation.bootstrap import ByImage
 from engine.evaluation.reliability import reliability
 from engine.sam.segmenter import Segmenter
-from engine.sam.tiles import PromptRequest, TiledPredictor, TilePrediction
+from engine.sam.tile_masks import TileMask
+from engine.sam.tiles import PromptRequest, TiledPredictor
 
 CLICKS = (1, 2, 3, 5, 9)
 """Numbers of clicks after which mean IoU is reported, as in the paper."""
@@ -156,7 +157,7 @@ def evaluate_clicks(
 def _evaluate_clicks(viewer: TiledPredictor, truths_KHW: np.ndarray, scores: ClickScores) -> None:
     points = [[center_point(truth)] for truth in truths_KHW]
     labels = [[1] for _ in truths_KHW]
-    predictions: list[TilePrediction | None] = [None] * len(truths_KHW)
+    previous: list[TileMask | None] = [None] * len(truths_KHW)
     for count in range(1, scores.clicks[-1] + 1):
         requests = [
             PromptRequest(
@@ -164,17 +165,16 @@ def _evaluate_clicks(viewer: TiledPredictor, truths_KHW: np.ndarray, scores: Cli
                     points_xy=np.array(points[k], np.float64),
                     labels=np.array(labels[k], np.int64),
                 ),
-                prediction,
-                prediction.best if prediction else 0,
+                candidate,
             )
-            for k, prediction in enumerate(predictions)
+            for k, candidate in enumerate(previous)
         ]
         found = viewer.predict(requests, multimask=count == 1)
-        masks = viewer.masks([(prediction, prediction.best) for prediction in found])
+        masks = viewer.masks([candidates[0] for candidates in found])
         if count == 1:
             _score_first_click(viewer, found, masks, truths_KHW, scores)
         scores.iou_after[count - 1] += batch_iou(masks, truths_KHW).tolist()
-        predictions = list(found)
+        previous = [candidates[0] for candidates in found]
         for k, truth in enumerate(truths_KHW):
             click = next_click(masks[k], truth)
             point, label = click if click is not None else (points[k][0], 1)
@@ -184,19 +184,15 @@ def _evaluate_clicks(viewer: TiledPredictor, truths_KHW: np.ndarray, scores: Cli
 
 def _score_first_click(
     viewer: TiledPredictor,
-    found: Sequence[TilePrediction],
+    found: Sequence[Sequence[TileMask]],
     masks_KHW: np.ndarray,
     truths_KHW: np.ndarray,
     scores: ClickScores,
 ) -> None:
     """Add the scores that are reported for the first click only."""
-    scores.predicted += [float(prediction.predicted_iou_M.max()) for prediction in found]
-    outputs = len(found[0].predicted_iou_M)
-    every = [
-        batch_iou(viewer.masks([(prediction, m) for prediction in found]), truths_KHW)
-        for m in range(outputs)
-    ]
-    scores.oracle += np.max(every, axis=0).tolist()
+    scores.predicted += [candidates[0].predicted_iou for candidates in found]
+    for candidates, truth in zip(found, truths_KHW, strict=True):
+        scores.oracle.append(max(iou(mask, truth) for mask in viewer.masks(candidates)))
     scores.boundary_1_click += _boundary_scores(masks_KHW, truths_KHW)
 
 
@@ -206,7 +202,7 @@ def _evaluate_boxes(
     found = viewer.predict(
         [PromptRequest(Prompt(box_xyxy=box)) for box in boxes_K4], multimask=False
     )
-    masks = viewer.masks([(prediction, 0) for prediction in found])
+    masks = viewer.masks([candidates[0] for candidates in found])
     scores.box += batch_iou(masks, truths_KHW).tolist()
     scores.boundary_box += _boundary_scores(masks, truths_KHW)
     areas = (boxes_K4[:, 2:] - boxes_K4[:, :2]).prod(axis=1)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from engine.core.batches import batches
 from engine.core.records import Prompt
 from engine.sam.checkpoint import (
     SHIPPED,
@@ -158,7 +159,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def predict_each(self, requests: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
-        """Predict masks for prompts of any forms about several images, in one batch per form.
+        """Predict masks for prompts of any forms about several images, in batches of one form.
 
         Args:
             requests: embedding, prompt and `multimask` of each prompt.
@@ -170,10 +171,11 @@ class Segmenter:
         for index, (_, prompt, _) in enumerate(requests):
             groups.setdefault(_form(prompt), []).append(index)
         found: dict[int, Prediction] = {}
-        for rows in groups.values():
+        for rows in (part for group in groups.values() for part in batches(group, self.batch)):
             embeddings = [requests[row][0] for row in rows]
-            batch = self._join_prompts(embeddings, [requests[row][1] for row in rows])
-            features = torch.cat([embedding.features_1CHW for embedding in embeddings])
+            images = list({id(embedding): embedding for embedding in embeddings}.values())
+            batch = self._join_prompts(embeddings, [requests[row][1] for row in rows], images)
+            features = torch.cat([embedding.features_1CHW for embedding in images])
             masks, scores = decode(self.sam, features, batch)
             for index, row in enumerate(rows):
                 outputs = slice(1, None) if requests[row][2] else slice(0, 1)
@@ -182,16 +184,21 @@ class Segmenter:
         return [found[row] for row in range(len(requests))]
 
     def _join_prompts(
-        self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
+        self,
+        embeddings: Sequence[Embedding],
+        prompts: Sequence[Prompt],
+        images: Sequence[Embedding],
     ) -> PromptBatch:
-        """Return one batch of prompts of one form, the nth about the nth image."""
-        batches = [self._batch(e, [p]) for e, p in zip(embeddings, prompts, strict=True)]
+        """Return one batch of prompts of one form, the nth about the nth embedding, which is one of
+        `images`."""
+        singles = [self._batch(e, [p]) for e, p in zip(embeddings, prompts, strict=True)]
 
         def joined(name: str) -> torch.Tensor | None:
-            parts = [getattr(batch, name) for batch in batches]
+            parts = [getattr(single, name) for single in singles]
             return None if parts[0] is None else torch.cat(parts)
 
-        index = torch.arange(len(batches), device=self.sam.device)
+        places = {id(image): place for place, image in enumerate(images)}
+        index = torch.tensor([places[id(e)] for e in embeddings], device=self.sam.device)
         names = ("points_BN2", "labels_BN", "boxes_B4", "mask_logits_B1HW")
         return PromptBatch(index, *(joined(name) for name in names))
 

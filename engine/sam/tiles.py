@@ -5,9 +5,10 @@ image of 1,024 is 4 pixels wide. Interactive segmentation has cropped around cli
 zoom-in (Sofiiuk et al., 2021); SAM's automatic generator does so with crops. Here the image has
 levels of tiles, each half as large as those of the level above and overlapping by half, which are
 embedded when a prompt first needs them. A box determines its tile by its size. A lone click is
-predicted on the whole image first, and again on a tile if the predicted mask is small. Corrections
-are predicted on the tile of the prediction that they correct. Masks are post-processed
-(`engine.core.postprocess`).
+predicted on the whole image and, with a model of small input, on tiles of two levels around it, of
+which the best masks are chosen (docs/LOG.md, 2026-11-28); then again on a smaller tile if that mask
+is small. Corrections are predicted on the tile of the mask that they correct. Masks are
+post-processed (`engine.core.postprocess`).
 
 B = prompts, M = outputs of a prompt, H x W = image.
 """
@@ -22,12 +23,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from engine.core.postprocess import postprocess_mask
 from engine.core.records import Prompt
 from engine.sam.segmenter import Embedding, Prediction, Segmenter
-
-Tile = tuple[int, int, int, int]
-"""A part of the image, half-open pixel XYXY."""
+from engine.sam.tile_masks import Tile, TileMask, choose, longer_side
 
 Decode = Callable[[Sequence[tuple[Embedding, Prompt, bool]]], list[Prediction]]
 """The signature of `Segmenter.predict_each`."""
@@ -47,53 +45,22 @@ CLOSER_SHARE = 1 / 4
 TOO_LARGE_SHARE = 0.7
 """A second mask above this share of its tile's longer side is another object: the first is kept."""
 
+MOST_SIDE = 512
+"""Models with a larger input are not asked on tiles around a click: theirs are costly."""
+
+LEVELS_AROUND = 2
+"""Levels of tiles around a click that are predicted beside the whole image."""
+
 MAX_TILES = 96
 """Embedded tiles that are kept, the most recently used."""
 
 
 @dataclass(frozen=True, slots=True)
-class TilePrediction:
-    """The model's candidates for one prompt on one tile.
-
-    Attributes:
-        tile: the tile, in pixels of the image.
-        embedding: of the tile.
-        logits_MHW: float tensor (M, 4h, 4w) in the tile's frame.
-        predicted_iou_M: float tensor (M,), in [0, 1].
-        prompt: in pixels of the image; None turns post-processing off.
-    """
-
-    tile: Tile
-    embedding: Embedding
-    logits_MHW: torch.Tensor
-    predicted_iou_M: torch.Tensor
-    prompt: Prompt | None = None
-
-    @property
-    def best(self) -> int:
-        """Index of the candidate with the highest predicted IoU."""
-        return int(self.predicted_iou_M.argmax())
-
-    def postprocess(self, mask_HW: np.ndarray, corner_xy: Sequence[int]) -> np.ndarray:
-        """Apply `postprocess_mask` to a candidate's mask, unless it is turned off.
-
-        Args:
-            mask_HW: bool, a window of the image.
-            corner_xy: the window's first pixel in the image.
-        """
-        if self.prompt is None:
-            return mask_HW
-        return postprocess_mask(mask_HW, self.prompt, corner_xy)
-
-
-@dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """A prompt in pixels of the image, without logits, and the prediction that it corrects, if
-    any: `candidate` is the index of the corrected mask in `previous`."""
+    """A prompt in pixels of the image, without logits, and the candidate that it corrects."""
 
     prompt: Prompt
-    previous: TilePrediction | None = None
-    candidate: int = 0
+    previous: TileMask | None = None
 
 
 class TiledPredictor:
@@ -128,47 +95,105 @@ class TiledPredictor:
 
     def predict(
         self, requests: Sequence[PromptRequest], *, multimask: bool
-    ) -> list[TilePrediction]:
-        """Predict the candidates of each request: three with `multimask`, else one.
+    ) -> list[list[TileMask]]:
+        """Predict the candidates of each request, the best first: three with `multimask`, else one.
 
         Raises:
             ValueError: a prompt has neither point nor box.
         """
         tiles = [self._first_tile(request) for request in requests]
-        predictions = self._predict_on(tiles, requests, multimask)
+        found = self._predict_on(tiles, requests, multimask)
         if not self._use_tiles:
-            return predictions
-        closer_tiles = {
-            row: tile
-            for row, (request, first) in enumerate(zip(requests, predictions, strict=True))
+            return found
+        clicks = [
+            row
+            for row, request in enumerate(requests)
             if request.previous is None and request.prompt.box_xyxy is None
-            if (tile := self._closer_tile(first, request.prompt)) is not None
-        }
-        if closer_tiles:
-            again = [requests[row] for row in closer_tiles]
-            second = self._predict_on(list(closer_tiles.values()), again, multimask)
-            for row, prediction in zip(closer_tiles, second, strict=True):
-                if self._extent(prediction)[0] <= TOO_LARGE_SHARE * _side(prediction.tile):
-                    predictions[row] = prediction
-        return predictions
+        ]
+        if self.segmenter.side <= MOST_SIDE:
+            self._look_around(found, clicks, requests, multimask)
+        self._look_closer(found, clicks, requests, multimask)
+        return found
 
-    def mask(self, prediction: TilePrediction, candidate: int) -> np.ndarray:
-        """Return one candidate's post-processed mask over the image, bool (H, W)."""
-        mask: np.ndarray = self.masks([(prediction, candidate)])[0]
+    def _look_around(
+        self,
+        found: list[list[TileMask]],
+        rows: Sequence[int],
+        requests: Sequence[PromptRequest],
+        multimask: bool,
+    ) -> None:
+        """Predict these rows on tiles around their clicks too, and replace their candidates by the
+        best of all."""
+        asked = [
+            (row, tile)
+            for row in rows
+            for tile in self._tiles_around(requests[row].prompt.points_xy)
+        ]
+        if not asked:
+            return
+        tiles, again = [tile for _, tile in asked], [requests[row] for row, _ in asked]
+        pools: dict[int, list[TileMask]] = {}
+        for (row, _), more in zip(asked, self._predict_on(tiles, again, multimask), strict=True):
+            pools.setdefault(row, list(found[row])).extend(more)
+        for row, pool in pools.items():
+            found[row] = choose(pool, len(found[row]), self.whole)
+
+    def _look_closer(
+        self,
+        found: list[list[TileMask]],
+        rows: Sequence[int],
+        requests: Sequence[PromptRequest],
+        multimask: bool,
+    ) -> None:
+        """Replace the candidates of these rows whose best mask is small on its tile by those of a
+        smaller tile, unless they are of another object."""
+        closer = {
+            row: tile
+            for row in rows
+            if (tile := self._closer_tile(found[row][0], requests[row].prompt)) is not None
+        }
+        if not closer:
+            return
+        again = [requests[row] for row in closer]
+        second = self._predict_on(list(closer.values()), again, multimask)
+        for row, candidates in zip(closer, second, strict=True):
+            best = candidates[0]
+            if self._extent(best)[0] <= TOO_LARGE_SHARE * longer_side(best.tile):
+                found[row] = candidates
+
+    def mask(self, candidate: TileMask) -> np.ndarray:
+        """Return a candidate's post-processed mask over the image, bool (H, W)."""
+        mask: np.ndarray = self.masks([candidate])[0]
         return mask
 
-    def masks(self, chosen: Sequence[tuple[TilePrediction, int]]) -> np.ndarray:
-        """Return `mask` for B pairs of prediction and candidate, bool (B, H, W)."""
+    def masks(self, chosen: Sequence[TileMask]) -> np.ndarray:
+        """Return `mask` for B candidates, bool (B, H, W)."""
         out = np.zeros((len(chosen), self.whole[3], self.whole[2]), bool)
         by_tile: dict[Tile, list[int]] = {}
-        for row, (prediction, _) in enumerate(chosen):
-            by_tile.setdefault(prediction.tile, []).append(row)
+        for row, candidate in enumerate(chosen):
+            by_tile.setdefault(candidate.tile, []).append(row)
         for (x0, y0, x1, y1), rows in by_tile.items():
-            logits = torch.stack([chosen[row][0].logits_MHW[chosen[row][1]] for row in rows])
-            masks = self.segmenter.masks(chosen[rows[0]][0].embedding, logits)
+            logits = torch.stack([chosen[row].logits_HW for row in rows])
+            masks = self.segmenter.masks(chosen[rows[0]].embedding, logits)
             for row, mask in zip(rows, masks, strict=True):
-                out[row, y0:y1, x0:x1] = chosen[row][0].postprocess(mask, (x0, y0))
+                out[row, y0:y1, x0:x1] = chosen[row].postprocess(mask, (x0, y0))
         return out
+
+    def _tiles_around(self, points_xy: np.ndarray | None) -> list[Tile]:
+        """Return the tiles of the levels below the whole image whose centres are nearest to the
+        points', if they contain these."""
+        if points_xy is None:
+            return []
+        box, side = np.concatenate([points_xy.min(0), points_xy.max(0)]), max(self.whole[2:])
+        tiles = []
+        for _ in range(LEVELS_AROUND):
+            side = -(-side // 2)
+            if side < SMALLEST_SIDE:
+                break
+            tile = self._nearest_tile(box, side)
+            if tile != self.whole and _contains(tile, points_xy):
+                tiles.append(tile)
+        return tiles
 
     def _first_tile(self, request: PromptRequest) -> Tile:
         """Return the tile on which a request is predicted first."""
@@ -179,22 +204,22 @@ class TiledPredictor:
             return self._smallest_tile(request.prompt.box_xyxy, BOX_SHARE, points)
         return self.whole
 
-    def _closer_tile(self, first: TilePrediction, prompt: Prompt) -> Tile | None:
+    def _closer_tile(self, first: TileMask, prompt: Prompt) -> Tile | None:
         """Return the tile for a second prediction; None if the first mask is large enough."""
         extent, box = self._extent(first)
-        if box is None or extent >= CLICK_SHARE * _side(first.tile):
+        if box is None or extent >= CLICK_SHARE * longer_side(first.tile):
             return None
         tile = self._smallest_tile(box, CLOSER_SHARE, prompt.points_xy)
         return None if tile == first.tile else tile
 
-    def _extent(self, prediction: TilePrediction) -> tuple[float, np.ndarray | None]:
-        """Return the longer side of the best candidate in pixels of the image, and its box."""
-        rows, columns = torch.nonzero(prediction.logits_MHW[prediction.best] > 0, as_tuple=True)
+    def _extent(self, candidate: TileMask) -> tuple[float, np.ndarray | None]:
+        """Return the longer side of a candidate in pixels of the image, and its box."""
+        rows, columns = torch.nonzero(candidate.logits_HW > 0, as_tuple=True)
         if not len(rows):
             return 0.0, None
         # the longer side of the tile fills the low-resolution grid
-        scale = _side(prediction.tile) / prediction.logits_MHW.shape[-1]
-        x0, y0 = prediction.tile[:2]
+        scale = longer_side(candidate.tile) / candidate.logits_HW.shape[-1]
+        x0, y0 = candidate.tile[:2]
         box = np.array(
             [
                 x0 + float(columns.min()) * scale,
@@ -233,22 +258,23 @@ class TiledPredictor:
 
     def _predict_on(
         self, tiles: Sequence[Tile], requests: Sequence[PromptRequest], multimask: bool
-    ) -> list[TilePrediction]:
+    ) -> list[list[TileMask]]:
         embedded = self._embeddings(tiles)
         batch = [
             (embedded[tile], _to_tile_frame(request, tile), multimask)
             for tile, request in zip(tiles, requests, strict=True)
         ]
-        return [
-            TilePrediction(
-                tile,
-                embedded[tile],
-                prediction.logits_BMHW[0],
-                prediction.predicted_iou_BM[0],
-                request.prompt if self._use_tiles else None,
+        found = []
+        for tile, request, answer in zip(tiles, requests, self._decode(batch), strict=True):
+            prompt = request.prompt if self._use_tiles else None
+            scores = answer.predicted_iou_BM[0].tolist()
+            found.append(
+                [
+                    TileMask(tile, embedded[tile], answer.logits_BMHW[0, m], scores[m], prompt)
+                    for m in sorted(range(len(scores)), key=lambda m: -scores[m])
+                ]
             )
-            for tile, request, prediction in zip(tiles, requests, self._decode(batch), strict=True)
-        ]
+        return found
 
     def _pixels(self) -> np.ndarray:
         if not isinstance(self._image, np.ndarray):
@@ -284,7 +310,7 @@ def _to_tile_frame(request: PromptRequest, tile: Tile) -> Prompt:
     prompt, previous = request.prompt, request.previous
     logits = None
     if previous is not None and previous.tile == tile:
-        logits = previous.logits_MHW[request.candidate].float().cpu().numpy()
+        logits = previous.logits_HW.float().cpu().numpy()
     return replace(
         prompt,
         points_xy=None if prompt.points_xy is None else prompt.points_xy - corner,
@@ -296,7 +322,3 @@ def _to_tile_frame(request: PromptRequest, tile: Tile) -> Prompt:
 def _contains(tile: Tile, points_N2: np.ndarray) -> bool:
     low, high = np.array(tile[:2]), np.array(tile[2:])
     return bool(((points_N2 >= low) & (points_N2 <= high)).all())
-
-
-def _side(tile: Tile) -> int:
-    return max(tile[2] - tile[0], tile[3] - tile[1])

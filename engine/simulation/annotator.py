@@ -21,7 +21,8 @@ from engine.core.metrics import batch_iou, iou
 from engine.core.records import Mask, Prompt, Provenance
 from engine.core.rle import encode
 from engine.sam.segmenter import Segmenter
-from engine.sam.tiles import PromptRequest, TiledPredictor, TilePrediction
+from engine.sam.tile_masks import TileMask
+from engine.sam.tiles import PromptRequest, TiledPredictor
 
 MAX_BATCH = 64
 """Objects prompted together."""
@@ -141,7 +142,7 @@ class _Object:
         self.truth = truth_HW
         self.points: list[tuple[int, int]] = [center_point(truth_HW)]
         self.labels: list[int] = [1]
-        self.prediction: TilePrediction | None = None
+        self.previous: TileMask | None = None
         self.mask = np.zeros_like(truth_HW)
         self.iou = 0.0
         self.best: tuple[float, np.ndarray, float] = (0.0, self.mask, 0.0)
@@ -151,9 +152,7 @@ class _Object:
         prompt = Prompt(
             points_xy=np.array(self.points, np.float64), labels=np.array(self.labels, np.int64)
         )
-        return PromptRequest(
-            prompt, self.prediction, self.prediction.best if self.prediction else 0
-        )
+        return PromptRequest(prompt, self.previous)
 
 
 class SimulatedAnnotator:
@@ -184,15 +183,15 @@ class SimulatedAnnotator:
         """Click until each object reaches `good_iou` or a limit."""
         config, active = self.config, objects
         for clicks in range(1, config.max_clicks + 1):
-            found = viewer.predict([item.request() for item in active], multimask=clicks == 1)
-            masks = viewer.masks([(prediction, prediction.best) for prediction in found])
+            answers = viewer.predict([item.request() for item in active], multimask=clicks == 1)
+            found = [candidates[0] for candidates in answers]
+            masks = viewer.masks(found)
             quality = batch_iou(masks, np.stack([item.truth for item in active]))
             for index, item in enumerate(active):
                 item.mask, item.iou = masks[index], float(quality[index])
-                item.prediction = found[index]
+                item.previous = found[index]
                 if item.iou > item.best[0]:
-                    predicted = float(found[index].predicted_iou_M.max())
-                    item.best = (item.iou, item.mask, predicted)
+                    item.best = (item.iou, item.mask, found[index].predicted_iou)
             left = [item for item in active if item.iou < config.good_iou]
             if clicks == config.max_clicks:
                 return

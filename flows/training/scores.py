@@ -36,7 +36,7 @@ HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, and fast enough for
 every round."""
 
-_FORMAT = 7
+_FORMAT = 8
 """Version of the evaluation and of the stored results' form; part of their key, so that results of
 another version are not read."""
 

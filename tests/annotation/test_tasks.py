@@ -153,7 +153,6 @@ def test_a_click_is_answered_with_three_masks_of_the_object(site: Site, ada: Cli
     overlaps = [iou(decoded(candidate.rle), truth) for candidate in found.candidates]
     assert max(overlaps) > 0.5
     best = found.candidates[found.best]
-    assert best.predicted_iou == max(c.predicted_iou for c in found.candidates)
     mask = decoded(best.rle)
     assert mask.shape == SIZE
     assert best.area == mask.sum()
@@ -181,7 +180,7 @@ def test_the_page_answers_as_the_model_does(site: Site, ada: Client) -> None:
     zoom = TiledPredictor(segmenter, site.scenes[0].image_HWC, read_embedding(stored))
     for answer, prompt in zip(answers, prompts, strict=True):
         (direct,) = zoom.predict([PromptRequest(prompt)], multimask=False)
-        mask = zoom.mask(direct, 0)
+        mask = zoom.mask(direct[0])
         assert (decoded(answer.candidates[0].rle) == mask).mean() > 0.9999
 
 

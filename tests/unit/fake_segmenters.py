@@ -9,7 +9,10 @@ from engine.sam import Embedding, Prediction, Segmenter
 
 
 class AnswersTogether(Segmenter):
-    """Implements `predict_each` for prompts about one image with one call of `predict`."""
+    """Implements `predict_each` for prompts about one image with one call of `predict`. Its input
+    is so large that it is not asked on tiles around a click."""
+
+    side = 1024
 
     def predict_each(self, requests: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
         prompts = [prompt for _, prompt, _ in requests]

@@ -145,10 +145,10 @@ def test_the_simulated_annotator_gets_the_post_processed_mask() -> None:
     assert (made.clicks, made.strokes) == (1, 0)
     x, y = center_point(truth)
     (answer,) = viewer.predict([PromptRequest(clicks((x, y, 1)))], multimask=True)
-    assert np.array_equal(viewer.mask(answer, 0), truth)
+    assert np.array_equal(viewer.mask(answer[0]), truth)
 
 
 def test_without_tiles_masks_are_not_post_processed() -> None:
     viewer = TiledPredictor(Dusty(), np.zeros((*SIZE, 3), np.uint8), use_tiles=False)
     (answer,) = viewer.predict([PromptRequest(clicks((15, 15, 1)))], multimask=True)
-    assert len(connected_components(viewer.mask(answer, 0))[1]) == 26
+    assert len(connected_components(viewer.mask(answer[0]))[1]) == 26

@@ -202,6 +202,12 @@ def folder_images(folder: Path, coco: Path, limit: int | None) -> list[Evaluatio
     return found
 
 
+def spread(item: EvaluationImage, count: int) -> EvaluationImage:
+    """Return an image with `count` of its true masks at most, spread evenly over their order."""
+    places = np.linspace(0, len(item.truths) - 1, min(len(item.truths), count)).astype(int)
+    return EvaluationImage(item.image_HWC, [item.truths[place] for place in places])
+
+
 def scene_images(count: int) -> list[EvaluationImage]:
     """Generate held-out scenes with their true masks."""
     scenes = [generate_scene(FIRST_SCENE + number) for number in range(count)]
@@ -256,6 +262,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--scenes", type=int, default=0, metavar="N", help="N generated scenes too")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images of each folder")
+    parser.add_argument(
+        "--masks", type=int, metavar="N", help="N masks of each image; default: all"
+    )
     parser.add_argument("--model", metavar="PATH", help="a checkpoint; else the shipped model")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(arguments)
@@ -295,6 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sets["scenes"] = scene_images(given.scenes)
     results = {}
     for name, images in sets.items():
+        if given.masks is not None:
+            images = [spread(item, given.masks) for item in images]
         with _progress(name, 2 * len(images)) as advance:
             results[name] = compare(segmenter, images, advance)
     Console(stderr=given.json).print(results_table(results, segmenter.version))

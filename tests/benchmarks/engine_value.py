@@ -60,7 +60,7 @@ from flows.training.retrain import run_retrain
 from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import Workspace, code_version, open_workspace
 from storage.catalog import PlannedRound, RunKind, Split
-from tests.benchmarks.base_model import folder_images
+from tests.benchmarks.base_model import folder_images, spread
 from tests.benchmarks.engine_value_curves import draw_curves
 from tests.benchmarks.quality import PartError, run_quality
 
@@ -284,12 +284,7 @@ def largest(rles: Sequence[RLE]) -> list[RLE]:
 
 def score(segmenter: Segmenter, images: Sequence[EvaluationImage]) -> dict[str, Any]:
     """Return mean IoUs with intervals, AP and AR of automatic masks, and their number."""
-    clicked = []
-    for item in images:
-        spread = np.linspace(0, len(item.truths) - 1, min(len(item.truths), MASKS_PER_IMAGE))
-        clicked.append(
-            EvaluationImage(item.image_HWC, [item.truths[i] for i in spread.astype(int)])
-        )
+    clicked = [spread(item, MASKS_PER_IMAGE) for item in images]
     clicks = evaluate_clicks(segmenter, clicked, clicks=(1, 3)).summary()
     generator = MaskGenerator(segmenter, preset("default", points_per_side=POINTS_PER_SIDE))
     found = [generator.generate(item.image_HWC) for item in images]

@@ -157,6 +157,22 @@ test("a click goes before a preview of another place", async () => {
   assert.equal(editor.session.isWaiting, false);
 });
 
+test("between previews the server rests as long as the last one took", async (context) => {
+  const editor = editorWith();
+  let now = 0;
+  context.mock.method(performance, "now", () => now);
+  editor.prompts.hover([12.5, 12.5], 1);
+  mock.timers.tick(40);
+  editor.prompts.hover([30.5, 5.5], 1);
+  now = 300;
+  editor.requests[0].resolve(prediction());
+  await settled();
+  mock.timers.tick(299);
+  assert.equal(editor.requests.length, 1);
+  mock.timers.tick(1);
+  assert.equal(editor.requests.length, 2);
+});
+
 test("a preview goes when the pointer leaves its object, and a late one comes only where it still fits", async () => {
   const editor = editorWith();
   editor.prompts.hover([12.5, 12.5], 1);

@@ -92,7 +92,8 @@ export class Prompter {
   }
 
   /** For the place under the pointer. At most one request is pending; of later ones only the last is
-   * sent. `wanted(answer)`: whether a late answer is still useful. */
+   * sent, and not before the server had as long a rest as the answer took. `wanted(answer)`: whether a
+   * late answer is still useful. */
   hover(prompt, wanted) {
     const answer = this.known(prompt);
     if (answer) {
@@ -113,6 +114,7 @@ export class Prompter {
     this.#timer = null;
     if (!this.#next || this.#peek || this.#asked) return;
     const { prompt, wanted } = this.#next;
+    const began = performance.now();
     this.#next = null;
     const peek = { key: keyOf(prompt), abort: new AbortController() };
     peek.answer = this.#request(prompt, peek);
@@ -128,7 +130,7 @@ export class Prompter {
       .finally(() => {
         if (!isPresent()) return;
         this.#peek = null;
-        this.#sendNext();
+        this.#timer ??= setTimeout(() => this.#sendNext(), performance.now() - began);
       });
   }
 

@@ -32,7 +32,7 @@ from tests.annotation.site import Site
 from tests.annotation.test_tasks import new_mask, taken
 
 
-def ended(actions: WorkspaceActions, job: JobView, seconds: float = 60) -> JobView:
+def ended(actions: WorkspaceActions, job: JobView, seconds: float = 180) -> JobView:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if (found := actions.job(job.id)).state != "running":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engine.sam.tiles import PromptRequest
 
 REMEMBERED = 256
-"""Cached predictions that can be corrected; the three masks of one take 55 kB with `lite`, and
+"""Cached predictions that can be corrected; the three masks of one take 220 kB with `lite`, and
 each of their tiles' embeddings 1.2 MB if nothing else holds it."""
 
 

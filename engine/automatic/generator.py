@@ -13,13 +13,10 @@ B = candidates, L = side of a low-resolution mask, H x W = image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-import torch
 
 from engine.automatic.candidates import (
     Candidate,
@@ -39,6 +36,7 @@ from engine.core.grids import point_grid
 from engine.core.records import Mask, Provenance
 from engine.core.rle import RLE
 from engine.sam.segmenter import Embedding, Segmenter
+from engine.sam.threads import map_on_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +167,7 @@ class MaskGenerator:
             return list(self._decode_points(view, batch, thresholds))
 
         batches = [points_N2[start : start + step] for start in range(0, len(points_N2), step)]
-        return [
-            c for found in _map_on_threads(work, batches, self.segmenter.workers) for c in found
-        ]
+        return [c for found in map_on_threads(work, batches, self.segmenter.workers) for c in found]
 
     def _decode_points(
         self, view: _CropView, points_B2: np.ndarray, thresholds: FilterThresholds
@@ -290,32 +286,6 @@ class MaskGenerator:
             ranks = -np.arange(len(drawn), dtype=np.float64)
         limit = max(config.max_box_iou, config.max_crop_box_iou if self.crop_layers else 0.0)
         return [drawn[index] for index in nms(self._nms_boxes(boxes), ranks, limit)]
-
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-def _map_on_threads(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int
-) -> list[_Result]:
-    """Map `work` over items, in order, on threads with one core each.
-
-    A decoder's operations are small: two cores that share one operation lose more time to
-    synchronisation than two cores with an operation each.
-    """
-    if workers < 2 or len(items) < 2:
-        return [work(item) for item in items]
-
-    def work_on_one_core(item: _Item) -> _Result:
-        torch.set_num_threads(1)
-        return work(item)
-
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(work_on_one_core, items))
-    finally:
-        torch.set_num_threads(workers)
 
 
 def _encode(candidate: Candidate, drawn: MaskWindow, size: tuple[int, int]) -> GeneratedMask:

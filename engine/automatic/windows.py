@@ -99,15 +99,18 @@ class Frame:
 
     def draw(self, window: LogitWindow) -> np.ndarray:
         """Return the logits of the window's pixels, float32 (h, w)."""
-        rows = self._rows[slice(*window.frame_rows), slice(*window.rows)]
-        by_row = rows @ window.logits
+        # by torch, on one core where the caller is one of several threads: numpy's BLAS would start
+        # threads of its own, which wait for work by spinning
+        rows = torch.from_numpy(self._rows[slice(*window.frame_rows), slice(*window.rows)])
+        by_row = rows @ torch.from_numpy(window.logits)
         columns = self._columns[slice(*window.frame_columns), slice(*window.columns)]
         out = np.empty((len(rows), len(columns)), np.float32)
         for first in range(0, len(columns), BLOCK):
             part = columns[first : first + BLOCK]
             used = np.flatnonzero(part.any(axis=0))
             cells = slice(int(used[0]), int(used[-1]) + 1)
-            np.matmul(by_row[:, cells], part[:, cells].T, out=out[:, first : first + BLOCK])
+            drawn = by_row[:, cells] @ torch.from_numpy(part[:, cells]).T
+            out[:, first : first + BLOCK] = drawn.numpy()
         return out
 
 

@@ -24,6 +24,7 @@ from engine.core.rle import RLE, box_xyxy, decode
 from engine.evaluation.bootstrap import ByImage
 from engine.evaluation.reliability import reliability
 from engine.sam.segmenter import Segmenter
+from engine.sam.threads import each_on_threads
 from engine.sam.tile_masks import TileMask
 from engine.sam.tiles import PromptRequest, TiledPredictor
 
@@ -69,6 +70,19 @@ class ClickScores:
     box: list[float] = field(default_factory=list)
     box_fill: list[float] = field(default_factory=list)
     boundary_box: list[float] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, clicks: tuple[int, ...]) -> ClickScores:
+        """Return scores without masks."""
+        return cls(clicks, iou_after=[[] for _ in range(clicks[-1])])
+
+    def add_image(self, number: int, found: ClickScores) -> None:
+        """Add the scores of one image's masks."""
+        self.image += [number] * len(found.box)
+        for mine, more in zip(self.iou_after, found.iou_after, strict=True):
+            mine += more
+        for name in ("oracle", "predicted", "boundary_1_click", "box", "box_fill", "boundary_box"):
+            getattr(self, name).extend(getattr(found, name))
 
     def ious(self) -> np.ndarray:
         """Return the IoU after each click, float64 (C, N)."""
@@ -139,18 +153,23 @@ def evaluate_clicks(
             whole image, as in the paper.
     """
     reported = tuple(sorted({1, *clicks}))
-    scores = ClickScores(reported, iou_after=[[] for _ in range(reported[-1])])
-    for number, item in enumerate(images):
+
+    def evaluate(item: EvaluationImage) -> ClickScores:
         rles = item.truths if max_masks_per_image is None else item.truths[:max_masks_per_image]
         viewer = TiledPredictor(segmenter, item.image_HWC, use_tiles=zoom)
+        scores = ClickScores.empty(reported)
         for batch in batches(rles, MAX_BATCH):
             truths = np.stack([decode(rle) for rle in batch])
             boxes = np.array([box_xyxy(rle) for rle in batch], np.float64)
             kept = truths.any(axis=(1, 2))
             if kept.any():
-                scores.image += [number] * int(kept.sum())
                 _evaluate_clicks(viewer, truths[kept], scores)
                 _evaluate_boxes(viewer, truths[kept], boxes[kept], scores)
+        return scores
+
+    scores = ClickScores.empty(reported)
+    for number, found in enumerate(each_on_threads(evaluate, images, segmenter.workers)):
+        scores.add_image(number, found)
     return scores
 
 

@@ -72,6 +72,8 @@ class ModelCard:
     its architecture was identified."""
     config: dict[str, Any] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    click_levels: int | None = None
+    """`Segmenter.click_levels`."""
     scores: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     """Wall time of the training."""

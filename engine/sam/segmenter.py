@@ -21,6 +21,7 @@ from engine.core.batches import batches
 from engine.core.records import Prompt
 from engine.sam.checkpoint import (
     SHIPPED,
+    ModelCard,
     Thresholds,
     load_checkpoint,
     load_sam,
@@ -68,13 +69,35 @@ def half_is_faster(device: str) -> bool:
 class Segmenter:
     """A loaded model version: encodes images and predicts masks."""
 
-    def __init__(self, sam: Any, *, version: str, thresholds: Thresholds) -> None:
+    click_levels: int | None = None
+    """Levels of tiles on which a lone click is predicted beside the whole image; None: by the
+    input's side (`engine.sam.tiles`)."""
+
+    def __init__(
+        self,
+        sam: Any,
+        *,
+        version: str,
+        thresholds: Thresholds,
+        click_levels: int | None = None,
+    ) -> None:
         self.sam = sam.eval()
+        self.click_levels = click_levels
         self.version = version
         self.thresholds = thresholds
         self._encode: Any = self.sam.image_encoder
         self._half: Any = None
         self._positions: dict[tuple[int, int], torch.Tensor] = {}
+
+    @classmethod
+    def from_card(cls, sam: Any, card: ModelCard) -> Segmenter:
+        """Return the segmenter of a checkpoint's weights and card."""
+        return cls(
+            sam,
+            version=card.version,
+            thresholds=card.thresholds,
+            click_levels=card.click_levels,
+        )
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile the image encoder, with CUDA graphs on a GPU.
@@ -254,7 +277,7 @@ class Segmenter:
 
     @property
     def workers(self) -> int:
-        """Batches of points to decode in parallel: one per core, or one on a GPU."""
+        """Batches of points, or images, to work on in parallel: one per core, or one on a GPU."""
         return torch.get_num_threads() if self.sam.device.type == "cpu" else 1
 
     @property
@@ -342,4 +365,4 @@ def load_segmenter(model: str | Path = SHIPPED, device: str = "cpu") -> Segmente
     if path.suffix in TORCH_SUFFIXES:
         return Segmenter(load_sam(path, device), version=path.stem, thresholds=Thresholds())
     sam, card = load_checkpoint(path, device)
-    return Segmenter(sam, version=card.version, thresholds=card.thresholds)
+    return Segmenter.from_card(sam, card)

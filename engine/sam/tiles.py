@@ -5,10 +5,10 @@ image of 1,024 is 4 pixels wide. Interactive segmentation has cropped around cli
 zoom-in (Sofiiuk et al., 2021); SAM's automatic generator does so with crops. Here the image has
 levels of tiles, each half as large as those of the level above and overlapping by half, which are
 embedded when a prompt first needs them. A box determines its tile by its size. A lone click is
-predicted on the whole image and, with a model of small input, on tiles of two levels around it, of
-which the best masks are chosen (docs/LOG.md, 2026-11-28); then again on a smaller tile if that mask
-is small. Corrections are predicted on the tile of the mask that they correct. Masks are
-post-processed (`engine.core.postprocess`).
+predicted on the whole image and, with a model of small input, on tiles of up to two levels around
+it, of which the best masks are chosen; then again on a smaller tile if that mask is small. How many
+levels are best depends on the images (docs/LOG.md, 2026-11-28). Corrections are predicted on the
+tile of the mask that they correct. Masks are post-processed (`engine.core.postprocess`).
 
 B = prompts, M = outputs of a prompt, H x W = image.
 """
@@ -48,8 +48,8 @@ TOO_LARGE_SHARE = 0.7
 MOST_SIDE = 512
 """Models with a larger input are not asked on tiles around a click: theirs are costly."""
 
-LEVELS_AROUND = 2
-"""Levels of tiles around a click that are predicted beside the whole image."""
+MOST_LEVELS = 2
+"""Levels of tiles around a click that are predicted beside the whole image, at most."""
 
 MAX_TILES = 96
 """Embedded tiles that are kept, the most recently used."""
@@ -89,6 +89,7 @@ class TiledPredictor:
         self._decode, self._max_tiles = decode or segmenter.predict_each, max_tiles
         self._lock = threading.Lock()
         embedding = segmenter.embed(self._pixels()) if whole is None else whole
+        self.click_levels = click_levels(segmenter)
         height, width = embedding.original_size
         self.whole: Tile = (0, 0, width, height)
         self._embedded: OrderedDict[Tile, Embedding] = OrderedDict({self.whole: embedding})
@@ -110,8 +111,7 @@ class TiledPredictor:
             for row, request in enumerate(requests)
             if request.previous is None and request.prompt.box_xyxy is None
         ]
-        if self.segmenter.side <= MOST_SIDE:
-            self._look_around(found, clicks, requests, multimask)
+        self._look_around(found, clicks, requests, multimask)
         self._look_closer(found, clicks, requests, multimask)
         return found
 
@@ -186,7 +186,7 @@ class TiledPredictor:
             return []
         box, side = np.concatenate([points_xy.min(0), points_xy.max(0)]), max(self.whole[2:])
         tiles = []
-        for _ in range(LEVELS_AROUND):
+        for _ in range(self.click_levels):
             side = -(-side // 2)
             if side < SMALLEST_SIDE:
                 break
@@ -301,6 +301,13 @@ class TiledPredictor:
             batch = tiles[start : start + at_once]
             crops = [np.ascontiguousarray(self._pixels()[y0:y1, x0:x1]) for x0, y0, x1, y1 in batch]
             self._embedded.update(zip(batch, self.segmenter.embed_many(crops), strict=True))
+
+
+def click_levels(segmenter: Segmenter) -> int:
+    """Return how many levels of tiles around a lone click a model is asked on."""
+    if segmenter.click_levels is None:
+        return MOST_LEVELS if segmenter.side <= MOST_SIDE else 0
+    return segmenter.click_levels
 
 
 def _to_tile_frame(request: PromptRequest, tile: Tile) -> Prompt:

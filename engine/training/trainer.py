@@ -23,10 +23,12 @@ import torch
 from torch import distributed
 
 from engine.core.errors import DataEngineError
+from engine.sam.threads import map_on_threads
 from engine.training.cached_views import CachedViews
 from engine.training.config import TrainConfig
 from engine.training.drop_path import drop_path
 from engine.training.early_stopping import EarlyStopping
+from engine.training.parts import Replicas, part_count
 from engine.training.samples import Example, ExampleSource, Sample, make_sample
 from engine.training.step import prompt_plan, training_step
 
@@ -90,6 +92,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.loss, self.iou = math.nan, math.nan
+        self._replicas: Replicas | None = None
         self._start = {
             name: value.detach().clone()
             for name, value in sam.named_parameters()
@@ -143,6 +146,7 @@ class Trainer:
         every_seconds: float,
         write: Callable[[Progress], None],
     ) -> None:
+        self._replicas = Replicas(self.sam, part_count(self.sam, self.config))
         began, saved, before = time.monotonic(), time.monotonic(), self.seconds
         while self.step < self.config.steps and not self.stopping.stops:
             rate = self._optimise_once()
@@ -212,15 +216,40 @@ class Trainer:
     ) -> tuple[float, float]:
         """Add the gradients of one batch; return its loss and IoU."""
         samples = self._draw_batch(rng)
-        scale = 1 / self.config.accumulate
-        result = training_step(self.sam, samples, self.config, rng, generator, plan, scale)
-        if not math.isfinite(result.loss):
+        loss, iou = self._step_in_parts(samples, plan, rng, generator)
+        if not math.isfinite(loss):
             raise DivergedError(
-                f"the loss is {result.loss} at step {self.step}, on "
+                f"the loss is {loss} at step {self.step}, on "
                 f"{self._find_nonfinite(samples, plan)}; lower learning_rate "
                 f"({self.config.learning_rate}), or check the masks of these images"
             )
-        return result.loss, result.iou
+        return loss, iou
+
+    def _step_in_parts(
+        self,
+        samples: list[Sample],
+        plan: list[bool],
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> tuple[float, float]:
+        """Add the gradients of one batch; return the means of its loss and IoU over all masks."""
+        assert self._replicas is not None
+        models = self._replicas.models
+        shares = [samples[number :: len(models)] for number in range(len(models))]
+        seeds = [int(seed) for seed in rng.integers(2**62, size=len(models))]
+
+        def step(number: int) -> tuple[float, float]:
+            part, rng = shares[number], np.random.default_rng(seeds[number])
+            clicks = torch.Generator(device=self.sam.device).manual_seed(seeds[number])
+            share = len(part) / len(samples)
+            scale = share / self.config.accumulate
+            found = training_step(models[number], part, self.config, rng, clicks, plan, scale)
+            return found.loss * share, found.iou * share
+
+        filled = [number for number, part in enumerate(shares) if part]
+        results = map_on_threads(step, filled, torch.get_num_threads())
+        self._replicas.add_gradients()
+        return sum(loss for loss, _ in results), sum(iou for _, iou in results)
 
     @torch.no_grad()
     def _find_nonfinite(self, samples: list[Sample], plan: list[bool]) -> str:

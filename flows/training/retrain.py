@@ -125,7 +125,7 @@ def _train(
     newest_run: str | None,
 ) -> None:
     """Train, write the checkpoint, add it as a candidate."""
-    sam, thresholds = workspace.load_model(parent.version)
+    sam, started = workspace.load_model(parent.version)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
     resume, log, drawn = (folder / f"{run.id}.{end}" for end in ("pt", "csv", "version"))
@@ -142,7 +142,7 @@ def _train(
     losses = log.read_bytes()  # timings in it differ between attempts
     name = hashlib.sha256(losses).hexdigest()[:16]
     workspace.objects.put(layout.TRAINING_LOG.key(version=version, digest=name), losses)
-    trained = Segmenter(sam, version=version, thresholds=thresholds)
+    trained = Segmenter(sam, version=version, thresholds=started.thresholds)
     images = calibration_images(workspace, [dataset.name])
     thresholds, kept, note = calibrated(workspace, trained, images)
     card = ModelCard(
@@ -153,6 +153,7 @@ def _train(
         data=source.counts(),
         config=replace(config, trained_share=trainer.share).as_dict(),
         thresholds=thresholds,
+        click_levels=started.click_levels,
         scores={CALIBRATED: kept} if kept else {},
         seconds=round(trainer.seconds, 1),
         gpu_seconds=round(trainer.seconds, 1) if workspace.device() == "cuda" else 0.0,

@@ -19,9 +19,11 @@ from engine.core.errors import DataEngineError
 from engine.core.records import PEOPLES
 from engine.core.rle import RLE
 from engine.evaluation.bootstrap import CONFIDENCE, RESAMPLES, ByImage, mean_of_sets
+from engine.evaluation.click_levels import best_click_levels, score_click_levels
 from engine.evaluation.clicks import ClickScores, EvaluationImage, evaluate_clicks
 from engine.evaluation.proposals import ProposalScores, evaluate_proposals
 from engine.sam import Segmenter
+from engine.sam.tiles import MOST_SIDE
 from flows.data.inputs import NOT_NAMED, Input, PassedOver, scan_folder
 from flows.workspace import progress
 from flows.workspace.workspace import Workspace
@@ -36,7 +38,14 @@ HELD_OUT_CLICKS = (1, 2, 3)
 """Clicks after which a round's model is scored: enough to compare models, and fast enough for
 every round."""
 
-_FORMAT = 8
+LEVELS_IMAGES, LEVELS_MASKS, LEAST_LEVELS_MASKS = 8, 6, 20
+"""Most images, most masks of each, and fewest masks in all, on which the levels of tiles around a
+click are chosen."""
+
+CLICK_LEVELS = "click_levels"
+"""Name of the scores of that choice on a card, a list by number of levels."""
+
+_FORMAT = 9
 """Version of the evaluation and of the stored results' form; part of their key, so that results of
 another version are not read."""
 
@@ -107,14 +116,41 @@ def _name_of(dataset: str, scores: dict[str, Any], digest: str) -> str:
 def _score_held_out(
     workspace: Workspace, version: str, chosen: Sequence[tuple[int, list[RLE]]]
 ) -> dict[str, Any]:
+    _choose_click_levels(workspace, version, chosen[:LEVELS_IMAGES])
     with progress.current().track(f"evaluate {version}", len(chosen), "image") as advance:
         found = evaluate_clicks(
             workspace.segmenter(version),
-            _stored_images(workspace, chosen, advance),
+            _stored_images(workspace, chosen, workspace.settings.train.evaluation_masks, advance),
             clicks=HELD_OUT_CLICKS,
         )
     scores = {**found.summary(), "images": len(chosen)}
     return {"scores": scores, "by_image": found.by_image().as_dict()}
+
+
+def _choose_click_levels(
+    workspace: Workspace, version: str, chosen: Sequence[tuple[int, list[RLE]]]
+) -> None:
+    """Find and keep on how many levels of tiles a version is asked with a click, before its first
+    score, unless its input is large or the masks are few. Both sides of a comparison have this
+    choice, so it favours neither."""
+    segmenter = workspace.segmenter(version)
+    card = workspace.catalog.models.get(version).card
+    masks = sum(min(len(truths), LEVELS_MASKS) for _, truths in chosen)
+    if (
+        CLICK_LEVELS in card.get("scores", {})
+        or segmenter.side > MOST_SIDE
+        or masks < LEAST_LEVELS_MASKS
+    ):
+        return
+    with progress.current().track(f"clicks of {version}", len(chosen), "image") as advance:
+        ious = score_click_levels(
+            segmenter, _stored_images(workspace, chosen, LEVELS_MASKS, advance)
+        )
+    levels = best_click_levels(ious)
+    found = {"miou_1_click": ious.mean(axis=1).round(4).tolist(), "masks": ious.shape[1]}
+    scores = {**card.get("scores", {}), CLICK_LEVELS: found}
+    workspace.catalog.models.describe(version, {"click_levels": levels, "scores": scores})
+    segmenter.click_levels = levels  # this process has loaded it already
 
 
 def _held_out(workspace: Workspace, dataset: str) -> list[tuple[int, list[RLE]]]:
@@ -158,12 +194,15 @@ def held_out_images(
 
 
 def _stored_images(
-    workspace: Workspace, chosen: Sequence[tuple[int, list[RLE]]], advance: progress.Advance
+    workspace: Workspace,
+    chosen: Sequence[tuple[int, list[RLE]]],
+    most_masks: int,
+    advance: progress.Advance,
 ) -> Iterator[EvaluationImage]:
     for image_id, truths in chosen:
         image = workspace.catalog.images.get(image_id)
         # evenly spaced masks, not the first ones
-        count = min(len(truths), workspace.settings.train.evaluation_masks)
+        count = min(len(truths), most_masks)
         spread = np.linspace(0, len(truths) - 1, count).astype(int)
         yield EvaluationImage(workspace.pixels(image), [truths[index] for index in spread])
         advance()

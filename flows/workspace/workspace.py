@@ -34,7 +34,7 @@ from storage.objects import named_by_catalog
 from storage.stores import open_store
 
 if TYPE_CHECKING:
-    from engine.sam import Segmenter, Thresholds
+    from engine.sam import ModelCard, Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -163,14 +163,16 @@ class Workspace:
         """The model version, loaded; None: the current one. Two are kept in memory."""
         return _load_segmenter(self._loader, version or self.current_model().version)
 
-    def load_model(self, version: str) -> tuple[Any, Thresholds]:
-        """Load a model version anew: segment_anything's `Sam` in evaluation mode, and its
-        thresholds, which may be calibrated after the checkpoint was written."""
+    def load_model(self, version: str) -> tuple[Any, ModelCard]:
+        """Load a model version anew: segment_anything's `Sam` in evaluation mode, and its card,
+        with what was calibrated after the checkpoint was written."""
         from engine.sam import load_checkpoint
 
         sam, card = load_checkpoint(self.checkpoint(version), self.device())
-        calibrated = self.catalog.models.get(version).card.get("thresholds", {})
-        return sam, replace(card.thresholds, **calibrated)
+        calibrated = self.catalog.models.get(version).card
+        thresholds = replace(card.thresholds, **calibrated.get("thresholds", {}))
+        levels = calibrated.get("click_levels", card.click_levels)
+        return sam, replace(card, thresholds=thresholds, click_levels=levels)
 
     def checkpoint(self, version: str) -> Path:
         """A local copy of a model version's file."""
@@ -233,8 +235,7 @@ def torch_device(name: str) -> str:
 def _load_segmenter(workspace: Workspace, version: str) -> Segmenter:
     from engine.sam import Segmenter
 
-    sam, thresholds = workspace.load_model(version)
-    return Segmenter(sam, version=version, thresholds=thresholds)
+    return Segmenter.from_card(*workspace.load_model(version))
 
 
 @cache

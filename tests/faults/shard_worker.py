@@ -37,7 +37,7 @@ def shipped_segmenter() -> Segmenter:
     from engine.sam.checkpoint import shipped_path
 
     sam, card = load_checkpoint(shipped_path(), "cpu")
-    return Segmenter(sam, version=card.version, thresholds=card.thresholds)
+    return Segmenter.from_card(sam, card)
 
 
 def wait_for(path: Path) -> None:

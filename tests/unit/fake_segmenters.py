@@ -13,6 +13,7 @@ class AnswersTogether(Segmenter):
     is so large that it is not asked on tiles around a click."""
 
     side = 1024
+    workers = 1
 
     def predict_each(self, requests: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
         prompts = [prompt for _, prompt, _ in requests]

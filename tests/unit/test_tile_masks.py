@@ -7,10 +7,14 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from engine.core.metrics import iou
 from engine.core.records import Prompt
+from engine.core.rle import encode
+from engine.evaluation.click_levels import best_click_levels, score_click_levels
+from engine.evaluation.clicks import EvaluationImage
 from engine.sam import Embedding, Prediction, Segmenter
 from engine.sam.tile_masks import Tile, TileMask
 from engine.sam.tiles import PromptRequest, TiledPredictor
@@ -38,6 +42,7 @@ class Views(Segmenter):
 
     low_side = LOW
     images_at_once = 4
+    workers = 1
 
     def __init__(self, answer: Callable[[int], list[tuple[Box, float]]], side: int = LOW) -> None:
         self.answer, self.input_side = answer, side
@@ -122,6 +127,35 @@ def test_a_model_with_a_large_input_sees_the_whole_image_first() -> None:
     model = Views(lambda _: [(BLOCK, 0.8)], side=1024)
     predicted(model)
     assert model.seen == [(0, 0, SIDE, SIDE)]
+
+
+@pytest.mark.parametrize(
+    ("levels", "sides"), [(0, [SIDE]), (1, [SIDE, SIDE // 2]), (2, [SIDE, SIDE // 2, SIDE // 4])]
+)
+def test_a_model_is_asked_on_as_many_levels_of_tiles_as_its_card_says(
+    levels: int, sides: list[int]
+) -> None:
+    model = Views(lambda _: [(BLOCK, 0.8)])
+    model.click_levels = levels
+    predicted(model)
+    assert [x1 - x0 for x0, _, x1, _ in model.seen] == sides
+
+
+@pytest.mark.parametrize(
+    ("truth", "shown_on", "levels"),
+    [(BLOCK, SIDE, 0), (HOUSE, SIDE // 2, 1), (DOOR, SIDE // 4, 2), ((0, 0, 9, 9), SIDE, 0)],
+)
+def test_the_fewest_levels_are_chosen_that_answer_as_well_as_more(
+    truth: Box, shown_on: int, levels: int
+) -> None:
+    def answer(side: int) -> list[tuple[Box, float]]:
+        return [(truth, 0.9)] if side == shown_on else [((300, 300, 340, 340), 0.1)]
+
+    model = Views(answer)
+    image = EvaluationImage(IMAGE, [encode(mask_of(truth)), encode(mask_of((0, 0, 0, 0)))])
+    ious = score_click_levels(model, [image, image])
+    assert ious.shape == (3, 2)
+    assert best_click_levels(ious) == levels
 
 
 def test_a_correction_is_predicted_on_the_tile_of_the_mask_that_it_corrects() -> None:

@@ -10,8 +10,12 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Parameters of `mallopt`, from malloc.h."""
+
+_LARGE = 32 << 20
+"""Blocks of this size, in bytes, are taken from the kernel: the largest size that glibc accepts.
+They are few, and kept ones would leave gaps that smaller blocks then fill."""
 
 
 def keep_freed_memory() -> bool:
@@ -28,5 +32,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    options = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
+    options = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, 2**31 - 1))
     return [mallopt(option, value) for option, value in options] == [1, 1, 1]

@@ -41,6 +41,7 @@ def calibrate(
     images: Iterable[EvaluationImage],
     *,
     points_per_side: int = 16,
+    crop_layers: int | None = None,
     min_precision: float = 0.8,
     confident_precision: float = 0.9,
     on_image: Callable[[], None] | None = None,
@@ -50,7 +51,7 @@ def calibrate(
     Args:
         segmenter: the model; its own thresholds are ignored.
         images: images with all their objects annotated, else correct masks count as wrong.
-        points_per_side: points of the grid along each side.
+        points_per_side, crop_layers: of `GeneratorConfig`.
         min_precision: share of kept masks that must have IoU 0.5 with a truth.
         confident_precision: share of pre-filled masks that must have IoU 0.75 with a truth.
         on_image: called after each image.
@@ -61,6 +62,7 @@ def calibrate(
     """
     config = GeneratorConfig(
         points_per_side=points_per_side,
+        crop_layers=crop_layers,
         min_predicted_iou=PREDICTED_STEPS[0],
         min_stability=STABILITY_STEPS[0],
     )

@@ -21,10 +21,11 @@ held_out = 0.2
 [generator]
 preset = "fast"
 points_per_side = 16
+crop_layers = 0
 [annotator]
 max_objects = 20
 [train]
-steps = 40
+steps = 24
 images_per_step = 4
 refinements = 2
 learning_rate = 3e-4

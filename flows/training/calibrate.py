@@ -16,6 +16,9 @@ from flows.workspace.workspace import Workspace
 IMAGES = 12
 """Maximum number of held-out images for the calibration."""
 
+POINTS = 16
+"""Maximum number of points of the grid along each side."""
+
 MIN_IMAGES = 4
 MIN_MASKS = 40
 """With fewer images or masks the version keeps its thresholds; a new one has its parent's."""
@@ -54,9 +57,17 @@ def calibrated(
     kept = segmenter.thresholds
     if not images:
         return kept, {}, "Thresholds are unchanged: too few held-out masks to calibrate on."
-    target = workspace.settings.generator.precision
+    chosen = workspace.settings.generator
+    target = chosen.precision
     with progress.current().track("thresholds", len(images), "image") as advance:
-        found, scores = calibrate(segmenter, images, min_precision=target, on_image=advance)
+        found, scores = calibrate(
+            segmenter,
+            images,
+            points_per_side=min(POINTS, chosen.points_per_side or POINTS),
+            crop_layers=chosen.crop_layers,
+            min_precision=target,
+            on_image=advance,
+        )
     if not scores["recall_50"]:
         return kept, {}, "Thresholds are unchanged: no automatic mask matches a true one."
     figures = f"precision {scores['precision_50']:.2f}, target {target:g}, recall "
@@ -64,9 +75,12 @@ def calibrated(
     return found, scores, f"Thresholds are calibrated on {len(images)} held-out images ({figures})."
 
 
-def calibrate_version(workspace: Workspace, version: str) -> str:
-    """Calibrate a stored version on held-out images of all datasets, unless it is calibrated. The
-    thresholds go onto the catalog's card; other processes use them when they load the model.
+def calibrate_version(
+    workspace: Workspace, version: str, datasets: Sequence[str] | None = None
+) -> str:
+    """Calibrate a stored version on held-out images of datasets, None for all, unless it is
+    calibrated. The thresholds go onto the catalog's card; other processes use them when they load
+    the model.
 
     Returns:
         A sentence about the thresholds.
@@ -77,7 +91,7 @@ def calibrate_version(workspace: Workspace, version: str) -> str:
     card = workspace.catalog.models.get(version).card
     if {CALIBRATED, CALIBRATED_BY_AUDIT} & set(card.get("scores", {})):
         return str(card.get("note") or "Thresholds were calibrated before.")
-    names = [row.name for row in workspace.catalog.datasets.all()]
+    names = datasets or [row.name for row in workspace.catalog.datasets.all()]
     if not (images := calibration_images(workspace, names)):
         return (
             "Thresholds are unchanged: too few held-out masks to calibrate on; promote it again "

@@ -15,6 +15,9 @@ VIEWS_PER_IMAGE = 20
 LEAST_VIEWS, MOST_VIEWS = 600, 2400
 """Training images drawn in all: VIEWS_PER_IMAGE of each image, within these limits."""
 
+WARMUP_STEPS, WARMUP_SHARE = 20, 6
+"""Steps of the warm-up: at most WARMUP_STEPS, and a part in WARMUP_SHARE of a short training."""
+
 CHECKS = 8
 """Checks of early stopping in a training."""
 
@@ -52,6 +55,7 @@ def train_config(workspace: Workspace, data: TrainingData) -> TrainConfig:
         replay=chosen.replay,
         mask_loss="balanced",
         ema_decay=0.98,
+        warmup_steps=min(WARMUP_STEPS, steps // WARMUP_SHARE),
         trained_share=None,
         check_steps=max(1, steps // CHECKS) if data.checked else 0,
     )

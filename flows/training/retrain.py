@@ -15,10 +15,10 @@ from pathlib import Path
 
 from prefect import flow
 
-from engine.sam import ModelCard, Segmenter, save_checkpoint
+from engine.sam import ModelCard, save_checkpoint
 from engine.training.trainer import Progress, Trainer
 from flows.prefect_api import events
-from flows.training.calibrate import CALIBRATED, calibrated, calibration_images
+from flows.training.calibrate import calibrate_version
 from flows.training.detector import run_detector_training
 from flows.training.promotion import PromotionRecord, RetrainResult, verdict
 from flows.training.recipe import train_config
@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 2.0
 """Seconds between two updates of a training's progress in the catalog."""
+
+UNCALIBRATED = "Thresholds are those of its parent; they are calibrated when it is promoted."
+"""Note of a new version."""
 
 TRAINING_SHARE = 0.9
 """Share of the training in a retrain's progress; the rest is the comparison."""
@@ -113,7 +116,8 @@ def _train_and_compare(
                     log.info("training begins", extra={"run_id": run_id, "model": version})
                     with costs.spending(workspace, run_id):
                         _train(workspace, dataset, version, parent, run, newest_run)
-        return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
+        with costs.spending(workspace, run_id):
+            return _compare(workspace, dataset, run_id, workspace.catalog.models.get(version))
 
 
 def _train(
@@ -142,9 +146,6 @@ def _train(
     losses = log.read_bytes()  # timings in it differ between attempts
     name = hashlib.sha256(losses).hexdigest()[:16]
     workspace.objects.put(layout.TRAINING_LOG.key(version=version, digest=name), losses)
-    trained = Segmenter(sam, version=version, thresholds=started.thresholds)
-    images = calibration_images(workspace, [dataset.name])
-    thresholds, kept, note = calibrated(workspace, trained, images)
     card = ModelCard(
         version=version,
         architecture=parent.architecture,
@@ -152,14 +153,13 @@ def _train(
         table_version=table_version,
         data=source.counts(),
         config=replace(config, trained_share=trainer.share).as_dict(),
-        thresholds=thresholds,
+        thresholds=started.thresholds,
         click_levels=started.click_levels,
-        scores={CALIBRATED: kept} if kept else {},
         seconds=round(trainer.seconds, 1),
         gpu_seconds=round(trainer.seconds, 1) if workspace.device() == "cuda" else 0.0,
         code_version=code_version(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        note=note,
+        note=UNCALIBRATED,
     )
     with tempfile.TemporaryDirectory(prefix="dataengine-") as fresh:
         path = Path(fresh) / "model.safetensors"
@@ -192,8 +192,8 @@ def _progress_reporter(
 def _compare(
     workspace: Workspace, dataset: Dataset, run_id: str, candidate: Model
 ) -> RetrainResult:
-    """Promote the candidate if it is better on held-out images than the current model; write its
-    scores and the reason onto its card."""
+    """Promote the candidate if it is better on held-out images than the current model, with
+    thresholds calibrated on them; write its scores and the reason onto its card."""
     current = workspace.current_model()
     settings = workspace.settings.train
     before, after = held_out(workspace, [current.version, candidate.version], dataset.name)
@@ -203,8 +203,12 @@ def _compare(
         promoted, reason = verdict(
             before, after, min_gain=settings.min_gain, confidence=settings.promotion_confidence
         )
+        record = PromotionRecord.from_card(candidate.card)
+        if promoted:
+            note = calibrate_version(workspace, candidate.version, [dataset.name])
+            record = replace(record, note=note)
         record = replace(
-            PromotionRecord.from_card(candidate.card),
+            record,
             against=current.version,
             promoted=promoted,
             reason=reason,

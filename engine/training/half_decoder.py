@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 CPU_PROMPTS, GPU_PROMPTS = 4, 256
-"""Largest numbers of prompts decoded together. On a CPU, more are not faster and need more memory: a
-training with 4 images a step on two cores peaks at 1.6 GB with 4, at 2.05 GB with 8."""
+"""Largest numbers of prompts decoded together. On a CPU, more are not faster and need more memory:
+a training with 4 images a step on two cores peaks at 1.6 GB with 4, at 2.05 GB with 8."""
 
 
 def prompts_at_once(device: str) -> int:

@@ -55,4 +55,4 @@ def _share_weights(sam: Any) -> Any:
         for value in sam.parameters()
     }
     shared |= {id(value): value for value in sam.buffers()}
-    return copy.deepcopy(sam, shared)
+    return copy.deepcopy(sam, shared).train()

@@ -92,7 +92,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.loss, self.iou = math.nan, math.nan
-        self._replicas: Replicas | None = None
+        self._replicas = Replicas(sam, part_count(sam, config))
         self._start = {
             name: value.detach().clone()
             for name, value in sam.named_parameters()
@@ -146,7 +146,6 @@ class Trainer:
         every_seconds: float,
         write: Callable[[Progress], None],
     ) -> None:
-        self._replicas = Replicas(self.sam, part_count(self.sam, self.config))
         began, saved, before = time.monotonic(), time.monotonic(), self.seconds
         while self.step < self.config.steps and not self.stopping.stops:
             rate = self._optimise_once()
@@ -233,7 +232,6 @@ class Trainer:
         generator: torch.Generator,
     ) -> tuple[float, float]:
         """Add the gradients of one batch; return the means of its loss and IoU over all masks."""
-        assert self._replicas is not None
         models = self._replicas.models
         shares = [samples[number :: len(models)] for number in range(len(models))]
         seeds = [int(seed) for seed in rng.integers(2**62, size=len(models))]

@@ -33,7 +33,7 @@ from flows.stages.fully_automatic import next_shard, start_generate
 from flows.stages.rounds import open_round
 from flows.stages.semi_automatic import run_semi_automatic
 from flows.stages.shards import plan_shards
-from flows.training import retrain, scores
+from flows.training import calibrate, retrain, scores
 from flows.workspace.workspace import Workspace, open_workspace
 from storage.catalog import (
     AlreadyExistsError,
@@ -256,11 +256,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = load_segmenter("lite")
     monkeypatch.setattr(Workspace, "segmenter", lambda self, version=None: segmenter)
     monkeypatch.setattr(scores, "_score_held_out", made_up)
-    monkeypatch.setattr(Workspace, "load_model", lambda self, version: (sam, card.thresholds))
+    monkeypatch.setattr(Workspace, "load_model", lambda self, version: (sam, card))
     monkeypatch.setattr(retrain, "save_checkpoint", save)
-    monkeypatch.setattr(
-        retrain, "calibrated", lambda workspace, segmenter, images: (card.thresholds, {}, "")
-    )
+    monkeypatch.setattr(calibrate, "calibration_images", lambda workspace, datasets: [None])
+    found = (card.thresholds, {"recall_50": 0.5}, "Thresholds are calibrated.")
+    monkeypatch.setattr(calibrate, "calibrated", lambda workspace, segmenter, images: found)
     monkeypatch.setattr(fully_automatic, "_shard_masks", masks)
 
 
@@ -269,7 +269,7 @@ FLOWS = {
     "assisted manual": (_assist, _annotated, 5),
     "semi-automatic": (_complete, _annotated, 7),
     "release": (_release, _released, 5),
-    "retrain": (_retrain, _retrained, 8),
+    "retrain": (_retrain, _retrained, 9),
     "add_model": (_import, _imported, 2),
     "generate": (_generate, _generated, 5),
     "review": (_judge, _judged, 3),

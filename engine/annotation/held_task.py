@@ -239,7 +239,10 @@ class HeldTask:
             except RefusedError as error:
                 log.warning("task %d: %s", self.view.id, error)
                 return
-            except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: the client is closed
+            except RuntimeError:
+                log.warning("the lease of task %d ends: the client is closed", self.view.id)
+                return
+            except httpx.HTTPError as error:
                 log.warning("the lease of task %d is not renewed: %s", self.view.id, error)
 
 

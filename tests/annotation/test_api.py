@@ -137,6 +137,16 @@ def test_a_task_is_given_back_at_the_end_of_its_block_and_kept_by_heartbeats_unt
     _until(lambda: not any("lease of" in thread.name for thread in threading.enumerate()))
 
 
+def test_the_heartbeats_of_a_task_end_with_its_client(
+    site: Site, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_task, "BEAT_SECONDS", 0.05)
+    site.annotate()
+    with site.client(url, "ada") as client:
+        _open(client)  # and never given back
+    _until(lambda: not any("lease of" in thread.name for thread in threading.enumerate()))
+
+
 def _open(client: Client) -> held_task.HeldTask:
     task = client.open_task()
     assert task is not None
@@ -170,7 +180,7 @@ def _signed_out(client: Client) -> Client:
 
 
 def test_the_schema_describes_every_route_for_clients_in_other_languages(url: str) -> None:
-    schema = httpx.get(f"{url}/api/openapi.json").json()
+    schema = httpx.get(f"{url}/api/openapi.json", timeout=60).json()
     for path, methods in schema["paths"].items():
         for method, found in methods.items():
             assert found["description"] or found["summary"], (path, method)

@@ -268,7 +268,8 @@ def _run(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, ["webhooks", *arguments])
     assert result.exit_code == code, result.output
     progress.use(progress.Silent())
-    return result.output
+    # what other threads log goes to stderr
+    return result.output if code else result.stdout
 
 
 def test_webhooks_are_managed_by_commands(

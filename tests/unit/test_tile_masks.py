@@ -95,7 +95,7 @@ def shown(viewer: TiledPredictor, mask: TileMask) -> str:
     return max(named, key=lambda name: iou(found, mask_of(named[name])))
 
 
-def test_what_two_tiles_show_comes_before_what_is_a_little_surer_on_one() -> None:
+def test_what_two_tiles_show_comes_before_what_has_a_little_higher_predicted_iou_on_one() -> None:
     viewer, found = predicted(
         Views(lambda side: [(BLOCK, 0.8)] if side == SIDE else [(HOUSE, 0.7)]), multimask=False
     )

@@ -104,11 +104,14 @@ def state_of(folder: Path, command: BackgroundCommand) -> tuple[str, datetime | 
 
 
 def log_of(folder: Path, command: BackgroundCommand) -> str:
-    """The end of the command's log."""
+    """The end of the command's log; empty if it has none yet or was removed."""
     path = folder / command.id / "log.txt"
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_BYTES))
-        return file.read().decode(errors="replace")
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def command_line(arguments: list[str]) -> str:

@@ -20,7 +20,7 @@ from engine.training.trainer import Progress, Trainer
 from flows.prefect_api import events
 from flows.training.calibrate import calibrate_version
 from flows.training.detector import run_detector_training
-from flows.training.promotion import PromotionRecord, RetrainResult, verdict
+from flows.training.promotion import MARK, PromotionRecord, RetrainResult, verdict
 from flows.training.recipe import train_config
 from flows.training.scores import HeldOut, held_out
 from flows.training.training_set import MaskSource
@@ -205,8 +205,9 @@ def _compare(
         )
         record = PromotionRecord.from_card(candidate.card)
         if promoted:
+            # of a version that was calibrated before a stop, the note has the comparison too
             note = calibrate_version(workspace, candidate.version, [dataset.name])
-            record = replace(record, note=note)
+            record = replace(record, note=note.rpartition(MARK)[2])
         record = replace(
             record,
             against=current.version,

@@ -148,7 +148,8 @@ def _choose_click_levels(
         )
     levels = best_click_levels(ious)
     found = {"miou_1_click": ious.mean(axis=1).round(4).tolist(), "masks": ious.shape[1]}
-    scores = {**card.get("scores", {}), CLICK_LEVELS: found}
+    now = workspace.catalog.models.get(version).card  # others may have scored it meanwhile
+    scores = {**now.get("scores", {}), CLICK_LEVELS: found}
     workspace.catalog.models.describe(version, {"click_levels": levels, "scores": scores})
     segmenter.click_levels = levels  # this process has loaded it already
 

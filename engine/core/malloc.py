@@ -21,7 +21,8 @@ They are few, and kept ones would leave gaps that smaller blocks then fill."""
 def keep_freed_memory() -> bool:
     """Make this process keep freed memory in one arena for all threads.
 
-    Call it before the process starts threads. The process then never returns memory to the system.
+    Call it before the process starts threads. The process then returns only blocks of _LARGE bytes
+    or more to the system.
 
     Returns:
         True if the allocator accepted the settings, which only glibc does.

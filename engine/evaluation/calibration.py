@@ -2,7 +2,9 @@
 
 SAM's thresholds (0.88 and 0.95) were chosen by eye for ViT-H (paper, appendix B); a small model
 keeps no mask at those. Calibration chooses the pair with the highest F1 among those that reach a
-minimum precision.
+minimum precision and find MIN_RECALL of the objects. If there are none, it chooses the pair with
+the highest F0.5, which weighs precision more than recall: the highest precision of all is often
+that of a single mask.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from engine.sam.segmenter import Segmenter
 
 FOUND_IOU = 0.5
 CONFIDENT_IOU = 0.75
+MIN_RECALL = 0.1
+"""With thresholds that find fewer of the objects, a precision says little and is of little use."""
+
 PREDICTED_STEPS = tuple(float(v) for v in np.round(np.arange(0.30, 0.96, 0.02), 2))
 STABILITY_STEPS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 
@@ -57,8 +62,7 @@ def calibrate(
         on_image: called after each image.
 
     Returns:
-        The thresholds, and precision, recall and F1 at IoU 0.5 with them. If no pair of thresholds
-        reaches `min_precision`, the pair with the highest precision.
+        The thresholds, and precision, recall and F1 at IoU 0.5 with them.
     """
     config = GeneratorConfig(
         points_per_side=points_per_side,
@@ -120,10 +124,18 @@ def _choose_thresholds(
 ) -> tuple[float, float]:
     pairs = [(p, s) for p in PREDICTED_STEPS for s in STABILITY_STEPS]
     scores = {pair: _scores(found, truths, *pair) for pair in pairs}
-    good = [pair for pair in pairs if scores[pair][0] >= min_precision]
+    good = [
+        pair
+        for pair in pairs
+        if scores[pair][0] >= min_precision and scores[pair][1] >= MIN_RECALL
+    ]
     if good:
         return max(good, key=lambda pair: scores[pair][2])
-    return max(pairs, key=lambda pair: scores[pair][0])
+    return max(pairs, key=lambda pair: _f_half(*scores[pair][:2]))
+
+
+def _f_half(precision: float, recall: float) -> float:
+    return 1.25 * precision * recall / max(0.25 * precision + recall, 1e-9)
 
 
 def _confident_threshold(found: list[_ScoredMask], stability: float, precision: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -55,14 +56,13 @@ def migrating(engine: Engine) -> Iterator[tuple[Connection, Callable[[str], str]
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-        scripts = ScriptDirectory.from_config(config)
 
         def upgrade(target: str) -> str:
-            wanted = scripts.get_current_head() if target == "head" else target
+            wanted = head() if target == "head" else target
             for found in (_current(connection), wanted):
-                _refuse_newer(found, scripts, engine)
-            command.upgrade(config, str(wanted))
-            return str(wanted)
+                _refuse_newer(found, engine)
+            command.upgrade(config, wanted)
+            return wanted
 
         yield connection, upgrade
 
@@ -77,13 +77,12 @@ def revision(engine: Engine) -> str | None:
 
 def head() -> str:
     """The revision that this code needs."""
-    return str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
+    return _known_revisions()[0]
 
 
 def is_known(found: str) -> bool:
     """Whether this code has a migration to that revision."""
-    scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
-    return found in {script.revision for script in scripts}
+    return found in _known_revisions()
 
 
 def check(engine: Engine) -> None:
@@ -93,12 +92,11 @@ def check(engine: Engine) -> None:
         CatalogNotMigratedError: it is missing, empty or older.
         CatalogTooNewError: it is newer.
     """
-    scripts = ScriptDirectory(str(MIGRATIONS))
-    found, head = revision(engine), scripts.get_current_head()
-    _refuse_newer(found, scripts, engine)
-    if found != head:
+    found = revision(engine)
+    _refuse_newer(found, engine)
+    if found != head():
         raise CatalogNotMigratedError(
-            f"the catalog {engine.url} is at revision {found}, this code needs {head}: "
+            f"the catalog {engine.url} is at revision {found}, this code needs {head()}: "
             "migrate it first (catalog.migrate())"
         )
 
@@ -107,12 +105,18 @@ def _current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _refuse_newer(found: str | None, scripts: ScriptDirectory, engine: Engine) -> None:
-    known = {script.revision for script in scripts.walk_revisions()}
-    if found is not None and found not in known:
+@cache  # Alembic executes every migration's file to list them
+def _known_revisions() -> tuple[str, ...]:
+    """All revisions of this code, the newest first."""
+    scripts = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
+    return tuple(script.revision for script in scripts)
+
+
+def _refuse_newer(found: str | None, engine: Engine) -> None:
+    if found is not None and not is_known(found):
         raise CatalogTooNewError(
             f"the catalog {engine.url} is at revision {found}, which this code does not know "
-            f"(it knows up to {scripts.get_current_head()}): use the newer version of the code"
+            f"(it knows up to {head()}): use the newer version of the code"
         )
 
 

@@ -125,9 +125,7 @@ def _choose_thresholds(
     pairs = [(p, s) for p in PREDICTED_STEPS for s in STABILITY_STEPS]
     scores = {pair: _scores(found, truths, *pair) for pair in pairs}
     good = [
-        pair
-        for pair in pairs
-        if scores[pair][0] >= min_precision and scores[pair][1] >= MIN_RECALL
+        pair for pair in pairs if scores[pair][0] >= min_precision and scores[pair][1] >= MIN_RECALL
     ]
     if good:
         return max(good, key=lambda pair: scores[pair][2])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.core.records import Prompt
-    from engine.sam import Embedding, Prediction, Segmenter
+    from engine.sam import Embedding, Outputs, Prediction, Segmenter
 
-    PromptItem = tuple[Embedding, Prompt, bool]
+    PromptItem = tuple[Embedding, Prompt, Outputs]
 
 MAX_BATCH = 32
 """Prompts decoded at once."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,21 @@ class Embedding:
     input_size: tuple[int, int]
 
 
+class Outputs(Enum):
+    """Which of the decoder's four masks are returned, by the first and the one after the last."""
+
+    ONE = (0, 1)
+    """For several points or a box."""
+    THREE = (1, 4)
+    """Whole, part and subpart, for ambiguous prompts such as one click."""
+    ALL = (0, 4)
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Masks for B prompts: logits (B, M, 4h, 4w) and predicted IoU (B, M) in [0, 1].
 
-    M is 3 (whole, part, subpart) with `multimask`, else 1.
+    M is as asked for by `multimask` or `Outputs`.
     """
 
     logits_BMHW: torch.Tensor
@@ -181,11 +192,13 @@ class Segmenter:
         return Prediction(masks[:, outputs], scores[:, outputs].clamp(0, 1))
 
     @torch.inference_mode()
-    def predict_each(self, requests: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
+    def predict_each(
+        self, requests: Sequence[tuple[Embedding, Prompt, Outputs]]
+    ) -> list[Prediction]:
         """Predict masks for prompts of any forms about several images, in batches of one form.
 
         Args:
-            requests: embedding, prompt and `multimask` of each prompt.
+            requests: embedding, prompt and outputs of each.
 
         Returns:
             One prediction per request, with B = 1.
@@ -201,9 +214,8 @@ class Segmenter:
             features = torch.cat([embedding.features_1CHW for embedding in images])
             masks, scores = decode(self.sam, features, batch)
             for index, row in enumerate(rows):
-                outputs = slice(1, None) if requests[row][2] else slice(0, 1)
-                logits = masks[index : index + 1, outputs]
-                found[row] = Prediction(logits, scores[index : index + 1, outputs].clamp(0, 1))
+                one, outputs = slice(index, index + 1), slice(*requests[row][2].value)
+                found[row] = Prediction(masks[one, outputs], scores[one, outputs].clamp(0, 1))
         return [found[row] for row in range(len(requests))]
 
     def _join_prompts(

@@ -4,7 +4,8 @@ A model resizes every image to its input size: at `lite`'s 384 pixels, an object
 image of 1,024 is 4 pixels wide. Interactive segmentation has cropped around clicks since RITM's
 zoom-in (Sofiiuk et al., 2021); SAM's automatic generator does so with crops. Here the image has
 levels of tiles, each half as large as those of the level above and overlapping by half, which are
-embedded when a prompt first needs them. A box determines its tile by its size. A lone click is
+embedded when a prompt first needs them. A box determines its tile by its size; with a model of
+small input, the mask that fills it best is taken. A lone click is
 predicted on the whole image and, with a model of small input, on tiles of up to two levels around
 it, of which the best masks are chosen; then again on a smaller tile if that mask is small. How many
 levels are best depends on the images (docs/LOG.md, 2026-11-28). Corrections are predicted on the
@@ -24,10 +25,10 @@ import numpy as np
 import torch
 
 from engine.core.records import Prompt
-from engine.sam.segmenter import Embedding, Prediction, Segmenter
-from engine.sam.tile_masks import Tile, TileMask, choose, longer_side
+from engine.sam.segmenter import Embedding, Outputs, Prediction, Segmenter
+from engine.sam.tile_masks import Tile, TileMask, choose, choose_in_box, longer_side
 
-Decode = Callable[[Sequence[tuple[Embedding, Prompt, bool]]], list[Prediction]]
+Decode = Callable[[Sequence[tuple[Embedding, Prompt, Outputs]]], list[Prediction]]
 """The signature of `Segmenter.predict_each`."""
 
 SMALLEST_SIDE = 64
@@ -46,7 +47,12 @@ TOO_LARGE_SHARE = 0.7
 """A second mask above this share of its tile's longer side is another object: the first is kept."""
 
 MOST_SIDE = 512
-"""Models with a larger input are not asked on tiles around a click: theirs are costly."""
+"""Models with a larger input are not asked on tiles around a click: theirs are costly. Their masks
+for boxes and corrections are taken as they are: no such model was measured."""
+
+CORRECTION_THRESHOLD = 0.5
+"""Logit above which the mask of a correction begins: training weighs the pixels of small objects
+more (`engine.training.losses.balanced_loss`), so that masks are a little large."""
 
 MOST_LEVELS = 2
 """Levels of tiles around a click that are predicted beside the whole image, at most."""
@@ -87,6 +93,7 @@ class TiledPredictor:
         """
         self.segmenter, self._image, self._use_tiles = segmenter, image_HWC, use_tiles
         self._decode, self._max_tiles = decode or segmenter.predict_each, max_tiles
+        self._is_small = use_tiles and segmenter.side <= MOST_SIDE
         self._lock = threading.Lock()
         embedding = segmenter.embed(self._pixels()) if whole is None else whole
         self.click_levels = click_levels(segmenter)
@@ -260,21 +267,32 @@ class TiledPredictor:
         self, tiles: Sequence[Tile], requests: Sequence[PromptRequest], multimask: bool
     ) -> list[list[TileMask]]:
         embedded = self._embeddings(tiles)
+        asked = Outputs.THREE if multimask else Outputs.ONE
+        fill = [self._fills_box(request) for request in requests]
         batch = [
-            (embedded[tile], _to_tile_frame(request, tile), multimask)
-            for tile, request in zip(tiles, requests, strict=True)
+            (embedded[tile], _to_tile_frame(request, tile), Outputs.ALL if fills_box else asked)
+            for tile, request, fills_box in zip(tiles, requests, fill, strict=True)
         ]
         found = []
-        for tile, request, answer in zip(tiles, requests, self._decode(batch), strict=True):
-            prompt = request.prompt if self._use_tiles else None
-            scores = answer.predicted_iou_BM[0].tolist()
-            found.append(
-                [
-                    TileMask(tile, embedded[tile], answer.logits_BMHW[0, m], scores[m], prompt)
-                    for m in sorted(range(len(scores)), key=lambda m: -scores[m])
-                ]
-            )
+        for row, answer in enumerate(self._decode(batch)):
+            tile, request, logits_MHW = tiles[row], requests[row], answer.logits_BMHW[0]
+            if self._is_small and request.previous is not None:
+                logits_MHW = logits_MHW - CORRECTION_THRESHOLD
+            prompt, scores = request.prompt, answer.predicted_iou_BM[0].tolist()
+            masks = [
+                TileMask(tile, embedded[tile], logits, score, prompt if self._use_tiles else None)
+                for logits, score in zip(logits_MHW, scores, strict=True)
+            ]
+            if fill[row] and prompt.box_xyxy is not None:
+                found.append(choose_in_box(masks, prompt.box_xyxy)[: 3 if multimask else 1])
+            else:
+                found.append(sorted(masks, key=lambda mask: -mask.predicted_iou))
         return found
+
+    def _fills_box(self, request: PromptRequest) -> bool:
+        """Whether a request is for the object that fills its box."""
+        is_tight = request.prompt.box_xyxy is not None and not request.prompt.is_box_loose
+        return self._is_small and is_tight and request.previous is None
 
     def _pixels(self) -> np.ndarray:
         if not isinstance(self._image, np.ndarray):

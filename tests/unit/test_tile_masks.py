@@ -15,8 +15,8 @@ from engine.core.records import Prompt
 from engine.core.rle import encode
 from engine.evaluation.click_levels import best_click_levels, score_click_levels
 from engine.evaluation.clicks import EvaluationImage
-from engine.sam import Embedding, Prediction, Segmenter
-from engine.sam.tile_masks import Tile, TileMask
+from engine.sam import Embedding, Outputs, Prediction, Segmenter
+from engine.sam.tile_masks import Tile, TileMask, choose_in_box
 from engine.sam.tiles import PromptRequest, TiledPredictor
 
 Box = tuple[int, int, int, int]
@@ -61,12 +61,15 @@ class Views(Segmenter):
         sizes = [image.shape[:2] for image in images]
         return [Embedding(xy, size, size) for xy, size in zip(corners, sizes, strict=True)]
 
-    def predict_each(self, requests: Sequence[tuple[Embedding, Prompt, bool]]) -> list[Prediction]:
+    def predict_each(
+        self, requests: Sequence[tuple[Embedding, Prompt, Outputs]]
+    ) -> list[Prediction]:
         found = []
-        for embedding, _, multimask in requests:
+        for embedding, _, outputs in requests:
             (x0, y0), side = embedding.features_1CHW.tolist(), max(embedding.original_size)
             self.seen.append((x0, y0, x0 + side, y0 + side))
-            answers = self.answer(side)[: 3 if multimask else 1]
+            answers = self.answer(side)
+            answers = answers[:1] if outputs is Outputs.ONE else answers
             logits = np.stack([self._logits(box, x0, y0, side) for box, _ in answers])
             scores = torch.tensor([[score for _, score in answers]])
             found.append(Prediction(torch.from_numpy(logits)[None], scores))
@@ -167,3 +170,40 @@ def test_a_correction_is_predicted_on_the_tile_of_the_mask_that_it_corrects() ->
     viewer.predict([again], multimask=False)
     assert model.seen == [found[0].tile]
     assert found[0].tile != viewer.whole
+
+
+@pytest.mark.parametrize(("side", "lower"), [(LOW, 0.5), (1024, 0.0)])
+def test_the_mask_of_a_correction_begins_at_a_higher_logit_with_a_model_of_small_input(
+    side: int, lower: float
+) -> None:
+    viewer, found = predicted(Views(lambda _: [(BLOCK, 0.8)], side), multimask=False)
+    again = PromptRequest(Prompt(np.array([CLICK, (9, 9)], np.float64), np.array([1, 0])), found[0])
+    ((corrected,),) = viewer.predict([again], multimask=False)
+    assert torch.equal(corrected.logits_HW, found[0].logits_HW - lower)
+
+
+def boxed(model: Views, *, is_loose: bool = False) -> str:
+    """What the mask of a box around the house is."""
+    viewer = TiledPredictor(model, IMAGE)
+    prompt = Prompt(box_xyxy=np.array(HOUSE, np.float64), is_box_loose=is_loose)
+    ((found,),) = viewer.predict([PromptRequest(prompt)], multimask=False)
+    return shown(viewer, found)
+
+
+def test_of_the_masks_of_a_box_one_that_fills_it_comes_before_one_of_a_part() -> None:
+    answers = [(DOOR, 0.8), (HOUSE, 0.7)]
+    assert boxed(Views(lambda _: answers)) == "house"
+    assert boxed(Views(lambda _: [(DOOR, 0.8), (HOUSE, 0.05)])) == "door"
+    assert boxed(Views(lambda _: answers), is_loose=True) == "door"
+    assert boxed(Views(lambda _: answers, side=1024)) == "door"
+
+
+def test_the_mask_of_a_box_begins_at_the_logit_at_which_it_fills_the_box() -> None:
+    logits = torch.full((LOW, LOW), -5.0)
+    logits[44:60, 43:59] = 0.4  # a wide edge
+    logits[46:56, 45:55] = 5.0  # the house, on a grid with cells of 4 pixels
+    logits[52, 48] = logits[90:92, 90] = 4.0
+    embedding = Embedding(torch.zeros(2), (SIDE, SIDE), (SIDE, SIDE))
+    mask = TileMask((0, 0, SIDE, SIDE), embedding, logits, 0.9)
+    (found,) = choose_in_box([mask], np.array(HOUSE, np.float64))
+    assert torch.equal(found.logits_HW[40:64, 40:64] > 0, logits[40:64, 40:64] > 0.5)

@@ -21,11 +21,11 @@ from engine.core import rle as rle_codec
 from engine.core.records import Mask, Source, Stage
 from engine.simulation.scenes import Scene, generate_scene
 from flows.page.make_app import make_app
-from flows.workspace.settings import FILE_NAME
-from flows.workspace.workspace import Workspace, open_workspace
+from flows.workspace.workspace import Workspace
 from storage.catalog import NewImage, NewTask, RunKind, TaskKind
 from storage.formats.images import write_png
 from storage.masks import write_parquet
+from tests.prepared import prepared_workspace
 
 SIZE = (160, 224)
 FIRST_SEED = 31_000_000
@@ -141,10 +141,7 @@ def make_site(
 ) -> Site:
     """A prepared workspace with generated scenes as dataset `d`, of one kind or of all; `settings`:
     further lines of its settings."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE_NAME).write_text(f"people_lease_seconds = 30.0\n{settings}")
-    workspace = open_workspace(str(folder))
-    workspace.prepare()
+    workspace = prepared_workspace(folder, f"people_lease_seconds = 30.0\n{settings}")
     scenes = [generate_scene(FIRST_SEED + number, size, kind) for number in range(images)]
     rows = []
     for number, scene in enumerate(scenes):

@@ -12,10 +12,10 @@ from engine.core.rle import encode_batch
 from engine.simulation.scenes import generate_scene
 from flows.data.annotations import imported
 from flows.prefect_api import temporary_server
-from flows.workspace.settings import FILE_NAME
-from flows.workspace.workspace import Workspace, open_workspace
+from flows.workspace.workspace import Workspace
 from storage.formats.coco_writer import CocoWriter
 from storage.formats.images import write_png
+from tests.prepared import prepared_workspace
 
 SIZE = (96, 128)
 
@@ -57,11 +57,7 @@ def write_scenes(folder: Path, count: int) -> Path:
 
 def make_workspace(folder: Path, toml: str = TOML) -> Workspace:
     """A prepared workspace with settings for small, fast runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE_NAME).write_text(toml)
-    workspace = open_workspace(str(folder))
-    workspace.prepare()
-    return workspace
+    return prepared_workspace(folder, toml)
 
 
 @pytest.fixture(scope="package")  # later tests use none, or their own

@@ -4,8 +4,8 @@ A model resizes every image to its input size: at `lite`'s 384 pixels, an object
 image of 1,024 is 4 pixels wide. Interactive segmentation has cropped around clicks since RITM's
 zoom-in (Sofiiuk et al., 2021); SAM's automatic generator does so with crops. Here the image has
 levels of tiles, each half as large as those of the level above and overlapping by half, which are
-embedded when a prompt first needs them. A box determines its tile by its size; with a model of
-small input, the mask that fills it best is taken. A lone click is
+embedded when a prompt first needs them. A box determines its tile by its size; a model of small
+input is asked on a second tile too, and the mask that fills the box best is chosen. A lone click is
 predicted on the whole image and, with a model of small input, on tiles of up to two levels around
 it, of which the best masks are chosen; then again on a smaller tile if that mask is small. How many
 levels are best depends on the images (docs/LOG.md, 2026-11-28). Corrections are predicted on the
@@ -34,8 +34,9 @@ Decode = Callable[[Sequence[tuple[Embedding, Prompt, Outputs]]], list[Prediction
 SMALLEST_SIDE = 64
 """Smallest longer side of a tile, in pixels of the image."""
 
-BOX_SHARE = 1 / 3
-"""A box's longer side is at most this share of its tile's."""
+BOX_SHARES = (1 / 3, 2 / 3)
+"""A box's longer side is at most this share of its tile's; models of small input are asked on a
+second tile, too."""
 
 CLICK_SHARE = 1 / 6
 """A click is predicted again if its mask's longer side is below this share of the tile's."""
@@ -109,61 +110,48 @@ class TiledPredictor:
         Raises:
             ValueError: a prompt has neither point nor box.
         """
-        tiles = [self._first_tile(request) for request in requests]
-        found = self._predict_on(tiles, requests, multimask)
-        if not self._use_tiles:
-            return found
-        clicks = [
-            row
-            for row, request in enumerate(requests)
-            if request.previous is None and request.prompt.box_xyxy is None
+        views = [
+            (row, tile) for row, request in enumerate(requests) for tile in self._views(request)
         ]
-        self._look_around(found, clicks, requests, multimask)
-        self._look_closer(found, clicks, requests, multimask)
+        asked = [requests[row] for row, _ in views]
+        answers = self._predict_on([tile for _, tile in views], asked, multimask)
+        pools: list[list[TileMask]] = [[] for _ in requests]
+        for (row, _), candidates in zip(views, answers, strict=True):
+            pools[row] += candidates
+        found = [
+            self._choose(pool, request, 3 if multimask else 1)
+            for pool, request in zip(pools, requests, strict=True)
+        ]
+        if self._use_tiles:
+            self._look_closer(found, requests, multimask)
         return found
 
-    def _look_around(
-        self,
-        found: list[list[TileMask]],
-        rows: Sequence[int],
-        requests: Sequence[PromptRequest],
-        multimask: bool,
-    ) -> None:
-        """Predict these rows on tiles around their clicks too, and replace their candidates by the
-        best of all."""
-        asked = [
-            (row, tile)
-            for row in rows
-            for tile in self._tiles_around(requests[row].prompt.points_xy)
-        ]
-        if not asked:
-            return
-        tiles, again = [tile for _, tile in asked], [requests[row] for row, _ in asked]
-        pools: dict[int, list[TileMask]] = {}
-        for (row, _), more in zip(asked, self._predict_on(tiles, again, multimask), strict=True):
-            pools.setdefault(row, list(found[row])).extend(more)
-        for row, pool in pools.items():
-            found[row] = choose(pool, len(found[row]), self.whole)
+    def _choose(self, pool: list[TileMask], request: PromptRequest, count: int) -> list[TileMask]:
+        """Return up to `count` of a prompt's candidates, the best first."""
+        box = request.prompt.box_xyxy
+        if box is not None and self._fills_box(request):
+            return choose_in_box(pool, box)[:count]
+        if len({candidate.tile for candidate in pool}) > 1:
+            return choose(pool, count, self.whole)
+        return sorted(pool, key=lambda candidate: -candidate.predicted_iou)
 
     def _look_closer(
-        self,
-        found: list[list[TileMask]],
-        rows: Sequence[int],
-        requests: Sequence[PromptRequest],
-        multimask: bool,
+        self, found: list[list[TileMask]], requests: Sequence[PromptRequest], multimask: bool
     ) -> None:
-        """Replace the candidates of these rows whose best mask is small on its tile by those of a
+        """Replace the candidates of lone clicks whose best mask is small on its tile by those of a
         smaller tile, unless they are of another object."""
         closer = {
             row: tile
-            for row in rows
-            if (tile := self._closer_tile(found[row][0], requests[row].prompt)) is not None
+            for row, request in enumerate(requests)
+            if _is_first_click(request)
+            and (tile := self._closer_tile(found[row][0], request.prompt)) is not None
         }
         if not closer:
             return
         again = [requests[row] for row in closer]
         second = self._predict_on(list(closer.values()), again, multimask)
-        for row, candidates in zip(closer, second, strict=True):
+        for row, pool in zip(closer, second, strict=True):
+            candidates = self._choose(pool, requests[row], len(pool))
             best = candidates[0]
             if self._extent(best)[0] <= TOO_LARGE_SHARE * longer_side(best.tile):
                 found[row] = candidates
@@ -202,14 +190,19 @@ class TiledPredictor:
                 tiles.append(tile)
         return tiles
 
-    def _first_tile(self, request: PromptRequest) -> Tile:
-        """Return the tile on which a request is predicted first."""
-        points, previous = request.prompt.points_xy, request.previous
+    def _views(self, request: PromptRequest) -> list[Tile]:
+        """Return the tiles on which a request is predicted first, each once."""
+        prompt, previous = request.prompt, request.previous
+        points, box = prompt.points_xy, prompt.box_xyxy
         if previous is not None and (points is None or _contains(previous.tile, points)):
-            return previous.tile
-        if self._use_tiles and request.prompt.box_xyxy is not None:
-            return self._smallest_tile(request.prompt.box_xyxy, BOX_SHARE, points)
-        return self.whole
+            return [previous.tile]
+        if self._use_tiles and box is not None:
+            shares = BOX_SHARES if self._fills_box(request) else BOX_SHARES[:1]
+            tiles = [self._smallest_tile(box, share, points) for share in shares]
+            return list(dict.fromkeys(tiles))
+        if self._use_tiles and _is_first_click(request):
+            return [self.whole, *self._tiles_around(points)]
+        return [self.whole]
 
     def _closer_tile(self, first: TileMask, prompt: Prompt) -> Tile | None:
         """Return the tile for a second prediction; None if the first mask is large enough."""
@@ -266,27 +259,29 @@ class TiledPredictor:
     def _predict_on(
         self, tiles: Sequence[Tile], requests: Sequence[PromptRequest], multimask: bool
     ) -> list[list[TileMask]]:
+        """Return the candidates of each request on one tile, in the model's order."""
         embedded = self._embeddings(tiles)
         asked = Outputs.THREE if multimask else Outputs.ONE
-        fill = [self._fills_box(request) for request in requests]
         batch = [
-            (embedded[tile], _to_tile_frame(request, tile), Outputs.ALL if fills_box else asked)
-            for tile, request, fills_box in zip(tiles, requests, fill, strict=True)
+            (
+                embedded[tile],
+                _to_tile_frame(request, tile),
+                Outputs.ALL if self._fills_box(request) else asked,
+            )
+            for tile, request in zip(tiles, requests, strict=True)
         ]
         found = []
-        for row, answer in enumerate(self._decode(batch)):
-            tile, request, logits_MHW = tiles[row], requests[row], answer.logits_BMHW[0]
+        for tile, request, answer in zip(tiles, requests, self._decode(batch), strict=True):
+            logits_MHW, scores = answer.logits_BMHW[0], answer.predicted_iou_BM[0].tolist()
             if self._is_small and request.previous is not None:
                 logits_MHW = logits_MHW - CORRECTION_THRESHOLD
-            prompt, scores = request.prompt, answer.predicted_iou_BM[0].tolist()
-            masks = [
-                TileMask(tile, embedded[tile], logits, score, prompt if self._use_tiles else None)
-                for logits, score in zip(logits_MHW, scores, strict=True)
-            ]
-            if fill[row] and prompt.box_xyxy is not None:
-                found.append(choose_in_box(masks, prompt.box_xyxy)[: 3 if multimask else 1])
-            else:
-                found.append(sorted(masks, key=lambda mask: -mask.predicted_iou))
+            prompt = request.prompt if self._use_tiles else None
+            found.append(
+                [
+                    TileMask(tile, embedded[tile], logits_HW, score, prompt)
+                    for logits_HW, score in zip(logits_MHW, scores, strict=True)
+                ]
+            )
         return found
 
     def _fills_box(self, request: PromptRequest) -> bool:
@@ -342,6 +337,10 @@ def _to_tile_frame(request: PromptRequest, tile: Tile) -> Prompt:
         box_xyxy=None if prompt.box_xyxy is None else prompt.box_xyxy - np.tile(corner, 2),
         mask_logits=logits,
     )
+
+
+def _is_first_click(request: PromptRequest) -> bool:
+    return request.previous is None and request.prompt.box_xyxy is None
 
 
 def _contains(tile: Tile, points_N2: np.ndarray) -> bool:

@@ -198,6 +198,14 @@ def test_of_the_masks_of_a_box_one_that_fills_it_comes_before_one_of_a_part() ->
     assert boxed(Views(lambda _: answers, side=1024)) == "door"
 
 
+def test_a_box_is_seen_on_two_tiles_with_a_model_of_small_input() -> None:
+    def answer(side: int) -> list[tuple[Box, float]]:
+        return [(HOUSE, 0.7)] if side < 3 * 40 else [(DOOR, 0.8)]
+
+    assert boxed(Views(answer)) == "house"
+    assert boxed(Views(answer, side=1024)) == "door"
+
+
 def test_the_mask_of_a_box_begins_at_the_logit_at_which_it_fills_the_box() -> None:
     logits = torch.full((LOW, LOW), -5.0)
     logits[44:60, 43:59] = 0.4  # a wide edge

@@ -45,7 +45,7 @@ click are chosen."""
 CLICK_LEVELS = "click_levels"
 """Name of the scores of that choice on a card, a list by number of levels."""
 
-_FORMAT = 9
+_FORMAT = 10
 """Version of the evaluation and of the stored results' form; part of their key, so that results of
 another version are not read."""
 

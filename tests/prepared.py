@@ -13,8 +13,10 @@ from flows.workspace.workspace import Workspace, open_workspace
 
 
 def prepared_workspace(folder: Path, settings: str) -> Workspace:
-    """A workspace on SQLite and a local store, with these settings and the shipped model."""
-    shutil.copytree(_template(), folder, dirs_exist_ok=True)
+    """A workspace on SQLite and a local store, with these settings and the shipped model. One that
+    is prepared already stays."""
+    if not (folder / "catalog.db").exists():
+        shutil.copytree(_template(), folder, dirs_exist_ok=True)
     (folder / FILE_NAME).write_text(settings)
     workspace = open_workspace(str(folder))
     workspace.prepare()

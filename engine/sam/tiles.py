@@ -110,6 +110,22 @@ class TiledPredictor:
         Raises:
             ValueError: a prompt has neither point nor box.
         """
+        pools = self.pools(requests, multimask=multimask)
+        found = [
+            self._choose(pool, request, 3 if multimask else 1)
+            for pool, request in zip(pools, requests, strict=True)
+        ]
+        if self._use_tiles:
+            self._look_closer(found, requests, multimask)
+        return found
+
+    def pools(self, requests: Sequence[PromptRequest], *, multimask: bool) -> list[list[TileMask]]:
+        """Predict all candidates of each request that `predict` chooses from at first: tile by
+        tile, in the order of the model's outputs.
+
+        Raises:
+            ValueError: a prompt has neither point nor box.
+        """
         views = [
             (row, tile) for row, request in enumerate(requests) for tile in self._views(request)
         ]
@@ -118,13 +134,7 @@ class TiledPredictor:
         pools: list[list[TileMask]] = [[] for _ in requests]
         for (row, _), candidates in zip(views, answers, strict=True):
             pools[row] += candidates
-        found = [
-            self._choose(pool, request, 3 if multimask else 1)
-            for pool, request in zip(pools, requests, strict=True)
-        ]
-        if self._use_tiles:
-            self._look_closer(found, requests, multimask)
-        return found
+        return pools
 
     def _choose(self, pool: list[TileMask], request: PromptRequest, count: int) -> list[TileMask]:
         """Return up to `count` of a prompt's candidates, the best first."""

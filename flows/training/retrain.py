@@ -15,7 +15,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from engine.sam import ModelCard, save_checkpoint
+from engine.sam import ModelCard, Segmenter, save_checkpoint
+from engine.training.output_scores import level_scores
 from engine.training.trainer import Progress, Trainer
 from flows.prefect_api import events
 from flows.training.calibrate import calibrate_version
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 2.0
 """Seconds between two updates of a training's progress in the catalog."""
+
+LEVELLED_IMAGES = 24
+"""Training images on which the scores of a trained model's outputs are levelled, at most."""
 
 UNCALIBRATED = "Thresholds are those of its parent; they are calibrated when it is promoted."
 """Note of a new version."""
@@ -143,6 +147,7 @@ def _train(
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
         report = _progress_reporter(workspace, run.id, config.steps, advance)
         trainer.run(on_step=report, checkpoint=resume, every_seconds=30, log=log)
+    level_scores(Segmenter.from_card(sam, started), source.some(LEVELLED_IMAGES))
     losses = log.read_bytes()  # timings in it differ between attempts
     name = hashlib.sha256(losses).hexdigest()[:16]
     workspace.objects.put(layout.TRAINING_LOG.key(version=version, digest=name), losses)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -201,6 +201,12 @@ class MaskSource:
     def checked(self) -> list[Example]:
         """Return the examples for early stopping, which `draw` leaves out."""
         return [self._load(image_id) for image_id in self._checked]
+
+    def some(self, count: int) -> Iterator[Example]:
+        """Load up to `count` of the images with masks, spread over their ids."""
+        ids = sorted(self._images)
+        for place in np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int):
+            yield self._load(ids[place])
 
     def draw(self, rng: np.random.Generator) -> Example:
         """Draw one example, as an `ExampleSource` does."""

@@ -16,6 +16,8 @@ import pytest
 from engine.core.records import Source, Stage
 from flows.cli.main import main
 from flows.workspace.permissions import for_people, private_files
+from flows.workspace.settings import FILE_NAME
+from flows.workspace.workspace import open_workspace
 from storage.catalog import Catalog, backup
 from storage.catalog.backup import write_backup
 from tests.annotation.site import make_site
@@ -54,8 +56,12 @@ def test_commands_write_what_others_cannot_read(
 
 
 def test_a_served_workspace_writes_what_others_cannot_read(tmp_path: Path) -> None:
+    root = tmp_path / "ws"
     with private_files():
-        site = make_site(tmp_path / "ws", images=1)
+        root.mkdir()
+        (root / FILE_NAME).touch()
+        open_workspace(str(root)).prepare()
+        site = make_site(root, images=1)
         site.start_run("r", kind="fully_automatic")  # type: ignore[arg-type]  # the word will do
         rows = site.mask_rows(0, "r", Source.AUTOMATIC, Stage.FULLY_AUTOMATIC)
         site.workspace.masks.commit(rows, run_id="r", shard=0)

@@ -1,0 +1,63 @@
+"""Levels the predicted IoUs of a model's three outputs for an ambiguous prompt.
+
+The best of the three masks of a click is the one with the highest predicted IoU. A short training
+changes these scores more than the masks: one output's become too high, another's too low, and the
+wrong mask is chosen (docs/LOG.md, 2026-11-28).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from engine.core.clicks import center_point
+from engine.core.metrics import iou
+from engine.core.records import Prompt
+from engine.core.rle import decode
+from engine.sam.segmenter import Segmenter
+from engine.sam.tiles import PromptRequest, TiledPredictor
+from engine.training.samples import Example
+
+MASKS_PER_IMAGE = 8
+LEAST_MASKS = 40
+"""With fewer masks the scores stay as they are."""
+
+
+def level_scores(segmenter: Segmenter, examples: Iterable[Example]) -> list[float]:
+    """Shift the predicted IoU of each of the three outputs, so that with one click at the centre of
+    the examples' masks its mean, over the tiles on which a click is predicted, is that of the true
+    IoU.
+
+    Args:
+        segmenter: the model; the last bias of its IoU head is changed.
+        examples: annotated images, of which up to MASKS_PER_IMAGE masks each are taken.
+
+    Returns:
+        What was added to the three, nothing if there are too few masks.
+    """
+    errors = [found for example in examples for found in _errors(segmenter, example)]
+    if len(errors) < LEAST_MASKS:
+        return []
+    shift = np.concatenate(errors).mean(axis=0)
+    bias = segmenter.sam.mask_decoder.iou_prediction_head.layers[-1].bias
+    with torch.no_grad():
+        bias[1:] += torch.as_tensor(shift, dtype=bias.dtype, device=bias.device)
+    return [float(one) for one in shift]
+
+
+def _errors(segmenter: Segmenter, example: Example) -> list[np.ndarray]:
+    """Return true less predicted IoU for each mask of an image, float (tiles, 3)."""
+    count = min(MASKS_PER_IMAGE, len(example.rles))
+    places = np.linspace(0, len(example.rles) - 1, count).astype(int)
+    truths = [truth for truth in (decode(example.rles[p]) for p in places) if truth.any()]
+    viewer = TiledPredictor(segmenter, example.image_HWC)
+    clicks = [np.array([center_point(truth)], np.float64) for truth in truths]
+    requests = [PromptRequest(Prompt(points_xy=click, labels=np.array([1]))) for click in clicks]
+    errors = []
+    for truth, pool in zip(truths, viewer.pools(requests, multimask=True), strict=True):
+        ious = [iou(mask, truth) for mask in viewer.masks(pool)]
+        scores = [candidate.predicted_iou for candidate in pool]
+        errors.append(np.subtract(ious, scores).reshape(-1, 3))
+    return errors

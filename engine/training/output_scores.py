@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from engine.core.batches import spread
 from engine.core.clicks import center_point
 from engine.core.metrics import iou
 from engine.core.records import Prompt
@@ -49,9 +50,8 @@ def level_scores(segmenter: Segmenter, examples: Iterable[Example]) -> list[floa
 
 def _errors(segmenter: Segmenter, example: Example) -> list[np.ndarray]:
     """Return true less predicted IoU for each mask of an image, float (tiles, 3)."""
-    count = min(MASKS_PER_IMAGE, len(example.rles))
-    places = np.linspace(0, len(example.rles) - 1, count).astype(int)
-    truths = [truth for truth in (decode(example.rles[p]) for p in places) if truth.any()]
+    masks = [decode(rle) for rle in spread(example.rles, MASKS_PER_IMAGE)]
+    truths = [mask for mask in masks if mask.any()]
     viewer = TiledPredictor(segmenter, example.image_HWC)
     clicks = [np.array([center_point(truth)], np.float64) for truth in truths]
     requests = [PromptRequest(Prompt(points_xy=click, labels=np.array([1]))) for click in clicks]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.automatic import MaskGenerator
+from engine.core.batches import spread
 from engine.core.errors import DataEngineError
 from engine.core.records import PEOPLES
 from engine.core.rle import RLE
@@ -202,10 +203,7 @@ def _stored_images(
 ) -> Iterator[EvaluationImage]:
     for image_id, truths in chosen:
         image = workspace.catalog.images.get(image_id)
-        # evenly spaced masks, not the first ones
-        count = min(len(truths), most_masks)
-        spread = np.linspace(0, len(truths) - 1, count).astype(int)
-        yield EvaluationImage(workspace.pixels(image), [truths[index] for index in spread])
+        yield EvaluationImage(workspace.pixels(image), spread(truths, most_masks))
         advance()
 
 

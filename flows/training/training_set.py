@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from engine.core import rle as rle_codec
+from engine.core.batches import spread
 from engine.core.records import PEOPLES, Source, Stage
 from engine.core.rle import RLE
 from engine.simulation.scenes import generate_scene
@@ -23,6 +24,7 @@ from engine.training.trainer import NoMasksError
 from flows.training.recipe import TrainingData
 from flows.workspace.workspace import Workspace
 from storage.catalog import Dataset, Image, Split
+from storage.formats.images import BadImageError
 
 MAX_SIDE = 768
 """Maximum side in pixels of training images in memory; `lite` works at 384 pixels."""
@@ -203,10 +205,14 @@ class MaskSource:
         return [self._load(image_id) for image_id in self._checked]
 
     def some(self, count: int) -> Iterator[Example]:
-        """Load up to `count` of the images with masks, spread over their ids."""
-        ids = sorted(self._images)
-        for place in np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int):
-            yield self._load(ids[place])
+        """Load up to `count` of the images with masks, spread over their ids, without unreadable
+        ones."""
+        for image_id in spread(sorted(self._images), count):
+            try:
+                example = self._load(image_id)
+            except BadImageError:  # the image is quarantined elsewhere
+                continue
+            yield example
 
     def draw(self, rng: np.random.Generator) -> Example:
         """Draw one example, as an `ExampleSource` does."""

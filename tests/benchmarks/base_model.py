@@ -34,6 +34,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from skimage.segmentation import felzenszwalb, slic
 
+from engine.core import batches
 from engine.core.clicks import center_point
 from engine.core.metrics import iou
 from engine.core.rle import box_xyxy, decode, encode_batch
@@ -204,8 +205,7 @@ def folder_images(folder: Path, coco: Path, limit: int | None) -> list[Evaluatio
 
 def spread(item: EvaluationImage, count: int) -> EvaluationImage:
     """Return an image with `count` of its true masks at most, spread evenly over their order."""
-    places = np.linspace(0, len(item.truths) - 1, min(len(item.truths), count)).astype(int)
-    return EvaluationImage(item.image_HWC, [item.truths[place] for place in places])
+    return EvaluationImage(item.image_HWC, batches.spread(item.truths, count))
 
 
 def scene_images(count: int) -> list[EvaluationImage]:

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +42,7 @@ from flows.stages.fully_automatic import generate
 from flows.workspace.settings import FILE_NAME
 from flows.workspace.workspace import open_workspace
 from storage.catalog import DISAGREEMENT, DIVERSITY, MIX, RANDOM, PlannedRound
-from tests.benchmarks.base_model import folder_images
+from tests.benchmarks.base_model import folder_images, spread
 from tests.benchmarks.engine_value import DATASET, NoDataError, Size, prepare_images
 
 DOMAIN = "nuclei"
@@ -216,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     part = images / "reported"
     reported = [
-        _spread(item) for item in folder_images(part / "images", part / "instances.json", None)
+        spread(item, MASKS_PER_IMAGE)
+        for item in folder_images(part / "images", part / "instances.json", None)
     ]
     temporary_server.configure(folder)
     logging.getLogger("prefect").setLevel(logging.CRITICAL)
@@ -230,13 +230,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         print(json.dumps(summary))
     return 0
-
-
-def _spread(item: EvaluationImage) -> EvaluationImage:
-    """Keep at most MASKS_PER_IMAGE masks of an image, of all places in its list."""
-    count = min(len(item.truths), MASKS_PER_IMAGE)
-    places = np.linspace(0, len(item.truths) - 1, count).astype(int)
-    return EvaluationImage(item.image_HWC, [item.truths[place] for place in places])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ CUT_WEIGHT = 0.7
 REPEAT_IOU = 0.7
 """Masks with this IoU with a better one come after all others."""
 
-
 BOX_THRESHOLDS = (0.0, 0.5, 1.0, 1.5)
 """Logits above which a mask may begin, if a box tells where it ends."""
 

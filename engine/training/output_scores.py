@@ -1,8 +1,8 @@
 """Levels the predicted IoUs of a model's three outputs for an ambiguous prompt.
 
 The best of the three masks of a click is the one with the highest predicted IoU. A short training
-changes these scores more than the masks: one output's become too high, another's too low, and the
-wrong mask is chosen (docs/LOG.md, 2026-11-28).
+changes these scores more than the masks: those of one output become too high, those of another too
+low, and a worse mask is chosen (docs/LOG.md, 2026-11-28).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ low, and a worse mask is chosen (docs/LOG.md, 2026-11-28).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -26,7 +26,11 @@ LEAST_MASKS = 40
 """With fewer masks the scores stay as they are."""
 
 
-def level_scores(segmenter: Segmenter, examples: Iterable[Example]) -> list[float]:
+def level_scores(
+    segmenter: Segmenter,
+    examples: Iterable[Example],
+    on_image: Callable[[], None] | None = None,
+) -> list[float]:
     """Shift the predicted IoU of each of the three outputs, so that with one click at the centre of
     the examples' masks its mean, over the tiles on which a click is predicted, is that of the true
     IoU.
@@ -34,11 +38,16 @@ def level_scores(segmenter: Segmenter, examples: Iterable[Example]) -> list[floa
     Args:
         segmenter: the model; the last bias of its IoU head is changed.
         examples: annotated images, of which up to MASKS_PER_IMAGE masks each are taken.
+        on_image: called after each image.
 
     Returns:
         What was added to the three, nothing if there are too few masks.
     """
-    errors = [found for example in examples for found in _errors(segmenter, example)]
+    errors: list[np.ndarray] = []
+    for example in examples:
+        errors += _errors(segmenter, example)
+        if on_image is not None:
+            on_image()
     if len(errors) < LEAST_MASKS:
         return []
     shift = np.concatenate(errors).mean(axis=0)

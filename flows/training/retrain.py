@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 from prefect import flow
 
 from engine.sam import ModelCard, Segmenter, save_checkpoint
@@ -136,7 +137,7 @@ def _train(
     sam, started = workspace.load_model(parent.version)
     folder = workspace.cache / "training"
     folder.mkdir(exist_ok=True)
-    resume, log, drawn = (folder / f"{run.id}.{end}" for end in ("pt", "csv", "version"))
+    resume, steps, drawn = (folder / f"{run.id}.{end}" for end in ("pt", "csv", "version"))
     table_version = workspace.masks.version()
     if resume.exists() and drawn.exists():  # resume with the masks of the start
         table_version = int(drawn.read_text())
@@ -146,9 +147,14 @@ def _train(
     trainer = Trainer(sam, config, source.draw, source.checked())
     with progress.current().track(f"train {version}", config.steps, "step") as advance:
         report = _progress_reporter(workspace, run.id, config.steps, advance)
-        trainer.run(on_step=report, checkpoint=resume, every_seconds=30, log=log)
-    level_scores(Segmenter.from_card(sam, started), source.some(LEVELLED_IMAGES))
-    losses = log.read_bytes()  # timings in it differ between attempts
+        trainer.run(on_step=report, checkpoint=resume, every_seconds=30, log=steps)
+    images = min(LEVELLED_IMAGES, len(source.masks))
+    with progress.current().track("scores of the outputs", images, "image") as advance:
+        segmenter, examples = Segmenter.from_card(sam, started), source.some(images)
+        shift = level_scores(segmenter, examples, on_image=advance)
+    if shift:
+        log.info("scores of the outputs are shifted by %s", np.round(shift, 3).tolist())
+    losses = steps.read_bytes()  # timings in it differ between attempts
     name = hashlib.sha256(losses).hexdigest()[:16]
     workspace.objects.put(layout.TRAINING_LOG.key(version=version, digest=name), losses)
     card = ModelCard(
@@ -171,7 +177,7 @@ def _train(
         save_checkpoint(sam, card, path)
         workspace.add_model(path, card.as_dict())
     resume.unlink(missing_ok=True)
-    log.unlink(missing_ok=True)
+    steps.unlink(missing_ok=True)
     drawn.unlink(missing_ok=True)
 
 
